@@ -1,0 +1,2 @@
+//! PCIe functions, fabric, IOMMU and DMA checker.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! First process and test program of a peerdma guest.
+fn main() {}
