@@ -1,0 +1,557 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * peerdma: user interface of the peer device's driver.
+ *
+ * Every bound function has a character device /dev/peerdmaN. Functions get their
+ * N in the order in which they are first bound, which is that of their bus
+ * address when the module is loaded; so N is the lab's number of the peer
+ * ("peer0", "peer1"). A function keeps its N when it is unbound and bound again.
+ *
+ * An open file owns objects, each named by a handle (1..) that is valid for
+ * this file only. Three kinds exist:
+ *
+ *   memory    a piece of the device's local memory (PEERDMA_ALLOC)
+ *   import    somebody's dma-buf, attached to this device (PEERDMA_IMPORT)
+ *   system    pages or a coherent buffer of the DMA API (PEERDMA_SYSTEM_ALLOC),
+ *             or a raw physical range (PEERDMA_LAB_MAP_PHYS)
+ *
+ * Closing the file waits for its unfinished work and frees all of them; a
+ * dma-buf that was exported keeps its memory until the dma-buf itself is gone.
+ *
+ * Growing: structures only ever grow at their end, and a zero means "as
+ * before". The kernel takes a shorter structure than its own as zero filled,
+ * and a longer one only if what it does not know is zero (else E2BIG). Unknown
+ * flags and reserved fields that are not zero give EINVAL.
+ *
+ * Errors that every call may give: EINVAL (a malformed argument), ENOTTY (no
+ * such call), EFAULT (bad pointer), ENOENT (no such handle or cookie), ENODEV
+ * (the device has been unbound or is lost), EAGAIN (a reset is going on; try
+ * again), ENOMEM, ERESTARTSYS/EINTR (a signal), EPERM (lab-only calls without
+ * CAP_SYS_ADMIN).
+ */
+#ifndef _UAPI_PEERDMA_H
+#define _UAPI_PEERDMA_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define PEERDMA_ABI_VERSION	1
+#define PEERDMA_IOCTL_BASE	0xDB
+
+/* ------------------------------------------------------------------ info */
+
+/* struct peerdma_info.features */
+#define PEERDMA_FEATURE_P2PDMA		(1U << 0) /* memory can be exported */
+#define PEERDMA_FEATURE_SYNC_FILE	(1U << 1) /* fences in and out */
+#define PEERDMA_FEATURE_MSIX		(1U << 2) /* a vector for each channel */
+#define PEERDMA_FEATURE_COMPARE		(1U << 3) /* PEERDMA_OP_COMPARE */
+#define PEERDMA_FEATURE_VERDICT		(1U << 4) /* the lab's verdict register */
+
+/* struct peerdma_info.iommu: how the DMA API treats this device */
+#define PEERDMA_IOMMU_NONE		0 /* no IOMMU, or one that is bypassed */
+#define PEERDMA_IOMMU_IDENTITY		1 /* a pass-through domain */
+#define PEERDMA_IOMMU_STRICT		2 /* translated, unmap invalidates at once */
+#define PEERDMA_IOMMU_LAZY		3 /* translated, invalidated later */
+#define PEERDMA_IOMMU_OTHER		4
+
+/**
+ * struct peerdma_info - PEERDMA_GET_INFO: what this function is
+ * @abi:		PEERDMA_ABI_VERSION of the module
+ * @features:		PEERDMA_FEATURE_*
+ * @segment:		PCI segment (domain)
+ * @bdf:		bus << 8 | device << 3 | function, the requester ID
+ * @instance:		N of /dev/peerdmaN
+ * @channels:		DMA channels, numbered from 0
+ * @vectors:		interrupt vectors in use
+ * @iommu:		PEERDMA_IOMMU_*
+ * @page_size:		unit in which memory is handed out and exported, bytes
+ * @memory_size:	bytes of local memory
+ * @memory_free:	bytes of it that can be allocated now
+ * @memory_phys:	CPU physical address of the local memory's BAR; zero
+ *			without CAP_SYS_ADMIN
+ * @memory_bus:		the same BAR as seen on the PCI bus; differs from
+ *			@memory_phys where the host bridge translates; zero
+ *			without CAP_SYS_ADMIN
+ * @registers_phys:	CPU physical address of the register BAR, likewise
+ * @registers_size:	bytes of it
+ * @descriptor_bytes:	the most one descriptor moves; longer work is split
+ */
+struct peerdma_info {
+	__u32 abi;
+	__u32 features;
+	__u32 segment;
+	__u32 bdf;
+	__u32 instance;
+	__u32 channels;
+	__u32 vectors;
+	__u32 iommu;
+	__u64 page_size;
+	__u64 memory_size;
+	__u64 memory_free;
+	__u64 memory_phys;
+	__u64 memory_bus;
+	__u64 registers_phys;
+	__u64 registers_size;
+	__u64 descriptor_bytes;
+};
+
+/**
+ * struct peerdma_counters - PEERDMA_GET_COUNTERS: since the driver bound
+ * @interrupts:		interrupts taken, all vectors
+ * @completions:	descriptors that ended, well or not
+ * @submitted:		pieces of work accepted
+ * @finished:		pieces of work that ended, well or not
+ * @failed:		those of them that ended with an error
+ * @timeouts:		those of them the device never answered
+ * @invalidations:	calls of our importer's invalidate_mappings
+ * @maps:		mappings made by our importer (dma_buf_map_attachment)
+ * @unmaps:		mappings given back by it; equals @maps when idle
+ * @exporter_maps:	mappings our exporter handed out
+ * @exporter_unmaps:	mappings our exporter got back
+ * @revocations:	times our exporter invalidated a buffer
+ * @resets:		function level resets survived
+ * @errors:		AER recoveries in which this driver took part
+ * @live_memory:	memory objects now alive (exported ones included)
+ * @live_dmabufs:	dma-bufs of ours now alive
+ * @live_imports:	imports now alive
+ * @live_systems:	system objects now alive
+ * @live_work:		pieces of work not yet finished
+ */
+struct peerdma_counters {
+	__u64 interrupts;
+	__u64 completions;
+	__u64 submitted;
+	__u64 finished;
+	__u64 failed;
+	__u64 timeouts;
+	__u64 invalidations;
+	__u64 maps;
+	__u64 unmaps;
+	__u64 exporter_maps;
+	__u64 exporter_unmaps;
+	__u64 revocations;
+	__u64 resets;
+	__u64 errors;
+	__u64 live_memory;
+	__u64 live_dmabufs;
+	__u64 live_imports;
+	__u64 live_systems;
+	__u64 live_work;
+};
+
+/**
+ * struct peerdma_distance - PEERDMA_GET_DISTANCE: the kernel's view of a path
+ * @segment:	[in] PCI segment of the client, the device that would do DMA
+ * @bdf:	[in] its requester ID
+ * @distance:	[out] what pci_p2pdma_distance() says of DMA by the client into
+ *		our memory: 0.. the hops of a path that works, -1 none does
+ * @reserved:	zero
+ *
+ * ENODEV if there is no such device.
+ */
+struct peerdma_distance {
+	__u32 segment;
+	__u32 bdf;
+	__s32 distance;
+	__u32 reserved;
+};
+
+/* --------------------------------------------------------------- memory */
+
+/**
+ * struct peerdma_alloc - PEERDMA_ALLOC: a piece of local memory
+ * @size:	[in] bytes, 1..; rounded up to pages. [out] the rounded size
+ * @ranges:	[in] 0 or 1: one range; more: scatter it over that many, with
+ *		a gap between each two. At most 64 and one for each page
+ * @flags:	[in] zero
+ * @handle:	[out] a memory object
+ * @reserved:	zero
+ * @offset:	[out] offset of the first range in the local memory, bytes
+ * @mmap_offset:[out] offset for mmap() of /dev/peerdmaN, uncached or write
+ *		combining as the BAR allows
+ *
+ * The contents are not cleared: the lab poisons what nobody wrote. ENOSPC if
+ * the local memory is full.
+ */
+struct peerdma_alloc {
+	__u64 size;
+	__u32 ranges;
+	__u32 flags;
+	__u32 handle;
+	__u32 reserved;
+	__u64 offset;
+	__u64 mmap_offset;
+};
+
+/**
+ * struct peerdma_handle - PEERDMA_CLOSE: gives an object back
+ * @handle:	[in] memory, import or system object
+ * @reserved:	zero
+ *
+ * Waits for the work that uses it. An mmap() of the object stays usable.
+ */
+struct peerdma_handle {
+	__u32 handle;
+	__u32 reserved;
+};
+
+/* struct peerdma_export.flags: the file descriptor's, as for open(2) */
+#define PEERDMA_EXPORT_CLOEXEC	(1U << 0)
+#define PEERDMA_EXPORT_RDWR	(1U << 1) /* else it cannot be mmapped for writing */
+
+/**
+ * struct peerdma_export - PEERDMA_EXPORT: a dma-buf over a memory object
+ * @handle:	[in] memory object
+ * @flags:	[in] PEERDMA_EXPORT_*
+ * @offset:	[in] first byte, a multiple of the page size
+ * @size:	[in] bytes, a multiple of the page size; 0: up to the end
+ * @fd:		[out] the dma-buf
+ * @reserved:	zero
+ *
+ * All dma-bufs of one object share its reservation object. EOPNOTSUPP if the
+ * kernel or the device has no p2pdma.
+ */
+struct peerdma_export {
+	__u32 handle;
+	__u32 flags;
+	__u64 offset;
+	__u64 size;
+	__s32 fd;
+	__u32 reserved;
+};
+
+/**
+ * struct peerdma_invalidate - PEERDMA_INVALIDATE: exporter's side of a move
+ * @handle:	[in] memory object
+ * @reserved:	zero
+ *
+ * Tells every importer of the object's dma-bufs to drop its mappings, and
+ * waits until their fences have signalled and the mappings are gone. Importers
+ * may map again at once.
+ */
+struct peerdma_invalidate {
+	__u32 handle;
+	__u32 reserved;
+};
+
+/* --------------------------------------------------------------- import */
+
+/* struct peerdma_import.flags */
+#define PEERDMA_IMPORT_PEER2PEER	(1U << 0) /* allow_peer2peer */
+#define PEERDMA_IMPORT_STATIC		(1U << 1) /* dma_buf_attach(), no ops at all */
+#define PEERDMA_IMPORT_PINNED		(1U << 2) /* dma_buf_pin() while attached */
+#define PEERDMA_IMPORT_NO_INVALIDATE	(1U << 3) /* no invalidate_mappings; needs PINNED */
+
+/**
+ * struct peerdma_import - PEERDMA_IMPORT: attaches a dma-buf to this device
+ * @fd:		[in] the dma-buf, ours or anybody's; the caller keeps it
+ * @flags:	[in] PEERDMA_IMPORT_*; the usual one is PEER2PEER alone
+ * @handle:	[out] an import
+ * @reserved:	zero
+ * @size:	[out] the dma-buf's size, bytes
+ *
+ * The exporter's refusal is passed on: EOPNOTSUPP when the buffer is device
+ * memory and the attachment does not allow peer2peer (or cannot be revoked).
+ * EBADF, EINVAL if @fd is not a dma-buf.
+ */
+struct peerdma_import {
+	__s32 fd;
+	__u32 flags;
+	__u32 handle;
+	__u32 reserved;
+	__u64 size;
+};
+
+/* Directions, seen from memory as in the DMA API */
+#define PEERDMA_BIDIRECTIONAL	0 /* the device reads and writes */
+#define PEERDMA_TO_DEVICE	1 /* the device only reads */
+#define PEERDMA_FROM_DEVICE	2 /* the device only writes */
+
+/**
+ * struct peerdma_map - PEERDMA_MAP: maps an import or a system object
+ * @handle:	[in] import or system object that is not mapped (else EBUSY)
+ * @direction:	[in] what the mapping permits
+ * @segments:	[out] how many pieces the mapping has in DMA addresses
+ * @reserved:	zero
+ *
+ * An import that nobody mapped is mapped BIDIRECTIONAL by the first work that
+ * uses it, and again after its exporter has invalidated it (with the direction
+ * it had). EINVAL here may be the exporter's: no path for peer-to-peer DMA.
+ */
+struct peerdma_map {
+	__u32 handle;
+	__u32 direction;
+	__u32 segments;
+	__u32 reserved;
+};
+
+/*
+ * PEERDMA_UNMAP (struct peerdma_handle): waits for the work that uses the
+ * mapping, then gives it back. The object stays, so do a system object's pages.
+ * An unmapped system object cannot be named in work (EINVAL); what was its
+ * address can still be named by the lab-only PEERDMA_AT_ADDRESS.
+ */
+
+/**
+ * struct peerdma_segment - one piece of a mapping
+ * @address:	DMA address for imports and system objects; offset in the local
+ *		memory for memory objects
+ * @length:	bytes
+ */
+struct peerdma_segment {
+	__u64 address;
+	__u64 length;
+};
+
+/**
+ * struct peerdma_segments - PEERDMA_GET_SEGMENTS: where an object lies
+ * @handle:	[in] any object
+ * @first:	[in] first segment wanted
+ * @capacity:	[in] room in @array, in segments. [out] how many were written
+ * @total:	[out] segments of the mapping; 0: not mapped now
+ * @array:	[in] pointer to struct peerdma_segment[]
+ * @generation:	[out] counts the mappings made of this object, so that a test
+ *		sees a remap; 0 before the first
+ * @direction:	[out] the mapping's direction
+ * @reserved:	zero
+ */
+struct peerdma_segments {
+	__u32 handle;
+	__u32 first;
+	__u32 capacity;
+	__u32 total;
+	__u64 array;
+	__u64 generation;
+	__u32 direction;
+	__u32 reserved;
+};
+
+/* ----------------------------------------------------------------- work */
+
+/* struct peerdma_location.kind */
+#define PEERDMA_AT_NOWHERE	0 /* the operation has no such operand */
+#define PEERDMA_AT_OBJECT	1 /* handle + offset into it */
+#define PEERDMA_AT_ADDRESS	2 /* lab-only: offset is a raw DMA address */
+#define PEERDMA_AT_LOCAL	3 /* lab-only: offset is a raw offset in local memory */
+
+/**
+ * struct peerdma_location - source or destination of work
+ * @kind:	PEERDMA_AT_*
+ * @handle:	the object, for PEERDMA_AT_OBJECT; else zero
+ * @offset:	bytes, any alignment
+ *
+ * An offset and length past the end of an object give ERANGE. The lab-only
+ * kinds are passed to the device unchecked.
+ */
+struct peerdma_location {
+	__u32 kind;
+	__u32 handle;
+	__u64 offset;
+};
+
+/* struct peerdma_submit.operation */
+#define PEERDMA_OP_COPY		1 /* source to destination */
+#define PEERDMA_OP_FILL		2 /* pattern to destination */
+#define PEERDMA_OP_CHECKSUM	3 /* reads the source, gives a checksum */
+#define PEERDMA_OP_COMPARE	4 /* reads both; see PEERDMA_FEATURE_COMPARE */
+
+/* struct peerdma_submit.flags */
+#define PEERDMA_SUBMIT_POLL	(1U << 0) /* no interrupt: the waiter looks itself */
+#define PEERDMA_SUBMIT_IN_FENCE	(1U << 1) /* start after the sync_file in_fence */
+#define PEERDMA_SUBMIT_OUT_FENCE (1U << 2) /* give a sync_file in out_fence */
+#define PEERDMA_SUBMIT_NO_SYNC	(1U << 3) /* lab-only: ignore the buffers' fences */
+
+/* Longest time-out that can be asked for, ms */
+#define PEERDMA_TIMEOUT_MAX_MS	600000
+
+/**
+ * struct peerdma_submit - PEERDMA_SUBMIT: gives work to a channel
+ * @operation:	[in] PEERDMA_OP_*
+ * @channel:	[in] 0..channels-1; work on one channel starts and ends in order
+ * @flags:	[in] PEERDMA_SUBMIT_*
+ * @timeout_ms:	[in] when the device counts as dead for this work, ms; 0 for the
+ *		default (the module parameter timeout_ms)
+ * @source:	[in]
+ * @destination:[in]
+ * @length:	[in] bytes, 1..
+ * @pattern:	[in] for FILL: eight bytes that repeat from the destination's
+ *		first byte on, least significant byte first
+ * @in_fence:	[in] sync_file, with PEERDMA_SUBMIT_IN_FENCE
+ * @out_fence:	[out] sync_file, with PEERDMA_SUBMIT_OUT_FENCE
+ * @cookie:	[out] names the work for PEERDMA_WAIT, 1..
+ *
+ * Returns when the work is queued. Before that it waits for @in_fence and for
+ * those fences of the buffers that implicit synchronisation demands (a reader
+ * for writers, a writer for everybody; not for work of the same channel, which
+ * runs in order anyway). That such a fence ended with an error does not stop
+ * ours. A file may have 4096 pieces of work whose result nobody has taken (else
+ * ENOSPC). ERANGE: past the end of an object. An exporter that refuses to map
+ * an import has its error passed on (ENODEV: revoked for good).
+ */
+struct peerdma_submit {
+	__u32 operation;
+	__u32 channel;
+	__u32 flags;
+	__u32 timeout_ms;
+	struct peerdma_location source;
+	struct peerdma_location destination;
+	__u64 length;
+	__u64 pattern;
+	__s32 in_fence;
+	__s32 out_fence;
+	__u64 cookie;
+};
+
+/* struct peerdma_wait.flags */
+#define PEERDMA_WAIT_KEEP	(1U << 0) /* the result may be asked for again */
+
+/**
+ * struct peerdma_wait - PEERDMA_WAIT: the result of work
+ * @cookie:	[in]
+ * @timeout_ms:	[in] 0 looks only; at most PEERDMA_TIMEOUT_MAX_MS
+ * @flags:	[in] PEERDMA_WAIT_*
+ * @error:	[out] 0; -EIO: the device says that it failed, see @status;
+ *		-ETIMEDOUT: it never answered; -ECANCELED: reset or unbound
+ * @status:	[out] the device's status of the first descriptor that failed,
+ *		PEERDMA_STATUS_* of the register header; else success
+ * @bytes:	[out] bytes moved before the first failure
+ * @checksum:	[out] of CHECKSUM
+ * @verdict:	[out] the lab's verdict (PEERDMA_FEATURE_VERDICT): 0 when it
+ *		has nothing against any transaction of this work
+ * @descriptors:[out] descriptors the work was split into
+ * @interrupted:[out] 1 if an interrupt brought the news, 0 if polling did
+ *
+ * ETIME if the work has not finished in time; it goes on, the cookie stays.
+ */
+struct peerdma_wait {
+	__u64 cookie;
+	__u32 timeout_ms;
+	__u32 flags;
+	__s32 error;
+	__u32 status;
+	__u64 bytes;
+	__u64 checksum;
+	__u64 verdict;
+	__u32 descriptors;
+	__u32 interrupted;
+};
+
+/* -------------------------------------------------------- system memory */
+
+/* struct peerdma_system_alloc.flags */
+#define PEERDMA_SYSTEM_COHERENT	(1U << 0) /* dma_alloc_coherent(), always mapped */
+
+/**
+ * struct peerdma_system_alloc - PEERDMA_SYSTEM_ALLOC: system memory for DMA
+ * @size:	[in] bytes, 1..256 MiB; rounded up to pages. [out] the rounded size
+ * @flags:	[in] PEERDMA_SYSTEM_*; without COHERENT: zeroed pages, mapped by
+ *		dma_map_sgtable() in @direction
+ * @direction:	[in] PEERDMA_BIDIRECTIONAL, ...; COHERENT takes that one only
+ * @handle:	[out] a system object, mapped
+ * @segments:	[out] how many pieces it has in DMA addresses
+ * @mmap_offset:[out] offset for mmap() of /dev/peerdmaN
+ */
+struct peerdma_system_alloc {
+	__u64 size;
+	__u32 flags;
+	__u32 direction;
+	__u32 handle;
+	__u32 segments;
+	__u64 mmap_offset;
+};
+
+/* struct peerdma_system_sync.target */
+#define PEERDMA_SYNC_FOR_CPU	0
+#define PEERDMA_SYNC_FOR_DEVICE	1
+
+/**
+ * struct peerdma_system_sync - PEERDMA_SYSTEM_SYNC: hands pages over
+ * @handle:	[in] system object; for a COHERENT one nothing needs to be done
+ * @target:	[in] PEERDMA_SYNC_FOR_*
+ */
+struct peerdma_system_sync {
+	__u32 handle;
+	__u32 target;
+};
+
+/* ------------------------------------------------------------- lab only */
+/*
+ * What follows breaks rules on purpose, to see whether the lab notices. It
+ * needs CAP_SYS_ADMIN, as do PEERDMA_AT_ADDRESS, PEERDMA_AT_LOCAL and
+ * PEERDMA_SUBMIT_NO_SYNC. No driver for real hardware should offer the like.
+ */
+
+/**
+ * struct peerdma_lab_bus_master - PEERDMA_LAB_BUS_MASTER
+ * @enable:	[in] 0 clears Bus Master Enable, 1 sets it; 2 only asks
+ * @was:	[out] what it was
+ *
+ * Work that the device could not finish in between ends by its time-out.
+ */
+struct peerdma_lab_bus_master {
+	__u32 enable;
+	__u32 was;
+};
+
+/* struct peerdma_lab_map_phys.flags */
+#define PEERDMA_LAB_MAP_MMIO	(1U << 0) /* DMA_ATTR_MMIO */
+
+/**
+ * struct peerdma_lab_map_phys - PEERDMA_LAB_MAP_PHYS: maps any physical range
+ * @phys:	[in] CPU physical address
+ * @length:	[in] bytes, 1..256 MiB
+ * @direction:	[in] PEERDMA_BIDIRECTIONAL, ...
+ * @flags:	[in] PEERDMA_LAB_MAP_MMIO for everything that is not RAM
+ * @handle:	[out] a system object (without mmap)
+ * @reserved:	zero
+ * @address:	[out] its DMA address
+ *
+ * Calls dma_map_phys(), blind to topology and to the ends of BARs. Without
+ * PEERDMA_LAB_MAP_MMIO the range must be RAM (else EINVAL).
+ */
+struct peerdma_lab_map_phys {
+	__u64 phys;
+	__u64 length;
+	__u32 direction;
+	__u32 flags;
+	__u32 handle;
+	__u32 reserved;
+	__u64 address;
+};
+
+/**
+ * struct peerdma_lab_register - PEERDMA_LAB_REGISTER: the register BAR, raw
+ * @offset:	[in] naturally aligned, inside the BAR
+ * @width:	[in] 4 or 8 bytes
+ * @write:	[in] 0 reads, 1 writes
+ * @value:	[in/out]
+ */
+struct peerdma_lab_register {
+	__u64 offset;
+	__u32 width;
+	__u32 write;
+	__u64 value;
+};
+
+#define PEERDMA_IOC(nr, type)	_IOWR(PEERDMA_IOCTL_BASE, nr, type)
+
+#define PEERDMA_GET_INFO	PEERDMA_IOC(0x00, struct peerdma_info)
+#define PEERDMA_GET_COUNTERS	PEERDMA_IOC(0x01, struct peerdma_counters)
+#define PEERDMA_GET_DISTANCE	PEERDMA_IOC(0x02, struct peerdma_distance)
+#define PEERDMA_ALLOC		PEERDMA_IOC(0x10, struct peerdma_alloc)
+#define PEERDMA_EXPORT		PEERDMA_IOC(0x11, struct peerdma_export)
+#define PEERDMA_INVALIDATE	PEERDMA_IOC(0x12, struct peerdma_invalidate)
+#define PEERDMA_CLOSE		PEERDMA_IOC(0x13, struct peerdma_handle)
+#define PEERDMA_IMPORT		PEERDMA_IOC(0x20, struct peerdma_import)
+#define PEERDMA_MAP		PEERDMA_IOC(0x21, struct peerdma_map)
+#define PEERDMA_UNMAP		PEERDMA_IOC(0x22, struct peerdma_handle)
+#define PEERDMA_GET_SEGMENTS	PEERDMA_IOC(0x23, struct peerdma_segments)
+#define PEERDMA_SUBMIT		PEERDMA_IOC(0x30, struct peerdma_submit)
+#define PEERDMA_WAIT		PEERDMA_IOC(0x31, struct peerdma_wait)
+#define PEERDMA_SYSTEM_ALLOC	PEERDMA_IOC(0x40, struct peerdma_system_alloc)
+#define PEERDMA_SYSTEM_SYNC	PEERDMA_IOC(0x41, struct peerdma_system_sync)
+#define PEERDMA_LAB_BUS_MASTER	PEERDMA_IOC(0x80, struct peerdma_lab_bus_master)
+#define PEERDMA_LAB_MAP_PHYS	PEERDMA_IOC(0x81, struct peerdma_lab_map_phys)
+#define PEERDMA_LAB_REGISTER	PEERDMA_IOC(0x82, struct peerdma_lab_register)
+
+#endif /* _UAPI_PEERDMA_H */
