@@ -44,8 +44,8 @@
 #define PEERDMA_FEATURE_P2PDMA		(1U << 0) /* memory can be exported */
 #define PEERDMA_FEATURE_SYNC_FILE	(1U << 1) /* fences in and out */
 #define PEERDMA_FEATURE_MSIX		(1U << 2) /* a vector for each channel */
-#define PEERDMA_FEATURE_COMPARE		(1U << 3) /* PEERDMA_OP_COMPARE */
-#define PEERDMA_FEATURE_VERDICT		(1U << 4) /* the lab's verdict register */
+#define PEERDMA_FEATURE_COMPARE		(1U << 3) /* PEERDMA_WORK_COMPARE */
+#define PEERDMA_FEATURE_VERDICT		(1U << 4) /* PEERDMA_SUBMIT_VERDICT */
 
 /* struct peerdma_info.iommu: how the DMA API treats this device */
 #define PEERDMA_IOMMU_NONE		0 /* no IOMMU, or one that is bypassed */
@@ -350,16 +350,19 @@ struct peerdma_location {
 };
 
 /* struct peerdma_submit.operation */
-#define PEERDMA_OP_COPY		1 /* source to destination */
-#define PEERDMA_OP_FILL		2 /* pattern to destination */
-#define PEERDMA_OP_CHECKSUM	3 /* reads the source, gives a checksum */
-#define PEERDMA_OP_COMPARE	4 /* reads both; see PEERDMA_FEATURE_COMPARE */
+#define PEERDMA_WORK_COPY	1 /* source to destination */
+#define PEERDMA_WORK_FILL	2 /* pattern to destination */
+#define PEERDMA_WORK_CHECKSUM	3 /* CRC-32C of the source */
+#define PEERDMA_WORK_COMPARE	4 /* reads source and destination */
 
 /* struct peerdma_submit.flags */
 #define PEERDMA_SUBMIT_POLL	(1U << 0) /* no interrupt: the waiter looks itself */
 #define PEERDMA_SUBMIT_IN_FENCE	(1U << 1) /* start after the sync_file in_fence */
 #define PEERDMA_SUBMIT_OUT_FENCE (1U << 2) /* give a sync_file in out_fence */
 #define PEERDMA_SUBMIT_NO_SYNC	(1U << 3) /* lab-only: ignore the buffers' fences */
+#define PEERDMA_SUBMIT_VERDICT	(1U << 4) /* lab-only: report the lab's verdict */
+#define PEERDMA_SUBMIT_FLUSH	(1U << 5) /* read back what was written last */
+#define PEERDMA_SUBMIT_NO_FLUSH	(1U << 6) /* do not, wherever it was written to */
 
 /* Longest time-out that can be asked for, ms */
 #define PEERDMA_TIMEOUT_MAX_MS	600000
@@ -375,10 +378,19 @@ struct peerdma_location {
  * @destination:[in]
  * @length:	[in] bytes, 1..
  * @pattern:	[in] for FILL: eight bytes that repeat from the destination's
- *		first byte on, least significant byte first
+ *		first byte on, least significant byte first. For CHECKSUM: the
+ *		CRC of what comes before, 0 to begin. Else zero
  * @in_fence:	[in] sync_file, with PEERDMA_SUBMIT_IN_FENCE
  * @out_fence:	[out] sync_file, with PEERDMA_SUBMIT_OUT_FENCE
  * @cookie:	[out] names the work for PEERDMA_WAIT, 1..
+ *
+ * A memory write is posted: that the device has finished does not mean that the
+ * bytes have arrived at a peer. Work that writes into an import mapped
+ * BIDIRECTIONAL therefore ends with reading the last byte back, which no write
+ * overtakes; FLUSH asks for it elsewhere, NO_FLUSH leaves it out.
+ *
+ * VERDICT makes the descriptors of the work run one at a time and nothing else
+ * beside them on the channel, and reads the lab's verdict after each.
  *
  * Returns when the work is queued. Before that it waits for @in_fence and for
  * those fences of the buffers that implicit synchronisation demands (a reader
@@ -410,16 +422,26 @@ struct peerdma_submit {
  * @cookie:	[in]
  * @timeout_ms:	[in] 0 looks only; at most PEERDMA_TIMEOUT_MAX_MS
  * @flags:	[in] PEERDMA_WAIT_*
- * @error:	[out] 0; -EIO: the device says that it failed, see @status;
- *		-ETIMEDOUT: it never answered; -ECANCELED: reset or unbound
- * @status:	[out] the device's status of the first descriptor that failed,
- *		PEERDMA_STATUS_* of the register header; else success
- * @bytes:	[out] bytes moved before the first failure
- * @checksum:	[out] of CHECKSUM
- * @verdict:	[out] the lab's verdict (PEERDMA_FEATURE_VERDICT): 0 when it
- *		has nothing against any transaction of this work
+ * @error:	[out] 0, or what became of it:
+ *		-EIO: the device says that it failed, see @status and @halt;
+ *		-EILSEQ: COMPARE found a difference, see @result;
+ *		-EPROTO: a completion record that belongs to nothing we asked;
+ *		-ETIMEDOUT: it never answered;
+ *		-ECANCELED: reset, unbound, or its file was closed
+ * @status:	[out] the device's status of the first descriptor that failed, a
+ *		PEERDMA_STATUS code of peerdma_regs.h; 0: success
+ * @bytes:	[out] bytes done before the first failure
+ * @result:	[out] CHECKSUM: the CRC; COMPARE: offset of the first difference
+ * @error_address:[out] with -EIO: DMA address of the access that failed
+ * @verdict_address:[out] with PEERDMA_SUBMIT_VERDICT: DMA address that @verdict
+ *		is about
+ * @verdict:	[out] likewise: the first verdict that was not 0, a VERDICT code
+ * @verdict_count:[out] likewise: faulty bursts
+ * @halt:	[out] with -EIO: why the channel halted, a PEERDMA_HALT code; 0:
+ *		it did not
  * @descriptors:[out] descriptors the work was split into
  * @interrupted:[out] 1 if an interrupt brought the news, 0 if polling did
+ * @reserved:	zero
  *
  * ETIME if the work has not finished in time; it goes on, the cookie stays.
  */
@@ -430,10 +452,15 @@ struct peerdma_wait {
 	__s32 error;
 	__u32 status;
 	__u64 bytes;
-	__u64 checksum;
-	__u64 verdict;
+	__u64 result;
+	__u64 error_address;
+	__u64 verdict_address;
+	__u32 verdict;
+	__u32 verdict_count;
+	__u32 halt;
 	__u32 descriptors;
 	__u32 interrupted;
+	__u32 reserved;
 };
 
 /* -------------------------------------------------------- system memory */
@@ -477,8 +504,8 @@ struct peerdma_system_sync {
 /* ------------------------------------------------------------- lab only */
 /*
  * What follows breaks rules on purpose, to see whether the lab notices. It
- * needs CAP_SYS_ADMIN, as do PEERDMA_AT_ADDRESS, PEERDMA_AT_LOCAL and
- * PEERDMA_SUBMIT_NO_SYNC. No driver for real hardware should offer the like.
+ * needs CAP_SYS_ADMIN, as do PEERDMA_AT_ADDRESS, PEERDMA_AT_LOCAL,
+ * PEERDMA_SUBMIT_NO_SYNC and PEERDMA_SUBMIT_VERDICT. No driver for real hardware should offer the like.
  */
 
 /**
