@@ -5,3 +5,10 @@
 pub mod endpoint {
     pub mod peer;
 }
+pub mod iommu;
+/// PCI functions: addresses, configuration space, capabilities.
+pub mod pci {
+    mod address;
+
+    pub use address::{Bdf, ParseBdfError};
+}
