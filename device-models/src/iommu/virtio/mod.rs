@@ -22,6 +22,8 @@ mod refusal;
 mod request;
 pub mod spec;
 mod state;
+#[cfg(test)]
+mod tests;
 mod translate;
 
 pub use refusal::{Refusal, Request};
