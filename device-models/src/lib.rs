@@ -6,9 +6,4 @@ pub mod endpoint {
     pub mod peer;
 }
 pub mod iommu;
-/// PCI functions: addresses, configuration space, capabilities.
-pub mod pci {
-    mod address;
-
-    pub use address::{Bdf, ParseBdfError};
-}
+pub mod pci;

@@ -1,0 +1,65 @@
+//! Access Control Services (section 7.7.11).
+
+use crate::pci::config::{Builder, ConfigEffects, ConfigSpace};
+use crate::pci::description::{AcsCapabilities, AcsControl, DescriptionError};
+use crate::pci::spec::{acs, extended_id};
+
+/// Lays the capability out: each control that exists can be switched, all start off.
+pub(in crate::pci) fn install(
+    builder: &mut Builder,
+    capabilities: AcsCapabilities,
+) -> Result<u16, DescriptionError> {
+    let AcsCapabilities { controls, egress_vector_bits } = capabilities;
+    let egress = controls.contains(AcsControl::P2P_EGRESS_CONTROL);
+    if egress && !(1..=256).contains(&egress_vector_bits) {
+        return Err(DescriptionError::EgressVector(egress_vector_bits));
+    }
+    let bits = if egress { egress_vector_bits } else { 0 };
+    let dwords = bits.div_ceil(32);
+    let length = acs::EGRESS_VECTOR + 4 * dwords;
+    let offset = builder.extended(extended_id::ACCESS_CONTROL_SERVICES, 1, length)?;
+    // 256 bits are coded as 0 (section 7.7.11.2).
+    let size = (bits & 0xff) << acs::EGRESS_SIZE_SHIFT;
+    builder.registers.define_u16(offset + acs::CAPABILITY, controls.bits() | size);
+    builder.registers.writable_u16(offset + acs::CONTROL, controls.bits());
+    builder.watch_u16(offset + acs::CONTROL, controls.bits(), ConfigEffects::ACS);
+    for dword in 0..dwords {
+        let at = offset + acs::EGRESS_VECTOR + 4 * dword;
+        let mask = u32::MAX.checked_shr(u32::from(32 * (dword + 1)).saturating_sub(bits.into()));
+        builder.registers.writable_u32(at, mask.unwrap_or(0));
+        builder.watch_u32(at, u32::MAX, ConfigEffects::ACS);
+    }
+    Ok(offset)
+}
+
+impl ConfigSpace {
+    /// The services switched on; none for a function without the capability.
+    #[must_use]
+    pub fn acs_control(&self) -> AcsControl {
+        let bits =
+            self.layout().acs.map_or(0, |offset| self.registers().u16(offset + acs::CONTROL));
+        AcsControl::from_bits_truncate(bits)
+    }
+
+    /// The services that exist; `None` for a function without the capability.
+    #[must_use]
+    pub fn acs_capabilities(&self) -> Option<AcsControl> {
+        let offset = self.layout().acs?;
+        Some(AcsControl::from_bits_truncate(self.registers().u16(offset + acs::CAPABILITY)))
+    }
+
+    /// Bit `port` (or function, in a multi-function device) of the egress control vector: with P2P
+    /// Egress Control on, a request to it is not allowed directly. False beyond the vector.
+    #[must_use]
+    pub fn acs_egress_blocked(&self, port: u8) -> bool {
+        let Some(offset) = self.layout().acs else { return false };
+        let capability = self.registers().u16(offset + acs::CAPABILITY);
+        if capability & acs::P2P_EGRESS_CONTROL == 0 {
+            return false;
+        }
+        let coded = capability >> acs::EGRESS_SIZE_SHIFT;
+        let bits = if coded == 0 { 256 } else { coded };
+        let at = offset + acs::EGRESS_VECTOR + u16::from(port / 8);
+        u16::from(port) < bits && self.registers().u8(at) >> (port % 8) & 1 != 0
+    }
+}

@@ -1,0 +1,1 @@
+//! Address assignment at power-on.
