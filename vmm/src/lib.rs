@@ -1,1 +1,3 @@
 //! The VMM of the peerdma lab.
+
+pub mod images;

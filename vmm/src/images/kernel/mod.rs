@@ -1,0 +1,322 @@
+//! The guest's kernel, built from source with the lab's configuration and kept.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use vmm::images::kernel::{self, Flavour, KernelRequest};
+//! use vmm::images::progress;
+//!
+//! let request = KernelRequest::from_environment(Flavour::Lab);
+//! let kernel = kernel::build(&request, &*progress::for_stderr())?;
+//! println!("{} is at {}", kernel.release, kernel.vmlinux().display());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A kernel's name in the cache is a hash of its source, its configuration, the compiler and this recipe. Sources
+//! are kept unpacked beside the kernels: flavours share one, and building modules reads its headers.
+
+use std::fmt;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+use serde::{Deserialize, Serialize};
+
+mod apt;
+mod build;
+mod config;
+mod error;
+mod recipe;
+mod source;
+
+pub use config::{Refusal, Rejected};
+pub use error::KernelError;
+
+use self::build::Build;
+use self::source::{SOURCES, SourceTree};
+use super::cache::{Cache, CacheError, Key, Lock};
+use super::command::Job;
+use super::progress::Progress;
+
+/// Counts changes of this code that change what comes out.
+const RECIPE: u32 = 1;
+/// The cache's folder of kernels.
+const KERNELS: &str = "kernels";
+/// What describes a kernel, in its own folder.
+const RECORD: &str = "kernel.json";
+/// The lock under which sources are unpacked and kernels built.
+const LOCK: &str = "kernel";
+
+/// A configuration of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavour {
+    /// Quick; guest and nested test host.
+    Lab,
+    /// Checks itself (lockdep, KASAN, kmemleak, hung tasks); guests only.
+    Debug,
+}
+
+impl Flavour {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Lab, Self::Debug];
+
+    /// Its name on command lines and in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lab => "lab",
+            Self::Debug => "debug",
+        }
+    }
+
+    /// Lines that its build prints, about.
+    fn usual_steps(self) -> u64 {
+        match self {
+            Self::Lab => 2600,
+            Self::Debug => 2500,
+        }
+    }
+
+    /// Bytes that its build needs at the worst moment.
+    fn space(self) -> u64 {
+        match self {
+            Self::Lab => 700 << 20,
+            Self::Debug => 1600 << 20,
+        }
+    }
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a kernel's source comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The distribution's source package.
+    Distribution,
+    /// An unpacked source tree of the user's, which stays untouched.
+    Tree(PathBuf),
+}
+
+/// A kernel that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelRequest {
+    /// Its configuration.
+    pub flavour: Flavour,
+    /// Its source.
+    pub source: Source,
+    /// Looks for the source in the archive again, although one was chosen before.
+    pub refresh: bool,
+    /// Compilers at once; as many as there are processors when `None`.
+    pub jobs: Option<NonZeroUsize>,
+}
+
+impl KernelRequest {
+    /// A kernel from the distribution's source, or from the tree that `PEERDMA_KERNEL_TREE` names.
+    pub fn from_environment(flavour: Flavour) -> Self {
+        let tree = std::env::var_os("PEERDMA_KERNEL_TREE").filter(|path| !path.is_empty());
+        let source = tree.map_or(Source::Distribution, |path| Source::Tree(path.into()));
+        Self { flavour, source, refresh: false, jobs: None }
+    }
+}
+
+/// A kernel in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltKernel {
+    /// Its configuration.
+    pub flavour: Flavour,
+    /// What `uname -r` prints in it.
+    pub release: String,
+    /// Its source: package and version, or the user's folder.
+    pub source: String,
+    /// The hash of everything it was made from: for the keys of what is made from it in turn.
+    pub key: String,
+    /// Its folder in the cache.
+    pub folder: PathBuf,
+    /// True when it had been built before.
+    pub cached: bool,
+}
+
+impl BuiltKernel {
+    /// The kernel itself, an ELF file with a PVH entry and symbols.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.build_tree().join("vmlinux")
+    }
+
+    /// What modules are built against (`make -C`), the shipped modules within.
+    pub fn build_tree(&self) -> PathBuf {
+        self.folder.join("build")
+    }
+
+    /// Its `.config`.
+    pub fn config(&self) -> PathBuf {
+        self.build_tree().join(".config")
+    }
+
+    /// A module that belongs to the kernel, by its name (`vfio-pci` or `vfio_pci`).
+    pub fn module(&self, name: &str) -> Option<PathBuf> {
+        let order = fs::read_to_string(self.build_tree().join("modules.order")).ok()?;
+        let plain = |name: &str| name.replace('-', "_");
+        let path = order.lines().find(|line| {
+            let file = line.rsplit('/').next().and_then(|file| file.strip_suffix(".o"));
+            file.is_some_and(|file| plain(file) == plain(name))
+        })?;
+        Some(self.build_tree().join(path).with_extension("ko")).filter(|path| path.is_file())
+    }
+}
+
+/// What is written beside a kernel.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    flavour: Flavour,
+    release: String,
+    source: String,
+}
+
+/// Builds a kernel into the user's cache, unless it is there already.
+pub fn build(request: &KernelRequest, progress: &dyn Progress) -> Result<BuiltKernel, KernelError> {
+    build_in(&Cache::open()?, request, progress)
+}
+
+/// Builds a kernel into `cache`, unless it is there already.
+pub fn build_in(
+    cache: &Cache,
+    request: &KernelRequest,
+    progress: &dyn Progress,
+) -> Result<BuiltKernel, KernelError> {
+    if let Some(kernel) = find(cache, request, progress)?.filter(|_| !request.refresh) {
+        return Ok(kernel);
+    }
+    require_plain(cache.root(), "Set XDG_CACHE_HOME to another folder.")?;
+    if let Source::Tree(path) = &request.source {
+        require_plain(path, "Move the source, or reach it through a symbolic link.")?;
+    }
+    let lock = cache.lock(LOCK, progress)?;
+    let source = source::provide(cache, &lock, &request.source, request.refresh, progress)?;
+    let key = key(request.flavour, &source, progress)?;
+    // Another run may have built it while this one waited.
+    match read(cache, request.flavour, &key) {
+        Some(kernel) => Ok(kernel),
+        None => compile(cache, &lock, request, &source, &key, progress),
+    }
+}
+
+/// The kernel, if it is in the cache.
+pub fn find(
+    cache: &Cache,
+    request: &KernelRequest,
+    progress: &dyn Progress,
+) -> Result<Option<BuiltKernel>, KernelError> {
+    let Some(source) = source::known(cache, &request.source)? else { return Ok(None) };
+    Ok(read(cache, request.flavour, &key(request.flavour, &source, progress)?))
+}
+
+/// All kernels in the cache.
+pub fn list(cache: &Cache) -> Vec<BuiltKernel> {
+    let Ok(entries) = fs::read_dir(cache.root().join(KERNELS)) else { return Vec::new() };
+    let mut names: Vec<_> = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    let kernel = |name: &String| {
+        let (flavour, key) = name.split_once('-')?;
+        read(cache, Flavour::ALL.into_iter().find(|known| known.name() == flavour)?, key)
+    };
+    names.iter().filter_map(kernel).collect()
+}
+
+/// Removes all kernels and sources from the cache, and what was left of interrupted builds. Waits for a build in
+/// another run.
+pub fn clean(cache: &Cache, progress: &dyn Progress) -> Result<(), KernelError> {
+    let _lock = cache.lock(LOCK, progress)?;
+    for kind in [KERNELS, SOURCES] {
+        cache.remove("", kind)?;
+    }
+    Ok(())
+}
+
+fn entry_name(flavour: Flavour, key: &str) -> String {
+    format!("{flavour}-{key}")
+}
+
+/// A kernel in the cache by its key.
+fn read(cache: &Cache, flavour: Flavour, key: &str) -> Option<BuiltKernel> {
+    let folder = cache.path(KERNELS, &entry_name(flavour, key));
+    let Record { flavour, release, source } =
+        serde_json::from_slice(&fs::read(folder.join(RECORD)).ok()?).ok()?;
+    Some(BuiltKernel { flavour, release, source, key: key.to_owned(), folder, cached: true })
+}
+
+/// The hash of everything a kernel is made from.
+fn key(
+    flavour: Flavour,
+    source: &SourceTree,
+    progress: &dyn Progress,
+) -> Result<String, CacheError> {
+    // Modules must come from the compiler that made the kernel. A tool that is missing is reported where it is used.
+    let version = |program: &str| {
+        Job::new("Asking for the compiler's version", program).arg("--version").output(progress)
+    };
+    let key = Key::new("kernel", RECIPE)
+        .field(flavour.name())
+        .field(&source.identity)
+        // Modules find the source by the path that the build notes.
+        .field(source.path.as_os_str().as_encoded_bytes())
+        .field(config::write(&config::wanted(flavour)))
+        .field(version("gcc").unwrap_or_default())
+        .field(version("ld").unwrap_or_default());
+    Ok(key.finish())
+}
+
+/// Kbuild splits paths at spaces and colons.
+fn require_plain(path: &Path, advice: &'static str) -> Result<(), KernelError> {
+    let text = path.to_string_lossy();
+    if text.contains(|c: char| c.is_whitespace() || c == ':') {
+        return Err(KernelError::BadPath { path: path.to_owned(), advice });
+    }
+    Ok(())
+}
+
+fn compile(
+    cache: &Cache,
+    lock: &Lock,
+    request: &KernelRequest,
+    source: &SourceTree,
+    key: &str,
+    progress: &dyn Progress,
+) -> Result<BuiltKernel, KernelError> {
+    let flavour = request.flavour;
+    cache.require_space(&format!("Building the {flavour} kernel"), flavour.space())?;
+    let staging = cache.stage(lock, KERNELS, &entry_name(flavour, key))?;
+    // The log outlives a build that fails.
+    let log = cache.write_file("logs", &format!("kernel-{flavour}.log"), b"")?;
+    let jobs = request.jobs.or_else(|| available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let (output, final_output) = (staging.path().join("build"), staging.target().join("build"));
+    fs::create_dir(&output).map_err(KernelError::io("Making", &output))?;
+    let build = Build { source, output, final_output, log, flavour, jobs };
+    build.configure(progress)?;
+    build.compile(cache, progress)?;
+    let release = build.release()?;
+    build.prune()?;
+    let record = Record { flavour, release: release.clone(), source: source.name.clone() };
+    let path = staging.path().join(RECORD);
+    let text = serde_json::to_vec_pretty(&record).unwrap_or_default();
+    fs::write(&path, text).map_err(KernelError::io("Writing", &path))?;
+    let folder = staging.commit()?;
+    Ok(BuiltKernel {
+        flavour,
+        release,
+        source: source.name.clone(),
+        key: key.to_owned(),
+        folder,
+        cached: false,
+    })
+}
+
+#[cfg(test)]
+mod tests;
