@@ -1,0 +1,122 @@
+//! Message-signalled interrupts: memory writes that the interrupt window turns into interrupts.
+
+use vm_memory::{Bytes, VolatileSlice};
+
+use super::{
+    CompletionStatus, Delivery, Fabric, FunctionId, Purpose, RouteKind, Transaction, WriteOutcome,
+};
+use crate::checker::FindingClass;
+use crate::pci::{MsiMessage, MsiState, MsixFunction, MsixTable, Raised};
+
+/// Where interrupts go: the guest's interrupt controllers.
+pub trait InterruptSink: Send {
+    /// A write of `data` to `address` in the interrupt window (Intel SDM volume 3, 12.11).
+    fn signal_msi(&mut self, address: u64, data: u32);
+}
+
+/// What to do with a write into the interrupt window that is nobody's vector.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InterruptPolicy {
+    /// As hardware without interrupt remapping does: it is an interrupt all the same.
+    #[default]
+    Deliver,
+    /// Drop it. The finding is the same.
+    Block,
+}
+
+/// What a function may signal.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupts {
+    pub(crate) msix: Option<MsixTable>,
+    pub(crate) msix_function: MsixFunction,
+    pub(crate) msi: Option<MsiState>,
+}
+
+impl Interrupts {
+    fn owns(&self, address: u64, data: u32) -> bool {
+        self.msix.as_ref().is_some_and(|table| table.owns(address, data, self.msix_function))
+            || self.msi.as_ref().is_some_and(|msi| msi.owns(address, data))
+    }
+}
+
+impl Fabric {
+    /// Carries out a write that ends in the interrupt window; what was found.
+    pub(super) fn interrupt(
+        &mut self,
+        transaction: Transaction,
+        source: &VolatileSlice<'_>,
+    ) -> Option<FindingClass> {
+        let mut bytes = [0; 4];
+        if transaction.length != 4
+            || transaction.address % 4 != 0
+            || source.read_slice(&mut bytes, 0).is_err()
+        {
+            let explanation =
+                "the interrupt window takes aligned dword writes and nothing else; dropped";
+            return self.refuse_interrupt(
+                &transaction,
+                FindingClass::Malformed,
+                explanation.to_owned(),
+            );
+        }
+        if transaction.purpose == Purpose::Data
+            && let Some(observer) = &mut self.observer
+        {
+            observer.replace_read(&transaction, &mut bytes);
+        }
+        let data = u32::from_le_bytes(bytes);
+        let owned = self.interrupts[transaction.function.index()].owns(transaction.address, data);
+        if !owned && self.policy == InterruptPolicy::Block {
+            let explanation = format!(
+                "data {data:#x} is no enabled MSI or MSI-X vector of this requester; blocked"
+            );
+            return self.refuse_interrupt(&transaction, FindingClass::NotAVector, explanation);
+        }
+        self.stats.of_mut(transaction.function).delivered(
+            transaction.kind,
+            RouteKind::Interrupt,
+            4,
+        );
+        self.stats.of_mut(transaction.function).interrupts += 1;
+        let delivery = Delivery::Delivered {
+            route: RouteKind::Interrupt,
+            target: None,
+            address: transaction.address,
+        };
+        self.observe(&transaction, &delivery, Some(&bytes));
+        self.sink.signal_msi(transaction.address, data);
+        (!owned).then(|| {
+            let explanation = format!(
+                "data {data:#x} is no enabled MSI or MSI-X vector of this requester; delivered, as hardware without \
+                 interrupt remapping does"
+            );
+            self.find(transaction.function, FindingClass::NotAVector, Some(transaction), explanation);
+            FindingClass::NotAVector
+        })
+    }
+
+    fn refuse_interrupt(
+        &mut self,
+        transaction: &Transaction,
+        class: FindingClass,
+        explanation: String,
+    ) -> Option<FindingClass> {
+        self.observe(transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
+        self.find(transaction.function, class, Some(*transaction), explanation);
+        Some(class)
+    }
+}
+
+impl Fabric {
+    /// Signals an MSI-X vector of `from`; see [`Port::raise`](super::Port::raise).
+    pub(crate) fn raise(&mut self, from: FunctionId, vector: u16) -> WriteOutcome {
+        let state = &mut self.interrupts[from.index()];
+        let raised = state.msix.as_mut().map(|table| table.raise(vector, state.msix_function));
+        match raised {
+            Some(Raised::Send(MsiMessage { address, data })) => {
+                self.write_bytes(from, Purpose::Interrupt, address, &mut data.to_le_bytes())
+            }
+            _ => WriteOutcome::Posted { verdict: None },
+        }
+    }
+}

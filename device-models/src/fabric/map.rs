@@ -1,0 +1,206 @@
+//! The address map: everything that decides where a request goes, as one immutable picture.
+//!
+//! Configuration writes that change decoding publish a new map with a new epoch; nobody ever sees half of a change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::FunctionId;
+use crate::memory::Memory;
+use crate::pci::{AcsControl, Bdf};
+
+/// An address range; `last` is inclusive, so that a range can end at the top of the address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// First address.
+    pub first: u64,
+    /// Last address.
+    pub last: u64,
+}
+
+impl Span {
+    /// The span of `length` bytes from `first`; none for no bytes or past the end of the address space.
+    pub fn new(first: u64, length: u64) -> Option<Self> {
+        Some(Self { first, last: first.checked_add(length.checked_sub(1)?)? })
+    }
+
+    /// Whether `address` lies inside.
+    pub fn contains(&self, address: u64) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
+
+    /// How many of `length` bytes from `address`, which lies inside, lie inside too.
+    pub fn clip(&self, address: u64, length: u64) -> u64 {
+        length.min((self.last - address).saturating_add(1))
+    }
+}
+
+/// What stands behind a BAR.
+#[derive(Debug, Clone)]
+pub enum BarTarget {
+    /// Memory, reached in place: the index into [`AddressMap::memories`].
+    Memory(usize),
+    /// Registers of the model, reached by message.
+    Registers,
+    /// The MSI-X table and pending bit array.
+    Msix,
+}
+
+/// A BAR as programmed.
+#[derive(Debug, Clone)]
+pub struct MappedBar {
+    /// BAR number, 0 to 5; the lower one of a 64-bit pair.
+    pub index: u8,
+    /// Bus address as programmed.
+    pub span: Span,
+    /// What it leads to.
+    pub target: BarTarget,
+}
+
+/// What a function is for routing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// Takes and issues requests.
+    Endpoint,
+    /// A root port: below a host bridge, above one link.
+    RootPort,
+    /// The upstream port of a switch.
+    SwitchUpstream,
+    /// A downstream port of a switch.
+    SwitchDownstream,
+}
+
+/// One function of the topology.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Name for people, for example `peer0`.
+    pub name: Arc<str>,
+    /// Endpoint or which kind of bridge.
+    pub kind: NodeKind,
+    /// The bridge above; none on a root bus.
+    pub parent: Option<FunctionId>,
+    /// The functions on the bus below a bridge.
+    pub children: Vec<FunctionId>,
+    /// Requester ID under the present bus numbers.
+    pub requester: Bdf,
+    /// Bus Master Enable.
+    pub bus_master: bool,
+    /// Memory Space Enable.
+    pub memory_enabled: bool,
+    /// In D0 and not in reset.
+    pub operational: bool,
+    /// Max_Payload_Size in bytes.
+    pub max_payload: u32,
+    /// Max_Read_Request_Size in bytes.
+    pub max_read_request: u32,
+    /// ACS controls that are on; empty without the capability.
+    pub acs: AcsControl,
+    /// Secondary and subordinate bus number of a bridge.
+    pub buses: Option<(u8, u8)>,
+    /// The memory and the prefetchable memory window of a bridge, as far as they are open.
+    pub windows: [Option<Span>; 2],
+    /// The BARs, whether decoded or not.
+    pub bars: Vec<MappedBar>,
+}
+
+impl Node {
+    /// Whether one of the windows of this bridge holds `address`, and until where it does.
+    pub(super) fn window_at(&self, address: u64) -> Option<Span> {
+        self.windows.iter().flatten().copied().find(|window| window.contains(address))
+    }
+
+    /// The BAR that holds `address`.
+    pub(super) fn bar_at(&self, address: u64) -> Option<&MappedBar> {
+        self.bars.iter().find(|bar| bar.span.contains(address))
+    }
+}
+
+/// A memory BAR that the CPUs can reach: what a VMM maps into the guest.
+#[derive(Debug, Clone)]
+pub struct GuestMapping {
+    /// Where the guest sees it.
+    pub guest_address: u64,
+    /// What it sees, from its first byte.
+    pub memory: Memory,
+    /// Whose BAR it is.
+    pub function: FunctionId,
+    /// Which one.
+    pub bar: u8,
+}
+
+/// The picture itself.
+#[derive(Debug, Clone, Default)]
+pub struct AddressMap {
+    /// Grows by one with each published map.
+    pub epoch: u64,
+    /// All functions, by [`FunctionId::index`].
+    pub nodes: Vec<Node>,
+    /// The functions on the root bus.
+    pub root: Vec<FunctionId>,
+    /// Guest RAM: the first entries of `memories`, in this order.
+    pub ram: Vec<Span>,
+    /// RAM regions, then the memories behind BARs.
+    pub memories: Vec<Memory>,
+    /// Who answers to which requester ID.
+    pub by_bdf: BTreeMap<Bdf, FunctionId>,
+}
+
+impl AddressMap {
+    /// The node of `function`.
+    pub fn node(&self, function: FunctionId) -> &Node {
+        &self.nodes[function.index()]
+    }
+
+    /// The RAM region at a physical address: its index in `memories` and its span.
+    pub(super) fn ram_at(&self, address: u64) -> Option<(usize, Span)> {
+        self.ram.iter().copied().enumerate().find(|(_, span)| span.contains(address))
+    }
+
+    /// The bridges above `function`, from the nearest to the one on the root bus.
+    pub fn path_up(&self, function: FunctionId) -> impl Iterator<Item = FunctionId> + '_ {
+        std::iter::successors(self.node(function).parent, |&bridge| self.node(bridge).parent)
+    }
+
+    /// The memory BARs that the CPUs reach in full, for the VMM to map into the guest.
+    pub fn guest_mappings(&self) -> Vec<GuestMapping> {
+        let mut mappings = Vec::new();
+        for (function, node) in
+            self.functions().filter(|(_, node)| node.memory_enabled && node.operational)
+        {
+            for bar in &node.bars {
+                let BarTarget::Memory(memory) = bar.target else { continue };
+                let open = self.path_up(function).all(|bridge| {
+                    let bridge = self.node(bridge);
+                    let window = bridge.window_at(bar.span.first);
+                    bridge.memory_enabled
+                        && window.is_some_and(|window| window.last >= bar.span.last)
+                });
+                let Some(memory) = self.memories.get(memory).filter(|_| open) else { continue };
+                let taken = self.ram.iter().any(|ram| overlap(ram, &bar.span))
+                    || mappings.iter().any(|other: &GuestMapping| {
+                        Span::new(other.guest_address, other.memory.len())
+                            .is_some_and(|span| overlap(&span, &bar.span))
+                    });
+                if !taken {
+                    let guest_address = bar.span.first;
+                    mappings.push(GuestMapping {
+                        guest_address,
+                        memory: memory.clone(),
+                        function,
+                        bar: bar.index,
+                    });
+                }
+            }
+        }
+        mappings
+    }
+
+    /// All functions with their numbers.
+    pub fn functions(&self) -> impl Iterator<Item = (FunctionId, &Node)> {
+        self.nodes.iter().zip(0u16..).map(|(node, index)| (FunctionId(index), node))
+    }
+}
+
+fn overlap(a: &Span, b: &Span) -> bool {
+    a.first <= b.last && b.first <= a.last
+}

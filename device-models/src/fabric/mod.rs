@@ -1,0 +1,199 @@
+//! The fabric: takes every request of every function to where it goes, or says why it does not arrive.
+//!
+//! All of it lives under the lab's one lock. A translation is used before the lock is given up, so no unmap slips
+//! between check and use; a step moves at most 64 KiB, so nobody waits long for the lock.
+
+mod cache;
+mod error;
+mod inbox;
+mod interrupt;
+mod map;
+mod observer;
+mod outstanding;
+mod port;
+mod read;
+mod resolve;
+mod route;
+mod stats;
+mod transaction;
+mod write;
+
+use std::sync::Arc;
+
+pub use error::DetectedError;
+pub use interrupt::{InterruptPolicy, InterruptSink};
+pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind, Span};
+pub use observer::{Delivery, Input, Observer};
+pub use port::Port;
+pub use route::{Target, for_cpu};
+pub use stats::{Counters, RouteKind, Stats};
+pub use transaction::{
+    CompletionStatus, FunctionId, Kind, Purpose, ReadOutcome, Tag, Transaction, WriteOutcome,
+};
+
+pub(crate) use inbox::{Inbox, Message};
+pub(crate) use interrupt::Interrupts;
+
+use crate::checker::{Finding, FindingClass};
+use crate::iommu::Iommu;
+use cache::Cache;
+use outstanding::Outstanding;
+
+/// Where a dword write is an interrupt on x86 platforms.
+pub const INTERRUPT_WINDOW: Span = Span { first: 0xfee0_0000, last: 0xfeef_ffff };
+
+/// Bytes that one request to a [`Port`] may move at most: the work of one step.
+pub const MAX_RUN: u64 = 64 << 10;
+
+/// Device-to-device register writes in a row, without a CPU in between, before the chain is cut.
+pub const MAX_HOPS: u8 = 64;
+
+/// Detected errors that wait to be logged; more are lost, as they are on hardware (PCIe 6.0, 6.2.4.2).
+const MAX_ERRORS: usize = 64;
+
+/// See the module.
+pub(crate) struct Fabric {
+    pub(crate) map: Arc<AddressMap>,
+    pub(crate) iommu: Box<dyn Iommu>,
+    pub(crate) inboxes: Vec<Inbox>,
+    pub(crate) interrupts: Vec<Interrupts>,
+    pub(crate) outstanding: Vec<Outstanding>,
+    pub(crate) errors: Vec<DetectedError>,
+    pub(crate) hops: Vec<u8>,
+    pub(crate) stats: Stats,
+    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) sink: Box<dyn InterruptSink>,
+    pub(crate) policy: InterruptPolicy,
+    /// The virtio-iommu's own function, which nobody translates (virtio 1.3, 5.13.2).
+    pub(crate) exempt: Option<FunctionId>,
+    caches: Vec<[Cache; 2]>,
+    sequence: u64,
+    tag: u32,
+}
+
+impl std::fmt::Debug for Fabric {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fabric")
+            .field("epoch", &self.map.epoch)
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fabric {
+    pub(crate) fn new(
+        functions: usize,
+        iommu: Box<dyn Iommu>,
+        sink: Box<dyn InterruptSink>,
+    ) -> Self {
+        fn each<T: Default>(count: usize) -> Vec<T> {
+            std::iter::repeat_with(T::default).take(count).collect()
+        }
+        Self {
+            map: Arc::default(),
+            iommu,
+            inboxes: each(functions),
+            interrupts: each(functions),
+            outstanding: each(functions),
+            errors: Vec::new(),
+            hops: vec![0; functions],
+            stats: Stats::new(functions),
+            observer: None,
+            sink,
+            policy: InterruptPolicy::default(),
+            exempt: None,
+            caches: each(functions),
+            sequence: 0,
+            tag: 0,
+        }
+    }
+
+    /// TLPs issued since power-on.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn epochs(&self) -> (u64, u64) {
+        (self.map.epoch, self.iommu.epoch())
+    }
+
+    /// Whether `from` may issue requests at all; a finding if not.
+    fn may_issue(
+        &mut self,
+        from: FunctionId,
+        kind: Kind,
+        purpose: Purpose,
+        address: u64,
+        length: u64,
+    ) -> bool {
+        let node = self.map.node(from);
+        let (class, explanation) = match (node.operational, node.bus_master) {
+            (true, true) => return true,
+            (false, _) => (
+                FindingClass::NotInD0,
+                "the function is in reset or not in D0, so nothing was emitted",
+            ),
+            (true, false) => {
+                (FindingClass::BusMasterOff, "Bus Master Enable is clear, so nothing was emitted")
+            }
+        };
+        let transaction = self.describe(from, kind, purpose, address, length);
+        self.find(from, class, Some(transaction), explanation.to_owned());
+        false
+    }
+
+    /// The transaction that `length` bytes from `address` would be; takes no sequence numbers yet.
+    fn describe(
+        &self,
+        from: FunctionId,
+        kind: Kind,
+        purpose: Purpose,
+        address: u64,
+        length: u64,
+    ) -> Transaction {
+        let node = self.map.node(from);
+        let tlp_limit = match kind {
+            Kind::MemoryRead => node.max_read_request,
+            Kind::MemoryWrite => node.max_payload,
+        };
+        Transaction {
+            sequence: self.sequence,
+            requester: node.requester,
+            function: from,
+            kind,
+            purpose,
+            address,
+            length,
+            tlp_limit,
+        }
+    }
+
+    /// Gives a transaction its place in the order of all TLPs.
+    fn issue(&mut self, transaction: &Transaction) {
+        let count = transaction.tlp_count();
+        self.sequence += count;
+        self.stats.of_mut(transaction.function).tlps += count;
+    }
+
+    pub(crate) fn find(
+        &mut self,
+        function: FunctionId,
+        class: FindingClass,
+        transaction: Option<Transaction>,
+        explanation: String,
+    ) {
+        self.stats.of_mut(function).findings += 1;
+        let name = Arc::clone(&self.map.node(function).name);
+        let finding = Finding { class, transaction, function: name, explanation };
+        log::debug!("{finding}");
+        if let Some(observer) = &mut self.observer {
+            observer.finding(&finding);
+        }
+    }
+
+    fn observe(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
+        if let Some(observer) = &mut self.observer {
+            observer.transaction(transaction, delivery, data);
+        }
+    }
+}

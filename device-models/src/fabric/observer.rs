@@ -1,0 +1,106 @@
+//! Who looks on: reports and recorders.
+
+use super::route::Target;
+use super::{CompletionStatus, FunctionId, RouteKind, Transaction};
+use crate::checker::Finding;
+use crate::pci::Bdf;
+
+/// What became of a [`Transaction`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It arrived.
+    Delivered {
+        /// By which way.
+        route: RouteKind,
+        /// Where.
+        target: Option<Target>,
+        /// The address at the target's side: physical, or the bus address if it never reached the root complex.
+        address: u64,
+    },
+    /// It was answered, or dropped if posted, with this status.
+    Failed(CompletionStatus),
+}
+
+/// What a CPU or the VMM did to the lab: all that a replay has to repeat, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// A configuration write.
+    ConfigWrite {
+        /// Which function.
+        bdf: Bdf,
+        /// Byte offset, 0 to 4095.
+        offset: u16,
+        /// 1, 2 or 4 bytes.
+        length: u8,
+        /// Value, in the low bytes.
+        value: u32,
+    },
+    /// A configuration read of a vendor capability, which may have side effects.
+    ConfigRead {
+        /// Which function.
+        bdf: Bdf,
+        /// Byte offset, 0 to 4095.
+        offset: u16,
+        /// 1, 2 or 4 bytes.
+        length: u8,
+        /// What was answered.
+        value: u32,
+    },
+    /// A CPU's write to a BAR.
+    MmioWrite {
+        /// Physical address.
+        address: u64,
+        /// 1 to 8 bytes.
+        data: &'a [u8],
+    },
+    /// A CPU's read of a BAR.
+    MmioRead {
+        /// Physical address.
+        address: u64,
+        /// What was answered.
+        data: &'a [u8],
+    },
+    /// A step in which `function` did something.
+    Step {
+        /// Which function.
+        function: FunctionId,
+    },
+    /// A value that no replay can compute from what the record holds.
+    Outside {
+        /// Whose.
+        function: FunctionId,
+        /// The value.
+        data: &'a [u8],
+    },
+}
+
+/// Sees everything, in the order in which it happens, under the lab's lock: be quick.
+pub trait Observer: Send {
+    /// A transaction was carried out. `data` holds its bytes if it was delivered to or read from memory or registers
+    /// and they are at hand in one piece; only [control transactions](super::Purpose::is_control) need keep them.
+    fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
+        let _ = (transaction, delivery, data);
+    }
+
+    /// Something is wrong.
+    fn finding(&mut self, finding: &Finding) {
+        let _ = finding;
+    }
+
+    /// Something came in from outside.
+    fn input(&mut self, input: &Input<'_>) {
+        let _ = input;
+    }
+
+    /// A control transaction is about to read guest memory: a replay fills in `data` and answers `true`; anybody
+    /// else leaves it alone, and memory is read.
+    fn replace_read(&mut self, transaction: &Transaction, data: &mut [u8]) -> bool {
+        let _ = (transaction, data);
+        false
+    }
+
+    /// A model is about to use a value from outside: a replay puts the recorded one in its place.
+    fn replace_outside(&mut self, function: FunctionId, data: &mut [u8]) {
+        let _ = (function, data);
+    }
+}

@@ -1,0 +1,130 @@
+//! A function's handle on the fabric.
+
+use vm_memory::VolatileSlice;
+
+use super::{Fabric, FunctionId, Input, MAX_RUN, Purpose, ReadOutcome, Tag, WriteOutcome};
+use crate::checker::FindingClass;
+use crate::iommu::VirtioIommu;
+use crate::pci::Bdf;
+
+/// The only way by which a model reaches memory, other functions and the interrupt controllers.
+///
+/// Everything that goes through it carries the function's requester ID and is routed, translated and checked.
+#[derive(Debug)]
+pub struct Port<'a> {
+    fabric: &'a mut Fabric,
+    function: FunctionId,
+}
+
+impl<'a> Port<'a> {
+    pub(crate) fn new(fabric: &'a mut Fabric, function: FunctionId) -> Self {
+        Self { fabric, function }
+    }
+
+    /// The function's requester ID at present.
+    pub fn requester(&self) -> Bdf {
+        self.fabric.map.node(self.function).requester
+    }
+
+    /// Reads `destination.len()` bytes, 64 KiB at most, from `address` on.
+    ///
+    /// More than that is cut off and reported as [`Retry`](ReadOutcome::Retry).
+    pub fn read(
+        &mut self,
+        purpose: Purpose,
+        address: u64,
+        destination: &VolatileSlice<'_>,
+    ) -> ReadOutcome {
+        let short = shorten(destination);
+        let outcome = self.fabric.read(self.function, purpose, address, &short);
+        match outcome {
+            ReadOutcome::Done { status: super::CompletionStatus::Success, bytes, .. }
+                if short.len() < destination.len() =>
+            {
+                ReadOutcome::Retry { bytes }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Writes `source.len()` bytes, 64 KiB at most, to `address`.
+    ///
+    /// More than that is cut off and reported as [`Retry`](WriteOutcome::Retry).
+    pub fn write(
+        &mut self,
+        purpose: Purpose,
+        address: u64,
+        source: &VolatileSlice<'_>,
+    ) -> WriteOutcome {
+        let short = shorten(source);
+        let outcome = self.fabric.write(self.function, purpose, address, &short);
+        match outcome {
+            WriteOutcome::Posted { verdict } if short.len() < source.len() => {
+                WriteOutcome::Retry { bytes: short.len() as u64, verdict }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// [`read`](Self::read) into a plain buffer.
+    pub fn read_bytes(
+        &mut self,
+        purpose: Purpose,
+        address: u64,
+        destination: &mut [u8],
+    ) -> ReadOutcome {
+        self.read(purpose, address, &VolatileSlice::from(destination))
+    }
+
+    /// [`write`](Self::write) from a plain buffer.
+    pub fn write_bytes(&mut self, purpose: Purpose, address: u64, source: &[u8]) -> WriteOutcome {
+        // A volatile slice is always writable, so the bytes move to a buffer of our own first; these are records of
+        // a few bytes.
+        let mut copy = [0; 64];
+        match copy.get_mut(..source.len()) {
+            Some(copy) => {
+                copy.copy_from_slice(source);
+                self.write(purpose, address, &VolatileSlice::from(copy))
+            }
+            None => self.write(purpose, address, &VolatileSlice::from(&mut source.to_vec()[..])),
+        }
+    }
+
+    /// Signals MSI-X vector `vector`: a memory write if it is enabled and unmasked, a pending bit if it is masked
+    /// (PCIe 6.0, 6.1.4). Nothing happens while MSI-X is disabled or for a vector that does not exist.
+    pub fn raise(&mut self, vector: u16) -> WriteOutcome {
+        self.fabric.raise(self.function, vector)
+    }
+
+    /// Takes a value from outside the lab into account: entropy, or what was computed from bulk data. A record keeps
+    /// it; a replay puts the recorded one into `value`.
+    pub fn outside_input(&mut self, value: &mut [u8]) {
+        if let Some(observer) = &mut self.fabric.observer {
+            observer.replace_outside(self.function, value);
+            observer.input(&Input::Outside { function: self.function, data: value });
+        }
+    }
+
+    /// Reports something that is wrong with what the driver asked the device for.
+    pub fn report(&mut self, class: FindingClass, explanation: String) {
+        self.fabric.find(self.function, class, None, explanation);
+    }
+
+    /// Gives up waiting for a read: its completion will be dropped.
+    pub fn abandon(&mut self, tag: Tag) {
+        self.fabric.outstanding[self.function.index()].remove(tag);
+    }
+
+    /// The IOMMU, for the function that is its programming interface; nothing for all others.
+    pub fn virtio_iommu(&mut self) -> Option<&mut VirtioIommu> {
+        if self.fabric.exempt != Some(self.function) {
+            return None;
+        }
+        self.fabric.iommu.as_virtio()
+    }
+}
+
+fn shorten<'a>(slice: &VolatileSlice<'a>) -> VolatileSlice<'a> {
+    let limit = usize::try_from(MAX_RUN).unwrap_or(usize::MAX);
+    if slice.len() <= limit { *slice } else { slice.subslice(0, limit).unwrap_or(*slice) }
+}

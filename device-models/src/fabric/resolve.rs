@@ -1,0 +1,141 @@
+//! From a requester's address to what stands there: routing, translation and decoding in one answer.
+
+use super::route::{self, Decision, Refusal, Target, Upward};
+use super::{Fabric, FunctionId, INTERRUPT_WINDOW, Kind, RouteKind};
+use crate::checker::FindingClass;
+use crate::iommu::{Access, Fault, FaultReason, MappingKind};
+
+/// What stands at an address for one requester, and for how many bytes that holds.
+#[derive(Debug)]
+pub(super) struct Resolution {
+    pub(super) length: u64,
+    pub(super) outcome: Outcome,
+}
+
+/// The possible answers.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Memory or registers.
+    Reached { target: Target, address: u64, route: RouteKind, mmio_flag_on_ram: bool },
+    /// The interrupt window (Intel SDM volume 3, 12.11.1; AMD and Intel platforms alike).
+    InterruptWindow,
+    /// The fabric refused it.
+    Refused(Refusal),
+    /// The IOMMU refused it.
+    Faulted(Fault),
+}
+
+/// The class under which a translation fault is reported.
+pub(super) fn fault_class(fault: &Fault) -> FindingClass {
+    match fault.reason {
+        FaultReason::Domain { .. } => FindingClass::NoDomain,
+        FaultReason::Unmapped { .. } => FindingClass::Unmapped,
+        FaultReason::Permission { .. } => FindingClass::Permission,
+        FaultReason::Stale { .. } => FindingClass::Stale,
+    }
+}
+
+impl Fabric {
+    /// Resolves the bytes from `address` on, at most `length`, at least one.
+    pub(super) fn resolve(
+        &mut self,
+        from: FunctionId,
+        kind: Kind,
+        address: u64,
+        length: u64,
+    ) -> Resolution {
+        let length = length.min(u64::MAX - address).max(1);
+        let up = route::upward(&self.map, from, address, length);
+        let length = up.length;
+        match up.outcome {
+            Err(refusal) => return Resolution { length, outcome: Outcome::Refused(refusal) },
+            Ok(Upward::Direct(target)) => return reached(target, address, length, true, false),
+            Ok(Upward::RootComplex) => {}
+        }
+        if INTERRUPT_WINDOW.contains(address) {
+            let length = INTERRUPT_WINDOW.clip(address, length);
+            return Resolution { length, outcome: Outcome::InterruptWindow };
+        }
+        let length = if address < INTERRUPT_WINDOW.first {
+            length.min(INTERRUPT_WINDOW.first - address)
+        } else {
+            length
+        };
+        if self.exempt == Some(from) {
+            return self.decode(from, address, length, false);
+        }
+        let requester = self.map.node(from).requester;
+        let access = match kind {
+            Kind::MemoryRead => Access::Read,
+            Kind::MemoryWrite => Access::Write,
+        };
+        match self.iommu.translate(requester, address, length, access) {
+            Ok(translation) => {
+                let mmio = matches!(translation.mapping, MappingKind::Mapped { mmio: true, .. });
+                self.decode(from, translation.address, translation.length.clamp(1, length), mmio)
+            }
+            Err(fault) => Resolution {
+                length: self.fault_reach(&fault, length),
+                outcome: Outcome::Faulted(fault),
+            },
+        }
+    }
+
+    /// Resolves, if it ends in memory, as much as possible of the page of `address`, for the cache.
+    pub(super) fn resolve_page(
+        &mut self,
+        from: FunctionId,
+        kind: Kind,
+        address: u64,
+    ) -> Resolution {
+        let page = address & !0xfff;
+        if page != address {
+            let mut whole = self.resolve(from, kind, page, u64::MAX);
+            if let Outcome::Reached {
+                target: Target::Memory { offset, .. }, address: there, ..
+            } = &mut whole.outcome
+            {
+                let skipped = address - page;
+                if whole.length > skipped {
+                    *offset += skipped;
+                    *there = there.wrapping_add(skipped);
+                    whole.length -= skipped;
+                    return whole;
+                }
+            }
+        }
+        self.resolve(from, kind, address, u64::MAX)
+    }
+
+    fn decode(&self, from: FunctionId, address: u64, length: u64, mmio: bool) -> Resolution {
+        let Decision { outcome, length } = route::at_root(&self.map, from, address, length);
+        match outcome {
+            Ok(target) => reached(target, address, length, false, mmio),
+            Err(refusal) => Resolution { length, outcome: Outcome::Refused(refusal) },
+        }
+    }
+
+    /// How far a fault holds: to the end of the page, and on over the following pages that fault in the same way, so
+    /// that one mistake makes one finding. Bounded by the length of a step's work.
+    fn fault_reach(&mut self, fault: &Fault, length: u64) -> u64 {
+        let length = length.min(super::MAX_RUN);
+        let class = fault_class(fault);
+        let mut reach = (0x1000 - (fault.address & 0xfff)).min(length);
+        while reach < length {
+            let Some(next) = fault.address.checked_add(reach) else { break };
+            match self.iommu.translate(fault.requester, next, 1, fault.access) {
+                Err(next) if fault_class(&next) == class => {
+                    reach = reach.saturating_add(0x1000).min(length)
+                }
+                _ => break,
+            }
+        }
+        reach
+    }
+}
+
+fn reached(target: Target, address: u64, length: u64, direct: bool, mmio: bool) -> Resolution {
+    let route = route::kind_of(direct, &target);
+    let mmio_flag_on_ram = mmio && matches!(target, Target::Memory { function: None, .. });
+    Resolution { length, outcome: Outcome::Reached { target, address, route, mmio_flag_on_ram } }
+}

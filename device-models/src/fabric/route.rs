@@ -1,0 +1,263 @@
+//! Where a request goes: switches and ACS on the way up, the root complex, bridges and BARs on the way down.
+//!
+//! Pure functions of an [`AddressMap`]. Every answer says for how many of the following bytes it holds, so that a run
+//! of TLPs is routed once and is still exact at each edge.
+
+use super::map::{AddressMap, BarTarget, NodeKind, Span};
+use super::{FunctionId, RouteKind};
+use crate::checker::FindingClass;
+use crate::pci::AcsControl;
+
+/// What stands at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Bytes of [`AddressMap::memories`]`[memory]` from `offset`; `function` owns them unless they are RAM.
+    Memory {
+        /// Index into the map's memories.
+        memory: usize,
+        /// Byte offset into that memory.
+        offset: u64,
+        /// Whose BAR it is; none for RAM.
+        function: Option<FunctionId>,
+    },
+    /// A register BAR.
+    Registers {
+        /// Whose.
+        function: FunctionId,
+        /// Which.
+        bar: u8,
+        /// Byte offset into it.
+        offset: u64,
+        /// Whether it is the MSI-X table's.
+        msix: bool,
+    },
+}
+
+/// Why a request was not delivered, and who noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The class of the finding.
+    pub class: FindingClass,
+    /// The function that detects the error; none when the root complex itself does.
+    pub detector: Option<FunctionId>,
+}
+
+/// A routing decision and the number of bytes from the address on for which it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<T> {
+    /// The decision.
+    pub outcome: Result<T, Refusal>,
+    /// Bytes, at least one.
+    pub length: u64,
+}
+
+impl<T> Decision<T> {
+    fn refuse(class: FindingClass, detector: Option<FunctionId>, length: u64) -> Self {
+        Self { outcome: Err(Refusal { class, detector }), length }
+    }
+}
+
+/// The way up, as far as the requester's own hierarchy decides it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Upward {
+    /// A switch delivers it to a sibling port's hierarchy by bus address: the IOMMU never sees it.
+    Direct(Target),
+    /// It reaches the root complex.
+    RootComplex,
+}
+
+/// Routes a request with an untranslated address upwards from `requester` (PCIe 6.0, 2.2.4.1 and 6.12).
+pub(super) fn upward(
+    map: &AddressMap,
+    requester: FunctionId,
+    address: u64,
+    length: u64,
+) -> Decision<Upward> {
+    let mut length = length;
+    let mut redirected = false;
+    let source = map.node(requester).requester;
+    for bridge in map.path_up(requester) {
+        let port = map.node(bridge);
+        if !port.bus_master || !port.operational {
+            let class =
+                if port.operational { FindingClass::BusMasterOff } else { FindingClass::NotInD0 };
+            return Decision::refuse(class, Some(bridge), length);
+        }
+        match port.kind {
+            NodeKind::RootPort | NodeKind::SwitchDownstream => {
+                let below =
+                    port.buses.is_some_and(|(first, last)| (first..=last).contains(&source.bus()));
+                if port.acs.contains(AcsControl::SOURCE_VALIDATION) && !below {
+                    return Decision::refuse(FindingClass::AcsViolation, Some(bridge), length);
+                }
+            }
+            NodeKind::SwitchUpstream if !redirected && port.memory_enabled => {
+                // For the link below, and no downstream port claimed it: the switch has no route.
+                if let Some(window) = port.window_at(address) {
+                    let length = window.clip(address, length);
+                    return Decision::refuse(FindingClass::NoTarget, Some(bridge), length);
+                }
+            }
+            NodeKind::SwitchUpstream | NodeKind::Endpoint => {}
+        }
+        if port.kind == NodeKind::SwitchDownstream {
+            let siblings =
+                port.parent.map(|parent| map.node(parent).children.as_slice()).unwrap_or_default();
+            let redirect = port.acs.contains(AcsControl::P2P_REQUEST_REDIRECT);
+            for &sibling in siblings.iter().filter(|&&sibling| sibling != bridge) {
+                let other = map.node(sibling);
+                if !other.memory_enabled {
+                    continue;
+                }
+                for window in other.windows.iter().flatten() {
+                    if window.contains(address) {
+                        length = window.clip(address, length);
+                        if !redirect {
+                            return descend(map, sibling, address, length).map(Upward::Direct);
+                        }
+                        redirected = true;
+                    } else if window.first > address {
+                        length = length.min(window.first - address);
+                    }
+                }
+            }
+            // Back into the window of the port it came from: only a request redirected below may pass on upwards,
+            // and only with Upstream Forwarding (6.12.1.1); for any other the switch has no route.
+            if let Some(window) = port.window_at(address).filter(|_| port.memory_enabled) {
+                let length = window.clip(address, length);
+                if !(redirected && port.acs.contains(AcsControl::UPSTREAM_FORWARDING)) {
+                    return Decision::refuse(FindingClass::TurnedBack, Some(bridge), length);
+                }
+            }
+        }
+        length = clip_before(port.windows.iter().flatten(), address, length);
+    }
+    Decision { outcome: Ok(Upward::RootComplex), length }
+}
+
+/// Decodes a physical address at the root complex for a request that came up from `requester`.
+pub(super) fn at_root(
+    map: &AddressMap,
+    requester: FunctionId,
+    address: u64,
+    length: u64,
+) -> Decision<Target> {
+    if let Some(ram) = ram(map, address, length) {
+        return ram;
+    }
+    let decision = down_from_root(map, address, length);
+    let Ok(target) = decision.outcome else { return decision };
+    let (Target::Memory { function: Some(owner), .. } | Target::Registers { function: owner, .. }) =
+        target
+    else {
+        return decision;
+    };
+    let (ingress, egress) = (port_of(map, requester), port_of(map, owner));
+    if let Some(port) = ingress.filter(|_| ingress == egress) {
+        // A root port sends nothing back to where it came from unless Upstream Forwarding says so (6.12.1.1).
+        if !map.node(port).acs.contains(AcsControl::UPSTREAM_FORWARDING) {
+            return Decision::refuse(FindingClass::TurnedBack, Some(port), decision.length);
+        }
+    }
+    decision
+}
+
+/// Decodes a physical address for a CPU.
+pub fn for_cpu(map: &AddressMap, address: u64, length: u64) -> Decision<Target> {
+    down_from_root(map, address, length)
+}
+
+/// The root port (or root-bus function) above `function`.
+pub(super) fn port_of(map: &AddressMap, function: FunctionId) -> Option<FunctionId> {
+    map.path_up(function).last()
+}
+
+/// How the bytes of a delivered request travelled.
+pub(super) fn kind_of(direct: bool, target: &Target) -> RouteKind {
+    match (direct, target) {
+        (true, _) => RouteKind::BusAddress,
+        (false, Target::Memory { function: None, .. }) => RouteKind::Memory,
+        (false, _) => RouteKind::ThroughHostBridge,
+    }
+}
+
+fn ram(map: &AddressMap, address: u64, length: u64) -> Option<Decision<Target>> {
+    let (memory, span) = map.ram_at(address)?;
+    let target = Target::Memory { memory, offset: address - span.first, function: None };
+    Some(Decision { outcome: Ok(target), length: span.clip(address, length) })
+}
+
+fn down_from_root(map: &AddressMap, address: u64, length: u64) -> Decision<Target> {
+    let length = clip_before(map.ram.iter(), address, length);
+    among(map, &map.root, address, length, None)
+}
+
+/// Delivers downwards into the hierarchy below `bridge`, whose window holds `address`.
+fn descend(map: &AddressMap, bridge: FunctionId, address: u64, length: u64) -> Decision<Target> {
+    among(map, &map.node(bridge).children, address, length, Some(bridge))
+}
+
+/// Finds who of the functions on one bus claims `address`; `above` is the bridge that put the request on that bus.
+fn among(
+    map: &AddressMap,
+    functions: &[FunctionId],
+    address: u64,
+    length: u64,
+    above: Option<FunctionId>,
+) -> Decision<Target> {
+    let mut length = length;
+    let mut near_miss = None;
+    for &function in functions {
+        let node = map.node(function);
+        let decodes = node.memory_enabled && node.operational;
+        if let Some(bar) = node.bar_at(address) {
+            length = bar.span.clip(address, length);
+            if decodes {
+                return Decision { outcome: Ok(bar_target(function, bar, address)), length };
+            }
+            near_miss = Some((FindingClass::MemoryDecodeOff, function));
+        }
+        if let Some(window) = node.window_at(address) {
+            length = window.clip(address, length);
+            if decodes {
+                return descend(map, function, address, length);
+            }
+            near_miss = Some((FindingClass::MemoryDecodeOff, function));
+        }
+        let edges = node.bars.iter().map(|bar| &bar.span).chain(node.windows.iter().flatten());
+        length = clip_before(edges, address, length);
+        if near_miss.is_none()
+            && node.bars.iter().any(|bar| bar.span.last.checked_add(1) == Some(address))
+        {
+            near_miss = Some((FindingClass::BarEdge, function));
+        }
+    }
+    let (class, nearest) =
+        near_miss.map_or((FindingClass::NoTarget, None), |(class, who)| (class, Some(who)));
+    // On a link the device at its far end receives the request and finds that it is not for it; on the root bus the
+    // root complex does.
+    let detector = above.and(nearest.or_else(|| functions.first().copied()));
+    Decision::refuse(class, detector.or(above), length)
+}
+
+fn bar_target(function: FunctionId, bar: &super::map::MappedBar, address: u64) -> Target {
+    let offset = address - bar.span.first;
+    match bar.target {
+        BarTarget::Memory(memory) => Target::Memory { memory, offset, function: Some(function) },
+        BarTarget::Registers => Target::Registers { function, bar: bar.index, offset, msix: false },
+        BarTarget::Msix => Target::Registers { function, bar: bar.index, offset, msix: true },
+    }
+}
+
+/// Shortens `length` so that it ends before the next of `spans` that begins after `address`.
+fn clip_before<'a>(spans: impl Iterator<Item = &'a Span>, address: u64, length: u64) -> u64 {
+    spans
+        .filter(|span| span.first > address)
+        .fold(length, |length, span| length.min(span.first - address))
+}
+
+impl Decision<Target> {
+    fn map<U>(self, wrap: impl FnOnce(Target) -> U) -> Decision<U> {
+        Decision { outcome: self.outcome.map(wrap), length: self.length }
+    }
+}

@@ -1,0 +1,177 @@
+//! Configuration accesses, and the address map that follows from them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Lab;
+use super::slot::Slot;
+use crate::fabric::{AddressMap, BarTarget, FunctionId, Input, MappedBar, Node, Span};
+use crate::memory::Memory;
+use crate::pci::{Bdf, ConfigEffects, PowerState, VendorRegister};
+
+impl Lab {
+    /// A CPU's configuration read of 1, 2 or 4 bytes at `offset` (0 to 4095) of the function at `bdf`; all ones when
+    /// nobody is there (PCIe 6.0, 2.3.2).
+    pub fn config_read(&mut self, bdf: Bdf, offset: u16, length: u8) -> u32 {
+        let Some(function) = self.by_bdf(bdf) else { return all_ones(length) };
+        let slot = &mut self.slots[function.index()];
+        let value = slot.config.read(offset, length);
+        let Some(VendorRegister { index, offset: register }) = slot.config.vendor_register(offset)
+        else {
+            return value;
+        };
+        let mut data = value.to_le_bytes();
+        let part = &mut data[..usize::from(length.min(4))];
+        let register = u8::try_from(register).unwrap_or(u8::MAX);
+        let answered =
+            slot.endpoint().and_then(|endpoint| endpoint.vendor_config_read(index, register, part));
+        let value = if answered.is_some() { u32::from_le_bytes(data) } else { value };
+        self.input(&Input::ConfigRead { bdf, offset, length, value });
+        value
+    }
+
+    /// A CPU's configuration write of the low `length` (1, 2 or 4) bytes of `value`.
+    pub fn config_write(&mut self, bdf: Bdf, offset: u16, length: u8, value: u32) {
+        let Some(function) = self.by_bdf(bdf) else { return };
+        self.input(&Input::ConfigWrite { bdf, offset, length, value });
+        let slot = &mut self.slots[function.index()];
+        let effects = slot.config.write(offset, length, value);
+        self.apply(function, effects);
+        let slot = &mut self.slots[function.index()];
+        if effects.contains(ConfigEffects::VENDOR)
+            && let Some(VendorRegister { index, offset: register }) =
+                slot.config.vendor_register(offset)
+            && let Some(endpoint) = slot.endpoint()
+        {
+            let register = u8::try_from(register).unwrap_or(u8::MAX);
+            let data = value.to_le_bytes();
+            endpoint.vendor_config_write(index, register, &data[..usize::from(length.min(4))]);
+            self.serve_in_exit(function);
+        }
+    }
+
+    /// Lets the rest of the lab follow what a configuration write changed.
+    pub(super) fn apply(&mut self, function: FunctionId, effects: ConfigEffects) {
+        let routing = ConfigEffects::DECODE
+            | ConfigEffects::BUS_MASTER
+            | ConfigEffects::POWER
+            | ConfigEffects::ACS
+            | ConfigEffects::LINK
+            | ConfigEffects::PAYLOAD;
+        if effects.contains(ConfigEffects::FLR) {
+            self.begin_reset(function);
+        }
+        if effects.contains(ConfigEffects::SECONDARY_BUS_RESET) {
+            self.secondary_bus_reset(function);
+        }
+        if effects.intersects(routing | ConfigEffects::FLR | ConfigEffects::SECONDARY_BUS_RESET) {
+            self.publish();
+        }
+        if effects.intersects(ConfigEffects::MSIX | ConfigEffects::MSI | ConfigEffects::FLR) {
+            self.follow_interrupt_enables(function);
+        }
+        if effects.contains(ConfigEffects::INTERRUPT) {
+            self.signal_port_interrupt(function);
+        }
+    }
+
+    /// Publishes a new address map.
+    pub(super) fn publish(&mut self) {
+        let mut map = AddressMap {
+            epoch: self.fabric.map.epoch + 1,
+            root: self.root.clone(),
+            ram: self.ram.clone(),
+            memories: self.fabric.map.memories[..self.ram.len()].to_vec(),
+            ..AddressMap::default()
+        };
+        let addresses = self.bus_numbers();
+        for (index, slot) in self.slots.iter().enumerate() {
+            map.nodes.push(node(slot, addresses[index].unwrap_or_default(), &mut map.memories));
+        }
+        for (function, address) in (0u16..).map(FunctionId).zip(&addresses) {
+            if let Some(address) = address {
+                map.by_bdf.entry(*address).or_insert(function);
+            }
+        }
+        self.fabric.map = Arc::new(map);
+    }
+
+    /// The requester ID of every function under the present bus numbers; none for one below a bridge without any, or
+    /// whose bus another bridge claims first.
+    fn bus_numbers(&self) -> Vec<Option<Bdf>> {
+        let mut addresses = vec![None; self.slots.len()];
+        let mut claimed = BTreeMap::from([(0u8, ())]);
+        let mut level: Vec<(FunctionId, u8)> =
+            self.root.iter().map(|&function| (function, 0)).collect();
+        while let Some((function, bus)) = level.pop() {
+            let slot = &self.slots[function.index()];
+            addresses[function.index()] = Some(Bdf::new(bus, slot.device, slot.function));
+            let Some(buses) = slot.config.bridge_buses() else { continue };
+            // Bus 0 below a bridge means that it has no numbers yet.
+            if buses.secondary > bus
+                && buses.secondary <= buses.subordinate
+                && claimed.insert(buses.secondary, ()).is_none()
+            {
+                level.extend(slot.children.iter().map(|&child| (child, buses.secondary)));
+            }
+        }
+        addresses
+    }
+
+    pub(super) fn by_bdf(&self, bdf: Bdf) -> Option<FunctionId> {
+        self.fabric.map.by_bdf.get(&bdf).copied()
+    }
+
+    pub(super) fn input(&mut self, input: &Input<'_>) {
+        if let Some(observer) = &mut self.fabric.observer {
+            observer.input(input);
+        }
+    }
+}
+
+fn node(slot: &Slot, requester: Bdf, memories: &mut Vec<Memory>) -> Node {
+    let config = &slot.config;
+    let windows = config.bridge_windows();
+    let mut bars = Vec::new();
+    for bar in config.bars() {
+        let target = if let Some((_, memory)) =
+            slot.memories.iter().find(|(index, _)| *index == bar.index)
+        {
+            memories.push(memory.clone());
+            BarTarget::Memory(memories.len() - 1)
+        } else if slot.msix_bar == Some(bar.index) {
+            BarTarget::Msix
+        } else {
+            BarTarget::Registers
+        };
+        // A BAR at 0 has not been programmed; RAM stands there.
+        if let Some(span) = Span::new(bar.address, bar.size).filter(|span| span.first != 0) {
+            bars.push(MappedBar { index: bar.index, span, target });
+        }
+    }
+    Node {
+        name: Arc::clone(&slot.name),
+        kind: slot.kind(),
+        parent: slot.parent,
+        children: slot.children.clone(),
+        requester,
+        bus_master: config.bus_master_enabled(),
+        memory_enabled: config.memory_enabled(),
+        operational: !slot.resetting && config.power_state() == PowerState::D0,
+        max_payload: u32::from(config.max_payload_size()),
+        max_read_request: u32::from(config.max_read_request_size()),
+        acs: config.acs_control(),
+        buses: config.bridge_buses().map(|buses| (buses.secondary, buses.subordinate)),
+        windows: [windows.memory, windows.prefetchable]
+            .map(|window| window.map(|range| Span { first: *range.start(), last: *range.end() })),
+        bars,
+    }
+}
+
+fn all_ones(length: u8) -> u32 {
+    match length {
+        1 => 0xff,
+        2 => 0xffff,
+        _ => u32::MAX,
+    }
+}

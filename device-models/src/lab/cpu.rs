@@ -1,0 +1,106 @@
+//! Register accesses by the guest's CPUs.
+
+use super::Lab;
+use crate::endpoint::Progress;
+use crate::fabric::{FunctionId, Input, Target, for_cpu};
+
+/// Steps that one register write may take in the CPU's own time: a full virtqueue's worth.
+const EXIT_BUDGET: usize = 1024;
+
+impl Lab {
+    /// A CPU reads `data.len()` (1 to 8) bytes at physical address `address`: all ones when nobody answers.
+    pub fn mmio_read(&mut self, address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        let Some(target) = self.decode(address, data.len()) else { return };
+        match target {
+            Target::Memory { memory, offset, .. } => {
+                if let Some(slice) =
+                    self.fabric.map.memories.get(memory).and_then(|m| m.slice(offset, data.len()))
+                {
+                    slice.copy_to(data);
+                }
+            }
+            Target::Registers { function, bar, offset, msix } => {
+                self.read_registers(function, bar, offset, msix, data);
+                self.input(&Input::MmioRead { address, data });
+            }
+        }
+    }
+
+    /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when nobody is there.
+    pub fn mmio_write(&mut self, address: u64, data: &[u8]) {
+        let Some(target) = self.decode(address, data.len()) else { return };
+        match target {
+            Target::Memory { memory, offset, .. } => {
+                if let Some(slice) =
+                    self.fabric.map.memories.get(memory).and_then(|m| m.slice(offset, data.len()))
+                {
+                    slice.copy_from(data);
+                }
+            }
+            Target::Registers { function, bar, offset, msix } => {
+                self.input(&Input::MmioWrite { address, data });
+                // A CPU is where a chain of causes begins.
+                self.fabric.hops[function.index()] = 0;
+                self.write_registers(function, bar, offset, msix, data);
+                self.serve_in_exit(function);
+            }
+        }
+    }
+
+    fn decode(&self, address: u64, length: usize) -> Option<Target> {
+        let length = length as u64;
+        let decision = for_cpu(&self.fabric.map, address, length);
+        decision.outcome.ok().filter(|_| decision.length >= length)
+    }
+
+    pub(super) fn read_registers(
+        &mut self,
+        function: FunctionId,
+        bar: u8,
+        offset: u64,
+        msix: bool,
+        data: &mut [u8],
+    ) {
+        if msix {
+            if let Some(table) = &self.fabric.interrupts[function.index()].msix {
+                table.read(offset, data);
+            }
+        } else if let Some(endpoint) = self.slots[function.index()].endpoint() {
+            endpoint.register_read(bar, offset, data);
+        }
+    }
+
+    pub(super) fn write_registers(
+        &mut self,
+        function: FunctionId,
+        bar: u8,
+        offset: u64,
+        msix: bool,
+        data: &[u8],
+    ) {
+        if msix {
+            if let Some(table) = &mut self.fabric.interrupts[function.index()].msix {
+                table.write(offset, data);
+                self.deliver_pending(function);
+            }
+        } else if let Some(endpoint) = self.slots[function.index()].endpoint() {
+            endpoint.register_write(bar, offset, data);
+        }
+    }
+
+    /// Finishes the work of a function whose driver waits for it with interrupts off.
+    pub(super) fn serve_in_exit(&mut self, function: FunctionId) {
+        let served = self.slots[function.index()]
+            .endpoint()
+            .is_some_and(|endpoint| endpoint.served_in_exit());
+        if !served {
+            return;
+        }
+        for _ in 0..EXIT_BUDGET {
+            if self.step_function(function) == Progress::Idle {
+                break;
+            }
+        }
+    }
+}

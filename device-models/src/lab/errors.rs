@@ -1,0 +1,38 @@
+//! Error messages on their way to the root port (PCIe 6.0, 6.2.4 and 6.2.6).
+
+use super::Lab;
+use crate::fabric::{DetectedError, FunctionId};
+use crate::pci::RequestKind;
+
+impl Lab {
+    /// Logs errors where they were detected, and lets the root port tell the guest.
+    pub(super) fn log_errors(&mut self) {
+        for error in std::mem::take(&mut self.fabric.errors) {
+            self.log_error(&error);
+        }
+    }
+
+    fn log_error(&mut self, DetectedError { detector, error, header }: &DetectedError) {
+        let config = &mut self.slots[detector.index()].config;
+        let Some(message) = config.record_uncorrectable(*error, RequestKind::Posted, *header)
+        else {
+            return;
+        };
+        let source = self.fabric.map.node(*detector).requester;
+        let above: Vec<FunctionId> = self.fabric.map.path_up(*detector).collect();
+        let root_port = match above.split_last() {
+            None => *detector,
+            Some((root_port, switches)) => {
+                let mut way = switches.iter().chain([root_port]);
+                if !way.all(|bridge| self.slots[bridge.index()].config.forward_error(message)) {
+                    return;
+                }
+                *root_port
+            }
+        };
+        let due = self.slots[root_port.index()].config.receive_error(message, source);
+        if let Some(message) = due {
+            self.send_message(root_port, message);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The lab: every function, the fabric between them, the IOMMU and the checker, as one state machine.
+//!
+//! A VMM, a test or a replay drives it through configuration and register accesses and [`Lab::step`]. It has no
+//! threads and no clock: the same inputs in the same order give the same transactions and findings. Whoever shares it
+//! between threads puts one lock around it; that lock is the guard under which a translation is used.
+
+mod build;
+mod config;
+mod cpu;
+mod errors;
+mod interrupts;
+mod reset;
+mod schedule;
+mod slot;
+mod topology;
+
+use std::sync::Arc;
+
+pub use build::BuildError;
+pub use topology::{Place, Topology, What};
+
+use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, Span, Stats};
+use crate::iommu::VirtioIommu;
+use slot::Slot;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Lab {
+    slots: Vec<Slot>,
+    root: Vec<FunctionId>,
+    fabric: Fabric,
+    ram: Vec<Span>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+impl Lab {
+    /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM maps into its guest
+    /// are [`AddressMap::guest_mappings`].
+    pub fn address_map(&self) -> &Arc<AddressMap> {
+        &self.fabric.map
+    }
+
+    /// What went where since power-on.
+    pub fn stats(&self) -> &Stats {
+        &self.fabric.stats
+    }
+
+    /// Request TLPs issued since power-on.
+    pub fn transactions(&self) -> u64 {
+        self.fabric.sequence()
+    }
+
+    /// The function called `name`.
+    pub fn function(&self, name: &str) -> Option<FunctionId> {
+        self.address_map().functions().find(|(_, node)| &*node.name == name).map(|(id, _)| id)
+    }
+
+    /// The virtio-iommu, if the lab has one: for its counters.
+    pub fn virtio_iommu(&mut self) -> Option<&mut VirtioIommu> {
+        self.fabric.iommu.as_virtio()
+    }
+
+    /// Lets `observer` see everything from now on.
+    pub fn set_observer(&mut self, observer: Box<dyn Observer>) {
+        self.fabric.observer = Some(observer);
+    }
+
+    /// What to do with interrupt writes that are nobody's vector.
+    pub fn set_interrupt_policy(&mut self, policy: InterruptPolicy) {
+        self.fabric.policy = policy;
+    }
+}

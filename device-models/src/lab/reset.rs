@@ -1,0 +1,72 @@
+//! Resets (PCIe 6.0, 6.6).
+
+use super::Lab;
+use crate::endpoint::{Progress, ResetKind};
+use crate::fabric::{CompletionStatus, FunctionId, Message};
+
+impl Lab {
+    /// A function level reset begins: nothing is issued any more, nothing answers, completions that are under way
+    /// will be dropped. It ends at the function's next turn.
+    pub(super) fn begin_reset(&mut self, function: FunctionId) {
+        let slot = &mut self.slots[function.index()];
+        slot.resetting = true;
+        slot.config.reset(ResetKind::FunctionLevel);
+        self.forget(function, ResetKind::FunctionLevel);
+    }
+
+    /// A bridge resets everything below it while its Secondary Bus Reset bit is set (PCIe 6.0, 7.5.1.3.13).
+    pub(super) fn secondary_bus_reset(&mut self, bridge: FunctionId) {
+        if !self.slots[bridge.index()].config.secondary_bus_reset() {
+            return;
+        }
+        let mut below = self.slots[bridge.index()].children.clone();
+        while let Some(function) = below.pop() {
+            below.extend_from_slice(&self.slots[function.index()].children);
+            self.slots[function.index()].resetting = true;
+            self.slots[function.index()].config.reset(ResetKind::Hot);
+            self.forget(function, ResetKind::Hot);
+            self.follow_interrupt_enables(function);
+        }
+    }
+
+    fn forget(&mut self, function: FunctionId, kind: ResetKind) {
+        let index = function.index();
+        self.fabric.outstanding[index].clear();
+        // Nobody answers these reads any more. On hardware their requesters wait for a time-out (2.8); here it is
+        // known at once that no completion can come.
+        for (requester, tag) in self.fabric.inboxes[index].clear() {
+            let (status, data) = (CompletionStatus::Timeout, Box::default());
+            self.fabric.inboxes[requester.index()].complete(Message::Completion {
+                tag,
+                status,
+                data,
+            });
+        }
+        self.fabric.hops[index] = 0;
+        if let Some(table) = &mut self.fabric.interrupts[index].msix {
+            table.reset();
+        }
+        if let Some(endpoint) = self.slots[index].endpoint() {
+            endpoint.reset(kind);
+        }
+    }
+
+    pub(super) fn finish_reset(&mut self, function: FunctionId) -> Progress {
+        let slot = &mut self.slots[function.index()];
+        let held = slot
+            .parent
+            .is_some_and(|bridge| self.slots[bridge.index()].config.secondary_bus_reset());
+        if !self.slots[function.index()].resetting || held {
+            return Progress::Idle;
+        }
+        self.slots[function.index()].resetting = false;
+        self.publish();
+        Progress::Worked
+    }
+
+    /// Transactions Pending of the Device Status register (PCIe 6.0, 7.5.3.5).
+    pub(super) fn update_transactions_pending(&mut self, function: FunctionId) {
+        let pending = !self.fabric.outstanding[function.index()].is_empty();
+        self.slots[function.index()].config.set_transactions_pending(pending);
+    }
+}

@@ -1,0 +1,99 @@
+//! Whose turn it is: messages first, then the engines, one bounded step at a time.
+
+use super::Lab;
+use crate::checker::FindingClass;
+use crate::endpoint::{Progress, ReadCompletion};
+use crate::fabric::{CompletionStatus, FunctionId, Input, Message, Port};
+
+/// Messages that one turn delivers at most.
+const MESSAGES: usize = 64;
+
+impl Lab {
+    /// Gives the next function that has something to do its turn: moves at most 64 KiB.
+    ///
+    /// [`Progress::Idle`] means that nothing will happen until the next access from outside.
+    pub fn step(&mut self) -> Progress {
+        let count = self.slots.len();
+        for _ in 0..count {
+            let function = FunctionId(u16::try_from(self.turn).unwrap_or(0));
+            self.turn = (self.turn + 1) % count;
+            if self.step_function(function) == Progress::Worked {
+                return Progress::Worked;
+            }
+        }
+        Progress::Idle
+    }
+
+    /// Runs `function` once; a replay does the same with a recorded [`Input::Step`].
+    pub fn step_function(&mut self, function: FunctionId) -> Progress {
+        if function.index() >= self.slots.len() {
+            return Progress::Idle;
+        }
+        let mut progress = self.finish_reset(function);
+        if self.deliver(function) {
+            progress = Progress::Worked;
+        }
+        let slot = &mut self.slots[function.index()];
+        if let Some(endpoint) = slot.endpoint()
+            && endpoint.step(&mut Port::new(&mut self.fabric, function)) == Progress::Worked
+        {
+            progress = Progress::Worked;
+        }
+        if progress == Progress::Worked {
+            self.input(&Input::Step { function });
+        }
+        self.log_errors();
+        self.update_transactions_pending(function);
+        progress
+    }
+
+    /// Delivers what waits for `function`; whether there was anything.
+    fn deliver(&mut self, function: FunctionId) -> bool {
+        let mut any = false;
+        for _ in 0..MESSAGES {
+            let Some(message) = self.fabric.inboxes[function.index()].pop() else { break };
+            any = true;
+            match message {
+                Message::Write { bar, offset, msix, data, hops, .. } => {
+                    self.fabric.hops[function.index()] = hops;
+                    // Registers are at most 8 bytes wide: a longer TLP writes them one after the other.
+                    for (chunk, at) in data.chunks(8).zip((offset..).step_by(8)) {
+                        self.write_registers(function, bar, at, msix, chunk);
+                    }
+                }
+                Message::Read { from, bar, offset, msix, length, tag, .. } => {
+                    let mut data = vec![0xff; usize::from(length)].into_boxed_slice();
+                    for (chunk, at) in data.chunks_mut(8).zip((offset..).step_by(8)) {
+                        self.read_registers(function, bar, at, msix, chunk);
+                    }
+                    let status = CompletionStatus::Success;
+                    self.fabric.inboxes[from.index()].complete(Message::Completion {
+                        tag,
+                        status,
+                        data,
+                    });
+                }
+                Message::Completion { tag, status, data } => {
+                    // A reset, or a time-out, has given up waiting: the completion is unexpected and dropped.
+                    let Some(read) = self.fabric.outstanding[function.index()].remove(tag) else {
+                        continue;
+                    };
+                    self.fabric.read_completed(&read, status, &data);
+                    if status == CompletionStatus::Timeout {
+                        let explanation = "the completer was reset before it answered".to_owned();
+                        self.fabric.find(
+                            function,
+                            FindingClass::CompletionTimeout,
+                            Some(read),
+                            explanation,
+                        );
+                    }
+                    if let Some(endpoint) = self.slots[function.index()].endpoint() {
+                        endpoint.completion(tag, ReadCompletion { status, data: &data });
+                    }
+                }
+            }
+        }
+        any
+    }
+}

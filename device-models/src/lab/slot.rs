@@ -1,0 +1,55 @@
+//! A function of the lab: its model, its configuration space, its place.
+
+use std::sync::Arc;
+
+use crate::endpoint::Endpoint;
+use crate::fabric::{FunctionId, NodeKind};
+use crate::memory::Memory;
+use crate::pci::{ConfigSpace, PortKind};
+
+/// What a function does behind its configuration space.
+#[derive(Debug)]
+pub(super) enum Model {
+    /// Nothing: the host bridge's own function.
+    None,
+    /// A bridge's work is routing, which the fabric does.
+    Bridge(PortKind),
+    /// A device.
+    Endpoint(Box<dyn Endpoint>),
+}
+
+/// A function.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) name: Arc<str>,
+    pub(super) device: u8,
+    pub(super) function: u8,
+    pub(super) parent: Option<FunctionId>,
+    pub(super) children: Vec<FunctionId>,
+    pub(super) config: ConfigSpace,
+    pub(super) model: Model,
+    /// The BAR of the MSI-X table.
+    pub(super) msix_bar: Option<u8>,
+    /// Memories behind BARs.
+    pub(super) memories: Vec<(u8, Memory)>,
+    /// A function level reset was asked for and is under way until the function's next turn.
+    pub(super) resetting: bool,
+}
+
+impl Slot {
+    pub(super) fn endpoint(&mut self) -> Option<&mut (dyn Endpoint + 'static)> {
+        match &mut self.model {
+            Model::Endpoint(endpoint) => Some(endpoint.as_mut()),
+            Model::None | Model::Bridge(_) => None,
+        }
+    }
+
+    pub(super) fn kind(&self) -> NodeKind {
+        match self.model {
+            Model::None | Model::Endpoint(_) => NodeKind::Endpoint,
+            Model::Bridge(PortKind::RootPort) => NodeKind::RootPort,
+            Model::Bridge(PortKind::SwitchUpstream) => NodeKind::SwitchUpstream,
+            Model::Bridge(PortKind::SwitchDownstream) => NodeKind::SwitchDownstream,
+        }
+    }
+}
