@@ -9,7 +9,6 @@ pub(crate) const LINK_CAPABILITIES: u16 = 0x0c;
 pub(crate) const LINK_CONTROL: u16 = 0x10;
 pub(crate) const LINK_STATUS: u16 = 0x12;
 pub(crate) const SLOT_CAPABILITIES: u16 = 0x14;
-pub(crate) const SLOT_CONTROL: u16 = 0x18;
 pub(crate) const SLOT_STATUS: u16 = 0x1a;
 pub(crate) const ROOT_CONTROL: u16 = 0x1c;
 pub(crate) const ROOT_CAPABILITIES: u16 = 0x1e;

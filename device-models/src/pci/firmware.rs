@@ -1,1 +1,0 @@
-//! Address assignment at power-on.
