@@ -128,17 +128,17 @@
 #define PEERDMA_CH_STATUS		0x4
 /*
  * DMA address of the descriptor ring, low half; 64-byte aligned.
- * Read and write; writes are ignored while CH_CTRL_ENABLE is set.
+ * Read and write; writes are ignored while the channel is enabled or busy.
  */
 #define PEERDMA_CH_RING_LO		0x8
 /*
  * DMA address of the descriptor ring, high half.
- * Read and write; writes are ignored while CH_CTRL_ENABLE is set.
+ * Read and write; writes are ignored while the channel is enabled or busy.
  */
 #define PEERDMA_CH_RING_HI		0xc
 /*
  * Binary logarithm of the number of descriptors, 1 to RING_MAX. Both rings have this size.
- * Read and write; writes are ignored while CH_CTRL_ENABLE is set.
+ * Read and write; writes are ignored while the channel is enabled or busy.
  */
 #define PEERDMA_CH_RING_SIZE		0x10
 /*
@@ -159,17 +159,17 @@
 #define PEERDMA_CH_COMPLETED		0x1c
 /*
  * DMA address of the ring of completion records, low half; 32-byte aligned.
- * Read and write; writes are ignored while CH_CTRL_ENABLE is set.
+ * Read and write; writes are ignored while the channel is enabled or busy.
  */
 #define PEERDMA_CH_RECORD_LO		0x20
 /*
  * DMA address of the ring of completion records, high half.
- * Read and write; writes are ignored while CH_CTRL_ENABLE is set.
+ * Read and write; writes are ignored while the channel is enabled or busy.
  */
 #define PEERDMA_CH_RECORD_HI		0x24
 /*
  * MSI-X vector of this channel.
- * Read and write; writes are ignored while CH_CTRL_ENABLE is set.
+ * Read and write; writes are ignored while the channel is enabled or busy.
  */
 #define PEERDMA_CH_VECTOR		0x28
 /*
@@ -308,8 +308,8 @@
 /* A read was never answered. */
 #define PEERDMA_STATUS_TIMEOUT		0x3
 /*
- * Unknown opcode or flag, reserved bits set, length above LENGTH_MAX, or a local offset
- * that leaves the local memory. Nothing was moved.
+ * Unknown opcode or flag, reserved bits set, length above LENGTH_MAX, or a range that leaves
+ * the local memory or the address space. Nothing was moved.
  */
 #define PEERDMA_STATUS_BAD_DESCRIPTOR	0x4
 /* CH_CTRL_ABORT while the descriptor was in progress. */
@@ -333,6 +333,29 @@
  * CH_FAULT_LO/HI, which no descriptor named.
  */
 #define PEERDMA_FAULT_STRAY_WRITE	0x5
+
+/* Lab only: classes of findings, in CH_VERDICT; docs/findings.md says more. */
+#define PEERDMA_VERDICT_PCI_BUS_MASTER_OFF	0x1
+#define PEERDMA_VERDICT_PCI_NOT_IN_D0	0x2
+#define PEERDMA_VERDICT_PCI_NO_TARGET	0x3
+#define PEERDMA_VERDICT_PCI_BAR_EDGE	0x4
+#define PEERDMA_VERDICT_PCI_MEMORY_DECODE_OFF	0x5
+#define PEERDMA_VERDICT_PCI_ACS_VIOLATION	0x6
+#define PEERDMA_VERDICT_PCI_TURNED_BACK	0x7
+#define PEERDMA_VERDICT_PCI_PEER_TO_PEER_REFUSED	0x8
+#define PEERDMA_VERDICT_PCI_UNSUPPORTED_ACCESS	0x9
+#define PEERDMA_VERDICT_IOMMU_NO_DOMAIN	0x10
+#define PEERDMA_VERDICT_IOMMU_UNMAPPED	0x11
+#define PEERDMA_VERDICT_IOMMU_STALE	0x12
+#define PEERDMA_VERDICT_IOMMU_PERMISSION	0x13
+#define PEERDMA_VERDICT_IOMMU_MMIO_FLAG_ON_RAM	0x14
+#define PEERDMA_VERDICT_IOMMU_REQUEST_FAILED	0x15
+#define PEERDMA_VERDICT_MSI_NOT_A_VECTOR	0x20
+#define PEERDMA_VERDICT_MSI_MALFORMED	0x21
+#define PEERDMA_VERDICT_FABRIC_HOP_LIMIT	0x30
+#define PEERDMA_VERDICT_FABRIC_COMPLETION_TIMEOUT	0x31
+#define PEERDMA_VERDICT_DEVICE_BAD_DESCRIPTOR	0x40
+#define PEERDMA_VERDICT_VIRTIO_BAD_QUEUE	0x41
 
 /* A descriptor, 64-byte aligned. The device reads it once. */
 struct peerdma_desc {

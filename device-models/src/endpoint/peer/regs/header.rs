@@ -7,6 +7,7 @@ use super::{
     channel_status, control, device, fault, flags, halt, identity, layout_of_bars, opcode, state,
     status,
 };
+use crate::checker::FindingClass;
 
 const PROLOGUE: &str = "\
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
@@ -49,6 +50,7 @@ pub fn c_header() -> String {
     ] {
         constants(&mut out, about, table);
     }
+    verdicts(&mut out);
     structure(&mut out, &Descriptor::LAYOUT);
     structure(&mut out, &Record::LAYOUT);
     out.push_str("\n#endif /* PEERDMA_REGS_H */\n");
@@ -86,6 +88,20 @@ fn constants(out: &mut String, about: &[&str], table: &[Constant]) {
     }
 }
 
+/// The checker's classes: `iommu.unmapped` becomes `PEERDMA_VERDICT_IOMMU_UNMAPPED`.
+fn verdicts(out: &mut String) {
+    out.push('\n');
+    comment(out, "", ["Lab only: classes of findings, in CH_VERDICT; docs/findings.md says more."]);
+    for class in FindingClass::ALL {
+        let name: String = class
+            .name()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+            .collect();
+        define(out, &format!("VERDICT_{name}"), class.code().into());
+    }
+}
+
 fn registers(out: &mut String, about: &[&str], table: &[Register]) {
     out.push('\n');
     comment(out, "", about.iter().copied());
@@ -93,7 +109,9 @@ fn registers(out: &mut String, about: &[&str], table: &[Register]) {
         let access = match row.access {
             Access::ReadOnly => "Read only.",
             Access::ReadWrite => "Read and write.",
-            Access::Setup => "Read and write; writes are ignored while CH_CTRL_ENABLE is set.",
+            Access::Setup => {
+                "Read and write; writes are ignored while the channel is enabled or busy."
+            }
         };
         comment(out, "", row.about.iter().copied().chain([access]));
         define(out, row.name, row.offset);

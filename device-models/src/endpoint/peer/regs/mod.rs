@@ -19,7 +19,7 @@ pub enum Access {
     ReadOnly,
     /// Reads return what was written.
     ReadWrite,
-    /// As `ReadWrite`, but ignored while the channel is enabled.
+    /// As `ReadWrite`, but ignored while the channel is enabled or busy.
     Setup,
 }
 
@@ -294,8 +294,8 @@ constants! {
     COMPLETER_ABORT = 2;
     /// A read was never answered.
     TIMEOUT = 3;
-    /// Unknown opcode or flag, reserved bits set, length above LENGTH_MAX, or a local offset
-    /// that leaves the local memory. Nothing was moved.
+    /// Unknown opcode or flag, reserved bits set, length above LENGTH_MAX, or a range that leaves
+    /// the local memory or the address space. Nothing was moved.
     BAD_DESCRIPTOR = 4;
     /// CH_CTRL_ABORT while the descriptor was in progress.
     ABORTED = 5;

@@ -1,0 +1,136 @@
+//! The register file: from bytes at an offset of the register BAR to dword registers, and which of them are whose.
+
+use super::channel::{Channel, high, low, merge_high, merge_low};
+use super::regs::{control, device as reg, layout_of_bars as layout};
+
+/// Registers of the whole device that hold something.
+#[derive(Debug, Default)]
+pub(super) struct DeviceRegisters {
+    scratch: u64,
+}
+
+/// The register file at work: device registers and channels, for one access.
+#[derive(Debug)]
+pub(super) struct RegisterFile<'a> {
+    pub(super) device: &'a mut DeviceRegisters,
+    pub(super) channels: &'a mut [Channel],
+    /// Bytes of local memory.
+    pub(super) local_size: u64,
+    /// Number of MSI-X vectors.
+    pub(super) vectors: u16,
+}
+
+impl RegisterFile<'_> {
+    /// Fills `data` from `offset` on; bytes of registers that do not exist stay as they are.
+    pub(super) fn read(&self, offset: u64, data: &mut [u8]) {
+        for piece in pieces(offset, data.len()) {
+            if let Some(value) = self.read_dword(piece.register) {
+                let bytes = value.to_le_bytes();
+                data[piece.at..piece.at + piece.count]
+                    .copy_from_slice(&bytes[piece.lane..piece.lane + piece.count]);
+            }
+        }
+    }
+
+    /// Writes `data` from `offset` on, each dword once with its byte enables.
+    pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
+        for piece in pieces(offset, data.len()) {
+            let (mut value, mut mask) = ([0; 4], [0; 4]);
+            let lanes = piece.lane..piece.lane + piece.count;
+            value[lanes.clone()].copy_from_slice(&data[piece.at..piece.at + piece.count]);
+            mask[lanes].fill(0xff);
+            self.write_dword(piece.register, u32::from_le_bytes(value), u32::from_le_bytes(mask));
+        }
+    }
+
+    fn read_dword(&self, register: u64) -> Option<u32> {
+        if let Some((channel, offset)) = channel_register(register) {
+            return self.channels.get(channel)?.read(offset);
+        }
+        Some(match register {
+            reg::MAGIC => low(layout::MAGIC_VALUE),
+            reg::VERSION => low(layout::VERSION_VALUE),
+            reg::CHANNELS => u32::try_from(self.channels.len()).unwrap_or(u32::MAX),
+            reg::VECTORS => self.vectors.into(),
+            reg::LOCAL_SIZE_LO => low(self.local_size),
+            reg::LOCAL_SIZE_HI => high(self.local_size),
+            reg::LENGTH_MAX => low(layout::MAX_LENGTH),
+            reg::RING_MAX => low(layout::RING_SIZE_MAX),
+            reg::CTRL => 0,
+            reg::BUSY => self
+                .channels
+                .iter()
+                .rev()
+                .fold(0, |bits, channel| bits << 1 | u32::from(channel.busy())),
+            reg::SCRATCH_LO => low(self.device.scratch),
+            reg::SCRATCH_HI => high(self.device.scratch),
+            _ => return None,
+        })
+    }
+
+    fn write_dword(&mut self, register: u64, value: u32, mask: u32) {
+        if let Some((channel, offset)) = channel_register(register) {
+            if let Some(channel) = self.channels.get_mut(channel) {
+                channel.write(offset, value, mask);
+            }
+            return;
+        }
+        match register {
+            reg::CTRL if value & mask & control::RESET != 0 => {
+                self.channels.iter_mut().for_each(Channel::reset)
+            }
+            reg::SCRATCH_LO => merge_low(&mut self.device.scratch, value, mask),
+            reg::SCRATCH_HI => merge_high(&mut self.device.scratch, value, mask),
+            _ => {}
+        }
+    }
+}
+
+/// Number of the channel and offset in its block.
+fn channel_register(register: u64) -> Option<(usize, u64)> {
+    let offset = register.checked_sub(layout::CHANNEL_BASE)?;
+    Some((usize::try_from(offset / layout::CHANNEL_STRIDE).ok()?, offset % layout::CHANNEL_STRIDE))
+}
+
+/// The part of an access that falls into one dword register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    /// Offset of the register.
+    register: u64,
+    /// First byte in the register.
+    lane: usize,
+    /// First byte in the access.
+    at: usize,
+    /// Number of bytes, 1 to 4.
+    count: usize,
+}
+
+/// Cuts an access at every dword boundary.
+fn pieces(offset: u64, length: usize) -> impl Iterator<Item = Piece> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = offset.checked_add(at as u64)?;
+        let lane = usize::try_from(start % 4).ok()?;
+        let count = (4 - lane).min(length.checked_sub(at).filter(|left| *left > 0)?);
+        let piece = Piece { register: start - lane as u64, lane, at, count };
+        at += count;
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_is_cut_at_dword_boundaries() {
+        let cut = |offset, length| {
+            pieces(offset, length).map(|p| (p.register, p.lane, p.at, p.count)).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(0x10, 4), [(0x10, 0, 0, 4)]);
+        assert_eq!(cut(0x10, 8), [(0x10, 0, 0, 4), (0x14, 0, 4, 4)]);
+        assert_eq!(cut(0x13, 6), [(0x10, 3, 0, 1), (0x14, 0, 1, 4), (0x18, 0, 5, 1)]);
+        assert_eq!(cut(u64::MAX, 2).len(), 1, "nothing wraps around");
+        assert_eq!(cut(0, 0), []);
+    }
+}
