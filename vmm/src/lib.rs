@@ -1,3 +1,5 @@
 //! The VMM of the peerdma lab.
 
+pub mod boot;
 pub mod images;
+pub mod machine;

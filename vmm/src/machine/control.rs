@@ -1,0 +1,90 @@
+//! The one place where a run ends: the first reason counts, everybody is woken, threads leave.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::fault::Outcome;
+use super::kick::Kicker;
+
+/// Shared by all threads of a machine.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    ending: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outcome: Option<Outcome>,
+    kickers: Vec<Arc<Kicker>>,
+}
+
+impl Control {
+    /// Whether the run is over and threads should leave.
+    pub(crate) fn ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Registers a vCPU to be kicked at the end; at once if the end has come already.
+    pub(crate) fn register(&self, kicker: Arc<Kicker>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ending() {
+            kicker.kick();
+        }
+        state.kickers.push(kicker);
+    }
+
+    /// Ends the run. Only the first call's outcome counts. Safe from any thread, also a vCPU's own.
+    pub(crate) fn finish(&self, outcome: Outcome) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.outcome.is_none() && !self.ending() {
+            state.outcome = Some(outcome);
+            self.ending.store(true, Ordering::Release);
+            state.kickers.iter().for_each(|kicker| kicker.kick());
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for the end, at most until `deadline`, and takes the outcome. `None`: the time is up.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Outcome> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(outcome) = state.outcome.take() {
+                return Some(outcome);
+            }
+            state = match deadline {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+/// Ends a machine's run from any thread; a signal handler's thread for example. Clones are the same handle.
+#[derive(Clone, Debug)]
+pub struct StopHandle(pub(crate) Arc<Control>);
+
+impl StopHandle {
+    /// Ends the run with [`Outcome::Stopped`], unless it has ended already.
+    pub fn stop(&self) {
+        self.0.finish(Outcome::Stopped);
+    }
+
+    /// Ends the run with an outcome of the caller's choice, unless it has ended already.
+    pub fn finish(&self, outcome: Outcome) {
+        self.0.finish(outcome);
+    }
+
+    /// Whether the run has ended.
+    pub fn ended(&self) -> bool {
+        self.0.ending()
+    }
+}

@@ -1,0 +1,174 @@
+//! The lab port: lines of text between the guest's tests and the VMM, one way at a time, over one I/O port.
+//!
+//! The guest writes a line byte by byte or with `rep outsb`, then reads the answer from the same port until the
+//! line feed. A read with no answer waiting gives `0xFF`, a byte that no UTF-8 text holds.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use super::fault::Outcome;
+
+/// Longest line, its line feed included, in bytes.
+pub const MAX_LINE: usize = 4096;
+
+/// What the VMM answers to a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// One line back, without its line feed. A line feed within would desynchronise the guest and is replaced.
+    Line(String),
+    /// The run ends with this exit code.
+    Exit(i32),
+}
+
+impl Reply {
+    /// The answer `ok`.
+    pub fn ok() -> Self {
+        Self::Line("ok".into())
+    }
+
+    /// The answer `fail REASON`.
+    pub fn fail(reason: impl fmt::Display) -> Self {
+        Self::Line(format!("fail {reason}"))
+    }
+}
+
+/// Who talks to the guest. Called from a vCPU's thread, one line at a time.
+pub trait LabPort: Send {
+    /// Answers one line, given without its line feed.
+    fn line(&mut self, line: &str) -> Reply;
+}
+
+/// Answers every line but `exit CODE` with a failure: for machines without a test suite.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExitOnly;
+
+impl LabPort for ExitOnly {
+    fn line(&mut self, line: &str) -> Reply {
+        match line.strip_prefix("exit ").map(str::trim).map(str::parse) {
+            Some(Ok(code)) => Reply::Exit(code),
+            _ => Reply::fail("nobody listens here"),
+        }
+    }
+}
+
+/// The device behind the port.
+pub(crate) struct LabPortDevice {
+    port: Box<dyn LabPort>,
+    line: Vec<u8>,
+    /// The line has grown past [`MAX_LINE`]: the rest of it is dropped.
+    overlong: bool,
+    answer: VecDeque<u8>,
+}
+
+impl fmt::Debug for LabPortDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LabPortDevice")
+            .field("line", &self.line.len())
+            .field("answer", &self.answer.len())
+            .finish()
+    }
+}
+
+impl LabPortDevice {
+    pub(crate) fn new(port: Box<dyn LabPort>) -> Self {
+        Self { port, line: Vec::new(), overlong: false, answer: VecDeque::new() }
+    }
+
+    pub(crate) fn read(&mut self, data: &mut [u8]) {
+        for byte in data {
+            *byte = self.answer.pop_front().unwrap_or(0xFF);
+        }
+    }
+
+    pub(crate) fn write(&mut self, data: &[u8]) -> Option<Outcome> {
+        data.iter().find_map(|&byte| self.byte(byte))
+    }
+
+    fn byte(&mut self, byte: u8) -> Option<Outcome> {
+        if byte != b'\n' {
+            if self.line.len() + 1 < MAX_LINE {
+                self.line.push(byte);
+            } else {
+                self.overlong = true;
+            }
+            return None;
+        }
+        let line = std::mem::take(&mut self.line);
+        let reply = match (std::mem::take(&mut self.overlong), str::from_utf8(&line)) {
+            (true, _) => Reply::fail(format_args!("the line is longer than {MAX_LINE} bytes")),
+            (false, Err(_)) => Reply::fail("the line is not UTF-8"),
+            (false, Ok(line)) => self.port.line(line),
+        };
+        // An answer that the guest did not fetch is void: it has asked something else.
+        self.answer.clear();
+        match reply {
+            Reply::Exit(code) => Some(Outcome::Exit(code)),
+            Reply::Line(text) => {
+                self.answer
+                    .extend(text.bytes().map(|byte| if byte == b'\n' { b' ' } else { byte }));
+                self.answer.push_back(b'\n');
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Echo;
+
+    impl LabPort for Echo {
+        fn line(&mut self, line: &str) -> Reply {
+            match line {
+                "exit" => Reply::Exit(3),
+                other => Reply::Line(format!("<{other}>")),
+            }
+        }
+    }
+
+    fn answer(device: &mut LabPortDevice) -> String {
+        let mut text = Vec::new();
+        loop {
+            let mut byte = [0];
+            device.read(&mut byte);
+            match byte[0] {
+                b'\n' | 0xFF => return String::from_utf8(text).unwrap(),
+                other => text.push(other),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_may_come_in_pieces_and_two_in_one() {
+        let mut device = LabPortDevice::new(Box::new(Echo));
+        assert!(device.write(b"hel").is_none());
+        assert_eq!(answer(&mut device), "");
+        assert!(device.write(b"lo\nworld\n").is_none());
+        assert_eq!(answer(&mut device), "<world>");
+        assert_eq!(answer(&mut device), "");
+        assert!(matches!(device.write(b"exit\n"), Some(Outcome::Exit(3))));
+    }
+
+    #[test]
+    fn hostile_lines_get_an_answer_and_cost_no_memory() {
+        let mut device = LabPortDevice::new(Box::new(Echo));
+        for _ in 0..1000 {
+            device.write(&[b'x'; 1000]);
+        }
+        assert!(device.line.len() < MAX_LINE);
+        device.write(b"\n");
+        assert!(answer(&mut device).starts_with("fail the line is longer"));
+        device.write(b"\xFF\xFE\n");
+        assert_eq!(answer(&mut device), "fail the line is not UTF-8");
+        device.write(b"fine\n");
+        assert_eq!(answer(&mut device), "<fine>");
+    }
+
+    #[test]
+    fn only_exit_is_answered_where_nobody_listens() {
+        assert_eq!(ExitOnly.line("exit 7"), Reply::Exit(7));
+        assert_eq!(ExitOnly.line("hello"), Reply::fail("nobody listens here"));
+    }
+}

@@ -1,0 +1,156 @@
+//! KVM memory slots: RAM once, memory BARs as they come and go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+
+use super::bus::{DeviceBus, MappedMemory};
+use super::error::MachineError;
+use super::layout;
+use super::memory::GuestRam;
+
+/// The memory slots of one VM. Keeps alive whatever a slot maps.
+#[derive(Debug)]
+pub(crate) struct MemorySlots {
+    vm: Arc<VmFd>,
+    /// Held so that RAM outlives its slots.
+    _ram: GuestRam,
+    /// Epoch of the bus that `devices` reflects. Read without the lock to skip the common case.
+    epoch: AtomicU64,
+    devices: Mutex<DeviceSlots>,
+}
+
+#[derive(Debug, Default)]
+struct DeviceSlots {
+    first: u32,
+    limit: u32,
+    /// Index plus `first` is the slot number.
+    installed: Vec<Option<MappedMemory>>,
+}
+
+impl MemorySlots {
+    /// Installs the slots of the RAM.
+    pub(crate) fn new(vm: Arc<VmFd>, ram: GuestRam, limit: usize) -> Result<Self, MachineError> {
+        let mut slot = 0;
+        for region in ram.memory().iter() {
+            let host = region.as_ptr() as u64;
+            // SAFETY: the region is mapped for as long as `ram`, of which we keep a clone, and is plain memory
+            // that anybody may change at any time: it is only ever accessed through vm-memory.
+            unsafe { set_slot(&vm, slot, region.start_addr().raw_value(), region.len(), host)? };
+            slot += 1;
+        }
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let devices = Mutex::new(DeviceSlots { first: slot, limit, installed: Vec::new() });
+        Ok(Self { vm, _ram: ram, epoch: AtomicU64::new(u64::MAX), devices })
+    }
+
+    /// Makes the slots what the bus says they are, if it says something new.
+    pub(crate) fn follow(&self, bus: &dyn DeviceBus) -> Result<(), MachineError> {
+        if self.epoch.load(Ordering::Acquire) == bus.memory_epoch() {
+            return Ok(());
+        }
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read before the map: if it changes in between we merely look once more.
+        let epoch = bus.memory_epoch();
+        let wanted = bus.memory();
+        devices.replace(&self.vm, wanted)?;
+        self.epoch.store(epoch, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl DeviceSlots {
+    fn replace(&mut self, vm: &VmFd, mut wanted: Vec<MappedMemory>) -> Result<(), MachineError> {
+        // What stays is not touched: its pages remain mapped in the guest. Removal comes first, because KVM
+        // refuses slots that overlap.
+        for (index, place) in self.installed.iter_mut().enumerate() {
+            let Some(current) = place else { continue };
+            match wanted.iter().position(|new| same(current, new)) {
+                Some(at) => drop(wanted.swap_remove(at)),
+                None => {
+                    // SAFETY: size 0 removes the slot; nothing stays mapped.
+                    unsafe { set_slot(vm, slot_number(self.first, index), current.address, 0, 0)? };
+                    *place = None;
+                }
+            }
+        }
+        for memory in wanted {
+            check(&memory)?;
+            let index = match self.installed.iter().position(Option::is_none) {
+                Some(free) => free,
+                None => {
+                    self.installed.push(None);
+                    self.installed.len() - 1
+                }
+            };
+            let slot = slot_number(self.first, index);
+            if slot >= self.limit {
+                return Err(refused(&memory, format!("KVM has only {} memory slots", self.limit)));
+            }
+            let (address, len) = (memory.address, memory.memory.len());
+            // SAFETY: `HostMemory` promises `len` mapped bytes for as long as the value lives, and the value
+            // is kept in `installed` until the slot is gone.
+            unsafe { set_slot(vm, slot, address, len, memory.memory.host_address() as u64)? };
+            if let Some(place) = self.installed.get_mut(index) {
+                *place = Some(memory);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn slot_number(first: u32, index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX).saturating_add(first)
+}
+
+fn same(a: &MappedMemory, b: &MappedMemory) -> bool {
+    a.address == b.address && std::ptr::addr_eq(Arc::as_ptr(&a.memory), Arc::as_ptr(&b.memory))
+}
+
+fn refused(memory: &MappedMemory, reason: String) -> MachineError {
+    MachineError::DeviceMemory { address: memory.address, len: memory.memory.len(), reason }
+}
+
+fn check(memory: &MappedMemory) -> Result<(), MachineError> {
+    let len = memory.memory.len();
+    let aligned = [memory.address, len, memory.memory.host_address() as u64]
+        .iter()
+        .all(|value| value.is_multiple_of(layout::PAGE_SIZE));
+    if !aligned || len == 0 {
+        return Err(refused(memory, "addresses and size must be multiples of 4 KiB".into()));
+    }
+    let end = memory.address.checked_add(len);
+    let inside = |window: &std::ops::Range<u64>| {
+        memory.address >= window.start && end.is_some_and(|end| end <= window.end)
+    };
+    if !inside(&layout::PCI_WINDOW_32) && !inside(&layout::PCI_WINDOW_64) {
+        return Err(refused(memory, "it lies outside of the PCI windows".into()));
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `len` bytes at `host` must stay mapped until the slot is removed, and must be memory that the guest may
+/// change at any time.
+unsafe fn set_slot(
+    vm: &VmFd,
+    slot: u32,
+    address: u64,
+    len: u64,
+    host: u64,
+) -> Result<(), MachineError> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: address,
+        memory_size: len,
+        userspace_addr: host,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { vm.set_user_memory_region(region) }
+        .map_err(MachineError::kvm("KVM_SET_USER_MEMORY_REGION"))
+}

@@ -1,0 +1,156 @@
+//! One vCPU: its thread, its exits.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use kvm_bindings::{
+    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
+};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::bus;
+use super::control::Control;
+use super::error::MachineError;
+use super::fault::{Fault, FaultKind, Outcome, Registers};
+use super::kick::Kicker;
+use super::machine::Shared;
+
+/// What the run loop does after an exit.
+enum Next {
+    Resume,
+    End(Outcome),
+}
+
+/// A vCPU that has not started yet.
+#[derive(Debug)]
+pub(crate) struct Vcpu {
+    pub(crate) index: u8,
+    pub(crate) fd: VcpuFd,
+    pub(crate) kicker: Arc<Kicker>,
+}
+
+impl Vcpu {
+    pub(crate) fn new(index: u8, fd: VcpuFd) -> Result<Self, MachineError> {
+        let kicker = Arc::new(Kicker::new(&fd)?);
+        Ok(Self { index, fd, kicker })
+    }
+
+    /// Starts the thread. It leaves when the run ends, and ends the run when it cannot go on.
+    pub(crate) fn start(self, shared: Arc<Shared>) -> Result<JoinHandle<()>, MachineError> {
+        shared.control.register(Arc::clone(&self.kicker));
+        std::thread::Builder::new()
+            .name(format!("vcpu{}", self.index))
+            .spawn(move || {
+                let guard = PanicGuard { control: &shared.control, vcpu: self.index };
+                let kicker = Arc::clone(&self.kicker);
+                kicker.enter();
+                self.run(&shared);
+                kicker.leave();
+                drop(guard);
+            })
+            .map_err(MachineError::host("start a vCPU thread"))
+    }
+
+    fn run(mut self, shared: &Shared) {
+        while !shared.control.ending() {
+            let next = match self.fd.run() {
+                Ok(exit) => serve(exit, shared),
+                Err(error) => match error.errno() {
+                    // A kick, a signal for the process, or a vCPU that waits for its start-up IPI.
+                    libc::EINTR | libc::EAGAIN => Ok(Next::Resume),
+                    _ => Err(FaultKind::Run(error.into())),
+                },
+            };
+            match next {
+                Ok(Next::Resume) => {}
+                Ok(Next::End(outcome)) => shared.control.finish(outcome),
+                Err(kind) => {
+                    let fault = self.fault(kind, shared);
+                    shared.control.finish(Outcome::Fault(Box::new(fault)));
+                }
+            }
+        }
+    }
+
+    fn fault(&mut self, mut kind: FaultKind, shared: &Shared) -> Fault {
+        if let FaultKind::Internal { suberror, instruction } = &mut kind {
+            (*suberror, *instruction) = self.internal_error(shared);
+        }
+        let registers = match (self.fd.get_regs(), self.fd.get_sregs()) {
+            (Ok(general), Ok(system)) => Some(Registers { general, system }),
+            _ => None,
+        };
+        Fault { vcpu: self.index, kind, registers }
+    }
+
+    /// KVM's number of the error, and the bytes of the instruction at fault: from KVM if it says so, else
+    /// from the guest's memory.
+    fn internal_error(&mut self, shared: &Shared) -> (u32, Vec<u8>) {
+        let run = self.fd.get_kvm_run();
+        // SAFETY: the exit reason was KVM_EXIT_INTERNAL_ERROR, for which the kernel fills this member; plain
+        // integers, so any content is valid.
+        let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
+        let has_bytes = failure.ndata >= 3
+            && failure.flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
+        if failure.suberror == KVM_INTERNAL_ERROR_EMULATION && has_bytes {
+            // SAFETY: the flag says that the kernel filled this member; plain integers.
+            let instruction = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
+            let len = usize::from(instruction.insn_size).min(instruction.insn_bytes.len());
+            return (failure.suberror, instruction.insn_bytes.iter().copied().take(len).collect());
+        }
+        (failure.suberror, self.bytes_at_rip(shared))
+    }
+
+    fn bytes_at_rip(&self, shared: &Shared) -> Vec<u8> {
+        let Ok(regs) = self.fd.get_regs() else { return Vec::new() };
+        let Ok(translation) = self.fd.translate_gva(regs.rip) else { return Vec::new() };
+        let mut bytes = vec![0; 15];
+        let read = shared.ram.memory().read(&mut bytes, GuestAddress(translation.physical_address));
+        bytes.truncate(if translation.valid != 0 { read.unwrap_or(0) } else { 0 });
+        bytes
+    }
+}
+
+/// Ends the run if the thread unwinds: the others would wait for ever.
+struct PanicGuard<'a> {
+    control: &'a Control,
+    vcpu: u8,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let fault = Fault { vcpu: self.vcpu, kind: FaultKind::Panicked, registers: None };
+            self.control.finish(Outcome::Fault(Box::new(fault)));
+        }
+    }
+}
+
+fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
+    match exit {
+        VcpuExit::MmioRead(address, data) => {
+            bus::read(&*shared.bus, address, data);
+            shared.slots.follow(&*shared.bus).map_err(FaultKind::Machine)?;
+        }
+        VcpuExit::MmioWrite(address, data) => {
+            bus::write(&*shared.bus, address, data);
+            shared.slots.follow(&*shared.bus).map_err(FaultKind::Machine)?;
+        }
+        VcpuExit::IoIn(port, data) => shared.ports.read(port, data),
+        VcpuExit::IoOut(port, data) => {
+            if let Some(outcome) = shared.ports.write(port, data) {
+                return Ok(Next::End(outcome));
+            }
+        }
+        VcpuExit::Shutdown => return Err(FaultKind::TripleFault),
+        VcpuExit::InternalError => {
+            return Err(FaultKind::Internal { suberror: 0, instruction: Vec::new() });
+        }
+        VcpuExit::FailEntry(reason, _) => return Err(FaultKind::EntryFailed { reason }),
+        // Interrupted; a halt is waited out in the kernel, but an old KVM may still report one.
+        VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen => {}
+        other => return Err(FaultKind::Unexpected(format!("{other:?}"))),
+    }
+    Ok(Next::Resume)
+}
