@@ -48,7 +48,7 @@ impl Fabric {
     ) -> Option<FindingClass> {
         let mut bytes = [0; 4];
         if transaction.length != 4
-            || transaction.address % 4 != 0
+            || !transaction.address.is_multiple_of(4)
             || source.read_slice(&mut bytes, 0).is_err()
         {
             let explanation =

@@ -15,6 +15,7 @@ mod read;
 mod resolve;
 mod route;
 mod stats;
+mod tell;
 mod transaction;
 mod write;
 

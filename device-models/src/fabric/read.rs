@@ -38,8 +38,16 @@ impl Fabric {
         let mut verdict = None;
         let mut bytes = 0;
         while bytes < length {
-            let at = address.wrapping_add(bytes);
             let left = length - bytes;
+            let Some(at) = address.checked_add(bytes) else {
+                let class = self.off_the_top(from, READ, purpose, left);
+                let status = CompletionStatus::UnsupportedRequest;
+                return ReadOutcome::Done {
+                    status,
+                    bytes,
+                    verdict: Some(verdict.unwrap_or(class)),
+                };
+            };
             let cached = self.caches[from.index()][0].lookup(at, self.epochs()).copied();
             let piece = match cached {
                 Some(resolved) => Piece::Memory(resolved),
@@ -216,45 +224,6 @@ impl Fabric {
             return false;
         };
         self.inboxes[owner.index()].holds_from(from)
-    }
-
-    pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {
-        let class = FindingClass::MmioFlagOnRam;
-        let explanation = "mapped as MMIO, but guest RAM stands there".to_owned();
-        self.find(transaction.function, class, Some(*transaction), explanation);
-        class
-    }
-
-    pub(super) fn find_refused(
-        &mut self,
-        transaction: &Transaction,
-        refusal: super::route::Refusal,
-    ) {
-        let by = refusal.detector.map_or("the root complex".to_owned(), |function| {
-            let node = self.map.node(function);
-            format!("{} ({})", node.name, node.requester)
-        });
-        let explanation = match refusal.class {
-            FindingClass::NoTarget => format!("{by} finds nobody who claims the address"),
-            FindingClass::BarEdge => {
-                format!("{by} claims the bytes before this address, but its BAR ends here")
-            }
-            FindingClass::MemoryDecodeOff => format!("{by} has Memory Space Enable clear"),
-            FindingClass::BusMasterOff => {
-                format!("{by} forwards nothing upwards, its Bus Master Enable is clear")
-            }
-            FindingClass::NotInD0 => format!("{by} is in reset or not in D0"),
-            FindingClass::AcsViolation => {
-                format!("ACS Source Validation at {by}: this requester ID is not below it")
-            }
-            FindingClass::TurnedBack => {
-                format!(
-                    "{by} would have to send it back to where it came from; ACS Upstream Forwarding is off there"
-                )
-            }
-            _ => format!("refused by {by}"),
-        };
-        self.find(transaction.function, refusal.class, Some(*transaction), explanation);
     }
 
     /// Completes a read that was answered by message; called by the lab when it delivers the completion.

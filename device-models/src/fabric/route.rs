@@ -3,7 +3,7 @@
 //! Pure functions of an [`AddressMap`]. Every answer says for how many of the following bytes it holds, so that a run
 //! of TLPs is routed once and is still exact at each edge.
 
-use super::map::{AddressMap, BarTarget, NodeKind, Span};
+use super::map::{AddressMap, BarTarget, MappedBar, NodeKind, Span};
 use super::{FunctionId, RouteKind};
 use crate::checker::FindingClass;
 use crate::pci::AcsControl;
@@ -40,6 +40,15 @@ pub struct Refusal {
     pub class: FindingClass,
     /// The function that detects the error; none when the root complex itself does.
     pub detector: Option<FunctionId>,
+    /// The function that would have taken it: its decoding is off, or its BAR ends just before.
+    pub near: Option<FunctionId>,
+}
+
+impl Refusal {
+    /// A refusal without a near miss.
+    pub(super) fn new(class: FindingClass, detector: Option<FunctionId>) -> Self {
+        Self { class, detector, near: None }
+    }
 }
 
 /// A routing decision and the number of bytes from the address on for which it holds.
@@ -53,7 +62,7 @@ pub struct Decision<T> {
 
 impl<T> Decision<T> {
     fn refuse(class: FindingClass, detector: Option<FunctionId>, length: u64) -> Self {
-        Self { outcome: Err(Refusal { class, detector }), length }
+        Self { outcome: Err(Refusal::new(class, detector)), length }
     }
 }
 
@@ -226,21 +235,22 @@ fn among(
         }
         let edges = node.bars.iter().map(|bar| &bar.span).chain(node.windows.iter().flatten());
         length = clip_before(edges, address, length);
-        if near_miss.is_none()
-            && node.bars.iter().any(|bar| bar.span.last.checked_add(1) == Some(address))
-        {
-            near_miss = Some((FindingClass::BarEdge, function));
-        }
     }
-    let (class, nearest) =
+    let near_miss = near_miss.or_else(|| {
+        let ends_here = |bar: &MappedBar| bar.span.last.checked_add(1) == Some(address);
+        let (owner, _) = map.functions().find(|(_, node)| node.bars.iter().any(ends_here))?;
+        Some((FindingClass::BarEdge, owner))
+    });
+    let (class, near) =
         near_miss.map_or((FindingClass::NoTarget, None), |(class, who)| (class, Some(who)));
     // On a link the device at its far end receives the request and finds that it is not for it; on the root bus the
     // root complex does.
-    let detector = above.and(nearest.or_else(|| functions.first().copied()));
-    Decision::refuse(class, detector.or(above), length)
+    let on_this_bus = near.filter(|near| functions.contains(near));
+    let detector = above.and(on_this_bus.or_else(|| functions.first().copied()));
+    Decision { outcome: Err(Refusal { class, detector: detector.or(above), near }), length }
 }
 
-fn bar_target(function: FunctionId, bar: &super::map::MappedBar, address: u64) -> Target {
+fn bar_target(function: FunctionId, bar: &MappedBar, address: u64) -> Target {
     let offset = address - bar.span.first;
     match bar.target {
         BarTarget::Memory(memory) => Target::Memory { memory, offset, function: Some(function) },

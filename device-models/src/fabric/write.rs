@@ -38,8 +38,12 @@ impl Fabric {
         let mut verdict = None;
         let mut bytes = 0;
         while bytes < length {
-            let at = address.wrapping_add(bytes);
             let left = length - bytes;
+            let Some(at) = address.checked_add(bytes) else {
+                // Past the top of the address space is nobody, and certainly not address 0.
+                verdict = verdict.or(Some(self.off_the_top(from, WRITE, purpose, left)));
+                break;
+            };
             let cached = self.caches[from.index()][1].lookup(at, self.epochs()).copied();
             let piece = match cached {
                 Some(resolved) => Piece::Memory(resolved),
@@ -123,7 +127,7 @@ impl Fabric {
                     None,
                 );
                 self.iommu.report(&fault);
-                self.detect(&transaction, Refusal { class, detector: None });
+                self.detect(&transaction, Refusal::new(class, None));
                 self.find(from, class, Some(transaction), fault.to_string());
                 Piece::Left(run, Some(class))
             }

@@ -8,6 +8,7 @@ mod build;
 mod config;
 mod cpu;
 mod errors;
+mod firmware;
 mod interrupts;
 mod reset;
 mod schedule;

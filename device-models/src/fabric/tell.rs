@@ -1,0 +1,64 @@
+//! Findings about requests that did not arrive as they should, in words.
+
+use super::route::Refusal;
+use super::{CompletionStatus, Delivery, Fabric, FunctionId, Kind, Purpose, Transaction};
+use crate::checker::FindingClass;
+
+impl Fabric {
+    /// A function with the name and number by which people know it.
+    fn call(&self, function: FunctionId) -> String {
+        let node = self.map.node(function);
+        format!("{} ({})", node.name, node.requester)
+    }
+
+    pub(super) fn find_refused(&mut self, transaction: &Transaction, refusal: Refusal) {
+        let by =
+            refusal.detector.map_or("the root complex".to_owned(), |function| self.call(function));
+        let near = refusal.near.map(|function| self.call(function)).unwrap_or_default();
+        let explanation = match refusal.class {
+            FindingClass::NoTarget => format!("nobody claims the address, says {by}"),
+            FindingClass::BarEdge => {
+                format!("a BAR of {near} ends just before this address, and nobody claims it")
+            }
+            FindingClass::MemoryDecodeOff => {
+                format!("{near} would claim the address, but its Memory Space Enable is clear")
+            }
+            FindingClass::BusMasterOff => {
+                format!("{by} forwards nothing upwards, its Bus Master Enable is clear")
+            }
+            FindingClass::NotInD0 => format!("{by} is in reset or not in D0"),
+            FindingClass::AcsViolation => {
+                format!("ACS Source Validation at {by}: this requester ID is not below it")
+            }
+            FindingClass::TurnedBack => {
+                format!(
+                    "{by} would have to send it back to where it came from; ACS Upstream Forwarding is off there"
+                )
+            }
+            _ => format!("refused by {by}"),
+        };
+        self.find(transaction.function, refusal.class, Some(*transaction), explanation);
+    }
+
+    pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {
+        let class = FindingClass::MmioFlagOnRam;
+        let explanation = "mapped as MMIO, but guest RAM stands there".to_owned();
+        self.find(transaction.function, class, Some(*transaction), explanation);
+        class
+    }
+
+    /// The part of a run that would have to wrap around the end of the address space.
+    pub(super) fn off_the_top(
+        &mut self,
+        from: FunctionId,
+        kind: Kind,
+        purpose: Purpose,
+        left: u64,
+    ) -> FindingClass {
+        let transaction = self.describe(from, kind, purpose, u64::MAX, left);
+        self.observe(&transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
+        let explanation = format!("the last {left} bytes lie past the end of the address space");
+        self.find(from, FindingClass::NoTarget, Some(transaction), explanation);
+        FindingClass::NoTarget
+    }
+}
