@@ -5,24 +5,24 @@ use std::mem::offset_of;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::VirtioIommu;
 use super::spec::{ConfigLayout, Features, ReservedMemory};
+use super::{VirtioIommu, VirtioIommuConfig};
 
 /// `probe_size`: the bytes of properties in the answer to a PROBE. Room for the one property there is, and for more.
 pub(super) const PROBE_SIZE: u16 = 64;
 const _: () = assert!(size_of::<ReservedMemory>() <= PROBE_SIZE as usize);
 
-impl VirtioIommu {
-    /// Reads device configuration at `offset`. Bytes behind its end read as zeroes.
-    pub fn read_config(&self, offset: u64, data: &mut [u8]) {
+impl VirtioIommuConfig {
+    /// Reads device configuration at `offset`, with `bypass` as it stands. Bytes behind its end read as zeroes.
+    pub fn read(&self, bypass: bool, offset: u64, data: &mut [u8]) {
         let layout = ConfigLayout {
-            page_size_mask: U64::new(self.config.page_size_mask),
-            input_range_start: U64::new(*self.config.input_range.start()),
-            input_range_end: U64::new(*self.config.input_range.end()),
-            domain_range_start: U32::new(*self.config.domain_range.start()),
-            domain_range_end: U32::new(*self.config.domain_range.end()),
+            page_size_mask: U64::new(self.page_size_mask),
+            input_range_start: U64::new(*self.input_range.start()),
+            input_range_end: U64::new(*self.input_range.end()),
+            domain_range_start: U32::new(*self.domain_range.start()),
+            domain_range_end: U32::new(*self.domain_range.end()),
             probe_size: U32::new(PROBE_SIZE.into()),
-            bypass: u8::from(self.bypass),
+            bypass: u8::from(bypass),
             reserved: [0; 3],
         };
         let bytes = layout.as_bytes();
@@ -32,19 +32,24 @@ impl VirtioIommu {
         }
     }
 
-    /// Writes device configuration at `offset`: only `bypass` can change, and only if the driver negotiated
-    /// `VIRTIO_IOMMU_F_BYPASS_CONFIG`; the device never shows another value there than 0 or 1.
-    pub fn write_config(&mut self, offset: u64, data: &[u8]) {
+    /// What a write of device configuration at `offset` makes of `bypass`, if it changes it: that is the only field
+    /// a driver may write, if it negotiated `VIRTIO_IOMMU_F_BYPASS_CONFIG`, and 0 and 1 are the only values the
+    /// device may show there.
+    #[must_use]
+    pub fn written_bypass(&self, features: Features, offset: u64, data: &[u8]) -> Option<bool> {
         let field = offset_of!(ConfigLayout, bypass) as u64;
-        let written = field
-            .checked_sub(offset)
-            .and_then(|index| data.get(usize::try_from(index).ok()?))
-            .filter(|_| self.features.contains(Features::BYPASS_CONFIG));
-        let bypass = match written {
-            Some(0) => false,
-            Some(1) => true,
-            _ => return,
-        };
+        let index = usize::try_from(field.checked_sub(offset)?).ok()?;
+        match data.get(index).filter(|_| features.contains(Features::BYPASS_CONFIG))? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+impl VirtioIommu {
+    /// Whether endpoints that are not attached may use guest physical addresses from now on.
+    pub fn set_bypass(&mut self, bypass: bool) {
         if self.bypass != bypass {
             self.bypass = bypass;
             self.invalidate();

@@ -9,6 +9,7 @@ use super::spec::{FAULT_REPORT_LENGTH, FaultFlags, FaultReport, fault_reason};
 
 impl VirtioIommu {
     pub(super) fn queue_fault(&mut self, fault: &Fault) {
+        self.reported_faults = self.reported_faults.saturating_add(1);
         if self.faults.len() < self.config.max_pending_faults {
             self.faults.push_back(*fault);
         } else {
@@ -22,9 +23,10 @@ impl VirtioIommu {
         !self.faults.is_empty()
     }
 
-    /// Takes the oldest fault report, in the layout of `struct virtio_iommu_fault`.
-    pub fn next_event(&mut self) -> Option<[u8; FAULT_REPORT_LENGTH]> {
-        let fault = self.faults.pop_front()?;
+    /// The oldest fault report, in the layout of `struct virtio_iommu_fault`.
+    #[must_use]
+    pub fn event(&self) -> Option<[u8; FAULT_REPORT_LENGTH]> {
+        let fault = self.faults.front()?;
         let report = FaultReport {
             reason: match fault.reason {
                 FaultReason::Domain { .. } => fault_reason::DOMAIN,
@@ -48,6 +50,17 @@ impl VirtioIommu {
         let mut bytes = [0; FAULT_REPORT_LENGTH];
         bytes.copy_from_slice(report.as_bytes());
         Some(bytes)
+    }
+
+    /// The oldest fault report has reached the guest.
+    pub fn event_delivered(&mut self) {
+        self.faults.pop_front();
+    }
+
+    /// How many faults there have been, delivered or not.
+    #[must_use]
+    pub fn reported_faults(&self) -> u64 {
+        self.reported_faults
     }
 
     /// How many fault reports were dropped because too many were waiting.

@@ -134,7 +134,7 @@ fn the_epoch_changes_when_an_answer_may_be_different() {
     assert!(!changed(&iommu), "nothing was there");
     iommu.unmap(1, 0x1000, 0x1fff).unwrap();
     assert!(changed(&iommu));
-    iommu.write_config(36, &[1]);
+    iommu.set_bypass(true);
     assert!(changed(&iommu));
     iommu.detach(1, id(A)).unwrap();
     assert!(changed(&iommu));
@@ -148,7 +148,7 @@ fn the_epoch_changes_when_an_answer_may_be_different() {
 fn bypass_by_configuration_and_by_domain() {
     let mut iommu = iommu(VirtioIommuConfig { bypass: true, ..VirtioIommuConfig::default() });
     assert_eq!(target(iommu.translate(A, 0x5000, 4, Access::Write)), Some((0x5000, 4)));
-    iommu.write_config(36, &[0]);
+    iommu.set_bypass(false);
     iommu.translate(A, 0x5000, 4, Access::Write).unwrap_err();
     iommu.attach(3, id(A), 1).unwrap();
     let answer = iommu.translate(A, 0xfedf_fff0, 0x20, Access::Write).unwrap();
@@ -166,27 +166,38 @@ fn bypass_by_configuration_and_by_domain() {
 
 #[test]
 fn the_configuration_is_as_laid_out() {
-    let mut iommu = iommu(VirtioIommuConfig::default());
-    let read = |iommu: &VirtioIommu, offset, length: usize| {
+    let config = VirtioIommuConfig::default();
+    let read = |offset, length: usize| {
         let mut data = [0xaa; 8];
-        iommu.read_config(offset, &mut data[..length]);
+        config.read(true, offset, &mut data[..length]);
         data[length..].fill(0);
         u64::from_le_bytes(data)
     };
-    assert_eq!(read(&iommu, 0, 8), !0xfff);
-    assert_eq!((read(&iommu, 8, 8), read(&iommu, 16, 8)), (0, 0xffff_ffff_ffff));
-    assert_eq!((read(&iommu, 24, 4), read(&iommu, 28, 4)), (0, 0xffff));
-    assert_eq!((read(&iommu, 32, 4), read(&iommu, 36, 1)), (64, 0));
-    assert_eq!(read(&iommu, u64::MAX, 8), 0);
-    iommu.write_config(36, &[2]);
-    iommu.write_config(0, &[7; 8]);
-    iommu.write_config(u64::MAX, &[7; 8]);
-    assert_eq!((read(&iommu, 0, 8), read(&iommu, 36, 4)), (!0xfff, 0));
-    iommu.write_config(32, &[0, 0, 0, 0, 1, 0, 0, 0]);
-    assert_eq!(read(&iommu, 36, 4), 1, "a wider write reaches the field too");
-    iommu.accept_features(Features::MAP_UNMAP.bits());
-    iommu.write_config(36, &[0]);
-    assert_eq!(read(&iommu, 36, 1), 1, "the field belongs to a feature");
+    assert_eq!(read(0, 8), !0xfff);
+    assert_eq!((read(8, 8), read(16, 8)), (0, 0xffff_ffff_ffff));
+    assert_eq!((read(24, 4), read(28, 4)), (0, 0xffff));
+    assert_eq!((read(32, 4), read(36, 4)), (64, 1));
+    assert_eq!(read(u64::MAX, 8), 0);
+}
+
+#[test]
+fn only_bypass_can_be_written() {
+    let config = VirtioIommuConfig::default();
+    let write = |offset, data: &[u8]| config.written_bypass(Features::all(), offset, data);
+    assert_eq!((write(36, &[0]), write(36, &[1, 7])), (Some(false), Some(true)));
+    assert_eq!(
+        write(32, &[0, 0, 0, 0, 1, 0, 0, 0]),
+        Some(true),
+        "a wider write reaches the field too"
+    );
+    assert_eq!(write(36, &[2]), None);
+    assert_eq!(write(0, &[1; 8]), None);
+    assert_eq!(write(u64::MAX, &[1; 8]), None);
+    assert_eq!(
+        config.written_bypass(Features::MAP_UNMAP, 36, &[1]),
+        None,
+        "the field belongs to a feature"
+    );
 }
 
 #[test]
@@ -205,9 +216,13 @@ fn faults_are_reported_in_order_and_bounded() {
     expected[4..8].copy_from_slice(&[1, 1, 0, 0]);
     expected[8..10].copy_from_slice(&[0, 1]);
     expected[16..18].copy_from_slice(&[0x34, 0x12]);
-    assert_eq!(iommu.next_event(), Some(expected));
-    let second = iommu.next_event().unwrap();
+    assert_eq!(iommu.event(), Some(expected));
+    assert_eq!(iommu.event(), Some(expected), "until it is delivered");
+    iommu.event_delivered();
+    let second = iommu.event().unwrap();
     assert_eq!((second[0], second[4], second[9], &second[16..]), (2, 2, 2, &[0xff; 8][..]));
-    assert!(!iommu.has_event() && iommu.next_event().is_none());
-    assert_eq!(iommu.dropped_faults(), 1);
+    iommu.event_delivered();
+    assert!(!iommu.has_event() && iommu.event().is_none());
+    iommu.event_delivered();
+    assert_eq!((iommu.reported_faults(), iommu.dropped_faults()), (3, 1));
 }
