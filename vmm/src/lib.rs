@@ -3,3 +3,4 @@
 pub mod boot;
 pub mod images;
 pub mod machine;
+pub mod virtio;

@@ -114,7 +114,8 @@ impl VirtioIommu {
     }
 
     /// Starts to serve an endpoint. Its endpoint ID is its requester ID, as the guest's VIOT must say too. Serving it
-    /// already changes nothing.
+    /// already changes nothing. An endpoint whose bus number the guest takes away for a while stays: its driver goes
+    /// on to believe it attached.
     pub fn add_endpoint(&mut self, endpoint: Bdf) {
         self.endpoints.entry(endpoint).or_default();
     }

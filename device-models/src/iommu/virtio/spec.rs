@@ -223,4 +223,5 @@ pub(super) struct ConfigLayout {
 }
 
 /// The length of the device configuration in bytes.
-pub const CONFIG_LENGTH: usize = size_of::<ConfigLayout>();
+pub const CONFIG_LENGTH: u32 = 40;
+const _: () = assert!(CONFIG_LENGTH as usize == size_of::<ConfigLayout>());
