@@ -93,6 +93,12 @@ impl Lab {
                 map.by_bdf.entry(*address).or_insert(function);
             }
         }
+        if let Some(iommu) = self.fabric.iommu.as_virtio() {
+            let own = self.fabric.exempt.and_then(|function| addresses[function.index()]);
+            for address in addresses.iter().flatten().filter(|address| Some(**address) != own) {
+                iommu.add_endpoint(*address);
+            }
+        }
         self.fabric.map = Arc::new(map);
     }
 
