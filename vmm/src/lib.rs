@@ -3,4 +3,6 @@
 pub mod boot;
 pub mod images;
 pub mod machine;
+pub mod report;
+pub mod suite;
 pub mod virtio;

@@ -1,0 +1,142 @@
+//! The report as JUnit XML, which CI systems show: a suite per scenario, a case per test.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+
+use super::model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status};
+
+/// The name of the case that stands for what went wrong outside of any test.
+const SCENARIO_CASE: &str = "scenario";
+
+/// Writes `report` to `path`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
+    let text = to_xml(report)?;
+    super::collector::write_whole(path, text.as_bytes())
+}
+
+/// The XML text.
+///
+/// # Errors
+/// When the serialiser fails, which it does for no content of ours.
+pub fn to_xml(report: &RunReport) -> io::Result<String> {
+    let mut junit = Report::new("peerdma");
+    junit.set_time(Duration::from_millis(report.milliseconds));
+    for scenario in &report.scenarios {
+        junit.add_test_suite(suite(scenario, report));
+    }
+    junit.to_string().map_err(io::Error::other)
+}
+
+fn suite(scenario: &ScenarioReport, report: &RunReport) -> TestSuite {
+    let mut suite = TestSuite::new(scenario.name.as_str());
+    suite.set_time(Duration::from_millis(scenario.milliseconds));
+    suite.add_property(("host", report.host.as_str()));
+    suite.add_property(("kernel", report.kernel.as_str()));
+    for (name, value) in &scenario.counters {
+        suite.add_property((name.as_str(), value.to_string().as_str()));
+    }
+    for case in &scenario.cases {
+        suite.add_test_case(test_case(&scenario.name, case));
+    }
+    if !scenario.failures.is_empty() {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+        status.set_message(scenario.failures.join("; "));
+        let mut case = TestCase::new(SCENARIO_CASE, status);
+        case.set_classname(scenario.name.as_str());
+        let mut text = findings(&scenario.stray_findings);
+        text.push_str(&scenario.console_tail.join("\n"));
+        case.set_system_out(text);
+        suite.add_test_case(case);
+    }
+    suite
+}
+
+fn test_case(scenario: &str, case: &CaseReport) -> TestCase {
+    let found = findings(&case.findings);
+    let status = match case.status {
+        Status::Passed => TestCaseStatus::success(),
+        Status::Failed => {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_message(case.detail.as_str());
+            status.set_description(format!("{}\n{found}", case.detail));
+            status
+        }
+        Status::Skipped => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(case.detail.as_str());
+            status
+        }
+    };
+    let mut test = TestCase::new(case.name.as_str(), status);
+    test.set_classname(scenario);
+    test.set_time(Duration::from_millis(case.milliseconds));
+    if !found.is_empty() {
+        test.set_system_out(found);
+    }
+    test
+}
+
+fn findings(findings: &[FindingReport]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        text.push_str(if finding.expected { "expected finding: " } else { "unexpected finding: " });
+        text.push_str(&finding.text);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::Totals;
+
+    fn case(name: &str, status: Status, detail: &str) -> CaseReport {
+        let finding =
+            FindingReport { class: "c".into(), text: "#7 <peer0> & co".into(), expected: false };
+        CaseReport {
+            name: name.into(),
+            status,
+            detail: detail.into(),
+            milliseconds: 1500,
+            findings: vec![finding],
+        }
+    }
+
+    #[test]
+    fn suites_cases_and_findings_arrive_escaped() {
+        let mut scenario = ScenarioReport::new("basic");
+        scenario.cases = vec![
+            case("good", Status::Passed, ""),
+            case("bad", Status::Failed, "a < b \u{1}"),
+            case("none", Status::Skipped, "needs CONFIG_X"),
+        ];
+        scenario.failures = vec!["the guest hung".into()];
+        let report = RunReport {
+            version: RunReport::VERSION,
+            totals: Totals::default(),
+            host: "nested".into(),
+            host_reason: String::new(),
+            kernel: "lab".into(),
+            milliseconds: 0,
+            scenarios: vec![scenario],
+        };
+        let xml = to_xml(&report).unwrap();
+        assert!(
+            xml.contains(
+                r#"<testsuite name="basic" tests="4" skipped="1" errors="1" failures="1""#
+            ),
+            "{xml}"
+        );
+        assert!(xml.contains("a &lt; b"), "{xml}");
+        assert!(xml.contains("#7 &lt;peer0&gt; &amp; co"), "{xml}");
+        assert!(xml.contains(r#"<skipped message="needs CONFIG_X"#), "{xml}");
+        assert!(!xml.contains('\u{1}'), "{xml}");
+    }
+}

@@ -1,0 +1,13 @@
+//! What a run found out, and the forms in which it is handed on: KTAP for the terminal, JUnit XML and JSON for
+//! programs.
+//!
+//! The verdicts are made elsewhere ([`crate::suite`]); this module only writes them down. [`ktap`] also reads, since
+//! guests report in that format.
+
+pub mod collector;
+pub mod junit;
+pub mod ktap;
+pub mod model;
+
+pub use collector::Collector;
+pub use model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status, Totals};

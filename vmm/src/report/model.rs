@@ -1,0 +1,227 @@
+//! The report as data. Its JSON form is `summary.json` and what `peerdma test --json` prints.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How a test, or a scenario as a whole, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Everything was as expected.
+    Passed,
+    /// Something was not.
+    Failed,
+    /// It was not tried; the detail says what the kernel or the machine lacks.
+    Skipped,
+}
+
+/// One finding of the checker, as reports show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingReport {
+    /// The class, for example `iommu.unmapped`.
+    pub class: String,
+    /// The whole finding in one line.
+    pub text: String,
+    /// Whether the test had announced findings of this class.
+    pub expected: bool,
+}
+
+/// One test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseReport {
+    /// The name, unique within its scenario.
+    pub name: String,
+    /// How it ended, findings considered.
+    pub status: Status,
+    /// Why it failed or was skipped; what the test had to say otherwise. May be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// From begin to end, in milliseconds.
+    pub milliseconds: u64,
+    /// What the checker found meanwhile, in order; cut off after a bound, which `detail` then says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<FindingReport>,
+}
+
+/// One guest's run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScenarioReport {
+    /// The scenario's name.
+    pub name: String,
+    /// How it ended as a whole: failed if any test failed, or if anything in `failures` is said.
+    pub status: Status,
+    /// What went wrong outside of any test, in sentences: a hang, a kernel warning, a stray finding.
+    pub failures: Vec<String>,
+    /// What the checker found outside of any test.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stray_findings: Vec<FindingReport>,
+    /// The tests, in the order in which they ended.
+    pub cases: Vec<CaseReport>,
+    /// Whether the guest or its test host was killed because it no longer answered.
+    pub hung: bool,
+    /// The guest's own exit code, if it came that far.
+    pub exit_code: Option<i32>,
+    /// From the VMM's start to the guest's end, in milliseconds.
+    pub milliseconds: u64,
+    /// From the VMM's start to the guest's first word, in milliseconds.
+    pub boot_milliseconds: Option<u64>,
+    /// The lab's counters at the end, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
+    /// Last lines of the guest's console, if something went wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub console_tail: Vec<String>,
+}
+
+impl ScenarioReport {
+    /// A report with nothing in it yet.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            status: Status::Passed,
+            failures: Vec::new(),
+            stray_findings: Vec::new(),
+            cases: Vec::new(),
+            hung: false,
+            exit_code: None,
+            milliseconds: 0,
+            boot_milliseconds: None,
+            counters: BTreeMap::new(),
+            console_tail: Vec::new(),
+        }
+    }
+
+    /// Says how the scenario ended, from its parts.
+    pub fn conclude(&mut self) {
+        let failed = !self.failures.is_empty()
+            || self.cases.iter().any(|case| case.status == Status::Failed);
+        let skipped =
+            !self.cases.is_empty() && self.cases.iter().all(|case| case.status == Status::Skipped);
+        self.status = match (failed, skipped) {
+            (true, _) => Status::Failed,
+            (false, true) => Status::Skipped,
+            (false, false) => Status::Passed,
+        };
+    }
+}
+
+/// How many tests ended how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Passed.
+    pub passed: usize,
+    /// Failed. What failed outside of any test counts as one per scenario.
+    pub failed: usize,
+    /// Skipped.
+    pub skipped: usize,
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// A whole run of `peerdma test`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Version of this form; raised when a field changes its meaning.
+    pub version: u32,
+    /// Sums over all scenarios.
+    pub totals: Totals,
+    /// Where the guests ran: `kvm` or `nested`.
+    pub host: String,
+    /// Why there.
+    pub host_reason: String,
+    /// The guest kernel, as the user would name it.
+    pub kernel: String,
+    /// From start to report, in milliseconds.
+    pub milliseconds: u64,
+    /// The scenarios, in the order in which they were run.
+    pub scenarios: Vec<ScenarioReport>,
+}
+
+impl RunReport {
+    /// Version of the form that this program writes.
+    pub const VERSION: u32 = 1;
+
+    /// Sums up `scenarios`.
+    pub fn totals_of(scenarios: &[ScenarioReport]) -> Totals {
+        let mut totals = Totals::default();
+        for scenario in scenarios {
+            for case in &scenario.cases {
+                match case.status {
+                    Status::Passed => totals.passed += 1,
+                    Status::Failed => totals.failed += 1,
+                    Status::Skipped => totals.skipped += 1,
+                }
+            }
+            totals.failed += usize::from(!scenario.failures.is_empty());
+        }
+        totals
+    }
+
+    /// Whether anything hung and had to be killed.
+    pub fn hung(&self) -> bool {
+        self.scenarios.iter().any(|scenario| scenario.hung)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(status: Status) -> CaseReport {
+        CaseReport {
+            name: "a".into(),
+            status,
+            detail: String::new(),
+            milliseconds: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_scenario_fails_for_what_happens_outside_of_its_tests() {
+        let mut report = ScenarioReport::new("s");
+        report.cases = vec![case(Status::Passed)];
+        report.conclude();
+        assert_eq!(report.status, Status::Passed);
+        report.failures.push("a stray finding".into());
+        report.conclude();
+        assert_eq!(report.status, Status::Failed);
+        assert_eq!(RunReport::totals_of(&[report]), Totals { passed: 1, failed: 1, skipped: 0 });
+    }
+
+    #[test]
+    fn only_skips_make_a_skip_and_no_test_at_all_does_not() {
+        let mut report = ScenarioReport::new("s");
+        report.conclude();
+        assert_eq!(report.status, Status::Passed);
+        report.cases = vec![case(Status::Skipped)];
+        report.conclude();
+        assert_eq!(report.status, Status::Skipped);
+        report.cases.push(case(Status::Failed));
+        report.conclude();
+        assert_eq!(report.status, Status::Failed);
+    }
+
+    #[test]
+    fn the_json_form_is_read_back() {
+        let mut scenario = ScenarioReport::new("s");
+        scenario.cases = vec![case(Status::Skipped)];
+        let report = RunReport {
+            version: RunReport::VERSION,
+            totals: Totals { passed: 1, failed: 2, skipped: 3 },
+            host: "kvm".into(),
+            host_reason: "it works".into(),
+            kernel: "lab".into(),
+            milliseconds: 5,
+            scenarios: vec![scenario],
+        };
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<RunReport>(&text).unwrap(), report);
+        assert_eq!(report.totals.to_string(), "1 passed, 2 failed, 3 skipped");
+    }
+}

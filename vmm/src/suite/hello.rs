@@ -1,0 +1,118 @@
+//! The answer to the guest's `hello`: what this guest is for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What the guest's first process does once the system is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Run the built-in tests.
+    Test,
+    /// Run the user's command; its status is the guest's.
+    Command,
+    /// An interactive shell on the console.
+    Shell,
+}
+
+/// A kernel module that the guest loads first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Where it lies in the initramfs.
+    pub path: String,
+    /// Its parameters, as for `insmod`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parameters: String,
+}
+
+/// What a guest is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What to do.
+    pub mode: Mode,
+    /// The scenario's name.
+    pub scenario: String,
+    /// Groups of tests to run; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// The user's command and its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Modules to load first, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<Module>,
+    /// Variables for the command or the shell, `NAME=VALUE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<String>,
+    /// Height of the user's terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u16>,
+    /// Width of the user's terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<u16>,
+}
+
+/// Longest answer in bytes: the lab port carries 4096 with the line end, and `ok ` goes in front.
+const MAX_LENGTH: usize = 4096 - 1 - "ok ".len();
+
+/// The answer does not fit through the lab port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong(usize);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the command for the guest is too long: with all that goes with it {} bytes, and {MAX_LENGTH} fit; put it \
+             into a script in the guest, or pass fewer arguments",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+impl Hello {
+    /// A guest that does `mode` and nothing else.
+    pub fn new(mode: Mode, scenario: impl Into<String>) -> Self {
+        Self {
+            mode,
+            scenario: scenario.into(),
+            groups: Vec::new(),
+            command: Vec::new(),
+            modules: Vec::new(),
+            environment: Vec::new(),
+            rows: None,
+            columns: None,
+        }
+    }
+
+    /// The answer's text, one line of JSON.
+    ///
+    /// # Errors
+    /// [`TooLong`], which only a user's command can bring about.
+    pub fn to_line(&self) -> Result<String, TooLong> {
+        // Strings, numbers and lists of them: this cannot fail, and an empty answer would be refused by the guest.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        if text.len() > MAX_LENGTH { Err(TooLong(text.len())) } else { Ok(text) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_what_the_guest_reads() {
+        let mut hello = Hello::new(Mode::Command, "user");
+        hello.command = vec!["/bin/sh".into(), "-c".into(), "echo \"a b\"\n".into()];
+        hello.modules = vec![Module { path: "/lib/peerdma.ko".into(), parameters: String::new() }];
+        assert_eq!(
+            hello.to_line().unwrap(),
+            r#"{"mode":"command","scenario":"user","command":["/bin/sh","-c","echo \"a b\"\n"],"modules":[{"path":"/lib/peerdma.ko"}]}"#
+        );
+        hello.command = vec!["x".repeat(5000)];
+        assert!(hello.to_line().unwrap_err().to_string().contains("too long"));
+    }
+}

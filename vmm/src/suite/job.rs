@@ -1,0 +1,89 @@
+//! A job: guests to run, with everything that running them needs. It is data, so that it can be handed to the same
+//! program inside the nested test host.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::hello::Hello;
+
+/// One guest's run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestRun {
+    /// The scenario's name.
+    pub name: String,
+    /// Kernel parameters, one each.
+    pub parameters: Vec<String>,
+    /// What the guest is told when it asks.
+    pub hello: Hello,
+    /// Guest RAM, in MiB.
+    pub memory: u32,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// After so many seconds the guest is killed; none for somebody who sits in front of it.
+    pub limit: Option<u64>,
+    /// Fewer tests than this fail the run.
+    pub at_least: usize,
+    /// Where its console output goes besides; relative to [`Job::out`].
+    pub console_log: Option<PathBuf>,
+    /// Where the lab's record goes; relative to [`Job::record`].
+    pub record: Option<PathBuf>,
+    /// Whether the console is the user's terminal.
+    pub interactive: bool,
+}
+
+/// Guests to run one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The guest kernel.
+    pub kernel: PathBuf,
+    /// The guest's initramfs.
+    pub initramfs: PathBuf,
+    /// The folder for console logs.
+    pub out: PathBuf,
+    /// The folder for records.
+    pub record: Option<PathBuf>,
+    /// The guests.
+    pub runs: Vec<GuestRun>,
+}
+
+impl Job {
+    /// How many seconds all guests may take together; `None` if one of them has no limit.
+    pub fn limit(&self) -> Option<u64> {
+        self.runs.iter().try_fold(0_u64, |sum, run| Some(sum.saturating_add(run.limit?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::hello::Mode;
+
+    #[test]
+    fn a_job_survives_the_way_into_the_test_host() {
+        let run = GuestRun {
+            name: "basic".into(),
+            parameters: vec!["quiet".into()],
+            hello: Hello::new(Mode::Shell, "basic"),
+            memory: 512,
+            cpus: 2,
+            limit: Some(60),
+            at_least: 3,
+            console_log: Some("basic/console.log".into()),
+            record: None,
+            interactive: false,
+        };
+        let mut job = Job {
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            out: "/o".into(),
+            record: None,
+            runs: vec![run.clone(), run],
+        };
+        let text = serde_json::to_string(&job).unwrap();
+        assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
+        assert_eq!(job.limit(), Some(120));
+        job.runs[1].limit = None;
+        assert_eq!(job.limit(), None);
+    }
+}

@@ -1,0 +1,290 @@
+//! The judge: takes what the guest says at the lab port and what the checker finds, and decides how each test ended.
+//!
+//! The guest's word counts only against itself: it can fail a test that looks fine from here, never pass one that does
+//! not. Every amount that a guest controls has a bound; going over one fails the run.
+
+mod case;
+mod finish;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use device_models::checker::FindingClass;
+
+use self::case::Case;
+pub use self::finish::{End, Ending};
+use super::event::{Event, Events};
+use super::hello::{Hello, Mode, TooLong};
+use crate::report::ktap::{self, Line};
+use crate::report::{CaseReport, FindingReport, ScenarioReport, Status};
+
+/// Most tests in one run.
+const MAX_CASES: usize = 10_000;
+/// Most diagnostic lines handed on in one run.
+const MAX_DIAGNOSTICS: usize = 20_000;
+/// Most findings whose text is kept: per test, and outside of all tests. The rest are counted.
+const MAX_FINDINGS: usize = 50;
+/// Longest text of one finding or name that is kept, in bytes.
+const MAX_TEXT: usize = 1000;
+/// The name under which the user's own command is reported.
+const COMMAND: &str = "command";
+
+/// What to tell the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// This line.
+    Line(String),
+    /// `ok` and the lab's counters as JSON, which the judge does not have.
+    Counters,
+    /// Nothing: it asked for its end, with this code.
+    Exit(i32),
+}
+
+impl Answer {
+    fn ok() -> Self {
+        Self::Line("ok".into())
+    }
+
+    fn fail(reason: impl std::fmt::Display) -> Self {
+        Self::Line(format!("fail {reason}"))
+    }
+}
+
+/// Judges one guest's run.
+#[derive(Debug)]
+pub struct Judge {
+    events: Events,
+    mode: Mode,
+    hello: String,
+    at_least: usize,
+    begun: Instant,
+    report: ScenarioReport,
+    /// Names of tests that have ended.
+    names: BTreeSet<String>,
+    current: Option<Case>,
+    /// Findings outside of any test.
+    stray: Case,
+    /// Results that the guest announced, at the outermost level.
+    planned: Option<usize>,
+    /// Results at the outermost level that no test of the lab's own protocol stands behind, and those below them.
+    depth: usize,
+    diagnostics: usize,
+    /// A bound was exceeded: said once.
+    overflow: Option<&'static str>,
+}
+
+impl Judge {
+    /// A judge over a guest that will be told `hello`, and that must report `at_least` so many tests.
+    ///
+    /// # Errors
+    /// [`TooLong`] when `hello` does not fit through the lab port.
+    pub fn new(hello: &Hello, at_least: usize, events: Events) -> Result<Self, TooLong> {
+        Ok(Self {
+            events,
+            mode: hello.mode,
+            hello: hello.to_line()?,
+            at_least,
+            begun: Instant::now(),
+            report: ScenarioReport::new(&hello.scenario),
+            names: BTreeSet::new(),
+            current: None,
+            stray: Case::new(COMMAND),
+            planned: None,
+            depth: 0,
+            diagnostics: 0,
+            overflow: None,
+        })
+    }
+
+    /// The checker found something. `text` is asked for only if it will be kept.
+    pub fn finding(&mut self, class: FindingClass, text: impl FnOnce() -> String) {
+        self.current.as_mut().unwrap_or(&mut self.stray).finding(class, text);
+    }
+
+    /// The test that is running.
+    pub fn running(&self) -> Option<&str> {
+        self.current.as_ref().map(|case| case.name.as_str())
+    }
+
+    /// Answers one line of the guest's.
+    pub fn line(&mut self, line: &str) -> Answer {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "hello" => {
+                if self.report.boot_milliseconds.is_none() {
+                    self.report.boot_milliseconds = Some(milliseconds(self.begun));
+                    self.stage("the guest is up");
+                }
+                Answer::Line(format!("ok {}", self.hello))
+            }
+            "ktap" => {
+                self.ktap(rest);
+                Answer::ok()
+            }
+            "case" => self.case(rest.trim()),
+            "stat" => Answer::Counters,
+            "exit" => match rest.trim().parse() {
+                Ok(code) => Answer::Exit(code),
+                Err(_) => Answer::fail(format_args!("{:?} is no exit code", shorten(rest))),
+            },
+            _ => Answer::fail(format_args!(
+                "{:?} is no request; hello, ktap, case, stat and exit are",
+                shorten(word)
+            )),
+        }
+    }
+
+    fn case(&mut self, rest: &str) -> Answer {
+        let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        match (word, rest.trim()) {
+            ("begin", "") => Answer::fail("a case needs a name"),
+            ("begin", name) => {
+                self.break_off("it did not end before the next one began");
+                self.current = Some(Case::new(&shorten(&ktap::plain(name))));
+                Answer::ok()
+            }
+            ("expect", rest) => match &mut self.current {
+                Some(case) => match case.expect(rest) {
+                    Ok(()) => Answer::ok(),
+                    Err(reason) => {
+                        // A test that expects what cannot come is wrong, whatever it says later.
+                        case.objections.push(reason.clone());
+                        Answer::fail(reason)
+                    }
+                },
+                None => Answer::fail("no case has begun"),
+            },
+            ("end", rest) => self.case_end(rest),
+            (other, _) => {
+                Answer::fail(format_args!("{:?} is none of begin, expect and end", shorten(other)))
+            }
+        }
+    }
+
+    fn case_end(&mut self, rest: &str) -> Answer {
+        let (word, detail) = rest.split_once(' ').unwrap_or((rest, ""));
+        let said = match word {
+            "ok" => Status::Passed,
+            "fail" => Status::Failed,
+            "skip" => Status::Skipped,
+            other => {
+                return Answer::fail(format_args!(
+                    "{:?} is none of ok, fail and skip",
+                    shorten(other)
+                ));
+            }
+        };
+        let Some(case) = self.current.take() else { return Answer::fail("no case has begun") };
+        let objection = case.objection();
+        let report = case.conclude(said, &shorten(&ktap::plain(detail)));
+        self.push(report);
+        objection.map_or_else(Answer::ok, Answer::fail)
+    }
+
+    /// The running test, if there is one, failed for `reason`.
+    fn break_off(&mut self, reason: &str) {
+        if let Some(case) = self.current.take() {
+            let report = case.conclude(Status::Failed, reason);
+            self.push(report);
+        }
+    }
+
+    fn push(&mut self, mut case: CaseReport) {
+        if self.report.cases.len() >= MAX_CASES {
+            self.overflow.get_or_insert("the guest reported more tests than a run may have");
+            return;
+        }
+        let name = case.name.clone();
+        for number in 2.. {
+            if self.names.insert(case.name.clone()) {
+                break;
+            }
+            case.name = format!("{name} ({number})");
+        }
+        self.events.send(Event::Case { scenario: self.report.name.clone(), case: case.clone() });
+        self.report.cases.push(case);
+    }
+
+    fn ktap(&mut self, text: &str) {
+        let (depth, line) = ktap::parse(text);
+        match line {
+            Line::Plan(count) if depth == 0 => {
+                self.planned = Some(count);
+                self.events.send(Event::Plan { scenario: self.report.name.clone(), count });
+            }
+            Line::Result(result) => self.ktap_result(depth, result),
+            Line::Diagnostic(text) | Line::Other(text) if !text.is_empty() => {
+                self.diagnostic(&text)
+            }
+            Line::BailOut(reason) => {
+                self.report.failures.push(shorten(&format!("the guest's tests gave up: {reason}")));
+            }
+            Line::Version
+            | Line::Plan(_)
+            | Line::Subtest(_)
+            | Line::Diagnostic(_)
+            | Line::Other(_) => {}
+        }
+    }
+
+    /// A result line. Tests of the lab's own protocol have been judged already; what else there is counts as it says.
+    fn ktap_result(&mut self, depth: usize, result: ktap::TestResult) {
+        let sums_up = depth < self.depth;
+        self.depth = depth;
+        let name = shorten(&ktap::plain(&result.name));
+        if let Some(case) = self.report.cases.iter().rfind(|case| case.name == name) {
+            if case.status != Status::Failed && result.status == Status::Failed {
+                self.report
+                    .failures
+                    .push(format!("the guest reported {name} as failed after it had ended well"));
+            }
+            return;
+        }
+        if sums_up && result.status != Status::Failed {
+            return;
+        }
+        let name = match (name.is_empty(), result.number) {
+            (false, _) => name,
+            (true, Some(number)) => format!("test {number}"),
+            (true, None) => "test".into(),
+        };
+        let detail = shorten(&ktap::plain(&result.detail));
+        self.push(CaseReport {
+            name,
+            status: result.status,
+            detail,
+            milliseconds: 0,
+            findings: Vec::new(),
+        });
+    }
+
+    fn diagnostic(&mut self, text: &str) {
+        self.diagnostics = self.diagnostics.saturating_add(1);
+        if self.diagnostics > MAX_DIAGNOSTICS {
+            self.overflow.get_or_insert("the guest sent more diagnostic lines than a run may have");
+            return;
+        }
+        let text = ktap::plain(text);
+        self.events.send(Event::Diagnostic { scenario: self.report.name.clone(), text });
+    }
+
+    fn stage(&self, text: &str) {
+        self.events.send(Event::Stage { scenario: self.report.name.clone(), text: text.into() });
+    }
+}
+
+/// Since `begun`.
+fn milliseconds(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// At most [`MAX_TEXT`] bytes of `text`.
+fn shorten(text: &str) -> String {
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

@@ -1,0 +1,144 @@
+//! One test while it runs: what it expects, what was found.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use device_models::checker::FindingClass;
+
+use super::{CaseReport, FindingReport, MAX_FINDINGS, Status, milliseconds, shorten};
+use crate::suite::scenario::nearest_name;
+
+/// How many findings of one class a test wants.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    least: u64,
+    most: u64,
+}
+
+/// A test that has begun; or everything that belongs to none.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) name: String,
+    begun: Instant,
+    wanted: BTreeMap<FindingClass, Wanted>,
+    counts: BTreeMap<FindingClass, u64>,
+    findings: Vec<(FindingClass, String)>,
+    /// What is wrong with the test itself.
+    pub(super) objections: Vec<String>,
+}
+
+impl Case {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            begun: Instant::now(),
+            wanted: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            findings: Vec::new(),
+            objections: Vec::new(),
+        }
+    }
+
+    pub(super) fn finding(&mut self, class: FindingClass, text: impl FnOnce() -> String) {
+        let count = self.counts.entry(class).or_default();
+        *count = count.saturating_add(1);
+        // A flood of one class must not hide the first of another.
+        if self.findings.len() < MAX_FINDINGS || *count == 1 {
+            self.findings.push((class, shorten(&text())));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// Takes in `CLASS [MIN [MAX]]`. Without MIN one is enough, without MAX any number is fine.
+    pub(super) fn expect(&mut self, text: &str) -> Result<(), String> {
+        let mut words = text.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        let class: FindingClass = name.parse().map_err(|error| {
+            let near = nearest_name(name, FindingClass::ALL.iter().map(|class| class.name()));
+            match near {
+                Some(near) => format!("{error}; did the test mean {near}?"),
+                None => format!("{error}"),
+            }
+        })?;
+        let number = |word: &str| {
+            word.parse::<u64>().map_err(|_| format!("{:?} is no number of findings", shorten(word)))
+        };
+        let least = words.next().map_or(Ok(1), number)?;
+        let most = words.next().map_or(Ok(u64::MAX), number)?;
+        if most < least || words.next().is_some() {
+            return Err(format!("expect wants CLASS [MIN [MAX]], not {:?}", shorten(text)));
+        }
+        self.wanted.insert(class, Wanted { least, most });
+        Ok(())
+    }
+
+    /// What speaks against this test, seen from outside of the guest.
+    pub(super) fn objection(&self) -> Option<String> {
+        let mut reasons = self.objections.clone();
+        for (class, wanted) in &self.wanted {
+            let seen = self.counts.get(class).copied().unwrap_or_default();
+            if seen < wanted.least {
+                reasons.push(format!(
+                    "{class} was expected {} times or more and found {seen} times",
+                    wanted.least
+                ));
+            } else if seen > wanted.most {
+                reasons.push(format!(
+                    "{class} was expected {} times at most and found {seen} times",
+                    wanted.most
+                ));
+            }
+        }
+        if let Some(reason) = self.unexpected() {
+            reasons.push(reason);
+        }
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// How many findings nobody expected, and the first one.
+    pub(super) fn unexpected(&self) -> Option<String> {
+        let unexpected = |class: &FindingClass| !self.wanted.contains_key(class);
+        let count: u64 = self
+            .counts
+            .iter()
+            .filter(|(class, _)| unexpected(class))
+            .map(|(_, count)| *count)
+            .sum();
+        let (_, first) = self.findings.iter().find(|(class, _)| unexpected(class))?;
+        Some(match count {
+            1 => format!("unexpected finding: {first}"),
+            _ => format!("{count} unexpected findings, first: {first}"),
+        })
+    }
+
+    pub(super) fn finding_reports(&self) -> Vec<FindingReport> {
+        let report = |(class, text): &(FindingClass, String)| FindingReport {
+            class: class.name().into(),
+            text: text.clone(),
+            expected: self.wanted.contains_key(class),
+        };
+        self.findings.iter().map(report).collect()
+    }
+
+    /// The report, if the guest `said` so; objections overrule it.
+    pub(super) fn conclude(self, said: Status, detail: &str) -> CaseReport {
+        let objection = self.objection();
+        let status = if objection.is_some() { Status::Failed } else { said };
+        let parts = [Some(detail.to_owned()).filter(|detail| !detail.is_empty()), objection];
+        let mut detail = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let total: u64 = self.counts.values().sum();
+        if total > self.findings.len() as u64 {
+            detail.push_str(&format!(" ({} of {total} findings are listed)", self.findings.len()));
+        }
+        CaseReport {
+            status,
+            detail: detail.trim().to_owned(),
+            milliseconds: milliseconds(self.begun),
+            findings: self.finding_reports(),
+            name: self.name,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The end of a run: what it says about the run as a whole.
+
+use super::{COMMAND, Judge, MAX_FINDINGS, Mode, ScenarioReport, Status, milliseconds};
+use crate::report::CaseReport;
+
+/// The guest agent's exit code for "at least one test failed".
+const TESTS_FAILED: i32 = 1;
+
+/// How a guest's run came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// It asked for it, with a code.
+    Exit(i32),
+    /// It switched itself off.
+    PowerOff,
+    /// It did something that ends a run early: a reset, a triple fault. As a sentence.
+    Broke(String),
+    /// It was killed when its time was up.
+    TimedOut {
+        /// The time it had, in seconds.
+        limit: u64,
+    },
+    /// The user wanted it to end.
+    Interrupted,
+}
+
+/// All that is known at the end besides what the judge has seen.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// How it ended.
+    pub ending: Ending,
+    /// What the guest's kernel complained about on its console.
+    pub complaints: Vec<String>,
+    /// The console's last lines.
+    pub console_tail: Vec<String>,
+}
+
+impl Judge {
+    /// Concludes the run.
+    pub fn finish(mut self, end: End) -> ScenarioReport {
+        let running = self.running().map(ToOwned::to_owned);
+        self.break_off(match &end.ending {
+            Ending::TimedOut { .. } => "the guest hung while it ran",
+            Ending::Interrupted => "interrupted",
+            Ending::Exit(_) | Ending::PowerOff | Ending::Broke(_) => {
+                "the guest came to its end while it ran"
+            }
+        });
+        self.ending(&end.ending, running.as_deref());
+        for complaint in &end.complaints {
+            self.report.failures.push(format!("the guest's kernel complained: {complaint}"));
+        }
+        if self.mode == Mode::Test
+            && !matches!(end.ending, Ending::TimedOut { .. } | Ending::Interrupted)
+        {
+            self.count();
+        }
+        if let Some(overflow) = self.overflow {
+            self.report.failures.push(overflow.into());
+        }
+        self.findings_outside();
+        self.report.failures.truncate(MAX_FINDINGS);
+        self.report.milliseconds = milliseconds(self.begun);
+        self.report.conclude();
+        if self.report.status == Status::Failed {
+            self.report.console_tail = end.console_tail;
+        }
+        self.report
+    }
+
+    fn ending(&mut self, ending: &Ending, running: Option<&str>) {
+        let while_running =
+            running.map(|name| format!(" while {name} was running")).unwrap_or_default();
+        let failure = match ending {
+            Ending::Exit(code) => {
+                self.report.exit_code = Some(*code);
+                self.exit_code(*code)
+            }
+            Ending::PowerOff if self.mode == Mode::Shell => None,
+            Ending::PowerOff => Some(format!(
+                "the guest switched itself off before its work was done{while_running}"
+            )),
+            Ending::Broke(what) => Some(format!("{what}{while_running}")),
+            Ending::TimedOut { limit } => {
+                self.report.hung = true;
+                let what = match (self.report.boot_milliseconds, running) {
+                    (None, _) => " before it reported for the first time".to_owned(),
+                    (Some(_), None) => " between two tests".to_owned(),
+                    (Some(_), Some(_)) => while_running,
+                };
+                Some(format!("the guest hung: it was killed after {limit} s{what}"))
+            }
+            Ending::Interrupted => Some(format!("interrupted{while_running}")),
+        };
+        self.report.failures.extend(failure);
+    }
+
+    /// What an exit code says that the tests have not said already.
+    fn exit_code(&mut self, code: i32) -> Option<String> {
+        let failed = self.report.cases.iter().any(|case| case.status == Status::Failed);
+        match (self.mode, code) {
+            (Mode::Test, 0) | (Mode::Shell, _) => None,
+            (Mode::Test, TESTS_FAILED) if failed => None,
+            (Mode::Test, code) => Some(format!(
+                "the guest's test program ended with code {code}; the console log says why"
+            )),
+            (Mode::Command, code) => {
+                let status = if code == 0 { Status::Passed } else { Status::Failed };
+                let stray = std::mem::replace(&mut self.stray, super::Case::new(COMMAND));
+                let detail = if code == 0 { String::new() } else { format!("exit status {code}") };
+                let report: CaseReport = stray.conclude(status, &detail);
+                self.push(report);
+                None
+            }
+        }
+    }
+
+    /// Whether all tests that were to report have done so.
+    fn count(&mut self) {
+        let reported = self.report.cases.len();
+        match self.planned {
+            Some(planned) if reported < planned => {
+                self.report
+                    .failures
+                    .push(format!("{planned} tests were announced and {reported} reported"));
+            }
+            None if reported == 0 => {
+                self.report.failures.push("the guest reported no test at all".into())
+            }
+            _ if reported < self.at_least => self.report.failures.push(format!(
+                "{reported} tests reported, and the scenario demands {} at least",
+                self.at_least
+            )),
+            _ => {}
+        }
+    }
+
+    fn findings_outside(&mut self) {
+        if self.stray.is_empty() {
+            return;
+        }
+        self.report.stray_findings = self.stray.finding_reports();
+        // Whoever sits at a shell is told, and may do as he likes.
+        if self.mode != Mode::Shell {
+            let what = self.stray.unexpected().unwrap_or_default();
+            self.report.failures.push(format!("outside of any test: {what}"));
+        }
+    }
+}

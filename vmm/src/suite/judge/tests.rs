@@ -1,0 +1,306 @@
+//! The judge, played by hand.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use super::*;
+
+fn judge(mode: Mode, at_least: usize) -> (Judge, Receiver<Event>) {
+    let (sender, receiver) = sync_channel(1 << 16);
+    (Judge::new(&Hello::new(mode, "s"), at_least, Events::new(sender)).unwrap(), receiver)
+}
+
+fn end(ending: Ending) -> End {
+    End { ending, complaints: Vec::new(), console_tail: vec!["last".into()] }
+}
+
+fn say(judge: &mut Judge, lines: &[&str]) -> Vec<String> {
+    let text = |answer| match answer {
+        Answer::Line(line) => line,
+        Answer::Counters => "counters".into(),
+        Answer::Exit(code) => format!("exit {code}"),
+    };
+    lines.iter().map(|line| text(judge.line(line))).collect()
+}
+
+fn find(judge: &mut Judge, class: FindingClass, text: &str) {
+    judge.finding(class, || text.into());
+}
+
+#[test]
+fn a_run_without_fault_passes() {
+    let (mut judge, events) = judge(Mode::Test, 2);
+    let answers = say(
+        &mut judge,
+        &[
+            "hello",
+            "ktap KTAP version 1",
+            "ktap 1..2",
+            "case begin a",
+            "case end ok",
+            "ktap ok 1 a",
+            "case begin b",
+        ],
+    );
+    assert!(answers[0].starts_with("ok {\"mode\":\"test\""));
+    assert!(answers[1..].iter().all(|answer| answer == "ok"));
+    assert_eq!(
+        say(&mut judge, &["case end skip no CONFIG_X", "stat", "exit 0"]),
+        ["ok", "counters", "exit 0"]
+    );
+    let report = judge.finish(end(Ending::Exit(0)));
+    assert_eq!(report.status, Status::Passed, "{report:?}");
+    assert_eq!(report.cases[1].detail, "no CONFIG_X");
+    assert!(report.console_tail.is_empty() && report.boot_milliseconds.is_some());
+    let cases = events.try_iter().filter(|event| matches!(event, Event::Case { .. })).count();
+    assert_eq!(cases, 2);
+}
+
+#[test]
+fn an_unexpected_finding_fails_a_test_that_says_ok() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    say(&mut judge, &["case begin a"]);
+    find(&mut judge, FindingClass::Unmapped, "#1 bad");
+    assert_eq!(say(&mut judge, &["case end ok"]), ["fail unexpected finding: #1 bad"]);
+    // Not even a skip hides it.
+    say(&mut judge, &["case begin b"]);
+    find(&mut judge, FindingClass::Unmapped, "#2 bad");
+    find(&mut judge, FindingClass::Unmapped, "#3 bad");
+    assert_eq!(
+        say(&mut judge, &["case end skip why"]),
+        ["fail 2 unexpected findings, first: #2 bad"]
+    );
+    let report = judge.finish(end(Ending::Exit(1)));
+    assert!(report.cases.iter().all(|case| case.status == Status::Failed));
+    assert_eq!(report.cases[1].detail, "why; 2 unexpected findings, first: #2 bad");
+    assert_eq!(report.console_tail, ["last"]);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+}
+
+#[test]
+fn an_expected_finding_must_come_in_the_right_number() {
+    for (expect, found, good) in [
+        ("iommu.stale", 1, true),
+        ("iommu.stale", 5, true),
+        ("iommu.stale", 0, false),
+        ("iommu.stale 2", 1, false),
+        ("iommu.stale 2 3", 3, true),
+        ("iommu.stale 2 3", 4, false),
+        ("iommu.stale 0 0", 0, true),
+    ] {
+        let (mut judge, _events) = judge(Mode::Test, 0);
+        say(&mut judge, &["case begin a", &format!("case expect {expect}")]);
+        for _ in 0..found {
+            find(&mut judge, FindingClass::Stale, "x");
+        }
+        assert_eq!(say(&mut judge, &["case end ok"]) == ["ok"], good, "{expect} found {found}");
+    }
+}
+
+#[test]
+fn an_expectation_that_makes_no_sense_fails_the_test() {
+    for expect in [
+        "iommu.stael",
+        "",
+        "iommu.stale x",
+        "iommu.stale 3 2",
+        "iommu.stale 1 2 3",
+        "iommu.stale -1",
+    ] {
+        let (mut judge, _events) = judge(Mode::Test, 0);
+        let answers =
+            say(&mut judge, &["case begin a", &format!("case expect {expect}"), "case end ok"]);
+        assert!(answers[1].starts_with("fail ") && answers[2].starts_with("fail "), "{answers:?}");
+    }
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    let answers = say(&mut judge, &["case begin a", "case expect iommu.stael"]);
+    assert!(answers[1].contains("did the test mean iommu.stale?"), "{answers:?}");
+}
+
+#[test]
+fn findings_outside_of_tests_fail_the_run() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    say(&mut judge, &["case begin a", "case end ok"]);
+    find(&mut judge, FindingClass::NotAVector, "#9 late");
+    let report = judge.finish(end(Ending::Exit(0)));
+    assert_eq!(report.status, Status::Failed);
+    assert_eq!(report.failures, ["outside of any test: unexpected finding: #9 late"]);
+    assert_eq!(report.stray_findings.len(), 1);
+}
+
+#[test]
+fn a_guest_that_stops_early_does_not_pass() {
+    let cases: [(&[&str], Ending, &str); 8] = [
+        (&["hello"], Ending::Exit(0), "no test at all"),
+        (
+            &["ktap 1..2", "case begin a", "case end ok"],
+            Ending::Exit(0),
+            "2 tests were announced and 1 reported",
+        ),
+        (&["case begin a", "case end ok"], Ending::Exit(0), "demands 2 at least"),
+        (
+            &["hello", "case begin a"],
+            Ending::TimedOut { limit: 9 },
+            "killed after 9 s while a was running",
+        ),
+        (&[], Ending::TimedOut { limit: 9 }, "before it reported"),
+        (&["hello", "case begin a"], Ending::PowerOff, "switched itself off"),
+        (&["case begin a", "case end ok"], Ending::Exit(122), "ended with code 122"),
+        (&["case begin a", "case end ok"], Ending::Exit(1), "ended with code 1"),
+    ];
+    for (lines, ending, part) in cases {
+        let (mut judge, _events) = judge(Mode::Test, 2);
+        say(&mut judge, lines);
+        let report = judge.finish(end(ending.clone()));
+        assert_eq!(report.status, Status::Failed);
+        assert!(
+            report.failures.iter().any(|failure| failure.contains(part)),
+            "{ending:?}: {:?}",
+            report.failures
+        );
+        assert_eq!(report.hung, matches!(ending, Ending::TimedOut { .. }));
+    }
+}
+
+#[test]
+fn a_test_that_never_ends_fails_by_name() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    say(&mut judge, &["case begin a", "case begin b"]);
+    let report = judge.finish(end(Ending::Broke("triple fault".into())));
+    assert_eq!(
+        report.cases.iter().map(|case| case.status).collect::<Vec<_>>(),
+        [Status::Failed; 2]
+    );
+    assert!(
+        report.failures.contains(&"triple fault while b was running".to_owned()),
+        "{:?}",
+        report.failures
+    );
+}
+
+#[test]
+fn the_kernel_s_complaint_fails_the_run() {
+    let (mut judge, _events) = judge(Mode::Shell, 0);
+    say(&mut judge, &["hello"]);
+    let mut end = end(Ending::PowerOff);
+    assert_eq!(self::judge(Mode::Shell, 0).0.finish(end.clone()).status, Status::Passed);
+    end.complaints.push("[ 1.0] BUG: x".into());
+    assert_eq!(judge.finish(end).status, Status::Failed);
+}
+
+#[test]
+fn a_user_s_command_is_one_test_with_all_findings() {
+    let (judge, _events) = self::judge(Mode::Command, 0);
+    let report = judge.finish(end(Ending::Exit(0)));
+    assert_eq!((report.status, report.cases.len()), (Status::Passed, 1));
+
+    let (judge, _events) = self::judge(Mode::Command, 0);
+    let report = judge.finish(end(Ending::Exit(7)));
+    assert_eq!((report.status, report.exit_code), (Status::Failed, Some(7)));
+    assert_eq!(report.cases[0].detail, "exit status 7");
+
+    let (mut judge, _events) = self::judge(Mode::Command, 0);
+    find(&mut judge, FindingClass::Stale, "#1");
+    let report = judge.finish(end(Ending::Exit(0)));
+    assert_eq!(report.cases[0].status, Status::Failed);
+    assert!(report.stray_findings.is_empty() && report.cases[0].findings.len() == 1);
+}
+
+#[test]
+fn a_user_s_ktap_counts_and_sums_are_not_counted_twice() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    say(
+        &mut judge,
+        &[
+            "ktap 1..1",
+            "ktap   1..2",
+            "ktap   ok 1 x",
+            "ktap   not ok 2 y # bad",
+            "ktap not ok 1 both",
+            "ktap ok 2",
+        ],
+    );
+    let report = judge.finish(end(Ending::Exit(1)));
+    let cases: Vec<_> = report.cases.iter().map(|case| (case.name.as_str(), case.status)).collect();
+    let (good, bad) = (Status::Passed, Status::Failed);
+    assert_eq!(cases, [("x", good), ("y", bad), ("both", bad), ("test 2", good)]);
+}
+
+#[test]
+fn the_guest_s_report_counts_only_against_it() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    say(&mut judge, &["case begin a", "case end fail broken", "ktap ok 1 a"]);
+    say(&mut judge, &["case begin b", "case end ok", "ktap not ok 2 b"]);
+    let report = judge.finish(end(Ending::Exit(1)));
+    assert_eq!(
+        report.cases.iter().map(|case| case.status).collect::<Vec<_>>(),
+        [Status::Failed, Status::Passed]
+    );
+    assert_eq!(report.failures, ["the guest reported b as failed after it had ended well"]);
+}
+
+#[test]
+fn requests_that_are_none_are_refused() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    let huge = "x".repeat(100_000);
+    let lines = [
+        "",
+        "dance",
+        "case",
+        "case begin",
+        "case begin ",
+        "case end ok",
+        "case expect a",
+        "exit",
+        "exit x",
+        "case end",
+        &huge,
+    ];
+    for (line, answer) in lines.iter().zip(say(&mut judge, &lines)) {
+        assert!(answer.starts_with("fail "), "{line:?}: {answer}");
+        assert!(answer.len() < 3000);
+    }
+}
+
+#[test]
+fn floods_are_bounded_and_fail_the_run() {
+    let (mut judge, events) = judge(Mode::Test, 0);
+    let reader = std::thread::spawn(move || events.iter().count());
+    for i in 0..MAX_CASES + 10 {
+        say(&mut judge, &[&format!("ktap ok {i} t{i}"), "ktap # noise", "ktap # more noise"]);
+    }
+    say(&mut judge, &["case begin f"]);
+    for i in 0..1000 {
+        find(&mut judge, FindingClass::Unmapped, &format!("#{i}"));
+    }
+    find(&mut judge, FindingClass::Stale, "another");
+    say(&mut judge, &["case end ok"]);
+    let report = judge.finish(end(Ending::Exit(0)));
+    assert_eq!(report.cases.len(), MAX_CASES);
+    assert_eq!(report.status, Status::Failed);
+    assert!(reader.join().unwrap() < MAX_CASES + MAX_DIAGNOSTICS + 10);
+}
+
+#[test]
+fn the_first_finding_of_every_class_is_kept() {
+    let mut case = Case::new("f");
+    for i in 0..1000 {
+        case.finding(FindingClass::Unmapped, || format!("#{i}"));
+    }
+    case.finding(FindingClass::Stale, || "another".into());
+    let report = case.conclude(Status::Passed, "");
+    assert_eq!(report.findings.len(), MAX_FINDINGS + 1);
+    assert!(report.detail.ends_with("(51 of 1001 findings are listed)"), "{}", report.detail);
+}
+
+#[test]
+fn equal_names_are_told_apart() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    for _ in 0..3 {
+        say(&mut judge, &["case begin a", "case end ok"]);
+    }
+    let report = judge.finish(end(Ending::Exit(0)));
+    assert_eq!(
+        report.cases.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(),
+        ["a", "a (2)", "a (3)"]
+    );
+}

@@ -1,0 +1,9 @@
+//! Test runs: which guests are started, what they are asked, and how their answers and the checker's findings become
+//! a verdict.
+
+pub mod console;
+pub mod event;
+pub mod hello;
+pub mod job;
+pub mod judge;
+pub mod scenario;

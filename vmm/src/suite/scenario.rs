@@ -1,0 +1,233 @@
+//! Scenarios: what kind of guest, and which tests in it. Each is a TOML file in `ci/scenarios`.
+
+use serde::{Deserialize, Serialize};
+
+/// The files, as they were when the program was built: it needs no source tree to run them.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("basic", include_str!("../../../ci/scenarios/basic.toml")),
+    ("lazy", include_str!("../../../ci/scenarios/lazy.toml")),
+    ("user", include_str!("../../../ci/scenarios/user.toml")),
+];
+
+/// When a freed DMA address becomes invalid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flush {
+    /// Before the unmapping call returns (`iommu.strict=1`): a stale address faults at once.
+    #[default]
+    Strict,
+    /// Some time later, in batches, as Linux does by itself.
+    Lazy,
+}
+
+impl Flush {
+    /// The kernel parameter for it.
+    pub fn parameter(self) -> &'static str {
+        match self {
+            Self::Strict => "iommu.strict=1",
+            Self::Lazy => "iommu.strict=0",
+        }
+    }
+}
+
+/// One scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name: letters, digits, `-` and `_`, since folders are named after it.
+    pub name: String,
+    /// What it is good for, in one line.
+    pub description: String,
+    /// Whether `peerdma test` runs it when no scenario is named.
+    #[serde(default)]
+    pub default: bool,
+    /// When freed DMA addresses become invalid.
+    #[serde(default)]
+    pub iommu: Flush,
+    /// More kernel parameters.
+    #[serde(default)]
+    pub parameters: Vec<String>,
+    /// Groups of tests that the guest runs; empty: none but the user's command.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Seconds from the guest's start to its end on the lab kernel in the nested host; see [`Scenario::limit`].
+    pub timeout: u64,
+    /// Fewer tests than this mean that something is wrong with the run itself.
+    #[serde(default)]
+    pub at_least: usize,
+    /// Guest RAM, in MiB.
+    #[serde(default = "default_memory")]
+    pub memory: u32,
+    /// Virtual CPUs.
+    #[serde(default = "default_cpus")]
+    pub cpus: u32,
+}
+
+fn default_memory() -> u32 {
+    512
+}
+
+fn default_cpus() -> u32 {
+    2
+}
+
+/// A scenario that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// Nothing of that name.
+    #[error("there is no scenario {name:?}{}; `peerdma test --list` shows them all", nearest(.near))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The name that was probably meant.
+        near: Option<String>,
+    },
+    /// The file cannot be understood.
+    #[error("scenario file {file}: {source}")]
+    Syntax {
+        /// Which file.
+        file: String,
+        /// What the parser said.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A value makes no sense.
+    #[error("scenario file {file}: {what}")]
+    Value {
+        /// Which file.
+        file: String,
+        /// What is wrong and what would be right.
+        what: String,
+    },
+}
+
+fn nearest(near: &Option<String>) -> String {
+    near.as_ref().map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
+}
+
+impl Scenario {
+    /// Reads a scenario from the text of `file`.
+    ///
+    /// # Errors
+    /// When it is not TOML, has unknown keys, or values out of range.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ScenarioError> {
+        let scenario: Self = toml::from_str(text)
+            .map_err(|source| ScenarioError::Syntax { file: file.into(), source })?;
+        let wrong = |what: &str| Err(ScenarioError::Value { file: file.into(), what: what.into() });
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if scenario.name.is_empty() || scenario.name.len() > 64 || !scenario.name.chars().all(plain)
+        {
+            return wrong("name must be 1 to 64 letters, digits, '-' or '_'");
+        }
+        if !(1..=24 * 3600).contains(&scenario.timeout) {
+            return wrong("timeout is in seconds, from 1 to 86400");
+        }
+        if scenario
+            .parameters
+            .iter()
+            .any(|parameter| parameter.chars().any(|c| c.is_whitespace() || c.is_control()))
+        {
+            return wrong("each entry of parameters is one kernel parameter without blanks");
+        }
+        Ok(scenario)
+    }
+
+    /// All scenarios that the program knows, by name.
+    ///
+    /// # Errors
+    /// None for the files that come with the program, which a test reads.
+    pub fn all() -> Result<Vec<Self>, ScenarioError> {
+        BUILT_IN.iter().map(|(file, text)| Self::parse(file, text)).collect()
+    }
+
+    /// The scenarios of these names, in the order asked for; without names those that run by default.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Unknown`] for a name that is none.
+    pub fn select(names: &[String]) -> Result<Vec<Self>, ScenarioError> {
+        let all = Self::all()?;
+        if names.is_empty() {
+            return Ok(all.into_iter().filter(|scenario| scenario.default).collect());
+        }
+        let mut chosen: Vec<Self> = Vec::new();
+        for name in names {
+            let Some(scenario) = all.iter().find(|scenario| &scenario.name == name) else {
+                let candidates = all.iter().map(|scenario| scenario.name.as_str());
+                return Err(ScenarioError::Unknown {
+                    name: name.clone(),
+                    near: nearest_name(name, candidates),
+                });
+            };
+            if !chosen.iter().any(|other| other.name == scenario.name) {
+                chosen.push(scenario.clone());
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// After how many seconds a guest of this scenario is taken for hung: the file's value, stretched by `factor`
+    /// (debug kernel, slow machine), which is at least 1 for what it is worth.
+    pub fn limit(&self, factor: u64) -> u64 {
+        self.timeout.saturating_mul(factor.max(1))
+    }
+}
+
+/// The candidate that looks most like `name`, if any does.
+pub fn nearest_name<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scenarios_that_come_with_the_program_are_right() {
+        let all = Scenario::all().unwrap();
+        for ((file, _), scenario) in BUILT_IN.iter().zip(&all) {
+            assert_eq!(file, &scenario.name);
+            assert!(!scenario.description.is_empty());
+        }
+        assert!(!Scenario::select(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn names_select_once_each_and_a_wrong_one_gets_a_hint() {
+        let chosen = Scenario::select(&["user".into(), "basic".into(), "user".into()]).unwrap();
+        assert_eq!(chosen.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["user", "basic"]);
+        let error = Scenario::select(&["baisc".into()]).unwrap_err().to_string();
+        assert!(error.contains("did you mean \"basic\"?"), "{error}");
+        let error = Scenario::select(&["zzzzqq".into()]).unwrap_err().to_string();
+        assert!(!error.contains("did you mean") && error.contains("--list"), "{error}");
+    }
+
+    #[test]
+    fn bad_files_say_what_is_wrong() {
+        let base = "name='a'\ndescription='b'\ntimeout=5\n";
+        assert!(Scenario::parse("f", base).is_ok());
+        for (text, part) in [
+            ("name='a'", "description"),
+            ("name='../x'\ndescription='b'\ntimeout=5", "name must be"),
+            ("name='a'\ndescription='b'\ntimeout=0", "timeout is in seconds"),
+            ("name='a'\ndescription='b'\ntimeout=5\nparameters=['a b']", "without blanks"),
+            ("name='a'\ndescription='b'\ntimeout=5\ntimeuot=6", "timeuot"),
+            ("name='a'\ndescription='b'\ntimeout=5\niommu='none'", "iommu"),
+            ("name=", "f"),
+        ] {
+            let error = Scenario::parse("f", text).unwrap_err();
+            let error = format!("{error}");
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+        assert_eq!(Scenario::parse("f", base).unwrap().limit(0), 5);
+        assert_eq!(Scenario::parse("f", base).unwrap().limit(u64::MAX), u64::MAX);
+    }
+}
