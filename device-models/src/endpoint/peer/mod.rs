@@ -202,3 +202,6 @@ fn sizes_up_to(size: u64) -> u32 {
 fn number<T: TryFrom<u64> + Default>(constant: impl Into<u64>) -> T {
     T::try_from(constant.into()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! The device in a lab: no VMM, no guest, no KVM.
+
+// Numbers of tests are small.
+#![allow(clippy::cast_possible_truncation)]
+
+mod bench;
+mod between_devices;
+mod copies;
+mod errors;
+mod faults;
+mod resets;
