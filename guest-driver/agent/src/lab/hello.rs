@@ -1,0 +1,115 @@
+//! The answer to `hello`: what this guest is for.
+
+use serde::Deserialize;
+
+/// What the agent does after it has set the system up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Run the built-in tests.
+    Test,
+    /// Run the user's command; its status is the guest's.
+    Command,
+    /// An interactive shell on the console.
+    #[default]
+    Shell,
+}
+
+/// A kernel module to load.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "ModuleForm")]
+pub struct Module {
+    /// Where it lies in the initramfs.
+    pub path: String,
+    /// Its parameters, as on the command line of `insmod`.
+    pub parameters: String,
+}
+
+/// A module may be named by a bare string, `PATH [PARAMETERS]`, or by an object.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ModuleForm {
+    Line(String),
+    Object {
+        path: String,
+        #[serde(default)]
+        parameters: String,
+    },
+}
+
+impl From<ModuleForm> for Module {
+    fn from(form: ModuleForm) -> Self {
+        match form {
+            ModuleForm::Line(line) => {
+                let (path, parameters) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+                Self { path: path.to_owned(), parameters: parameters.trim().to_owned() }
+            }
+            ModuleForm::Object { path, parameters } => Self { path, parameters },
+        }
+    }
+}
+
+/// What the monitor wants from this guest. Unknown keys are ignored, so that a newer monitor can say more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Hello {
+    /// What to do.
+    pub mode: Mode,
+    /// The scenario's name, for messages.
+    pub scenario: String,
+    /// Test groups or single tests (`GROUP` or `GROUP.NAME`) to run, in the table's order. Empty: all.
+    pub groups: Vec<String>,
+    /// The user's command and its arguments.
+    pub command: Vec<String>,
+    /// Modules to load first, in this order.
+    pub modules: Vec<Module>,
+    /// Variables for the user's command or shell, `NAME=VALUE`.
+    pub environment: Vec<String>,
+    /// Size of the terminal behind the serial console, when somebody sits there.
+    pub rows: Option<u16>,
+    /// See [`Hello::rows`].
+    pub columns: Option<u16>,
+}
+
+impl Hello {
+    /// Takes the JSON apart.
+    ///
+    /// # Errors
+    /// What the parser did not like, with its position.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_answer() {
+        let hello = Hello::parse(
+            r#"{"mode":"command","scenario":"s","command":["/bin/true","-x"],"modules":["/m/peerdma.ko a=1 b=2",
+               {"path":"/m/user.ko"}],"groups":["copy"],"rows":24,"columns":80,"from-the-future":{}}"#,
+        )
+        .unwrap();
+        assert_eq!(hello.mode, Mode::Command);
+        assert_eq!(hello.command, ["/bin/true", "-x"]);
+        assert_eq!(
+            hello.modules[0],
+            Module { path: "/m/peerdma.ko".into(), parameters: "a=1 b=2".into() }
+        );
+        assert_eq!(
+            hello.modules[1],
+            Module { path: "/m/user.ko".into(), parameters: String::new() }
+        );
+        assert_eq!(hello.rows, Some(24));
+    }
+
+    #[test]
+    fn what_is_missing_has_a_default_and_what_is_wrong_is_refused() {
+        assert_eq!(Hello::parse("{}").unwrap().mode, Mode::Shell);
+        assert!(Hello::parse(r#"{"mode":"dance"}"#).is_err());
+        assert!(Hello::parse(r#"{"modules":[3]}"#).is_err());
+        assert!(Hello::parse("").is_err());
+    }
+}

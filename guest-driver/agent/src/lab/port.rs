@@ -1,0 +1,124 @@
+//! The lab port: one byte-wide x86 I/O port, a line each way.
+//!
+//! Everything the agent says to the monitor goes through here, and so does the answer. Both directions use the string
+//! instructions: a whole line then costs one or two exits of the virtual CPU instead of one for each byte, which is
+//! what makes the conversation bearable where exits are emulated.
+
+use super::{LabError, Wire};
+
+/// The I/O port number.
+pub const PORT: u16 = 0x0d10;
+/// What the port reads as when there is no (more) answer. No byte of a UTF-8 text has this value.
+const NOTHING: u8 = 0xff;
+/// How much of an answer is fetched at once. Most answers are `ok`, which fits into the first piece; reading past the
+/// end of an answer is harmless, it gives [`NOTHING`].
+const PIECE: usize = 64;
+/// Longest line in either direction, without the line end.
+pub const MAX_LINE: usize = 4095;
+
+/// Proof that this process may use the port.
+#[derive(Debug)]
+pub struct PortWire(());
+
+impl PortWire {
+    /// Asks the kernel for access to the port. This says nothing about anybody listening there.
+    ///
+    /// # Errors
+    /// [`LabError::Permission`] when the kernel refuses: the caller is not root, or the kernel has no `ioperm`.
+    pub fn open() -> Result<Self, LabError> {
+        // SAFETY: `ioperm` takes three integers and touches no memory of ours. It lets this thread use one I/O port that
+        // no other device of a peerdma guest decodes.
+        let status = unsafe {
+            libc::syscall(libc::SYS_ioperm, libc::c_ulong::from(PORT), 1 as libc::c_ulong, 1)
+        };
+        if status == 0 {
+            Ok(Self(()))
+        } else {
+            Err(LabError::Permission(std::io::Error::last_os_error()))
+        }
+    }
+}
+
+impl Wire for PortWire {
+    fn exchange(&mut self, line: &str) -> Result<String, LabError> {
+        let mut request = Vec::with_capacity(line.len().min(MAX_LINE) + 1);
+        request.extend_from_slice(truncate(line, MAX_LINE).as_bytes());
+        // A line end inside would be taken as the end of the request.
+        request.iter_mut().for_each(|byte| {
+            if *byte == b'\n' {
+                *byte = b' ';
+            }
+        });
+        request.push(b'\n');
+        write_bytes(&request);
+
+        let mut answer = Vec::new();
+        loop {
+            let mut piece = [NOTHING; PIECE];
+            read_bytes(&mut piece);
+            let end = piece.iter().position(|&byte| byte == b'\n' || byte == NOTHING);
+            answer.extend_from_slice(&piece[..end.unwrap_or(PIECE)]);
+            match end {
+                Some(at) if piece[at] == b'\n' => break,
+                Some(_) if answer.is_empty() => return Err(LabError::Absent),
+                Some(_) => return Err(LabError::Truncated),
+                None if answer.len() > MAX_LINE => return Err(LabError::TooLong),
+                None => {}
+            }
+        }
+        String::from_utf8(answer).map_err(|_| LabError::NotText)
+    }
+}
+
+/// The longest prefix of `line` of at most `limit` bytes that is still valid UTF-8.
+fn truncate(line: &str, limit: usize) -> &str {
+    let mut end = line.len().min(limit);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    &line[..end]
+}
+
+#[cfg(target_arch = "x86_64")]
+fn write_bytes(bytes: &[u8]) {
+    // SAFETY: RSI and RCX describe `bytes` exactly, which is only read; the direction flag is clear as the ABI demands.
+    // Access to the port was granted, or `PortWire` could not exist.
+    unsafe {
+        std::arch::asm!(
+            "rep outsb",
+            in("dx") PORT,
+            inout("rsi") bytes.as_ptr() => _,
+            inout("rcx") bytes.len() => _,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn read_bytes(bytes: &mut [u8]) {
+    // SAFETY: RDI and RCX describe `bytes` exactly, which we hold exclusively; any byte is a valid `u8`. The direction
+    // flag is clear as the ABI demands. Access to the port was granted, or `PortWire` could not exist.
+    unsafe {
+        std::arch::asm!(
+            "rep insb",
+            in("dx") PORT,
+            inout("rdi") bytes.as_mut_ptr() => _,
+            inout("rcx") bytes.len() => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::truncate;
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        assert_eq!(truncate("abc", 8), "abc");
+        assert_eq!(truncate("abc", 2), "ab");
+        // U+00E9 takes two bytes: cutting inside it would not be text.
+        assert_eq!(truncate("aé", 2), "a");
+        assert_eq!(truncate("é", 0), "");
+    }
+}

@@ -1,0 +1,53 @@
+//! The answer to `stat`: the monitor's counters.
+
+use serde_json::Value;
+
+/// Counters of the monitor at one moment. Which there are is the monitor's affair: a test asks for one by name and
+/// says so when it is not there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stat(Value);
+
+impl Stat {
+    /// Takes the JSON apart.
+    ///
+    /// # Errors
+    /// What the parser did not like, with its position.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str::<serde_json::Map<String, Value>>(text)
+            .map(|map| Self(Value::Object(map)))
+    }
+
+    /// The counter at a path such as `live_mappings` or `msi/01:00.0`: keys from the outside in, joined by `/`.
+    /// `None` when it is not there or is no whole number.
+    pub fn counter(&self, path: &str) -> Option<u64> {
+        path.split('/').try_fold(&self.0, |value, key| value.get(key))?.as_u64()
+    }
+}
+
+impl std::fmt::Display for Stat {
+    /// The object, indented for people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stat;
+
+    #[test]
+    fn counters_are_found_by_path() {
+        let stat = Stat::parse(r#"{"live_mappings":3,"msi":{"01:00.0":7,"text":"x"}}"#).unwrap();
+        assert_eq!(stat.counter("live_mappings"), Some(3));
+        assert_eq!(stat.counter("msi/01:00.0"), Some(7));
+        assert_eq!(stat.counter("msi/02:00.0"), None);
+        assert_eq!(stat.counter("msi/text"), None);
+        assert_eq!(stat.counter("msi"), None);
+    }
+
+    #[test]
+    fn only_an_object_is_an_answer() {
+        assert!(Stat::parse("3").is_err());
+        assert!(Stat::parse("").is_err());
+    }
+}
