@@ -5,8 +5,12 @@
 //! standard library and thin system-call wrappers, because it lies in the initramfs of every guest and runs where
 //! every instruction is emulated twice.
 
+pub mod cases;
+pub mod command_line;
 pub mod device;
 pub mod exit;
+pub mod init;
+pub mod ktap;
 pub mod lab;
 pub mod sys;
 pub mod uapi;

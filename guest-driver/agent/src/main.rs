@@ -1,2 +1,7 @@
 //! First process and test program of a peerdma guest.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guest_agent::command_line::main().into()
+}

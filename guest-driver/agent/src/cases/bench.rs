@@ -1,0 +1,120 @@
+//! What a test works with.
+
+use super::Stop;
+use crate::device::{DeviceError, Peer, Work};
+use crate::lab::{Lab, Stat};
+use crate::sys::kernel_log::Record;
+use crate::uapi;
+
+/// The devices, the lab, and what the test says about what must be found.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    /// The monitor, when it answers.
+    pub lab: Option<&'a mut Lab>,
+    peers: [Option<Peer>; 2],
+    /// What the kernel said before the first test.
+    pub boot: &'a [Record],
+    /// Parts of kernel messages that belong to this test.
+    pub(super) expected_messages: Vec<&'static str>,
+}
+
+impl<'a> Bench<'a> {
+    /// A bench for one test, with nothing opened yet.
+    pub fn new(lab: Option<&'a mut Lab>, boot: &'a [Record]) -> Self {
+        Self { lab, boot, peers: [None, None], expected_messages: Vec::new() }
+    }
+
+    /// A peer device, opened when first asked for.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn peer(&mut self, instance: usize) -> Result<&Peer, DeviceError> {
+        let slot = &mut self.peers[instance];
+        match slot {
+            Some(peer) => Ok(peer),
+            None => Ok(slot.insert(Peer::open(u32::try_from(instance).unwrap_or(u32::MAX))?)),
+        }
+    }
+
+    /// Both, taken out of the bench: the test decides when they close.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn take_peers(&mut self) -> Result<(Peer, Peer), DeviceError> {
+        let mut take = |instance: u32| match self.peers[instance as usize].take() {
+            Some(peer) => Ok(peer),
+            None => Peer::open(instance),
+        };
+        Ok((take(0)?, take(1)?))
+    }
+
+    /// The checker must find this class between `min` and `max` times (`None`: any number above `min`).
+    ///
+    /// # Errors
+    /// When the lab does not answer or knows no such class.
+    pub fn expect(&mut self, class: &str, min: u32, max: Option<u32>) -> Result<(), Stop> {
+        match self.lab.as_mut() {
+            Some(lab) => Ok(lab.case_expect(class, min, max)?),
+            None => Err(Stop::Skip("the lab port does not answer".into())),
+        }
+    }
+
+    /// Kernel messages with this part belong to the test and are no complaint.
+    pub fn expect_message(&mut self, part: &'static str) {
+        self.expected_messages.push(part);
+    }
+
+    /// Several such parts.
+    pub fn expect_messages(&mut self, parts: &[&'static str]) {
+        self.expected_messages.extend_from_slice(parts);
+    }
+
+    /// The monitor's counters now.
+    ///
+    /// # Errors
+    /// When the lab does not answer.
+    pub fn stat(&mut self) -> Result<Stat, Stop> {
+        match self.lab.as_mut() {
+            Some(lab) => Ok(lab.stat()?),
+            None => Err(Stop::Skip("the lab port does not answer".into())),
+        }
+    }
+
+    /// One counter of the monitor.
+    ///
+    /// # Errors
+    /// When the lab does not answer or has no such counter: the test and the monitor do not fit together.
+    pub fn counter(&mut self, path: &str) -> Result<u64, Stop> {
+        let stat = self.stat()?;
+        stat.counter(path)
+            .ok_or_else(|| Stop::Fail(format!("the lab's stat has no counter {path}: {stat:?}")))
+    }
+}
+
+/// Runs work that must succeed; gives its result.
+///
+/// # Errors
+/// When it does not.
+pub(super) fn must(peer: &Peer, work: Work) -> Result<uapi::Wait, Stop> {
+    succeeded(peer, peer.run(work)?)
+}
+
+/// Whether work that was waited for has succeeded.
+///
+/// # Errors
+/// When it has not, with all the device said.
+pub(super) fn succeeded(peer: &Peer, result: uapi::Wait) -> Result<uapi::Wait, Stop> {
+    if result.error == 0 {
+        return Ok(result);
+    }
+    Err(Stop::Fail(format!(
+        "peer{}: work failed: error {}, status {}, halt {}, {} bytes done, at DMA address {:#x}, verdict {}",
+        peer.instance,
+        result.error,
+        result.status,
+        result.halt,
+        result.bytes,
+        result.error_address,
+        result.verdict
+    )))
+}

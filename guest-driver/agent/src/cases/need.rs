@@ -1,0 +1,77 @@
+//! What a test cannot run without.
+
+use super::{Bench, Stop, Verdict};
+use crate::device::{DEVICE, Peer, VENDOR};
+use crate::sys::pci::Function;
+use crate::sys::{kernel_config, leaks};
+use crate::uapi;
+use std::path::Path;
+
+/// A need of a test, checked just before it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The lab port: the test asks the monitor, or wants its verdict.
+    Lab,
+    /// Two peer devices with the driver bound.
+    Peers,
+    /// A feature of the driver, one of its `FEATURE_*` bits, and the kernel's option behind it.
+    Feature(u32, &'static str),
+    /// DMA addresses of the peers are translated.
+    Translated,
+    /// And unmapping takes effect at once.
+    Strict,
+    /// A file that the kernel offers, and the option behind it.
+    File(&'static str, &'static str),
+    /// The kernel looks for lost memory.
+    Kmemleak,
+}
+
+impl Need {
+    /// Whether it is met.
+    ///
+    /// # Errors
+    /// A SKIP with the reason; a failure when something that should be there is broken.
+    pub fn check(self, bench: &mut Bench<'_>) -> Verdict {
+        let skip = |reason: String| Err(Stop::Skip(reason));
+        match self {
+            Self::Lab if bench.lab.is_none() => skip("the lab port does not answer; run this in a guest of peerdma".into()),
+            Self::Lab => Ok(()),
+            Self::Peers => check_peers(),
+            Self::Feature(bit, option) => {
+                if bench.peer(0)?.info.features & bit != 0 {
+                    return Ok(());
+                }
+                match kernel_config::option(option) {
+                    Some(_) => Err(Stop::Fail(format!("{option} is set, but the driver says that it cannot"))),
+                    None => skip(format!("this kernel lacks {option}")),
+                }
+            }
+            Self::Translated if bench.peer(0)?.is_translated() && bench.peer(1)?.is_translated() => Ok(()),
+            Self::Translated => skip("no IOMMU translates for the peer devices (CONFIG_VIRTIO_IOMMU, iommu.passthrough=0)".into()),
+            Self::Strict if bench.peer(0)?.info.iommu == uapi::IOMMU_STRICT => Ok(()),
+            Self::Strict => skip("unmapping does not take effect at once (iommu.strict=1)".into()),
+            Self::File(path, _) if Path::new(path).exists() => Ok(()),
+            Self::File(path, option) => skip(format!("there is no {path} (this kernel lacks {option})")),
+            Self::Kmemleak if leaks::has_kmemleak() => Ok(()),
+            Self::Kmemleak => skip("this kernel lacks CONFIG_DEBUG_KMEMLEAK".into()),
+        }
+    }
+}
+
+/// Both peers are there, or there is a good reason why not: no module was loaded. A loaded module without devices is
+/// a failure, never a SKIP.
+fn check_peers() -> Verdict {
+    if (0..2).all(|instance| Peer::path(instance).exists()) {
+        return Ok(());
+    }
+    let functions =
+        Function::all()?.into_iter().filter(|function| function.is(VENDOR, DEVICE)).count();
+    if !Path::new("/sys/module/peerdma").exists() {
+        return Err(Stop::Skip("the module peerdma is not loaded".into()));
+    }
+    Err(Stop::Fail(format!(
+        "the module is loaded and there are {functions} peer devices on the bus, but {} and {} are not both there",
+        Peer::path(0).display(),
+        Peer::path(1).display()
+    )))
+}

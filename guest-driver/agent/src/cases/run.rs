@@ -1,0 +1,208 @@
+//! Running tests and judging them: by what they say, by what the checker found, by what the kernel complained about.
+
+use super::copy::traffic_goes_on;
+use super::{Bench, Case, Kind, Stop, Verdict};
+use crate::init::reap;
+use crate::ktap::{self, Output};
+use crate::lab::{CaseEnd, Lab, LabError};
+use crate::sys::kernel_log::{KernelLog, Record, complaints};
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Passed.
+    pub passed: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Skipped.
+    pub skipped: usize,
+}
+
+impl Summary {
+    fn count(&mut self, verdict: &Verdict) {
+        match verdict {
+            Ok(()) => self.passed += 1,
+            Err(Stop::Fail(_)) => self.failed += 1,
+            Err(Stop::Skip(_)) => self.skipped += 1,
+        }
+    }
+
+    /// The code to end with.
+    pub fn exit_code(&self) -> u8 {
+        if self.failed == 0 { crate::exit::SUCCESS } else { crate::exit::TESTS_FAILED }
+    }
+}
+
+/// Runs the tests in order and reports each.
+///
+/// # Errors
+/// When the conversation with the lab breaks down: nothing can be judged or reported then.
+pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<Summary, LabError> {
+    let mut log = KernelLog::open().ok();
+    // Everything before the first test belongs to the test of the boot messages, which finds it here.
+    let boot = log.as_mut().map(KernelLog::drain).unwrap_or_default();
+    for line in ktap::head(cases.len()) {
+        output.line(lab.as_deref_mut(), &line)?;
+    }
+    let mut summary = Summary::default();
+    for (number, case) in (1..).zip(cases) {
+        let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot)?;
+        summary.count(&verdict);
+        for line in ktap::result(number, &case.full_name(), &verdict) {
+            output.line(lab.as_deref_mut(), &line)?;
+        }
+        reap(None);
+    }
+    Ok(summary)
+}
+
+fn run_one(
+    case: &Case,
+    mut lab: Option<&mut Lab>,
+    mut log: Option<&mut KernelLog>,
+    boot: &[Record],
+) -> Result<Verdict, LabError> {
+    let name = case.full_name();
+    if let Some(log) = log.as_mut() {
+        log.mark(&format!("test {name}"));
+    }
+    if let Some(lab) = lab.as_mut() {
+        lab.case_begin(&name)?;
+    }
+    let mut bench = Bench::new(lab.as_deref_mut(), boot);
+    let mut verdict = case
+        .needs
+        .iter()
+        .try_for_each(|need| need.check(&mut bench))
+        .and_then(|()| (case.body)(&mut bench));
+    if verdict.is_ok() && case.kind == Kind::Negative {
+        verdict = traffic_goes_on(&mut bench);
+    }
+    let expected = std::mem::take(&mut bench.expected_messages);
+    // Closes the devices: what that still does belongs to this test.
+    drop(bench);
+    if let Some(log) = log {
+        let records = log.drain();
+        verdict = with_complaints(verdict, &complaints(&records, &expected));
+    }
+    if let Some(lab) = lab {
+        let end = match &verdict {
+            Ok(()) => CaseEnd::Ok,
+            Err(Stop::Fail(reason)) => CaseEnd::Fail(first_line(reason)),
+            Err(Stop::Skip(reason)) => CaseEnd::Skip(first_line(reason)),
+        };
+        if let Some(reason) = lab.case_end(&end)? {
+            verdict = Err(Stop::Fail(match verdict {
+                Err(Stop::Fail(own)) if own == reason => own,
+                Err(Stop::Fail(own)) => format!("{own}\n{reason}"),
+                _ => reason,
+            }));
+        }
+    }
+    Ok(verdict)
+}
+
+/// A complaint of the kernel's fails a test whatever the test says itself.
+fn with_complaints(verdict: Verdict, complaints: &[&Record]) -> Verdict {
+    if complaints.is_empty() {
+        return verdict;
+    }
+    let mut lines: Vec<String> = match verdict {
+        Err(Stop::Fail(reason)) => vec![reason],
+        _ => Vec::new(),
+    };
+    // A splat has a hundred lines; the first few say what it is, the console log has the rest.
+    lines.extend(
+        complaints.iter().take(8).map(|record| format!("the kernel's log: {}", record.text)),
+    );
+    if complaints.len() > 8 {
+        lines.push(format!("and {} more", complaints.len() - 8));
+    }
+    Err(Stop::Fail(lines.join("\n")))
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::script::Script;
+
+    fn case(name: &'static str, body: fn(&mut Bench<'_>) -> Verdict) -> Case {
+        Case::new("g", name, Kind::Positive, &[], body)
+    }
+
+    fn run_scripted(script: &Script, cases: &[Case]) -> Vec<Verdict> {
+        let mut lab = Lab::new(Box::new(script.clone()));
+        cases.iter().map(|case| run_one(case, Some(&mut lab), None, &[]).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_conversation_around_a_test() {
+        let script = Script::default();
+        let fails: fn(&mut Bench<'_>) -> Verdict = |_| Err(Stop::Fail("broken\nmore".into()));
+        let verdicts = run_scripted(
+            &script,
+            &[case("good", |bench| bench.expect("x.y", 1, None)), case("bad", fails)],
+        );
+        assert_eq!(verdicts, [Ok(()), Err(Stop::Fail("broken\nmore".into()))]);
+        assert_eq!(
+            script.lines(),
+            [
+                "case begin g.good",
+                "case expect x.y 1",
+                "case end ok",
+                "case begin g.bad",
+                "case end fail broken"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_monitors_verdict_overrules_a_pass_and_a_skip() {
+        let script = Script::default().answer("case end", "fail unexpected finding");
+        let verdicts = run_scripted(
+            &script,
+            &[case("a", |_| Ok(())), case("b", |_| Err(Stop::Skip("no".into())))],
+        );
+        for verdict in verdicts {
+            assert_eq!(verdict, Err(Stop::Fail("unexpected finding".into())));
+        }
+    }
+
+    #[test]
+    fn a_need_that_is_not_met_skips_without_running() {
+        let case = Case::new("g", "n", Kind::Positive, &[super::super::Need::Lab], |_| {
+            panic!("must not run")
+        });
+        let verdict = run_one(&case, None, None, &[]).unwrap();
+        assert!(matches!(verdict, Err(Stop::Skip(_))));
+    }
+
+    #[test]
+    fn complaints_of_the_kernel_fail_a_test() {
+        let record = Record { level: 4, text: "peerdma: bad".into() };
+        assert_eq!(with_complaints(Ok(()), &[]), Ok(()));
+        let Err(Stop::Fail(text)) = with_complaints(Err(Stop::Fail("own".into())), &[&record])
+        else {
+            panic!()
+        };
+        assert_eq!(text, "own\nthe kernel's log: peerdma: bad");
+        assert!(matches!(with_complaints(Ok(()), &[&record]), Err(Stop::Fail(_))));
+    }
+
+    #[test]
+    fn one_failure_decides_the_exit_code() {
+        let mut summary = Summary::default();
+        summary.count(&Ok(()));
+        summary.count(&Err(Stop::Skip(String::new())));
+        assert_eq!(summary.exit_code(), 0);
+        summary.count(&Err(Stop::Fail(String::new())));
+        assert_eq!(
+            (summary.passed, summary.failed, summary.skipped, summary.exit_code()),
+            (1, 1, 1, 1)
+        );
+    }
+}

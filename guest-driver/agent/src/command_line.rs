@@ -1,0 +1,159 @@
+//! The agent as an ordinary program, for somebody at a guest's prompt.
+
+use crate::device::{DEVICE, VENDOR};
+use crate::lab::{Lab, PortWire};
+use crate::sys::pci::Function;
+use crate::{cases, exit, init, ktap};
+
+const HELP: &str = "\
+First process and test program of a peerdma guest.
+
+Usage:
+  guest-agent list                    every test, with the kind of its verdict
+  guest-agent test [GROUP|TEST]...    run tests: all, whole groups, or single ones by their full name
+  guest-agent stat                    the counters of the virtual machine monitor
+  guest-agent exit [CODE]             end the guest at once, with this exit code (0 to 255)
+  guest-agent help                    this text
+
+As /init it sets the guest up and does what the monitor asks for. Tests need root, and most need the module peerdma
+loaded. Every test runs under the monitor's checker: an unexpected finding fails it, a missing one too.
+";
+
+/// What the arguments ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Request {
+    Help,
+    List,
+    Test(Vec<String>),
+    Stat,
+    Exit(u8),
+}
+
+fn parse(arguments: &[String]) -> Result<Request, String> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] | ["help" | "--help" | "-h"] => Ok(Request::Help),
+        ["list"] => Ok(Request::List),
+        ["test", names @ ..] => {
+            Ok(Request::Test(names.iter().map(|&name| name.to_owned()).collect()))
+        }
+        ["stat"] => Ok(Request::Stat),
+        ["exit"] => Ok(Request::Exit(exit::SUCCESS)),
+        ["exit", code] => code
+            .parse()
+            .map(Request::Exit)
+            .map_err(|_| format!("{code:?} is no exit code from 0 to 255")),
+        [first, ..] => Err(format!(
+            "{first:?} with these arguments means nothing here; `guest-agent help` lists what does"
+        )),
+    }
+}
+
+/// Runs the program; gives its exit status.
+pub fn run(arguments: &[String]) -> u8 {
+    let outcome = parse(arguments).map_err(|error| (exit::USAGE, error)).and_then(serve);
+    outcome.unwrap_or_else(|(code, error)| {
+        eprintln!("guest-agent: {error}");
+        code
+    })
+}
+
+fn serve(request: Request) -> Result<u8, (u8, String)> {
+    let no_lab = || {
+        (
+            exit::LAB_PORT,
+            "the lab does not answer: this machine is no guest of peerdma, or you are not root"
+                .into(),
+        )
+    };
+    let broken = |error: crate::lab::LabError| (exit::LAB_PORT, error.to_string());
+    match request {
+        Request::Help => {
+            print!("{HELP}");
+            Ok(exit::SUCCESS)
+        }
+        Request::List => {
+            for case in cases::all() {
+                println!("{:9} {}", format!("{:?}", case.kind).to_lowercase(), case.full_name());
+            }
+            Ok(exit::SUCCESS)
+        }
+        Request::Test(names) => {
+            let selection =
+                cases::select(&names).map_err(|error| (exit::USAGE, error.to_string()))?;
+            let mut lab = lab();
+            let summary =
+                cases::run(&selection, lab.as_mut(), ktap::Output::Terminal).map_err(broken)?;
+            println!(
+                "# {} passed, {} failed, {} skipped",
+                summary.passed, summary.failed, summary.skipped
+            );
+            Ok(summary.exit_code())
+        }
+        Request::Stat => {
+            println!("{}", lab().ok_or_else(no_lab)?.stat().map_err(broken)?);
+            Ok(exit::SUCCESS)
+        }
+        Request::Exit(code) => {
+            lab().ok_or_else(no_lab)?.exit(code).map_err(broken)?;
+            Err((exit::LAB_PORT, "the monitor did not end the guest".into()))
+        }
+    }
+}
+
+/// The lab, if this is one of its guests. Looks for a peer device first: on any other machine the port's number may
+/// belong to somebody who does not expect our text.
+fn lab() -> Option<Lab> {
+    let is_guest = Function::all().ok()?.iter().any(|function| function.is(VENDOR, DEVICE));
+    if !is_guest {
+        return None;
+    }
+    let mut lab = Lab::new(Box::new(PortWire::open().ok()?));
+    lab.stat().is_ok().then_some(lab)
+}
+
+/// Whether this process was started as the first of its system.
+pub fn is_first_process() -> bool {
+    std::process::id() == 1
+}
+
+/// The program's entry: the first process of a guest, or an ordinary program.
+pub fn main() -> u8 {
+    if is_first_process() {
+        init::run();
+    }
+    let arguments: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    run(&arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Request, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn requests_are_understood() {
+        assert_eq!(parsed(""), Ok(Request::Help));
+        assert_eq!(parsed("test"), Ok(Request::Test(Vec::new())));
+        assert_eq!(
+            parsed("test copy faults.x"),
+            Ok(Request::Test(vec!["copy".into(), "faults.x".into()]))
+        );
+        assert_eq!(parsed("exit 7"), Ok(Request::Exit(7)));
+        assert!(parsed("exit 256").is_err());
+        assert!(parsed("dance").unwrap_err().contains("help"));
+    }
+
+    #[test]
+    fn an_unknown_test_is_a_usage_error() {
+        assert_eq!(run(&["test".into(), "nonsense".into()]), exit::USAGE);
+        assert_eq!(run(&["help".into()]), exit::SUCCESS);
+        assert_eq!(run(&["list".into()]), exit::SUCCESS);
+    }
+}

@@ -1,0 +1,55 @@
+//! The serial console: finding it, making it a process's standard streams and controlling terminal.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// Gives this process standard streams when the kernel could not: an initramfs without `/dev/console` starts its first
+/// process with none, and the first files opened would then take their numbers.
+pub(crate) fn ensure_streams() {
+    use rustix::fs::{Mode, OFlags, open};
+    // Opened files take the lowest free number: stop at the first that is none of the three.
+    while let Ok(fd) = open("/dev/console", OFlags::RDWR, Mode::empty()) {
+        if fd.as_raw_fd() > 2 {
+            break;
+        }
+        std::mem::forget(fd);
+    }
+}
+
+/// The terminal behind `/dev/console`. The console device itself cannot be a controlling terminal, so shells on it have
+/// no job control and no Ctrl-C.
+///
+/// # Errors
+/// When there is no console with a terminal, or it does not open.
+pub(crate) fn open_terminal() -> io::Result<File> {
+    let active = std::fs::read_to_string("/sys/class/tty/console/active")?;
+    // The last one listed is the one that `/dev/console` means.
+    let name = active
+        .split_whitespace()
+        .last()
+        .ok_or_else(|| io::Error::other("the kernel has no active console"))?;
+    OpenOptions::new().read(true).write(true).open(format!("/dev/{name}"))
+}
+
+/// Tells the terminal how large the window at its other end is. Programs that draw need it; a failure costs only looks.
+pub(crate) fn set_size(terminal: &File, rows: u16, columns: u16) {
+    let size =
+        rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let _ = rustix::termios::tcsetwinsize(terminal, size);
+}
+
+/// Makes `fd` the controlling terminal of a new session. Called between fork and exec.
+///
+/// # Errors
+/// When the kernel refuses either.
+pub(crate) fn take(fd: i32) -> io::Result<()> {
+    // SAFETY: `setsid` takes nothing, and `TIOCSCTTY` with an integer argument touches no memory. Both may be called
+    // between fork and exec.
+    unsafe {
+        if libc::setsid() < 0 || libc::ioctl(fd, libc::TIOCSCTTY, 1) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! The life of a guest, seen from its first process.
+
+mod child;
+mod console;
+mod module;
+mod mount;
+mod power;
+
+use crate::exit::{self, Failure};
+use crate::lab::{Hello, Lab, LabError, Mode, PortWire};
+use crate::{cases, ktap};
+use child::Ended;
+
+pub(crate) use child::reap;
+
+/// Where programs of the initramfs lie.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// Shells in the order of preference; the first that exists is run.
+const SHELLS: [&str; 3] = ["/bin/sh", "/bin/busybox", "/bin/bash"];
+
+/// Runs the guest from its first to its last moment.
+pub fn run() -> ! {
+    power::own_the_system();
+    set_panic_hook();
+    let code = match live() {
+        Ok(code) => code,
+        Err(failure) => {
+            // It may have failed before there was anywhere to say so.
+            console::ensure_streams();
+            eprintln!("peerdma agent: {failure}");
+            failure.code
+        }
+    };
+    power::end(code)
+}
+
+/// A panic in any thread ends the guest with a code of its own: a first process that dies takes the kernel down with a
+/// message about itself, and a thread that dies silently would leave the guest hanging.
+fn set_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        eprintln!("peerdma agent: {info}");
+        power::end(exit::PANIC);
+    }));
+}
+
+fn live() -> Result<u8, Failure> {
+    mount::mount_all()?;
+    console::ensure_streams();
+    let (hello, mut lab) = greet()?;
+    for module in &hello.modules {
+        module::load(module)?;
+    }
+    match hello.mode {
+        Mode::Test => run_tests(&hello, lab.as_mut()),
+        Mode::Command => run_command(&hello.command, &hello),
+        Mode::Shell => run_shell(&hello),
+    }
+}
+
+/// Asks the monitor what to do. On a machine that is no guest of ours there is nobody to ask: a shell is then the most
+/// useful thing to offer.
+fn greet() -> Result<(Hello, Option<Lab>), Failure> {
+    let asked = PortWire::open().and_then(|wire| {
+        let mut lab = Lab::new(Box::new(wire));
+        lab.hello().map(|hello| (hello, lab))
+    });
+    match asked {
+        Ok((hello, lab)) => Ok((hello, Some(lab))),
+        Err(error @ (LabError::Absent | LabError::Permission(_) | LabError::Refused { .. })) => {
+            println!("peerdma agent: {error}; here is a shell instead");
+            Ok((Hello::default(), None))
+        }
+        Err(error) => Err(Failure::new(exit::LAB_PORT, error.to_string())),
+    }
+}
+
+fn run_tests(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
+    let lab = lab.ok_or_else(|| Failure::new(exit::LAB_PORT, "tests need the lab port"))?;
+    let selection = cases::select(&hello.groups)
+        .map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
+    let summary = cases::run(&selection, Some(lab), ktap::Output::Lab)
+        .map_err(|error| Failure::new(exit::LAB_PORT, error.to_string()))?;
+    Ok(summary.exit_code())
+}
+
+fn run_command(argv: &[String], hello: &Hello) -> Result<u8, Failure> {
+    match child::run(argv, hello)? {
+        Ended::Status(status) => Ok(status),
+        Ended::Asked => Err(Failure::new(
+            exit::INTERRUPTED,
+            "the guest was asked to power off before its command ended",
+        )),
+    }
+}
+
+fn run_shell(hello: &Hello) -> Result<u8, Failure> {
+    let shell =
+        SHELLS.into_iter().find(|path| std::path::Path::new(path).exists()).ok_or_else(|| {
+            Failure::new(
+                exit::NOT_FOUND,
+                format!("the initramfs has no shell: none of {} exists", SHELLS.join(", ")),
+            )
+        })?;
+    let mut argv = vec![shell.to_owned()];
+    if shell.ends_with("busybox") {
+        argv.push("sh".into());
+    }
+    // A login shell reads /etc/profile, where an image can put its greeting.
+    argv.push("-l".into());
+    match child::run(&argv, hello)? {
+        Ended::Status(status) => Ok(status),
+        // `poweroff` at the prompt is the ordinary way out.
+        Ended::Asked => Ok(exit::SUCCESS),
+    }
+}
