@@ -74,7 +74,7 @@ fn install_device(
     let registers = &mut builder.registers;
     let flags = capabilities::VERSION_2 | device_type << capabilities::TYPE_SHIFT;
     registers.define_u16(offset + pcie::CAPABILITIES, flags);
-    let device_capabilities = max_payload.trailing_zeros() - 7
+    let device_capabilities = (max_payload.trailing_zeros() - 7)
         | device_capabilities::EXTENDED_TAG
         | device_capabilities::ROLE_BASED_ERROR_REPORTING
         | if flr { device_capabilities::FUNCTION_LEVEL_RESET } else { 0 };

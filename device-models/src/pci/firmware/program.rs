@@ -38,24 +38,27 @@ fn write_bar(access: &mut dyn ConfigAccess, function: Bdf, bar: &AssignedBar) {
     }
 }
 
-/// Writes both windows of a bridge; one that is not needed is closed, with its limit below its
-/// base (section 7.5.1.3.8).
+/// First and last address of a closed window: the limit lies below the base (section 7.5.1.3.8).
+const CLOSED: (u64, u64) = (0xfff0_0000, 0x000f_ffff);
+
+/// Writes both windows of a bridge; one that is not needed is closed.
 fn write_windows(access: &mut dyn ConfigAccess, function: Bdf, windows: &Windows) {
-    let closed = 0xfff0_0000..=0x000f_ffff;
-    let memory = windows.memory.as_ref().unwrap_or(&closed);
-    access.config_write(function, type1::MEMORY_BASE, 4, base_and_limit(memory));
-    let prefetchable = windows.prefetchable.as_ref().unwrap_or(&closed);
-    access.config_write(function, type1::PREFETCHABLE_BASE, 4, base_and_limit(prefetchable));
-    let [_, base] = halves(*prefetchable.start());
-    let [_, limit] = halves(*prefetchable.end());
+    let ends = |window: &Option<RangeInclusive<u64>>| {
+        window.as_ref().map_or(CLOSED, |range| (*range.start(), *range.end()))
+    };
+    let memory = base_and_limit(ends(&windows.memory));
+    access.config_write(function, type1::MEMORY_BASE, 4, memory);
+    let (first, last) = ends(&windows.prefetchable);
+    let prefetchable = base_and_limit((first, last));
+    access.config_write(function, type1::PREFETCHABLE_BASE, 4, prefetchable);
+    let ([_, base], [_, limit]) = (halves(first), halves(last));
     access.config_write(function, type1::PREFETCHABLE_BASE_UPPER, 4, base);
     access.config_write(function, type1::PREFETCHABLE_LIMIT_UPPER, 4, limit);
 }
 
 /// The dword of base and limit: address bits 31:20 in bits 15:4 of each half.
-fn base_and_limit(range: &RangeInclusive<u64>) -> u32 {
-    let [base, _] = halves(*range.start());
-    let [limit, _] = halves(*range.end());
+fn base_and_limit((first, last): (u64, u64)) -> u32 {
+    let ([base, _], [limit, _]) = (halves(first), halves(last));
     let mask = u32::from(type1::WINDOW_ADDRESS_MASK);
     base >> 16 & mask | limit & mask << 16
 }

@@ -48,7 +48,7 @@ proptest! {
         }
         let _ = (config.bridge_windows(), config.bridge_buses(), config.power_state());
         let _ = (config.max_payload_size(), config.max_read_request_size(), config.link());
-        let _ = (config.acs_control(), config.msi(), config.bars().map(|bar| bar.range()).count());
+        let _ = (config.acs_control(), config.msi(), config.bars().filter_map(|bar| bar.range()).count());
     }
 
     /// Section 6.6: after a cold reset everything is as after power-on, whatever was written.
