@@ -60,7 +60,7 @@ impl Fabric {
             );
         }
         if transaction.purpose == Purpose::Data
-            && let Some(observer) = &mut self.observer
+            && let Some(observer) = self.watch.observer()
         {
             observer.replace_read(&transaction, &mut bytes);
         }

@@ -16,6 +16,7 @@ mod resolve;
 mod route;
 mod stats;
 mod tell;
+mod watch;
 mod transaction;
 mod write;
 
@@ -34,6 +35,7 @@ pub use transaction::{
 
 pub(crate) use inbox::{Inbox, Message};
 pub(crate) use interrupt::Interrupts;
+pub(crate) use watch::Watch;
 
 use crate::checker::{Finding, FindingClass};
 use crate::iommu::Iommu;
@@ -62,7 +64,7 @@ pub(crate) struct Fabric {
     pub(crate) errors: Vec<DetectedError>,
     pub(crate) hops: Vec<u8>,
     pub(crate) stats: Stats,
-    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) watch: Watch,
     pub(crate) sink: Box<dyn InterruptSink>,
     pub(crate) policy: InterruptPolicy,
     /// The virtio-iommu's own function, which nobody translates (virtio 1.3, 5.13.2).
@@ -99,7 +101,7 @@ impl Fabric {
             errors: Vec::new(),
             hops: vec![0; functions],
             stats: Stats::new(functions),
-            observer: None,
+            watch: Watch::default(),
             sink,
             policy: InterruptPolicy::default(),
             exempt: None,
@@ -187,13 +189,13 @@ impl Fabric {
         let name = Arc::clone(&self.map.node(function).name);
         let finding = Finding { class, transaction, function: name, explanation };
         log::debug!("{finding}");
-        if let Some(observer) = &mut self.observer {
+        if let Some(observer) = self.watch.observer() {
             observer.finding(&finding);
         }
     }
 
     fn observe(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
-        if let Some(observer) = &mut self.observer {
+        if let Some(observer) = self.watch.observer() {
             observer.transaction(transaction, delivery, data);
         }
     }

@@ -99,7 +99,7 @@ impl<'a> Port<'a> {
     /// Takes a value from outside the lab into account: entropy, or what was computed from bulk data. A record keeps
     /// it; a replay puts the recorded one into `value`.
     pub fn outside_input(&mut self, value: &mut [u8]) {
-        if let Some(observer) = &mut self.fabric.observer {
+        if let Some(observer) = self.fabric.watch.observer() {
             observer.replace_outside(self.function, value);
             observer.input(&Input::Outside { function: self.function, data: value });
         }

@@ -184,7 +184,7 @@ impl Fabric {
         else {
             return;
         };
-        if self.observer.is_none() {
+        if !self.watch.is_on() {
             source.copy_to_volatile_slice(destination);
             return;
         }
@@ -193,7 +193,7 @@ impl Fabric {
         if purpose.is_control() {
             let mut bytes = vec![0; count];
             source.copy_to(&mut bytes[..]);
-            if let Some(observer) = &mut self.observer {
+            if let Some(observer) = self.watch.observer() {
                 observer.replace_read(&transaction, &mut bytes);
             }
             destination.copy_from(&bytes[..]);

@@ -164,12 +164,12 @@ impl Fabric {
         let mut data = vec![0; slice.len()].into_boxed_slice();
         slice.copy_to(&mut data[..]);
         if transaction.purpose == Purpose::Data
-            && let Some(observer) = &mut self.observer
+            && let Some(observer) = self.watch.observer()
         {
             // Bulk data is not in a record, but here it steers a device.
             observer.replace_read(&transaction, &mut data);
         }
-        let shown = self.observer.is_some().then(|| data.clone());
+        let shown = self.watch.is_on().then(|| data.clone());
         if self.inboxes[function.index()]
             .offer(Message::Write { from, bar, offset, msix, data, hops })
             .is_err()
@@ -204,7 +204,7 @@ impl Fabric {
         let Some(memory) = self.map.memories.get(memory) else { return };
         let Some(destination) = memory.slice(offset + skip, source.len()) else { return };
         source.copy_to_volatile_slice(destination);
-        if self.observer.is_some() {
+        if self.watch.is_on() {
             let mut shown = None;
             if purpose != Purpose::Data {
                 let mut bytes = vec![0; source.len()];

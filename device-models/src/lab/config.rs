@@ -129,7 +129,7 @@ impl Lab {
     }
 
     pub(super) fn input(&mut self, input: &Input<'_>) {
-        if let Some(observer) = &mut self.fabric.observer {
+        if let Some(observer) = self.fabric.watch.observer() {
             observer.input(input);
         }
     }

@@ -98,7 +98,7 @@ impl Lab {
             return;
         }
         for _ in 0..EXIT_BUDGET {
-            if self.step_function(function) == Progress::Idle {
+            if self.run_function(function) == Progress::Idle {
                 break;
             }
         }

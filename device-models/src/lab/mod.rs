@@ -62,9 +62,9 @@ impl Lab {
         self.fabric.iommu.as_virtio()
     }
 
-    /// Lets `observer` see everything from now on.
-    pub fn set_observer(&mut self, observer: Box<dyn Observer>) {
-        self.fabric.observer = Some(observer);
+    /// Lets `observer` see everything from now on, after those that were there before.
+    pub fn add_observer(&mut self, observer: Box<dyn Observer>) {
+        self.fabric.watch.add(observer);
     }
 
     /// What to do with interrupt writes that are nobody's vector.

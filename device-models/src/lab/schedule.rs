@@ -3,7 +3,7 @@
 use super::Lab;
 use crate::checker::FindingClass;
 use crate::endpoint::{Progress, ReadCompletion};
-use crate::fabric::{CompletionStatus, FunctionId, Input, Message, Port};
+use crate::fabric::{CompletionStatus, FunctionId, Message, Port};
 
 /// Messages that one turn delivers at most.
 const MESSAGES: usize = 64;
@@ -24,11 +24,20 @@ impl Lab {
         Progress::Idle
     }
 
-    /// Runs `function` once; a replay does the same with a recorded [`Input::Step`].
+    /// Gives `function` a turn out of order, as a replay does with a recorded
+    /// [`Input::Step`](crate::fabric::Input::Step).
     pub fn step_function(&mut self, function: FunctionId) -> Progress {
         if function.index() >= self.slots.len() {
             return Progress::Idle;
         }
+        self.fabric.watch.begin_turn(function);
+        let progress = self.run_function(function);
+        self.fabric.watch.end_turn(progress == Progress::Worked);
+        progress
+    }
+
+    /// Runs `function` once.
+    pub(super) fn run_function(&mut self, function: FunctionId) -> Progress {
         let mut progress = self.finish_reset(function);
         if self.deliver(function) {
             progress = Progress::Worked;
@@ -38,9 +47,6 @@ impl Lab {
             && endpoint.step(&mut Port::new(&mut self.fabric, function)) == Progress::Worked
         {
             progress = Progress::Worked;
-        }
-        if progress == Progress::Worked {
-            self.input(&Input::Step { function });
         }
         self.log_errors();
         self.update_transactions_pending(function);

@@ -220,7 +220,7 @@ impl World {
         let topology = Topology { root: topology(robots), ..Topology::default() };
         let mut lab = Lab::new(topology, &ram, iommu, Box::new(log.clone())).unwrap();
         lab.run_firmware(&RESOURCES).unwrap();
-        lab.set_observer(Box::new(log.clone()));
+        lab.add_observer(Box::new(log.clone()));
         let mut world = Self { lab, log, ram, scripts };
         for index in 0..world.scripts.len() {
             world.config_write(index, COMMAND, 2, MEMORY_AND_MASTER);

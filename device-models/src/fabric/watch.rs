@@ -1,0 +1,87 @@
+//! The observers, and the step that they have not been told of yet.
+
+use super::{FunctionId, Input, Observer};
+
+/// Everybody who looks on.
+#[derive(Default)]
+pub(crate) struct Watch {
+    observers: Observers,
+    /// A turn that has begun. Whether anything comes of it shows later, but an observer hears of the turn before it
+    /// hears of what came of it.
+    turn: Option<FunctionId>,
+}
+
+/// Several observers as one.
+#[derive(Default)]
+struct Observers(Vec<Box<dyn Observer>>);
+
+impl Watch {
+    pub(crate) fn add(&mut self, observer: Box<dyn Observer>) {
+        self.observers.0.push(observer);
+    }
+
+    /// Whether anybody looks on: nothing need be prepared for showing otherwise.
+    #[inline]
+    pub(super) fn is_on(&self) -> bool {
+        !self.observers.0.is_empty()
+    }
+
+    /// A turn begins.
+    pub(crate) fn begin_turn(&mut self, function: FunctionId) {
+        self.turn = Some(function);
+    }
+
+    /// The turn is over; if it `worked`, that is told even if there was nothing to see.
+    pub(crate) fn end_turn(&mut self, worked: bool) {
+        if worked {
+            self.observer();
+        }
+        self.turn = None;
+    }
+
+    /// The observers, if there are any.
+    pub(crate) fn observer(&mut self) -> Option<&mut (dyn Observer + 'static)> {
+        if !self.is_on() {
+            return None;
+        }
+        if let Some(function) = self.turn.take() {
+            self.observers.input(&Input::Step { function });
+        }
+        Some(&mut self.observers)
+    }
+}
+
+impl Observer for Observers {
+    fn transaction(
+        &mut self,
+        transaction: &super::Transaction,
+        delivery: &super::Delivery,
+        data: Option<&[u8]>,
+    ) {
+        for observer in &mut self.0 {
+            observer.transaction(transaction, delivery, data);
+        }
+    }
+
+    fn finding(&mut self, finding: &crate::checker::Finding) {
+        for observer in &mut self.0 {
+            observer.finding(finding);
+        }
+    }
+
+    fn input(&mut self, input: &Input<'_>) {
+        for observer in &mut self.0 {
+            observer.input(input);
+        }
+    }
+
+    fn replace_read(&mut self, transaction: &super::Transaction, data: &mut [u8]) -> bool {
+        self.0.iter_mut().any(|observer| observer.replace_read(transaction, data))
+    }
+
+    fn replace_outside(&mut self, function: FunctionId, data: &mut [u8]) {
+        for observer in &mut self.0 {
+            observer.replace_outside(function, data);
+        }
+    }
+}
