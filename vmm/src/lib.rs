@@ -1,5 +1,6 @@
 //! The VMM of the peerdma lab.
 
+pub mod assembly;
 pub mod boot;
 pub mod images;
 pub mod machine;

@@ -16,8 +16,8 @@ mod resolve;
 mod route;
 mod stats;
 mod tell;
-mod watch;
 mod transaction;
+mod watch;
 mod write;
 
 use std::sync::Arc;
