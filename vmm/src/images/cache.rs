@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
@@ -191,6 +191,26 @@ impl Cache {
         file.write_all(content).map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
         Ok(path)
+    }
+
+    /// Notes that the entry `name` is in use, and removes the files and folders of its kind that have not been used
+    /// for longest until `count` are left.
+    pub fn keep_newest(&self, kind: &str, name: &str, count: usize) -> Result<(), CacheError> {
+        let folder = self.folder(kind)?;
+        let used = self.path(kind, name);
+        // The time of last use is the time of last change: access times are often not kept.
+        let touched = File::open(&used).and_then(|file| file.set_modified(SystemTime::now()));
+        touched.map_err(CacheError::io("marking as used", &used))?;
+        let entries = fs::read_dir(&folder).map_err(CacheError::io("listing", &folder))?;
+        let age = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified());
+        let mut entries: Vec<_> = entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| Some((age(&entry).ok()?, entry.path())))
+            .collect();
+        entries.retain(|(_, path)| *path != used);
+        entries.sort();
+        let surplus = (entries.len() + 1).saturating_sub(count);
+        entries.iter().take(surplus).try_for_each(|(_, path)| remove_tree(path))
     }
 
     /// Removes an entry, which need not exist.
