@@ -8,4 +8,7 @@ mod between_devices;
 mod copies;
 mod errors;
 mod faults;
+mod hostile;
 mod resets;
+mod rig;
+mod scripted;
