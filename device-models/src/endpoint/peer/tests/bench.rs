@@ -103,7 +103,7 @@ impl Bench {
         let topology = Topology { root: vec![port(0), port(1)], ..Topology::default() };
         let mut lab =
             Lab::new(topology, &ram, iommu, Box::new(Sink(Arc::clone(&interrupts)))).unwrap();
-        lab.set_observer(Box::new(Findings(Arc::clone(&findings))));
+        lab.add_observer(Box::new(Findings(Arc::clone(&findings))));
         let mut bench = Self { lab, ram, locals, interrupts, findings };
         for peer in 0..2 {
             bench.assign_port(peer);
