@@ -10,7 +10,7 @@ First process and test program of a peerdma guest.
 
 Usage:
   guest-agent list                    every test, with the kind of its verdict
-  guest-agent test [GROUP|TEST]...    run tests: all, whole groups, or single ones by their full name
+  guest-agent test [GROUP|TEST]...    run tests: all, groups, a kind (positive, negative), or single ones
   guest-agent stat                    the counters of the virtual machine monitor
   guest-agent exit [CODE]             end the guest at once, with this exit code (0 to 255)
   guest-agent help                    this text
@@ -74,7 +74,7 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
         }
         Request::List => {
             for case in cases::all() {
-                println!("{:9} {}", format!("{:?}", case.kind).to_lowercase(), case.full_name());
+                println!("{:9} {}", case.kind.name(), case.full_name());
             }
             Ok(exit::SUCCESS)
         }

@@ -9,6 +9,8 @@ pub const SUCCESS: u8 = 0;
 pub const TESTS_FAILED: u8 = 1;
 /// The arguments on the command line make no sense.
 pub const USAGE: u8 = 2;
+/// A test did not end.
+pub const HANG: u8 = 119;
 /// The agent itself panicked: a bug in it.
 pub const PANIC: u8 = 120;
 /// A file system that nothing works without could not be mounted.

@@ -6,6 +6,7 @@
 mod bench;
 mod need;
 mod run;
+mod watchdog;
 
 mod copy;
 mod faults;
@@ -56,6 +57,16 @@ pub enum Kind {
     Negative,
 }
 
+impl Kind {
+    /// Its name, which selects all tests of the kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Positive => "positive",
+            Self::Negative => "negative",
+        }
+    }
+}
+
 /// One test.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
@@ -97,20 +108,24 @@ pub fn all() -> Vec<Case> {
 /// Somebody asked for a test that does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "there is no test or group {name:?}; the groups are {groups}, and `guest-agent list` shows every test"
+    "there is no test or group {name:?}; the groups are {groups}, `positive` and `negative` take all of a kind, and \
+     `guest-agent list` shows every test"
 )]
 pub struct Unknown {
     name: String,
     groups: String,
 }
 
-/// The tests that any of `wanted` names: a group or `GROUP.NAME`. No name at all means all tests.
+/// The tests that any of `wanted` names, in the order of the table: a group, `GROUP.NAME`, or a kind. No name at all
+/// means all tests.
 ///
 /// # Errors
-/// When a name is that of no test and no group.
+/// When a name is that of no test, no group and no kind.
 pub fn select(wanted: &[String]) -> Result<Vec<Case>, Unknown> {
     let all = all();
-    let matches = |case: &Case, name: &str| case.group == name || case.full_name() == name;
+    let matches = |case: &Case, name: &str| {
+        case.group == name || case.kind.name() == name || case.full_name() == name
+    };
     for name in wanted {
         if !all.iter().any(|case| matches(case, name)) {
             let mut groups: Vec<_> = all.iter().map(|case| case.group).collect();
@@ -118,10 +133,9 @@ pub fn select(wanted: &[String]) -> Result<Vec<Case>, Unknown> {
             return Err(Unknown { name: name.clone(), groups: groups.join(", ") });
         }
     }
-    Ok(all
-        .into_iter()
-        .filter(|case| wanted.is_empty() || wanted.iter().any(|name| matches(case, name)))
-        .collect())
+    let is_wanted =
+        |case: &Case| wanted.is_empty() || wanted.iter().any(|name| matches(case, name));
+    Ok(all.into_iter().filter(is_wanted).collect())
 }
 
 #[cfg(test)]
@@ -155,6 +169,8 @@ mod tests {
         assert!(!copies.is_empty() && copies.iter().all(|case| case.group == "copy"));
         let one = select(&[copies[0].full_name()]).unwrap();
         assert_eq!(one.len(), 1);
+        let negative = select(&["negative".into(), "faults".into()]).unwrap();
+        assert!(!negative.is_empty() && negative.iter().all(|case| case.kind == Kind::Negative));
         let error = select(&["copy.nonsense".into()]).unwrap_err().to_string();
         assert!(error.contains("copy.nonsense") && error.contains("faults"), "{error}");
     }

@@ -1,6 +1,7 @@
 //! Running tests and judging them: by what they say, by what the checker found, by what the kernel complained about.
 
 use super::copy::traffic_goes_on;
+use super::watchdog::Watchdog;
 use super::{Bench, Case, Kind, Stop, Verdict};
 use crate::init::reap;
 use crate::ktap::{self, Output};
@@ -45,7 +46,9 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
         output.line(lab.as_deref_mut(), &line)?;
     }
     let mut summary = Summary::default();
+    let watchdog = Watchdog::start();
     for (number, case) in (1..).zip(cases) {
+        watchdog.test(&case.full_name());
         let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot)?;
         summary.count(&verdict);
         for line in ktap::result(number, &case.full_name(), &verdict) {

@@ -12,6 +12,7 @@ use crate::{cases, ktap};
 use child::Ended;
 
 pub(crate) use child::reap;
+pub(crate) use power::end;
 
 /// Where programs of the initramfs lie.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";

@@ -2,8 +2,12 @@
 
 use serde_json::Value;
 
-/// Counters of the monitor at one moment. Which there are is the monitor's affair: a test asks for one by name and
-/// says so when it is not there.
+/// Counters of the monitor at one moment: a JSON object of whole numbers and objects of them. The tests use these, and
+/// say so when one is missing; what else there is they leave alone. Functions are named without the segment, `01:00.0`.
+///
+/// - `live_mappings`: mappings that the IOMMU holds now, over all its domains;
+/// - `msi/FUNCTION`: interrupts of this function that were signalled to a CPU;
+/// - `tlps/FUNCTION`: requests that this function emitted, of any kind and whatever became of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stat(Value);
 

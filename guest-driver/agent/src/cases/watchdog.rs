@@ -1,0 +1,93 @@
+//! A test that never ends must say so: the guest would otherwise be killed from outside with nothing to show.
+
+use crate::{exit, init, sys};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long one test may take. The longest one here takes a few seconds where everything is emulated twice; a kernel
+/// with all its debugging on is ten times slower, and the host may be busy.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// Watches tests from a thread of its own, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    sender: Option<Sender<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Begins to watch. Without a thread (no memory) tests simply go unwatched.
+    pub(super) fn start() -> Self {
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new()
+            .name("watchdog".into())
+            .spawn(|| watch(receiver, LIMIT))
+            .ok();
+        Self { sender: Some(sender), thread }
+    }
+
+    /// A test begins, and with it a new limit.
+    pub(super) fn test(&self, name: &str) {
+        if let Some(sender) = &self.sender {
+            let _ = sender.send(name.to_owned());
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // Hanging up is what ends the thread.
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the thread owns its end of the channel")]
+fn watch(receiver: Receiver<String>, limit: Duration) {
+    let Ok(mut name) = receiver.recv() else { return };
+    loop {
+        match receiver.recv_timeout(limit) {
+            Ok(next) => name = next,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                eprintln!(
+                    "peerdma agent: test {name} has not ended after {} s; giving up",
+                    limit.as_secs()
+                );
+                // Where in the kernel it hangs, if it does: needs CONFIG_STACKTRACE, does no harm without.
+                // Tests run on the main thread, whose number is the process's.
+                if let Ok(stack) =
+                    sys::read(format!("/proc/self/task/{}/stack", std::process::id()))
+                {
+                    eprintln!("{stack}");
+                }
+                init::end(exit::HANG);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_ends_with_the_tests() {
+        let watchdog = Watchdog::start();
+        watchdog.test("a.b");
+        watchdog.test("a.c");
+        drop(watchdog);
+    }
+
+    #[test]
+    fn tests_that_end_in_time_are_left_alone() {
+        let (sender, receiver) = channel();
+        let thread = std::thread::spawn(|| watch(receiver, Duration::from_secs(50)));
+        sender.send("a".into()).unwrap();
+        drop(sender);
+        thread.join().unwrap();
+    }
+}
