@@ -365,7 +365,7 @@ struct peerdma_location {
 #define PEERDMA_SUBMIT_NO_FLUSH	(1U << 6) /* do not, wherever it was written to */
 
 /* Longest time-out that can be asked for, ms */
-#define PEERDMA_TIMEOUT_MAX_MS	600000
+#define PEERDMA_TIMEOUT_MAX_MS	60000
 
 /**
  * struct peerdma_submit - PEERDMA_SUBMIT: gives work to a channel
@@ -397,8 +397,10 @@ struct peerdma_location {
  * for writers, a writer for everybody; not for work of the same channel, which
  * runs in order anyway). That such a fence ended with an error does not stop
  * ours. A file may have 4096 pieces of work whose result nobody has taken (else
- * ENOSPC). ERANGE: past the end of an object. An exporter that refuses to map
- * an import has its error passed on (ENODEV: revoked for good).
+ * ENOSPC). ERANGE: past the end of an object. EACCES: against the direction of
+ * an object's mapping (raw addresses are not checked). ETIME: what it had to wait
+ * for took longer than @timeout_ms. An exporter that refuses to map an import
+ * has its error passed on (ENODEV: revoked for good).
  */
 struct peerdma_submit {
 	__u32 operation;
@@ -505,7 +507,8 @@ struct peerdma_system_sync {
 /*
  * What follows breaks rules on purpose, to see whether the lab notices. It
  * needs CAP_SYS_ADMIN, as do PEERDMA_AT_ADDRESS, PEERDMA_AT_LOCAL,
- * PEERDMA_SUBMIT_NO_SYNC and PEERDMA_SUBMIT_VERDICT. No driver for real hardware should offer the like.
+ * PEERDMA_SUBMIT_NO_SYNC and PEERDMA_SUBMIT_VERDICT. No driver for real hardware
+ * should offer the like.
  */
 
 /**

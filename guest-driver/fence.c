@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Fences: one for each piece of work, a timeline for each channel.
+ *
+ * A fence stands alone: it has its own lock and name, and since it brings no
+ * release or wait of its own the core detaches it from this module when it
+ * signals. It may outlive the device.
+ */
+#include <linux/dma-fence.h>
+#include <linux/slab.h>
+
+#include "work.h"
+
+struct pd_fence {
+	struct dma_fence base; /* first: the core frees by this pointer */
+	struct pd_channel *channel;
+	bool poll;
+	char timeline[24];
+};
+
+static struct pd_fence *to_pd_fence(struct dma_fence *fence)
+{
+	return container_of(fence, struct pd_fence, base);
+}
+
+static const char *pd_fence_driver_name(struct dma_fence *fence)
+{
+	return KBUILD_MODNAME;
+}
+
+static const char *pd_fence_timeline_name(struct dma_fence *fence)
+{
+	return to_pd_fence(fence)->timeline;
+}
+
+/*
+ * Somebody waits. Work with interrupts signals anyway; for work without, the
+ * watchdog has to look more often. Called only while the fence is not signalled,
+ * so the channel is still there.
+ */
+static bool pd_fence_enable_signaling(struct dma_fence *fence)
+{
+	struct pd_channel *ch = to_pd_fence(fence)->channel;
+
+	if (!to_pd_fence(fence)->poll)
+		return true;
+	WRITE_ONCE(ch->poll_wanted, true);
+	mod_delayed_work(ch->pd->wq, &ch->watchdog, 1);
+	return true;
+}
+
+static const struct dma_fence_ops pd_fence_ops = {
+	.get_driver_name = pd_fence_driver_name,
+	.get_timeline_name = pd_fence_timeline_name,
+	.enable_signaling = pd_fence_enable_signaling,
+};
+
+/* The next fence of the channel's timeline; under pd_channel.submit_lock. */
+struct dma_fence *pd_fence_create(struct pd_channel *ch, bool poll)
+{
+	struct pd_fence *fence = kzalloc_obj(*fence);
+
+	if (!fence)
+		return NULL;
+	lockdep_assert_held(&ch->submit_lock);
+	fence->channel = ch;
+	fence->poll = poll;
+	snprintf(fence->timeline, sizeof(fence->timeline), "peerdma%u-%u",
+		 ch->pd->instance, ch->index);
+	dma_fence_init64(&fence->base, &pd_fence_ops, NULL, ch->fence_context,
+			 ++ch->seqno);
+	return &fence->base;
+}
+
+/*
+ * Waits for anybody's fence until @deadline (jiffies). Whoever signals it may
+ * never do so: so it looks up now and then whether the device is still there.
+ */
+int pd_fence_wait(struct pd_device *pd, struct dma_fence *fence,
+		  unsigned long deadline)
+{
+	while (!READ_ONCE(pd->gone)) {
+		long left = deadline - jiffies;
+		long ret;
+
+		if (left <= 0)
+			return dma_fence_is_signaled(fence) ? 0 : -ETIME;
+		ret = dma_fence_wait_timeout(fence, true, min(left, HZ / 4));
+		if (ret)
+			return ret < 0 ? ret : 0;
+	}
+	return -ENODEV;
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Local memory: the device's memory BAR, handed out in pages, and the CPU's
+ * mappings of it.
+ */
+#include <linux/delay.h>
+#include <linux/genalloc.h>
+#include <linux/slab.h>
+
+#include "driver.h"
+
+#define PD_MAX_RANGES	64
+/* Pages that one fault maps at most: a megabyte */
+#define PD_FAULT_PAGES	256
+
+int pd_memory_pool_create(struct pd_device *pd)
+{
+	int ret;
+
+	pd->pool = gen_pool_create(PAGE_SHIFT, NUMA_NO_NODE);
+	if (!pd->pool)
+		return -ENOMEM;
+	/* The allocator says 0 for "none", so offset 0 must not be 0 to it. */
+	ret = gen_pool_add(pd->pool, PD_POOL_BASE, pd->bar_size, NUMA_NO_NODE);
+	if (ret)
+		pd_memory_pool_destroy(pd);
+	return ret;
+}
+
+void pd_memory_pool_destroy(struct pd_device *pd)
+{
+	if (pd->pool)
+		gen_pool_destroy(pd->pool);
+	pd->pool = NULL;
+}
+
+static void pd_memory_free_ranges(struct pd_object *obj)
+{
+	u32 i;
+
+	for (i = 0; i < obj->segments->count; i++) {
+		struct peerdma_segment *range = &obj->segments->segment[i];
+
+		if (range->length)
+			gen_pool_free(obj->pd->pool,
+				      PD_POOL_BASE + range->address,
+				      range->length);
+	}
+}
+
+static void pd_memory_release(struct pd_object *obj)
+{
+	struct pd_memory *mem = to_pd_memory(obj);
+
+	pd_memory_free_ranges(obj);
+	pd_uncount(obj->pd, PD_LIVE_MEMORY);
+	dma_resv_fini(&mem->resv);
+	kvfree(obj->segments);
+	kfree(mem);
+}
+
+static int pd_memory_prepare(struct pd_object *obj)
+{
+	return 0;
+}
+
+static int pd_memory_mmap(struct pd_object *obj, struct vm_area_struct *vma)
+{
+	return pd_memory_map_vma(to_pd_memory(obj), vma, 0);
+}
+
+static const struct pd_object_ops pd_memory_ops = {
+	.prepare = pd_memory_prepare,
+	.mmap = pd_memory_mmap,
+	.release = pd_memory_release,
+};
+
+/*
+ * Takes @count ranges of about the same size from the pool, with a page between
+ * each two that goes back in the end, so that they do not touch.
+ */
+static int pd_memory_take_ranges(struct pd_device *pd,
+				 struct pd_segments *ranges, u64 size)
+{
+	unsigned long gap[PD_MAX_RANGES] = {};
+	u32 count = ranges->count;
+	u64 pages = size >> PAGE_SHIFT;
+	u32 i, done = 0;
+	int ret = 0;
+
+	for (i = 0; i < count; i++) {
+		/* Spreads the remainder over the first ranges. */
+		u64 n = pages / count + (i < pages % count);
+		unsigned long at = gen_pool_alloc(pd->pool, n << PAGE_SHIFT);
+
+		if (!at) {
+			ret = -ENOSPC;
+			break;
+		}
+		ranges->segment[i].address = at - PD_POOL_BASE;
+		ranges->segment[i].length = n << PAGE_SHIFT;
+		done++;
+		if (i + 1 < count)
+			gap[i] = gen_pool_alloc(pd->pool, PAGE_SIZE);
+	}
+	for (i = 0; i < count; i++)
+		if (gap[i])
+			gen_pool_free(pd->pool, gap[i], PAGE_SIZE);
+	if (ret)
+		while (done--)
+			gen_pool_free(pd->pool, PD_POOL_BASE +
+				      ranges->segment[done].address,
+				      ranges->segment[done].length);
+	return ret;
+}
+
+static struct pd_memory *pd_memory_alloc(struct pd_device *pd, u64 size,
+					 u32 ranges)
+{
+	struct pd_memory *mem;
+	int ret = -ENOMEM;
+
+	mem = kzalloc_obj(*mem);
+	if (!mem)
+		return ERR_PTR(-ENOMEM);
+	mem->base.segments = pd_segments_alloc(ranges);
+	if (!mem->base.segments)
+		goto err_mem;
+	ret = pd_memory_take_ranges(pd, mem->base.segments, size);
+	if (ret)
+		goto err_segments;
+
+	pd_object_init(&mem->base, pd, PD_MEMORY, &pd_memory_ops, size);
+	dma_resv_init(&mem->resv);
+	mem->base.resv = &mem->resv;
+	mem->base.direction = DMA_BIDIRECTIONAL;
+	mem->base.generation = 1;
+	pd_count(pd, PD_LIVE_MEMORY);
+	return mem;
+
+err_segments:
+	kvfree(mem->base.segments);
+err_mem:
+	kfree(mem);
+	return ERR_PTR(ret);
+}
+
+int pd_ioctl_alloc(struct pd_call *call, void *data)
+{
+	struct pd_device *pd = call->file->pd;
+	struct peerdma_alloc *arg = data;
+	u32 ranges = max(arg->ranges, 1U);
+	struct pd_memory *mem;
+	int ret;
+
+	if (arg->flags || arg->reserved || !arg->size || ranges > PD_MAX_RANGES)
+		return -EINVAL;
+	if (arg->size > pd->bar_size)
+		return -ENOSPC;
+	arg->size = PAGE_ALIGN(arg->size);
+	if (ranges > arg->size >> PAGE_SHIFT)
+		return -EINVAL;
+
+	mem = pd_memory_alloc(pd, arg->size, ranges);
+	if (IS_ERR(mem))
+		return PTR_ERR(mem);
+	/* Once it has a handle, somebody else may close it. */
+	arg->offset = mem->base.segments->segment[0].address;
+	ret = pd_object_publish(call->file, &mem->base, &arg->handle);
+	if (ret) {
+		pd_object_put(&mem->base);
+		return ret;
+	}
+	arg->mmap_offset = (u64)arg->handle << PD_MMAP_SHIFT;
+	return 0;
+}
+
+/* ------------------------------------------------------- the CPU's view */
+
+/* The local offset of byte @at of the object; @left: bytes to its range's end */
+static u64 pd_memory_offset(struct pd_memory *mem, u64 at, u64 *left)
+{
+	struct pd_segments *ranges = mem->base.segments;
+	u32 i;
+
+	for (i = 0; i < ranges->count; i++) {
+		if (at < ranges->segment[i].length) {
+			*left = ranges->segment[i].length - at;
+			return ranges->segment[i].address + at;
+		}
+		at -= ranges->segment[i].length;
+	}
+	*left = 0;
+	return 0;
+}
+
+static vm_fault_t pd_memory_fault(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct pd_memory *mem = vma->vm_private_data;
+	struct pd_device *pd = mem->base.pd;
+	vm_fault_t ret = VM_FAULT_SIGBUS;
+	unsigned long at = vmf->address & PAGE_MASK;
+	u64 local, left;
+	unsigned int i;
+
+	down_read(&pd->bar_lock);
+	if (READ_ONCE(pd->gone))
+		goto out;
+	if (pd->bar_blocked) {
+		/* A reset is going on: come back, without mmap_lock meanwhile. */
+		up_read(&pd->bar_lock);
+		usleep_range(1000, 2000);
+		return VM_FAULT_NOPAGE;
+	}
+	local = pd_memory_offset(mem, (u64)vmf->pgoff << PAGE_SHIFT, &left);
+	for (i = 0; i < PD_FAULT_PAGES && left && at < vma->vm_end; i++) {
+		vm_fault_t one;
+
+		one = vmf_insert_pfn(vma, at,
+				     PHYS_PFN(pd->bar_phys + local));
+		if (!i)
+			ret = one;
+		if (one != VM_FAULT_NOPAGE)
+			break;
+		at += PAGE_SIZE;
+		local += PAGE_SIZE;
+		left -= PAGE_SIZE;
+	}
+out:
+	up_read(&pd->bar_lock);
+	return ret;
+}
+
+static void pd_memory_vma_open(struct vm_area_struct *vma)
+{
+	struct pd_memory *mem = vma->vm_private_data;
+
+	pd_object_get(&mem->base);
+}
+
+static void pd_memory_vma_close(struct vm_area_struct *vma)
+{
+	struct pd_memory *mem = vma->vm_private_data;
+
+	pd_object_put(&mem->base);
+}
+
+static const struct vm_operations_struct pd_memory_vm_ops = {
+	.open = pd_memory_vma_open,
+	.close = pd_memory_vma_close,
+	.fault = pd_memory_fault,
+};
+
+/*
+ * Prepares a VMA over the object, from byte @offset of it on. The VMA's page
+ * offset is made relative to the object; zapping goes by whole files.
+ */
+int pd_memory_map_vma(struct pd_memory *mem, struct vm_area_struct *vma,
+		      u64 offset)
+{
+	u64 pages = mem->base.size >> PAGE_SHIFT;
+	u64 first = (offset >> PAGE_SHIFT) + vma->vm_pgoff;
+
+	if (pd_vma_is_private(vma))
+		return -EINVAL;
+	if (first >= pages || vma_pages(vma) > pages - first)
+		return -EINVAL;
+
+	vma->vm_pgoff = first;
+	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	vma->vm_page_prot = pgprot_writecombine(vma->vm_page_prot);
+	vma->vm_private_data = mem;
+	vma->vm_ops = &pd_memory_vm_ops;
+	pd_object_get(&mem->base);
+	return 0;
+}
+
+/*
+ * From here until pd_bar_unblock() nobody gets a mapping of the local memory.
+ * The caller still has to zap those of the CPUs and to revoke those of devices.
+ */
+void pd_bar_block(struct pd_device *pd)
+{
+	down_write(&pd->bar_lock);
+	WRITE_ONCE(pd->bar_blocked, true);
+	up_write(&pd->bar_lock);
+}
+
+void pd_bar_unblock(struct pd_device *pd)
+{
+	down_write(&pd->bar_lock);
+	WRITE_ONCE(pd->bar_blocked, false);
+	up_write(&pd->bar_lock);
+}

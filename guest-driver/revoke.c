@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Taking exported memory back: for a move, for a reset, or for good.
+ */
+#include <linux/file.h>
+
+#include "driver.h"
+
+/*
+ * Takes back what importers have: they are told, may go on until their fences
+ * have signalled, and have to unmap. With @exp->dmabuf kept alive by the caller.
+ */
+static void pd_export_invalidate(struct pd_export *exp, bool for_good)
+{
+	struct dma_buf *dmabuf = exp->dmabuf;
+	struct pd_device *pd = exp->mem->base.pd;
+	u64 maps;
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	if (for_good)
+		exp->revoked = true;
+	maps = exp->maps;
+	dma_buf_invalidate_mappings(dmabuf);
+	/* BOOKKEEP: all fences, also those that nobody syncs to implicitly. */
+	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
+			      MAX_SCHEDULE_TIMEOUT);
+	dma_resv_unlock(dmabuf->resv);
+
+	/*
+	 * Every importer that got in here can be told (see attach), so this ends.
+	 * Mappings made since then are none of ours to wait for.
+	 */
+	wait_event(pd->idle, atomic64_read(&exp->unmaps) >= maps);
+	pd_count(pd, PD_REVOCATIONS);
+}
+
+/*
+ * Takes back all mappings of all dma-bufs, the CPUs' too. The caller has called
+ * pd_bar_block(), so nobody gets new ones.
+ */
+void pd_exports_revoke(struct pd_device *pd, bool for_good)
+{
+	struct pd_export *exp;
+
+	mutex_lock(&pd->exports_lock);
+	list_for_each_entry(exp, &pd->exports, node) {
+		struct file *file = get_file_active(&exp->dmabuf->file);
+
+		/* Being released: nobody can have a mapping. */
+		if (!file)
+			continue;
+		unmap_mapping_range(file->f_mapping, 0, 0, 1);
+		pd_export_invalidate(exp, for_good);
+		fput(file);
+	}
+	mutex_unlock(&pd->exports_lock);
+}
+
+int pd_ioctl_invalidate(struct pd_call *call, void *data)
+{
+	struct pd_device *pd = call->file->pd;
+	struct peerdma_invalidate *arg = data;
+	struct pd_export *exp;
+	struct pd_object *obj;
+	int ret;
+
+	if (arg->reserved)
+		return -EINVAL;
+	obj = pd_object_find_kind(call->file, arg->handle, PD_MEMORY);
+	if (IS_ERR(obj))
+		return PTR_ERR(obj);
+	ret = mutex_lock_interruptible(&pd->exports_lock);
+	if (ret)
+		goto out_put;
+	list_for_each_entry(exp, &pd->exports, node) {
+		struct file *file;
+
+		if (&exp->mem->base != obj)
+			continue;
+		file = get_file_active(&exp->dmabuf->file);
+		if (!file)
+			continue;
+		pd_export_invalidate(exp, false);
+		fput(file);
+	}
+	mutex_unlock(&pd->exports_lock);
+out_put:
+	pd_object_put(obj);
+	return ret;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Work and the channels that it runs on. The locks are explained in driver.h.
+ */
+#ifndef PEERDMA_WORK_H
+#define PEERDMA_WORK_H
+
+#include <linux/completion.h>
+#include <linux/dma-fence.h>
+#include <linux/interrupt.h>
+#include <linux/kref.h>
+#include <linux/workqueue.h>
+
+#include "driver.h"
+
+/* What one descriptor will ask for; local offsets are marked in @flags. */
+struct pd_op {
+	u64 source;
+	u64 destination;
+	u32 length;
+	u16 flags;
+};
+
+/**
+ * struct pd_work - what one PEERDMA_SUBMIT asks for, and its result
+ * @refs:	the channel's (until it is finished), the cookie's, a waiter's
+ * @node:	in a list of the channel
+ * @channel:	where it runs
+ * @owner:	whose cookie it is; only compared
+ * @object:	whose in_flight it holds; either may be NULL
+ * @fence:	signalled when it is finished; a reference
+ * @finished:	completed when the result stands
+ * @op:		descriptors to be
+ * @ops:	how many; falls to @issued when one fails
+ * @issued:	how many are or were in the ring
+ * @done:	how many have ended
+ * @opcode:	PEERDMA_OP_*
+ * @poll:	without interrupts
+ * @serial:	one descriptor at a time (a checksum goes through them all)
+ * @alone:	no other work's descriptor beside it (verdict)
+ * @pattern:	of the next descriptor
+ * @timeout:	jiffies without an answer until the device counts as dead
+ * @error:	result, as are the following; see struct peerdma_wait
+ */
+struct pd_work {
+	struct kref refs;
+	struct list_head node;
+	struct pd_channel *channel;
+	struct pd_file *owner;
+	struct pd_object *object[2];
+	struct dma_fence *fence;
+	struct completion finished;
+
+	struct pd_op *op;
+	u32 ops;
+	u32 issued;
+	u32 done;
+	u8 opcode;
+	bool poll;
+	bool serial;
+	bool alone;
+	u64 pattern;
+	unsigned long timeout;
+
+	int error;
+	u32 status;
+	u64 bytes;
+	u64 result;
+	u64 error_address;
+	u64 verdict_address;
+	u32 verdict;
+	u32 verdict_count;
+	u32 halt;
+	u32 interrupted;
+};
+
+/**
+ * struct pd_channel - a DMA channel and its rings
+ * @pd:		the device
+ * @index:	number of the channel
+ * @regs:	its registers
+ * @ring:	descriptors, PD_RING_ENTRIES of them
+ * @ring_dma:	their DMA address
+ * @records:	completion records, as many
+ * @records_dma: their DMA address
+ * @fence_context: timeline of its fences
+ * @watchdog:	looks after unfinished work
+ * @submit_lock: makes the order of fences that of @queue; guards @seqno
+ * @seqno:	of the last fence
+ * @poll_wanted: somebody waits for a fence of work without interrupts
+ * @lock:	guards all that follows
+ * @stopped:	takes no work (not started, reset, unbound)
+ * @restarting:	takes work but issues none
+ * @queue:	work that is not yet issued completely, oldest first
+ * @active:	work that is, and unfinished; all older than @queue
+ * @issued:	descriptors given to the device since its reset; modulo 2^32
+ * @completed:	records taken; the next one's sequence number is one more
+ * @progress:	jiffies when something last moved
+ */
+struct pd_channel {
+	struct pd_device *pd;
+	u32 index;
+	void __iomem *regs;
+	struct peerdma_desc *ring;
+	dma_addr_t ring_dma;
+	struct peerdma_record *records;
+	dma_addr_t records_dma;
+	u64 fence_context;
+	struct delayed_work watchdog;
+	struct mutex submit_lock;
+	u64 seqno;
+	bool poll_wanted;
+
+	spinlock_t lock;
+	bool stopped;
+	bool restarting;
+	struct list_head queue;
+	struct list_head active;
+	u32 issued;
+	u32 completed;
+	unsigned long progress;
+};
+
+extern unsigned int pd_timeout_ms;
+
+int pd_channels_create(struct pd_device *pd);
+void pd_channels_start(struct pd_device *pd);
+void pd_channels_stop(struct pd_device *pd);
+void pd_channel_cancel(struct pd_channel *ch, struct pd_file *owner);
+int pd_channel_queue(struct pd_channel *ch, struct pd_work *work);
+void pd_channel_poll(struct pd_channel *ch);
+irqreturn_t pd_channel_interrupt(int irq, void *data);
+void pd_channel_watchdog(struct work_struct *work);
+
+/* ring.c: under pd_channel.lock */
+#define PD_RING_ORDER		8
+#define PD_RING_ENTRIES		(1U << PD_RING_ORDER)
+
+void pd_ring_pump(struct pd_channel *ch);
+void pd_ring_reap(struct pd_channel *ch, struct list_head *finished, bool irq);
+struct pd_work *pd_ring_oldest(struct pd_channel *ch);
+
+/**
+ * struct pd_place - source or destination of work, resolved
+ * @segment:	where it lies; NULL: the operation has none
+ * @count:	how many segments
+ * @offset:	of the first byte, into the segments
+ * @local:	they are offsets in the local memory
+ * @raw:	what @segment may point to
+ */
+struct pd_place {
+	const struct peerdma_segment *segment;
+	u32 count;
+	u64 offset;
+	bool local;
+	struct peerdma_segment raw;
+};
+
+/* work.c */
+struct pd_work *pd_work_alloc(struct pd_channel *ch);
+int pd_work_build(struct pd_work *work, const struct pd_place *source,
+		  const struct pd_place *destination, u64 length, bool flush);
+void pd_work_get(struct pd_work *work);
+void pd_work_put(struct pd_work *work);
+void pd_work_finish(struct pd_device *pd, struct list_head *finished);
+int pd_ioctl_wait(struct pd_call *call, void *data);
+void pd_works_release(struct pd_file *file);
+
+/* submit.c */
+int pd_ioctl_submit(struct pd_call *call, void *data);
+
+/* fence.c */
+struct dma_fence *pd_fence_create(struct pd_channel *ch, bool poll);
+int pd_fence_wait(struct pd_device *pd, struct dma_fence *fence,
+		  unsigned long deadline);
+
+#endif /* PEERDMA_WORK_H */
