@@ -13,6 +13,8 @@ mod memory;
 mod queue;
 mod rng;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use chain::Chain;
