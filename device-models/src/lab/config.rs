@@ -22,7 +22,7 @@ impl Lab {
         };
         let mut data = value.to_le_bytes();
         let part = &mut data[..usize::from(length.min(4))];
-        let register = u8::try_from(register).unwrap_or(u8::MAX);
+        let register = from_capability(register);
         let answered =
             slot.endpoint().and_then(|endpoint| endpoint.vendor_config_read(index, register, part));
         let value = if answered.is_some() { u32::from_le_bytes(data) } else { value };
@@ -43,7 +43,7 @@ impl Lab {
                 slot.config.vendor_register(offset)
             && let Some(endpoint) = slot.endpoint()
         {
-            let register = u8::try_from(register).unwrap_or(u8::MAX);
+            let register = from_capability(register);
             let data = value.to_le_bytes();
             endpoint.vendor_config_write(index, register, &data[..usize::from(length.min(4))]);
             self.serve_in_exit(function);
@@ -172,6 +172,12 @@ fn node(slot: &Slot, requester: Bdf, memories: &mut Vec<Memory>) -> Node {
             .map(|window| window.map(|range| Span { first: *range.start(), last: *range.end() })),
         bars,
     }
+}
+
+/// The configuration space counts from the body of a vendor capability, endpoints from its first byte: ID and next
+/// pointer lie between.
+fn from_capability(body: usize) -> u8 {
+    u8::try_from(body.saturating_add(2)).unwrap_or(u8::MAX)
 }
 
 fn all_ones(length: u8) -> u32 {

@@ -85,7 +85,7 @@ impl Machine {
             prefetchable: 0x10_0000_0000..=0x1f_ffff_ffff,
         })
         .unwrap();
-        lab.set_observer(Box::new(watch));
+        lab.add_observer(Box::new(watch));
         Self { lab, ram, seen }
     }
 
