@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use super::links;
 use super::slot::{Model, Slot};
 use super::{Lab, Place, Topology, What};
 use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, Span};
@@ -56,6 +57,7 @@ impl Lab {
             root.push(add(&mut slots, place, None)?);
         }
         check_places(&slots, &root)?;
+        links::connect(&mut slots, &root);
         let mut fabric = Fabric::new(slots.len(), iommu, sink);
         let mut map = AddressMap::default();
         let mut spans = Vec::new();

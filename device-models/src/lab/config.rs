@@ -62,7 +62,10 @@ impl Lab {
             self.begin_reset(function);
         }
         if effects.contains(ConfigEffects::SECONDARY_BUS_RESET) {
-            self.secondary_bus_reset(function);
+            self.reset_below(function);
+        }
+        if effects.contains(ConfigEffects::LINK) {
+            self.follow_link(function);
         }
         if effects.intersects(routing | ConfigEffects::FLR | ConfigEffects::SECONDARY_BUS_RESET) {
             self.publish();
@@ -103,7 +106,7 @@ impl Lab {
     }
 
     /// The requester ID of every function under the present bus numbers; none for one below a bridge without any, or
-    /// whose bus another bridge claims first.
+    /// whose bus another bridge claims first, or that is held in reset.
     fn bus_numbers(&self) -> Vec<Option<Bdf>> {
         let mut addresses = vec![None; self.slots.len()];
         let mut claimed = BTreeMap::from([(0u8, ())]);
@@ -113,6 +116,9 @@ impl Lab {
             let slot = &self.slots[function.index()];
             addresses[function.index()] = Some(Bdf::new(bus, slot.device, slot.function));
             let Some(buses) = slot.config.bridge_buses() else { continue };
+            if slot.config.holds_below_in_reset() {
+                continue;
+            }
             // Bus 0 below a bridge means that it has no numbers yet.
             if buses.secondary > bus
                 && buses.secondary <= buses.subordinate

@@ -10,6 +10,7 @@ mod cpu;
 mod errors;
 mod firmware;
 mod interrupts;
+mod links;
 mod reset;
 mod schedule;
 mod slot;

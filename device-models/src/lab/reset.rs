@@ -14,9 +14,10 @@ impl Lab {
         self.forget(function, ResetKind::FunctionLevel);
     }
 
-    /// A bridge resets everything below it while its Secondary Bus Reset bit is set (PCIe 6.0, 7.5.1.3.13).
-    pub(super) fn secondary_bus_reset(&mut self, bridge: FunctionId) {
-        if !self.slots[bridge.index()].config.secondary_bus_reset() {
+    /// A bridge resets everything below it while its Secondary Bus Reset bit is set or its link is disabled
+    /// (PCIe 6.0, 6.6.1).
+    pub(super) fn reset_below(&mut self, bridge: FunctionId) {
+        if !self.slots[bridge.index()].config.holds_below_in_reset() {
             return;
         }
         let mut below = self.slots[bridge.index()].children.clone();
@@ -52,10 +53,11 @@ impl Lab {
     }
 
     pub(super) fn finish_reset(&mut self, function: FunctionId) -> Progress {
-        let slot = &mut self.slots[function.index()];
-        let held = slot
-            .parent
-            .is_some_and(|bridge| self.slots[bridge.index()].config.secondary_bus_reset());
+        let held = self
+            .fabric
+            .map
+            .path_up(function)
+            .any(|bridge| self.slots[bridge.index()].config.holds_below_in_reset());
         if !self.slots[function.index()].resetting || held {
             return Progress::Idle;
         }

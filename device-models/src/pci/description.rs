@@ -140,7 +140,7 @@ pub struct BridgeDescription {
     pub device: u16,
     /// Revision ID.
     pub revision: u8,
-    /// Subsystem vendor ID.
+    /// Subsystem vendor ID; 0 for a port that shows no subsystem IDs.
     pub subsystem_vendor: u16,
     /// Subsystem ID.
     pub subsystem_id: u16,

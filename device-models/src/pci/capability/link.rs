@@ -107,6 +107,17 @@ impl ConfigSpace {
         self.trained_link().map(|link| Link { speed: link.speed.min(target.max(1)), ..link })
     }
 
+    /// Whether everything below this bridge is held in reset: by Secondary Bus Reset, or because the
+    /// link is disabled (section 6.6.1).
+    #[must_use]
+    pub fn holds_below_in_reset(&self) -> bool {
+        let Some(offset) = self.layout().pcie.filter(|_| self.port_kind().is_some()) else {
+            return false;
+        };
+        let control = self.registers().u16(offset + pcie::LINK_CONTROL);
+        self.secondary_bus_reset() || control & link_control::LINK_DISABLE != 0
+    }
+
     /// Sets what is at the other end: `None` for an empty slot.
     pub fn set_link(&mut self, link: Option<Link>) {
         self.set_trained_link(link);

@@ -78,7 +78,9 @@ impl ConfigSpace {
             layout.msi = Some(msi::install(b)?);
         }
         layout.pcie = Some(pcie::install_port(b, bridge)?);
-        small::install_bridge_subsystem(b, bridge.subsystem_vendor, bridge.subsystem_id)?;
+        if bridge.subsystem_vendor != 0 {
+            small::install_bridge_subsystem(b, bridge.subsystem_vendor, bridge.subsystem_id)?;
+        }
         if bridge.aer {
             let root_port = bridge.kind == PortKind::RootPort;
             layout.aer = Some(aer::install(b, bridge.acs.is_some(), root_port)?);
