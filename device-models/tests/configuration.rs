@@ -1,5 +1,7 @@
 //! Configuration spaces within the lab: what a guest's kernel finds and does, from enumeration to error reporting.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 mod common;
 
 use common::{Order, Saw, World, port};

@@ -1,5 +1,7 @@
 //! Register BARs are reached by message: nothing nests, nothing passes what it must not pass, everything ends.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 mod common;
 
 use common::{COMMAND, Order, Saw, World};

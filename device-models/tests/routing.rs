@@ -1,5 +1,7 @@
 //! Where requests go, and what the checker says of those that do not arrive.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 mod common;
 
 use common::{COMMAND, MEMORY_AND_MASTER, Order, RAM, Saw, World};
