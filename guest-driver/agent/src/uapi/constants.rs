@@ -94,7 +94,7 @@ constants! {
     /// Do not, wherever it was written to.
     SUBMIT_NO_FLUSH = 1 << 6;
     /// Longest time-out of work and waits, ms.
-    TIMEOUT_MAX_MS = 600_000;
+    TIMEOUT_MAX_MS = 60_000;
 
     /// The result may be asked for again.
     WAIT_KEEP = 1 << 0;
