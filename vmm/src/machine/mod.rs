@@ -23,6 +23,7 @@ mod platform;
 mod ports;
 mod serial;
 mod slots;
+mod tsc;
 mod vcpu;
 
 pub use bus::{DeviceBus, EmptyBus, HostMemory, MappedMemory};

@@ -12,6 +12,7 @@ use super::error::MachineError;
 use super::layout;
 use super::memory::GuestRam;
 use super::slots::MemorySlots;
+use super::tsc;
 use super::vcpu::Vcpu;
 use crate::boot::Entry;
 
@@ -114,6 +115,7 @@ impl Platform {
     ) -> Result<Vec<Vcpu>, MachineError> {
         let supported = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
         let supported = supported.map_err(MachineError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        tsc::follow_host(&self.vm);
         (0..self.vcpus).map(|index| self.vcpu(index, profile, &supported, entry)).collect()
     }
 
@@ -132,6 +134,7 @@ impl Platform {
             MachineError::host("build a CPUID table")(std::io::Error::other(format!("{error:?}")))
         })?;
         vcpu.set_cpuid2(&table).map_err(MachineError::kvm("KVM_SET_CPUID2"))?;
+        tsc::follow_host_vcpu(&vcpu);
         set_boot_msrs(&vcpu)?;
         // The others wait for INIT and SIPI, which the in-kernel APICs deal with.
         if index == 0 {
