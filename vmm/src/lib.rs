@@ -6,4 +6,5 @@ pub mod images;
 pub mod machine;
 pub mod report;
 pub mod suite;
+pub mod trace;
 pub mod virtio;

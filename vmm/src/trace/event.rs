@@ -1,0 +1,280 @@
+//! What a record is made of.
+
+use std::fmt;
+
+use device_models::checker::Finding;
+use device_models::fabric::{Delivery, Input, Target, Transaction};
+use serde::{Deserialize, Serialize};
+
+use super::format::hex;
+use crate::assembly::LabConfig;
+
+/// The first thing in a record: how to build the lab again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The devices.
+    pub lab: LabConfig,
+    /// Guest RAM: start and length in bytes of each range.
+    pub ram: Vec<(u64, u64)>,
+}
+
+/// One entry of a record. Numbers of functions count from 0 in the order of the lab's address map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A CPU's configuration write.
+    ConfigWrite {
+        /// Requester ID of the function meant.
+        function: u16,
+        /// Byte offset.
+        offset: u16,
+        /// Bytes: 1, 2 or 4.
+        length: u8,
+        /// The value.
+        value: u32,
+    },
+    /// A CPU's configuration read that may have had side effects.
+    ConfigRead {
+        /// Requester ID of the function meant.
+        function: u16,
+        /// Byte offset.
+        offset: u16,
+        /// Bytes: 1, 2 or 4.
+        length: u8,
+        /// What was answered.
+        value: u32,
+    },
+    /// A CPU's register write: doorbells among others.
+    RegisterWrite {
+        /// Physical address.
+        address: u64,
+        /// What was written.
+        #[serde(with = "hex")]
+        data: Vec<u8>,
+    },
+    /// A CPU's register read.
+    RegisterRead {
+        /// Physical address.
+        address: u64,
+        /// What was answered.
+        #[serde(with = "hex")]
+        data: Vec<u8>,
+    },
+    /// A function takes a turn.
+    Step {
+        /// Which.
+        function: usize,
+    },
+    /// A value from outside.
+    Outside {
+        /// For whom.
+        function: usize,
+        /// The value.
+        #[serde(with = "hex")]
+        data: Vec<u8>,
+    },
+    /// A run of request TLPs.
+    Transaction {
+        /// Number of its first TLP.
+        sequence: u64,
+        /// Requester ID.
+        requester: u16,
+        /// MRd or MWr.
+        kind: String,
+        /// Why it was issued.
+        purpose: String,
+        /// Address in the request.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// What became of it.
+        outcome: Outcome,
+        /// Its bytes, if they steer a device.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "hex::option")]
+        data: Option<Vec<u8>>,
+    },
+    /// The checker found something.
+    Finding {
+        /// Its class.
+        class: String,
+        /// The whole sentence.
+        text: String,
+    },
+    /// The record is complete.
+    End {
+        /// How many events came before.
+        events: u64,
+    },
+    /// The record was cut because it had reached its limit.
+    Cut {
+        /// How many events came before.
+        events: u64,
+    },
+}
+
+/// What became of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It arrived.
+    Delivered {
+        /// By which route.
+        route: String,
+        /// Address at the target's side.
+        address: u64,
+        /// What stands there.
+        target: String,
+    },
+    /// It did not.
+    Failed(String),
+}
+
+impl Event {
+    /// Whether it came in from outside and makes a replay go on.
+    pub fn is_cause(&self) -> bool {
+        matches!(
+            self,
+            Self::ConfigWrite { .. }
+                | Self::ConfigRead { .. }
+                | Self::RegisterWrite { .. }
+                | Self::RegisterRead { .. }
+                | Self::Step { .. }
+        )
+    }
+}
+
+impl From<&Input<'_>> for Event {
+    fn from(input: &Input<'_>) -> Self {
+        match *input {
+            Input::ConfigWrite { bdf, offset, length, value } => {
+                Self::ConfigWrite { function: bdf.0, offset, length, value }
+            }
+            Input::ConfigRead { bdf, offset, length, value } => {
+                Self::ConfigRead { function: bdf.0, offset, length, value }
+            }
+            Input::MmioWrite { address, data } => {
+                Self::RegisterWrite { address, data: data.to_vec() }
+            }
+            Input::MmioRead { address, data } => {
+                Self::RegisterRead { address, data: data.to_vec() }
+            }
+            Input::Step { function } => Self::Step { function: function.index() },
+            Input::Outside { function, data } => {
+                Self::Outside { function: function.index(), data: data.to_vec() }
+            }
+        }
+    }
+}
+
+impl From<&Finding> for Event {
+    fn from(finding: &Finding) -> Self {
+        Self::Finding { class: finding.class.name().to_owned(), text: finding.to_string() }
+    }
+}
+
+impl Event {
+    /// A transaction with what became of it.
+    pub fn transaction(
+        transaction: &Transaction,
+        delivery: &Delivery,
+        data: Option<&[u8]>,
+    ) -> Self {
+        Self::Transaction {
+            sequence: transaction.sequence,
+            requester: transaction.requester.0,
+            kind: transaction.kind.to_string(),
+            purpose: transaction.purpose.name().to_owned(),
+            address: transaction.address,
+            length: transaction.length,
+            outcome: delivery.into(),
+            data: data.map(<[u8]>::to_vec),
+        }
+    }
+}
+
+impl From<&Delivery> for Outcome {
+    fn from(delivery: &Delivery) -> Self {
+        match delivery {
+            Delivery::Failed(status) => Self::Failed(status.name().to_owned()),
+            Delivery::Delivered { route, target, address } => Self::Delivered {
+                route: route.name().to_owned(),
+                address: *address,
+                target: target.as_ref().map(target_name).unwrap_or_default(),
+            },
+        }
+    }
+}
+
+fn target_name(target: &Target) -> String {
+    match target {
+        Target::Memory { function: None, offset, .. } => format!("ram+{offset:#x}"),
+        Target::Memory { function: Some(function), offset, .. } => {
+            format!("memory of function {}+{offset:#x}", function.index())
+        }
+        Target::Registers { function, bar, offset, .. } => {
+            format!("function {} BAR{bar}+{offset:#x}", function.index())
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigWrite { function, offset, length, value } => {
+                write!(
+                    f,
+                    "configuration write of {length} bytes, {value:#x}, at {function:#06x}+{offset:#x}"
+                )
+            }
+            Self::ConfigRead { function, offset, length, value } => {
+                write!(
+                    f,
+                    "configuration read of {length} bytes, {value:#x}, at {function:#06x}+{offset:#x}"
+                )
+            }
+            Self::RegisterWrite { address, data } => {
+                write!(f, "register write of {} at {address:#x}", hex::text(data))
+            }
+            Self::RegisterRead { address, data } => {
+                write!(f, "register read of {} at {address:#x}", hex::text(data))
+            }
+            Self::Step { function } => write!(f, "turn of function {function}"),
+            Self::Outside { function, data } => {
+                write!(f, "value {} from outside for function {function}", hex::text(data))
+            }
+            Self::Transaction {
+                sequence,
+                requester,
+                kind,
+                purpose,
+                address,
+                length,
+                outcome,
+                data,
+            } => {
+                write!(
+                    f,
+                    "#{sequence} {requester:#06x} {kind} {purpose} addr={address:#x} len={length} {outcome}"
+                )?;
+                match data {
+                    Some(data) => write!(f, " data={}", hex::text(data)),
+                    None => Ok(()),
+                }
+            }
+            Self::Finding { text, .. } => write!(f, "finding: {text}"),
+            Self::End { events } => write!(f, "end after {events} events"),
+            Self::Cut { events } => write!(f, "cut after {events} events"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delivered { route, address, target } => {
+                write!(f, "delivered by {route} to {address:#x} ({target})")
+            }
+            Self::Failed(status) => write!(f, "failed: {status}"),
+        }
+    }
+}

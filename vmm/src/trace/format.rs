@@ -1,0 +1,316 @@
+//! How a record lies in a file: a line of JSON for the header, then one for each event.
+//!
+//! Nothing outside this file knows that.
+
+use std::io::{self, BufRead, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Event, Header};
+
+const FORMAT: &str = "peerdma-trace";
+const VERSION: u32 = 1;
+
+/// No event is longer; a line that is, is not one of ours.
+const MAX_LINE: u64 = 4 << 20;
+
+/// The first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct FirstLine {
+    format: String,
+    version: u32,
+    #[serde(flatten)]
+    header: Header,
+}
+
+/// Why a record cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The file cannot be read.
+    #[error("the record cannot be read: {0}")]
+    Read(#[from] io::Error),
+    /// The first line is not that of a record.
+    #[error("this is not a record made by `peerdma --record`: {0}")]
+    NotARecord(String),
+    /// Made by another version of the program.
+    #[error(
+        "the record has format version {0}, this program reads version {VERSION}; record it again"
+    )]
+    Version(u32),
+    /// A line in the middle makes no sense.
+    #[error("line {line} is not an event: {reason}")]
+    Malformed {
+        /// Which line, the header being 1.
+        line: u64,
+        /// What the parser says.
+        reason: String,
+    },
+}
+
+/// Writes a record.
+#[derive(Debug)]
+pub struct Writer<W: Write> {
+    out: W,
+    events: u64,
+    bytes: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a record.
+    ///
+    /// # Errors
+    /// What `out` says.
+    pub fn new(out: W, header: Header) -> io::Result<Self> {
+        let mut writer = Self { out, events: 0, bytes: 0 };
+        writer.line(&FirstLine { format: FORMAT.to_owned(), version: VERSION, header })?;
+        Ok(writer)
+    }
+
+    /// Adds an event.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn append(&mut self, event: &Event) -> io::Result<()> {
+        self.line(event)?;
+        self.events += 1;
+        Ok(())
+    }
+
+    /// Events so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Makes sure that what was added is in the file.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        self.bytes += line.len() as u64;
+        self.out.write_all(&line)
+    }
+}
+
+/// Reads a record.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    header: Header,
+    line: u64,
+    ended: bool,
+    truncated: bool,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Opens a record.
+    ///
+    /// # Errors
+    /// When it is none, or one of another version.
+    pub fn new(mut input: R) -> Result<Self, TraceError> {
+        let (line, _) = read_line(&mut input)?;
+        let first: serde_json::Value = serde_json::from_slice(&line)
+            .map_err(|error| TraceError::NotARecord(error.to_string()))?;
+        if first.get("format").and_then(|format| format.as_str()) != Some(FORMAT) {
+            return Err(TraceError::NotARecord("its first line does not say so".to_owned()));
+        }
+        match first.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            version => {
+                return Err(TraceError::Version(
+                    u32::try_from(version.unwrap_or(0)).unwrap_or(u32::MAX),
+                ));
+            }
+        }
+        let FirstLine { header, .. } = serde_json::from_value(first)
+            .map_err(|error| TraceError::NotARecord(error.to_string()))?;
+        Ok(Self { input, header, line: 1, ended: false, truncated: false })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The line of the event that was read last.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Whether the file stopped without an end mark: its writer was killed, or the file was cut.
+    pub fn is_truncated(&self) -> bool {
+        self.truncated
+    }
+}
+
+impl<R: BufRead> Iterator for Reader<R> {
+    type Item = Result<Event, TraceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended || self.truncated {
+            return None;
+        }
+        let (line, whole) = match read_line(&mut self.input) {
+            Ok(read) => read,
+            Err(error) => return Some(Err(error.into())),
+        };
+        if !whole {
+            // The end of the file without an end mark, perhaps in the middle of a line.
+            self.truncated = true;
+            return None;
+        }
+        self.line += 1;
+        match serde_json::from_slice(&line) {
+            Ok(event) => {
+                self.ended = matches!(event, Event::End { .. } | Event::Cut { .. });
+                Some(Ok(event))
+            }
+            Err(error) => {
+                Some(Err(TraceError::Malformed { line: self.line, reason: error.to_string() }))
+            }
+        }
+    }
+}
+
+/// A line without its newline, and whether it had one.
+fn read_line(input: &mut impl BufRead) -> io::Result<(Vec<u8>, bool)> {
+    let mut line = Vec::new();
+    io::Read::take(&mut *input, MAX_LINE).read_until(b'\n', &mut line)?;
+    let whole = line.last() == Some(&b'\n');
+    if whole {
+        line.pop();
+    }
+    Ok((line, whole))
+}
+
+/// Bytes as hexadecimal text.
+pub(super) mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::trace) fn text(bytes: &[u8]) -> String {
+        use std::fmt::Write;
+        bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    fn bytes<E: Error>(text: &str) -> Result<Vec<u8>, E> {
+        let digits = text.as_bytes();
+        if !digits.len().is_multiple_of(2) {
+            return Err(E::custom("an odd number of hexadecimal digits"));
+        }
+        let byte = |pair: &[u8]| {
+            let text = std::str::from_utf8(pair).map_err(E::custom)?;
+            u8::from_str_radix(text, 16).map_err(E::custom)
+        };
+        digits.chunks_exact(2).map(byte).collect()
+    }
+
+    pub(in crate::trace) fn serialize<S: Serializer>(
+        bytes: &[u8],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&text(bytes))
+    }
+
+    pub(in crate::trace) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        bytes(&String::deserialize(deserializer)?)
+    }
+
+    pub(in crate::trace) mod option {
+        use super::{Deserialize, Deserializer, Serializer, bytes, text};
+
+        #[allow(clippy::ref_option, reason = "the shape that serde asks for")]
+        pub(in crate::trace) fn serialize<S: Serializer>(
+            bytes: &Option<Vec<u8>>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match bytes {
+                Some(bytes) => serializer.serialize_some(&text(bytes)),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(in crate::trace) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Vec<u8>>, D::Error> {
+            Option::<String>::deserialize(deserializer)?.as_deref().map(bytes).transpose()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header { lab: crate::assembly::LabConfig::default(), ram: vec![(0, 1 << 20)] }
+    }
+
+    fn record(events: &[Event]) -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new(), header()).unwrap();
+        for event in events {
+            writer.append(event).unwrap();
+        }
+        writer.out
+    }
+
+    fn events() -> Vec<Event> {
+        vec![
+            Event::RegisterWrite { address: 0xc000_0000, data: vec![1, 0xab] },
+            Event::Step { function: 3 },
+            Event::End { events: 2 },
+        ]
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let file = record(&events());
+        let mut reader = Reader::new(&file[..]).unwrap();
+        assert_eq!(reader.header(), &header());
+        let read: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
+        assert_eq!(read, events());
+        assert!(!reader.is_truncated());
+    }
+
+    #[test]
+    fn a_cut_file_reads_to_its_end_and_says_so() {
+        let file = record(&events());
+        let end = file.iter().rposition(|&byte| byte == b'{').unwrap();
+        for cut in [end, end + 5, file.len() - 1] {
+            let mut reader = Reader::new(&file[..cut]).unwrap();
+            let read: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
+            assert_eq!(read, events()[..2]);
+            assert!(reader.is_truncated());
+        }
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        for other in ["", "hello\n", "{\"format\":\"pcap\"}\n"] {
+            assert!(
+                matches!(Reader::new(other.as_bytes()), Err(TraceError::NotARecord(_))),
+                "{other:?}"
+            );
+        }
+        let newer = "{\"format\":\"peerdma-trace\",\"version\":2}\n";
+        assert!(matches!(Reader::new(newer.as_bytes()), Err(TraceError::Version(2))));
+        let mut file = record(&events());
+        file.splice(file.len() - 1.., *b"}\n");
+        assert!(Reader::new(&file[..]).unwrap().last().unwrap().is_err());
+    }
+}
