@@ -52,7 +52,7 @@ fn two_devices_that_read_each_others_registers_both_get_their_answer() {
     world.run();
     let answer = Saw::Read(CompletionStatus::Success, vec![0x20, 0x21, 0x22, 0x23]);
     for script in &world.scripts {
-        assert_eq!(script.lock().unwrap().saw, [answer.clone()]);
+        assert_eq!(script.lock().unwrap().saw, std::slice::from_ref(&answer));
     }
 }
 

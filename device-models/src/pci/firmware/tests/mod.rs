@@ -206,6 +206,14 @@ fn further_functions_of_a_device_are_found() {
     assert!(with.functions.iter().any(|entry| entry.function == bdf("00:04.3")));
 }
 
+/// Section 7.3.1: a link ends at device 0, whatever else would answer.
+#[test]
+fn a_link_has_one_device() {
+    let mut tree = two_root_ports(1 << 20);
+    tree.0[2].below.push(peer(1, PcieKind::Endpoint, 1 << 20));
+    assert_eq!(assign(&mut tree, &HOST).unwrap().functions.len(), 6);
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let error = assign(&mut two_root_ports(64 << 30), &HOST).unwrap_err();
