@@ -7,7 +7,7 @@
 #include <linux/genalloc.h>
 #include <linux/slab.h>
 
-#include "driver.h"
+#include "work.h"
 
 #define PD_MAX_RANGES	64
 /* Pages that one fault maps at most: a megabyte */
@@ -52,6 +52,12 @@ static void pd_memory_release(struct pd_object *obj)
 {
 	struct pd_memory *mem = to_pd_memory(obj);
 
+	/*
+	 * Ours have signalled, importers have waited for theirs before they went.
+	 * Others may have left fences that nobody will signal: not for ever.
+	 */
+	dma_resv_wait_timeout(&mem->resv, DMA_RESV_USAGE_BOOKKEEP, false,
+			      msecs_to_jiffies(pd_timeout_ms));
 	pd_memory_free_ranges(obj);
 	pd_uncount(obj->pd, PD_LIVE_MEMORY);
 	dma_resv_fini(&mem->resv);
