@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
@@ -187,7 +188,10 @@ impl Cache {
         let folder = self.folder(kind)?;
         let path = folder.join(name);
         let failed = |error| CacheError::io("writing a file", &path)(error);
-        let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+        // Temporary files are private by default; this one stays, and a test host may run as somebody else.
+        let mut builder = tempfile::Builder::new();
+        let file = builder.permissions(fs::Permissions::from_mode(0o644)).tempfile_in(&folder);
+        let mut file = file.map_err(failed)?;
         file.write_all(content).map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
         Ok(path)
