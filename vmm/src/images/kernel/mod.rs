@@ -15,6 +15,7 @@
 //! A kernel's name in the cache is a hash of its source, its configuration, the compiler and this recipe. Sources
 //! are kept unpacked beside the kernels: flavours share one, and building modules reads its headers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::num::NonZeroUsize;
@@ -167,6 +168,12 @@ impl BuiltKernel {
         })?;
         Some(self.build_tree().join(path).with_extension("ko")).filter(|path| path.is_file())
     }
+}
+
+/// The options of a `.config` by name (with `CONFIG_`), and their values as Kconfig writes them; `n` where one is not
+/// set. An option that the file does not mention does not exist for that kernel.
+pub fn options(config: &Path) -> Result<BTreeMap<String, String>, KernelError> {
+    Ok(config::parse(&fs::read_to_string(config).map_err(KernelError::io("Reading", config))?))
 }
 
 /// What is written beside a kernel.
