@@ -2,6 +2,7 @@
 
 pub mod assembly;
 pub mod boot;
+pub mod host;
 pub mod images;
 pub mod machine;
 pub mod report;
