@@ -22,6 +22,7 @@ mod refusal;
 mod request;
 pub mod spec;
 mod state;
+mod table;
 #[cfg(test)]
 mod tests;
 mod translate;
@@ -30,6 +31,7 @@ pub use refusal::{Refusal, Request};
 pub use spec::{AttachFlags, Features, MapFlags, Status};
 
 use domain::Domain;
+use table::Table;
 
 /// What a virtio-iommu offers. The defaults suit an x86 guest.
 #[derive(Clone, Debug)]
@@ -138,11 +140,14 @@ impl VirtioIommu {
         self.live_mappings
     }
 
-    /// The mappings in force in `domain`, as input addresses, first guest physical address, and flags.
+    /// The mappings in force in `domain`, as input addresses, first guest physical address, and flags, in no
+    /// particular order.
     pub fn mappings(&self, domain: u32) -> impl Iterator<Item = (Extent, u64, MapFlags)> {
-        self.domains.get(&domain).into_iter().flat_map(Domain::iter).map(|(first, mapping)| {
-            (Extent { first, last: mapping.last }, mapping.target, mapping.flags())
-        })
+        let table = self.domains.get(&domain).map(|domain| &domain.table);
+        table
+            .into_iter()
+            .flat_map(Table::iter)
+            .map(|mapping| (mapping.extent, mapping.target, mapping.flags()))
     }
 
     /// How many requests there have been.

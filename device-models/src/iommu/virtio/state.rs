@@ -34,7 +34,9 @@ impl VirtioIommu {
             return Ok(());
         }
         self.leave_domain(id);
-        self.domains.entry(domain).or_insert_with(|| Domain::new(bypass)).endpoints += 1;
+        let page_shift = self.config.page_size_mask.trailing_zeros();
+        self.domains.entry(domain).or_insert_with(|| Domain::new(bypass, page_shift)).endpoints +=
+            1;
         if let Some(endpoint) = self.endpoints.get_mut(&id) {
             endpoint.domain = Some(domain);
         }
@@ -173,7 +175,7 @@ impl VirtioIommu {
         let Some(domain) = self.domains.get_mut(&number) else { return };
         domain.endpoints = domain.endpoints.saturating_sub(1);
         if domain.endpoints == 0 {
-            self.live_mappings = self.live_mappings.saturating_sub(domain.len());
+            self.live_mappings = self.live_mappings.saturating_sub(domain.table.len());
             self.domains.remove(&number);
         }
     }

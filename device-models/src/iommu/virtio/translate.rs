@@ -1,7 +1,7 @@
 //! What the fabric asks.
 
 use super::super::{Access, Extent, Fault, FaultReason, Iommu, MappingKind, Translation};
-use super::domain::Mapping;
+use super::table::Mapping;
 use super::{MapFlags, VirtioIommu};
 use crate::pci::Bdf;
 
@@ -36,7 +36,7 @@ impl Iommu for VirtioIommu {
         if domain.bypass {
             return Ok(self.identity(address, length));
         }
-        let Some((first, mapping)) = domain.find(address) else {
+        let Some(mapping) = domain.table.find(address) else {
             return Err(fault(match domain.last_known(address) {
                 Some(retired) => FaultReason::Stale { domain: number, retired: *retired },
                 None => FaultReason::Unmapped { domain: number },
@@ -44,7 +44,7 @@ impl Iommu for VirtioIommu {
         };
         let kind = mapped(number, mapping);
         if kind.permits(access) {
-            let extent = Extent { first, last: mapping.last };
+            let extent = mapping.extent;
             return Ok(Translation::within(extent, mapping.target, address, length, kind));
         }
         let flags = mapping.flags();

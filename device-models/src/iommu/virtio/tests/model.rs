@@ -23,84 +23,117 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One entry a page: the number of the MAP that made it, the page it leads to, its flags.
-type Table = [Option<(u64, u64, u32)>; ROOM];
+/// Pages of 4 KiB to a page of the model: mappings inside one region of the table, over the edges of regions, and as
+/// long as a region.
+fn unit() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1_u64), Just(50), Just(128), Just(300)]
+}
+
+/// What a page is, and what it was last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Page {
+    /// The number of the MAP that made it, the page it leads to, its flags.
+    now: Option<(u64, u64, u32)>,
+    /// The number of the MAP and of the UNMAP of what was there last.
+    before: Option<(u64, u64)>,
+}
+
+type Pages = [Page; ROOM];
 
 fn expect_map(
-    table: &mut Table,
+    table: &mut Pages,
     number: u64,
-    start: usize,
-    pages: usize,
+    (start, pages): (usize, usize),
     target: u64,
     flags: u32,
 ) -> bool {
     let range = start..start + pages;
-    if table[range.clone()].iter().any(Option::is_some) {
+    if table[range.clone()].iter().any(|page| page.now.is_some()) {
         return false;
     }
-    for (index, entry) in table[range].iter_mut().enumerate() {
-        *entry = Some((number, target + index as u64, flags));
+    for (index, page) in table[range].iter_mut().enumerate() {
+        page.now = Some((number, target + index as u64, flags));
     }
     true
 }
 
-fn expect_unmap(table: &mut Table, start: usize, pages: usize) -> Option<usize> {
+fn expect_unmap(table: &mut Pages, number: u64, (start, pages): (usize, usize)) -> Option<usize> {
     let range = start..start + pages;
-    let mut inside: Vec<u64> = table[range.clone()].iter().flatten().map(|entry| entry.0).collect();
-    inside.dedup();
-    let outside = |(index, entry): (usize, &Option<(u64, u64, u32)>)| {
-        !range.contains(&index) && entry.is_some_and(|entry| inside.contains(&entry.0))
+    let inside = mappings(&table[range.clone()]);
+    let outside = |(index, page): (usize, &Page)| {
+        !range.contains(&index) && page.now.is_some_and(|(born, ..)| inside.contains(&born))
     };
     if table.iter().enumerate().any(outside) {
         return None;
     }
-    table[range].fill(None);
+    for page in &mut table[range] {
+        if let Some((born, ..)) = page.now.take() {
+            page.before = Some((born, number));
+        }
+    }
     Some(inside.len())
+}
+
+/// The numbers of the MAPs in force in a piece of the table.
+fn mappings(pages: &[Page]) -> Vec<u64> {
+    let mut born: Vec<u64> = pages.iter().filter_map(|page| Some(page.now?.0)).collect();
+    born.dedup();
+    born
 }
 
 proptest! {
     #[test]
-    fn the_same_as_a_table_of_pages(steps in prop::collection::vec(step(), 1..80)) {
+    fn the_same_as_a_table_of_pages(steps in prop::collection::vec(step(), 1..80), unit in unit()) {
         let mut iommu = attached();
-        let mut table: Table = [None; ROOM];
+        let mut table: Pages = [Page::default(); ROOM];
+        let size = unit << 12;
+        let extent = |start: usize, pages: usize| Extent {
+            first: start as u64 * size,
+            last: (start + pages) as u64 * size - 1,
+        };
         for step in steps {
             let number = iommu.requests() + 1;
             match step {
                 Step::Map { start, pages, target, flags } => {
-                    let expected = expect_map(&mut table, number, start, pages, target, flags);
+                    let expected = expect_map(&mut table, number, (start, pages), target, flags);
                     let extent = extent(start, pages);
-                    let answer = iommu.map(1, extent.first, extent.last, target << 12, flags);
+                    let answer = iommu.map(1, extent.first, extent.last, target * size, flags);
                     prop_assert_eq!(answer, if expected { Ok(()) } else { Err(Status::Inval) });
                 }
                 Step::Unmap { start, pages } => {
-                    let expected = expect_unmap(&mut table, start, pages);
+                    let expected = expect_unmap(&mut table, number, (start, pages));
                     let extent = extent(start, pages);
                     let answer = iommu.unmap(1, extent.first, extent.last);
                     prop_assert_eq!(answer, expected.ok_or(Status::Range));
                 }
             }
-            let mut live: Vec<u64> = table.iter().flatten().map(|entry| entry.0).collect();
-            live.dedup();
-            prop_assert_eq!(iommu.live_mappings(), live.len());
-            prop_assert_eq!(iommu.mappings(1).count(), live.len());
+            prop_assert_eq!(iommu.live_mappings(), mappings(&table).len());
+            prop_assert_eq!(iommu.mappings(1).count(), mappings(&table).len());
         }
-        for (page, entry) in table.iter().enumerate() {
-            let address = (page as u64) << 12 | 0x123;
-            for (access, bit) in [(Access::Read, READ), (Access::Write, WRITE)] {
-                let answer = iommu.translate(A, address, 0x10, access);
-                match entry {
-                    Some((_, target, flags)) if flags & bit != 0 => {
-                        prop_assert_eq!(target_of(answer), Some(target << 12 | 0x123));
-                    }
-                    Some((number, ..)) => {
-                        let reason = answer.unwrap_err().reason;
-                        let denied = matches!(reason, FaultReason::Permission { born, .. } if born == *number);
-                        prop_assert!(denied, "{reason:?}");
-                    }
-                    None => {
-                        let reason = answer.unwrap_err().reason;
-                        let absent = matches!(reason, FaultReason::Unmapped { .. } | FaultReason::Stale { .. });
-                        prop_assert!(absent, "{reason:?}");
+        for (index, page) in table.iter().enumerate() {
+            for offset in [0, 0x123, size - 1] {
+                let address = index as u64 * size + offset;
+                for (access, bit) in [(Access::Read, READ), (Access::Write, WRITE)] {
+                    let answer = iommu.translate(A, address, 1, access);
+                    match (page.now, page.before) {
+                        (Some((_, target, flags)), _) if flags & bit != 0 => {
+                            prop_assert_eq!(answer.unwrap().address, target * size + offset);
+                        }
+                        (Some((number, ..)), _) => {
+                            let reason = answer.unwrap_err().reason;
+                            let denied =
+                                matches!(reason, FaultReason::Permission { born, .. } if born == number);
+                            prop_assert!(denied, "{reason:?}");
+                        }
+                        (None, Some(before)) => match answer.unwrap_err().reason {
+                            FaultReason::Stale { retired, .. } => {
+                                prop_assert_eq!((retired.born, retired.died), before);
+                            }
+                            reason => prop_assert!(false, "{reason:?}"),
+                        },
+                        (None, None) => {
+                            prop_assert_eq!(answer.unwrap_err().reason, FaultReason::Unmapped { domain: 1 });
+                        }
                     }
                 }
             }
@@ -133,13 +166,4 @@ proptest! {
             }
         }
     }
-}
-
-fn extent(start: usize, pages: usize) -> Extent {
-    let address = |page: usize| (page as u64) << 12;
-    Extent { first: address(start), last: address(start + pages) - 1 }
-}
-
-fn target_of(answer: Result<Translation, Fault>) -> Option<u64> {
-    answer.ok().map(|answer| answer.address)
 }

@@ -1,0 +1,212 @@
+//! The mappings of a domain, exactly as the guest made them.
+//!
+//! Nearly all mappings are small and lie close together. So the table has a tree of regions of 64 pages, and each
+//! region says of every page which mapping covers it: a lookup descends a tree that is 64 times smaller than one of
+//! pages would be, and searches no further. Mappings that reach over the edge of a region have a tree of their own;
+//! there are few of them.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::RangeInclusive;
+
+use super::super::Extent;
+use super::spec::MapFlags;
+
+/// Pages to a region, as a power of two: a byte for each fills a cache line.
+const REGION: u32 = 6;
+const PAGES: usize = 1 << REGION;
+
+/// One MAP request that is still in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mapping {
+    pub(super) extent: Extent,
+    /// The guest physical address of the first byte.
+    pub(super) target: u64,
+    /// The number of the MAP request in the upper 56 bits, its flags in the lower 8: the more mappings fit a cache
+    /// line, the quicker one is found.
+    stamp: u64,
+}
+
+impl Mapping {
+    pub(super) fn new(extent: Extent, target: u64, flags: MapFlags, born: u64) -> Self {
+        Self { extent, target, stamp: (born << 8) | u64::from(flags.bits() & 0xff) }
+    }
+
+    /// The number of the request that made it.
+    pub(super) fn born(&self) -> u64 {
+        self.stamp >> 8
+    }
+
+    pub(super) fn flags(&self) -> MapFlags {
+        MapFlags::from_bits_truncate((self.stamp & 0xff) as u32)
+    }
+}
+
+/// The mappings inside one region. There is at least one.
+#[derive(Debug)]
+struct Region {
+    /// For each page the index of its mapping, or [`NONE`].
+    pages: [u8; PAGES],
+    /// In no particular order.
+    mappings: Vec<Mapping>,
+}
+
+/// No mapping. As an index it is out of every range, since a region has fewer mappings.
+const NONE: u8 = u8::MAX;
+const _: () = assert!(PAGES < NONE as usize);
+
+impl Region {
+    fn new() -> Self {
+        Self { pages: [NONE; PAGES], mappings: Vec::new() }
+    }
+
+    /// The first mapping among `pages`.
+    fn first(&self, pages: RangeInclusive<usize>) -> Option<&Mapping> {
+        let index = self.pages.get(pages)?.iter().find(|index| **index != NONE)?;
+        self.mappings.get(usize::from(*index))
+    }
+
+    /// Says of `pages` which mapping covers them.
+    fn fill(&mut self, pages: RangeInclusive<usize>, index: u8) {
+        if let Some(pages) = self.pages.get_mut(pages) {
+            pages.fill(index);
+        }
+    }
+}
+
+/// See the [module](self). No two mappings share an address.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// By number: the address above the bits inside a region.
+    regions: BTreeMap<u64, Box<Region>>,
+    /// The mappings that lie in several regions, by their first address.
+    wide: BTreeMap<u64, Mapping>,
+    page_shift: u32,
+    len: usize,
+}
+
+impl Table {
+    /// An empty table for mappings that are aligned to `1 << page_shift` bytes.
+    pub(super) fn new(page_shift: u32) -> Self {
+        // Were a page larger, all addresses would lie in one region anyway.
+        let page_shift = page_shift.min(u64::BITS - REGION - 1);
+        Self { regions: BTreeMap::new(), wide: BTreeMap::new(), page_shift, len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// All mappings, in no particular order, but always in the same.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Mapping> {
+        self.regions.values().flat_map(|region| &region.mappings).chain(self.wide.values())
+    }
+
+    /// The mapping that covers `address`.
+    pub(super) fn find(&self, address: u64) -> Option<&Mapping> {
+        let page = self.page(address);
+        let region = self.regions.get(&self.region(address));
+        region.and_then(|region| region.first(page..=page)).or_else(|| {
+            let (_, mapping) = self.wide.range(..=address).next_back()?;
+            (mapping.extent.last >= address).then_some(mapping)
+        })
+    }
+
+    /// A mapping that has an address in common with `extent`.
+    pub(super) fn overlap(&self, extent: Extent) -> Option<&Mapping> {
+        self.inside(extent).or_else(|| {
+            let (_, mapping) = self.wide.range(..=extent.last).next_back()?;
+            (mapping.extent.last >= extent.first).then_some(mapping)
+        })
+    }
+
+    /// A mapping inside a region that has an address in common with `extent`.
+    fn inside(&self, extent: Extent) -> Option<&Mapping> {
+        let (first, last) = (self.region(extent.first), self.region(extent.last));
+        let (start, end) = (self.page(extent.first), self.page(extent.last));
+        if first == last {
+            return self.regions.get(&first)?.first(start..=end);
+        }
+        // Any region that lies between the two ends has a mapping, by being there.
+        let mut regions = self.regions.range(first..=last).take(3).map(|(number, region)| {
+            let start = if *number == first { start } else { 0 };
+            let end = if *number == last { end } else { PAGES - 1 };
+            region.first(start..=end)
+        });
+        regions.find_map(|found| found)
+    }
+
+    /// Adds a mapping that overlaps no other.
+    pub(super) fn insert(&mut self, mapping: Mapping) {
+        self.len += 1;
+        let Some((number, pages)) = self.place(mapping.extent) else {
+            self.wide.insert(mapping.extent.first, mapping);
+            return;
+        };
+        let region = self.regions.entry(number).or_insert_with(|| Box::new(Region::new()));
+        let index = u8::try_from(region.mappings.len()).unwrap_or(NONE);
+        region.fill(pages, index);
+        region.mappings.push(mapping);
+    }
+
+    /// Removes the mapping that covers `extent`, no more and no less.
+    pub(super) fn remove_exact(&mut self, extent: Extent) -> Option<Mapping> {
+        let removed = match self.place(extent) {
+            Some((number, pages)) => {
+                let Entry::Occupied(mut entry) = self.regions.entry(number) else { return None };
+                let region = entry.get_mut();
+                let index = *region.pages.get(*pages.start())?;
+                let place = usize::from(index);
+                if region.mappings.get(place)?.extent != extent {
+                    return None;
+                }
+                region.fill(pages, NONE);
+                let removed = region.mappings.swap_remove(place);
+                // The last one has moved to where the removed one was.
+                if let Some(moved) = region.mappings.get(place).map(|mapping| mapping.extent) {
+                    let page = |address| page_number(address, self.page_shift);
+                    region.fill(page(moved.first)..=page(moved.last), index);
+                } else if region.mappings.is_empty() {
+                    entry.remove();
+                }
+                removed
+            }
+            None => {
+                let Entry::Occupied(entry) = self.wide.entry(extent.first) else { return None };
+                if entry.get().extent != extent {
+                    return None;
+                }
+                entry.remove()
+            }
+        };
+        self.len -= 1;
+        Some(removed)
+    }
+
+    /// Removes a mapping that has an address in common with `extent`.
+    pub(super) fn remove_overlap(&mut self, extent: Extent) -> Option<Mapping> {
+        let found = self.overlap(extent)?.extent;
+        self.remove_exact(found)
+    }
+
+    /// The region that `extent` lies in, and its pages there; none if it reaches over an edge.
+    fn place(&self, extent: Extent) -> Option<(u64, RangeInclusive<usize>)> {
+        let number = self.region(extent.first);
+        let pages = self.page(extent.first)..=self.page(extent.last);
+        (number == self.region(extent.last)).then_some((number, pages))
+    }
+
+    fn region(&self, address: u64) -> u64 {
+        address >> (self.page_shift + REGION)
+    }
+
+    /// The page of `address` in its region.
+    fn page(&self, address: u64) -> usize {
+        page_number(address, self.page_shift)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the mask keeps six bits")]
+fn page_number(address: u64, page_shift: u32) -> usize {
+    (address >> page_shift) as usize & (PAGES - 1)
+}
