@@ -94,12 +94,6 @@ impl Channel {
         *self = Self { abandoned, ..Self::with_staging(std::mem::take(&mut self.staging)) };
     }
 
-    /// Back to power-on with the whole function: the fabric has forgotten its reads itself.
-    pub(super) fn power_on(&mut self) {
-        self.reset();
-        self.abandoned = None;
-    }
-
     fn forget_read(&mut self) {
         self.abandoned = self.waiting.take().or(self.abandoned);
     }

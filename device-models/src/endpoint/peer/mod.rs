@@ -182,7 +182,7 @@ impl Endpoint for PeerDevice {
     /// of it. A driver that counts on contents to survive a reset is caught by both.
     fn reset(&mut self, _kind: ResetKind) {
         self.registers = DeviceRegisters::default();
-        self.channels.iter_mut().for_each(Channel::power_on);
+        self.channels.iter_mut().for_each(Channel::reset);
         self.first = 0;
         if let Err(error) = self.local.discard() {
             log::error!(

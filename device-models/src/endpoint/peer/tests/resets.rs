@@ -57,6 +57,8 @@ fn disabling_finishes_the_descriptor_and_takes_no_more() {
     bench.put(&mut ring, copy(DATA, 0, 16, TO_LOCAL));
     bench.doorbell(&ring);
     bench.channel_write(&ring, channel::CTRL, 0);
+    bench.channel_write(&ring, channel::RECORD_LO, 0);
+    assert_ne!(bench.channel_read(&ring, channel::RECORD_LO), 0, "its record still goes there");
     bench.run();
     assert_eq!(bench.take(&mut ring).bytes.get(), u64::from(LENGTH));
     assert_eq!(bench.peek(&ring).sequence.get(), 0xaaaa_aaaa);

@@ -256,6 +256,23 @@ fn a_step_moves_at_most_64_kib_in_at_most_64_accesses_and_no_channel_starves() {
 }
 
 #[test]
+fn small_work_is_bounded_by_the_number_of_accesses() {
+    let mut rig = Rig::new();
+    for channel in (0..4).cycle().take(60) {
+        rig.submit(channel, copy(DATA, 0, 1, TO_LOCAL | flags::INTERRUPT));
+    }
+    let mut most = 0;
+    loop {
+        let before = rig.bus.calls.len();
+        if rig.step() == Progress::Idle {
+            break;
+        }
+        most = most.max(rig.bus.calls.len() - before);
+    }
+    assert_eq!(most, 64);
+}
+
+#[test]
 fn a_channel_that_always_has_a_little_to_do_does_not_starve_one_that_has_much() {
     let mut rig = Rig::new();
     rig.submit(1, copy(0, DATA, 0x8_0000, FROM_LOCAL));
