@@ -6,11 +6,13 @@ mod common;
 
 use common::{Order, Saw, World, port};
 use device_models::checker::FindingClass;
+use device_models::endpoint::peer::{PeerConfig, PeerDevice};
 use device_models::fabric::WriteOutcome;
 use device_models::iommu::NoIommu;
 use device_models::lab::{Place, What};
 use device_models::pci::{Bdf, BridgeDescription, PortKind};
 
+const CLEAN: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
 const LOST: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: Some(FindingClass::NoTarget) });
 
 /// An address that nobody claims.
@@ -162,6 +164,35 @@ fn a_link_is_disabled_and_retrained() {
     assert_eq!(below.read(4, 2), 0, "it was reset");
     let link = below.capability(0x10) + 0x10;
     assert_eq!(below.read(link + 2, 2) & 0xf, 2);
+}
+
+/// PCIe 6.0, 7.8.6: a VMM maps as much of the memory as the BAR shows, and the fabric ends there too.
+#[test]
+fn a_smaller_bar_shows_less_memory() {
+    let config = PeerConfig { local_size: 4 << 20, ..PeerConfig::new("peer", 1) };
+    let peer = PeerDevice::new(&config).unwrap();
+    let mut world = World::new(1, Box::new(NoIommu), |robots| {
+        let robots = robots.into_iter().map(|robot| Place::endpoint(6, "robot0", robot));
+        let below = vec![Place::endpoint(0, "peer", peer)];
+        let port = Place::bridge(4, "port0", port(PortKind::RootPort, true), below);
+        robots.chain([port]).collect()
+    });
+    function(&mut world, "peer").write(4, 2, 2);
+    let id = world.lab.function("peer").unwrap();
+    let mapped = |world: &World| {
+        let mappings = world.lab.address_map().guest_mappings();
+        let found = mappings.into_iter().find(|mapping| mapping.function == id).unwrap();
+        (found.guest_address, found.length)
+    };
+    let (address, length) = mapped(&world);
+    assert_eq!(length, 4 << 20);
+    let mut peer = function(&mut world, "peer");
+    let control = peer.extended(0x15) + 8;
+    let value = peer.read(control, 4) & !0x3f00;
+    peer.write(control, 4, value);
+    assert_eq!(mapped(&world), (address, 1 << 20));
+    assert_eq!(world.write(0, address + (1 << 20) - 4, &[1; 4]), CLEAN);
+    assert_ne!(world.write(0, address + (1 << 20), &[1; 4]), CLEAN);
 }
 
 fn refused() -> Saw {

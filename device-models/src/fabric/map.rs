@@ -122,6 +122,8 @@ pub struct GuestMapping {
     pub guest_address: u64,
     /// What it sees, from its first byte.
     pub memory: Memory,
+    /// How much of it, in bytes: the size of the BAR, which software may have made smaller (PCIe 6.0, 7.8.6).
+    pub length: u64,
     /// Whose BAR it is.
     pub function: FunctionId,
     /// Which one.
@@ -178,7 +180,7 @@ impl AddressMap {
                 let Some(memory) = self.memories.get(memory).filter(|_| open) else { continue };
                 let taken = self.ram.iter().any(|ram| overlap(ram, &bar.span))
                     || mappings.iter().any(|other: &GuestMapping| {
-                        Span::new(other.guest_address, other.memory.len())
+                        Span::new(other.guest_address, other.length)
                             .is_some_and(|span| overlap(&span, &bar.span))
                     });
                 if !taken {
@@ -186,6 +188,9 @@ impl AddressMap {
                     mappings.push(GuestMapping {
                         guest_address,
                         memory: memory.clone(),
+                        length: (bar.span.last - bar.span.first)
+                            .saturating_add(1)
+                            .min(memory.len()),
                         function,
                         bar: bar.index,
                     });
