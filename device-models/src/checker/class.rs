@@ -123,4 +123,15 @@ mod tests {
         }
         assert!("iommu.nonsense".parse::<FindingClass>().is_err());
     }
+
+    #[test]
+    fn the_documentation_has_a_row_for_each_class_and_no_other() {
+        let documentation = include_str!("../../../docs/findings.md");
+        let rows: BTreeSet<_> = documentation
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(class, _)| class)
+            .collect();
+        assert_eq!(rows, FindingClass::ALL.iter().map(|class| class.name()).collect());
+    }
 }

@@ -1,0 +1,26 @@
+//! `make bench`: what checking costs, next to a plain copy over the same places in the same run.
+//!
+//! One thread, IOMMU on, every transaction checked. Each figure is the median of several rounds, and each round
+//! measures the lab and its peer one after the other, so that a machine whose speed drifts does not matter.
+
+mod copies;
+mod mappings;
+mod memory;
+mod report;
+mod rig;
+mod transactions;
+
+use report::Report;
+
+fn main() -> std::io::Result<()> {
+    // `cargo test --benches` only asks whether it runs.
+    let quick = std::env::args().any(|argument| argument == "--test");
+    let rounds = if quick { 1 } else { 7 };
+    let mut report = Report::default();
+    copies::run(&mut report, rounds);
+    transactions::run(&mut report, rounds);
+    mappings::run(&mut report, rounds);
+    memory::run(&mut report);
+    report.print();
+    if quick { Ok(()) } else { report.write() }
+}
