@@ -67,6 +67,22 @@ fn tail_note(tail: &[String]) -> String {
     if tail.is_empty() { String::new() } else { format!(" Its last lines:\n{}", tail.join("\n")) }
 }
 
+/// Looks for a program where users look, and where only root does.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path)
+        .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Fails, naming the first of these programs that is not installed.
+pub fn require_programs(names: &[&str]) -> Result<(), CommandError> {
+    match names.iter().find(|name| find_program(name).is_none()) {
+        Some(name) => Err(CommandError::Missing { program: (*name).to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// What a watcher of a running program sees.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
@@ -336,6 +352,16 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "`no-such-program-here` is not installed: `make setup` installs what is needed."
+        );
+    }
+
+    #[test]
+    fn the_first_missing_program_is_named() {
+        require_programs(&["sh", "ls"]).unwrap();
+        let error = require_programs(&["sh", "no-such-program-here", "nor-this"]).unwrap_err();
+        assert!(
+            error.to_string().starts_with("`no-such-program-here` is not installed"),
+            "{error}"
         );
     }
 

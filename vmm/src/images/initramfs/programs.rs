@@ -1,9 +1,9 @@
 //! Programs of the host that go into the guest.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Entry, Initramfs, InitramfsError, libraries, normal};
-use crate::images::command::Job;
+use crate::images::command::{Job, find_program};
 use crate::images::progress::Progress;
 
 impl Initramfs {
@@ -21,7 +21,7 @@ impl Initramfs {
     pub fn busybox(&mut self, progress: &dyn Progress) -> Result<(), InitramfsError> {
         const MISSING: InitramfsError =
             InitramfsError::Missing { program: "busybox", package: "busybox-static" };
-        let host = find("busybox").ok_or(MISSING)?;
+        let host = find_program("busybox").ok_or(MISSING)?;
         let content = std::fs::read(&host)
             .map_err(|source| InitramfsError::Read { path: host.clone(), source })?;
         // The package `busybox` has one that is linked dynamically, under the same name.
@@ -45,7 +45,7 @@ impl Initramfs {
     pub fn pciutils(&mut self) -> Result<(), InitramfsError> {
         for program in ["lspci", "setpci"] {
             let missing = InitramfsError::Missing { program, package: "pciutils" };
-            let host = find(program).ok_or(missing)?;
+            let host = find_program(program).ok_or(missing)?;
             self.program(&format!("/bin/{program}"), &host)?;
         }
         Ok(())
@@ -55,12 +55,4 @@ impl Initramfs {
 fn is_command(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '[' | '-' | '_' | '.');
     !name.is_empty() && name != "busybox" && name.chars().all(plain) && !name.starts_with('.')
-}
-
-/// Looks for a program where users look, and where only root does.
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path)
-        .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from));
-    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }

@@ -37,7 +37,7 @@ pub use error::KernelError;
 use self::build::Build;
 use self::source::{SOURCES, SourceTree};
 use super::cache::{Cache, CacheError, Key, Lock};
-use super::command::Job;
+use super::command::{Job, require_programs};
 use super::progress::Progress;
 
 /// Counts changes of this code that change what comes out.
@@ -299,6 +299,8 @@ fn compile(
 ) -> Result<BuiltKernel, KernelError> {
     let flavour = request.flavour;
     cache.require_space(&format!("Building the {flavour} kernel"), flavour.space())?;
+    // Before minutes have gone by, and by name: Kbuild's own messages take some reading.
+    require_programs(&["make", "gcc", "ld", "flex", "bison", "bc"])?;
     let staging = cache.stage(lock, KERNELS, &entry_name(flavour, key))?;
     // The log outlives a build that fails.
     let log = cache.write_file("logs", &format!("kernel-{flavour}.log"), b"")?;

@@ -11,7 +11,7 @@ use super::apt::{Apt, Candidate, choose};
 use super::recipe::Recipe;
 use super::{KernelError, Source};
 use crate::images::cache::{Cache, Key, Lock, hex, sha256_file};
-use crate::images::command::{Event, Job};
+use crate::images::command::{Event, Job, require_programs};
 use crate::images::progress::Progress;
 
 /// The cache's folder of unpacked sources.
@@ -97,6 +97,7 @@ pub(super) fn provide(
     let resolved = Resolved { recipe: recipe_identity(), candidate };
     let tree = resolved.tree(cache);
     if !tree.path.is_dir() {
+        require_programs(&["dpkg-deb", "tar", "xz"])?;
         cache.require_space("Downloading and unpacking the kernel's source", UNPACK_SPACE)?;
         let deb = apt.download(&resolved.candidate, progress)?;
         check(&deb, &resolved.candidate)?;

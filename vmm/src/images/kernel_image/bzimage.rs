@@ -62,7 +62,7 @@ pub(super) fn unpack(
             actual,
         });
     }
-    if length > PAYLOAD_LIMIT || length < 16 {
+    if !(16..=PAYLOAD_LIMIT).contains(&length) {
         return Err(not("its header gives a payload of an impossible size"));
     }
     let read = |error| ImageError::io("Reading", path)(error);

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use super::*;
 
 /// Bytes of code in the test kernel: enough that damage in the middle is noticed.
-const CODE: usize = 40_000;
+const CODE: u32 = 40_000;
 
 /// An ELF kernel: one loadable segment, and a note with the PVH entry if wanted.
 fn vmlinux(machine: u8, pvh: bool) -> Vec<u8> {
@@ -35,11 +35,11 @@ fn vmlinux(machine: u8, pvh: bool) -> Vec<u8> {
     };
     let notes = 64 + 2 * 56;
     segment(4, notes, note.len() as u64);
-    segment(1, notes + note.len() as u64, CODE as u64);
+    segment(1, notes + note.len() as u64, u64::from(CODE));
     elf.extend_from_slice(&note);
     // Not compressible to nothing, and with calls in it, which the x86 filter of xz rewrites.
-    let code = (0..CODE as u32)
-        .map(|i| if i % 7 == 0 { 0xe8 } else { (i.wrapping_mul(2_654_435_761) >> 24) as u8 });
+    let code = (0..CODE)
+        .map(|i| if i % 7 == 0 { 0xe8 } else { i.wrapping_mul(2_654_435_761).to_le_bytes()[3] });
     elf.extend(code);
     elf
 }
