@@ -1,6 +1,7 @@
 //! The common configuration structure (virtio 1.3, 4.1.4.3) and the negotiation that runs through it (3.1).
 
 use virtio_queue::QueueT;
+use vm_memory::GuestAddress;
 
 use super::queue::VirtQueue;
 use super::spec::{NO_VECTOR, Status, TransportFeatures, common};
@@ -194,17 +195,26 @@ impl Common {
     }
 }
 
+/// Writes the half of a ring's address that is at `offset`. An address that is not aligned as 2.7 wants it is not
+/// taken, and the driver can read that.
 fn write_address(queue: &mut VirtQueue, offset: u64, value: u32) {
     let ring = &mut queue.ring;
-    match offset {
-        common::QUEUE_DESC => ring.set_desc_table_address(Some(value), None),
-        0x24 => ring.set_desc_table_address(None, Some(value)),
-        common::QUEUE_DRIVER => ring.set_avail_ring_address(Some(value), None),
-        0x2c => ring.set_avail_ring_address(None, Some(value)),
-        common::QUEUE_DEVICE => ring.set_used_ring_address(Some(value), None),
-        0x34 => ring.set_used_ring_address(None, Some(value)),
-        _ => {}
-    }
+    let upper = offset % 8 == 4;
+    let with_half = |address: u64| {
+        let value = u64::from(value);
+        let new = if upper {
+            address & u64::from(u32::MAX) | value << 32
+        } else {
+            address & !u64::from(u32::MAX) | value
+        };
+        GuestAddress(new)
+    };
+    let _ = match offset & !4 {
+        common::QUEUE_DESC => ring.try_set_desc_table_address(with_half(ring.desc_table())),
+        common::QUEUE_DRIVER => ring.try_set_avail_ring_address(with_half(ring.avail_ring())),
+        common::QUEUE_DEVICE => ring.try_set_used_ring_address(with_half(ring.used_ring())),
+        _ => return,
+    };
 }
 
 /// The half of 64 feature bits that `select` chooses.

@@ -16,7 +16,8 @@ pub struct VirtioRng<S> {
 }
 
 impl<S: Read + Send + std::fmt::Debug> VirtioRng<S> {
-    /// A device that gives out what `source` does, for example `/dev/urandom` opened as a file.
+    /// A device that gives out what `source` does, for example `/dev/urandom` opened as a file. Where recorded bytes
+    /// take the place of the source's, in a replay, any endless source will do.
     pub fn new(source: S) -> Self {
         Self { source }
     }

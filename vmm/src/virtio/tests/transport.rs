@@ -80,6 +80,12 @@ fn queue_registers_keep_to_the_rules() {
     );
     driver.write(&mut machine, common::QUEUE_DESC, 8, 0x1_2345_6780);
     assert_eq!(driver.read(&mut machine, common::QUEUE_DESC, 8), 0x1_2345_6780);
+    driver.write(&mut machine, common::QUEUE_DESC, 4, 0x1008);
+    driver.write(&mut machine, common::QUEUE_DRIVER, 4, 1);
+    driver.write(&mut machine, common::QUEUE_DEVICE, 4, 2);
+    assert_eq!(driver.read(&mut machine, common::QUEUE_DESC, 8), 0x1_2345_6780, "not aligned");
+    assert_eq!(driver.read(&mut machine, common::QUEUE_DRIVER, 8), 0);
+    assert_eq!(driver.read(&mut machine, common::QUEUE_DEVICE, 8), 0);
     driver.write(&mut machine, common::QUEUE_ENABLE, 2, 1);
     driver.write(&mut machine, common::QUEUE_DESC, 4, 0x1000);
     driver.write(&mut machine, common::QUEUE_SIZE, 2, 16);

@@ -82,6 +82,8 @@ fn mappings(pages: &[Page]) -> Vec<u64> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
     #[test]
     fn the_same_as_a_table_of_pages(steps in prop::collection::vec(step(), 1..80), unit in unit()) {
         let mut iommu = attached();
