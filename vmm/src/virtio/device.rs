@@ -83,8 +83,8 @@ pub trait VirtioDevice: Send + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// A failed access. The chain is given again later where that helps, so nothing may have been done for it yet
-    /// that cannot be done twice.
+    /// A failed access. After [`Failure::Later`] and [`Failure::Silent`] the chain is given again, so nothing may
+    /// have been done for it yet that cannot be done twice.
     fn serve(
         &mut self,
         queue: u16,

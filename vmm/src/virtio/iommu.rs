@@ -54,7 +54,9 @@ impl VirtioIommuFunction {
         let mut reply = vec![0; usize::try_from(writable).unwrap_or_default()];
         chain.read(memory, &mut request)?;
         let written = memory.with_port(|port| serve_request(port, &request, &mut reply));
-        chain.write(memory, reply.get(..written).unwrap_or_default())?;
+        chain
+            .write(memory, reply.get(..written).unwrap_or_default())
+            .map_err(Failure::final_now)?;
         Ok(u32::try_from(written).unwrap_or_default())
     }
 

@@ -37,6 +37,16 @@ pub enum Failure {
     Broken(&'static str),
 }
 
+impl Failure {
+    /// The failure, when what was begun cannot be begun again.
+    pub(crate) fn final_now(self) -> Self {
+        match self {
+            Self::Later => Self::Broken("a used ring or an answer lies in a device that is busy"),
+            Self::Silent | Self::Broken(_) => self,
+        }
+    }
+}
+
 /// The memory that [`PortMemory`] hands out. Reused from step to step.
 #[derive(Debug)]
 pub(crate) struct Arena {

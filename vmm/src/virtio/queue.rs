@@ -31,7 +31,13 @@ pub(crate) struct VirtQueue {
     pub(crate) notified: bool,
     /// An interrupt is due that could not be sent at once.
     interrupt_due: bool,
+    /// How often the next chain has been tried in vain.
+    attempts: u8,
 }
+
+/// How often a chain is tried that the fabric has no room for. The fabric empties itself between two attempts, so a
+/// chain that fails as often asks for more than there can ever be room for.
+const MOST_ATTEMPTS: u8 = 64;
 
 impl VirtQueue {
     /// A queue of at most `size` descriptors, a power of two; nothing else is possible.
@@ -41,6 +47,7 @@ impl VirtQueue {
             vector: NO_VECTOR,
             notified: false,
             interrupt_due: false,
+            attempts: 0,
         })
     }
 
@@ -49,6 +56,7 @@ impl VirtQueue {
         self.vector = NO_VECTOR;
         self.notified = false;
         self.interrupt_due = false;
+        self.attempts = 0;
     }
 
     /// Takes the next chain, lets `device` use it up, and gives it back.
@@ -66,6 +74,12 @@ impl VirtQueue {
             // As if nothing had happened: the chain is still the driver's next.
             self.ring.set_next_avail(next_avail);
             self.ring.set_next_used(next_used);
+        }
+        self.attempts = if outcome == Err(Failure::Later) { self.attempts + 1 } else { 0 };
+        if self.attempts >= MOST_ATTEMPTS {
+            return Err(Failure::Broken(
+                "a chain asks for more posted writes than fit on their way",
+            ));
         }
         outcome
     }
@@ -86,18 +100,22 @@ impl VirtQueue {
         let Some(chain) = chain else { return Ok(Served::None) };
         let chain = Chain::fetch(chain, memory, size)?;
         let written = device.serve(index, &chain, memory)?;
+        // From here on the chain has been used and must not be given to the device again.
         let added = self.ring.add_used(memory, chain.head(), written);
-        memory.flush()?;
+        memory.flush().map_err(Failure::final_now)?;
         added.map_err(|_| {
             Failure::Broken("the available ring names a descriptor that does not exist")
         })?;
         Ok(Served::One { tell: self.vector != NO_VECTOR && self.driver_listens(memory)? })
     }
 
-    /// Whether the driver wants an interrupt for used buffers (2.7.7.2).
+    /// Whether the driver wants an interrupt for used buffers (2.7.7.2). One too many does no harm.
     fn driver_listens(&self, memory: &PortMemory<'_, '_>) -> Result<bool, Failure> {
         let flags: Result<u16, _> = memory.read_obj(GuestAddress(self.ring.avail_ring()));
-        memory.flush()?;
+        match memory.flush() {
+            Err(Failure::Later) => return Ok(true),
+            outcome => outcome?,
+        }
         let flags =
             u16::from_le(flags.map_err(|_| Failure::Broken("the available ring cannot be read"))?);
         Ok(flags & AVAIL_NO_INTERRUPT == 0)

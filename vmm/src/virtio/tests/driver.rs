@@ -215,10 +215,22 @@ impl Driver {
 
     /// Sets up a queue of 16 descriptors with its rings at `base`, telling the device that they are at `seen_at`.
     pub(super) fn queue(&self, machine: &mut Machine, index: u16, base: u64, seen_at: u64) -> Ring {
+        self.queue_of(16, machine, index, base, seen_at)
+    }
+
+    /// The same with up to 64 descriptors.
+    pub(super) fn queue_of(
+        &self,
+        size: u16,
+        machine: &mut Machine,
+        index: u16,
+        base: u64,
+        seen_at: u64,
+    ) -> Ring {
         self.write(machine, common::QUEUE_SELECT, 2, index.into());
-        assert!(self.read(machine, common::QUEUE_SIZE, 2) >= 16);
+        assert!(self.read(machine, common::QUEUE_SIZE, 2) >= size.into());
         assert_eq!(self.read(machine, common::QUEUE_ENABLE, 2), 0);
-        self.write(machine, common::QUEUE_SIZE, 2, 16);
+        self.write(machine, common::QUEUE_SIZE, 2, size.into());
         for (register, offset) in
             [(common::QUEUE_DESC, 0), (common::QUEUE_DRIVER, 0x400), (common::QUEUE_DEVICE, 0x800)]
         {
@@ -230,7 +242,7 @@ impl Driver {
         assert_eq!(self.read(machine, common::QUEUE_MSIX_VECTOR, 2), vector);
         let offset = self.read(machine, common::QUEUE_NOTIFY_OFF, 2) * self.multiplier;
         self.write(machine, common::QUEUE_ENABLE, 2, 1);
-        Ring { index, base, notify: self.notify + offset, available: 0, used: 0 }
+        Ring { index, size, base, notify: self.notify + offset, available: 0, used: 0 }
     }
 
     /// Everything that the device offers, negotiated, all queues set up identity-mapped from 1 MiB on, DRIVER_OK.
@@ -275,6 +287,7 @@ fn enable_msix(lab: &mut Lab, function: Bdf, capability: u16) {
 #[derive(Debug)]
 pub(super) struct Ring {
     pub(super) index: u16,
+    size: u16,
     pub(super) base: u64,
     notify: u64,
     available: u16,
@@ -300,7 +313,10 @@ impl Ring {
 
     /// Makes the chain that begins with `head` available.
     pub(super) fn offer(&mut self, machine: &Machine, head: u16) {
-        machine.poke(self.base + 0x404 + 2 * u64::from(self.available % 16), &head.to_le_bytes());
+        machine.poke(
+            self.base + 0x404 + 2 * u64::from(self.available % self.size),
+            &head.to_le_bytes(),
+        );
         self.available = self.available.wrapping_add(1);
         machine.poke(self.base + 0x402, &self.available.to_le_bytes());
     }
@@ -332,7 +348,7 @@ impl Ring {
         if u16::from_le_bytes(machine.peek(self.base + 0x802)) == self.used {
             return None;
         }
-        let at = self.base + 0x804 + 8 * u64::from(self.used % 16);
+        let at = self.base + 0x804 + 8 * u64::from(self.used % self.size);
         self.used = self.used.wrapping_add(1);
         Some((u32::from_le_bytes(machine.peek(at)), u32::from_le_bytes(machine.peek(at + 4))))
     }

@@ -90,3 +90,34 @@ fn a_request_without_room_is_refused() {
     assert_eq!(machine.found(), [FindingClass::BadQueue]);
     assert!(driver.status(&mut machine).contains(Status::NEEDS_RESET));
 }
+
+/// Entropy for the registers of another device, in more pieces than can be on their way at once.
+#[test]
+fn what_never_fits_is_given_up() {
+    let mut machine = Machine::new();
+    let iommu = Driver::probe(&mut machine, IOMMU);
+    let (mut requests, driver, _) = start(&mut machine);
+    // Its ISR register cannot be written, so writes there do no harm.
+    let registers = map(DOMAIN, AWAY + 0x1000, AWAY + 0x1fff, iommu.isr, 2 | 4);
+    assert_eq!(send(&mut machine, &mut requests, &registers, 4), Some((4, 0)));
+    let features = driver.offered(&mut machine);
+    assert!(driver.negotiate(&mut machine, features));
+    machine.poke(HOME, &[0; 0x1000]);
+    let mut ring = driver.queue_of(64, &mut machine, 0, HOME, AWAY);
+    driver.set_status(&mut machine, Status::DRIVER_OK);
+    // Over the edge of a TLP: two writes each.
+    let piece = (AWAY + 0x1000 + 255, 60);
+    ring.offer_buffers(&machine, 0, &[], &[piece; 30]);
+    ring.kick(&mut machine);
+    machine.run();
+    assert_eq!(ring.take(&machine), Some((0, 30 * 60)));
+    assert_eq!(machine.found(), []);
+    ring.offer_buffers(&machine, 0, &[], &[piece; 64]);
+    ring.kick(&mut machine);
+    machine.run();
+    assert_eq!(ring.take(&machine), None);
+    let findings = machine.seen().findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].explanation.contains("more posted writes than fit"), "{findings:?}");
+    assert!(driver.status(&mut machine).contains(Status::NEEDS_RESET));
+}
