@@ -76,9 +76,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         Endpoints { console: Box::new(std::io::stdout()), lab_port: Box::new(ExitOnly) };
     let machine = Machine::new(platform, config, Arc::new(HostBridge), endpoints)?;
     eprintln!("boot: loaded in {:?}", begin.elapsed());
-    let outcome = machine.run(Some(
-        std::env::var("LIMIT").map_or(LIMIT, |t| Duration::from_secs(t.parse().unwrap())),
-    ))?;
+    let outcome = machine.run(Some(LIMIT))?;
     eprintln!("boot: {outcome}, after {:?}", begin.elapsed());
     Ok(match outcome {
         Outcome::PowerOff => ExitCode::SUCCESS,

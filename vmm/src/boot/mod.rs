@@ -7,6 +7,8 @@ mod image;
 mod linux64;
 mod memory_map;
 mod pvh;
+#[cfg(test)]
+mod tests;
 
 pub use elf::LoadedKernel;
 pub use entry::Entry;

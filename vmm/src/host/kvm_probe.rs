@@ -207,6 +207,8 @@ fn run(instruction: Instruction) -> Result<Verdict, MachineError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -216,7 +218,7 @@ mod tests {
         let took = begin.elapsed();
         eprintln!("{probe} ({took:?})");
         match &probe {
-            KvmProbe::Absent(reason) => eprintln!("SKIP: {reason}"),
+            KvmProbe::Absent(reason) => writeln!(std::io::stderr(), "SKIP: {reason}").unwrap(),
             KvmProbe::Opened(results) => {
                 assert_eq!(results.first(), Some(&(Instruction::Plain, Verdict::Works)));
                 assert_eq!(results.len(), Instruction::ALL.len());

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_enable_cap, kvm_msi, kvm_msr_entry};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_enable_cap, kvm_msr_entry};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::cpuid::{self, CpuProfile};
 use super::error::MachineError;
+use super::irqchip::{self, MsiSignaller};
 use super::layout;
 use super::memory::GuestRam;
 use super::slots::MemorySlots;
@@ -76,7 +77,7 @@ impl Platform {
         let tss = usize::try_from(layout::KVM_TSS).unwrap_or(0);
         vm.set_tss_address(tss).map_err(MachineError::kvm("KVM_SET_TSS_ADDR"))?;
         disable_pmu(&vm);
-        vm.create_irq_chip().map_err(MachineError::kvm("KVM_CREATE_IRQCHIP"))?;
+        irqchip::create(&vm)?;
         Ok(Self { kvm, vm: Arc::new(vm), ram, vcpus })
     }
 
@@ -92,7 +93,7 @@ impl Platform {
 
     /// Delivers message-signalled interrupts to this VM.
     pub fn msi(&self) -> MsiSignaller {
-        MsiSignaller(Arc::clone(&self.vm))
+        MsiSignaller::new(Arc::clone(&self.vm))
     }
 
     /// The VM's file descriptor, for what only one place needs (ioeventfd).
@@ -173,28 +174,4 @@ fn set_boot_msrs(vcpu: &kvm_ioctls::VcpuFd) -> Result<(), MachineError> {
         log::debug!("KVM took {set} of {} start-up MSRs", wanted.len());
     }
     Ok(())
-}
-
-/// Signals message-signalled interrupts. Clones signal to the same VM.
-#[derive(Clone)]
-pub struct MsiSignaller(Arc<VmFd>);
-
-impl fmt::Debug for MsiSignaller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("MsiSignaller").finish()
-    }
-}
-
-impl MsiSignaller {
-    /// Delivers a write of `data` to `address` in the interrupt window. `Ok(false)`: no vCPU took it.
-    ///
-    /// # Errors
-    /// [`MachineError::Kvm`] when KVM refuses.
-    pub fn signal(&self, address: u64, data: u32) -> Result<bool, MachineError> {
-        let [low, high] =
-            [address & 0xFFFF_FFFF, address >> 32].map(|half| u32::try_from(half).unwrap_or(0));
-        let msi = kvm_msi { address_lo: low, address_hi: high, data, ..Default::default() };
-        let taken = self.0.signal_msi(msi).map_err(MachineError::kvm("KVM_SIGNAL_MSI"))?;
-        Ok(taken > 0)
-    }
 }

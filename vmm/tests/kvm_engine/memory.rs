@@ -1,0 +1,79 @@
+//! Memory BARs come and go while the guest runs.
+
+use std::sync::Arc;
+
+use vm_memory::{Bytes, MmapRegion, VolatileMemory};
+
+use crate::harness::{Access, FakeBus, expect_success, quiet, run};
+use crate::program::program;
+
+/// Maps 2 MiB of device memory at 0xC800_0000, moves it to the 64-bit window, takes it away.
+#[test]
+fn device_memory_is_mapped_moved_and_unmapped() {
+    let region: Arc<MmapRegion> = Arc::new(MmapRegion::new(2 << 20).unwrap());
+    let bus = FakeBus::with_memory(region.clone());
+    let code = program!(
+        // The 64-bit window starts at 64 GiB: entry 64 of the page directory pointer table at 0xA000.
+        "mov dword ptr [0xA200], 0x310003",
+        "mov dword ptr [0xA204], 0",
+        "mov dword ptr [0x310000], 0x83",
+        "mov dword ptr [0x310004], 0x10",
+        "mov ebx, 0xE0000010",
+        // Not there yet.
+        "mov esi, 0xC8000000",
+        "mov r15d, 1",
+        "cmp dword ptr [rsi], -1",
+        "jne 91f",
+        "mov dword ptr [rbx], 0xC80",
+        "mov r15d, 2",
+        "cmp dword ptr [rsi], 0",
+        "jne 91f",
+        "mov dword ptr [rsi + 0x1FFFFC], 0x11111111",
+        "mov dword ptr [rsi], 0x22222222",
+        // Moved: the content moves with it, and the old place is empty.
+        "mov dword ptr [rbx], 0x10000",
+        "mov r15d, 3",
+        "cmp dword ptr [rsi], -1",
+        "jne 91f",
+        "movabs rdi, 0x1000000000",
+        "mov r15d, 4",
+        "cmp dword ptr [rdi], 0x22222222",
+        "jne 91f",
+        "cmp dword ptr [rdi + 0x1FFFFC], 0x11111111",
+        "jne 91f",
+        "mov dword ptr [rdi + 8], 0x33333333",
+        // Gone.
+        "mov dword ptr [rbx], 0",
+        "mov r15d, 5",
+        "cmp dword ptr [rdi], -1",
+        "jne 91f",
+    );
+    let outcome = run(code, bus.clone(), quiet());
+    let ran = outcome.is_some();
+    expect_success(outcome);
+    if !ran {
+        return;
+    }
+    let slice = region.as_volatile_slice();
+    assert_eq!(slice.read_obj::<u32>(0).unwrap(), 0x2222_2222);
+    assert_eq!(slice.read_obj::<u32>(8).unwrap(), 0x3333_3333);
+    assert_eq!(slice.read_obj::<u32>(0x1F_FFFC).unwrap(), 0x1111_1111);
+    // While it was mapped, no access left the guest.
+    let reads: Vec<_> =
+        bus.take_log().into_iter().filter(|access| matches!(access, Access::Read(..))).collect();
+    let expected = [
+        Access::Read(0xC800_0000, 4),
+        Access::Read(0xC800_0000, 4),
+        Access::Read(0x10_0000_0000, 4),
+    ];
+    assert_eq!(reads, expected);
+}
+
+/// A BAR that the guest puts where it must not be is an error of the machine, not of the host.
+#[test]
+fn device_memory_outside_of_the_windows_is_refused() {
+    let region: Arc<MmapRegion> = Arc::new(MmapRegion::new(2 << 20).unwrap());
+    let code = program!("mov ebx, 0xE0000010", "mov dword ptr [rbx], 1");
+    let Some(outcome) = run(code, FakeBus::with_memory(region), quiet()) else { return };
+    assert!(outcome.to_string().contains("outside of the PCI windows"), "{outcome}");
+}
