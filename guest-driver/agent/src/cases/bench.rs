@@ -48,6 +48,11 @@ impl<'a> Bench<'a> {
         Ok((take(0)?, take(1)?))
     }
 
+    /// Closes what has been opened so far, so that a driver can be taken away.
+    pub fn close_peers(&mut self) {
+        self.peers = [None, None];
+    }
+
     /// The checker must find this class between `min` and `max` times (`None`: any number above `min`).
     ///
     /// # Errors

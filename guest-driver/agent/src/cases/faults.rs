@@ -55,7 +55,8 @@ mod class {
 
 /// What the kernel says of an IOMMU fault (its virtio-iommu driver) and of an error that a port reports (AER).
 const IOMMU_FAULT: &str = "fault from EP";
-const PORT_ERROR: &[&str] = &["pcieport", "AER", "PCIe Bus Error"];
+const PORT_ERROR: &[&str] =
+    &["pcieport", "AER", "PCIe Bus Error", "error status/mask=", "[20] UnsupReq"];
 
 /// An address that Linux never hands out: it gives out DMA addresses from the top of the lower 4 GiB downwards, and our
 /// tests never map that much.

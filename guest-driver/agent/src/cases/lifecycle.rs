@@ -130,6 +130,7 @@ fn bind(function: &Function, driver: &str, instance: u32) -> Verdict {
 }
 
 fn unbind_and_rebind(bench: &mut Bench<'_>) -> Verdict {
+    bench.close_peers();
     for instance in 0..2 {
         let peer = Peer::open(instance)?;
         let (function, requester) = (peer.function(), peer.info.bdf);

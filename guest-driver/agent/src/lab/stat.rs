@@ -7,7 +7,8 @@ use serde_json::Value;
 ///
 /// - `live_mappings`: mappings that the IOMMU holds now, over all its domains;
 /// - `msi/FUNCTION`: interrupts of this function that were signalled to a CPU;
-/// - `tlps/FUNCTION`: requests that this function emitted, of any kind and whatever became of them.
+/// - `tlps/FUNCTION`: requests that this function emitted, of any kind and whatever became of them;
+/// - `findings/FUNCTION`: what the checker found about it, where that is not nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stat(Value);
 
@@ -25,6 +26,15 @@ impl Stat {
     /// `None` when it is not there or is no whole number.
     pub fn counter(&self, path: &str) -> Option<u64> {
         path.split('/').try_fold(&self.0, |value, key| value.get(key))?.as_u64()
+    }
+
+    /// The sum of all counters of the object at `path`: 0 when there is none.
+    pub fn total(&self, path: &str) -> u64 {
+        let object = path
+            .split('/')
+            .try_fold(&self.0, |value, key| value.get(key))
+            .and_then(Value::as_object);
+        object.map_or(0, |object| object.values().filter_map(Value::as_u64).sum())
     }
 }
 
@@ -47,6 +57,8 @@ mod tests {
         assert_eq!(stat.counter("msi/02:00.0"), None);
         assert_eq!(stat.counter("msi/text"), None);
         assert_eq!(stat.counter("msi"), None);
+        assert_eq!(stat.total("msi"), 7);
+        assert_eq!(stat.total("findings"), 0);
     }
 
     #[test]
