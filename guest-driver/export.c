@@ -41,12 +41,77 @@ static int pd_export_attach(struct dma_buf *dmabuf,
 	return ret;
 }
 
+/*
+ * What an importer gets for one mapping: the DMA addresses of all ranges, one
+ * after the other. Each range is mapped by a call of its own, because
+ * dma_buf_phys_vec_to_sgt() of 7.3 links all ranges of a call to the same place of
+ * the IOVA range that it has taken for them (behind an IOMMU).
+ */
+struct pd_loan {
+	struct sg_table sgt;
+	u32 parts;
+	struct sg_table *part[] __counted_by(parts);
+};
+
+static void pd_loan_end_part(struct dma_buf_attachment *attach,
+			     struct sg_table *part, enum dma_data_direction dir)
+{
+	/*
+	 * The helper says by orig_nents that there are no pages, and 7.3 then
+	 * frees that many entries: none. It may have all of them back.
+	 */
+	part->orig_nents = part->nents;
+	dma_buf_free_sgt(attach, part, dir);
+}
+
+static void pd_loan_end(struct dma_buf_attachment *attach, struct pd_loan *loan,
+			enum dma_data_direction dir)
+{
+	u32 i;
+
+	for (i = 0; i < loan->parts; i++)
+		if (loan->part[i])
+			pd_loan_end_part(attach, loan->part[i], dir);
+	loan->sgt.orig_nents = loan->sgt.nents;
+	sg_free_table(&loan->sgt);
+	kfree(loan);
+}
+
+/* Joins the parts. There are no pages: importers see that by orig_nents. */
+static int pd_loan_join(struct pd_loan *loan)
+{
+	struct scatterlist *sg, *part_sg;
+	unsigned int j, nents = 0;
+	u32 i;
+	int ret;
+
+	for (i = 0; i < loan->parts; i++)
+		nents += loan->part[i]->nents;
+	ret = sg_alloc_table(&loan->sgt, nents, GFP_KERNEL);
+	if (ret)
+		return ret;
+	sg = loan->sgt.sgl;
+	for (i = 0; i < loan->parts; i++) {
+		for_each_sgtable_dma_sg(loan->part[i], part_sg, j) {
+			sg_set_page(sg, NULL, 0, 0);
+			sg_dma_address(sg) = sg_dma_address(part_sg);
+			sg_dma_len(sg) = sg_dma_len(part_sg);
+			sg = sg_next(sg);
+		}
+	}
+	loan->sgt.orig_nents = 0;
+	return 0;
+}
+
 static struct sg_table *pd_export_map(struct dma_buf_attachment *attach,
 				      enum dma_data_direction dir)
 {
 	struct pd_export *exp = attach->dmabuf->priv;
 	struct pd_device *pd = exp->mem->base.pd;
-	struct sg_table *sgt;
+	struct sg_table *part;
+	struct pd_loan *loan;
+	u32 i;
+	int ret;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
@@ -56,13 +121,30 @@ static struct sg_table *pd_export_map(struct dma_buf_attachment *attach,
 	if (READ_ONCE(pd->bar_blocked))
 		return ERR_PTR(-EAGAIN);
 
-	sgt = dma_buf_phys_vec_to_sgt(attach, pd->provider, exp->range,
-				      exp->ranges, attach->dmabuf->size, dir);
-	if (IS_ERR(sgt))
-		return sgt;
+	loan = kzalloc_flex(*loan, part, exp->ranges);
+	if (!loan)
+		return ERR_PTR(-ENOMEM);
+	loan->parts = exp->ranges;
+	for (i = 0; i < exp->ranges; i++) {
+		part = dma_buf_phys_vec_to_sgt(attach, pd->provider,
+					       &exp->range[i], 1,
+					       exp->range[i].len, dir);
+		if (IS_ERR(part)) {
+			ret = PTR_ERR(part);
+			goto err_loan;
+		}
+		loan->part[i] = part;
+	}
+	ret = pd_loan_join(loan);
+	if (ret)
+		goto err_loan;
 	exp->maps++;
 	pd_count(pd, PD_EXPORTER_MAPS);
-	return sgt;
+	return &loan->sgt;
+
+err_loan:
+	pd_loan_end(attach, loan, dir);
+	return ERR_PTR(ret);
 }
 
 static void pd_export_unmap(struct dma_buf_attachment *attach,
@@ -73,7 +155,7 @@ static void pd_export_unmap(struct dma_buf_attachment *attach,
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
-	dma_buf_free_sgt(attach, sgt, dir);
+	pd_loan_end(attach, container_of(sgt, struct pd_loan, sgt), dir);
 	pd_count(pd, PD_EXPORTER_UNMAPS);
 	atomic64_inc(&exp->unmaps);
 	wake_up_all(&pd->idle);
