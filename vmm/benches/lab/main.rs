@@ -1,8 +1,10 @@
 //! `make bench`: what checking costs, next to a plain copy over the same places in the same run.
 //!
 //! One thread, IOMMU on, every transaction checked. Each figure is the median of several rounds, and each round
-//! measures the lab and its peer one after the other, so that a machine whose speed drifts does not matter.
+//! measures the lab and its peer one after the other, so that a machine whose speed drifts does not matter. Time is
+//! this thread's processor time: what other programs take meanwhile does not count.
 
+mod clock;
 mod copies;
 mod mappings;
 mod memory;

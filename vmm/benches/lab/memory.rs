@@ -9,7 +9,9 @@ use crate::rig::NoInterrupts;
 pub fn run(report: &mut Report) {
     let before = own_memory();
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 512 << 20)]).expect("guest RAM");
-    let lab = LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).expect("the default lab");
+    let lab = LabConfig::default()
+        .build(&ram, Box::new(NoInterrupts), std::io::empty())
+        .expect("the default lab");
     let after = own_memory();
     drop(lab);
     let (Some(before), Some(after)) = (before, after) else { return };

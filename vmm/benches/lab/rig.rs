@@ -7,8 +7,10 @@ use device_models::fabric::{InterruptSink, Port};
 use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::lab::{Lab, Place, Topology};
-use device_models::pci::{Bdf, BridgeDescription, FunctionDescription, HostBridgeDescription, PortKind};
 use device_models::pci::firmware::HostResources;
+use device_models::pci::{
+    Bdf, BridgeDescription, FunctionDescription, HostBridgeDescription, PortKind,
+};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM: u64 = 256 << 20;
@@ -68,15 +70,19 @@ pub struct Rig {
 impl Rig {
     /// `mappings` mappings of `size` bytes each, in a scattered order of RAM.
     pub fn new(mappings: u64, size: u64) -> Self {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), to_usize(RAM))]).expect("RAM for the bench");
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), to_usize(RAM))])
+            .expect("RAM for the bench");
         let issuer = Issuer::default();
         let port = BridgeDescription::new(PortKind::RootPort);
-        let place = Place::bridge(4, "port0", port, vec![Place::endpoint(0, "issuer", issuer.clone())]);
-        let topology = Topology { host_bridge: HostBridgeDescription::default(), root: vec![place] };
+        let place =
+            Place::bridge(4, "port0", port, vec![Place::endpoint(0, "issuer", issuer.clone())]);
+        let topology =
+            Topology { host_bridge: HostBridgeDescription::default(), root: vec![place] };
         let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
         let features = iommu.offered_features();
         iommu.accept_features(features.bits());
-        let mut lab = Lab::new(topology, &ram, Box::new(iommu), Box::new(NoInterrupts)).expect("a lab");
+        let mut lab =
+            Lab::new(topology, &ram, Box::new(iommu), Box::new(NoInterrupts)).expect("a lab");
         let resources = HostResources {
             buses: 0..=15,
             memory: 0xc000_0000..=0xdfff_ffff,
@@ -89,7 +95,9 @@ impl Rig {
         iommu.attach(DOMAIN, endpoint, 0).expect("attached");
         for index in 0..mappings {
             let first = iova(index, size);
-            iommu.map(DOMAIN, first, first + size - 1, physical(index, size), READ_AND_WRITE).expect("mapped");
+            iommu
+                .map(DOMAIN, first, first + size - 1, physical(index, size), READ_AND_WRITE)
+                .expect("mapped");
         }
         // The pages exist before anything is measured.
         for page in (0..RAM).step_by(4096) {
@@ -99,7 +107,10 @@ impl Rig {
     }
 
     /// Lets the device do `work` within one step, and gives back what it found.
-    pub fn issue<T: Send + 'static>(&mut self, work: impl FnOnce(&mut Port<'_>) -> T + Send + 'static) -> T {
+    pub fn issue<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Port<'_>) -> T + Send + 'static,
+    ) -> T {
         let (done, result) = std::sync::mpsc::channel();
         let work: Work = Box::new(move |port| {
             let _ = done.send(work(port));

@@ -1,10 +1,9 @@
 //! Small transactions: what one lookup costs.
 
-use std::time::Instant;
-
 use device_models::fabric::{Purpose, WriteOutcome};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
+use crate::clock::Stopwatch;
 use crate::report::{Figure, Report, median};
 use crate::rig::{Rig, iova, physical, to_usize};
 
@@ -18,22 +17,24 @@ pub fn run(report: &mut Report, rounds: usize) {
     // Sixteen pages fit any cache; the other run takes a page at random out of all.
     let few = offsets(16);
     let many = offsets(MAPPINGS);
-    for (name, offsets, goal) in
-        [("64-byte writes, translation cached", few, 20.0), ("64-byte writes, random over 16 Ki mappings", many, 6.0)]
-    {
+    for (name, offsets, goal) in [
+        ("64-byte writes, translation cached", few, 20.0),
+        ("64-byte writes, random over 16 Ki mappings", many, 6.0),
+    ] {
         let mut rates = Vec::new();
         let mut ratios = Vec::new();
         for _ in 0..rounds {
-            let addresses: Vec<u64> = offsets.iter().map(|&(page, offset)| iova(page, PAGE) + offset).collect();
+            let addresses: Vec<u64> =
+                offsets.iter().map(|&(page, offset)| iova(page, PAGE) + offset).collect();
             let checked = rig.issue(move |port| {
                 let mut data = [0x5a_u8; SIZE];
                 let data = vm_memory::VolatileSlice::from(&mut data[..]);
-                let start = Instant::now();
+                let start = Stopwatch::start();
                 for &address in &addresses {
                     let outcome = port.write(Purpose::Data, address, &data);
                     assert!(matches!(outcome, WriteOutcome::Posted { verdict: None }));
                 }
-                start.elapsed().as_secs_f64()
+                start.seconds()
             });
             let plain = plain(&rig, &offsets);
             rates.push(COUNT as f64 / checked / 1e6);
@@ -64,11 +65,12 @@ fn offsets(pages: u64) -> Vec<(u64, u64)> {
 
 fn plain(rig: &Rig, offsets: &[(u64, u64)]) -> f64 {
     let data = [0x5a_u8; SIZE];
-    let whole = rig.ram.get_slice(GuestAddress(0), to_usize(crate::rig::RAM)).expect("RAM is one piece");
-    let start = Instant::now();
+    let whole =
+        rig.ram.get_slice(GuestAddress(0), to_usize(crate::rig::RAM)).expect("RAM is one piece");
+    let start = Stopwatch::start();
     for &(page, offset) in offsets {
         let at = to_usize(physical(page, PAGE) + offset);
         whole.write_slice(&data, at).expect("inside");
     }
-    start.elapsed().as_secs_f64()
+    start.seconds()
 }
