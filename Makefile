@@ -1,0 +1,52 @@
+# peerdma: `make help` says what there is.
+#
+# Variables:
+#   KERNEL=lab|debug|PATH   guest kernel: ours, ours with the kernel's own checks, or yours (vmlinux, bzImage, tree)
+#   SCENARIO=NAME           one scenario instead of all (make vm-test)
+#   OUT=DIR                 where make vm-test leaves its reports and logs
+#   ARGS='...'              more arguments for peerdma
+
+CARGO   ?= cargo
+PEERDMA := target/peerdma
+KERNEL  ?= lab
+# The debug kernel's reports do not overwrite those of the lab kernel.
+OUT     ?= target/vm-test$(if $(filter debug,$(KERNEL)),-debug)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test vm-test vm bench lint clean
+
+help: ## Say what there is
+	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo
+	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
+	@echo
+	@echo '  target/peerdma --help says what the program can do (after make build).'
+
+setup: ## Install the distribution packages that are missing, as root or by sudo
+	@ci/setup.sh
+
+build: setup ## Build the program, target/peerdma, and the guest's first process
+	$(CARGO) build --release --locked
+	@ln -sfn x86_64-unknown-linux-gnu/release/peerdma $(PEERDMA)
+
+test: setup ## Unit and integration tests, and tests of the KVM engine with bare-metal programs
+	$(CARGO) test --workspace --locked
+
+vm-test: build ## Boot guests and check every DMA transaction in them
+	$(PEERDMA) test --kernel '$(KERNEL)' --out '$(OUT)' $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS)
+
+vm: build ## A console in a guest; Ctrl-A x leaves
+	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)
+
+bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
+	$(CARGO) bench --locked -p vmm --bench lab
+
+lint: setup ## Formatting, clippy, and the kernel's own checkpatch for the driver
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@ci/checkpatch.sh
+
+clean: ## Remove what was built here; kernels stay in the user's cache
+	$(CARGO) clean

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Lets the kernel's own style checker read the guest driver. It comes with the kernel's source, which is in the cache
+# once a kernel has been built.
+set -eu
+
+cd "$(dirname "$0")/.."
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/peerdma
+checker=$(find "$cache/sources" -path '*/scripts/checkpatch.pl' 2>/dev/null | sort | tail -n1)
+if [ -z "$checker" ]; then
+    echo "checkpatch: SKIP: there is no kernel source in the cache yet (target/peerdma kernel build fetches it)"
+    exit 0
+fi
+# BIT() does not exist for user space, which includes our headers too.
+perl "$checker" --no-tree --strict --terse --no-summary --show-types --color=never \
+    --ignore SPDX_LICENSE_TAG,BIT_MACRO \
+    --file guest-driver/*.c guest-driver/*.h guest-driver/include/uapi/*.h
+echo "checkpatch: clean"
