@@ -378,6 +378,7 @@ struct peerdma_desc {
 	/* Must be 0. */
 	__le64 reserved1[3];
 };
+
 static_assert(sizeof(struct peerdma_desc) == 64);
 
 /*
@@ -398,6 +399,7 @@ struct peerdma_record {
 	/* 1 for the first record after a channel reset, then one more each; wraps to 0. */
 	__le32 sequence;
 };
+
 static_assert(sizeof(struct peerdma_record) == 32);
 
 #endif /* PEERDMA_REGS_H */

@@ -129,7 +129,7 @@ fn structure(out: &mut String, layout: &Layout) {
     }
     out.push_str("};\n");
     let _ =
-        writeln!(out, "static_assert(sizeof(struct peerdma_{}) == {});", layout.name, layout.size);
+        writeln!(out, "\nstatic_assert(sizeof(struct peerdma_{}) == {});", layout.name, layout.size);
 }
 
 #[cfg(test)]
