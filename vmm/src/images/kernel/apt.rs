@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::KernelError;
 use super::recipe::Recipe;
-use crate::images::command::{Event, Job};
+use crate::images::command::{CommandError, Event, Job};
 use crate::images::progress::Progress;
 
 /// A source package that the suite carries.
@@ -78,7 +78,10 @@ impl Apt {
         progress.phase(&format!("getting the index of {suite}"), None);
         // Errors rather than warnings when the index cannot be had: an old one must not pass for new.
         let job = Job::new("Getting the index of the kernel's source", "apt-get");
-        job.args(&apt.options).args(["-q", "--error-on=any", "update"]).run(progress)?;
+        job.args(&apt.options)
+            .args(["-q", "--error-on=any", "update"])
+            .run(progress)
+            .map_err(at_mirror)?;
         Ok(apt)
     }
 
@@ -118,13 +121,21 @@ impl Apt {
         let job = Job::new("Downloading the kernel's source", "apt-get").current_dir(&folder);
         let job =
             job.args(&self.options).args(["-q", "download"]).arg(format!("{package}={version}"));
-        job.run_watched(progress, &mut watch)?;
+        job.run_watched(progress, &mut watch).map_err(at_mirror)?;
         let entries = fs::read_dir(&folder).map_err(KernelError::io("Reading", &folder))?;
         let mut files = entries.filter_map(Result::ok).map(|entry| entry.path());
         let deb = files.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
         deb.ok_or_else(|| {
             KernelError::io("Finding the download in", &folder)(std::io::ErrorKind::NotFound.into())
         })
+    }
+}
+
+/// A failure that has to do with the mirror, as most of apt's have.
+fn at_mirror(error: CommandError) -> KernelError {
+    match error {
+        CommandError::Failed { .. } => KernelError::Mirror(error),
+        other => other.into(),
     }
 }
 
@@ -234,7 +245,6 @@ pub(super) fn choose<'a>(
 
 /// Debian's order of versions, asked of dpkg itself.
 fn newer(version: &str, than: &str, progress: &dyn Progress) -> Result<bool, KernelError> {
-    use crate::images::command::CommandError;
     let job =
         Job::new("Comparing versions", "dpkg").args(["--compare-versions", version, "gt", than]);
     match job.run(progress) {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::config::Options;
 use super::source::SourceTree;
 use super::{Flavour, KernelError, config};
 use crate::images::cache::Cache;
@@ -23,8 +24,10 @@ pub(super) struct Build<'a> {
     pub(super) final_output: PathBuf,
     /// Where all output of the programs goes.
     pub(super) log: PathBuf,
-    /// What to build.
+    /// What to build, for its name only.
     pub(super) flavour: Flavour,
+    /// The options that it is to have.
+    pub(super) wanted: Options,
     /// How many compilers at once.
     pub(super) jobs: usize,
 }
@@ -49,14 +52,13 @@ impl Build<'_> {
     /// Makes the configuration, and proves that it is what was asked for.
     pub(super) fn configure(&self, progress: &dyn Progress) -> Result<(), KernelError> {
         progress.phase("configuring the kernel", None);
-        let wanted = config::wanted(self.flavour);
         let path = self.output.join(".config");
         let read = || fs::read_to_string(&path).map_err(KernelError::io("Reading", &path));
         self.make("Configuring the kernel").arg("allnoconfig").run(progress)?;
-        let merged = config::merge(&read()?, &wanted);
+        let merged = config::merge(&read()?, &self.wanted);
         fs::write(&path, merged).map_err(KernelError::io("Writing", &path))?;
         self.make("Configuring the kernel").arg("olddefconfig").run(progress)?;
-        config::verify(&wanted, &read()?)?;
+        config::verify(&self.wanted, &read()?)?;
         Ok(())
     }
 
@@ -139,6 +141,32 @@ fn is_intermediate(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::images::kernel::{Source, source};
+    use crate::images::progress::Silent;
+
+    #[test]
+    fn kconfig_itself_refuses_what_cannot_be() {
+        let unpacked = Cache::open()
+            .ok()
+            .and_then(|cache| source::known(&cache, &Source::Distribution).ok().flatten());
+        let Some(source) = unpacked else {
+            return eprintln!("skipped: no source in the cache (`peerdma kernel build`)");
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("build");
+        fs::create_dir(&output).unwrap();
+        // The first has no dependency missing, the second wants 32 bits, the third is nobody's.
+        let wanted = config::parse(
+            "CONFIG_64BIT=y\nCONFIG_SMP=y\nCONFIG_X86_PAE=y\nCONFIG_NO_SUCH_OPTION=m\n",
+        );
+        let log = folder.path().join("log");
+        let (flavour, final_output) = (Flavour::Lab, output.clone());
+        let build = Build { source: &source, output, final_output, log, flavour, wanted, jobs: 1 };
+        let error = build.configure(&Silent).unwrap_err();
+        let KernelError::Config(rejected) = error else { panic!("{error}") };
+        let names: Vec<_> = rejected.0.iter().map(|refusal| refusal.option.as_str()).collect();
+        assert_eq!(names, ["CONFIG_NO_SUCH_OPTION", "CONFIG_X86_PAE"]);
+    }
 
     #[test]
     fn steps_are_told_from_other_output() {

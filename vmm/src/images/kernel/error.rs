@@ -28,6 +28,12 @@ pub enum KernelError {
         /// The oldest version that serves.
         minimum: String,
     },
+    /// The mirror does not answer, or not with what it should.
+    #[error(
+        "{0}\nIs the network up? PEERDMA_DEBIAN_MIRROR names another Debian mirror, PEERDMA_KERNEL_TREE an unpacked Linux \
+         source to use instead."
+    )]
+    Mirror(#[source] CommandError),
     /// Debian's archive keys are not installed.
     #[error(
         "Debian's archive keyring is not at {}: `make setup` installs it (package debian-archive-keyring). Without it \

@@ -82,7 +82,7 @@ impl Flavour {
     /// Bytes that its build needs at the worst moment.
     fn space(self) -> u64 {
         match self {
-            Self::Lab => 700 << 20,
+            Self::Lab => 400 << 20,
             Self::Debug => 1600 << 20,
         }
     }
@@ -307,7 +307,8 @@ fn compile(
     let jobs = request.jobs.or_else(|| available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let (output, final_output) = (staging.path().join("build"), staging.target().join("build"));
     fs::create_dir(&output).map_err(KernelError::io("Making", &output))?;
-    let build = Build { source, output, final_output, log, flavour, jobs };
+    let wanted = config::wanted(flavour);
+    let build = Build { source, output, final_output, log, flavour, wanted, jobs };
     build.configure(progress)?;
     build.compile(cache, progress)?;
     let release = build.release()?;
