@@ -2,8 +2,10 @@
 
 pub mod assembly;
 pub mod boot;
+pub mod cli;
 pub mod host;
 pub mod images;
+pub mod lab;
 pub mod machine;
 pub mod report;
 pub mod suite;

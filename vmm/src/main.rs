@@ -1,2 +1,7 @@
 //! The command line tool of the peerdma lab.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vmm::cli::main()
+}

@@ -2,8 +2,13 @@
 //! a verdict.
 
 pub mod console;
+pub mod drive;
 pub mod event;
 pub mod hello;
 pub mod job;
 pub mod judge;
+pub mod parameters;
+pub mod port;
+pub mod prepare;
+pub mod runner;
 pub mod scenario;

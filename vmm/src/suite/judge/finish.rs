@@ -36,8 +36,8 @@ pub struct End {
 }
 
 impl Judge {
-    /// Concludes the run.
-    pub fn finish(mut self, end: End) -> ScenarioReport {
+    /// Concludes the run; the report is taken out, and nothing comes after it.
+    pub fn finish(&mut self, end: End) -> ScenarioReport {
         let running = self.running().map(ToOwned::to_owned);
         self.break_off(match &end.ending {
             Ending::TimedOut { .. } => "the guest hung while it ran",
@@ -65,7 +65,7 @@ impl Judge {
         if self.report.status == Status::Failed {
             self.report.console_tail = end.console_tail;
         }
-        self.report
+        std::mem::replace(&mut self.report, ScenarioReport::new(""))
     }
 
     fn ending(&mut self, ending: &Ending, running: Option<&str>) {

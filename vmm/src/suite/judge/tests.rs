@@ -189,11 +189,11 @@ fn the_kernel_s_complaint_fails_the_run() {
 
 #[test]
 fn a_user_s_command_is_one_test_with_all_findings() {
-    let (judge, _events) = self::judge(Mode::Command, 0);
+    let (mut judge, _events) = self::judge(Mode::Command, 0);
     let report = judge.finish(end(Ending::Exit(0)));
     assert_eq!((report.status, report.cases.len()), (Status::Passed, 1));
 
-    let (judge, _events) = self::judge(Mode::Command, 0);
+    let (mut judge, _events) = self::judge(Mode::Command, 0);
     let report = judge.finish(end(Ending::Exit(7)));
     assert_eq!((report.status, report.exit_code), (Status::Failed, Some(7)));
     assert_eq!(report.cases[0].detail, "exit status 7");
@@ -277,6 +277,8 @@ fn floods_are_bounded_and_fail_the_run() {
     let report = judge.finish(end(Ending::Exit(0)));
     assert_eq!(report.cases.len(), MAX_CASES);
     assert_eq!(report.status, Status::Failed);
+    // The reader ends when nobody can send any more.
+    drop(judge);
     assert!(reader.join().unwrap() < MAX_CASES + MAX_DIAGNOSTICS + 10);
 }
 

@@ -1,0 +1,272 @@
+//! `peerdma boot`.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+
+use clap::Args;
+
+use super::choose::{GuestOptions, prepare_failure};
+use super::test::{prepare_folder, time_factor, venue};
+use super::{Exit, Failure};
+use crate::host::choice::Place;
+use crate::host::interrupt;
+use crate::host::terminal::{self, Key, Keys, RawTerminal};
+use crate::report::ScenarioReport;
+use crate::suite::drive::{JobEnd, drive};
+use crate::suite::event::Event;
+use crate::suite::hello::{Hello, Mode};
+use crate::suite::job::{GuestRun, Job};
+use crate::suite::parameters::parameters;
+use crate::suite::prepare::{self, Prepared, Quiet};
+use crate::suite::scenario::Scenario;
+
+/// Whose guest is booted: its kernel parameters and its size.
+const SCENARIO: &str = "user";
+/// End of transmission: what a shell takes for the end of its input.
+const END_OF_INPUT: u8 = 0x04;
+/// What Ctrl-A h prints.
+const KEYS: &str = "\nCtrl-A x  leave    Ctrl-A Ctrl-A  a Ctrl-A for the guest    Ctrl-A h  this\n";
+
+/// What to boot.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+The guest's console is your terminal. Ctrl-A x leaves, Ctrl-A h lists the keys. Findings are told as they happen.
+
+Examples:
+  peerdma boot                          a shell in the guest
+  peerdma boot -- lspci -vvv            one command; its exit status becomes ours
+  peerdma boot --module my.ko --record bug.trace")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// Record everything that happens in the lab in this file, for `peerdma replay`
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// More kernel parameters for the guest; may be repeated
+    #[arg(long, value_name = "PARAMETER")]
+    append: Vec<String>,
+    /// Run this command in the guest instead of a shell; its exit status becomes ours
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let kernel = arguments.guest.kernel_choice();
+    let factor = time_factor(&kernel)?;
+    let scenario = Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
+    let record = arguments.record.as_deref().map(record_place).transpose()?;
+    let place = arguments.guest.place()?;
+    let out = tempfile::tempdir()
+        .map_err(|error| Failure::environment(format_args!("a temporary folder: {error}")))?;
+    let progress = Quiet::for_stderr();
+    let prepared =
+        prepare::prepare(&kernel, &arguments.guest.module, &progress).map_err(prepare_failure)?;
+    let venue = venue(&place, &progress)?;
+    progress.done();
+    prepared.notes.iter().for_each(|note| eprintln!("{note}"));
+    if matches!(place, Place::Nested { .. }) {
+        eprintln!("{place}");
+    }
+    let job = job(arguments, &scenario, &prepared, out.path(), record);
+    job.runs.iter().try_for_each(|run| run.hello.to_line().map(drop)).map_err(Failure::usage)?;
+
+    let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;
+    let terminal = RawTerminal::enter().map_err(Failure::internal)?;
+    if terminal.is_some() && arguments.command.is_empty() {
+        eprintln!("starting the guest; Ctrl-A x leaves");
+    }
+    let screen = pump(&ours, !arguments.command.is_empty()).map_err(Failure::internal)?;
+    let mut report = None;
+    let end = drive(&venue, &job, Some(theirs), factor, |event| match event {
+        Event::Diagnostic { text, .. } => eprintln!("\n[peerdma] {text}"),
+        Event::Ended { report: ended } => report = Some(*ended),
+        _ => {}
+    });
+    // No more keys: whoever waits for them stops, and what the guest has written can be read to its end.
+    let _ = ours.shutdown(Shutdown::Write);
+    if end.is_ok() && !interrupt::interrupted() {
+        drop(screen.join());
+    }
+    drop(terminal);
+    conclude(end.map_err(Failure::environment)?, report)
+}
+
+fn job(
+    arguments: &Arguments,
+    scenario: &Scenario,
+    prepared: &Prepared,
+    out: &Path,
+    record: Option<(PathBuf, PathBuf)>,
+) -> Job {
+    let mode = if arguments.command.is_empty() { Mode::Shell } else { Mode::Command };
+    let size = terminal::size(io::stdout());
+    let hello = Hello {
+        command: arguments.command.clone(),
+        modules: prepared.modules.clone(),
+        environment: std::env::var("TERM")
+            .ok()
+            .map(|term| format!("TERM={term}"))
+            .into_iter()
+            .collect(),
+        rows: size.map(|(rows, _)| rows),
+        columns: size.map(|(_, columns)| columns),
+        ..Hello::new(mode, &scenario.name)
+    };
+    let mut all = parameters(scenario, true);
+    all.extend(arguments.append.iter().cloned());
+    let (folder, file) = record.unzip();
+    let run = GuestRun {
+        name: scenario.name.clone(),
+        parameters: all,
+        hello,
+        memory: scenario.memory,
+        cpus: scenario.cpus,
+        limit: None,
+        at_least: 0,
+        console_log: None,
+        record: file,
+        interactive: true,
+    };
+    Job {
+        kernel: prepared.kernel.clone(),
+        initramfs: prepared.initramfs.clone(),
+        out: out.to_owned(),
+        record: folder,
+        runs: vec![run],
+    }
+}
+
+/// The folder and the name of a record.
+fn record_place(path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Failure::usage(format_args!("--record {} names no file", path.display())))?;
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((prepare_folder(folder, "record")?, name.into()))
+}
+
+/// Carries keys from stdin to the guest, and the guest's output to stdout. The thread that is given back ends when the
+/// guest's output does.
+fn pump(stream: &UnixStream, command: bool) -> io::Result<JoinHandle<()>> {
+    let (mut keys, mut output) = (stream.try_clone()?, stream.try_clone()?);
+    thread::Builder::new().name("keys".into()).spawn(move || {
+        let interactive = io::stdin().is_terminal();
+        if carry_keys(&mut io::stdin(), &mut keys, interactive).is_ok() && !interactive && !command
+        {
+            let _ = keys.write_all(&[END_OF_INPUT]);
+        }
+    })?;
+    thread::Builder::new().name("screen".into()).spawn(move || {
+        // For a file or a pipe, lines end as files have it.
+        let bare = !io::stdout().is_terminal();
+        let mut buffer = [0; 16 << 10];
+        while let Ok(count @ 1..) = output.read(&mut buffer) {
+            let bytes = buffer.get(..count).unwrap_or_default();
+            let written = if bare {
+                let bytes: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != b'\r').collect();
+                write_out(&bytes)
+            } else {
+                write_out(bytes)
+            };
+            if written.is_err() {
+                // Nobody reads any more: the guest goes on without a screen.
+                let _ = io::copy(&mut output, &mut io::sink());
+                return;
+            }
+        }
+    })
+}
+
+fn write_out(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Until the input ends, the guest does, or the user leaves.
+fn carry_keys(input: &mut impl Read, guest: &mut impl Write, interactive: bool) -> io::Result<()> {
+    let mut decoder = Keys::default();
+    let mut buffer = [0; 1024];
+    loop {
+        let count = input.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if !interactive {
+            guest.write_all(bytes)?;
+            continue;
+        }
+        for key in bytes.iter().filter_map(|byte| decoder.key(*byte)) {
+            match key {
+                Key::Byte(byte) => guest.write_all(&[byte])?,
+                Key::Help => eprint!("{KEYS}"),
+                Key::Quit => {
+                    interrupt::quit();
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn conclude(end: JobEnd, report: Option<ScenarioReport>) -> Result<u8, Failure> {
+    match end {
+        JobEnd::Interrupted => return Ok(Exit::Success as u8),
+        JobEnd::Lost { reason, last_words, .. } => {
+            last_words.iter().for_each(|line| eprintln!("  {line}"));
+            return Err(Failure::internal(reason));
+        }
+        JobEnd::Done => {}
+    }
+    let Some(report) = report else { return Err(Failure::internal("the guest was not run")) };
+    report.failures.iter().for_each(|failure| eprintln!("{failure}"));
+    let findings =
+        report.cases.iter().flat_map(|case| &case.findings).filter(|finding| !finding.expected);
+    findings.for_each(|finding| eprintln!("finding: {}", finding.text));
+    Ok(match report.exit_code {
+        Some(code) => u8::try_from(code).unwrap_or(Exit::Failed as u8),
+        None if report.failures.is_empty() => Exit::Success as u8,
+        None => Exit::Internal as u8,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_reach_the_guest_and_a_pipe_needs_no_escapes() {
+        let mut guest = Vec::new();
+        carry_keys(&mut &b"a\x01\x01b"[..], &mut guest, true).unwrap();
+        assert_eq!(guest, b"a\x01b");
+        let mut guest = Vec::new();
+        carry_keys(&mut &b"a\x01xb"[..], &mut guest, false).unwrap();
+        assert_eq!(guest, b"a\x01xb");
+    }
+
+    #[test]
+    fn the_end_decides_the_exit_code() {
+        let mut report = ScenarioReport::new("user");
+        assert_eq!(conclude(JobEnd::Interrupted, None).unwrap(), 0);
+        assert_eq!(conclude(JobEnd::Done, Some(report.clone())).unwrap(), 0);
+        report.failures.push("triple fault".into());
+        assert_eq!(conclude(JobEnd::Done, Some(report.clone())).unwrap(), 4);
+        report.exit_code = Some(9);
+        assert_eq!(conclude(JobEnd::Done, Some(report)).unwrap(), 9);
+        let lost = JobEnd::Lost { reason: "gone".into(), hung: false, last_words: Vec::new() };
+        assert_eq!(conclude(lost, None).unwrap_err().exit, Exit::Internal);
+    }
+
+    #[test]
+    fn a_record_needs_a_file_name() {
+        assert_eq!(record_place(Path::new("/")).unwrap_err().exit, Exit::Usage);
+        let folder = tempfile::tempdir().unwrap();
+        let (place, name) = record_place(&folder.path().join("new/x.trace")).unwrap();
+        assert!(place.ends_with("new") && name == Path::new("x.trace"));
+    }
+}

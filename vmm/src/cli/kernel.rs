@@ -1,0 +1,75 @@
+//! `peerdma kernel`.
+
+use clap::{Args, Subcommand};
+
+use super::{Exit, Failure, output};
+use crate::images::cache::Cache;
+use crate::images::kernel::{self, Flavour, KernelError, KernelRequest};
+use crate::suite::prepare::Quiet;
+
+/// What about kernels.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the guest's kernel from the distribution's source, unless it is in the cache
+    ///
+    /// The source comes from the distribution's archive (verified by its signatures) or from PEERDMA_KERNEL_TREE. It
+    /// takes some minutes once; the result is kept in the cache under a hash of everything it was made from.
+    Build(Build),
+}
+
+#[derive(Debug, Args)]
+struct Build {
+    /// The flavour that checks itself: lockdep, KASAN, kmemleak, hung tasks
+    #[arg(long)]
+    debug: bool,
+    /// Look in the archive for a newer source, although one was chosen before
+    #[arg(long)]
+    refresh: bool,
+    /// Remove all kernels and sources from the cache instead
+    #[arg(long, conflicts_with_all = ["debug", "refresh"])]
+    clean: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let Command::Build(build) = &arguments.command;
+    let progress = Quiet::for_stderr();
+    if build.clean {
+        let cache = Cache::open().map_err(Failure::environment)?;
+        kernel::clean(&cache, &progress).map_err(failure)?;
+        return Ok(Exit::Success as u8);
+    }
+    let flavour = if build.debug { Flavour::Debug } else { Flavour::Lab };
+    let request =
+        KernelRequest { refresh: build.refresh, ..KernelRequest::from_environment(flavour) };
+    let built = kernel::build(&request, &progress).map_err(failure)?;
+    progress.done();
+    let vmlinux = built.vmlinux();
+    if build.json {
+        output::json(&serde_json::json!({
+            "flavour": built.flavour.name(),
+            "release": built.release,
+            "source": built.source,
+            "vmlinux": vmlinux,
+            "build_tree": built.build_tree(),
+            "cached": built.cached,
+        }))?;
+    } else {
+        let how = if built.cached { "from the cache" } else { "built just now" };
+        eprintln!("Linux {} ({}), {how}", built.release, built.source);
+        output::print(&format!("{}\n", vmlinux.display()))?;
+    }
+    Ok(Exit::Success as u8)
+}
+
+fn failure(error: KernelError) -> Failure {
+    Failure::environment(error)
+}

@@ -1,0 +1,150 @@
+//! The command line: one file a subcommand.
+//!
+//! Results go to stdout, everything else to stderr. Whoever closes stdout early has seen enough: that is no error.
+
+mod boot;
+mod choose;
+mod doctor;
+mod failure;
+mod kernel;
+mod output;
+mod replay;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use failure::{Exit, Failure};
+
+use crate::host::{interrupt, nested};
+
+/// Printed below the long help.
+const AFTER_HELP: &str = "\
+Examples:
+  peerdma doctor                       what this machine can do, and what it lacks
+  peerdma test                         boot guests, run all tests, check every DMA transaction
+  peerdma test --scenario basic --kernel ~/linux
+  peerdma test --module my.ko -- /bin/sh -c 'cat /sys/kernel/debug/my/selftest'
+  peerdma boot                         a console in the guest; Ctrl-A x leaves
+  peerdma boot -- lspci -vvv
+
+Exit codes:
+  0  everything passed or was skipped       3  this machine lacks something (peerdma doctor says what)
+  1  tests failed                           4  a guest hung, or the program itself failed
+  2  the command line makes no sense      130  interrupted
+  With -- CMD the code is the command's own.
+
+Environment:
+  PEERDMA_QEMU            the QEMU for the nested test host, instead of qemu-system-x86_64 in PATH
+  PEERDMA_KERNEL_TREE     an unpacked Linux source for `kernel build`, instead of the distribution's
+  PEERDMA_DEBIAN_MIRROR   a Debian mirror, where apt knows none
+  PEERDMA_TIMEOUT_FACTOR  stretches all time limits, for slow machines
+  XDG_CACHE_HOME          where kernels and modules are kept (default ~/.cache)
+  RUST_LOG, NO_COLOR      as usual";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "peerdma",
+    version,
+    about = "A lab for PCIe peer-to-peer DMA: real Linux guests, checked devices, no hardware",
+    after_long_help = AFTER_HELP,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+struct Arguments {
+    /// Say more on stderr; twice: say a lot
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what this machine can do, and where guests will run
+    Doctor(doctor::Arguments),
+    /// Boot guests and run the tests in them, or your own command
+    Test(test::Arguments),
+    /// Boot a guest and sit in front of it, or run one command in it
+    Boot(boot::Arguments),
+    /// Build the guest's kernel
+    Kernel(kernel::Arguments),
+    /// Drive fresh device models with a record and compare what they find
+    Replay(replay::Arguments),
+    #[command(name = nested::SUBCOMMAND, hide = true)]
+    NestedInit,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::NestedInit) {
+        nested::init_main();
+    }
+    start_log(arguments.verbose);
+    match run(arguments.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8, Failure> {
+    interrupt::install().map_err(Failure::internal)?;
+    let result = match command {
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Boot(arguments) => boot::run(&arguments),
+        Command::Kernel(arguments) => kernel::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::NestedInit => Ok(Exit::Usage as u8),
+    };
+    // Whatever an interrupted command says about itself, the reason was the user.
+    if interrupt::interrupted() && !interrupt::has_quit() {
+        Err(Failure::interrupted())
+    } else {
+        result
+    }
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_for_the_guest_keeps_its_flags() {
+        let arguments =
+            Arguments::try_parse_from(["peerdma", "test", "--module", "a.ko", "--", "x", "--help"]);
+        let Command::Test(test) = arguments.unwrap().command else { panic!() };
+        assert_eq!(test.command, ["x", "--help"]);
+    }
+
+    #[test]
+    fn typing_errors_get_a_hint() {
+        let error = Arguments::try_parse_from(["peerdma", "tset"]).unwrap_err().to_string();
+        assert!(error.contains("'test'"), "{error}");
+        let error = Arguments::try_parse_from(["peerdma", "test", "--scenari", "x"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("'--scenario'"), "{error}");
+    }
+}

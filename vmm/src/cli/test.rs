@@ -1,0 +1,363 @@
+//! `peerdma test`.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use rustix::fs::{FlockOperation, flock};
+
+use super::choose::{GuestOptions, prepare_failure};
+use super::{Exit, Failure, output};
+use crate::host::choice::Place;
+use crate::report::collector::write_whole;
+use crate::report::{Collector, RunReport, ScenarioReport, Status, junit};
+use crate::suite::drive::{JobEnd, Venue, drive};
+use crate::suite::hello::{Hello, Mode};
+use crate::suite::job::{GuestRun, Job};
+use crate::suite::parameters::parameters;
+use crate::suite::prepare::{self, KernelChoice, Prepared, Quiet};
+use crate::suite::scenario::Scenario;
+
+/// The variable that stretches all time limits.
+const FACTOR_VARIABLE: &str = "PEERDMA_TIMEOUT_FACTOR";
+/// The scenario of a user's own command.
+const USER_SCENARIO: &str = "user";
+
+/// What to test.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+The report is KTAP on stdout, closed by `N passed, N failed, N skipped`, and in the output folder: junit.xml, \
+summary.json, and SCENARIO/console.log.
+
+Examples:
+  peerdma test                                   all scenarios that run by default
+  peerdma test --list                            which there are
+  peerdma test --scenario basic --kernel debug   on the kernel that checks itself
+  peerdma test --kernel ~/linux                  on your own build
+  peerdma test --module my.ko -- /bin/sh -c 'echo 1 > /sys/module/my/parameters/selftest'
+                                                 your driver, your test, every transaction checked")]
+pub(super) struct Arguments {
+    /// List the scenarios and exit
+    #[arg(long)]
+    list: bool,
+    /// Run this scenario; may be repeated [default: those that --list marks]
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// Folder for reports and logs
+    #[arg(long, value_name = "DIR", default_value = "target/vm-test")]
+    out: PathBuf,
+    /// Record everything that happens in the lab, a file per scenario in this folder, for `peerdma replay`
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Print the report as JSON instead of KTAP
+    #[arg(long)]
+    json: bool,
+    /// Run this command in the guest instead of the lab's tests; its exit status becomes ours
+    #[arg(last = true, value_name = "CMD")]
+    pub(super) command: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let begun = Instant::now();
+    if arguments.list {
+        return list(arguments.json);
+    }
+    let scenarios = scenarios(arguments)?;
+    let factor = time_factor(&arguments.guest.kernel_choice())?;
+    let out = prepare_folder(&arguments.out, "output")?;
+    let _lock = lock(&out)?;
+    let record =
+        arguments.record.as_deref().map(|folder| prepare_folder(folder, "record")).transpose()?;
+    let place = arguments.guest.place()?;
+    if matches!(place, Place::Nested { .. }) {
+        eprintln!("{place}");
+    }
+    let progress = Quiet::for_stderr();
+    let kernel = arguments.guest.kernel_choice();
+    let prepared =
+        prepare::prepare(&kernel, &arguments.guest.module, &progress).map_err(prepare_failure)?;
+    let venue = venue(&place, &progress)?;
+    progress.done();
+    prepared.notes.iter().for_each(|note| eprintln!("{note}"));
+    let job = job(arguments, &scenarios, &prepared, factor, out.clone(), record);
+    for run in &job.runs {
+        run.hello.to_line().map_err(Failure::usage)?;
+    }
+    let (scenarios, lost) = execute(&venue, &job, factor, arguments.json)?;
+    let report = RunReport {
+        version: RunReport::VERSION,
+        totals: RunReport::totals_of(&scenarios),
+        host: place.name().into(),
+        host_reason: place.reason().into(),
+        kernel: prepared.kernel_name.clone(),
+        milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        scenarios,
+    };
+    write_reports(&report, &out)?;
+    if arguments.json {
+        output::json(&report)?;
+    }
+    explain(&report, &out);
+    Ok(exit_code(&report, lost, !arguments.command.is_empty()))
+}
+
+fn list(json: bool) -> Result<u8, Failure> {
+    let all = Scenario::all().map_err(Failure::internal)?;
+    if json {
+        output::json(&all)?;
+        return Ok(Exit::Success as u8);
+    }
+    let width = all.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+    let line = |scenario: &Scenario| {
+        let mark = if scenario.default { '*' } else { ' ' };
+        format!("{mark} {:width$}  {}\n", scenario.name, scenario.description)
+    };
+    output::print(&all.iter().map(line).collect::<String>())?;
+    eprintln!("* runs by default");
+    Ok(Exit::Success as u8)
+}
+
+fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
+    let user = [USER_SCENARIO.to_owned()];
+    let names = match (arguments.command.is_empty(), arguments.scenario.as_slice()) {
+        (true, names) => names,
+        (false, []) => &user,
+        // A command runs in one kind of guest; whichever is named.
+        (false, [name]) => std::slice::from_ref(name),
+        (false, _) => {
+            return Err(Failure::usage("a command runs in one guest: give one --scenario at most"));
+        }
+    };
+    let scenarios = Scenario::select(names).map_err(Failure::usage)?;
+    match scenarios.iter().find(|scenario| scenario.groups.is_empty()) {
+        Some(scenario) if arguments.command.is_empty() => {
+            let name = &scenario.name;
+            Err(Failure::usage(format_args!("the scenario {name:?} has no tests of its own"))
+                .hint(format_args!("give a command: peerdma test --scenario {name} -- CMD")))
+        }
+        _ => Ok(scenarios),
+    }
+}
+
+/// By how much limits are stretched, by the kernel and by the user's wish.
+pub(super) fn time_factor(kernel: &KernelChoice) -> Result<u64, Failure> {
+    let wish = match std::env::var(FACTOR_VARIABLE) {
+        Ok(text) => {
+            text.parse().ok().filter(|factor| (1..=1000).contains(factor)).ok_or_else(|| {
+                Failure::usage(format_args!(
+                    "{FACTOR_VARIABLE} is a whole number from 1 to 1000, not {text:?}"
+                ))
+            })?
+        }
+        Err(_) => 1,
+    };
+    Ok(kernel.time_factor().saturating_mul(wish))
+}
+
+/// The venue, its test host's kernel built if need be.
+pub(super) fn venue(place: &Place, progress: &Quiet) -> Result<Venue, Failure> {
+    match place {
+        Place::Kvm { .. } => Ok(Venue::Here),
+        Place::Nested { qemu, .. } => {
+            let kernel = prepare::test_host_kernel(progress).map_err(prepare_failure)?;
+            Venue::nested(qemu, kernel).map_err(Failure::environment)
+        }
+    }
+}
+
+/// Makes the folder; gives its absolute path.
+pub(super) fn prepare_folder(folder: &Path, what: &str) -> Result<PathBuf, Failure> {
+    let failed = |error: io::Error| {
+        Failure::environment(format_args!(
+            "the {what} folder {} cannot be used: {error}",
+            folder.display()
+        ))
+    };
+    fs::create_dir_all(folder).map_err(failed)?;
+    // Found out now rather than after minutes of testing.
+    tempfile::tempfile_in(folder).map_err(failed)?;
+    folder.canonicalize().map_err(failed)
+}
+
+/// Held as long as this run writes into the folder. The lock goes with the process, however it ends.
+fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join(".lock");
+    let failed =
+        |error: io::Error| Failure::environment(format_args!("{}: {error}", path.display()));
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Failure::environment(format_args!("another run writes to {}", folder.display()))
+                .hint("wait for it, or give this one another folder with --out"))
+        }
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+fn job(
+    arguments: &Arguments,
+    scenarios: &[Scenario],
+    prepared: &Prepared,
+    factor: u64,
+    out: PathBuf,
+    record: Option<PathBuf>,
+) -> Job {
+    let run = |scenario: &Scenario| {
+        let mode = if arguments.command.is_empty() { Mode::Test } else { Mode::Command };
+        let hello = Hello {
+            groups: scenario.groups.clone(),
+            command: arguments.command.clone(),
+            modules: prepared.modules.clone(),
+            ..Hello::new(mode, &scenario.name)
+        };
+        GuestRun {
+            name: scenario.name.clone(),
+            parameters: parameters(scenario, false),
+            hello,
+            memory: scenario.memory,
+            cpus: scenario.cpus,
+            limit: Some(scenario.limit(factor)),
+            at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
+            console_log: Some(Path::new(&scenario.name).join("console.log")),
+            record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),
+            interactive: false,
+        }
+    };
+    Job {
+        kernel: prepared.kernel.clone(),
+        initramfs: prepared.initramfs.clone(),
+        runs: scenarios.iter().map(run).collect(),
+        out,
+        record,
+    }
+}
+
+/// Runs the job; the scenarios' reports, and why they are not complete if so.
+fn execute(
+    venue: &Venue,
+    job: &Job,
+    factor: u64,
+    json: bool,
+) -> Result<(Vec<ScenarioReport>, bool), Failure> {
+    let stdout = (!json).then(|| Box::new(io::stdout()) as Box<dyn Write>);
+    let broken =
+        |error: io::Error| Failure::environment(format_args!("writing to stdout: {error}"));
+    let mut collector = Collector::new(stdout, job.runs.len()).map_err(broken)?;
+    collector.status(match venue {
+        Venue::Here => "starting",
+        Venue::Nested(_) => "starting the nested test host",
+    });
+    let end = drive(venue, job, None, factor, |event| collector.event(event))
+        .map_err(Failure::environment)?;
+    let names: Vec<String> = job.runs.iter().map(|run| run.name.clone()).collect();
+    let lost = match end {
+        JobEnd::Done => false,
+        JobEnd::Interrupted => {
+            collector.quiet();
+            return Err(Failure::interrupted());
+        }
+        JobEnd::Lost { reason, hung, last_words } => {
+            collector.abandon(&reason, hung, &last_words, &names);
+            true
+        }
+    };
+    Ok((collector.finish().map_err(broken)?, lost))
+}
+
+fn write_reports(report: &RunReport, out: &Path) -> Result<(), Failure> {
+    let summary = serde_json::to_vec_pretty(report).map_err(Failure::internal)?;
+    let written = write_whole(&out.join("summary.json"), &summary)
+        .and_then(|()| junit::write(report, &out.join("junit.xml")));
+    written.map_err(|error| {
+        Failure::environment(format_args!("writing the report to {}: {error}", out.display()))
+    })
+}
+
+/// For people, after a failure: where to look.
+fn explain(report: &RunReport, out: &Path) {
+    for scenario in report.scenarios.iter().filter(|scenario| scenario.status == Status::Failed) {
+        let failed = scenario.cases.iter().filter(|case| case.status == Status::Failed);
+        for case in failed {
+            eprintln!("{}: {} failed: {}", scenario.name, case.name, case.detail);
+        }
+        for failure in &scenario.failures {
+            eprintln!("{}: {failure}", scenario.name);
+        }
+        eprintln!(
+            "{}: console log: {}",
+            scenario.name,
+            out.join(&scenario.name).join("console.log").display()
+        );
+    }
+}
+
+fn exit_code(report: &RunReport, lost: bool, command: bool) -> u8 {
+    if lost || report.hung() {
+        return Exit::Internal as u8;
+    }
+    let status = report.scenarios.first().and_then(|scenario| scenario.exit_code);
+    match (command, status) {
+        // The command's own status, unless it is fine and the checker is not.
+        (true, Some(status)) if status != 0 => u8::try_from(status).unwrap_or(Exit::Failed as u8),
+        _ if report.totals.failed > 0 => Exit::Failed as u8,
+        _ => Exit::Success as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Totals;
+
+    fn report(failed: usize, exit_code: Option<i32>, hung: bool) -> RunReport {
+        let mut scenario = ScenarioReport::new("s");
+        scenario.exit_code = exit_code;
+        scenario.hung = hung;
+        RunReport {
+            version: 1,
+            totals: Totals { passed: 1, failed, skipped: 0 },
+            host: String::new(),
+            host_reason: String::new(),
+            kernel: String::new(),
+            milliseconds: 0,
+            scenarios: vec![scenario],
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_as_documented() {
+        assert_eq!(exit_code(&report(0, Some(0), false), false, false), 0);
+        assert_eq!(exit_code(&report(1, Some(1), false), false, false), 1);
+        assert_eq!(exit_code(&report(1, None, true), false, false), 4);
+        assert_eq!(exit_code(&report(1, None, false), true, false), 4);
+        // A command's own status, and a finding although it was content.
+        assert_eq!(exit_code(&report(1, Some(77), false), false, true), 77);
+        assert_eq!(exit_code(&report(1, Some(0), false), false, true), 1);
+        assert_eq!(exit_code(&report(1, Some(300), false), false, true), 1);
+    }
+
+    #[test]
+    fn a_second_run_is_told_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        let error = lock(folder.path()).unwrap_err();
+        assert_eq!(error.exit, Exit::Environment);
+        assert!(error.to_string().contains("--out"));
+        drop(first);
+        assert!(lock(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let error = prepare_folder(&folder.path().join("file/out"), "output").unwrap_err();
+        assert!(error.to_string().contains("the output folder"), "{error}");
+    }
+}

@@ -1,0 +1,164 @@
+//! QEMU's command line for the test host.
+
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::thread::available_parallelism;
+
+use super::{Recipe, SUBCOMMAND, descriptor_path, inside};
+use crate::host::qemu::escape;
+
+/// RAM of the test host in MiB: the guest's RAM, the local memory of its devices as far as it is touched, and this
+/// program.
+const RAM_MIB: u32 = 3072;
+
+/// Kernel parameters of the test host. Most save time: no calibration, no self-tests, no waiting for devices that are
+/// not there.
+const PARAMETERS: &[&str] = &[
+    "console=ttyS0",
+    "quiet",
+    "panic=-1",
+    "reboot=t",
+    "tsc=reliable",
+    "no_timer_check",
+    "mitigations=off",
+    "random.trust_cpu=on",
+    "8250.nr_uarts=1",
+    "i8042.noprobe",
+    "cryptomgr.notests",
+    "rcupdate.rcu_expedited=1",
+    "dma_debug=off",
+    "nowatchdog",
+];
+
+/// All that the command line is made of.
+#[derive(Debug)]
+pub(super) struct Machine<'a> {
+    pub(super) recipe: &'a Recipe,
+    /// The test host's initramfs.
+    pub(super) archive: &'a OwnedFd,
+    pub(super) events: &'a UnixStream,
+    pub(super) console: Option<&'a UnixStream>,
+    pub(super) log: &'a Path,
+    pub(super) out: &'a Path,
+    pub(super) record: Option<&'a Path>,
+}
+
+/// A command, and the descriptors that it must inherit.
+#[derive(Debug)]
+pub(super) struct WithDescriptors {
+    pub(super) command: Command,
+    pub(super) descriptors: Vec<RawFd>,
+}
+
+impl Machine<'_> {
+    pub(super) fn command(&self) -> WithDescriptors {
+        let mut command = Command::new(&self.recipe.qemu.path);
+        let mut descriptors = vec![self.archive.as_raw_fd(), self.events.as_raw_fd()];
+        command
+            .args(["-name", "peerdma-test-host", "-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none", "-machine", "q35,hpet=off,vmport=off,smbus=off,sata=off"])
+            .args(["-accel", "tcg,thread=multi,tb-size=256", "-cpu", self.recipe.qemu.cpu_model()])
+            .args(["-m", &RAM_MIB.to_string(), "-smp", &cpus().to_string()]);
+        if let Some(firmware) = self.recipe.qemu.quick_firmware() {
+            command.arg("-bios").arg(firmware);
+        }
+        command.arg("-kernel").arg(&self.recipe.kernel);
+        command.arg("-initrd").arg(descriptor_path(self.archive));
+        command.arg("-append").arg(kernel_command_line());
+
+        command.arg("-chardev").arg(with_path("file,id=log,path=", self.log));
+        command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci,max_ports=3"]);
+        port(&mut command, "events", inside::EVENTS, self.events.as_raw_fd());
+        if let Some(console) = self.console {
+            descriptors.push(console.as_raw_fd());
+            port(&mut command, "console", inside::CONSOLE, console.as_raw_fd());
+        }
+        share(&mut command, "out", self.out);
+        if let Some(record) = self.record {
+            share(&mut command, "record", record);
+        }
+        WithDescriptors { command, descriptors }
+    }
+}
+
+/// A virtio-serial port whose other end is the socket `fd`.
+fn port(command: &mut Command, id: &str, name: &str, fd: RawFd) {
+    command.arg("-chardev").arg(format!("socket,id={id},fd={fd}"));
+    command.arg("-device").arg(format!("virtserialport,chardev={id},name={name}"));
+}
+
+/// A folder that the test host mounts under its `tag`. Files there belong to who runs this program.
+fn share(command: &mut Command, tag: &str, folder: &Path) {
+    command
+        .arg("-fsdev")
+        .arg(with_path(&format!("local,id={tag},security_model=none,path="), folder));
+    command.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
+}
+
+fn with_path(option: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(option);
+    match path.to_str() {
+        Some(path) => text.push(escape(path)),
+        // Not UTF-8: passed as it is, which is right unless it has a comma too.
+        None => text.push(path),
+    }
+    text
+}
+
+/// As many as this machine has, within reason: guests have two, and what emulates devices wants one too.
+fn cpus() -> usize {
+    available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, 4))
+}
+
+fn kernel_command_line() -> String {
+    format!("{} rdinit={} -- {SUBCOMMAND}", PARAMETERS.join(" "), inside::PROGRAM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::qemu::{Qemu, Version};
+
+    #[test]
+    fn descriptors_and_odd_paths_arrive() {
+        let recipe = Recipe {
+            qemu: Qemu {
+                path: "/q/qemu".into(),
+                version: Version { major: 10, minor: 0, micro: 0 },
+            },
+            kernel: "/k/vmlinux".into(),
+            program: "/p".into(),
+        };
+        let archive = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let (events, console) = UnixStream::pair().unwrap();
+        let machine = Machine {
+            recipe: &recipe,
+            archive: &archive,
+            events: &events,
+            console: Some(&console),
+            log: Path::new("/o,ut/log"),
+            out: Path::new("/o,ut"),
+            record: Some(Path::new("/r")),
+        };
+        let WithDescriptors { command, descriptors } = machine.command();
+        assert_eq!(descriptors, [archive.as_raw_fd(), events.as_raw_fd(), console.as_raw_fd()]);
+        let line =
+            command.get_args().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        for part in [
+            &format!("socket,id=events,fd={}", events.as_raw_fd()),
+            "path=/o,,ut/log",
+            "local,id=out,security_model=none,path=/o,,ut",
+            "mount_tag=record",
+            "-cpu max,+svm,+npt",
+            "rdinit=/peerdma -- nested-init",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+        // The second half of the name of an option never comes from a path.
+        assert!(command.get_args().all(|arg| !arg.to_string_lossy().starts_with("path")));
+        assert!(kernel_command_line().len() < 2000);
+    }
+}

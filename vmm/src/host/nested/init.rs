@@ -1,0 +1,143 @@
+//! Inside the test host: this program as its first process.
+
+use std::error::Error;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, reboot};
+
+use super::inside;
+use crate::suite::event::{self, Event, Events};
+use crate::suite::job::Job;
+use crate::suite::runner::{self, Console};
+
+/// How long the virtio-serial ports may take to appear; they come a moment after the first process.
+const PORTS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs the job and ends the machine. Does not come back: whoever started the test host ends it when it has heard of
+/// the end, and if not, the machine ends itself.
+pub fn main() -> ! {
+    if std::process::id() != 1 {
+        eprintln!(
+            "peerdma: {} is for the first process of the nested test host",
+            super::SUBCOMMAND
+        );
+        std::process::exit(2);
+    }
+    if let Err(error) = run() {
+        eprintln!("peerdma: nested test host: {error}");
+    }
+    // The log goes through an emulated serial port: give it a moment.
+    thread::sleep(Duration::from_millis(100));
+    let _ = reboot(RebootCommand::Restart);
+    std::process::exit(1)
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    mount_all()?;
+    env_logger::init();
+    let mut out = port(inside::EVENTS)?;
+    event::write_line(&mut out, &Event::HostUp { uptime: uptime() })?;
+    let result = job(out.try_clone()?);
+    if let Err(error) = &result {
+        event::write_line(&mut out, &Event::Broken { message: error.to_string() })?;
+    }
+    event::write_line(&mut out, &Event::Done)?;
+    // Files first: whoever hears of the end may read them at once. They are written through, so this is a formality.
+    rustix::fs::sync();
+    // Waits to be ended from outside, which is quicker than any way of ending oneself.
+    thread::sleep(Duration::from_secs(5));
+    result
+}
+
+fn job(mut out: File) -> Result<(), Box<dyn Error>> {
+    let job: Job = serde_json::from_slice(&fs::read(inside::JOB)?)?;
+    share("out", inside::OUT)?;
+    if job.record.is_some() {
+        share("record", inside::RECORD)?;
+    }
+    let console = match job.runs.iter().any(|run| run.interactive) {
+        true => {
+            let port = port(inside::CONSOLE)?;
+            Some(Console { input: Box::new(port.try_clone()?), output: Box::new(port) })
+        }
+        false => None,
+    };
+    let (sender, receiver) = sync_channel::<Event>(event::QUEUE);
+    let writer = thread::Builder::new().name("events".into()).spawn(move || {
+        for event in receiver {
+            event::write_line(&mut out, &event)?;
+        }
+        io::Result::Ok(())
+    })?;
+    runner::run(&job, console, &Events::new(sender));
+    match writer.join() {
+        Ok(result) => Ok(result?),
+        Err(_) => Err("the thread that sends events panicked".into()),
+    }
+}
+
+fn mount_all() -> Result<(), Box<dyn Error>> {
+    for (kind, folder) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")]
+    {
+        mount(kind, folder, kind, MountFlags::empty(), None)
+            .map_err(|error| format!("mounting {folder}: {error}"))?;
+    }
+    // Messages go to the console, also those of a panic.
+    let console = OpenOptions::new().read(true).write(true).open("/dev/console")?;
+    for target in 0..=2 {
+        // SAFETY: both numbers are valid descriptors or small numbers that become one; nothing in this process holds
+        // on to what 0, 1 and 2 were before.
+        if unsafe { libc::dup2(console.as_raw_fd(), target) } < 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a folder of the outer machine. Nothing is cached: what is written is out there when the call returns.
+fn share(tag: &str, folder: &str) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(folder)?;
+    let options = c"trans=virtio,version=9p2000.L,msize=262144,cache=none";
+    mount(tag, folder, "9p", MountFlags::empty(), Some(options))
+        .map_err(|error| format!("mounting the shared folder {tag}: {error}").into())
+}
+
+/// Opens the virtio-serial port `name`.
+fn port(name: &str) -> Result<File, Box<dyn Error>> {
+    let begun = Instant::now();
+    loop {
+        if let Some(path) = find_port(Path::new("/sys/class/virtio-ports"), name) {
+            return Ok(OpenOptions::new().read(true).write(true).open(path)?);
+        }
+        if begun.elapsed() > PORTS_LIMIT {
+            return Err(format!("the virtio-serial port {name} does not appear").into());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn find_port(class: &Path, name: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(class).ok()?;
+    entries.filter_map(Result::ok).find_map(|entry| {
+        let found = fs::read_to_string(entry.path().join("name")).ok()?;
+        let device = Path::new("/dev").join(entry.file_name());
+        (found.trim() == name && device.exists()).then_some(device)
+    })
+}
+
+/// Milliseconds since the kernel started.
+fn uptime() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds: f64 =
+        text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    Duration::try_from_secs_f64(seconds)
+        .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0))
+}

@@ -1,0 +1,135 @@
+//! A lock with two kinds of users: the guest's CPUs, who must not wait, and the engine, who always wants it.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// See the module. An urgent user waits for the holder at most, never for another turn of the background user.
+pub struct PriorityLock<T> {
+    /// Urgent users that wait.
+    waiting: AtomicUsize,
+    value: Mutex<T>,
+}
+
+impl<T> fmt::Debug for PriorityLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PriorityLock").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
+}
+
+/// Held by an urgent user.
+pub type Urgent<'a, T> = MutexGuard<'a, T>;
+
+/// Held by the background user, who asks it now and then whether to let go.
+#[derive(Debug)]
+pub struct Background<'a, T> {
+    lock: &'a PriorityLock<T>,
+    guard: MutexGuard<'a, T>,
+}
+
+impl<T> PriorityLock<T> {
+    /// A lock around `value`.
+    pub fn new(value: T) -> Self {
+        Self { waiting: AtomicUsize::new(0), value: Mutex::new(value) }
+    }
+
+    /// Takes the lock ahead of the background user.
+    ///
+    /// A thread that panicked while it held the lock does not lock out the others: every access leaves the value
+    /// consistent, and the panic is reported where it happened.
+    pub fn urgent(&self) -> Urgent<'_, T> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let guard = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        guard
+    }
+
+    /// Takes the lock once nobody urgent waits for it.
+    pub fn background(&self) -> Background<'_, T> {
+        // A mutex that is let go of and taken again at once goes to the same thread most of the time.
+        while self.wanted() {
+            thread::yield_now();
+        }
+        Background { lock: self, guard: self.value.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    fn wanted(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+}
+
+impl<T> Background<'_, T> {
+    /// Whether an urgent user waits.
+    pub fn wanted(&self) -> bool {
+        self.lock.wanted()
+    }
+}
+
+impl<T> Deref for Background<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for Background<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn an_urgent_user_does_not_wait_for_a_busy_background() {
+        let lock = Arc::new(PriorityLock::new(0_u64));
+        let stop = Arc::new(AtomicBool::new(false));
+        let background = {
+            let (lock, stop) = (Arc::clone(&lock), Arc::clone(&stop));
+            thread::spawn(move || {
+                let mut turns = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let mut guard = lock.background();
+                    while !guard.wanted() && !stop.load(Ordering::Relaxed) {
+                        *guard += 1;
+                    }
+                    turns += 1;
+                }
+                turns
+            })
+        };
+        // Not before it is at it.
+        while *lock.urgent() == 0 {
+            thread::yield_now();
+        }
+        // Each of these would wait for ever if the background did not see it coming.
+        for _ in 0..200 {
+            drop(lock.urgent());
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(background.join().unwrap() > 0);
+        assert_eq!(lock.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_panic_does_not_lock_the_others_out() {
+        let lock = Arc::new(PriorityLock::new(1));
+        let other = Arc::clone(&lock);
+        let result = thread::spawn(move || {
+            let _guard = other.urgent();
+            panic!("on purpose");
+        })
+        .join();
+        assert!(result.is_err());
+        assert_eq!(*lock.urgent(), 1);
+        assert_eq!(*lock.background(), 1);
+    }
+}

@@ -1,0 +1,106 @@
+//! The lab in a machine: the state machine of `device-models` behind its one lock, the thread that steps it, and the
+//! seam by which the guest's CPUs reach it.
+//!
+//! Lock order: the lab's lock is taken before whatever its observers and its interrupt sink lock, never the other way
+//! round. Nothing here is called with a lock held.
+
+mod bus;
+mod engine;
+mod lock;
+
+pub use bus::LabBus;
+pub use engine::Engine;
+pub use lock::{Background, PriorityLock, Urgent};
+
+use std::collections::BTreeMap;
+
+use device_models::fabric::{InterruptSink, RouteKind};
+use device_models::lab::Lab;
+use serde::Serialize;
+
+use crate::machine::MsiSignaller;
+
+/// Sends the lab's interrupts to the guest's interrupt controllers.
+#[derive(Debug)]
+pub struct Interrupts(pub MsiSignaller);
+
+impl InterruptSink for Interrupts {
+    fn signal_msi(&mut self, address: u64, data: u32) {
+        // A message that no vCPU takes is lost, as on hardware.
+        if let Err(error) = self.0.signal(address, data) {
+            log::warn!("interrupt message {data:#x} to {address:#x}: {error}");
+        }
+    }
+}
+
+/// The lab's counters at one moment, by function where a function has them. Its JSON form answers the guest's `stat`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LabCounters {
+    /// Mappings in all domains of the IOMMU.
+    pub live_mappings: u64,
+    /// Requests that the IOMMU has served.
+    pub iommu_requests: u64,
+    /// Request TLPs issued by all functions.
+    pub transactions: u64,
+    /// Request TLPs issued, by function.
+    pub tlps: BTreeMap<String, u64>,
+    /// Interrupts delivered, by function.
+    pub msi: BTreeMap<String, u64>,
+    /// Findings, by function.
+    pub findings: BTreeMap<String, u64>,
+    /// Bytes read, by function and route.
+    pub read: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Bytes written, by function and route.
+    pub written: BTreeMap<String, BTreeMap<&'static str, u64>>,
+}
+
+impl LabCounters {
+    /// Reads them. Functions without a bus number of their own yet are left out.
+    pub fn of(lab: &mut Lab) -> Self {
+        let mut counters = Self { transactions: lab.transactions(), ..Self::default() };
+        if let Some(iommu) = lab.virtio_iommu() {
+            counters.live_mappings = iommu.live_mappings() as u64;
+            counters.iommu_requests = iommu.requests();
+        }
+        let by_route = |bytes: &[u64; 4]| -> BTreeMap<_, _> {
+            let named = RouteKind::ALL.iter().zip(bytes).filter(|(_, bytes)| **bytes > 0);
+            named.map(|(route, bytes)| (route.name(), *bytes)).collect()
+        };
+        let map = lab.address_map().clone();
+        for (id, node) in map.functions() {
+            let name = node.requester.to_string();
+            let of = lab.stats().of(id);
+            counters.tlps.insert(name.clone(), of.tlps);
+            counters.msi.insert(name.clone(), of.interrupts);
+            if of.findings > 0 {
+                counters.findings.insert(name.clone(), of.findings);
+            }
+            let (read, written) = (by_route(&of.bytes_read), by_route(&of.bytes_written));
+            if !read.is_empty() {
+                counters.read.insert(name.clone(), read);
+            }
+            if !written.is_empty() {
+                counters.written.insert(name, written);
+            }
+        }
+        counters
+    }
+
+    /// The sums, for the report.
+    pub fn totals(&self) -> BTreeMap<String, u64> {
+        let mut totals = BTreeMap::from([
+            ("transactions".to_owned(), self.transactions),
+            ("iommu-requests".to_owned(), self.iommu_requests),
+            ("live-mappings".to_owned(), self.live_mappings),
+            ("interrupts".to_owned(), self.msi.values().sum()),
+            ("findings".to_owned(), self.findings.values().sum()),
+        ]);
+        for (kind, by_function) in [("read", &self.read), ("written", &self.written)] {
+            for (route, bytes) in by_function.values().flatten() {
+                let total = totals.entry(format!("bytes-{kind}-{route}")).or_default();
+                *total = total.saturating_add(*bytes);
+            }
+        }
+        totals
+    }
+}

@@ -1,0 +1,233 @@
+//! Runs a job where guests can run, follows its events, and ends it when it hangs.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::event::{self, Event, Events};
+use super::job::Job;
+use super::runner::{self, Console};
+use crate::host::interrupt::interrupted;
+use crate::host::nested::{self, NestedError, Recipe, TestHost};
+use crate::host::qemu::Qemu;
+
+/// How much longer than a guest's own limit its keeper waits before it is taken for hung too.
+const GRACE: Duration = Duration::from_secs(20);
+/// How often the end is looked for while nothing happens.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Where a job runs.
+#[derive(Debug, Clone)]
+pub enum Venue {
+    /// In this process.
+    Here,
+    /// In the nested test host.
+    Nested(Box<Recipe>),
+}
+
+impl Venue {
+    /// The nested test host, with this very program inside.
+    ///
+    /// # Errors
+    /// When this program's own file cannot be found.
+    pub fn nested(qemu: &Qemu, kernel: PathBuf) -> std::io::Result<Self> {
+        let program = std::env::current_exe()?;
+        Ok(Self::Nested(Box::new(Recipe { qemu: qemu.clone(), kernel, program })))
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEnd {
+    /// By itself.
+    Done,
+    /// The test host ended, or was ended, without having finished.
+    Lost {
+        /// Why, in a sentence.
+        reason: String,
+        /// It did not answer any more.
+        hung: bool,
+        /// What it said last.
+        last_words: Vec<String>,
+    },
+    /// By the user.
+    Interrupted,
+}
+
+/// Something that runs a job.
+#[derive(Debug)]
+enum Runner {
+    Here(Option<JoinHandle<()>>),
+    Nested(TestHost),
+}
+
+/// Runs `job` at `venue`; hands every event to `each`. `console` is the guest's console, for an interactive job: what
+/// is written there the guest reads, and the other way round. `factor` stretches limits of the test host's own.
+///
+/// # Errors
+/// When the test host cannot be started.
+pub fn drive(
+    venue: &Venue,
+    job: &Job,
+    console: Option<UnixStream>,
+    factor: u64,
+    mut each: impl FnMut(Event),
+) -> Result<JobEnd, NestedError> {
+    let (runner, events) = start(venue, job, console)?;
+    let end = follow(&events, matches!(runner, Runner::Nested(_)), factor, &mut each);
+    Ok(match runner {
+        Runner::Nested(host) => {
+            let hung = matches!(&end, Followed::Silent);
+            if hung {
+                host.kill();
+            }
+            conclude(end, || host.last_words())
+        }
+        Runner::Here(mut thread) => {
+            // A guest here is ended by its own limit or by the user; a panic has been printed.
+            if end != Followed::Interrupted {
+                thread.take().map(JoinHandle::join);
+            }
+            conclude(end, Vec::new)
+        }
+    })
+}
+
+fn start(
+    venue: &Venue,
+    job: &Job,
+    console: Option<UnixStream>,
+) -> Result<(Runner, Receiver<Event>), NestedError> {
+    match venue {
+        Venue::Nested(recipe) => {
+            let (host, events) = TestHost::start(recipe, job, console)?;
+            Ok((Runner::Nested(host), events))
+        }
+        Venue::Here => {
+            let failed = |what| move |source| NestedError::Host { what, source };
+            let console = console
+                .map(|stream| {
+                    let output = Box::new(stream.try_clone()?);
+                    std::io::Result::Ok(Console { input: Box::new(stream), output })
+                })
+                .transpose()
+                .map_err(failed("a channel for the console"))?;
+            let (sender, receiver) = sync_channel(event::QUEUE);
+            let job = job.clone();
+            let thread = thread::Builder::new()
+                .name("runner".into())
+                .spawn(move || runner::run(&job, console, &Events::new(sender)))
+                .map_err(failed("a thread for the guests"))?;
+            Ok((Runner::Here(Some(thread)), receiver))
+        }
+    }
+}
+
+/// Why following a job's events ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Followed {
+    Done,
+    /// Nothing came in the time that there was.
+    Silent,
+    /// The sender is gone.
+    Gone,
+    /// The sender gave up.
+    Broken(String),
+    Interrupted,
+}
+
+fn follow(
+    events: &Receiver<Event>,
+    boots: bool,
+    factor: u64,
+    each: &mut impl FnMut(Event),
+) -> Followed {
+    let factor = u32::try_from(factor).unwrap_or(u32::MAX);
+    let after = |time: Duration| Instant::now().checked_add(time);
+    let boot = Duration::from_secs(nested::BOOT_LIMIT).saturating_mul(factor);
+    // Until something is said that has a limit of its own.
+    let mut deadline = after(boot).filter(|_| boots);
+    loop {
+        if interrupted() {
+            return Followed::Interrupted;
+        }
+        let event = match events.recv_timeout(TICK) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Disconnected) => return Followed::Gone,
+            Err(RecvTimeoutError::Timeout) => match deadline {
+                Some(deadline) if Instant::now() > deadline => return Followed::Silent,
+                _ => continue,
+            },
+        };
+        match &event {
+            Event::Done => return Followed::Done,
+            Event::Broken { message } => return Followed::Broken(message.clone()),
+            Event::Started { limit: 0, .. } => deadline = None,
+            Event::Started { limit, .. } => {
+                deadline = after(Duration::from_secs(*limit).saturating_add(GRACE));
+            }
+            Event::HostUp { .. } | Event::Ended { .. } => deadline = after(boot),
+            _ => {}
+        }
+        each(event);
+    }
+}
+
+fn conclude(end: Followed, last_words: impl FnOnce() -> Vec<String>) -> JobEnd {
+    let lost =
+        |reason: String, hung, last_words: Vec<String>| JobEnd::Lost { reason, hung, last_words };
+    match end {
+        Followed::Done => JobEnd::Done,
+        Followed::Interrupted => JobEnd::Interrupted,
+        Followed::Silent => {
+            lost("the nested test host hung and was killed".into(), true, last_words())
+        }
+        Followed::Gone => {
+            lost("the test host ended before its work was done".into(), false, last_words())
+        }
+        Followed::Broken(message) => {
+            lost(format!("the test host gave up: {message}"), false, last_words())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::ScenarioReport;
+
+    fn followed(events: Vec<Event>, hold: bool) -> (Followed, usize) {
+        let (sender, receiver) = sync_channel(16);
+        events.into_iter().for_each(|event| sender.send(event).unwrap());
+        let keep = hold.then_some(sender);
+        let mut count = 0;
+        let end = follow(&receiver, false, 0, &mut |_| count += 1);
+        drop(keep);
+        (end, count)
+    }
+
+    #[test]
+    fn the_end_of_events_is_told_apart() {
+        let ended = || Event::Ended { report: Box::new(ScenarioReport::new("a")) };
+        assert_eq!(followed(vec![ended(), Event::Done], true), (Followed::Done, 1));
+        assert_eq!(followed(vec![ended()], false), (Followed::Gone, 1));
+        let broken = Event::Broken { message: "why".into() };
+        assert_eq!(followed(vec![broken], true), (Followed::Broken("why".into()), 0));
+        // With a factor of 0 the time for the next guest to start is over at once.
+        assert_eq!(followed(vec![ended()], true), (Followed::Silent, 1));
+    }
+
+    #[test]
+    fn a_job_without_guests_is_done() {
+        let job = Job {
+            kernel: "/none".into(),
+            initramfs: "/none".into(),
+            out: "/none".into(),
+            record: None,
+            runs: Vec::new(),
+        };
+        assert_eq!(drive(&Venue::Here, &job, None, 1, |_| ()).unwrap(), JobEnd::Done);
+    }
+}

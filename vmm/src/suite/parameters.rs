@@ -1,0 +1,50 @@
+//! The guest's kernel command line.
+
+use super::scenario::Scenario;
+
+/// What every guest gets. Most of it saves time where the guest's processor is emulated.
+const COMMON: &[&str] = &[
+    "console=ttyS0",
+    // A panic is a reset, which ends the run.
+    "panic=-1",
+    "printk.time=1",
+    "tsc=reliable",
+    "no_timer_check",
+    "mitigations=off",
+    "random.trust_cpu=on",
+    "nokaslr",
+    "8250.nr_uarts=1",
+    "i8042.noprobe",
+    "cryptomgr.notests",
+    "rcupdate.rcu_expedited=1",
+];
+
+/// Warnings and worse on the console: each character costs an exit, and nothing less is worth it.
+const TESTED: &[&str] = &["loglevel=5", "oops=panic"];
+/// Errors and worse: somebody wants to read the command's own output.
+const USED: &[&str] = &["loglevel=4"];
+
+/// The parameters of a scenario's guest, one each. `used` is for somebody who sits in front of it.
+pub fn parameters(scenario: &Scenario, used: bool) -> Vec<String> {
+    let common = COMMON
+        .iter()
+        .chain(if used { USED } else { TESTED })
+        .map(|parameter| (*parameter).to_owned());
+    let iommu = std::iter::once(scenario.iommu.parameter().to_owned());
+    common.chain(iommu).chain(scenario.parameters.iter().cloned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_has_the_last_word() {
+        let text = "name='a'\ndescription='b'\ntimeout=5\niommu='lazy'\nparameters=['loglevel=8']";
+        let scenario = Scenario::parse("f", text).unwrap();
+        let all = parameters(&scenario, false);
+        assert_eq!(all.last().unwrap(), "loglevel=8");
+        assert!(all.contains(&"iommu.strict=0".to_owned()));
+        assert!(all.join(" ").len() < 1024);
+    }
+}

@@ -1,0 +1,298 @@
+//! What a guest is made of, ready to be loaded: kernel, our driver built against it, initramfs.
+
+use std::env;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use super::hello::Module;
+use crate::host::interrupt::interrupted;
+use crate::images::cache::{Cache, CacheError};
+use crate::images::initramfs::{Initramfs, InitramfsError};
+use crate::images::kernel::{self, Flavour, KernelError, KernelRequest};
+use crate::images::kernel_image::{ImageError, KernelImage};
+use crate::images::module::{self, ModuleError, ModuleRequest};
+use crate::images::progress::{self, Progress};
+
+/// The guest's first process, beside this program.
+const AGENT: &str = "guest-agent";
+/// Names another agent.
+const AGENT_VARIABLE: &str = "PEERDMA_AGENT";
+/// Names another folder with our driver's source.
+const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
+/// Our driver's source, where this program was built.
+const DRIVER_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-driver");
+/// Names another kernel for the nested test host.
+const TEST_HOST_KERNEL_VARIABLE: &str = "PEERDMA_TEST_HOST_KERNEL";
+/// What somebody sees who logs in.
+const PROFILE: &str = "\
+export PS1='guest:\\w# '
+[ -t 1 ] && echo 'peerdma guest: lspci -vvv and dmesg look around, guest-agent --help tests, Ctrl-A x leaves.'
+";
+
+/// Which kernel a guest runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// One of ours, built when it is not in the cache.
+    Flavour(Flavour),
+    /// The user's: vmlinux, bzImage or built tree.
+    Path(PathBuf),
+}
+
+impl KernelChoice {
+    /// As on the command line: a flavour's name, or a path.
+    pub fn parse(text: &str) -> Self {
+        Flavour::ALL
+            .into_iter()
+            .find(|flavour| flavour.name() == text)
+            .map_or_else(|| Self::Path(text.into()), Self::Flavour)
+    }
+
+    /// By how much time limits are stretched: a kernel that checks itself is slow.
+    pub fn time_factor(&self) -> u64 {
+        match self {
+            Self::Flavour(Flavour::Lab) => 1,
+            // What else a user's kernel has switched on is not known.
+            Self::Flavour(Flavour::Debug) | Self::Path(_) => 5,
+        }
+    }
+}
+
+/// A guest cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The kernel cannot be built.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The user's kernel is none.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The driver cannot be built.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// The initramfs cannot be packed.
+    #[error(transparent)]
+    Initramfs(#[from] InitramfsError),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A file that the user names.
+    #[error("{what} {} is not there; check the path", path.display())]
+    NoFile {
+        /// What it should be.
+        what: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A part of this project.
+    #[error("{what} is not at {}: run `make build`, or let {variable} say where it is", path.display())]
+    NotBuilt {
+        /// What.
+        what: &'static str,
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The variable.
+        variable: &'static str,
+    },
+}
+
+/// A guest, ready to be loaded.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The kernel, an ELF file. The path is good as long as this lives.
+    pub kernel: PathBuf,
+    /// What to call it.
+    pub kernel_name: String,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// What the guest loads first.
+    pub modules: Vec<Module>,
+    /// What the user should know: for example why our driver is not there.
+    pub notes: Vec<String>,
+    /// Keeps the kernel's path good.
+    _image: Option<KernelImage>,
+}
+
+/// Puts a guest together; builds what is not in the cache. `modules` are the user's own.
+///
+/// # Errors
+/// When a part is missing and cannot be made.
+pub fn prepare(
+    kernel: &KernelChoice,
+    modules: &[PathBuf],
+    progress: &dyn Progress,
+) -> Result<Prepared, PrepareError> {
+    for path in modules {
+        if !path.is_file() {
+            return Err(PrepareError::NoFile { what: "the module", path: path.clone() });
+        }
+    }
+    let cache = Cache::open()?;
+    let mut notes = Vec::new();
+    let (path, kernel_name, tree, image) = find_kernel(kernel, progress)?;
+    let driver = match tree {
+        Some(tree) => {
+            let source = driver_source()?;
+            let strict = matches!(kernel, KernelChoice::Flavour(_));
+            module::build(&cache, &ModuleRequest { source, tree, strict }, progress)?.files
+        }
+        None => {
+            notes.push(format!(
+                "{kernel_name}: no build tree is known for this kernel, so the lab's driver cannot be built for it and its \
+                 tests are skipped; give the tree itself with --kernel"
+            ));
+            Vec::new()
+        }
+    };
+    let mut initramfs = Initramfs::new();
+    let agent = agent()?;
+    initramfs.host_file("/init", &agent)?;
+    initramfs.symlink("/bin/guest-agent", "/init")?;
+    initramfs.busybox(progress)?;
+    initramfs.pciutils()?;
+    initramfs.file("/etc/profile", 0o644, PROFILE)?;
+    let mut loaded = Vec::new();
+    for path in driver.iter().chain(modules) {
+        initramfs.module(path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        loaded.push(Module { path: format!("/lib/modules/{name}"), parameters: String::new() });
+    }
+    let initramfs = initramfs.store(&cache)?;
+    Ok(Prepared { kernel: path, kernel_name, initramfs, modules: loaded, notes, _image: image })
+}
+
+/// The kernel's ELF file, its name, the tree to build modules against, and what keeps the file open.
+type Found = (PathBuf, String, Option<PathBuf>, Option<KernelImage>);
+
+fn find_kernel(choice: &KernelChoice, progress: &dyn Progress) -> Result<Found, PrepareError> {
+    match choice {
+        KernelChoice::Flavour(flavour) => {
+            let built = kernel::build(&KernelRequest::from_environment(*flavour), progress)?;
+            let name = format!("{flavour} {} ({})", built.release, built.source);
+            Ok((built.vmlinux(), name, Some(built.build_tree()), None))
+        }
+        KernelChoice::Path(path) => {
+            if !path.exists() {
+                return Err(PrepareError::NoFile { what: "the kernel", path: path.clone() });
+            }
+            let image = KernelImage::open(path)?;
+            let release = image.release.clone().unwrap_or_else(|| "of unknown release".into());
+            let name = format!("{} {release} ({})", image.kind, path.display());
+            let tree = image.build_tree.clone().or_else(|| headers(image.release.as_deref()?));
+            // The payload of a bzImage has no name of its own.
+            let elf = Path::new("/proc/self/fd").join(image.elf.as_raw_fd().to_string());
+            Ok((elf, name, tree, Some(image)))
+        }
+    }
+}
+
+/// The headers of a distribution's kernel, where its packages put them.
+fn headers(release: &str) -> Option<PathBuf> {
+    let folder = Path::new("/lib/modules").join(release).join("build");
+    (!release.contains('/') && folder.join("Module.symvers").is_file()).then_some(folder)
+}
+
+/// The kernel of the nested test host.
+///
+/// # Errors
+/// When it is not there and cannot be built.
+pub fn test_host_kernel(progress: &dyn Progress) -> Result<PathBuf, PrepareError> {
+    match env::var_os(TEST_HOST_KERNEL_VARIABLE)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+    {
+        Some(path) if path.is_file() => Ok(path),
+        Some(path) => Err(PrepareError::NoFile { what: "the test host's kernel", path }),
+        None => {
+            Ok(kernel::build(&KernelRequest::from_environment(Flavour::Lab), progress)?.vmlinux())
+        }
+    }
+}
+
+fn agent() -> Result<PathBuf, PrepareError> {
+    let beside = || {
+        env::current_exe()
+            .ok()
+            .and_then(|path| fs::canonicalize(path).ok())
+            .map(|path| path.with_file_name(AGENT))
+    };
+    let named = env::var_os(AGENT_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = named.or_else(beside).unwrap_or_else(|| AGENT.into());
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(PrepareError::NotBuilt { what: "the guest's agent", path, variable: AGENT_VARIABLE })
+}
+
+fn driver_source() -> Result<PathBuf, PrepareError> {
+    let named = env::var_os(DRIVER_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = named.unwrap_or_else(|| DRIVER_SOURCE.into());
+    if path.join("Kbuild").is_file() {
+        return Ok(path);
+    }
+    Err(PrepareError::NotBuilt {
+        what: "the source of the lab's driver",
+        path,
+        variable: DRIVER_VARIABLE,
+    })
+}
+
+/// Progress on stderr that ends when the user wants it to, and that is silent while nothing takes long.
+#[derive(Debug)]
+pub struct Quiet(Box<dyn Progress>);
+
+impl Quiet {
+    /// On stderr.
+    pub fn for_stderr() -> Self {
+        Self(progress::for_stderr())
+    }
+
+    /// Nothing follows: takes the progress line away.
+    pub fn done(self) {
+        drop(self.0);
+    }
+}
+
+impl Progress for Quiet {
+    fn phase(&self, title: &str, total: Option<u64>) {
+        self.0.phase(title, total);
+    }
+
+    fn advance(&self, done: u64) {
+        self.0.advance(done);
+    }
+
+    fn note(&self, line: &str) {
+        self.0.note(line);
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupted()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flavour_s_name_is_no_path() {
+        assert_eq!(KernelChoice::parse("lab"), KernelChoice::Flavour(Flavour::Lab));
+        assert_eq!(KernelChoice::parse("debug"), KernelChoice::Flavour(Flavour::Debug));
+        assert_eq!(KernelChoice::parse("./lab"), KernelChoice::Path("./lab".into()));
+    }
+
+    #[test]
+    fn what_the_user_names_must_be_there() {
+        let nothing = KernelChoice::Path("/no/such/kernel".into());
+        let error =
+            prepare(&nothing, &["/no/such.ko".into()], &progress::Silent).unwrap_err().to_string();
+        assert_eq!(error, "the module /no/such.ko is not there; check the path");
+        let error = find_kernel(&nothing, &progress::Silent).unwrap_err().to_string();
+        assert_eq!(error, "the kernel /no/such/kernel is not there; check the path");
+        assert!(matches!(
+            find_kernel(&KernelChoice::Path("/bin/sh".into()), &progress::Silent),
+            Err(PrepareError::Image(_))
+        ));
+    }
+}

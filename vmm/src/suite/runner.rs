@@ -1,0 +1,268 @@
+//! Runs the guests of a job on this machine's KVM, which is the nested test host's when we are in there.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+use super::console::{ConsoleWatch, Tee};
+use super::event::{Event, Events};
+use super::hello::TooLong;
+use super::job::{GuestRun, Job};
+use super::judge::{End, Ending, Judge};
+use super::port::{Findings, JudgePort, SharedJudge};
+use crate::assembly::{self, AssemblyError, LabConfig};
+use crate::boot::acpi::{OscControl, PciConfig};
+use crate::boot::{KernelBoot, Protocol};
+use crate::host::interrupt::{Hook, interrupted};
+use crate::lab::{Interrupts, LabBus};
+use crate::machine::{
+    CpuProfile, Endpoints, Machine, MachineConfig, MachineError, Outcome, Platform, StopHandle,
+    Workload,
+};
+use crate::report::ScenarioReport;
+use crate::trace::{self, Header, Recording};
+
+/// Where the guest's virtio-rng gets its entropy.
+const ENTROPY: &str = "/dev/urandom";
+/// How long console input waits for a guest that does not read.
+const INPUT_PAUSE: Duration = Duration::from_millis(5);
+
+/// Who sits in front of a guest.
+pub struct Console {
+    /// Keys.
+    pub input: Box<dyn Read + Send>,
+    /// The screen.
+    pub output: Box<dyn Write + Send>,
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console").finish_non_exhaustive()
+    }
+}
+
+/// Why a guest could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The devices.
+    #[error(transparent)]
+    Lab(#[from] AssemblyError),
+    /// The command.
+    #[error(transparent)]
+    Hello(#[from] TooLong),
+    /// A file.
+    #[error("{what} {}: {source}", path.display())]
+    File {
+        /// What was tried, as in "reading".
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread.
+    #[error("the host gave no thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl RunError {
+    fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { what, path, source }
+    }
+}
+
+/// Runs the guests one after the other and tells `events` about them. `console` goes to the interactive one.
+pub fn run(job: &Job, mut console: Option<Console>, events: &Events) {
+    for run in &job.runs {
+        if interrupted() {
+            break;
+        }
+        events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
+        let console = if run.interactive { console.take() } else { None };
+        let report = guest(job, run, console, events).unwrap_or_else(|error| {
+            let mut report = ScenarioReport::new(&run.name);
+            report.failures.push(format!("the guest could not be run: {error}"));
+            report.conclude();
+            report
+        });
+        events.send(Event::Ended { report: Box::new(report) });
+    }
+    events.send(Event::Done);
+}
+
+fn guest(
+    job: &Job,
+    run: &GuestRun,
+    console: Option<Console>,
+    events: &Events,
+) -> Result<ScenarioReport, RunError> {
+    let judge = SharedJudge::new(Judge::new(&run.hello, run.at_least, events.clone())?);
+    let watch = ConsoleWatch::default();
+    let (input, screen) = match console {
+        Some(Console { input, output }) => (Some(input), output),
+        None => (None, Box::new(io::sink()) as Box<dyn Write + Send>),
+    };
+    let log: Box<dyn Write + Send> = match &run.console_log {
+        Some(path) => Box::new(create(&job.out.join(path))?),
+        None => Box::new(io::sink()),
+    };
+    let screen = Tee::new(Both(screen, log), watch.clone());
+
+    let vcpus = u8::try_from(run.cpus).unwrap_or(u8::MAX);
+    let platform = Platform::new(vcpus, run.memory)?;
+    let entropy = File::open(ENTROPY).map_err(RunError::file("opening", Path::new(ENTROPY)))?;
+    let interrupts = Box::new(Interrupts(platform.msi()));
+    let lab_config = LabConfig::default();
+    let recording = start_recording(job, run, &lab_config, &platform)?;
+    let mut lab = lab_config.build(platform.ram().memory(), interrupts, entropy)?;
+    if let Some((recording, _)) = &recording {
+        lab.add_observer(Box::new(recording.recorder()));
+    }
+    lab.add_observer(Box::new(Findings(judge.clone())));
+    let (bus, engine) = LabBus::new(lab).map_err(RunError::Thread)?;
+    let open = |path: &Path| File::open(path).map_err(RunError::file("opening", path));
+    let kernel = KernelBoot {
+        kernel: open(&job.kernel)?.into(),
+        initramfs: Some(open(&job.initramfs)?.into()),
+        command_line: run.parameters.join(" "),
+        protocol: Protocol::Auto,
+    };
+    let config = MachineConfig {
+        workload: Workload::Kernel(Box::new(kernel)),
+        cpu_profile: CpuProfile::default(),
+        pci: Some(PciConfig {
+            last_bus: *assembly::BUSES.end(),
+            virtio_iommu: Some(assembly::IOMMU.0),
+            osc: OscControl::default(),
+        }),
+    };
+    let lab_port = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
+    let machine = Machine::new(
+        platform,
+        config,
+        bus.clone(),
+        Endpoints { console: Box::new(screen), lab_port },
+    )?;
+    let stop = machine.stop_handle();
+    let _hook = {
+        let stop = stop.clone();
+        Hook::new(move || stop.stop())
+    };
+    if let Some(input) = input {
+        let keys = machine.console_input();
+        let feeder = move || feed(input, &stop, |bytes| keys.send(bytes));
+        drop(
+            thread::Builder::new()
+                .name("console-input".into())
+                .spawn(feeder)
+                .map_err(RunError::Thread)?,
+        );
+    }
+    let outcome = machine.run(run.limit.map(Duration::from_secs))?;
+    drop(engine);
+    let counters = bus.counters().totals();
+    let end = End {
+        ending: ending(outcome, run.limit),
+        complaints: watch.complaints(),
+        console_tail: watch.tail(),
+    };
+    let mut report = judge.lock().finish(end);
+    report.counters = counters;
+    if let Some((recording, path)) = recording {
+        match recording.finish() {
+            Ok(summary) if summary.cut => {
+                log::warn!("{} was cut at its size limit, {} bytes", path.display(), summary.bytes);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                report
+                    .failures
+                    .push(format!("the record {} is not complete: {error}", path.display()));
+                report.conclude();
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Begins the record, if one is wanted.
+fn start_recording(
+    job: &Job,
+    run: &GuestRun,
+    lab: &LabConfig,
+    platform: &Platform,
+) -> Result<Option<(Recording, PathBuf)>, RunError> {
+    let (Some(folder), Some(name)) = (&job.record, &run.record) else { return Ok(None) };
+    let path = folder.join(name);
+    let ram = platform
+        .ram()
+        .memory()
+        .iter()
+        .map(|region| (region.start_addr().0, region.len()))
+        .collect();
+    let header = Header { lab: lab.clone(), ram };
+    let recording = Recording::create(&path, header, trace::DEFAULT_LIMIT)
+        .map_err(RunError::file("writing", &path))?;
+    Ok(Some((recording, path)))
+}
+
+fn create(path: &Path) -> Result<File, RunError> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(RunError::file("making the folder", folder))?;
+    }
+    File::create(path).map_err(RunError::file("writing", path))
+}
+
+fn ending(outcome: Outcome, limit: Option<u64>) -> Ending {
+    match outcome {
+        Outcome::Exit(code) => Ending::Exit(code),
+        Outcome::PowerOff => Ending::PowerOff,
+        Outcome::Stopped if interrupted() => Ending::Interrupted,
+        Outcome::Stopped => limit.map_or(Ending::Interrupted, |limit| Ending::TimedOut { limit }),
+        Outcome::Reset | Outcome::Fault(_) => Ending::Broke(outcome.to_string()),
+    }
+}
+
+/// Feeds keys to the guest until they end or the guest does.
+fn feed(mut input: impl Read, stop: &StopHandle, send: impl Fn(&[u8]) -> usize) {
+    let mut buffer = [0; 256];
+    while let Ok(count @ 1..) = input.read(&mut buffer) {
+        let mut bytes = buffer.get(..count).unwrap_or_default();
+        while !bytes.is_empty() {
+            if stop.ended() {
+                return;
+            }
+            let taken = send(bytes);
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if taken == 0 {
+                thread::sleep(INPUT_PAUSE);
+            }
+        }
+    }
+}
+
+/// Writes to both; what one cannot take, the other still gets.
+struct Both(Box<dyn Write + Send>, Box<dyn Write + Send>);
+
+impl Write for Both {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let screen = self.0.write_all(bytes);
+        self.1.write_all(bytes)?;
+        screen.map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        self.1.flush()
+    }
+}
