@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::fault::Outcome;
+use super::fault::{Outcome, Registers};
 use super::kick::Kicker;
 
 /// Shared by all threads of a machine.
@@ -19,6 +19,7 @@ pub(crate) struct Control {
 struct State {
     outcome: Option<Outcome>,
     kickers: Vec<Arc<Kicker>>,
+    registers: Vec<(u8, Registers)>,
 }
 
 impl Control {
@@ -34,6 +35,12 @@ impl Control {
             kicker.kick();
         }
         state.kickers.push(kicker);
+    }
+
+    /// Notes where a vCPU stood when its thread left.
+    pub(crate) fn left(&self, vcpu: u8, registers: Registers) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.registers.push((vcpu, registers));
     }
 
     /// Ends the run. Only the first call's outcome counts. Safe from any thread, also a vCPU's own.
@@ -86,5 +93,14 @@ impl StopHandle {
     /// Whether the run has ended.
     pub fn ended(&self) -> bool {
         self.0.ending()
+    }
+
+    /// Where each vCPU stood when the run ended, by number: what a report on a guest that hung can say. Empty before
+    /// the end.
+    pub fn registers(&self) -> Vec<(u8, Registers)> {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registers = state.registers.clone();
+        registers.sort_by_key(|(vcpu, _)| *vcpu);
+        registers
     }
 }

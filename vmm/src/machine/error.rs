@@ -52,16 +52,6 @@ pub enum MachineError {
         /// Largest number.
         max: u32,
     },
-    /// Device memory that cannot be mapped into the guest.
-    #[error("device memory cannot be mapped at {address:#x} ({len:#x} bytes): {reason}")]
-    DeviceMemory {
-        /// Guest physical address.
-        address: u64,
-        /// Bytes.
-        len: u64,
-        /// What is wrong.
-        reason: String,
-    },
     /// A thread, an event or a pipe of the host's own.
     #[error("the host could not {what}: {source}")]
     Host {

@@ -79,7 +79,11 @@ impl DeviceSlots {
             }
         }
         for memory in wanted {
-            check(&memory)?;
+            if let Err(reason) = check(&memory) {
+                // The guest's doing: on hardware, too, nobody would answer there.
+                log::warn!("device memory at {:#x} is not mapped: {reason}", memory.address);
+                continue;
+            }
             let index = match self.installed.iter().position(Option::is_none) {
                 Some(free) => free,
                 None => {
@@ -89,7 +93,11 @@ impl DeviceSlots {
             };
             let slot = slot_number(self.first, index);
             if slot >= self.limit {
-                return Err(refused(&memory, format!("KVM has only {} memory slots", self.limit)));
+                log::warn!(
+                    "device memory at {:#x} is not mapped: KVM has no memory slot left",
+                    memory.address
+                );
+                continue;
             }
             let (address, len) = (memory.address, memory.memory.len());
             // SAFETY: `HostMemory` promises `len` mapped bytes for as long as the value lives, and the value
@@ -111,26 +119,24 @@ fn same(a: &MappedMemory, b: &MappedMemory) -> bool {
     a.address == b.address && std::ptr::addr_eq(Arc::as_ptr(&a.memory), Arc::as_ptr(&b.memory))
 }
 
-fn refused(memory: &MappedMemory, reason: String) -> MachineError {
-    MachineError::DeviceMemory { address: memory.address, len: memory.memory.len(), reason }
-}
-
-fn check(memory: &MappedMemory) -> Result<(), MachineError> {
+/// Whether it can be mapped, as far as we can tell before KVM.
+fn check(memory: &MappedMemory) -> Result<(), &'static str> {
     let len = memory.memory.len();
     let aligned = [memory.address, len, memory.memory.host_address() as u64]
         .iter()
         .all(|value| value.is_multiple_of(layout::PAGE_SIZE));
     if !aligned || len == 0 {
-        return Err(refused(memory, "addresses and size must be multiples of 4 KiB".into()));
+        return Err("address and size are not multiples of 4 KiB");
     }
     let end = memory.address.checked_add(len);
     let inside = |window: &std::ops::Range<u64>| {
         memory.address >= window.start && end.is_some_and(|end| end <= window.end)
     };
-    if !inside(&layout::PCI_WINDOW_32) && !inside(&layout::PCI_WINDOW_64) {
-        return Err(refused(memory, "it lies outside of the PCI windows".into()));
+    if inside(&layout::PCI_WINDOW_32) || inside(&layout::PCI_WINDOW_64) {
+        Ok(())
+    } else {
+        Err("it lies outside of the PCI windows")
     }
-    Ok(())
 }
 
 /// # Safety

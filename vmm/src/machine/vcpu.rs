@@ -71,17 +71,21 @@ impl Vcpu {
                 }
             }
         }
+        if let Some(registers) = self.registers() {
+            shared.control.left(self.index, registers);
+        }
     }
 
     fn fault(&mut self, mut kind: FaultKind, shared: &Shared) -> Fault {
         if let FaultKind::Internal { suberror, instruction } = &mut kind {
             (*suberror, *instruction) = self.internal_error(shared);
         }
-        let registers = match (self.fd.get_regs(), self.fd.get_sregs()) {
-            (Ok(general), Ok(system)) => Some(Registers { general, system }),
-            _ => None,
-        };
-        Fault { vcpu: self.index, kind, registers }
+        Fault { vcpu: self.index, kind, registers: self.registers() }
+    }
+
+    fn registers(&self) -> Option<Registers> {
+        let general = self.fd.get_regs().ok()?;
+        Some(Registers { general, system: self.fd.get_sregs().ok()? })
     }
 
     /// KVM's number of the error, and the bytes of the instruction at fault: from KVM if it says so, else

@@ -80,9 +80,14 @@ fn a_stop_before_the_start_counts() {
 fn a_limit_ends_a_guest_that_hangs() {
     let Some(platform) = platform(1) else { return };
     let machine = machine(platform, program!("20:", "jmp 20b"), Arc::new(EmptyBus), quiet());
+    let stop = machine.stop_handle();
     let begin = Instant::now();
     assert!(matches!(machine.run(Some(Duration::from_millis(30))).unwrap(), Outcome::Stopped));
     assert!(begin.elapsed() >= Duration::from_millis(30) && begin.elapsed() < SOON);
+    // And one can say where it hung.
+    let registers = stop.registers();
+    assert_eq!(registers.len(), 1);
+    assert_eq!(registers[0].1.general.rip, 0x10_0000);
 }
 
 /// Panics when it is read.
