@@ -68,6 +68,10 @@ need_file libelf-dev "checks the guest kernel's object files" /usr/include/libel
 need xz-utils "unpacks the guest kernel's source" xz
 need qemu-system-x86 "emulates a test host where KVM cannot be used" qemu-system-x86_64
 need pciutils "goes into the guest" lspci setpci
+# The small Perl that every Debian has lacks modules that the kernel's style checker uses.
+if ! perl -MEncode -MGetopt::Long -MTerm::ANSIColor -e 1 >/dev/null 2>&1; then
+    lack perl perl "runs the kernel's style checker over the driver (make lint)"
+fi
 need_file debian-archive-keyring "verifies the guest kernel's source" \
     /usr/share/keyrings/debian-archive-keyring.gpg /usr/share/keyrings/debian-archive-keyring.pgp
 need_file ca-certificates "lets cargo and apt trust their servers" /etc/ssl/certs/ca-certificates.crt \
