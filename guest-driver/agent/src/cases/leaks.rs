@@ -90,7 +90,7 @@ impl Account {
 fn round(peer0: &Peer, peer1: &Peer, number: u32) -> Verdict {
     let engine = if number.is_multiple_of(2) { Engine::Source } else { Engine::Target };
     let (from, to) = if number.is_multiple_of(3) { (peer1, peer0) } else { (peer0, peer1) };
-    let lane = Lane::new(from, to, engine, 16 << 10, 1)?;
+    let lane = Lane::new(from, to, engine, 16 << 10, 1 + number % 3)?;
     must(if engine == Engine::Source { from } else { to }, lane.work(1, 2, 9000))?;
     let system = from.system(
         4096,
@@ -114,7 +114,7 @@ fn hundred_rounds(bench: &mut Bench<'_>) -> Verdict {
 fn closed_file(bench: &mut Bench<'_>) -> Verdict {
     let before = Account::take(bench)?;
     let (peer0, peer1) = (Peer::open(0)?, Peer::open(1)?);
-    let lane = Lane::new(&peer0, &peer1, Engine::Target, 16 << 10, 1)?;
+    let lane = Lane::new(&peer0, &peer1, Engine::Target, 16 << 10, 2)?;
     must(&peer1, lane.work(0, 0, 16 << 10))?;
     let _system = peer0.system(8192, 0, uapi::TO_DEVICE)?;
     drop((peer0, peer1));
