@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-use super::{Recipe, SUBCOMMAND, descriptor_path, inside};
+use super::{Recipe, SUBCOMMAND, clock, descriptor_path, inside};
 use crate::host::qemu::escape;
 
 /// RAM of the test host in MiB: the guest's RAM, the local memory of its devices as far as it is touched, and this
@@ -31,6 +31,10 @@ const PARAMETERS: &[&str] = &[
     "rcupdate.rcu_expedited=1",
     "dma_debug=off",
     "nowatchdog",
+    // KVM takes the counter's frequency when it starts, the kernel corrects its own a few seconds later. When they
+    // differ by more than this allows, KVM wants to scale the guest's counter; QEMU's SVM cannot, and KVM then computes
+    // with a counter that stands still: no timer of the guest ever fires.
+    "kvm.tsc_tolerance_ppm=900000",
 ];
 
 /// All that the command line is made of.
@@ -114,7 +118,8 @@ fn cpus() -> usize {
 }
 
 fn kernel_command_line() -> String {
-    format!("{} rdinit={} -- {SUBCOMMAND}", PARAMETERS.join(" "), inside::PROGRAM)
+    let frequency = clock::tsc_khz().map(|khz| format!(" tsc_early_khz={khz}")).unwrap_or_default();
+    format!("{}{frequency} rdinit={} -- {SUBCOMMAND}", PARAMETERS.join(" "), inside::PROGRAM)
 }
 
 #[cfg(test)]

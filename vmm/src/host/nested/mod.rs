@@ -5,6 +5,7 @@
 //! comes out goes two ways: files through a shared folder, events as JSON lines through a virtio-serial port. A second
 //! port is the guest's console for somebody who sits in front of it.
 
+mod clock;
 mod command;
 mod init;
 mod process;
