@@ -18,11 +18,22 @@ fn main() -> std::io::Result<()> {
     // `cargo test --benches` only asks whether it runs.
     let quick = std::env::args().any(|argument| argument == "--test");
     let rounds = if quick { 1 } else { 7 };
+    // Any other argument picks a group: `cargo bench -p vmm --bench lab -- copies`.
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let wanted = |group: &str| chosen.is_empty() || chosen.iter().any(|choice| choice == group);
     let mut report = Report::default();
-    copies::run(&mut report, rounds);
-    transactions::run(&mut report, rounds);
-    mappings::run(&mut report, rounds);
-    memory::run(&mut report);
+    if wanted("copies") {
+        copies::run(&mut report, rounds);
+    }
+    if wanted("transactions") {
+        transactions::run(&mut report, rounds);
+    }
+    if wanted("mappings") {
+        mappings::run(&mut report, rounds);
+    }
+    if wanted("memory") {
+        memory::run(&mut report);
+    }
     report.print();
-    if quick { Ok(()) } else { report.write() }
+    if quick || !chosen.is_empty() { Ok(()) } else { report.write() }
 }
