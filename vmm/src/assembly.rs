@@ -25,8 +25,6 @@ use crate::virtio::{VirtioError, VirtioIommuFunction, VirtioPci, VirtioRng};
 
 /// Where the virtio-iommu sits; ACPI's VIOT names it.
 pub const IOMMU: Bdf = Bdf::new(0, 1, 0);
-/// Buses of the host bridge: enough for the topology, and few, because the guest scans them all.
-pub const BUSES: std::ops::RangeInclusive<u8> = 0..=15;
 
 const RNG_DEVICE: u8 = 2;
 const FIRST_PORT: u8 = 4;
@@ -139,8 +137,22 @@ impl LabConfig {
             StrayInterrupts::Deliver => InterruptPolicy::Deliver,
             StrayInterrupts::Block => InterruptPolicy::Block,
         });
-        lab.run_firmware(&resources())?;
+        lab.run_firmware(&self.resources())?;
         Ok(lab)
+    }
+
+    /// The highest bus of the host bridge: enough for the topology, and no more, because the guest scans them all.
+    pub fn last_bus(&self) -> u8 {
+        self.peers
+    }
+
+    /// What the host bridge forwards: what ACPI's `_CRS` tells the guest.
+    fn resources(&self) -> HostResources {
+        HostResources {
+            buses: 0..=self.last_bus(),
+            memory: layout::PCI_WINDOW_32.start..=layout::PCI_WINDOW_32.end - 1,
+            prefetchable: layout::PCI_WINDOW_64.start..=layout::PCI_WINDOW_64.end - 1,
+        }
     }
 
     fn port_with_peer(&self, index: u8) -> Result<Place, AssemblyError> {
@@ -170,15 +182,6 @@ impl LabConfig {
 /// The name under which reports know a peer device.
 pub fn peer_name(index: u8) -> String {
     format!("peer{index}")
-}
-
-/// What the host bridge forwards: the windows that ACPI's `_CRS` tells the guest.
-fn resources() -> HostResources {
-    HostResources {
-        buses: BUSES,
-        memory: layout::PCI_WINDOW_32.start..=layout::PCI_WINDOW_32.end - 1,
-        prefetchable: layout::PCI_WINDOW_64.start..=layout::PCI_WINDOW_64.end - 1,
-    }
 }
 
 #[cfg(test)]

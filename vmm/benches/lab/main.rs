@@ -19,7 +19,8 @@ fn main() -> std::io::Result<()> {
     let quick = std::env::args().any(|argument| argument == "--test");
     let rounds = if quick { 1 } else { 7 };
     // Any other argument picks a group: `cargo bench -p vmm --bench lab -- copies`.
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let chosen: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let wanted = |group: &str| chosen.is_empty() || chosen.iter().any(|choice| choice == group);
     let mut report = Report::default();
     if wanted("copies") {

@@ -141,7 +141,7 @@ fn guest(
         workload: Workload::Kernel(Box::new(kernel)),
         cpu_profile: CpuProfile::default(),
         pci: Some(PciConfig {
-            last_bus: *assembly::BUSES.end(),
+            last_bus: lab_config.last_bus(),
             virtio_iommu: Some(assembly::IOMMU.0),
             osc: OscControl::default(),
         }),

@@ -35,6 +35,8 @@ const PARAMETERS: &[&str] = &[
     // differ by more than this allows, KVM wants to scale the guest's counter; QEMU's SVM cannot, and KVM then computes
     // with a counter that stands still: no timer of the guest ever fires.
     "kvm.tsc_tolerance_ppm=900000",
+    // The guest's RAM and BARs in large pages: two levels of page tables are walked for each of its accesses.
+    "transparent_hugepage_shmem=always",
 ];
 
 /// All that the command line is made of.

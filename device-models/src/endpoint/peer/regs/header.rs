@@ -128,8 +128,11 @@ fn structure(out: &mut String, layout: &Layout) {
         let _ = writeln!(out, "\t{} {}{array};", field.c_type, field.name);
     }
     out.push_str("};\n");
-    let _ =
-        writeln!(out, "\nstatic_assert(sizeof(struct peerdma_{}) == {});", layout.name, layout.size);
+    let _ = writeln!(
+        out,
+        "\nstatic_assert(sizeof(struct peerdma_{}) == {});",
+        layout.name, layout.size
+    );
 }
 
 #[cfg(test)]
