@@ -116,7 +116,8 @@ pub(super) fn decide(
             let reason = "a payload proved that it runs kernels";
             return Ok(Place::Kvm { reason: reason.into() });
         }
-        (_, Some(KvmState::Broken(why) | KvmState::Absent(why))) => why,
+        (_, Some(KvmState::Broken(why))) => brief(&why).to_owned(),
+        (_, Some(KvmState::Absent(why))) => why,
     };
     if request == Request::Kvm {
         return Err(ChoiceError::NoKvm(why_not));
@@ -125,6 +126,11 @@ pub(super) fn decide(
         Ok(qemu) => Ok(Place::Nested { qemu, reason: why_not }),
         Err(qemu) => Err(ChoiceError::Neither { kvm: why_not, qemu }),
     }
+}
+
+/// A finding of the probe without its bytes and numbers: `peerdma doctor` has them.
+fn brief(why: &str) -> &str {
+    why.split_once(" (").map_or(why, |(brief, _)| brief)
 }
 
 #[cfg(test)]
@@ -138,10 +144,11 @@ mod tests {
 
     #[test]
     fn what_works_is_used_and_a_wish_is_followed() {
-        let broken = || Some(KvmState::Broken("it opens and stumbles".into()));
+        let broken = || Some(KvmState::Broken("it opens and stumbles (suberror 1)".into()));
         let name = |result: Result<Place, ChoiceError>| result.unwrap().name();
         assert_eq!(name(decide(Request::Auto, Some(KvmState::Works), qemu)), "kvm");
-        assert_eq!(name(decide(Request::Auto, broken(), qemu)), "nested");
+        let nested = decide(Request::Auto, broken(), qemu).unwrap();
+        assert_eq!((nested.name(), nested.reason()), ("nested", "it opens and stumbles"));
         assert_eq!(name(decide(Request::Nested, None, qemu)), "nested");
         let error = decide(Request::Kvm, broken(), qemu).unwrap_err().to_string();
         assert!(error.contains("it opens and stumbles"), "{error}");

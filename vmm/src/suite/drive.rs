@@ -155,6 +155,8 @@ fn follow(
         }
         let event = match events.recv_timeout(TICK) {
             Ok(event) => event,
+            // The user's wish ends the test host before it is looked at here.
+            Err(RecvTimeoutError::Disconnected) if interrupted() => return Followed::Interrupted,
             Err(RecvTimeoutError::Disconnected) => return Followed::Gone,
             Err(RecvTimeoutError::Timeout) => match deadline {
                 Some(deadline) if Instant::now() > deadline => return Followed::Silent,

@@ -10,7 +10,6 @@ const COMMON: &[&str] = &[
     "printk.time=1",
     "tsc=reliable",
     "no_timer_check",
-    "mitigations=off",
     "random.trust_cpu=on",
     "nokaslr",
     "8250.nr_uarts=1",
@@ -21,8 +20,8 @@ const COMMON: &[&str] = &[
 
 /// Warnings and worse on the console: each character costs an exit, and nothing less is worth it.
 const TESTED: &[&str] = &["loglevel=5", "oops=panic"];
-/// Errors and worse: somebody wants to read the command's own output.
-const USED: &[&str] = &["loglevel=4"];
+/// Only what brings the kernel down: somebody wants to read a program's output, and `dmesg` has the rest.
+const USED: &[&str] = &["loglevel=2"];
 
 /// The parameters of a scenario's guest, one each. `used` is for somebody who sits in front of it.
 pub fn parameters(scenario: &Scenario, used: bool) -> Vec<String> {

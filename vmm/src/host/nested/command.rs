@@ -23,7 +23,6 @@ const PARAMETERS: &[&str] = &[
     "reboot=t",
     "tsc=reliable",
     "no_timer_check",
-    "mitigations=off",
     "random.trust_cpu=on",
     "8250.nr_uarts=1",
     "i8042.noprobe",

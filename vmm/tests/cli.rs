@@ -1,0 +1,157 @@
+//! The program from outside: exit codes, streams, and a clear line for every kind of bad input. No guest is run.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use rustix::fs::{FlockOperation, flock};
+
+fn peerdma(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peerdma"));
+    command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1").env_remove("RUST_LOG");
+    command
+}
+
+/// Runs it; its exit code, what went to stdout, what went to stderr.
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    outcome(&peerdma(arguments).output().unwrap())
+}
+
+fn outcome(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_list_goes_to_stdout_and_has_a_form_for_programs() {
+    let (code, out, err) = run(&["test", "--list"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("* basic  "), "{out}");
+    let (code, out, _) = run(&["test", "--list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, list[0]["name"].as_str()), (0, Some("basic")));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child =
+        peerdma(&["test", "--list"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
+    for (arguments, part) in [
+        (&["test", "--scenario", "baisc"][..], "did you mean \"basic\"?"),
+        (&["test", "--scenaro", "basic"], "'--scenario'"),
+        (&["tset"], "'test'"),
+        (&["test", "--host", "moon"], "possible values"),
+        (&["test", "--scenario", "user"], "has no tests of its own"),
+        (&["test", "--scenario", "basic", "--scenario", "lazy", "--", "x"], "one guest"),
+        (&["replay", "/no/such/record"], "/no/such/record"),
+        (&[], "Usage: peerdma"),
+    ] {
+        let (code, out, err) = run(arguments);
+        assert_eq!(code, 2, "{arguments:?}: {err}");
+        assert!(err.contains(part), "{arguments:?}: {err}");
+        assert!(out.is_empty(), "{out}");
+    }
+}
+
+#[test]
+fn help_has_examples_and_the_exit_codes() {
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("Exit codes:") && out.contains("peerdma boot -- lspci -vvv"), "{out}");
+    assert!(!out.contains("nested-init"), "{out}");
+    for command in ["doctor", "test", "boot", "kernel", "replay"] {
+        assert_eq!(run(&[command, "--help"]).0, 0, "{command}");
+    }
+}
+
+/// Runs `test` with its output in a folder of its own and a QEMU that need not be there.
+fn test_run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = peerdma(&["test", "--host", "nested", "--out"]);
+    command.arg(folder.join("out")).args(arguments).env("XDG_CACHE_HOME", folder.join("cache"));
+    // Any QEMU that answers: it is not started.
+    let qemu = folder.join("qemu");
+    fs::write(&qemu, "#!/bin/sh\necho QEMU emulator version 7.2.0\n").unwrap();
+    fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    outcome(&command.env("PEERDMA_QEMU", qemu).output().unwrap())
+}
+
+#[test]
+fn kernels_and_modules_that_are_none_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let truncated = folder.path().join("truncated");
+    let program = fs::read("/proc/self/exe").unwrap();
+    fs::write(&truncated, &program[..200]).unwrap();
+    let truncated = truncated.to_str().unwrap();
+    for (arguments, part) in [
+        (&["--kernel", "/no/such/kernel"][..], "the kernel /no/such/kernel is not there"),
+        (&["--kernel", "/bin/sh"], "/bin/sh"),
+        (&["--kernel", truncated], truncated),
+        (&["--kernel", "/etc/passwd"], "/etc/passwd"),
+        (&["--module", "/no/such.ko", "--", "true"], "the module /no/such.ko is not there"),
+    ] {
+        let (code, out, err) = test_run(folder.path(), arguments);
+        assert_eq!(code, 2, "{arguments:?}: {err}");
+        assert!(err.contains(part) && err.contains("error: "), "{arguments:?}: {err}");
+        assert!(out.is_empty(), "{out}");
+    }
+}
+
+#[test]
+fn no_kvm_and_no_qemu_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut command = peerdma(&["test", "--host", "nested", "--out"]);
+    command.arg(&out).env("PEERDMA_QEMU", "/no/such/qemu");
+    let (code, _, err) = outcome(&command.output().unwrap());
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("PEERDMA_QEMU names /no/such/qemu"), "{err}");
+}
+
+#[test]
+fn a_second_run_beside_the_first_is_told_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let lock = File::create(out.join(".lock")).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let (code, _, err) = test_run(folder.path(), &[]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("another run writes to") && err.contains("--out"), "{err}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("out"), "a file").unwrap();
+    let (code, _, err) = test_run(folder.path(), &[]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("the output folder"), "{err}");
+}
+
+#[test]
+fn the_doctor_says_where_guests_run() {
+    let (_, out, err) = run(&["doctor"]);
+    assert!(out.lines().last().is_some_and(|line| line.contains("guests")), "{out}{err}");
+    let (code, out, _) = run(&["doctor", "--json"]);
+    let diagnosis: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(diagnosis["conclusion"].is_string());
+    for check in diagnosis["checks"].as_array().unwrap() {
+        let fine = check["level"] == "ok";
+        assert_eq!(fine, check.get("fix").is_none(), "{check}");
+    }
+    assert!(code == 0 || code == 3, "{code}");
+}
+
+#[test]
+fn the_test_host_s_own_command_is_not_for_users() {
+    let (code, _, err) = run(&["nested-init"]);
+    assert_eq!(code, 2, "{err}");
+}
