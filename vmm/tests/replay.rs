@@ -1,5 +1,7 @@
 //! A lab is driven as a driver would, recorded, and replayed without any of it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;

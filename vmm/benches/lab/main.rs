@@ -4,6 +4,9 @@
 //! measures the lab and its peer one after the other, so that a machine whose speed drifts does not matter. Time is
 //! this thread's processor time: what other programs take meanwhile does not count.
 
+#![allow(unreachable_pub, missing_debug_implementations, reason = "a program, not a library")]
+#![allow(clippy::expect_used, reason = "a bench that cannot go on ends")]
+
 mod clock;
 mod copies;
 mod mappings;
