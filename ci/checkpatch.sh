@@ -5,7 +5,7 @@ set -eu
 
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/peerdma
-checker=$(find "$cache/sources" -path '*/scripts/checkpatch.pl' 2>/dev/null | sort | tail -n1)
+checker=$(ls "$cache"/sources/linux-*/scripts/checkpatch.pl 2>/dev/null | sort | tail -n1)
 if [ -z "$checker" ]; then
     echo "checkpatch: SKIP: there is no kernel source in the cache yet (target/peerdma kernel build fetches it)"
     exit 0
