@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case] = &[
     }),
 ];
 
-const ROUNDS: u64 = 20;
+const ROUNDS: u64 = 8;
 
 /// Work on each channel of each device, one piece at a time, so that no two interrupts can merge.
 fn counted(bench: &mut Bench<'_>, flags: u32, expected: u64) -> Verdict {

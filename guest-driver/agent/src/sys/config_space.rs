@@ -2,7 +2,10 @@
 //!
 //! Written on its own, not with the models' code: it is the other opinion.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
 /// Capability IDs (PCI Code and ID Assignment).
 pub mod capability {
@@ -22,29 +25,64 @@ pub mod extended {
     pub const RESIZABLE_BAR: u16 = 0x0015;
 }
 
-/// A function's configuration space, as read.
-#[derive(Clone, Debug)]
-pub struct ConfigSpace(Vec<u8>);
+/// A function's configuration space. Read dword by dword when asked for: each costs an exit of the virtual CPU, and all
+/// 1024 of them would take a quarter of a second where exits are emulated.
+#[derive(Debug)]
+pub struct ConfigSpace {
+    source: Source,
+    dwords: RefCell<BTreeMap<usize, u32>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(File),
+    #[cfg(test)]
+    Bytes(Vec<u8>),
+}
 
 impl ConfigSpace {
-    /// From its bytes.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+    /// From the `config` attribute.
+    pub fn new(file: File) -> Self {
+        Self { source: Source::File(file), dwords: RefCell::default() }
     }
 
-    /// How many bytes could be read: 4096 for PCIe.
-    pub fn len(&self) -> usize {
-        self.0.len()
+    /// How many bytes there are: 4096 for PCIe.
+    pub fn len(&self) -> u64 {
+        match &self.source {
+            Source::File(file) => file.metadata().map_or(0, |metadata| metadata.len()),
+            #[cfg(test)]
+            Source::Bytes(bytes) => bytes.len() as u64,
+        }
     }
 
-    /// Whether nothing could be read.
+    /// Whether nothing can be read.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
-    /// A byte; all ones beyond the end, as hardware answers.
+    /// The dword at `at`, a multiple of four; all ones where there is none, as hardware answers.
+    fn dword(&self, at: usize) -> u32 {
+        *self.dwords.borrow_mut().entry(at).or_insert_with(|| {
+            let mut bytes = [u8::MAX; 4];
+            match &self.source {
+                Source::File(file) => {
+                    let _ = file.read_exact_at(&mut bytes, at as u64);
+                }
+                #[cfg(test)]
+                Source::Bytes(all) => {
+                    bytes
+                        .iter_mut()
+                        .zip(all.iter().skip(at))
+                        .for_each(|(byte, &value)| *byte = value);
+                }
+            }
+            u32::from_le_bytes(bytes)
+        })
+    }
+
+    /// A byte.
     pub fn u8(&self, at: usize) -> u8 {
-        self.0.get(at).copied().unwrap_or(u8::MAX)
+        self.dword(at & !3).to_le_bytes()[at & 3]
     }
 
     /// Two bytes, little endian.
@@ -132,11 +170,15 @@ impl ConfigSpace {
 mod tests {
     use super::*;
 
+    fn from(bytes: Vec<u8>) -> ConfigSpace {
+        ConfigSpace { source: Source::Bytes(bytes), dwords: RefCell::default() }
+    }
+
     fn space(edit: impl Fn(&mut [u8])) -> ConfigSpace {
         let mut bytes = vec![0; 4096];
         bytes[0x06] = 0x10;
         edit(&mut bytes);
-        ConfigSpace::new(bytes)
+        from(bytes)
     }
 
     #[test]
@@ -170,7 +212,7 @@ mod tests {
 
     #[test]
     fn beyond_the_end_everything_is_ones() {
-        let short = ConfigSpace::new(vec![0; 64]);
+        let short = from(vec![0; 64]);
         assert_eq!(short.u32(62), 0xffff_0000);
         assert!(short.extended_capabilities().unwrap().is_empty());
     }

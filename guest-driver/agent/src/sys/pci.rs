@@ -79,12 +79,12 @@ impl Function {
     /// Its configuration space.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be opened.
     pub fn config_space(&self) -> Result<ConfigSpace, FileError> {
         let path = self.path().join("config");
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(ConfigSpace::new(bytes)),
-            Err(source) => Err(FileError { what: "reading".into(), path, source }),
+        match std::fs::File::open(&path) {
+            Ok(file) => Ok(ConfigSpace::new(file)),
+            Err(source) => Err(FileError { what: "opening".into(), path, source }),
         }
     }
 
