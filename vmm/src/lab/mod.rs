@@ -95,6 +95,7 @@ impl LabCounters {
             ("interrupts".to_owned(), self.msi.values().sum()),
             ("findings".to_owned(), self.findings.values().sum()),
         ]);
+        totals.extend(own_memory_kib().map(|kib| ("vmm-own-memory-kib".to_owned(), kib)));
         for (kind, by_function) in [("read", &self.read), ("written", &self.written)] {
             for (route, bytes) in by_function.values().flatten() {
                 let total = totals.entry(format!("bytes-{kind}-{route}")).or_default();
@@ -103,4 +104,14 @@ impl LabCounters {
         }
         totals
     }
+}
+/// Resident memory of this process in KiB, without what it shares with the guest: RAM and device memory are memory
+/// files and count as shared.
+fn own_memory_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    field("RssAnon:")?.checked_add(field("RssFile:")?)
 }

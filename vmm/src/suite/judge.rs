@@ -71,6 +71,8 @@ pub struct Judge {
     /// Results at the outermost level that no test of the lab's own protocol stands behind, and those below them.
     depth: usize,
     diagnostics: usize,
+    /// Findings told as they happened.
+    told: usize,
     /// A bound was exceeded: said once.
     overflow: Option<&'static str>,
 }
@@ -94,12 +96,20 @@ impl Judge {
             planned: None,
             depth: 0,
             diagnostics: 0,
+            told: 0,
             overflow: None,
         })
     }
 
     /// The checker found something. `text` is asked for only if it will be kept.
-    pub fn finding(&mut self, class: FindingClass, text: impl FnOnce() -> String) {
+    ///
+    /// Where no tests report, somebody looks on: they are told as it happens.
+    pub fn finding(&mut self, class: FindingClass, text: impl Fn() -> String) {
+        if self.mode != Mode::Test && self.told < MAX_DIAGNOSTICS {
+            self.told += 1;
+            let text = format!("finding: {}", text());
+            self.events.send(Event::Diagnostic { scenario: self.report.name.clone(), text });
+        }
         self.current.as_mut().unwrap_or(&mut self.stray).finding(class, text);
     }
 

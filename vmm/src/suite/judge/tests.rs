@@ -306,3 +306,15 @@ fn equal_names_are_told_apart() {
         ["a", "a (2)", "a (3)"]
     );
 }
+
+#[test]
+fn whoever_sits_in_front_of_a_guest_is_told_of_findings_as_they_happen() {
+    for (mode, told) in [(Mode::Test, false), (Mode::Command, true), (Mode::Shell, true)] {
+        let (mut judge, events) = judge(mode, 0);
+        find(&mut judge, FindingClass::Stale, "#7 peer0: stale");
+        let seen = events.try_iter().any(
+            |event| matches!(event, Event::Diagnostic { text, .. } if text == "finding: #7 peer0: stale"),
+        );
+        assert_eq!(seen, told, "{mode:?}");
+    }
+}
