@@ -6,9 +6,10 @@
 
 use super::Kind::Positive;
 use super::bench::{must, succeeded};
+use super::lane::{Engine, Lane};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
-use crate::device::{Object, Pattern, Peer, View, WAIT_MS, Work};
+use crate::device::{Object, Pattern, View, WAIT_MS, Work};
 use crate::uapi;
 
 const NEEDS: &[Need] = &[Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
@@ -32,94 +33,6 @@ pub(super) const CASES: &[Case] = &[
     Case::new("copy", "through-system-memory", Positive, &[Need::Peers], through_system_memory),
     Case::new("copy", "fill-checksum-compare", Positive, &[Need::Peers], fill_checksum_compare),
 ];
-
-/// Which of the two devices does the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Engine {
-    /// The device that has the data writes it into the other's memory.
-    Source,
-    /// The device that wants the data reads it out of the other's memory.
-    Target,
-}
-
-/// Two buffers in the memories of two devices, one of them shared with the other device as a dma-buf.
-pub(super) struct Lane<'p> {
-    from: &'p Peer,
-    to: &'p Peer,
-    engine: &'p Peer,
-    /// The buffers, as their own devices name them.
-    source: Object,
-    target: Object,
-    /// The buffers, as the engine names them: one is an import.
-    source_there: Object,
-    target_there: Object,
-}
-
-impl<'p> Lane<'p> {
-    /// Buffers of `size` bytes, exported, imported with `allow_peer2peer`.
-    pub(super) fn new(
-        from: &'p Peer,
-        to: &'p Peer,
-        engine: Engine,
-        size: u64,
-        ranges: u32,
-    ) -> Result<Self, Stop> {
-        let (source, target) = (from.alloc(size, ranges)?, to.alloc(size, ranges)?);
-        let (owner, shared, engine_peer) = match engine {
-            Engine::Source => (to, target, from),
-            Engine::Target => (from, source, to),
-        };
-        let buffer = owner.export(shared)?;
-        let imported = engine_peer.import(&buffer, uapi::IMPORT_PEER2PEER)?;
-        ensure!(
-            imported.size >= size,
-            "a dma-buf of {size} bytes was imported with {} bytes",
-            imported.size
-        );
-        let (source_there, target_there) = match engine {
-            Engine::Source => (source, imported),
-            Engine::Target => (imported, target),
-        };
-        Ok(Self { from, to, engine: engine_peer, source, target, source_there, target_there })
-    }
-
-    /// The work that copies `length` bytes.
-    pub(super) fn work(&self, source_offset: u64, target_offset: u64, length: u64) -> Work {
-        Work::copy(self.source_there.at(source_offset), self.target_there.at(target_offset), length)
-    }
-
-    /// The exporter tells the importer to drop its mapping.
-    pub(super) fn invalidate(&self) -> Verdict {
-        match self.imported_source() {
-            true => Ok(self.from.invalidate(self.source)?),
-            false => Ok(self.to.invalidate(self.target)?),
-        }
-    }
-
-    /// A place in the source, as its owner names it.
-    pub(super) fn source_at(&self, offset: u64) -> uapi::Location {
-        self.source.at(offset)
-    }
-
-    /// Whether it is the source that was shared.
-    fn imported_source(&self) -> bool {
-        std::ptr::eq(self.engine, self.to)
-    }
-
-    /// Gives the import back, and nothing else.
-    pub(super) fn close_import(&self) -> Verdict {
-        let imported = if self.imported_source() { self.source_there } else { self.target_there };
-        Ok(self.engine.close(imported)?)
-    }
-
-    /// Gives everything back.
-    pub(super) fn close(self) -> Verdict {
-        self.close_import()?;
-        self.from.close(self.source)?;
-        self.to.close(self.target)?;
-        Ok(())
-    }
-}
 
 /// What stands in memory before a copy, so that a byte that was not written shows.
 const POISON: u8 = 0xee;
@@ -389,26 +302,6 @@ fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
             if crc & 1 == 1 { crc >> 1 ^ REFLECTED } else { crc >> 1 }
         })
     })
-}
-
-/// After a rule was broken everything must still work: small copies both ways.
-pub(super) fn traffic_goes_on(bench: &mut Bench<'_>) -> Verdict {
-    const LENGTH: usize = 300;
-    let (peer0, peer1) = bench.take_peers()?;
-    for (seed, engine) in [(31, Engine::Source), (32, Engine::Target)] {
-        for (from, to) in [(&peer0, &peer1), (&peer1, &peer0)] {
-            let lane = Lane::new(from, to, engine, PAGE as u64, 1)?;
-            let pattern = Pattern::new(seed);
-            lane.from.view(lane.source)?.store(1..1 + LENGTH, pattern);
-            must(lane.engine, lane.work(1, 3, LENGTH as u64)).map_err(|stop| match stop {
-                Stop::Fail(reason) => Stop::Fail(format!("traffic does not go on: {reason}")),
-                skip @ Stop::Skip(_) => skip,
-            })?;
-            lane.to.view(lane.target)?.expect(3..3 + LENGTH, pattern, 1)?;
-            lane.close()?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::Kind::Positive;
 use super::bench::must;
-use super::copy::{Engine, Lane};
+use super::lane::{Engine, Lane};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::Peer;
@@ -122,7 +122,7 @@ fn closed_file(bench: &mut Bench<'_>) -> Verdict {
 }
 
 fn lost_memory(_bench: &mut Bench<'_>) -> Verdict {
-    let lost = leaks::lost_objects("peerdma")?;
+    let lost = leaks::lost_objects("[peerdma]")?;
     ensure!(
         lost.is_empty(),
         "kmemleak: {} objects of the driver are lost, first: {}",

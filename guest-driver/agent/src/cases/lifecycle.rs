@@ -2,7 +2,7 @@
 
 use super::Kind::Positive;
 use super::bench::{must, succeeded};
-use super::copy::{Engine, Lane, traffic_goes_on};
+use super::lane::{Engine, Lane, traffic_goes_on};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Pattern, Peer, WAIT_MS, Work};
@@ -175,7 +175,7 @@ fn unbind_with_open_files(bench: &mut Bench<'_>) -> Verdict {
     // The importer can still give its part back, and the old file stays dead beside the new device.
     lane.close_import()?;
     ensure!(
-        peer0.run(Work::fill(lane.source_at(0), 64, 0)).is_err(),
+        peer0.run(Work::fill(lane.source.at(0), 64, 0)).is_err(),
         "the old file came back to life"
     );
     drop((peer0, peer1));

@@ -11,6 +11,7 @@ mod watchdog;
 mod copy;
 mod faults;
 mod interrupts;
+mod lane;
 mod leaks;
 mod lifecycle;
 mod system;

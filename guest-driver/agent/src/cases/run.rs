@@ -1,6 +1,6 @@
 //! Running tests and judging them: by what they say, by what the checker found, by what the kernel complained about.
 
-use super::copy::traffic_goes_on;
+use super::lane::traffic_goes_on;
 use super::watchdog::Watchdog;
 use super::{Bench, Case, Kind, Stop, Verdict};
 use crate::init::reap;

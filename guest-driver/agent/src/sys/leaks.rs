@@ -29,7 +29,8 @@ pub fn has_kmemleak() -> bool {
     Path::new(KMEMLEAK).exists()
 }
 
-/// The objects that kmemleak holds for lost and that were allocated by one of our functions: the first lines of each.
+/// The objects that kmemleak holds for lost and that were allocated on behalf of `ours`, as it stands in a
+/// backtrace: what, and where it was allocated.
 ///
 /// # Errors
 /// When kmemleak cannot be asked.
@@ -44,8 +45,12 @@ pub fn lost_objects(ours: &str) -> Result<Vec<String>, FileError> {
 fn parse_lost(text: &str, ours: &str) -> Vec<String> {
     text.split("unreferenced object ")
         .skip(1)
-        .filter(|object| object.contains(ours))
-        .map(|object| object.lines().take(2).map(str::trim).collect::<Vec<_>>().join(" "))
+        .filter_map(|object| {
+            // The backtrace begins where the memory was taken; the first function of ours is the one to look at.
+            let place = object.lines().find(|line| line.contains(ours))?;
+            let what = object.lines().next().unwrap_or_default().trim_end_matches(':');
+            Some(format!("{what} allocated in {}", place.trim()))
+        })
         .collect()
 }
 
@@ -62,8 +67,11 @@ mod tests {
 
     #[test]
     fn only_our_objects_are_lost_ones() {
-        let text = "unreferenced object 0xffff1 (size 64):\n  comm \"init\", pid 1\n  backtrace:\n    peerdma_alloc+0x1\n\
+        let text = "unreferenced object 0xffff1 (size 64):\n  comm \"init\", pid 1\n  backtrace:\n    kmalloc+0x1\n    alloc+0x1 [peerdma]\n\
                     unreferenced object 0xffff2 (size 8):\n  comm \"x\"\n  backtrace:\n    other+0x1\n";
-        assert_eq!(parse_lost(text, "peerdma"), ["0xffff1 (size 64): comm \"init\", pid 1"]);
+        assert_eq!(
+            parse_lost(text, "[peerdma]"),
+            ["0xffff1 (size 64) allocated in alloc+0x1 [peerdma]"]
+        );
     }
 }
