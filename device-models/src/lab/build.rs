@@ -78,7 +78,7 @@ impl Lab {
                 fabric.exempt = u16::try_from(index).ok().map(FunctionId);
             }
         }
-        let mut lab = Self { slots, root, fabric, ram: spans, turn: 0 };
+        let mut lab = Self { slots, root, fabric, ram: spans, turn: 0, turns: 0 };
         lab.publish();
         Ok(lab)
     }

@@ -34,6 +34,8 @@ pub struct Lab {
     ram: Vec<Span>,
     /// Whose turn it is.
     turn: usize,
+    /// How many it has had in a row.
+    turns: u8,
 }
 
 impl Lab {

@@ -5,6 +5,10 @@ use crate::checker::FindingClass;
 use crate::endpoint::{Progress, ReadCompletion};
 use crate::fabric::{CompletionStatus, FunctionId, Message, Port};
 
+/// Turns that a busy function has in a row. Asking all the others whether they have something to do costs more than
+/// a small copy does.
+const TURNS: u8 = 8;
+
 /// Messages that one turn delivers at most.
 const MESSAGES: usize = 64;
 
@@ -16,12 +20,21 @@ impl Lab {
         let count = self.slots.len();
         for _ in 0..count {
             let function = FunctionId(u16::try_from(self.turn).unwrap_or(0));
-            self.turn = (self.turn + 1) % count;
             if self.step_function(function) == Progress::Worked {
+                self.turns += 1;
+                if self.turns >= TURNS {
+                    self.next_function(count);
+                }
                 return Progress::Worked;
             }
+            self.next_function(count);
         }
         Progress::Idle
+    }
+
+    fn next_function(&mut self, count: usize) {
+        self.turn = (self.turn + 1) % count;
+        self.turns = 0;
     }
 
     /// Gives `function` a turn out of order, as a replay does with a recorded

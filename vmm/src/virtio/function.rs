@@ -227,13 +227,14 @@ impl<D: VirtioDevice> Endpoint for VirtioPci<D> {
         let mut worked = self.device.prepare(port);
         worked |= self.send_config_interrupt(port);
         let count = self.queues.len();
-        for _ in 0..count {
+        for offset in 0..count {
             if !self.common.running() {
                 break;
             }
-            let index = self.turn % count;
-            self.turn = (index + 1) % count;
+            let index = (self.turn + offset) % count;
             if self.serve(index, port) {
+                // Only then: a replay repeats the steps that did something, and no others.
+                self.turn = (index + 1) % count;
                 worked = true;
                 break;
             }
