@@ -1,11 +1,11 @@
-//! Errors that a port detects and logs (PCIe 6.0, 6.2: Advanced Error Reporting).
+//! Errors that a function detects and logs (PCIe 6.0, 6.2: Advanced Error Reporting).
 
 use super::route::{self, Refusal};
-use super::{Fabric, FunctionId, Kind, MAX_ERRORS, Transaction};
+use super::{CompletionStatus, Fabric, FunctionId, Kind, MAX_ERRORS, Transaction};
 use crate::checker::FindingClass;
-use crate::pci::UncorrectableError;
+use crate::pci::{Abort, UncorrectableError};
 
-/// A posted request that failed, at the function that noticed.
+/// A request that failed, at the function that noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectedError {
     /// Who logs it.
@@ -32,6 +32,27 @@ impl Fabric {
             _ => UncorrectableError::UnsupportedRequest,
         };
         self.errors.push(DetectedError { detector, error, header: header(transaction) });
+    }
+
+    /// Keeps for the requester of a read how it ended, if that was not well: an unsuccessful completion shows in its
+    /// Status register (7.5.1.1.4), one that did not come is an error that it detects itself (6.2.3.2.4.4).
+    pub(super) fn read_ended(&mut self, read: &Transaction, status: CompletionStatus) {
+        let abort = match status {
+            CompletionStatus::Success => return,
+            CompletionStatus::UnsupportedRequest => Abort::Unsupported,
+            CompletionStatus::CompleterAbort => Abort::Completer,
+            CompletionStatus::Timeout => {
+                if self.errors.len() < MAX_ERRORS {
+                    let error = UncorrectableError::CompletionTimeout;
+                    let header = header(read);
+                    self.errors.push(DetectedError { detector: read.function, error, header });
+                }
+                return;
+            }
+        };
+        if !self.aborts.contains(&(read.function, abort)) {
+            self.aborts.push((read.function, abort));
+        }
     }
 }
 

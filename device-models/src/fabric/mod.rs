@@ -12,6 +12,7 @@ mod observer;
 mod outstanding;
 mod port;
 mod read;
+mod request;
 mod resolve;
 mod route;
 mod stats;
@@ -39,8 +40,10 @@ pub(crate) use watch::Watch;
 
 use crate::checker::{Finding, FindingClass};
 use crate::iommu::Iommu;
+use crate::pci::Abort;
 use cache::Cache;
 use outstanding::Outstanding;
+use request::Request;
 
 /// Where a dword write is an interrupt on x86 platforms.
 pub const INTERRUPT_WINDOW: Span = Span { first: 0xfee0_0000, last: 0xfeef_ffff };
@@ -62,6 +65,8 @@ pub(crate) struct Fabric {
     pub(crate) interrupts: Vec<Interrupts>,
     pub(crate) outstanding: Vec<Outstanding>,
     pub(crate) errors: Vec<DetectedError>,
+    /// Reads that were answered with an error, to be shown in their requesters' Status registers.
+    pub(crate) aborts: Vec<(FunctionId, Abort)>,
     pub(crate) hops: Vec<u8>,
     pub(crate) stats: Stats,
     pub(crate) watch: Watch,
@@ -99,6 +104,7 @@ impl Fabric {
             interrupts: each(functions),
             outstanding: each(functions),
             errors: Vec::new(),
+            aborts: Vec::new(),
             hops: vec![0; functions],
             stats: Stats::new(functions),
             watch: Watch::default(),
@@ -120,15 +126,9 @@ impl Fabric {
         (self.map.epoch, self.iommu.epoch())
     }
 
-    /// Whether `from` may issue requests at all; a finding if not.
-    fn may_issue(
-        &mut self,
-        from: FunctionId,
-        kind: Kind,
-        purpose: Purpose,
-        address: u64,
-        length: u64,
-    ) -> bool {
+    /// Whether a function may issue this request, or any; a finding if not.
+    fn may_issue(&mut self, request: &Request<'_>) -> bool {
+        let Request { from, kind, purpose, address, .. } = *request;
         let node = self.map.node(from);
         let (class, explanation) = match (node.operational, node.bus_master) {
             (true, true) => return true,
@@ -140,7 +140,7 @@ impl Fabric {
                 (FindingClass::BusMasterOff, "Bus Master Enable is clear, so nothing was emitted")
             }
         };
-        let transaction = self.describe(from, kind, purpose, address, length);
+        let transaction = self.describe(from, kind, purpose, address, request.buffer.len() as u64);
         self.find(from, class, Some(transaction), explanation.to_owned());
         false
     }

@@ -2,15 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use super::{Tag, Transaction};
+use super::{Delivery, RouteKind, Tag, Transaction};
 
 /// Reads of one function that may wait at the same time.
 const LIMIT: usize = 64;
 
+/// A read that went out as a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Read {
+    pub(crate) transaction: Transaction,
+    /// The way it took.
+    pub(super) route: RouteKind,
+    /// What to say of it once its completion is there.
+    pub(super) delivery: Delivery,
+}
+
 /// The reads of one function.
 #[derive(Debug, Default)]
 pub(crate) struct Outstanding {
-    reads: BTreeMap<Tag, Transaction>,
+    reads: BTreeMap<Tag, Read>,
 }
 
 impl Outstanding {
@@ -18,12 +28,12 @@ impl Outstanding {
         self.reads.len() < LIMIT
     }
 
-    pub(super) fn add(&mut self, tag: Tag, transaction: Transaction) {
-        self.reads.insert(tag, transaction);
+    pub(super) fn add(&mut self, tag: Tag, read: Read) {
+        self.reads.insert(tag, read);
     }
 
     /// Takes a read off the list; none if its function has been reset since.
-    pub(crate) fn remove(&mut self, tag: Tag) -> Option<Transaction> {
+    pub(crate) fn remove(&mut self, tag: Tag) -> Option<Read> {
         self.reads.remove(&tag)
     }
 

@@ -2,7 +2,8 @@
 
 use vm_memory::VolatileSlice;
 
-use super::{Fabric, FunctionId, Input, MAX_RUN, Purpose, ReadOutcome, Tag, WriteOutcome};
+use super::request::Request;
+use super::{Fabric, FunctionId, Input, Kind, MAX_RUN, Purpose, ReadOutcome, Tag, WriteOutcome};
 use crate::checker::FindingClass;
 use crate::iommu::VirtioIommu;
 use crate::pci::Bdf;
@@ -36,12 +37,18 @@ impl<'a> Port<'a> {
         destination: &VolatileSlice<'_>,
     ) -> ReadOutcome {
         let short = shorten(destination);
-        let outcome = self.fabric.read(self.function, purpose, address, &short);
+        let outcome = self.fabric.read(&Request {
+            from: self.function,
+            kind: Kind::MemoryRead,
+            purpose,
+            address,
+            buffer: short,
+        });
         match outcome {
-            ReadOutcome::Done { status: super::CompletionStatus::Success, bytes, .. }
+            ReadOutcome::Done { status: super::CompletionStatus::Success, bytes, verdict }
                 if short.len() < destination.len() =>
             {
-                ReadOutcome::Retry { bytes }
+                ReadOutcome::Retry { bytes, verdict }
             }
             outcome => outcome,
         }
@@ -57,7 +64,13 @@ impl<'a> Port<'a> {
         source: &VolatileSlice<'_>,
     ) -> WriteOutcome {
         let short = shorten(source);
-        let outcome = self.fabric.write(self.function, purpose, address, &short);
+        let outcome = self.fabric.write(&Request {
+            from: self.function,
+            kind: Kind::MemoryWrite,
+            purpose,
+            address,
+            buffer: short,
+        });
         match outcome {
             WriteOutcome::Posted { verdict } if short.len() < source.len() => {
                 WriteOutcome::Retry { bytes: short.len() as u64, verdict }

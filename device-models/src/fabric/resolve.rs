@@ -44,7 +44,7 @@ impl Fabric {
         address: u64,
         length: u64,
     ) -> Resolution {
-        let length = length.min(u64::MAX - address).max(1);
+        let length = length.clamp(1, (u64::MAX - address).saturating_add(1));
         let up = route::upward(&self.map, from, address, length);
         let length = up.length;
         match up.outcome {

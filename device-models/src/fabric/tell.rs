@@ -55,7 +55,8 @@ impl Fabric {
         purpose: Purpose,
         left: u64,
     ) -> FindingClass {
-        let transaction = self.describe(from, kind, purpose, u64::MAX, left);
+        // What lies past the end has no address; it is told by its last one.
+        let transaction = self.describe(from, kind, purpose, u64::MAX, 1);
         self.observe(&transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
         let explanation = format!("the last {left} bytes lie past the end of the address space");
         self.find(from, FindingClass::NoTarget, Some(transaction), explanation);

@@ -166,11 +166,15 @@ pub enum ReadOutcome {
         tag: Tag,
         /// Bytes that arrived before the part that is under way.
         bytes: u64,
+        /// What the checker found about those.
+        verdict: Option<FindingClass>,
     },
     /// Ordering or flow control holds it back after `bytes` bytes: ask again for the rest in a later step.
     Retry {
         /// Bytes that arrived.
         bytes: u64,
+        /// What the checker found about them.
+        verdict: Option<FindingClass>,
     },
     /// The function may not issue requests (Bus Master Enable clear, or not in D0): nothing left the device.
     NotEmitted,

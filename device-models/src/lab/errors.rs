@@ -2,11 +2,14 @@
 
 use super::Lab;
 use crate::fabric::{DetectedError, FunctionId};
-use crate::pci::RequestKind;
+use crate::pci::{RequestKind, Side};
 
 impl Lab {
     /// Logs errors where they were detected, and lets the root port tell the guest.
     pub(super) fn log_errors(&mut self) {
+        for (requester, abort) in std::mem::take(&mut self.fabric.aborts) {
+            self.slots[requester.index()].config.record_abort(abort, Side::Primary);
+        }
         for error in std::mem::take(&mut self.fabric.errors) {
             self.log_error(&error);
         }

@@ -103,7 +103,7 @@ impl Lab {
                         self.fabric.find(
                             function,
                             FindingClass::CompletionTimeout,
-                            Some(read),
+                            Some(read.transaction),
                             explanation,
                         );
                     }

@@ -3,34 +3,41 @@
 use super::bus::Bus;
 use super::channel::Channel;
 use super::regs::halt;
+use crate::checker::FindingClass;
 use crate::endpoint::ReadCompletion;
 use crate::fabric::{CompletionStatus, Purpose, ReadOutcome, WriteOutcome};
 use crate::memory::Memory;
 
-/// Bytes that a step may move: what others wait for at most.
+/// Bytes of data that a step may move: what others wait for at most.
 const STEP_BYTES: usize = 64 << 10;
-/// What an access costs at least, so that a step has at most 64 of them.
-const LEAST_COST: usize = 1 << 10;
+/// Accesses of a step.
+const STEP_ACCESSES: usize = 64;
+/// Descriptors and records are no longer than this: they count as accesses, not as data, so that a copy of 64 KiB and
+/// what belongs to it fit one step.
+const RECORD_BYTES: usize = 64;
+
 /// What a step may still do.
 #[derive(Debug)]
 pub(super) struct Budget {
-    left: usize,
+    bytes: usize,
+    accesses: usize,
 }
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self { left: STEP_BYTES }
+        Self { bytes: STEP_BYTES, accesses: STEP_ACCESSES }
     }
 
     /// Takes the cost of an access of `bytes`; `false` when it has to wait for the next step.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
-        match self.left.checked_sub(bytes.max(LEAST_COST)) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
+        let data = if bytes <= RECORD_BYTES { 0 } else { bytes };
+        let (Some(bytes), Some(accesses)) =
+            (self.bytes.checked_sub(data), self.accesses.checked_sub(1))
+        else {
+            return false;
+        };
+        *self = Self { bytes, accesses };
+        true
     }
 }
 
@@ -106,6 +113,8 @@ impl<B: Bus> Engine<'_, B> {
         let at = address.saturating_add(job.done as u64);
         if let Some(failure) = job.failure.take() {
             self.channel.failed_at(at);
+            let lost = failure == CompletionStatus::Timeout;
+            self.channel.note(lost.then_some(FindingClass::CompletionTimeout), at);
             return Ok(Some(failure));
         }
         if rest == 0 {
@@ -131,13 +140,15 @@ impl<B: Bus> Engine<'_, B> {
                 self.channel.note(verdict, failed);
                 Ok(Some(status))
             }
-            ReadOutcome::Pending { tag, bytes } => {
+            ReadOutcome::Pending { tag, bytes, verdict } => {
                 job.done += arrived(bytes);
+                self.channel.note(verdict, at);
                 self.channel.waiting = Some(tag);
                 Err(Flow::More)
             }
-            ReadOutcome::Retry { bytes } => {
+            ReadOutcome::Retry { bytes, verdict } => {
                 job.done += arrived(bytes);
+                self.channel.note(verdict, at);
                 Err(Flow::Later)
             }
             ReadOutcome::NotEmitted => {

@@ -255,7 +255,8 @@ fn scatter_through_several_descriptors_and_two_channels_at_once() {
     while bench.channel_read(&a, channel::COMPLETED) < 6 {
         bench.lab.step();
     }
-    assert!((1..6).contains(&bench.channel_read(&b, channel::COMPLETED)));
+    assert!(bench.channel_read(&b, channel::HEAD) >= 1);
+    assert!(bench.channel_read(&b, channel::COMPLETED) < 6);
     bench.run();
     for index in 0..7usize {
         assert_eq!(bench.take(&mut a).status.get(), status::SUCCESS);

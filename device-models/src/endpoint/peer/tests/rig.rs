@@ -75,8 +75,10 @@ impl Bus for Script {
                 let status = CompletionStatus::Success;
                 (length, ReadOutcome::Done { status, bytes: length, verdict: None })
             }
-            Reply::Retry(bytes) => (bytes, ReadOutcome::Retry { bytes }),
-            Reply::Pending(tag, bytes) => (bytes, ReadOutcome::Pending { tag: Tag(tag), bytes }),
+            Reply::Retry(bytes) => (bytes, ReadOutcome::Retry { bytes, verdict: None }),
+            Reply::Pending(tag, bytes) => {
+                (bytes, ReadOutcome::Pending { tag: Tag(tag), bytes, verdict: None })
+            }
             Reply::Fail(status, bytes) => {
                 (bytes, ReadOutcome::Done { status, bytes, verdict: Some(FindingClass::Unmapped) })
             }

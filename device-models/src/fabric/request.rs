@@ -1,0 +1,247 @@
+//! What reads and writes have in common: finding out what stands at the next bytes, and how requests fail.
+
+use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
+
+use super::cache::Resolved;
+use super::resolve::{Outcome, fault_class};
+use super::route::{Refusal, Target};
+use super::{
+    CompletionStatus, Delivery, Fabric, FunctionId, Kind, Purpose, RouteKind, Transaction,
+};
+use crate::checker::FindingClass;
+
+/// A request to a [`Port`](super::Port), as asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) from: FunctionId,
+    pub(super) kind: Kind,
+    pub(super) purpose: Purpose,
+    /// Of the first byte.
+    pub(super) address: u64,
+    /// Where the bytes go to, or come from.
+    pub(super) buffer: VolatileSlice<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// `run` bytes of the buffer behind the first `done`.
+    pub(super) fn part(&self, done: u64, run: u64) -> Option<VolatileSlice<'a>> {
+        self.buffer.subslice(usize::try_from(done).ok()?, usize::try_from(run).ok()?).ok()
+    }
+}
+
+/// A register BAR, and the way there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Registers {
+    pub(super) function: FunctionId,
+    pub(super) bar: u8,
+    pub(super) offset: u64,
+    pub(super) msix: bool,
+    pub(super) delivery: Delivery,
+    pub(super) route: RouteKind,
+}
+
+/// What stands at the next bytes of a request.
+pub(super) enum Next {
+    /// Memory.
+    Memory(Resolved),
+    /// A register BAR, which takes one TLP at a time: this one.
+    Registers(Transaction, Registers),
+    /// The interrupt window, up to its end.
+    Window(Transaction),
+    /// Nobody, for so many bytes. It has been told to whom it concerns.
+    Failed {
+        /// What the checker calls it.
+        class: FindingClass,
+        /// What a reader is told.
+        status: CompletionStatus,
+        /// Bytes, at least one.
+        run: u64,
+    },
+}
+
+impl Fabric {
+    /// Finds out what stands `done` bytes into `request`, and carries out the failure if that is nothing.
+    #[inline]
+    pub(super) fn next(
+        &mut self,
+        request: &Request<'_>,
+        done: u64,
+        verdict: &mut Option<FindingClass>,
+    ) -> Next {
+        let left = (request.buffer.len() as u64).saturating_sub(done);
+        let Some(at) = request.address.checked_add(done) else {
+            // Past the top of the address space is nobody, and certainly not address 0.
+            let class = self.off_the_top(request.from, request.kind, request.purpose, left);
+            return Next::Failed { class, status: CompletionStatus::UnsupportedRequest, run: left };
+        };
+        let cache = &self.caches[request.from.index()][request.kind as usize];
+        match cache.lookup(at, self.epochs()) {
+            Some(resolved) => Next::Memory(*resolved),
+            None => self.next_slowly(request, at, left, verdict),
+        }
+    }
+
+    fn next_slowly(
+        &mut self,
+        request: &Request<'_>,
+        at: u64,
+        left: u64,
+        verdict: &mut Option<FindingClass>,
+    ) -> Next {
+        let Request { from, kind, purpose, .. } = *request;
+        let epochs = self.epochs();
+        let resolution = self.resolve_page(from, kind, at);
+        let run = left.min(resolution.length).max(1);
+        let transaction = self.describe(from, kind, purpose, at, run);
+        match resolution.outcome {
+            Outcome::Reached {
+                target: Target::Memory { memory, offset, function },
+                address,
+                route,
+                mmio_flag_on_ram,
+            } => {
+                let resolved = Resolved {
+                    first: at,
+                    last: at.saturating_add(resolution.length - 1),
+                    address,
+                    offset,
+                    memory: u32::try_from(memory).unwrap_or(u32::MAX),
+                    owner: function,
+                    route,
+                };
+                if mmio_flag_on_ram {
+                    // Each use of it is a finding: it is not remembered.
+                    let class = self.mmio_flag_on_ram(&transaction);
+                    verdict.get_or_insert(class);
+                } else {
+                    self.caches[from.index()][kind as usize].insert(at, epochs, resolved);
+                }
+                Next::Memory(resolved)
+            }
+            Outcome::Reached {
+                target: target @ Target::Registers { function, bar, offset, msix },
+                address,
+                route,
+                ..
+            } => {
+                let (_, _, length) = transaction.tlps().next().unwrap_or((0, at, 1));
+                let transaction = Transaction { length: u64::from(length), ..transaction };
+                let delivery = Delivery::Delivered { route, target: Some(target), address };
+                Next::Registers(
+                    transaction,
+                    Registers { function, bar, offset, msix, delivery, route },
+                )
+            }
+            Outcome::InterruptWindow => Next::Window(transaction),
+            Outcome::Refused(refusal) => {
+                let status = CompletionStatus::UnsupportedRequest;
+                self.fail(&transaction, status, refusal);
+                self.find_refused(&transaction, refusal);
+                Next::Failed { class: refusal.class, status, run }
+            }
+            Outcome::Faulted(fault) => {
+                let (class, status) = (fault_class(&fault), CompletionStatus::UnsupportedRequest);
+                self.fail(&transaction, status, Refusal::new(class, None));
+                self.iommu.report(&fault);
+                self.find(from, class, Some(transaction), fault.to_string());
+                Next::Failed { class, status, run }
+            }
+        }
+    }
+
+    /// A request fails: everybody who can notice does.
+    pub(super) fn fail(
+        &mut self,
+        transaction: &Transaction,
+        status: CompletionStatus,
+        refusal: Refusal,
+    ) {
+        let mut emitted = *transaction;
+        if emitted.kind == Kind::MemoryRead {
+            // A requester stops at the first completion that is not successful: one TLP, not the whole run.
+            let (_, _, length) = transaction.tlps().next().unwrap_or_default();
+            emitted.length = u64::from(length);
+            self.read_ended(&emitted, status);
+        }
+        self.issue(&emitted);
+        self.observe(&emitted, &Delivery::Failed(status), None);
+        self.detect(&emitted, refusal);
+    }
+
+    /// Moves up to `run` bytes between `request`'s buffer, behind the first `done`, and memory; how many, at least
+    /// one.
+    #[inline]
+    pub(super) fn move_memory(
+        &mut self,
+        request: &Request<'_>,
+        resolved: &Resolved,
+        done: u64,
+    ) -> u64 {
+        let Request { from, kind, purpose, .. } = *request;
+        let at = request.address + done;
+        let left = request.buffer.len() as u64 - done;
+        let run = left.min((resolved.last - at).saturating_add(1));
+        let transaction = self.describe(from, kind, purpose, at, run);
+        self.issue(&transaction);
+        self.stats.of_mut(from).delivered(kind, resolved.route, run);
+        let skip = at - resolved.first;
+        let Some(buffer) = request.part(done, run) else { return run };
+        if self.watch.is_on() {
+            self.move_watched(&transaction, &buffer, resolved, skip);
+            return run;
+        }
+        let Some(memory) = self.map.memories.get(resolved.memory as usize) else { return run };
+        let Some(memory) = memory.slice(resolved.offset + skip, buffer.len()) else { return run };
+        match kind {
+            Kind::MemoryRead => memory.copy_to_volatile_slice(buffer),
+            Kind::MemoryWrite => buffer.copy_to_volatile_slice(memory),
+        }
+        run
+    }
+
+    /// Somebody looks on: what steers a device is read once, and shown as it was read.
+    fn move_watched(
+        &mut self,
+        transaction: &Transaction,
+        buffer: &VolatileSlice<'_>,
+        resolved: &Resolved,
+        skip: u64,
+    ) {
+        let map = Arc::clone(&self.map);
+        let Some(memory) = map.memories.get(resolved.memory as usize) else { return };
+        let Some(memory) = &memory.slice(resolved.offset + skip, buffer.len()) else { return };
+        let is_read = transaction.kind == Kind::MemoryRead;
+        let (from, to) = if is_read { (memory, buffer) } else { (buffer, memory) };
+        let wanted = if is_read {
+            transaction.purpose.is_control()
+        } else {
+            transaction.purpose != Purpose::Data
+        };
+        let mut shown = None;
+        if wanted {
+            let mut bytes = vec![0; from.len()];
+            from.copy_to(&mut bytes[..]);
+            if is_read && let Some(observer) = self.watch.observer() {
+                observer.replace_read(transaction, &mut bytes);
+            }
+            to.copy_from(&bytes[..]);
+            shown = Some(bytes);
+        } else {
+            from.copy_to_volatile_slice(*to);
+        }
+        let delivery = Delivery::Delivered {
+            route: resolved.route,
+            target: Some(resolved.target(skip)),
+            address: resolved.address.wrapping_add(skip),
+        };
+        self.observe(transaction, &delivery, shown.as_deref());
+    }
+
+    /// Whether something of `from` is still on its way to the owner of what is next: nothing passes it.
+    #[inline]
+    pub(super) fn held_back(&self, from: FunctionId, owner: Option<FunctionId>) -> bool {
+        owner.is_some_and(|owner| self.inboxes[owner.index()].holds_from(from))
+    }
+}
