@@ -8,6 +8,7 @@ use common::{COMMAND, Order, Saw, World};
 use device_models::endpoint::Progress;
 use device_models::fabric::{CompletionStatus, MAX_HOPS, RouteKind};
 use device_models::iommu::NoIommu;
+use device_models::pci::Bdf;
 
 #[test]
 fn a_write_to_registers_is_queued_and_delivered_later() {
@@ -90,15 +91,32 @@ fn a_to_b_to_a_terminates() {
 
 #[test]
 fn a_device_that_writes_its_own_registers_terminates_too() {
-    let mut world = World::switch(Box::new(NoIommu), false);
+    let mut world = World::root_ports(Box::new(NoIommu));
     let address = world.bar(0, 0);
-    world.scripts[0].lock().unwrap().on_write = vec![Order::Write { address, data: vec![0; 4] }; 3];
+    world.scripts[0].lock().unwrap().on_write = vec![Order::Write { address, data: vec![0; 4] }];
     world.lab.mmio_write(address, &[0; 4]);
     world.run();
-    assert!(
-        world.log.classes().contains(&"pci.turned-back"),
+    assert_eq!(
+        world.log.classes(),
+        ["pci.turned-back"],
         "a port sends nothing back down its own link"
     );
+
+    // Unless Upstream Forwarding says so: then there is a loop.
+    let port = world.bdf("port0");
+    let mut acs = 0x100;
+    while world.lab.config_read(port, acs, 2) != 0xd {
+        acs = u16::try_from(world.lab.config_read(port, acs + 2, 2) >> 4).unwrap();
+        assert_ne!(acs, 0, "no ACS capability");
+    }
+    world.lab.config_write(port, acs + 6, 2, 0x10);
+    world.scripts[0].lock().unwrap().saw.clear();
+    world.lab.mmio_write(address, &[0; 4]);
+    world.run();
+    assert_eq!(world.log.classes(), ["fabric.hop-limit"]);
+    let saw = world.scripts[0].lock().unwrap().saw.clone();
+    let writes = saw.iter().filter(|saw| matches!(saw, Saw::Register { .. })).count();
+    assert_eq!(writes, usize::from(MAX_HOPS) + 1);
 }
 
 #[test]
@@ -153,18 +171,93 @@ fn late_completions_are_dropped() {
     let bdf = world.bdf("robot0");
     let device_control = pcie_capability(&mut world, bdf) + 8;
     assert_ne!(world.lab.config_read(bdf, device_control + 2, 2) & 0x20, 0, "Transactions Pending");
-    world.lab.step_function(target);
+    // Reset first: the completion is not under way yet, and nobody waits for it when it comes.
     world.lab.config_write(bdf, device_control, 2, 0x8000);
+    assert_eq!(world.lab.step_function(target), Progress::Worked);
     world.run();
+    assert_eq!(world.scripts[0].lock().unwrap().completions, 0);
     assert!(world.scripts[0].lock().unwrap().saw.is_empty());
     assert_eq!(world.lab.config_read(bdf, device_control + 2, 2) & 0x20, 0);
 }
 
-fn pcie_capability(world: &mut World, bdf: device_models::pci::Bdf) -> u16 {
+#[test]
+fn a_read_that_fails_shows_in_its_requesters_status() {
+    const STATUS: u16 = 6;
+    const RECEIVED_MASTER_ABORT: u32 = 1 << 13;
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let bdf = world.bdf("robot0");
+    assert_eq!(world.lab.config_read(bdf, STATUS, 2) & RECEIVED_MASTER_ABORT, 0);
+    world.read(0, 0xf000_0000, 4);
+    assert_ne!(world.lab.config_read(bdf, STATUS, 2) & RECEIVED_MASTER_ABORT, 0);
+    let other = world.bdf("robot1");
+    assert_eq!(world.lab.config_read(other, STATUS, 2) & RECEIVED_MASTER_ABORT, 0);
+    world.lab.config_write(bdf, STATUS, 2, RECEIVED_MASTER_ABORT);
+    world.write(0, 0xf000_0000, &[0; 4]);
+    assert_eq!(
+        world.lab.config_read(bdf, STATUS, 2) & RECEIVED_MASTER_ABORT,
+        0,
+        "writes are posted"
+    );
+}
+
+#[test]
+fn a_masked_interrupt_waits_until_its_function_may_send_it() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let table = world.bar(0, 4);
+    let bdf = world.bdf("robot0");
+    let msix = capability(&mut world, bdf, 0x11);
+    world.lab.config_write(bdf, msix + 2, 2, 0x8000);
+    for (offset, value) in [(0, 0xfee0_0000u32), (4, 0), (8, 0x41)] {
+        world.lab.mmio_write(table + offset, &value.to_le_bytes());
+    }
+    world.now(0, Order::Raise(0));
+    world.config_write(0, COMMAND, 2, 2);
+    world.lab.mmio_write(table + 12, &0u32.to_le_bytes());
+    let mut pending = [0; 4];
+    world.lab.mmio_read(table + 0x800, &mut pending);
+    assert_eq!(pending, [1, 0, 0, 0], "Bus Master Enable is clear: it stays pending");
+    assert!(world.log.classes().is_empty(), "and the function did nothing wrong");
+    world.config_write(0, COMMAND, 2, 6);
+    assert_eq!(world.log.0.lock().unwrap().interrupts, [(0xfee0_0000, 0x41)]);
+    world.lab.mmio_read(table + 0x800, &mut pending);
+    assert_eq!(pending, [0; 4]);
+}
+
+#[test]
+fn an_interrupt_into_full_registers_comes_when_there_is_room() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let (table, registers) = (world.bar(0, 4), world.bar(1, 0));
+    let bdf = world.bdf("robot0");
+    let msix = capability(&mut world, bdf, 0x11);
+    world.lab.config_write(bdf, msix + 2, 2, 0x8000);
+    let target = u32::try_from(registers + 0x40).unwrap();
+    for (offset, value) in [(0, target), (4, 0), (8, 0x1234)] {
+        world.lab.mmio_write(table + offset, &value.to_le_bytes());
+    }
+    world.now(0, Order::Raise(0));
+    for _ in 0..64 {
+        world.order(0, Order::Write { address: registers, data: vec![0; 4] });
+    }
+    let robot = world.lab.function("robot0").unwrap();
+    for _ in 0..64 {
+        world.lab.step_function(robot);
+    }
+    world.lab.mmio_write(table + 12, &0u32.to_le_bytes());
+    world.run();
+    let saw = world.scripts[1].lock().unwrap().saw.clone();
+    let message = Saw::Register { offset: 0x40, data: vec![0x34, 0x12, 0, 0] };
+    assert_eq!((saw.len(), saw.last()), (65, Some(&message)));
+}
+
+fn pcie_capability(world: &mut World, bdf: Bdf) -> u16 {
+    capability(world, bdf, 0x10)
+}
+
+fn capability(world: &mut World, bdf: Bdf, id: u32) -> u16 {
     let mut offset = u16::try_from(world.lab.config_read(bdf, 0x34, 1)).unwrap();
-    while world.lab.config_read(bdf, offset, 1) != 0x10 {
+    while world.lab.config_read(bdf, offset, 1) != id {
         offset = u16::try_from(world.lab.config_read(bdf, offset + 1, 1)).unwrap();
-        assert_ne!(offset, 0, "no PCI Express capability");
+        assert_ne!(offset, 0, "no capability {id:#x}");
     }
     offset
 }
@@ -181,4 +274,12 @@ fn bytes_are_counted_by_route() {
     assert_eq!(counters.bytes_written[RouteKind::Memory as usize], 10);
     assert_eq!(counters.bytes_read[RouteKind::ThroughHostBridge as usize], 77);
     assert_eq!(counters.bytes_written[RouteKind::BusAddress as usize], 0);
+
+    // Registers are read by message; the bytes still took a way.
+    let mut world = World::switch(Box::new(NoIommu), false);
+    let registers = world.bar(1, 0);
+    world.read(0, registers, 8);
+    let counters = *world.lab.stats().of(world.lab.function("robot0").unwrap());
+    assert_eq!(counters.bytes_read[RouteKind::BusAddress as usize], 8);
+    assert_eq!(counters.bytes_read[RouteKind::ThroughHostBridge as usize], 0);
 }

@@ -30,6 +30,8 @@ pub(crate) struct Interrupts {
     pub(crate) msix: Option<MsixTable>,
     pub(crate) msix_function: MsixFunction,
     pub(crate) msi: Option<MsiState>,
+    /// A pending message found no room where it goes: try again at the function's next turn.
+    pub(crate) held_back: bool,
 }
 
 impl Interrupts {

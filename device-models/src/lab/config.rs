@@ -70,8 +70,11 @@ impl Lab {
         if effects.intersects(routing | ConfigEffects::FLR | ConfigEffects::SECONDARY_BUS_RESET) {
             self.publish();
         }
-        if effects.intersects(ConfigEffects::MSIX | ConfigEffects::MSI | ConfigEffects::FLR) {
+        let interrupts = ConfigEffects::MSIX | ConfigEffects::MSI | ConfigEffects::FLR;
+        if effects.intersects(interrupts) {
             self.follow_interrupt_enables(function);
+        } else if effects.intersects(ConfigEffects::BUS_MASTER | ConfigEffects::POWER) {
+            self.deliver_pending(function);
         }
         if effects.contains(ConfigEffects::INTERRUPT) {
             self.signal_port_interrupt(function);

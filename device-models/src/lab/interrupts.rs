@@ -2,7 +2,7 @@
 
 use super::Lab;
 use super::slot::Model;
-use crate::fabric::{FunctionId, Purpose};
+use crate::fabric::{FunctionId, Purpose, WriteOutcome};
 use crate::pci::MsiMessage;
 
 impl Lab {
@@ -15,14 +15,35 @@ impl Lab {
         self.deliver_pending(function);
     }
 
-    /// Sends the MSI-X messages whose mask was lifted (PCIe 6.0, 6.1.4.6).
-    pub(super) fn deliver_pending(&mut self, function: FunctionId) {
+    /// Sends the MSI-X messages whose mask was lifted (PCIe 6.0, 6.1.4.6), as far as the function may send anything;
+    /// the others stay pending. Whether one was sent.
+    pub(super) fn deliver_pending(&mut self, function: FunctionId) -> bool {
+        let mut any = false;
         loop {
+            let node = self.fabric.map.node(function);
+            let may_issue = node.bus_master && node.operational;
             let state = &mut self.fabric.interrupts[function.index()];
-            let due = state.msix.as_mut().and_then(|table| table.take_pending(state.msix_function));
-            let Some((_, message)) = due else { return };
-            self.send_message(function, message);
+            state.held_back = false;
+            let table = state.msix.as_mut().filter(|_| may_issue);
+            let due = table.and_then(|table| table.take_pending(state.msix_function));
+            let Some((vector, message)) = due else { return any };
+            match self.send_message(function, message) {
+                WriteOutcome::Posted { .. } => any = true,
+                WriteOutcome::Retry { .. } | WriteOutcome::NotEmitted => {
+                    let state = &mut self.fabric.interrupts[function.index()];
+                    state.held_back = true;
+                    if let Some(table) = &mut state.msix {
+                        table.put_back(vector);
+                    }
+                    return any;
+                }
+            }
         }
+    }
+
+    /// At a function's turn: tries once more what found no room before.
+    pub(super) fn deliver_held_back(&mut self, function: FunctionId) -> bool {
+        self.fabric.interrupts[function.index()].held_back && self.deliver_pending(function)
     }
 
     /// A port's own interrupt, for its error services.
@@ -36,12 +57,12 @@ impl Lab {
     }
 
     /// Emits a message-signalled interrupt: a memory write like any other.
-    pub(super) fn send_message(&mut self, function: FunctionId, message: MsiMessage) {
-        self.fabric.write_bytes(
-            function,
-            Purpose::Interrupt,
-            message.address,
-            &mut message.data.to_le_bytes(),
-        );
+    pub(super) fn send_message(
+        &mut self,
+        function: FunctionId,
+        message: MsiMessage,
+    ) -> WriteOutcome {
+        let mut data = message.data.to_le_bytes();
+        self.fabric.write_bytes(function, Purpose::Interrupt, message.address, &mut data)
     }
 }

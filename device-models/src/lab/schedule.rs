@@ -52,7 +52,7 @@ impl Lab {
     /// Runs `function` once.
     pub(super) fn run_function(&mut self, function: FunctionId) -> Progress {
         let mut progress = self.finish_reset(function);
-        if self.deliver(function) {
+        if self.deliver(function) | self.deliver_held_back(function) {
             progress = Progress::Worked;
         }
         let slot = &mut self.slots[function.index()];

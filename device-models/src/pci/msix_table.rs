@@ -146,6 +146,15 @@ impl MsixTable {
         None
     }
 
+    /// Makes `vector` pending again: its message could not be sent.
+    pub fn put_back(&mut self, vector: u16) {
+        let index = usize::from(vector);
+        if let Some(word) = self.pending.get_mut(index / 64).filter(|_| index < self.entries.len())
+        {
+            *word |= 1 << (index % 64);
+        }
+    }
+
     /// Whether an unmasked entry is exactly this message: what a function that writes to the
     /// interrupt window may write.
     #[must_use]

@@ -53,6 +53,8 @@ pub struct Script {
     /// Orders to carry out when a register is written.
     pub on_write: Vec<Order>,
     pub waiting: Option<Tag>,
+    /// Completions that arrived, whether waited for or not.
+    pub completions: usize,
 }
 
 /// An endpoint with 4 KiB of registers (BAR 0), 1 MiB of memory (BAR 2) and 4 MSI-X vectors (BAR 4).
@@ -112,6 +114,7 @@ impl Endpoint for Robot {
 
     fn completion(&mut self, tag: Tag, completion: ReadCompletion<'_>) {
         let mut script = self.script.lock().unwrap();
+        script.completions += 1;
         if script.waiting == Some(tag) {
             script.waiting = None;
             script.saw.push(Saw::Read(completion.status, completion.data.to_vec()));
