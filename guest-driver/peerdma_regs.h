@@ -190,7 +190,7 @@
  */
 #define PEERDMA_CH_VERDICT		0x80
 /*
- * Lab only: number of faulty bursts of the last descriptor.
+ * Lab only: number of faulty accesses of the last descriptor.
  * Read only.
  */
 #define PEERDMA_CH_VERDICT_COUNT	0x84
@@ -343,7 +343,6 @@
 #define PEERDMA_VERDICT_PCI_ACS_VIOLATION	0x6
 #define PEERDMA_VERDICT_PCI_TURNED_BACK	0x7
 #define PEERDMA_VERDICT_PCI_PEER_TO_PEER_REFUSED	0x8
-#define PEERDMA_VERDICT_PCI_UNSUPPORTED_ACCESS	0x9
 #define PEERDMA_VERDICT_IOMMU_NO_DOMAIN	0x10
 #define PEERDMA_VERDICT_IOMMU_UNMAPPED	0x11
 #define PEERDMA_VERDICT_IOMMU_STALE	0x12

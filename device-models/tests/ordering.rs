@@ -8,7 +8,6 @@ use common::{COMMAND, Order, Saw, World};
 use device_models::endpoint::Progress;
 use device_models::fabric::{CompletionStatus, MAX_HOPS, RouteKind};
 use device_models::iommu::NoIommu;
-use device_models::pci::Bdf;
 
 #[test]
 fn a_write_to_registers_is_queued_and_delivered_later() {
@@ -104,11 +103,7 @@ fn a_device_that_writes_its_own_registers_terminates_too() {
 
     // Unless Upstream Forwarding says so: then there is a loop.
     let port = world.bdf("port0");
-    let mut acs = 0x100;
-    while world.lab.config_read(port, acs, 2) != 0xd {
-        acs = u16::try_from(world.lab.config_read(port, acs + 2, 2) >> 4).unwrap();
-        assert_ne!(acs, 0, "no ACS capability");
-    }
+    let acs = world.extended_capability(port, 0xd);
     world.lab.config_write(port, acs + 6, 2, 0x10);
     world.scripts[0].lock().unwrap().saw.clear();
     world.lab.mmio_write(address, &[0; 4]);
@@ -145,7 +140,7 @@ fn a_reset_ends_what_waits_for_the_function() {
     let robot = world.lab.function("robot0").unwrap();
     world.lab.step_function(robot);
     let target = world.bdf("robot1");
-    let device_control = pcie_capability(&mut world, target) + 8;
+    let device_control = world.capability(target, 0x10) + 8;
     let before = world.lab.config_read(target, device_control, 2);
     world.lab.config_write(target, device_control, 2, before | 0x8000);
     let mut data = [0; 4];
@@ -169,7 +164,7 @@ fn late_completions_are_dropped() {
         (world.lab.function("robot0").unwrap(), world.lab.function("robot1").unwrap());
     world.lab.step_function(reader);
     let bdf = world.bdf("robot0");
-    let device_control = pcie_capability(&mut world, bdf) + 8;
+    let device_control = world.capability(bdf, 0x10) + 8;
     assert_ne!(world.lab.config_read(bdf, device_control + 2, 2) & 0x20, 0, "Transactions Pending");
     // Reset first: the completion is not under way yet, and nobody waits for it when it comes.
     world.lab.config_write(bdf, device_control, 2, 0x8000);
@@ -205,7 +200,7 @@ fn a_masked_interrupt_waits_until_its_function_may_send_it() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let table = world.bar(0, 4);
     let bdf = world.bdf("robot0");
-    let msix = capability(&mut world, bdf, 0x11);
+    let msix = world.capability(bdf, 0x11);
     world.lab.config_write(bdf, msix + 2, 2, 0x8000);
     for (offset, value) in [(0, 0xfee0_0000u32), (4, 0), (8, 0x41)] {
         world.lab.mmio_write(table + offset, &value.to_le_bytes());
@@ -228,7 +223,7 @@ fn an_interrupt_into_full_registers_comes_when_there_is_room() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let (table, registers) = (world.bar(0, 4), world.bar(1, 0));
     let bdf = world.bdf("robot0");
-    let msix = capability(&mut world, bdf, 0x11);
+    let msix = world.capability(bdf, 0x11);
     world.lab.config_write(bdf, msix + 2, 2, 0x8000);
     let target = u32::try_from(registers + 0x40).unwrap();
     for (offset, value) in [(0, target), (4, 0), (8, 0x1234)] {
@@ -247,19 +242,6 @@ fn an_interrupt_into_full_registers_comes_when_there_is_room() {
     let saw = world.scripts[1].lock().unwrap().saw.clone();
     let message = Saw::Register { offset: 0x40, data: vec![0x34, 0x12, 0, 0] };
     assert_eq!((saw.len(), saw.last()), (65, Some(&message)));
-}
-
-fn pcie_capability(world: &mut World, bdf: Bdf) -> u16 {
-    capability(world, bdf, 0x10)
-}
-
-fn capability(world: &mut World, bdf: Bdf, id: u32) -> u16 {
-    let mut offset = u16::try_from(world.lab.config_read(bdf, 0x34, 1)).unwrap();
-    while world.lab.config_read(bdf, offset, 1) != id {
-        offset = u16::try_from(world.lab.config_read(bdf, offset + 1, 1)).unwrap();
-        assert_ne!(offset, 0, "no capability {id:#x}");
-    }
-    offset
 }
 
 #[test]

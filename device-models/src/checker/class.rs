@@ -43,8 +43,6 @@ classes! {
     TurnedBack = 7, "pci.turned-back";
     /// The root complex does not route between these two of its ports.
     PeerToPeerRefused = 8, "pci.peer-to-peer-refused";
-    /// The request was longer than the target can take at once, or of a kind that it does not serve.
-    UnsupportedAccess = 9, "pci.unsupported-access";
 
     /// The requester is attached to no domain and bypass is off (virtio 1.3, 5.13.6.3).
     NoDomain = 16, "iommu.no-domain";

@@ -175,6 +175,7 @@ impl AddressMap {
                     let bridge = self.node(bridge);
                     let window = bridge.window_at(bar.span.first);
                     bridge.memory_enabled
+                        && bridge.operational
                         && window.is_some_and(|window| window.last >= bar.span.last)
                 });
                 let Some(memory) = self.memories.get(memory).filter(|_| open) else { continue };

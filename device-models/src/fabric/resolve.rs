@@ -107,7 +107,19 @@ impl Fabric {
         self.resolve(from, kind, address, u64::MAX)
     }
 
+    /// Decodes a physical address. No mapping leads into the interrupt window: what a platform makes of one is not
+    /// defined (Intel VT-d 5.1, 3.14, forbids it), and no BAR can be reached there.
     fn decode(&self, from: FunctionId, address: u64, length: u64, mmio: bool) -> Resolution {
+        if INTERRUPT_WINDOW.contains(address) {
+            let refusal = Refusal::new(FindingClass::NoTarget, None);
+            let length = INTERRUPT_WINDOW.clip(address, length);
+            return Resolution { length, outcome: Outcome::Refused(refusal) };
+        }
+        let length = if address < INTERRUPT_WINDOW.first {
+            length.min(INTERRUPT_WINDOW.first - address)
+        } else {
+            length
+        };
         let Decision { outcome, length } = route::at_root(&self.map, from, address, length);
         match outcome {
             Ok(target) => reached(target, address, length, false, mmio),

@@ -115,7 +115,7 @@ pub(super) fn upward(
             let redirect = port.acs.contains(AcsControl::P2P_REQUEST_REDIRECT);
             for &sibling in siblings.iter().filter(|&&sibling| sibling != bridge) {
                 let other = map.node(sibling);
-                if !other.memory_enabled {
+                if !(other.memory_enabled && other.operational) {
                     continue;
                 }
                 for window in other.windows.iter().flatten() {
@@ -219,19 +219,21 @@ fn among(
     for &function in functions {
         let node = map.node(function);
         let decodes = node.memory_enabled && node.operational;
+        let silent =
+            if node.memory_enabled { FindingClass::NotInD0 } else { FindingClass::MemoryDecodeOff };
         if let Some(bar) = node.bar_at(address) {
             length = bar.span.clip(address, length);
             if decodes {
                 return Decision { outcome: Ok(bar_target(function, bar, address)), length };
             }
-            near_miss = Some((FindingClass::MemoryDecodeOff, function));
+            near_miss = Some((silent, function));
         }
         if let Some(window) = node.window_at(address) {
             length = window.clip(address, length);
             if decodes {
                 return descend(map, function, address, length);
             }
-            near_miss = Some((FindingClass::MemoryDecodeOff, function));
+            near_miss = Some((silent, function));
         }
         let edges = node.bars.iter().map(|bar| &bar.span).chain(node.windows.iter().flatten());
         length = clip_before(edges, address, length);

@@ -26,6 +26,9 @@ impl Fabric {
             FindingClass::BusMasterOff => {
                 format!("{by} forwards nothing upwards, its Bus Master Enable is clear")
             }
+            FindingClass::NotInD0 if refusal.near.is_some() => {
+                format!("{near} would claim the address, but is in reset or not in D0")
+            }
             FindingClass::NotInD0 => format!("{by} is in reset or not in D0"),
             FindingClass::AcsViolation => {
                 format!("ACS Source Validation at {by}: this requester ID is not below it")

@@ -10,6 +10,7 @@ use super::{Lab, Place, Topology, What};
 use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, Span};
 use crate::iommu::Iommu;
 use crate::memory::Memory;
+use crate::pci::Bdf;
 use crate::pci::{ConfigSpace, DescriptionError, HostBridgeDescription, MsixTable};
 
 /// Why a lab could not be built.
@@ -102,6 +103,7 @@ fn host_bridge(
             msix_bar: None,
             memories: Vec::new(),
             resetting: false,
+            captured: Bdf::default(),
         },
     )
 }
@@ -154,6 +156,7 @@ fn add(
             msix_bar,
             memories,
             resetting: false,
+            captured: Bdf::default(),
         },
     )?;
     for place in below {

@@ -91,8 +91,9 @@ impl Lab {
             ..AddressMap::default()
         };
         let addresses = self.bus_numbers();
-        for (index, slot) in self.slots.iter().enumerate() {
-            map.nodes.push(node(slot, addresses[index].unwrap_or_default(), &mut map.memories));
+        for (slot, address) in self.slots.iter_mut().zip(&addresses) {
+            slot.captured = address.unwrap_or(slot.captured);
+            map.nodes.push(node(slot, &mut map.memories));
         }
         for (function, address) in (0u16..).map(FunctionId).zip(&addresses) {
             if let Some(address) = address {
@@ -108,14 +109,15 @@ impl Lab {
         self.fabric.map = Arc::new(map);
     }
 
-    /// The requester ID of every function under the present bus numbers; none for one below a bridge without any, or
-    /// whose bus another bridge claims first, or that is held in reset.
+    /// The number of every function that configuration requests reach under the present bus numbers; none for one
+    /// below a bridge without any, or whose bus another bridge claims first, or lies outside those of the bridge above,
+    /// or that is held in reset.
     fn bus_numbers(&self) -> Vec<Option<Bdf>> {
         let mut addresses = vec![None; self.slots.len()];
         let mut claimed = BTreeMap::from([(0u8, ())]);
-        let mut level: Vec<(FunctionId, u8)> =
-            self.root.iter().map(|&function| (function, 0)).collect();
-        while let Some((function, bus)) = level.pop() {
+        let mut level: Vec<(FunctionId, u8, u8)> =
+            self.root.iter().map(|&function| (function, 0, u8::MAX)).collect();
+        while let Some((function, bus, last)) = level.pop() {
             let slot = &self.slots[function.index()];
             addresses[function.index()] = Some(Bdf::new(bus, slot.device, slot.function));
             let Some(buses) = slot.config.bridge_buses() else { continue };
@@ -123,11 +125,11 @@ impl Lab {
                 continue;
             }
             // Bus 0 below a bridge means that it has no numbers yet.
-            if buses.secondary > bus
-                && buses.secondary <= buses.subordinate
+            let last = buses.subordinate.min(last);
+            if (bus.saturating_add(1)..=last).contains(&buses.secondary)
                 && claimed.insert(buses.secondary, ()).is_none()
             {
-                level.extend(slot.children.iter().map(|&child| (child, buses.secondary)));
+                level.extend(slot.children.iter().map(|&child| (child, buses.secondary, last)));
             }
         }
         addresses
@@ -144,7 +146,7 @@ impl Lab {
     }
 }
 
-fn node(slot: &Slot, requester: Bdf, memories: &mut Vec<Memory>) -> Node {
+fn node(slot: &Slot, memories: &mut Vec<Memory>) -> Node {
     let config = &slot.config;
     let windows = config.bridge_windows();
     let mut bars = Vec::new();
@@ -169,7 +171,7 @@ fn node(slot: &Slot, requester: Bdf, memories: &mut Vec<Memory>) -> Node {
         kind: slot.kind(),
         parent: slot.parent,
         children: slot.children.clone(),
-        requester,
+        requester: slot.captured,
         bus_master: config.bus_master_enabled(),
         memory_enabled: config.memory_enabled(),
         operational: !slot.resetting && config.power_state() == PowerState::D0,

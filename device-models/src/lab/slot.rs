@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::endpoint::Endpoint;
 use crate::fabric::{FunctionId, NodeKind};
 use crate::memory::Memory;
-use crate::pci::{ConfigSpace, PortKind};
+use crate::pci::{Bdf, ConfigSpace, PortKind};
 
 /// What a function does behind its configuration space.
 #[derive(Debug)]
@@ -34,6 +34,9 @@ pub(super) struct Slot {
     pub(super) memories: Vec<(u8, Memory)>,
     /// A function level reset was asked for and is under way until the function's next turn.
     pub(super) resetting: bool,
+    /// The requester ID that it captured from the last configuration request that can have reached it; requests carry
+    /// it even after the bridges above have lost their numbers (PCIe 6.0, 2.2.6.2).
+    pub(super) captured: Bdf,
 }
 
 impl Slot {

@@ -283,6 +283,26 @@ impl World {
         self.lab.config_write(bdf, offset, length, value);
     }
 
+    /// Where the capability `id` of a function begins.
+    pub fn capability(&mut self, bdf: Bdf, id: u32) -> u16 {
+        let mut offset = u16::try_from(self.lab.config_read(bdf, 0x34, 1)).unwrap();
+        while self.lab.config_read(bdf, offset, 1) != id {
+            offset = u16::try_from(self.lab.config_read(bdf, offset + 1, 1)).unwrap();
+            assert_ne!(offset, 0, "{bdf} has no capability {id:#x}");
+        }
+        offset
+    }
+
+    /// Where the extended capability `id` of a function begins.
+    pub fn extended_capability(&mut self, bdf: Bdf, id: u32) -> u16 {
+        let mut offset = 0x100;
+        while self.lab.config_read(bdf, offset, 2) != id {
+            offset = u16::try_from(self.lab.config_read(bdf, offset + 2, 2) >> 4).unwrap();
+            assert_ne!(offset, 0, "{bdf} has no extended capability {id:#x}");
+        }
+        offset
+    }
+
     /// The programmed address of a robot's BAR.
     pub fn bar(&self, robot: usize, bar: u8) -> u64 {
         let function = self.lab.function(&format!("robot{robot}")).unwrap();

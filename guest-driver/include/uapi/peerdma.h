@@ -438,7 +438,7 @@ struct peerdma_submit {
  * @verdict_address:[out] with PEERDMA_SUBMIT_VERDICT: DMA address that @verdict
  *		is about
  * @verdict:	[out] likewise: the first verdict that was not 0, a VERDICT code
- * @verdict_count:[out] likewise: faulty bursts
+ * @verdict_count:[out] likewise: faulty accesses
  * @halt:	[out] with -EIO: why the channel halted, a PEERDMA_HALT code; 0:
  *		it did not
  * @descriptors:[out] descriptors the work was split into

@@ -182,7 +182,7 @@ registers! {
     /// descriptor's transactions (a VERDICT code), 0 when there was none. It covers posted writes,
     /// of whose failure the device itself never learns.
     VERDICT = 0x80, ReadOnly;
-    /// Lab only: number of faulty bursts of the last descriptor.
+    /// Lab only: number of faulty accesses of the last descriptor.
     VERDICT_COUNT = 0x84, ReadOnly;
     /// Lab only: DMA address of the burst that VERDICT is about, low half.
     VERDICT_LO = 0x88, ReadOnly;
