@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use device_models::fabric::GuestMapping;
 use device_models::lab::Lab;
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
@@ -13,19 +14,22 @@ use super::engine::{Bell, Engine};
 use super::lock::PriorityLock;
 use crate::machine::{DeviceBus, HostMemory, MappedMemory};
 
-/// Device memory, as the machine maps it.
+/// Device memory, as the machine maps it: as much as its BAR shows.
 #[derive(Debug)]
-struct Mapped(Memory);
+struct Mapped {
+    memory: Memory,
+    length: u64,
+}
 
-// SAFETY: a `Memory` maps its `len` bytes shared, readable, writable and page-aligned until its last clone is dropped,
-// and everybody accesses it as memory that others write to.
+// SAFETY: a `Memory` maps its `len` bytes, of which these are the first, shared, readable, writable and page-aligned
+// until its last clone is dropped, and everybody accesses it as memory that others write to.
 unsafe impl HostMemory for Mapped {
     fn host_address(&self) -> *mut u8 {
-        self.0.host_address() as *mut u8
+        self.memory.host_address() as *mut u8
     }
 
     fn len(&self) -> u64 {
-        self.0.len()
+        self.length.min(self.memory.len())
     }
 }
 
@@ -107,16 +111,89 @@ impl DeviceBus for LabBus {
     fn memory(&self) -> Vec<MappedMemory> {
         let wanted = self.with(|lab| lab.address_map().guest_mappings());
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |old: &&MappedMemory, address: u64, memory: &Memory| {
-            old.address == address && old.memory.host_address() as u64 == memory.host_address()
-        };
         let new = wanted.into_iter().map(|mapping| {
-            let (address, memory) = (mapping.guest_address, mapping.memory);
-            let old = mapped.iter().find(|old| same(old, address, &memory)).cloned();
-            old.unwrap_or_else(|| MappedMemory { address, memory: Arc::new(Mapped(memory)) })
+            let GuestMapping { guest_address: address, memory, length, .. } = mapping;
+            let same = |old: &&MappedMemory| {
+                old.address == address
+                    && old.memory.host_address() as u64 == memory.host_address()
+                    && old.memory.len() == length
+            };
+            let old = mapped.iter().find(same).cloned();
+            old.unwrap_or_else(|| MappedMemory {
+                address,
+                memory: Arc::new(Mapped { memory, length }),
+            })
         });
         let new: Vec<_> = new.collect();
         mapped.clone_from(&new);
         new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use device_models::fabric::InterruptSink;
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+    use crate::assembly::LabConfig;
+
+    const MIB: u64 = 1 << 20;
+
+    struct NoInterrupts;
+
+    impl InterruptSink for NoInterrupts {
+        fn signal_msi(&mut self, _address: u64, _data: u32) {}
+    }
+
+    fn bdf(lab: &Lab, name: &str, index: u8) -> Bdf {
+        let function = lab.function(&format!("{name}{index}")).unwrap();
+        lab.address_map().node(function).requester
+    }
+
+    /// Makes the BAR of peer `index` `1 << size` MiB and moves it, with the window of its port, to `address`.
+    fn resize(lab: &mut Lab, index: u8, address: u64, size: u32) {
+        let (port, peer) = (bdf(lab, "port", index), bdf(lab, "peer", index));
+        let mut resizable_bar = 0x100;
+        while lab.config_read(peer, resizable_bar, 2) != 0x15 {
+            resizable_bar =
+                u16::try_from(lab.config_read(peer, resizable_bar + 2, 2) >> 4).unwrap();
+        }
+        lab.config_write(peer, 4, 2, 0);
+        let control = lab.config_read(peer, resizable_bar + 8, 4) & !0x3f00;
+        lab.config_write(peer, resizable_bar + 8, 4, control | size << 8);
+        let [low, high] =
+            [address & 0xffff_ffff, address >> 32].map(|half| u32::try_from(half).unwrap());
+        lab.config_write(peer, 0x18, 4, low);
+        lab.config_write(peer, 0x1c, 4, high);
+        let [base, limit] = [low, low + (1 << (20 + size)) - 1].map(|end| end >> 16 & 0xfff0);
+        lab.config_write(port, 0x24, 4, limit << 16 | base);
+        lab.config_write(port, 0x28, 4, high);
+        lab.config_write(port, 0x2c, 4, high);
+        lab.config_write(port, 4, 2, 6);
+        lab.config_write(peer, 4, 2, 6);
+    }
+
+    #[test]
+    fn bars_that_the_guest_made_smaller_lie_side_by_side() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let second = 0x18_0020_0000;
+        resize(&mut lab, 0, second - MIB, 0);
+        resize(&mut lab, 1, second, 0);
+        let (bus, _engine) = LabBus::new(lab).unwrap();
+        let places = |memory: &[MappedMemory]| {
+            memory.iter().map(|m| (m.address, m.memory.len())).collect::<Vec<_>>()
+        };
+        let small = bus.memory();
+        assert_eq!(places(&small), [(second - MIB, MIB), (second, MIB)]);
+
+        // One that grows where it stands is another mapping; the other stays what it was.
+        bus.with(|lab| resize(lab, 1, second, 1));
+        let large = bus.memory();
+        assert_eq!(places(&large), [(second - MIB, MIB), (second, 2 * MIB)]);
+        assert!(Arc::ptr_eq(&small[0].memory, &large[0].memory));
+        assert!(!Arc::ptr_eq(&small[1].memory, &large[1].memory));
     }
 }

@@ -38,7 +38,8 @@ impl Bell {
     /// Waits for the next ring; `false`: it is over.
     fn wait(&self) -> bool {
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.rung.load(Ordering::Acquire) {
+        // The end may be rung between the last look at `over` and `clear`, which takes the ring away.
+        while !self.rung.load(Ordering::Acquire) && !self.over.load(Ordering::Acquire) {
             guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         !self.over.load(Ordering::Acquire)
@@ -128,5 +129,7 @@ mod tests {
         waiter.join().unwrap();
         bell.end();
         assert!(!bell.wait());
+        bell.clear();
+        assert!(!bell.wait(), "an end that was rung too early to be heard still counts");
     }
 }
