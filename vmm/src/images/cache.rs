@@ -211,15 +211,16 @@ impl Cache {
             .filter_map(Result::ok)
             .filter_map(|entry| Some((age(&entry).ok()?, entry.path())))
             .collect();
-        entries.retain(|(_, path)| *path != used);
+        // What is being made belongs to another run.
+        entries.retain(|(_, path)| *path != used && path.extension() != Some("partial".as_ref()));
         entries.sort();
         let surplus = (entries.len() + 1).saturating_sub(count);
-        entries.iter().take(surplus).try_for_each(|(_, path)| remove_tree(path))
+        entries.iter().take(surplus).try_for_each(|(_, path)| discard(path))
     }
 
     /// Removes an entry, which need not exist.
     pub fn remove(&self, kind: &str, name: &str) -> Result<(), CacheError> {
-        remove_tree(&self.path(kind, name))
+        discard(&self.path(kind, name))
     }
 }
 
@@ -228,6 +229,25 @@ fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(64).read_to_string(&mut text));
     if read.is_ok() && !text.is_empty() { text } else { "unknown".to_owned() }
+}
+
+/// Removes an entry, which need not exist. Who is interrupted meanwhile leaves nothing that looks like an entry.
+fn discard(path: &Path) -> Result<(), CacheError> {
+    remove_tree(&set_aside(path)?)
+}
+
+/// Takes an entry's name away from it, at once; gives the name under which its remains are.
+fn set_aside(path: &Path) -> Result<PathBuf, CacheError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".removed");
+    let aside = PathBuf::from(aside);
+    remove_tree(&aside)?;
+    match fs::rename(path, &aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(CacheError::io("removing", path)(error))
+        }
+        _ => Ok(aside),
+    }
 }
 
 /// Removes a file or folder that need not exist.
@@ -271,7 +291,7 @@ impl Staging {
 
     /// Gives the entry its final name, in place of an older one.
     pub fn commit(mut self) -> Result<PathBuf, CacheError> {
-        remove_tree(&self.target)?;
+        discard(&self.target)?;
         if let Some(path) = &self.path {
             fs::rename(path, &self.target)
                 .map_err(CacheError::io("giving an entry its name", &self.target))?;
@@ -384,6 +404,32 @@ mod tests {
         let lock = cache.lock("thing", &Silent).unwrap();
         let staging = cache.stage(&lock, "things", "one").unwrap();
         assert_eq!(fs::read_dir(staging.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_entry_loses_its_name_before_its_content() {
+        let (_folder, cache) = cache();
+        let folder = cache.folder("things").unwrap();
+        fs::create_dir(folder.join("one")).unwrap();
+        fs::write(folder.join("one/a"), "1").unwrap();
+        let aside = set_aside(&folder.join("one")).unwrap();
+        assert!(!folder.join("one").exists() && aside.join("a").exists());
+        // The run ended here. The next one that removes an entry of this name removes the remains too.
+        fs::write(folder.join("one"), "2").unwrap();
+        cache.remove("things", "one").unwrap();
+        cache.remove("things", "one").unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_another_run_is_making_is_not_surplus() {
+        let (_folder, cache) = cache();
+        let folder = cache.folder("things").unwrap();
+        for name in ["old", "new", "other.partial"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        cache.keep_newest("things", "new", 1).unwrap();
+        assert!(folder.join("other.partial").exists() && !folder.join("old").exists());
     }
 
     #[derive(Debug, Default)]

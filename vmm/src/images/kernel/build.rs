@@ -143,6 +143,7 @@ mod tests {
     use super::*;
     use crate::images::kernel::{Source, source};
     use crate::images::progress::Silent;
+    use crate::images::skip;
 
     #[test]
     fn kconfig_itself_refuses_what_cannot_be() {
@@ -150,7 +151,7 @@ mod tests {
             .ok()
             .and_then(|cache| source::known(&cache, &Source::Distribution).ok().flatten());
         let Some(source) = unpacked else {
-            return eprintln!("skipped: no source in the cache (`peerdma kernel build`)");
+            return skip("no source in the cache (`peerdma kernel build`)");
         };
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("build");

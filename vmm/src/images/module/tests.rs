@@ -3,6 +3,7 @@
 use super::*;
 use crate::images::kernel;
 use crate::images::progress::Silent;
+use crate::images::skip;
 
 const KBUILD: &str = "obj-m := trivial.o\n";
 const TRIVIAL: &str = "// SPDX-License-Identifier: GPL-2.0\n#include <linux/module.h>\n\
@@ -117,7 +118,7 @@ fn kernel() -> Option<PathBuf> {
 #[test]
 fn a_module_is_built_once_and_nothing_is_written_beside_its_sources() {
     let Some(tree) = kernel() else {
-        return eprintln!("skipped: no kernel in the cache (`peerdma kernel build`)");
+        return skip("no kernel in the cache (`peerdma kernel build`)");
     };
     let (folder, cache) = (source(TRIVIAL), tempfile::tempdir().unwrap());
     let cache = Cache::at(cache.path()).unwrap();
@@ -134,7 +135,7 @@ fn a_module_is_built_once_and_nothing_is_written_beside_its_sources() {
 #[test]
 fn a_warning_and_an_error_fail_the_build_with_the_users_own_paths() {
     let Some(tree) = kernel() else {
-        return eprintln!("skipped: no kernel in the cache (`peerdma kernel build`)");
+        return skip("no kernel in the cache (`peerdma kernel build`)");
     };
     let cache = tempfile::tempdir().unwrap();
     let cache = Cache::at(cache.path()).unwrap();
