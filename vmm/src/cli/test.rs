@@ -69,9 +69,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let scenarios = scenarios(arguments)?;
     let factor = time_factor(&arguments.guest.kernel_choice())?;
     let out = prepare_folder(&arguments.out, "output")?;
-    let _lock = lock(&out)?;
+    let _lock = lock(&out, "--out")?;
     let record =
         arguments.record.as_deref().map(|folder| prepare_folder(folder, "record")).transpose()?;
+    let _record_lock = record
+        .as_ref()
+        .filter(|record| **record != out)
+        .map(|record| lock(record, "--record"))
+        .transpose()?;
     let place = arguments.guest.place()?;
     if matches!(place, Place::Nested { .. }) {
         eprintln!("{place}");
@@ -184,7 +189,7 @@ pub(super) fn prepare_folder(folder: &Path, what: &str) -> Result<PathBuf, Failu
 }
 
 /// Held as long as this run writes into the folder. The lock goes with the process, however it ends.
-fn lock(folder: &Path) -> Result<File, Failure> {
+fn lock(folder: &Path, option: &str) -> Result<File, Failure> {
     let path = folder.join(".lock");
     let failed =
         |error: io::Error| Failure::environment(format_args!("{}: {error}", path.display()));
@@ -194,7 +199,7 @@ fn lock(folder: &Path) -> Result<File, Failure> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             Err(Failure::environment(format_args!("another run writes to {}", folder.display()))
-                .hint("wait for it, or give this one another folder with --out"))
+                .hint(format!("wait for it, or give this one another folder with {option}")))
         }
         Err(error) => Err(failed(error.into())),
     }
@@ -345,12 +350,12 @@ mod tests {
     #[test]
     fn a_second_run_is_told_off() {
         let folder = tempfile::tempdir().unwrap();
-        let first = lock(folder.path()).unwrap();
-        let error = lock(folder.path()).unwrap_err();
+        let first = lock(folder.path(), "--out").unwrap();
+        let error = lock(folder.path(), "--out").unwrap_err();
         assert_eq!(error.exit, Exit::Environment);
         assert!(error.to_string().contains("--out"));
         drop(first);
-        assert!(lock(folder.path()).is_ok());
+        assert!(lock(folder.path(), "--out").is_ok());
     }
 
     #[test]

@@ -48,6 +48,7 @@ struct State {
     tail: VecDeque<String>,
     line: Vec<u8>,
     complaints: Vec<String>,
+    log_error: Option<String>,
 }
 
 /// What is known about a console. Clones share it.
@@ -65,6 +66,11 @@ impl ConsoleWatch {
     /// The kernel's complaints so far, the first ones.
     pub fn complaints(&self) -> Vec<String> {
         self.lock().complaints.clone()
+    }
+
+    /// Why the log is not complete, if it is not.
+    pub fn log_error(&self) -> Option<String> {
+        self.lock().log_error.clone()
     }
 
     /// Takes in output.
@@ -113,30 +119,59 @@ fn is_complaint(line: &str) -> bool {
         && !HARMLESS.iter().any(|harmless| line.contains(harmless))
 }
 
-/// Writes output to `inner` and shows it to a [`ConsoleWatch`].
-#[derive(Debug)]
-pub struct Tee<W> {
-    inner: W,
+/// A console's output, to everybody who wants it. Who cannot take it any more is left out; the others go on.
+pub struct Outputs {
     watch: ConsoleWatch,
+    screen: Option<Box<dyn Write + Send>>,
+    log: Option<Box<dyn Write + Send>>,
 }
 
-impl<W> Tee<W> {
-    /// Both get everything.
-    pub fn new(inner: W, watch: ConsoleWatch) -> Self {
-        Self { inner, watch }
+impl std::fmt::Debug for Outputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (screen, log) = (self.screen.is_some(), self.log.is_some());
+        f.debug_struct("Outputs")
+            .field("screen", &screen)
+            .field("log", &log)
+            .finish_non_exhaustive()
     }
 }
 
-impl<W: Write> Write for Tee<W> {
+impl Outputs {
+    /// `screen` and `log` get everything that `watch` sees.
+    pub fn new(
+        watch: ConsoleWatch,
+        screen: Option<Box<dyn Write + Send>>,
+        log: Option<Box<dyn Write + Send>>,
+    ) -> Self {
+        Self { watch, screen, log }
+    }
+
+    fn each(&mut self, mut work: impl FnMut(&mut dyn Write) -> io::Result<()>) {
+        if let Some(screen) = &mut self.screen
+            && let Err(error) = work(screen)
+        {
+            log::debug!("the console's screen is gone: {error}");
+            self.screen = None;
+        }
+        if let Some(log) = &mut self.log
+            && let Err(error) = work(log)
+        {
+            self.watch.lock().log_error = Some(error.to_string());
+            self.log = None;
+        }
+    }
+}
+
+impl Write for Outputs {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.watch.feed(bytes);
-        // The watch has seen all of it: so must the file, and an error there is the file's alone.
-        self.inner.write_all(bytes)?;
+        self.each(|output| output.write_all(bytes));
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.each(|output| output.flush());
+        Ok(())
     }
 }
 
@@ -174,11 +209,54 @@ mod tests {
             assert_eq!(is_complaint(line), complaint, "{line}");
         }
         let watch = ConsoleWatch::default();
-        let mut tee = Tee::new(Vec::new(), watch.clone());
         for _ in 0..100 {
-            tee.write_all(b"[    1.0] BUG: a\n").unwrap();
+            watch.feed(b"[    1.0] BUG: a\n");
         }
         assert_eq!(watch.complaints().len(), MAX_COMPLAINTS);
-        assert_eq!(tee.inner.len(), 1700);
+    }
+
+    /// Takes some bytes, then no more: a disk that fills up, a terminal that goes away.
+    #[derive(Clone)]
+    struct Limited(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Limited {
+        fn to(bytes: usize) -> Self {
+            Self(Arc::new(Mutex::new((Vec::new(), bytes))))
+        }
+
+        fn got(&self) -> usize {
+            self.0.lock().unwrap().0.len()
+        }
+    }
+
+    impl Write for Limited {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut state = self.0.lock().unwrap();
+            if state.0.len() + bytes.len() > state.1 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            state.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_the_log_and_neither_the_screen_nor_the_complaints() {
+        let watch = ConsoleWatch::default();
+        let (screen, log) = (Limited::to(1000), Limited::to(20));
+        let boxed = |sink: &Limited| Some(Box::new(sink.clone()) as Box<dyn Write + Send>);
+        let mut outputs = Outputs::new(watch.clone(), boxed(&screen), boxed(&log));
+        outputs.write_all(b"an ordinary line\n").unwrap();
+        assert_eq!(watch.log_error(), None);
+        outputs.write_all(b"[    1.0] BUG: a\n").unwrap();
+        outputs.write_all(b"[    2.0] BUG: b\n").unwrap();
+        outputs.flush().unwrap();
+        assert_eq!((screen.got(), log.got()), (51, 17));
+        assert_eq!(watch.complaints().len(), 2);
+        assert!(watch.log_error().is_some());
     }
 }

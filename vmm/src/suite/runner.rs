@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use super::console::{ConsoleWatch, Tee};
+use super::console::{ConsoleWatch, Outputs};
 use super::event::{Event, Events};
 use super::hello::TooLong;
 use super::job::{GuestRun, Job};
@@ -109,14 +109,14 @@ fn guest(
     let judge = SharedJudge::new(Judge::new(&run.hello, run.at_least, events.clone())?);
     let watch = ConsoleWatch::default();
     let (input, screen) = match console {
-        Some(Console { input, output }) => (Some(input), output),
-        None => (None, Box::new(io::sink()) as Box<dyn Write + Send>),
+        Some(Console { input, output }) => (Some(input), Some(output)),
+        None => (None, None),
     };
-    let log: Box<dyn Write + Send> = match &run.console_log {
-        Some(path) => Box::new(create(&job.out.join(path))?),
-        None => Box::new(io::sink()),
+    let log = match &run.console_log {
+        Some(path) => Some(Box::new(create(&job.out.join(path))?) as Box<dyn Write + Send>),
+        None => None,
     };
-    let screen = Tee::new(Both(screen, log), watch.clone());
+    let screen = Outputs::new(watch.clone(), screen, log);
 
     let vcpus = u8::try_from(run.cpus).unwrap_or(u8::MAX);
     let platform = Platform::new(vcpus, run.memory)?;
@@ -178,19 +178,24 @@ fn guest(
     };
     let mut report = judge.lock().finish(end);
     report.counters = counters;
+    let mut incomplete = Vec::new();
     if let Some((recording, path)) = recording {
+        let path = path.display();
         match recording.finish() {
             Ok(summary) if summary.cut => {
-                log::warn!("{} was cut at its size limit, {} bytes", path.display(), summary.bytes);
+                let size = summary.bytes;
+                incomplete.push(format!("the record {path} was cut at its limit, {size} bytes"));
             }
             Ok(_) => {}
-            Err(error) => {
-                report
-                    .failures
-                    .push(format!("the record {} is not complete: {error}", path.display()));
-                report.conclude();
-            }
+            Err(error) => incomplete.push(format!("the record {path} is not complete: {error}")),
         }
+    }
+    if let Some(error) = watch.log_error() {
+        incomplete.push(format!("the console's log is not complete: {error}"));
+    }
+    if !incomplete.is_empty() {
+        report.failures.append(&mut incomplete);
+        report.conclude();
     }
     Ok(report)
 }
@@ -248,21 +253,5 @@ fn feed(mut input: impl Read, stop: &StopHandle, send: impl Fn(&[u8]) -> usize) 
                 thread::sleep(INPUT_PAUSE);
             }
         }
-    }
-}
-
-/// Writes to both; what one cannot take, the other still gets.
-struct Both(Box<dyn Write + Send>, Box<dyn Write + Send>);
-
-impl Write for Both {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let screen = self.0.write_all(bytes);
-        self.1.write_all(bytes)?;
-        screen.map(|()| bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()?;
-        self.1.flush()
     }
 }
