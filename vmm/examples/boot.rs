@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmm::boot::acpi::{OscControl, PciConfig};
+use vmm::boot::acpi::{HostBridgeConfig, OscControl, PciConfig};
 use vmm::boot::{KernelBoot, Protocol};
 use vmm::machine::lab_port::ExitOnly;
 use vmm::machine::{
@@ -70,7 +70,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let config = MachineConfig {
         workload: Workload::Kernel(Box::new(kernel)),
         cpu_profile: CpuProfile::default(),
-        pci: Some(PciConfig { last_bus: 15, virtio_iommu: None, osc: OscControl::default() }),
+        pci: Some(PciConfig {
+            host_bridges: vec![HostBridgeConfig::only(15)],
+            virtio_iommu: None,
+            osc: OscControl::default(),
+        }),
     };
     let endpoints =
         Endpoints { console: Box::new(std::io::stdout()), lab_port: Box::new(ExitOnly) };

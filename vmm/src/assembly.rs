@@ -1,7 +1,8 @@
-//! Which functions make up a lab, and where they sit: the default machine.
+//! From a topology and what else can be chosen to a lab whose firmware has run, and to what the machine's ACPI tables
+//! say about it. The default machine:
 //!
 //! ```text
-//! 00:00.0 host bridge (allowed to route between its ports)
+//! 00:00.0 host bridge (Linux trusts it with peer-to-peer traffic)
 //! 00:01.0 virtio-iommu
 //! 00:02.0 virtio-rng
 //! 00:04.0 root port ─ 01:00.0 peer0
@@ -11,23 +12,25 @@
 use std::io::Read;
 
 use device_models::endpoint::peer::{PeerConfig, PeerDevice, PeerError};
-use device_models::fabric::{InterruptPolicy, InterruptSink};
+use device_models::fabric::{InterruptPolicy, InterruptSink, PeerRouting};
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{Iommu, NoIommu, VirtioIommu};
-use device_models::lab::{BuildError, Lab, Place, Topology};
+use device_models::lab::{BuildError, HostBridge, Lab, Place, Topology as Tree};
 use device_models::pci::firmware::{FirmwareError, HostResources};
-use device_models::pci::{AcsCapabilities, Bdf, BridgeDescription, PortKind};
+use device_models::pci::{BridgeDescription, HostBridgeDescription, PcieKind, PortKind};
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 
-use crate::machine::layout;
+use crate::boot::acpi::{HostBridgeConfig, OscControl, PciConfig};
+use crate::machine::CpuProfile;
+use crate::topology::{Cpu, IOMMU, Item, Kind, Plan, PlannedBridge, Problem, RNG, Topology};
 use crate::virtio::{VirtioError, VirtioIommuFunction, VirtioPci, VirtioRng};
 
-/// Where the virtio-iommu sits; ACPI's VIOT names it.
-pub const IOMMU: Bdf = Bdf::new(0, 1, 0);
-
-const RNG_DEVICE: u8 = 2;
-const FIRST_PORT: u8 = 4;
+/// Vendor and device ID of every port: Red Hat's generic root port, an identity that Linux drives with its port driver
+/// and nothing else.
+pub const PORT_IDS: (u16, u16) = (0x1b36, 0x000c);
+/// Vendor and device ID of the peer devices.
+pub const PEER_IDS: (u16, u16) = (0x1af4, 0x10f0);
 
 /// Which IOMMU stands at the root complex.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,58 @@ pub enum IommuKind {
     Virtio,
     /// None: bus addresses are physical addresses.
     None,
+}
+
+/// The IOMMU and how the guest's kernel uses it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum IommuMode {
+    /// It translates; a freed address is invalid before the unmapping call returns
+    #[default]
+    Strict,
+    /// It translates; freed addresses become invalid some time later, as Linux does by itself
+    Lazy,
+    /// It is there, but the kernel's own drivers are let through untranslated
+    Passthrough,
+    /// There is none
+    None,
+}
+
+impl IommuMode {
+    /// The kernel parameters for it.
+    pub fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::Strict => &["iommu.strict=1"],
+            Self::Lazy => &["iommu.strict=0"],
+            Self::Passthrough => &["iommu.passthrough=1"],
+            Self::None => &[],
+        }
+    }
+
+    /// Its name, as on the command line and in scenarios.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Lazy => "lazy",
+            Self::Passthrough => "passthrough",
+            Self::None => "none",
+        }
+    }
+
+    /// Whether there is an IOMMU at all: Linux switches ACS on then, whatever it does with it.
+    pub fn has_iommu(self) -> bool {
+        self != Self::None
+    }
+
+    /// Whether the kernel's own drivers get translated addresses.
+    pub fn translates(self) -> bool {
+        matches!(self, Self::Strict | Self::Lazy)
+    }
+
+    /// What stands at the root complex.
+    pub fn kind(self) -> IommuKind {
+        if self.has_iommu() { IommuKind::Virtio } else { IommuKind::None }
+    }
 }
 
 /// What happens to a write into the interrupt window that is nobody's vector.
@@ -55,9 +110,9 @@ pub enum StrayInterrupts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LabConfig {
-    /// Number of peer devices, each below a root port of its own: 0 to 8.
-    pub peers: u8,
-    /// Local memory of each, in bytes: a power of two from 1 MiB to 64 GiB.
+    /// The devices and how they hang together.
+    pub topology: Topology,
+    /// Local memory of each peer device, in bytes: a power of two from 1 MiB to 64 GiB.
     pub local_memory: u64,
     /// DMA channels of each.
     pub channels: u8,
@@ -71,7 +126,7 @@ impl Default for LabConfig {
     fn default() -> Self {
         let peer = PeerConfig::new("", 0);
         Self {
-            peers: 2,
+            topology: Topology::default(),
             local_memory: peer.local_size,
             channels: peer.channels,
             iommu: IommuKind::default(),
@@ -83,9 +138,12 @@ impl Default for LabConfig {
 /// Why a lab cannot be assembled.
 #[derive(Debug, thiserror::Error)]
 pub enum AssemblyError {
-    /// Too many devices.
-    #[error("{0} peer devices; the default machine has room for 8")]
-    Peers(u8),
+    /// The host gives no memory to lay the lab out in.
+    #[error(transparent)]
+    Ram(#[from] vm_memory::mmap::FromRangesError),
+    /// The topology cannot be.
+    #[error(transparent)]
+    Topology(#[from] Problem),
     /// A peer device.
     #[error(transparent)]
     Peer(#[from] PeerError),
@@ -101,6 +159,14 @@ pub enum AssemblyError {
 }
 
 impl LabConfig {
+    /// The tree that will be built.
+    ///
+    /// # Errors
+    /// What is wrong with the topology.
+    pub fn plan(&self) -> Result<Plan, Problem> {
+        Plan::new(&self.topology, self.iommu == IommuKind::Virtio)
+    }
+
     /// Builds the lab around `ram` and runs its firmware. `entropy` feeds the guest's virtio-rng.
     ///
     /// # Errors
@@ -111,77 +177,163 @@ impl LabConfig {
         sink: Box<dyn InterruptSink>,
         entropy: impl Read + Send + std::fmt::Debug + 'static,
     ) -> Result<Lab, AssemblyError> {
+        let plan = self.plan()?;
         let iommu_config = VirtioIommuConfig::default();
-        let mut root = Vec::new();
+        let mut own = Vec::new();
         let iommu: Box<dyn Iommu> = match self.iommu {
             IommuKind::Virtio => {
                 let function = VirtioPci::new(VirtioIommuFunction::new(iommu_config.clone()))?;
-                root.push(Place::endpoint(IOMMU.device(), "virtio-iommu", function));
+                own.push(Place::endpoint(IOMMU.device(), "virtio-iommu", function));
                 Box::new(VirtioIommu::new(iommu_config))
             }
             IommuKind::None => Box::new(NoIommu),
         };
-        root.push(Place::endpoint(
-            RNG_DEVICE,
-            "virtio-rng",
-            VirtioPci::new(VirtioRng::new(entropy))?,
-        ));
-        if self.peers > 8 {
-            return Err(AssemblyError::Peers(self.peers));
+        let rng = VirtioPci::new(VirtioRng::new(entropy))?;
+        own.push(Place::endpoint(RNG.device(), "virtio-rng", rng));
+        let mut host_bridges = Vec::new();
+        for bridge in &plan.host_bridges {
+            let mut root = std::mem::take(&mut own);
+            root.extend(self.places(&plan, &bridge.root)?);
+            host_bridges.push(host_bridge(bridge, root));
         }
-        for index in 0..self.peers {
-            root.push(self.port_with_peer(index)?);
-        }
-        let mut lab = Lab::new(Topology { root, ..Topology::default() }, ram, iommu, sink)?;
+        let mut lab = Lab::new(Tree { host_bridges }, ram, iommu, sink)?;
         lab.set_interrupt_policy(match self.stray_interrupts {
             StrayInterrupts::Deliver => InterruptPolicy::Deliver,
             StrayInterrupts::Block => InterruptPolicy::Block,
         });
-        lab.run_firmware(&self.resources())?;
+        for bridge in &plan.host_bridges {
+            lab.run_firmware(&resources(bridge)).map_err(|error| no_room(&plan, error))?;
+        }
         Ok(lab)
     }
 
-    /// The highest bus of the host bridge: enough for the topology, and no more, because the guest scans them all.
-    pub fn last_bus(&self) -> u8 {
-        self.peers
-    }
-
-    /// What the host bridge forwards: what ACPI's `_CRS` tells the guest.
-    fn resources(&self) -> HostResources {
-        HostResources {
-            buses: 0..=self.last_bus(),
-            memory: layout::PCI_WINDOW_32.start..=layout::PCI_WINDOW_32.end - 1,
-            prefetchable: layout::PCI_WINDOW_64.start..=layout::PCI_WINDOW_64.end - 1,
-        }
-    }
-
-    fn port_with_peer(&self, index: u8) -> Result<Place, AssemblyError> {
-        let peer = PeerDevice::new(&PeerConfig {
-            local_size: self.local_memory,
-            channels: self.channels,
-            ..PeerConfig::new(peer_name(index), 0x5045_4552_0000_0000 | u64::from(index))
-        })?;
-        // Red Hat's generic root port: an identity that Linux drives with portdrv and nothing else.
-        let port = BridgeDescription {
-            vendor: 0x1b36,
-            device: 0x000c,
-            subsystem_vendor: 0x1b36,
-            port_number: index + 1,
-            acs: Some(AcsCapabilities::default()),
-            ..BridgeDescription::new(PortKind::RootPort)
+    /// What the guest's firmware tables say about the lab.
+    ///
+    /// # Errors
+    /// What is wrong with the topology.
+    pub fn acpi(&self) -> Result<PciConfig, Problem> {
+        let bridge = |bridge: &PlannedBridge| {
+            let HostResources { buses, memory, prefetchable } = resources(bridge);
+            let translation = bridge.windows[0].offset;
+            HostBridgeConfig { buses, memory, prefetchable, translation }
         };
-        Ok(Place::bridge(
-            FIRST_PORT + index,
-            format!("port{index}"),
-            port,
-            vec![Place::endpoint(0, peer_name(index), peer)],
-        ))
+        Ok(PciConfig {
+            host_bridges: self.plan()?.host_bridges.iter().map(bridge).collect(),
+            virtio_iommu: (self.iommu == IommuKind::Virtio).then_some(IOMMU.0),
+            osc: OscControl::default(),
+        })
+    }
+
+    /// How the guest's processor must look.
+    pub fn cpu_profile(&self) -> CpuProfile {
+        CpuProfile { p2p_cpu_override: self.topology.cpu == Cpu::TrustedForPeerToPeer }
+    }
+
+    /// The functions of one bus with all that is below them; the lab's own are left out.
+    fn places(&self, plan: &Plan, bus: &[usize]) -> Result<Vec<Place>, AssemblyError> {
+        let mut places = Vec::new();
+        for &index in bus {
+            let function = &plan.functions[index];
+            let name = function.name.clone();
+            let mut place = match function.kind {
+                Kind::HostBridge | Kind::Iommu | Kind::Rng => continue,
+                Kind::Peer(number) => Place::endpoint(0, name, self.peer(plan, index, number)?),
+                Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => {
+                    let below = self.places(plan, &function.children)?;
+                    Place::bridge(0, name, port(plan, index, bus), below)
+                }
+            };
+            (place.device, place.function) = (function.bdf.device(), function.bdf.function());
+            places.push(place);
+        }
+        Ok(places)
+    }
+
+    fn peer(&self, plan: &Plan, index: usize, number: usize) -> Result<PeerDevice, AssemblyError> {
+        let peer = &self.topology.peers[number];
+        let serial = 0x5045_4552_0000_0000 | number as u64;
+        let attachment = match plan.functions[index].parent {
+            Some(_) => PcieKind::Endpoint,
+            None => PcieKind::RootComplexIntegratedEndpoint,
+        };
+        Ok(PeerDevice::new(&PeerConfig {
+            local_size: peer.local_memory.unwrap_or(self.local_memory),
+            channels: self.channels,
+            attachment,
+            acs: peer.acs.capabilities(),
+            ..PeerConfig::new(&peer.name, serial)
+        })?)
     }
 }
 
-/// The name under which reports know a peer device.
-pub fn peer_name(index: u8) -> String {
-    format!("peer{index}")
+fn host_bridge(bridge: &PlannedBridge, root: Vec<Place>) -> HostBridge {
+    HostBridge {
+        name: bridge.name.clone(),
+        description: HostBridgeDescription {
+            vendor: bridge.id.vendor,
+            device: bridge.id.device,
+            subsystem_vendor: bridge.id.vendor,
+            subsystem_id: bridge.id.device,
+            ..HostBridgeDescription::default()
+        },
+        first_bus: bridge.buses.0,
+        windows: bridge.windows.to_vec(),
+        peer_routing: match bridge.peer_routing {
+            crate::topology::PeerRouting::Everywhere => PeerRouting::Everywhere,
+            crate::topology::PeerRouting::SameBridge => PeerRouting::SameBridge,
+            crate::topology::PeerRouting::Nowhere => PeerRouting::Nowhere,
+        },
+        root,
+    }
+}
+
+/// The port `index` of the plan, which is one of those on `bus`.
+fn port(plan: &Plan, index: usize, bus: &[usize]) -> BridgeDescription {
+    let function = &plan.functions[index];
+    let beside = |kind: Kind| {
+        let before = bus.iter().take_while(|other| **other != index);
+        before.filter(|other| plan.functions[**other].kind == kind).count()
+    };
+    let (kind, number) = match function.kind {
+        Kind::RootPort => (PortKind::RootPort, beside(Kind::RootPort) + 1),
+        Kind::SwitchDownstream => {
+            (PortKind::SwitchDownstream, usize::from(function.bdf.device()) + 1)
+        }
+        _ => (PortKind::SwitchUpstream, 0),
+    };
+    BridgeDescription {
+        vendor: PORT_IDS.0,
+        device: PORT_IDS.1,
+        subsystem_vendor: PORT_IDS.0,
+        port_number: u8::try_from(number).unwrap_or(u8::MAX),
+        acs: crate::topology::Acs(function.acs).capabilities(),
+        ..BridgeDescription::new(kind)
+    }
+}
+
+/// What a host bridge forwards: what ACPI's `_CRS` tells the guest.
+fn resources(bridge: &PlannedBridge) -> HostResources {
+    let [memory, prefetchable] = bridge.windows.map(|window| window.bus.first..=window.bus.last);
+    HostResources { buses: bridge.buses.0..=bridge.buses.1, memory, prefetchable }
+}
+
+/// The firmware knows functions by their numbers; the topology's author knows where they stand in the file.
+fn no_room(plan: &Plan, error: FirmwareError) -> AssemblyError {
+    let FirmwareError::NoSpace { function, index, size, window, range } = &error else {
+        return error.into();
+    };
+    let planned = plan.functions.iter().find(|planned| planned.bdf == *function);
+    let Some(planned) = planned.filter(|planned| planned.item != Item::Whole) else {
+        return error.into();
+    };
+    let what = format!(
+        "BAR{index} of {} ({size:#x} bytes) does not fit into the {window} window {:#x}-{:#x} of its host bridge \
+         together with the other devices",
+        planned.name,
+        range.start(),
+        range.end()
+    );
+    Problem { item: planned.item, key: "name", what }.into()
 }
 
 #[cfg(test)]
@@ -230,8 +382,12 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_said() {
-        let error = build(&LabConfig { peers: 9, ..LabConfig::default() }).unwrap_err();
-        assert!(error.to_string().contains("room for 8"));
+        let crowd = Topology::root_ports(17);
+        let error = build(&LabConfig { topology: crowd, ..LabConfig::default() }).unwrap_err();
+        assert!(error.to_string().contains("room for 16"));
+        let huge = LabConfig { local_memory: 1 << 36, ..LabConfig::default() };
+        let error = build(&huge).unwrap_err().to_string();
+        assert!(error.contains("BAR2 of peer0") && error.contains("does not fit"), "{error}");
         let error = build(&LabConfig { local_memory: 3, ..LabConfig::default() }).unwrap_err();
         assert!(error.to_string().contains("power of two"));
     }

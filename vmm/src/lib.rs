@@ -9,5 +9,6 @@ pub mod lab;
 pub mod machine;
 pub mod report;
 pub mod suite;
+pub mod topology;
 pub mod trace;
 pub mod virtio;

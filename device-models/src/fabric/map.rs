@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::FunctionId;
+use super::{FunctionId, RootComplex};
 use crate::memory::Memory;
 use crate::pci::{AcsControl, Bdf};
 
@@ -95,6 +95,10 @@ pub struct Node {
     pub max_read_request: u32,
     /// ACS controls that are on; empty without the capability.
     pub acs: AcsControl,
+    /// Port Number of a bridge.
+    pub port_number: u8,
+    /// Egress control vector: by [`Node::port_number`], whether a sibling may not be reached directly.
+    pub egress: [u32; 8],
     /// Secondary and subordinate bus number of a bridge.
     pub buses: Option<(u8, u8)>,
     /// The memory and the prefetchable memory window of a bridge, as far as they are open.
@@ -137,8 +141,8 @@ pub struct AddressMap {
     pub epoch: u64,
     /// All functions, by [`FunctionId::index`].
     pub nodes: Vec<Node>,
-    /// The functions on the root bus.
-    pub root: Vec<FunctionId>,
+    /// The host bridges with the functions on their root buses.
+    pub roots: Vec<RootComplex>,
     /// Guest RAM: the first entries of `memories`, in this order.
     pub ram: Vec<Span>,
     /// RAM regions, then the memories behind BARs.
@@ -163,6 +167,17 @@ impl AddressMap {
         std::iter::successors(self.node(function).parent, |&bridge| self.node(bridge).parent)
     }
 
+    /// The function on the root bus that `function` hangs below: a root port, or itself.
+    pub fn on_root_bus(&self, function: FunctionId) -> FunctionId {
+        self.path_up(function).last().unwrap_or(function)
+    }
+
+    /// The host bridge that `function` hangs below.
+    pub fn root_of(&self, function: FunctionId) -> Option<&RootComplex> {
+        let top = self.on_root_bus(function);
+        self.roots.iter().find(|root| root.functions.contains(&top))
+    }
+
     /// The memory BARs that the CPUs reach in full, for the VMM to map into the guest.
     pub fn guest_mappings(&self) -> Vec<GuestMapping> {
         let mut mappings = Vec::new();
@@ -179,15 +194,19 @@ impl AddressMap {
                         && window.is_some_and(|window| window.last >= bar.span.last)
                 });
                 let Some(memory) = self.memories.get(memory).filter(|_| open) else { continue };
-                let taken = self.ram.iter().any(|ram| overlap(ram, &bar.span))
+                let Some(span) =
+                    self.root_of(function).and_then(|root| root.seen_by_cpu(&bar.span))
+                else {
+                    continue;
+                };
+                let taken = self.ram.iter().any(|ram| overlap(ram, &span))
                     || mappings.iter().any(|other: &GuestMapping| {
                         Span::new(other.guest_address, other.length)
-                            .is_some_and(|span| overlap(&span, &bar.span))
+                            .is_some_and(|other| overlap(&other, &span))
                     });
                 if !taken {
-                    let guest_address = bar.span.first;
                     mappings.push(GuestMapping {
-                        guest_address,
+                        guest_address: span.first,
                         memory: memory.clone(),
                         length: (bar.span.last - bar.span.first)
                             .saturating_add(1)

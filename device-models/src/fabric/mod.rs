@@ -3,6 +3,7 @@
 //! All of it lives under the lab's one lock. A translation is used before the lock is given up, so no unmap slips
 //! between check and use; a step moves at most 64 KiB, so nobody waits long for the lock.
 
+mod acs;
 mod cache;
 mod error;
 mod inbox;
@@ -14,6 +15,7 @@ mod port;
 mod read;
 mod request;
 mod resolve;
+mod root_complex;
 mod route;
 mod stats;
 mod tell;
@@ -28,6 +30,7 @@ pub use interrupt::{InterruptPolicy, InterruptSink};
 pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind, Span};
 pub use observer::{Delivery, Input, Observer};
 pub use port::Port;
+pub use root_complex::{HostWindow, PeerRouting, RootComplex};
 pub use route::{Target, for_cpu};
 pub use stats::{Counters, RouteKind, Stats};
 pub use transaction::{

@@ -136,7 +136,7 @@ impl Fabric {
             }
             Outcome::InterruptWindow => Next::Window(transaction),
             Outcome::Refused(refusal) => {
-                let status = CompletionStatus::UnsupportedRequest;
+                let status = refusal.status();
                 self.fail(&transaction, status, refusal);
                 self.find_refused(&transaction, refusal);
                 Next::Failed { class: refusal.class, status, run }

@@ -1,5 +1,6 @@
 //! From a requester's address to what stands there: routing, translation and decoding in one answer.
 
+use super::acs;
 use super::route::{self, Decision, Refusal, Target, Upward};
 use super::{Fabric, FunctionId, INTERRUPT_WINDOW, Kind, RouteKind};
 use crate::checker::FindingClass;
@@ -38,6 +39,38 @@ pub(super) fn fault_class(fault: &Fault) -> FindingClass {
 impl Fabric {
     /// Resolves the bytes from `address` on, at most `length`, at least one.
     pub(super) fn resolve(
+        &mut self,
+        from: FunctionId,
+        kind: Kind,
+        address: u64,
+        length: u64,
+    ) -> Resolution {
+        let request = self.resolve_request(from, kind, address, length);
+        if kind == Kind::MemoryWrite {
+            return request;
+        }
+        self.with_completions(from, request)
+    }
+
+    /// The data of a read travels in its completions, which have a way of their own.
+    fn with_completions(&self, from: FunctionId, request: Resolution) -> Resolution {
+        let Resolution { length, outcome } = request;
+        let outcome = match outcome {
+            Outcome::Reached { target, address, mmio_flag_on_ram, route } => {
+                match target.owner().map(|owner| acs::completion(&self.map, owner, from)) {
+                    None => Outcome::Reached { target, address, route, mmio_flag_on_ram },
+                    Some(Ok(route)) => {
+                        Outcome::Reached { target, address, route, mmio_flag_on_ram }
+                    }
+                    Some(Err(refusal)) => Outcome::Refused(refusal),
+                }
+            }
+            other => other,
+        };
+        Resolution { length, outcome }
+    }
+
+    fn resolve_request(
         &mut self,
         from: FunctionId,
         kind: Kind,

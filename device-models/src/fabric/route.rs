@@ -3,8 +3,9 @@
 //! Pure functions of an [`AddressMap`]. Every answer says for how many of the following bytes it holds, so that a run
 //! of TLPs is routed once and is still exact at each edge.
 
+use super::acs::{self, PeerRequest};
 use super::map::{AddressMap, BarTarget, MappedBar, NodeKind, Span};
-use super::{FunctionId, RouteKind};
+use super::{CompletionStatus, FunctionId, RouteKind};
 use crate::checker::FindingClass;
 use crate::pci::AcsControl;
 
@@ -33,6 +34,16 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// Whose BAR it is; none for RAM.
+    pub(super) fn owner(&self) -> Option<FunctionId> {
+        match *self {
+            Self::Memory { function, .. } => function,
+            Self::Registers { function, .. } => Some(function),
+        }
+    }
+}
+
 /// Why a request was not delivered, and who noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
@@ -48,6 +59,15 @@ impl Refusal {
     /// A refusal without a near miss.
     pub(super) fn new(class: FindingClass, detector: Option<FunctionId>) -> Self {
         Self { class, detector, near: None }
+    }
+
+    /// How a read that meets it ends (PCIe 6.0, 2.3.1 and 6.12.4).
+    pub(super) fn status(&self) -> CompletionStatus {
+        match self.class {
+            FindingClass::AcsViolation => CompletionStatus::CompleterAbort,
+            FindingClass::CompletionTimeout => CompletionStatus::Timeout,
+            _ => CompletionStatus::UnsupportedRequest,
+        }
     }
 }
 
@@ -112,7 +132,6 @@ pub(super) fn upward(
         if port.kind == NodeKind::SwitchDownstream {
             let siblings =
                 port.parent.map(|parent| map.node(parent).children.as_slice()).unwrap_or_default();
-            let redirect = port.acs.contains(AcsControl::P2P_REQUEST_REDIRECT);
             for &sibling in siblings.iter().filter(|&&sibling| sibling != bridge) {
                 let other = map.node(sibling);
                 if !(other.memory_enabled && other.operational) {
@@ -121,22 +140,29 @@ pub(super) fn upward(
                 for window in other.windows.iter().flatten() {
                     if window.contains(address) {
                         length = window.clip(address, length);
-                        if !redirect {
-                            return descend(map, sibling, address, length).map(Upward::Direct);
+                        match acs::peer_request(port, other) {
+                            PeerRequest::Direct => {
+                                return descend(map, sibling, address, length).map(Upward::Direct);
+                            }
+                            PeerRequest::Redirect => redirected = true,
+                            PeerRequest::Violation => {
+                                let class = FindingClass::AcsViolation;
+                                return Decision::refuse(class, Some(bridge), length);
+                            }
                         }
-                        redirected = true;
                     } else if window.first > address {
                         length = length.min(window.first - address);
                     }
                 }
             }
-            // Back into the window of the port it came from: only a request redirected below may pass on upwards,
-            // and only with Upstream Forwarding (6.12.1.1); for any other the switch has no route.
+            // Back into the window of the port it came from: with Upstream Forwarding it passes on upwards, whoever
+            // sent it (6.12.1.1); without, the switch has no route for it.
             if let Some(window) = port.window_at(address).filter(|_| port.memory_enabled) {
-                let length = window.clip(address, length);
-                if !(redirected && port.acs.contains(AcsControl::UPSTREAM_FORWARDING)) {
+                length = window.clip(address, length);
+                if !port.acs.contains(AcsControl::UPSTREAM_FORWARDING) {
                     return Decision::refuse(FindingClass::TurnedBack, Some(bridge), length);
                 }
+                redirected = true;
             }
         }
         length = clip_before(port.windows.iter().flatten(), address, length);
@@ -156,19 +182,9 @@ pub(super) fn at_root(
     }
     let decision = down_from_root(map, address, length);
     let Ok(target) = decision.outcome else { return decision };
-    let (Target::Memory { function: Some(owner), .. } | Target::Registers { function: owner, .. }) =
-        target
-    else {
-        return decision;
-    };
-    let (ingress, egress) = (port_of(map, requester), port_of(map, owner));
-    if let Some(port) = ingress.filter(|_| ingress == egress) {
-        // A root port sends nothing back to where it came from unless Upstream Forwarding says so (6.12.1.1).
-        if !map.node(port).acs.contains(AcsControl::UPSTREAM_FORWARDING) {
-            return Decision::refuse(FindingClass::TurnedBack, Some(port), decision.length);
-        }
-    }
-    decision
+    let Some(owner) = target.owner() else { return decision };
+    let outcome = acs::through_root(map, requester, owner).map(|()| target);
+    Decision { outcome, length: decision.length }
 }
 
 /// Decodes a physical address for a CPU.
@@ -197,8 +213,14 @@ fn ram(map: &AddressMap, address: u64, length: u64) -> Option<Decision<Target>> 
 }
 
 fn down_from_root(map: &AddressMap, address: u64, length: u64) -> Decision<Target> {
-    let length = clip_before(map.ram.iter(), address, length);
-    among(map, &map.root, address, length, None)
+    let mut length = clip_before(map.ram.iter(), address, length);
+    for root in &map.roots {
+        if let Some((bus_address, length)) = root.to_bus(address, length) {
+            return among(map, &root.functions, bus_address, length, None);
+        }
+        length = root.clip_before_windows(address, length);
+    }
+    Decision::refuse(FindingClass::NoTarget, None, length)
 }
 
 /// Delivers downwards into the hierarchy below `bridge`, whose window holds `address`.

@@ -30,8 +30,15 @@ impl Fabric {
                 format!("{near} would claim the address, but is in reset or not in D0")
             }
             FindingClass::NotInD0 => format!("{by} is in reset or not in D0"),
-            FindingClass::AcsViolation => {
-                format!("ACS Source Validation at {by}: this requester ID is not below it")
+            FindingClass::AcsViolation => self.acs_violation(transaction, refusal, &by),
+            FindingClass::PeerToPeerRefused => {
+                "the root complex does not route between these two functions".to_owned()
+            }
+            FindingClass::CompletionTimeout => {
+                format!(
+                    "the completions end at {by}, which would have to send them back to where they came from; ACS \
+                     Upstream Forwarding is off there"
+                )
             }
             FindingClass::TurnedBack => {
                 format!(
@@ -41,6 +48,16 @@ impl Fabric {
             _ => format!("refused by {by}"),
         };
         self.find(transaction.function, refusal.class, Some(*transaction), explanation);
+    }
+
+    fn acs_violation(&self, transaction: &Transaction, refusal: Refusal, by: &str) -> String {
+        let bus = transaction.requester.bus();
+        let buses = refusal.detector.and_then(|port| self.map.node(port).buses);
+        if buses.is_some_and(|(first, last)| (first..=last).contains(&bus)) {
+            format!("ACS P2P Egress Control at {by}: this peer may not be reached from there")
+        } else {
+            format!("ACS Source Validation at {by}: this requester ID is not below it")
+        }
     }
 
     pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {

@@ -6,8 +6,8 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::links;
 use super::slot::{Model, Slot};
-use super::{Lab, Place, Topology, What};
-use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, Span};
+use super::{HostBridge, Lab, Place, Root, Topology, What};
+use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex, Span};
 use crate::iommu::Iommu;
 use crate::memory::Memory;
 use crate::pci::Bdf;
@@ -53,12 +53,11 @@ impl Lab {
         sink: Box<dyn InterruptSink>,
     ) -> Result<Self, BuildError> {
         let mut slots = Vec::new();
-        let mut root = vec![host_bridge(&mut slots, &topology.host_bridge)?];
-        for place in topology.root {
-            root.push(add(&mut slots, place, None)?);
+        let mut roots = Vec::new();
+        for bridge in topology.host_bridges {
+            roots.push(add_root(&mut slots, bridge)?);
         }
-        check_places(&slots, &root)?;
-        links::connect(&mut slots, &root);
+        links::connect(&mut slots);
         let mut fabric = Fabric::new(slots.len(), iommu, sink);
         let mut map = AddressMap::default();
         let mut spans = Vec::new();
@@ -79,21 +78,35 @@ impl Lab {
                 fabric.exempt = u16::try_from(index).ok().map(FunctionId);
             }
         }
-        let mut lab = Self { slots, root, fabric, ram: spans, turn: 0, turns: 0 };
+        let mut lab = Self { slots, roots, fabric, ram: spans, turn: 0, turns: 0 };
         lab.publish();
         Ok(lab)
     }
 }
 
+/// Adds a host bridge and all that is below it.
+fn add_root(slots: &mut Vec<Slot>, bridge: HostBridge) -> Result<Root, BuildError> {
+    let HostBridge { name, description, first_bus, windows, peer_routing, root } = bridge;
+    let mut functions = vec![host_bridge(slots, &name, &description)?];
+    for place in root {
+        functions.push(add(slots, place, None)?);
+    }
+    check_places(slots, &functions)?;
+    links::mark_multi_function(slots, &functions);
+    let routing = RootComplex { functions, windows, peer_routing };
+    Ok(Root { first_bus, routing })
+}
+
 fn host_bridge(
     slots: &mut Vec<Slot>,
+    name: &str,
     description: &HostBridgeDescription,
 ) -> Result<FunctionId, BuildError> {
     let config = ConfigSpace::host_bridge(description);
     push(
         slots,
         Slot {
-            name: "host-bridge".into(),
+            name: name.into(),
             device: 0,
             function: 0,
             parent: None,
@@ -104,6 +117,7 @@ fn host_bridge(
             memories: Vec::new(),
             resetting: false,
             captured: Bdf::default(),
+            port_number: 0,
         },
     )
 }
@@ -127,6 +141,7 @@ fn add(
     let describe = |source| BuildError::Description { name: name.clone(), source };
     let mut memories = Vec::new();
     let mut msix_bar = None;
+    let mut port_number = 0;
     let (config, model, below) = match what {
         What::Endpoint(endpoint) => {
             let description = endpoint.description();
@@ -140,6 +155,7 @@ fn add(
         }
         What::Bridge(description, below) => {
             let config = ConfigSpace::bridge(&description).map_err(describe)?;
+            port_number = description.port_number;
             (config, Model::Bridge(description.kind), below)
         }
     };
@@ -157,6 +173,7 @@ fn add(
             memories,
             resetting: false,
             captured: Bdf::default(),
+            port_number,
         },
     )?;
     for place in below {

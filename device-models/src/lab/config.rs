@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Lab;
 use super::slot::Slot;
+use super::{Lab, Root};
 use crate::fabric::{AddressMap, BarTarget, FunctionId, Input, MappedBar, Node, Span};
 use crate::memory::Memory;
 use crate::pci::{Bdf, ConfigEffects, PowerState, VendorRegister};
@@ -85,7 +85,7 @@ impl Lab {
     pub(super) fn publish(&mut self) {
         let mut map = AddressMap {
             epoch: self.fabric.map.epoch + 1,
-            root: self.root.clone(),
+            roots: self.roots.iter().map(|root| root.routing.clone()).collect(),
             ram: self.ram.clone(),
             memories: self.fabric.map.memories[..self.ram.len()].to_vec(),
             ..AddressMap::default()
@@ -114,9 +114,12 @@ impl Lab {
     /// or that is held in reset.
     fn bus_numbers(&self) -> Vec<Option<Bdf>> {
         let mut addresses = vec![None; self.slots.len()];
-        let mut claimed = BTreeMap::from([(0u8, ())]);
-        let mut level: Vec<(FunctionId, u8, u8)> =
-            self.root.iter().map(|&function| (function, 0, u8::MAX)).collect();
+        let mut claimed: BTreeMap<u8, ()> =
+            self.roots.iter().map(|root| (root.first_bus, ())).collect();
+        let mut level: Vec<(FunctionId, u8, u8)> = Vec::new();
+        for Root { first_bus, routing } in &self.roots {
+            level.extend(routing.functions.iter().map(|&function| (function, *first_bus, u8::MAX)));
+        }
         while let Some((function, bus, last)) = level.pop() {
             let slot = &self.slots[function.index()];
             addresses[function.index()] = Some(Bdf::new(bus, slot.device, slot.function));
@@ -178,6 +181,8 @@ fn node(slot: &Slot, memories: &mut Vec<Memory>) -> Node {
         max_payload: u32::from(config.max_payload_size()),
         max_read_request: u32::from(config.max_read_request_size()),
         acs: config.acs_control(),
+        port_number: slot.port_number,
+        egress: config.acs_egress_vector(),
         buses: config.bridge_buses().map(|buses| (buses.secondary, buses.subordinate)),
         windows: [windows.memory, windows.prefetchable]
             .map(|window| window.map(|range| Span { first: *range.start(), last: *range.end() })),

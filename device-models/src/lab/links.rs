@@ -6,9 +6,8 @@ use super::slot::{Model, Slot};
 use crate::fabric::FunctionId;
 use crate::pci::ConfigSpace;
 
-/// Trains every link and marks the devices that have several functions, as at power-on.
-pub(super) fn connect(slots: &mut [Slot], root: &[FunctionId]) {
-    mark_multi_function(slots, root);
+/// Trains every link and marks the devices below bridges that have several functions, as at power-on.
+pub(super) fn connect(slots: &mut [Slot]) {
     for index in 0..slots.len() {
         let children = slots[index].children.clone();
         mark_multi_function(slots, &children);
@@ -34,7 +33,7 @@ fn has_link_below(slot: &Slot) -> bool {
 }
 
 /// PCIe 6.0, 7.5.1.1.9: software looks for further functions only where function 0 says that there are any.
-fn mark_multi_function(slots: &mut [Slot], bus: &[FunctionId]) {
+pub(super) fn mark_multi_function(slots: &mut [Slot], bus: &[FunctionId]) {
     for id in bus {
         let Slot { device, function, .. } = slots[id.index()];
         let mut others = bus.iter().map(|other| &slots[other.index()]);

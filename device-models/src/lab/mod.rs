@@ -19,9 +19,11 @@ mod topology;
 use std::sync::Arc;
 
 pub use build::BuildError;
-pub use topology::{Place, Topology, What};
+pub use topology::{HostBridge, Place, Topology, What};
 
-use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, Span, Stats};
+use crate::fabric::{
+    AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, RootComplex, Span, Stats,
+};
 use crate::iommu::VirtioIommu;
 use slot::Slot;
 
@@ -29,13 +31,20 @@ use slot::Slot;
 #[derive(Debug)]
 pub struct Lab {
     slots: Vec<Slot>,
-    root: Vec<FunctionId>,
+    roots: Vec<Root>,
     fabric: Fabric,
     ram: Vec<Span>,
     /// Whose turn it is.
     turn: usize,
     /// How many it has had in a row.
     turns: u8,
+}
+
+/// A root bus, and what its host bridge is for routing.
+#[derive(Debug)]
+struct Root {
+    first_bus: u8,
+    routing: RootComplex,
 }
 
 impl Lab {

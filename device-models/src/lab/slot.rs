@@ -37,6 +37,8 @@ pub(super) struct Slot {
     /// The requester ID that it captured from the last configuration request that can have reached it; requests carry
     /// it even after the bridges above have lost their numbers (PCIe 6.0, 2.2.6.2).
     pub(super) captured: Bdf,
+    /// Port Number of a bridge (PCIe 6.0, 7.5.3.6): its bit in the egress control vectors of the ports beside it.
+    pub(super) port_number: u8,
 }
 
 impl Slot {

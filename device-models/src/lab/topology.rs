@@ -1,6 +1,7 @@
-//! What a lab is made of: a tree of bridges and endpoints below a host bridge.
+//! What a lab is made of: trees of bridges and endpoints, each below a host bridge.
 
 use crate::endpoint::Endpoint;
+use crate::fabric::{HostWindow, PeerRouting};
 use crate::pci::{BridgeDescription, HostBridgeDescription};
 
 /// A function at its place on a bus.
@@ -46,11 +47,54 @@ impl Place {
     }
 }
 
-/// The whole tree. The host bridge itself is 00:00.0.
-#[derive(Debug, Default)]
-pub struct Topology {
-    /// Identity of the host bridge's own function, by which Linux decides whether it allows peer-to-peer traffic.
-    pub host_bridge: HostBridgeDescription,
+/// A host bridge with everything below it. Its own function is device 0, function 0 of its root bus.
+#[derive(Debug)]
+pub struct HostBridge {
+    /// Name for people, of the bridge's own function too.
+    pub name: String,
+    /// Identity of the bridge's own function, by which Linux decides whether it allows peer-to-peer traffic.
+    pub description: HostBridgeDescription,
+    /// Number of its root bus.
+    pub first_bus: u8,
+    /// What it forwards down to its root bus. Empty: every address that is not RAM, as it is.
+    pub windows: Vec<HostWindow>,
+    /// How far it takes what one function sends to another.
+    pub peer_routing: PeerRouting,
     /// The functions on the root bus.
     pub root: Vec<Place>,
+}
+
+impl Default for HostBridge {
+    /// A bridge to bus 0 with nothing on it.
+    fn default() -> Self {
+        Self {
+            name: "host-bridge".to_owned(),
+            description: HostBridgeDescription::default(),
+            first_bus: 0,
+            windows: Vec::new(),
+            peer_routing: PeerRouting::default(),
+            root: Vec::new(),
+        }
+    }
+}
+
+/// Everything there is.
+#[derive(Debug)]
+pub struct Topology {
+    /// The host bridges, at least one; the numbers of their buses do not overlap.
+    pub host_bridges: Vec<HostBridge>,
+}
+
+impl Default for Topology {
+    /// One host bridge with nothing on it.
+    fn default() -> Self {
+        Self { host_bridges: vec![HostBridge::default()] }
+    }
+}
+
+impl Topology {
+    /// One host bridge with these functions on its root bus.
+    pub fn of(root: Vec<Place>) -> Self {
+        Self { host_bridges: vec![HostBridge { root, ..HostBridge::default() }] }
+    }
 }

@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex};
 use device_models::checker::Finding;
 use device_models::endpoint::{Endpoint, Progress, ReadCompletion, ResetKind};
 use device_models::fabric::{
-    CompletionStatus, Delivery, InterruptSink, Observer, Port, Purpose, ReadOutcome, Tag,
-    Transaction, WriteOutcome,
+    CompletionStatus, Delivery, InterruptSink, Observer, Port, Purpose, ReadOutcome, RouteKind,
+    Tag, Transaction, WriteOutcome,
 };
 use device_models::iommu::Iommu;
 use device_models::lab::{Lab, Place, Topology};
 use device_models::memory::Memory;
 use device_models::pci::firmware::HostResources;
 use device_models::pci::{
-    AcsCapabilities, BarDescription, BarKind, Bdf, BridgeDescription, FunctionDescription, PortKind,
+    AcsCapabilities, AcsControl, BarDescription, BarKind, Bdf, BridgeDescription,
+    FunctionDescription, PortKind,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -221,7 +222,7 @@ impl World {
             .unwrap();
         let (robots, scripts): (Vec<_>, Vec<_>) = (0..robots).map(|_| Robot::new()).unzip();
         let log = Shared::default();
-        let topology = Topology { root: topology(robots), ..Topology::default() };
+        let topology = Topology::of(topology(robots));
         let mut lab = Lab::new(topology, &ram, iommu, Box::new(log.clone())).unwrap();
         lab.run_firmware(&RESOURCES).unwrap();
         lab.add_observer(Box::new(log.clone()));
@@ -347,5 +348,35 @@ pub fn port(kind: PortKind, acs: bool) -> BridgeDescription {
         device: 1,
         acs: acs.then(AcsCapabilities::default),
         ..BridgeDescription::new(kind)
+    }
+}
+
+impl World {
+    /// The offset of the ACS capability (ID 0x0d) of the function called `name`.
+    pub fn acs(&mut self, name: &str) -> u16 {
+        let bdf = self.bdf(name);
+        let mut offset = 0x100;
+        while offset != 0 {
+            let header = self.lab.config_read(bdf, offset, 4);
+            if header & 0xffff == 0xd {
+                return offset;
+            }
+            offset = u16::try_from(header >> 20).unwrap();
+        }
+        panic!("{name} has no ACS capability");
+    }
+
+    /// Sets the ACS controls of the function called `name`.
+    pub fn set_acs(&mut self, name: &str, control: AcsControl) {
+        let (bdf, offset) = (self.bdf(name), self.acs(name));
+        self.lab.config_write(bdf, offset + 6, 2, control.bits().into());
+    }
+
+    /// The way that the last delivered transaction took.
+    pub fn last_route(&self) -> Option<RouteKind> {
+        match self.log.0.lock().unwrap().transactions.last()?.1 {
+            Delivery::Delivered { route, .. } => Some(route),
+            Delivery::Failed(_) => None,
+        }
     }
 }

@@ -8,9 +8,7 @@ use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::lab::{Lab, Place, Topology};
 use device_models::pci::firmware::HostResources;
-use device_models::pci::{
-    Bdf, BridgeDescription, FunctionDescription, HostBridgeDescription, PortKind,
-};
+use device_models::pci::{Bdf, BridgeDescription, FunctionDescription, PortKind};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM: u64 = 256 << 20;
@@ -76,8 +74,7 @@ impl Rig {
         let port = BridgeDescription::new(PortKind::RootPort);
         let place =
             Place::bridge(4, "port0", port, vec![Place::endpoint(0, "issuer", issuer.clone())]);
-        let topology =
-            Topology { host_bridge: HostBridgeDescription::default(), root: vec![place] };
+        let topology = Topology::of(vec![place]);
         let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
         let features = iommu.offered_features();
         iommu.accept_features(features.bits());

@@ -8,9 +8,10 @@ use std::thread::{self, JoinHandle};
 
 use clap::Args;
 
-use super::choose::{GuestOptions, prepare_failure};
+use super::choose::{self, GuestOptions, prepare_failure};
 use super::test::{prepare_folder, time_factor, venue};
 use super::{Exit, Failure};
+use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::host::interrupt;
 use crate::host::terminal::{self, Key, Keys, RawTerminal};
@@ -38,6 +39,7 @@ The guest's console is your terminal. Ctrl-A x leaves, Ctrl-A h lists the keys. 
 Examples:
   peerdma boot                          a shell in the guest
   peerdma boot -- lspci -vvv            one command; its exit status becomes ours
+  peerdma boot --topology switch --iommu none
   peerdma boot --module my.ko --record bug.trace")]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -56,7 +58,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let kernel = arguments.guest.kernel_choice();
     let factor = time_factor(&kernel)?;
-    let scenario = Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
+    let mut scenario =
+        Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
+    arguments.guest.machine.apply(&mut scenario);
+    let lab = choose::lab(&scenario)?;
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let place = arguments.guest.place()?;
     let out = tempfile::tempdir()
@@ -70,7 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if matches!(place, Place::Nested { .. }) {
         eprintln!("{place}");
     }
-    let job = job(arguments, &scenario, &prepared, out.path(), record);
+    let job = job(arguments, &scenario, lab, &prepared, out.path(), record);
     job.runs.iter().try_for_each(|run| run.hello.to_line().map(drop)).map_err(Failure::usage)?;
 
     let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;
@@ -97,6 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 fn job(
     arguments: &Arguments,
     scenario: &Scenario,
+    lab: LabConfig,
     prepared: &Prepared,
     out: &Path,
     record: Option<(PathBuf, PathBuf)>,
@@ -122,6 +128,7 @@ fn job(
         name: scenario.name.clone(),
         parameters: all,
         hello,
+        lab,
         memory: scenario.memory,
         cpus: scenario.cpus,
         limit: None,

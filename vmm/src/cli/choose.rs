@@ -5,8 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Failure;
+use crate::assembly::{AssemblyError, IommuMode, LabConfig};
 use crate::host::choice::{self, Place, Request};
+use crate::suite::hello::Expected;
 use crate::suite::prepare::{KernelChoice, PrepareError};
+use crate::suite::scenario::{Scenario, Swiotlb};
+use crate::topology::Topology;
+use crate::topology::linux::Guest;
 
 /// Where a guest runs, as the user says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -32,6 +37,57 @@ pub(super) struct GuestOptions {
     /// Kernel module to load at boot, after the lab's own driver; may be repeated
     #[arg(long, value_name = "FILE.ko")]
     pub(super) module: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) machine: MachineOptions,
+}
+
+/// Which devices the guest has, and what stands between them.
+#[derive(Debug, Clone, Args)]
+pub(super) struct MachineOptions {
+    /// Devices: a preset (`peerdma topology --list`), also as NAME+translated, or a file [default: the scenario's]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(super) topology: Option<String>,
+    /// The IOMMU, and how the guest's kernel uses it [default: the scenario's]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub(super) iommu: Option<IommuMode>,
+    /// Bounce buffers, where no IOMMU translates [default: the scenario's]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub(super) swiotlb: Option<Swiotlb>,
+}
+
+impl MachineOptions {
+    /// What is given here goes before what the scenario says.
+    pub(super) fn apply(&self, scenario: &mut Scenario) {
+        if let Some(topology) = &self.topology {
+            scenario.topology.clone_from(topology);
+        }
+        scenario.iommu = self.iommu.unwrap_or(scenario.iommu);
+        scenario.swiotlb = self.swiotlb.unwrap_or(scenario.swiotlb);
+    }
+}
+
+/// The devices of a scenario's guest: built once here, so that what does not fit is said before anything starts.
+pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
+    let topology = Topology::load(&scenario.topology).map_err(Failure::usage)?;
+    let lab = LabConfig { topology, iommu: scenario.iommu.kind(), ..LabConfig::default() };
+    match lab.layout() {
+        Ok(_) => Ok(lab),
+        Err(AssemblyError::Topology(problem)) => {
+            Err(Failure::usage(Topology::problem_in(&scenario.topology, problem)))
+        }
+        Err(error) => Err(Failure::environment(error)),
+    }
+}
+
+/// What the guest's kernel should make of them; `parameters` are all that it gets.
+pub(super) fn expected(
+    lab: &LabConfig,
+    scenario: &Scenario,
+    parameters: &[String],
+) -> Result<Expected, Failure> {
+    let guest =
+        Guest { iommu: scenario.iommu, cpu: lab.topology.cpu, parameters: parameters.to_vec() };
+    Expected::new(&lab.topology, &guest).map_err(Failure::usage)
 }
 
 impl GuestOptions {

@@ -5,11 +5,13 @@
 mod boot;
 mod choose;
 mod doctor;
+mod explain;
 mod failure;
 mod kernel;
 mod output;
 mod replay;
 mod test;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ Examples:
   peerdma test --module my.ko -- /bin/sh -c 'cat /sys/kernel/debug/my/selftest'
   peerdma boot                         a console in the guest; Ctrl-A x leaves
   peerdma boot -- lspci -vvv
+  peerdma topology switch              what there is, drawn
+  peerdma explain peer0 peer1 --topology switch-acs --iommu none
 
 Exit codes:
   0  everything passed or was skipped       3  this machine lacks something (peerdma doctor says what)
@@ -70,6 +74,10 @@ enum Command {
     Boot(boot::Arguments),
     /// Build the guest's kernel
     Kernel(kernel::Arguments),
+    /// Draw a topology, or list those that there are
+    Topology(topology::Arguments),
+    /// Say by which way Linux lets one device reach another, and why
+    Explain(explain::Arguments),
     /// Drive fresh device models with a record and compare what they find
     Replay(replay::Arguments),
     #[command(name = nested::SUBCOMMAND, hide = true)]
@@ -99,6 +107,8 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Test(arguments) => test::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
         Command::Kernel(arguments) => kernel::run(&arguments),
+        Command::Topology(arguments) => topology::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::NestedInit => Ok(Exit::Usage as u8),
     };

@@ -8,8 +8,9 @@ use std::time::Instant;
 use clap::Args;
 use rustix::fs::{FlockOperation, flock};
 
-use super::choose::{GuestOptions, prepare_failure};
+use super::choose::{self, GuestOptions, prepare_failure};
 use super::{Exit, Failure, output};
+use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::report::collector::write_whole;
 use crate::report::{Collector, RunReport, ScenarioReport, Status, junit};
@@ -36,6 +37,8 @@ Examples:
   peerdma test --list                            which there are
   peerdma test --scenario basic --kernel debug   on the kernel that checks itself
   peerdma test --kernel ~/linux                  on your own build
+  peerdma test --scenario topology-switch --iommu lazy
+                                                 one scenario, with another IOMMU mode
   peerdma test --module my.ko -- /bin/sh -c 'echo 1 > /sys/module/my/parameters/selftest'
                                                  your driver, your test, every transaction checked")]
 pub(super) struct Arguments {
@@ -66,7 +69,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.list {
         return list(arguments.json);
     }
-    let scenarios = scenarios(arguments)?;
+    let mut scenarios = scenarios(arguments)?;
+    scenarios.iter_mut().for_each(|scenario| arguments.guest.machine.apply(scenario));
+    let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
     let factor = time_factor(&arguments.guest.kernel_choice())?;
     let out = prepare_folder(&arguments.out, "output")?;
     let _lock = lock(&out, "--out")?;
@@ -88,7 +93,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let venue = venue(&place, &progress)?;
     progress.done();
     prepared.notes.iter().for_each(|note| eprintln!("{note}"));
-    let job = job(arguments, &scenarios, &prepared, factor, out.clone(), record);
+    let guests: Vec<_> = scenarios.iter().zip(labs).collect();
+    let job = job(arguments, &guests, &prepared, factor, out.clone(), record)?;
     for run in &job.runs {
         run.hello.to_line().map_err(Failure::usage)?;
     }
@@ -207,24 +213,31 @@ fn lock(folder: &Path, option: &str) -> Result<File, Failure> {
 
 fn job(
     arguments: &Arguments,
-    scenarios: &[Scenario],
+    guests: &[(&Scenario, LabConfig)],
     prepared: &Prepared,
     factor: u64,
     out: PathBuf,
     record: Option<PathBuf>,
-) -> Job {
-    let run = |scenario: &Scenario| {
+) -> Result<Job, Failure> {
+    let run = |(scenario, lab): &(&Scenario, LabConfig)| {
+        let parameters = parameters(scenario, false);
         let mode = if arguments.command.is_empty() { Mode::Test } else { Mode::Command };
         let hello = Hello {
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
             modules: prepared.modules.clone(),
+            // A user's own command needs the room of the line, and nobody there would read it.
+            expected: match mode {
+                Mode::Test => Some(choose::expected(lab, scenario, &parameters)?),
+                Mode::Command | Mode::Shell => None,
+            },
             ..Hello::new(mode, &scenario.name)
         };
-        GuestRun {
+        Ok(GuestRun {
             name: scenario.name.clone(),
-            parameters: parameters(scenario, false),
+            parameters,
             hello,
+            lab: lab.clone(),
             memory: scenario.memory,
             cpus: scenario.cpus,
             limit: Some(scenario.limit(factor)),
@@ -232,15 +245,15 @@ fn job(
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),
             interactive: false,
-        }
+        })
     };
-    Job {
+    Ok(Job {
         kernel: prepared.kernel.clone(),
         initramfs: prepared.initramfs.clone(),
-        runs: scenarios.iter().map(run).collect(),
+        runs: guests.iter().map(run).collect::<Result<_, Failure>>()?,
         out,
         record,
-    }
+    })
 }
 
 /// Runs the job; the scenarios' reports, and why they are not complete if so.

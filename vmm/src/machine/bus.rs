@@ -111,7 +111,7 @@ pub(crate) fn read(bus: &dyn DeviceBus, address: u64, data: &mut [u8]) {
             Some(access) => bus.config_read(access.function, access.offset, data),
             None => data.fill(0xFF),
         }
-    } else if layout::PCI_WINDOW_32.contains(&address) || layout::PCI_WINDOW_64.contains(&address) {
+    } else if layout::is_pci(address) {
         bus.mmio_read(address, data);
     } else {
         log::trace!("read of {} bytes at {address:#x}, where nothing is", data.len());
@@ -125,7 +125,7 @@ pub(crate) fn write(bus: &dyn DeviceBus, address: u64, data: &[u8]) {
         if let Some(access) = decode_ecam(address, data.len()) {
             bus.config_write(access.function, access.offset, data);
         }
-    } else if layout::PCI_WINDOW_32.contains(&address) || layout::PCI_WINDOW_64.contains(&address) {
+    } else if layout::is_pci(address) {
         bus.mmio_write(address, data);
     } else {
         log::trace!("write of {} bytes at {address:#x}, where nothing is", data.len());

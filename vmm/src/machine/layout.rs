@@ -19,6 +19,15 @@ pub const PCI_WINDOW_32: Range<u64> = 0xC000_0000..0xE000_0000;
 /// physical address bits are enough.
 pub const PCI_WINDOW_64: Range<u64> = 0x10_0000_0000..0x20_0000_0000;
 
+/// Where windows of host bridges may lie above 4 GiB on the CPUs' side: [`PCI_WINDOW_64`], and behind it room for
+/// bridges that translate addresses. Ends below 2^40, too.
+pub const PCI_HIGH: Range<u64> = PCI_WINDOW_64.start..0x80_0000_0000;
+
+/// Whether a host bridge may forward this physical address.
+pub fn is_pci(address: u64) -> bool {
+    PCI_WINDOW_32.contains(&address) || PCI_HIGH.contains(&address)
+}
+
 /// ECAM (PCIe Base 6.0, 7.2.2): 1 MiB of configuration space for each of 256 buses.
 pub const ECAM: Range<u64> = 0xE000_0000..0xF000_0000;
 /// Bytes of ECAM that belong to one bus.
@@ -105,7 +114,7 @@ mod tests {
             let ranges = ram_ranges(bytes);
             assert_eq!(ranges.iter().map(|r| r.end - r.start).sum::<u64>(), bytes);
             for range in ranges {
-                for window in [PCI_WINDOW_32, PCI_WINDOW_64, ECAM, INTERRUPT_WINDOW] {
+                for window in [PCI_WINDOW_32, PCI_HIGH, ECAM, INTERRUPT_WINDOW] {
                     assert!(
                         range.end <= window.start || range.start >= window.end,
                         "{range:x?} {window:x?}"

@@ -132,7 +132,7 @@ fn check(memory: &MappedMemory) -> Result<(), &'static str> {
     let inside = |window: &std::ops::Range<u64>| {
         memory.address >= window.start && end.is_some_and(|end| end <= window.end)
     };
-    if inside(&layout::PCI_WINDOW_32) || inside(&layout::PCI_WINDOW_64) {
+    if inside(&layout::PCI_WINDOW_32) || inside(&layout::PCI_HIGH) {
         Ok(())
     } else {
         Err("it lies outside of the PCI windows")

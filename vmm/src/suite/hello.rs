@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::topology::linux::{AddressKind, Guest, MapType, View};
+use crate::topology::{Plan, Problem, Topology};
+
 /// What the guest's first process does once the system is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,12 +48,87 @@ pub struct Hello {
     /// Variables for the command or the shell, `NAME=VALUE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<String>,
+    /// What Linux should make of the lab's topology; nothing when nobody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
     /// Height of the user's terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u16>,
     /// Width of the user's terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<u16>,
+}
+
+/// What Linux should make of the topology. Peer devices are named by their number N of `/dev/peerdmaN`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// The topology's name.
+    pub topology: String,
+    /// For each two peer devices: both numbers, the way, `pci_p2pdma_distance()`, and the kind of DMA address. The way
+    /// is the same in both directions.
+    pub paths: Vec<(u8, u8, Way, i32, Address)>,
+    /// The IOMMU group of each peer device, by a number that means nothing by itself; empty without an IOMMU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<usize>,
+}
+
+/// A map type, in as few letters as the lab port's line has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// By bus address.
+    Bus,
+    /// Through the host bridge.
+    Host,
+    /// None.
+    None,
+}
+
+/// A kind of DMA address, likewise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Address {
+    /// A bus address.
+    Bus,
+    /// A CPU physical address.
+    Phys,
+    /// An address that the IOMMU translates.
+    Iova,
+    /// The kernel does not map it.
+    None,
+}
+
+impl Expected {
+    /// Asks the account of Linux in [`crate::topology::linux`].
+    ///
+    /// # Errors
+    /// What is wrong with the topology.
+    pub fn new(topology: &Topology, guest: &Guest) -> Result<Self, Problem> {
+        let plan = Plan::new(topology, guest.iommu.has_iommu())?;
+        let view = View::new(&plan, guest);
+        let peers = plan.peers();
+        let mut paths = Vec::new();
+        for (b, &provider) in (0_u8..).zip(&peers) {
+            for (a, &client) in (0_u8..b).zip(&peers) {
+                let decision = view.decide(provider, client);
+                let (way, distance) = match decision.map {
+                    MapType::BusAddress => (Way::Bus, decision.distance),
+                    MapType::ThroughHostBridge => (Way::Host, decision.distance),
+                    MapType::NotSupported => (Way::None, u32::MAX),
+                };
+                let address = match view.address_kind(decision.map) {
+                    AddressKind::Bus => Address::Bus,
+                    AddressKind::Physical => Address::Phys,
+                    AddressKind::Iova => Address::Iova,
+                    AddressKind::Refused => Address::None,
+                };
+                paths.push((a, b, way, i32::try_from(distance).unwrap_or(-1), address));
+            }
+        }
+        let groups = view.groups();
+        let groups = peers.iter().filter_map(|peer| groups[*peer]).collect();
+        Ok(Self { topology: topology.name.clone(), paths, groups })
+    }
 }
 
 /// Longest answer in bytes: the lab port carries 4096 with the line end, and `ok ` goes in front.
@@ -83,6 +161,7 @@ impl Hello {
             command: Vec::new(),
             modules: Vec::new(),
             environment: Vec::new(),
+            expected: None,
             rows: None,
             columns: None,
         }
@@ -102,6 +181,8 @@ impl Hello {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assembly::IommuMode;
+    use crate::topology::Cpu;
 
     #[test]
     fn the_line_is_what_the_guest_reads() {
@@ -112,6 +193,12 @@ mod tests {
             hello.to_line().unwrap(),
             r#"{"mode":"command","scenario":"user","command":["/bin/sh","-c","echo \"a b\"\n"],"modules":[{"path":"/lib/peerdma.ko"}]}"#
         );
+        let guest = Guest { iommu: IommuMode::Strict, cpu: Cpu::Neutral, parameters: Vec::new() };
+        hello.expected = Some(Expected::new(&Topology::default(), &guest).unwrap());
+        let line = hello.to_line().unwrap();
+        assert!(line.contains(r#""paths":[[0,1,"host",4,"iova"]],"groups":[4,5]"#), "{line}");
+        hello.expected = Some(Expected::new(&Topology::root_ports(16), &guest).unwrap());
+        assert!(hello.to_line().is_ok(), "the largest topology fits");
         hello.command = vec!["x".repeat(5000)];
         assert!(hello.to_line().unwrap_err().to_string().contains("too long"));
     }

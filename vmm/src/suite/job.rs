@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::hello::Hello;
+use crate::assembly::LabConfig;
 
 /// One guest's run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,8 @@ pub struct GuestRun {
     pub parameters: Vec<String>,
     /// What the guest is told when it asks.
     pub hello: Hello,
+    /// The devices.
+    pub lab: LabConfig,
     /// Guest RAM, in MiB.
     pub memory: u32,
     /// Virtual CPUs.
@@ -65,6 +68,7 @@ mod tests {
             name: "basic".into(),
             parameters: vec!["quiet".into()],
             hello: Hello::new(Mode::Shell, "basic"),
+            lab: LabConfig::default(),
             memory: 512,
             cpus: 2,
             limit: Some(60),

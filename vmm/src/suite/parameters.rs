@@ -29,8 +29,8 @@ pub fn parameters(scenario: &Scenario, used: bool) -> Vec<String> {
         .iter()
         .chain(if used { USED } else { TESTED })
         .map(|parameter| (*parameter).to_owned());
-    let iommu = std::iter::once(scenario.iommu.parameter().to_owned());
-    common.chain(iommu).chain(scenario.parameters.iter().cloned()).collect()
+    let iommu = scenario.iommu.parameters().iter().copied().chain(scenario.swiotlb.parameter());
+    common.chain(iommu.map(str::to_owned)).chain(scenario.parameters.iter().cloned()).collect()
 }
 
 #[cfg(test)]
@@ -44,6 +44,10 @@ mod tests {
         let all = parameters(&scenario, false);
         assert_eq!(all.last().unwrap(), "loglevel=8");
         assert!(all.contains(&"iommu.strict=0".to_owned()));
+        let text = "name='a'\ndescription='b'\ntimeout=5\niommu='none'\nswiotlb='force'";
+        let bounced = parameters(&Scenario::parse("f", text).unwrap(), false);
+        assert_eq!(bounced.last().unwrap(), "swiotlb=force");
+        assert!(!bounced.iter().any(|parameter| parameter.starts_with("iommu")));
         assert!(all.join(" ").len() < 1024);
     }
 }

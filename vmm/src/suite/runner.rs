@@ -15,14 +15,12 @@ use super::hello::TooLong;
 use super::job::{GuestRun, Job};
 use super::judge::{End, Ending, Judge};
 use super::port::{Findings, JudgePort, SharedJudge};
-use crate::assembly::{self, AssemblyError, LabConfig};
-use crate::boot::acpi::{OscControl, PciConfig};
+use crate::assembly::{AssemblyError, LabConfig};
 use crate::boot::{KernelBoot, Protocol};
 use crate::host::interrupt::{Hook, interrupted};
 use crate::lab::{Interrupts, LabBus};
 use crate::machine::{
-    CpuProfile, Endpoints, Machine, MachineConfig, MachineError, Outcome, Platform, StopHandle,
-    Workload,
+    Endpoints, Machine, MachineConfig, MachineError, Outcome, Platform, StopHandle, Workload,
 };
 use crate::report::ScenarioReport;
 use crate::trace::{self, Header, Recording};
@@ -122,7 +120,7 @@ fn guest(
     let platform = Platform::new(vcpus, run.memory)?;
     let entropy = File::open(ENTROPY).map_err(RunError::file("opening", Path::new(ENTROPY)))?;
     let interrupts = Box::new(Interrupts(platform.msi()));
-    let lab_config = LabConfig::default();
+    let lab_config = run.lab.clone();
     let recording = start_recording(job, run, &lab_config, &platform)?;
     let mut lab = lab_config.build(platform.ram().memory(), interrupts, entropy)?;
     if let Some((recording, _)) = &recording {
@@ -139,12 +137,8 @@ fn guest(
     };
     let config = MachineConfig {
         workload: Workload::Kernel(Box::new(kernel)),
-        cpu_profile: CpuProfile::default(),
-        pci: Some(PciConfig {
-            last_bus: lab_config.last_bus(),
-            virtio_iommu: Some(assembly::IOMMU.0),
-            osc: OscControl::default(),
-        }),
+        cpu_profile: lab_config.cpu_profile(),
+        pci: Some(lab_config.acpi().map_err(AssemblyError::from)?),
     };
     let lab_port = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
     let machine = Machine::new(

@@ -2,30 +2,42 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::assembly::IommuMode;
+
 /// The files, as they were when the program was built: it needs no source tree to run them.
 const BUILT_IN: &[(&str, &str)] = &[
     ("basic", include_str!("../../../ci/scenarios/basic.toml")),
     ("lazy", include_str!("../../../ci/scenarios/lazy.toml")),
     ("user", include_str!("../../../ci/scenarios/user.toml")),
+    ("topology-root-ports", include_str!("../../../ci/scenarios/topology-root-ports.toml")),
+    ("topology-switch", include_str!("../../../ci/scenarios/topology-switch.toml")),
+    ("topology-switch-acs", include_str!("../../../ci/scenarios/topology-switch-acs.toml")),
+    ("topology-switch-acs-off", include_str!("../../../ci/scenarios/topology-switch-acs-off.toml")),
+    ("topology-root-complex", include_str!("../../../ci/scenarios/topology-root-complex.toml")),
+    ("topology-two-bridges", include_str!("../../../ci/scenarios/topology-two-bridges.toml")),
+    ("topology-refused", include_str!("../../../ci/scenarios/topology-refused.toml")),
+    ("iommu-passthrough", include_str!("../../../ci/scenarios/iommu-passthrough.toml")),
+    ("iommu-none", include_str!("../../../ci/scenarios/iommu-none.toml")),
+    ("swiotlb-force", include_str!("../../../ci/scenarios/swiotlb-force.toml")),
 ];
 
-/// When a freed DMA address becomes invalid.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What the guest's kernel does where there is no IOMMU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Flush {
-    /// Before the unmapping call returns (`iommu.strict=1`): a stale address faults at once.
+pub enum Swiotlb {
+    /// Devices reach all memory as it is
     #[default]
-    Strict,
-    /// Some time later, in batches, as Linux does by itself.
-    Lazy,
+    Off,
+    /// Every mapping of system memory is a bounce buffer (swiotlb=force): a missing sync shows
+    Force,
 }
 
-impl Flush {
+impl Swiotlb {
     /// The kernel parameter for it.
-    pub fn parameter(self) -> &'static str {
+    pub fn parameter(self) -> Option<&'static str> {
         match self {
-            Self::Strict => "iommu.strict=1",
-            Self::Lazy => "iommu.strict=0",
+            Self::Off => None,
+            Self::Force => Some("swiotlb=force"),
         }
     }
 }
@@ -41,9 +53,15 @@ pub struct Scenario {
     /// Whether `peerdma test` runs it when no scenario is named.
     #[serde(default)]
     pub default: bool,
-    /// When freed DMA addresses become invalid.
+    /// The IOMMU and how the guest's kernel uses it.
     #[serde(default)]
-    pub iommu: Flush,
+    pub iommu: IommuMode,
+    /// Whether the kernel bounces what no IOMMU translates.
+    #[serde(default)]
+    pub swiotlb: Swiotlb,
+    /// The devices: a preset or a file of topology, see `peerdma topology`.
+    #[serde(default = "default_topology")]
+    pub topology: String,
     /// More kernel parameters.
     #[serde(default)]
     pub parameters: Vec<String>,
@@ -61,6 +79,10 @@ pub struct Scenario {
     /// Virtual CPUs.
     #[serde(default = "default_cpus")]
     pub cpus: u32,
+}
+
+fn default_topology() -> String {
+    "root-ports".into()
 }
 
 fn default_memory() -> u32 {
@@ -220,7 +242,7 @@ mod tests {
             ("name='a'\ndescription='b'\ntimeout=0", "timeout is in seconds"),
             ("name='a'\ndescription='b'\ntimeout=5\nparameters=['a b']", "without blanks"),
             ("name='a'\ndescription='b'\ntimeout=5\ntimeuot=6", "timeuot"),
-            ("name='a'\ndescription='b'\ntimeout=5\niommu='none'", "iommu"),
+            ("name='a'\ndescription='b'\ntimeout=5\niommu='nnoe'", "nnoe"),
             ("name=", "f"),
         ] {
             let error = Scenario::parse("f", text).unwrap_err();

@@ -16,7 +16,10 @@ use std::ops::RangeInclusive;
 use crate::endpoint::{Endpoint, Progress, ReadCompletion, ResetKind};
 use crate::fabric::{Port, Tag};
 use crate::memory::{Memory, MemoryError};
-use crate::pci::{BarDescription, BarKind, FunctionDescription, MsixTable, ResizableBar};
+use crate::pci::{
+    AcsCapabilities, BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind,
+    ResizableBar,
+};
 use channel::Channel;
 use registers::{DeviceRegisters, RegisterFile};
 use regs::{identity, layout_of_bars as layout};
@@ -35,12 +38,23 @@ pub struct PeerConfig {
     pub channels: u8,
     /// Device Serial Number, an EUI-64 (PCIe 6.0, 7.9.3).
     pub serial_number: u64,
+    /// How it is attached: over a link, or on a root bus as part of the root complex.
+    pub attachment: PcieKind,
+    /// Access Control Services, for a function of a device with several.
+    pub acs: Option<AcsCapabilities>,
 }
 
 impl PeerConfig {
     /// The device that the lab has by default: 256 MiB of local memory, four channels.
     pub fn new(name: impl Into<String>, serial_number: u64) -> Self {
-        Self { name: name.into(), local_size: 256 << 20, channels: 4, serial_number }
+        Self {
+            name: name.into(),
+            local_size: 256 << 20,
+            channels: 4,
+            serial_number,
+            attachment: PcieKind::Endpoint,
+            acs: None,
+        }
     }
 }
 
@@ -75,6 +89,8 @@ pub struct PeerDevice {
     channels: Vec<Channel>,
     local: Memory,
     serial_number: u64,
+    attachment: PcieKind,
+    acs: Option<AcsCapabilities>,
     vectors: u16,
     /// The channel that comes first in the next step.
     first: usize,
@@ -86,7 +102,8 @@ impl PeerDevice {
     /// # Errors
     /// When `config` is out of range or the host has no memory.
     pub fn new(config: &PeerConfig) -> Result<Self, PeerError> {
-        let &PeerConfig { ref name, local_size: size, channels, serial_number } = config;
+        let &PeerConfig { ref name, local_size: size, channels, serial_number, attachment, acs } =
+            config;
         if !size.is_power_of_two() || !LOCAL_SIZES.contains(&size) {
             return Err(PeerError::LocalSize { name: name.clone(), size });
         }
@@ -98,6 +115,8 @@ impl PeerDevice {
             channels: (0..channels).map(|_| Channel::new()).collect(),
             local: Memory::new(name, size)?,
             serial_number,
+            attachment,
+            acs,
             vectors: u16::from(channels) + 1,
             first: 0,
         })
@@ -143,6 +162,8 @@ impl Endpoint for PeerDevice {
                 sizes: sizes_up_to(self.local.len()),
             }],
             serial_number: Some(self.serial_number),
+            pcie: Some(self.attachment),
+            acs: self.acs,
             ..FunctionDescription::default()
         }
     }

@@ -48,18 +48,31 @@ impl ConfigSpace {
         Some(AcsControl::from_bits_truncate(self.registers().u16(offset + acs::CAPABILITY)))
     }
 
-    /// Bit `port` (or function, in a multi-function device) of the egress control vector: with P2P
-    /// Egress Control on, a request to it is not allowed directly. False beyond the vector.
+    /// The egress control vector, bit 0 of the first word for port (or, in a multi-function device, function) 0: with
+    /// P2P Egress Control on, a request to a port whose bit is set may not go there directly. Zeros beyond its length.
     #[must_use]
-    pub fn acs_egress_blocked(&self, port: u8) -> bool {
-        let Some(offset) = self.layout().acs else { return false };
+    pub fn acs_egress_vector(&self) -> [u32; 8] {
+        let mut vector = [0; 8];
+        let Some(offset) = self.layout().acs else { return vector };
         let capability = self.registers().u16(offset + acs::CAPABILITY);
         if capability & acs::P2P_EGRESS_CONTROL == 0 {
-            return false;
+            return vector;
         }
         let coded = capability >> acs::EGRESS_SIZE_SHIFT;
         let bits = if coded == 0 { 256 } else { coded };
-        let at = offset + acs::EGRESS_VECTOR + u16::from(port / 8);
-        u16::from(port) < bits && self.registers().u8(at) >> (port % 8) & 1 != 0
+        // Bits beyond the length cannot be set.
+        let dwords = usize::from(bits.div_ceil(32));
+        for (word, at) in
+            vector.iter_mut().zip((offset + acs::EGRESS_VECTOR..).step_by(4)).take(dwords)
+        {
+            *word = self.registers().u32(at);
+        }
+        vector
+    }
+
+    /// Whether the egress control vector names `port`.
+    #[must_use]
+    pub fn acs_egress_blocked(&self, port: u8) -> bool {
+        self.acs_egress_vector()[usize::from(port / 32)] >> (port % 32) & 1 != 0
     }
 }

@@ -15,6 +15,7 @@ mod lane;
 mod leaks;
 mod lifecycle;
 mod system;
+mod topology;
 
 pub use bench::Bench;
 pub use need::Need;
@@ -102,8 +103,16 @@ impl Case {
 
 /// All tests, in the order in which they run: first what only looks, last what takes devices away.
 pub fn all() -> Vec<Case> {
-    [system::CASES, copy::CASES, interrupts::CASES, faults::CASES, lifecycle::CASES, leaks::CASES]
-        .concat()
+    [
+        system::CASES,
+        topology::CASES,
+        copy::CASES,
+        interrupts::CASES,
+        faults::CASES,
+        lifecycle::CASES,
+        leaks::CASES,
+    ]
+    .concat()
 }
 
 /// Somebody asked for a test that does not exist.

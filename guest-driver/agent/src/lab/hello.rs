@@ -49,6 +49,44 @@ impl From<ModuleForm> for Module {
     }
 }
 
+/// By which way a request of one device must reach another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// Turned around in a switch, by bus address.
+    Bus,
+    /// Through the host bridge.
+    Host,
+    /// There is none.
+    None,
+}
+
+/// What kind of DMA address the kernel must give for another device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Address {
+    /// What stands in the BAR.
+    Bus,
+    /// The CPUs' address.
+    Phys,
+    /// One that the IOMMU translates.
+    Iova,
+    /// It must refuse.
+    None,
+}
+
+/// What the monitor expects of the kernel, from its topology alone. Peer devices are named by their number.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Expected {
+    /// The topology's name.
+    pub topology: String,
+    /// For each two peer devices: both, the way, the kernel's distance (negative: no way), the kind of DMA address.
+    pub paths: Vec<(u32, u32, Way, i32, Address)>,
+    /// The IOMMU group of each, by a number that means nothing by itself; empty without an IOMMU.
+    #[serde(default)]
+    pub groups: Vec<u32>,
+}
+
 /// What the monitor wants from this guest. Unknown keys are ignored, so that a newer monitor can say more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -65,6 +103,8 @@ pub struct Hello {
     pub modules: Vec<Module>,
     /// Variables for the user's command or shell, `NAME=VALUE`.
     pub environment: Vec<String>,
+    /// What the monitor expects of the kernel's decisions, if it does.
+    pub expected: Option<Expected>,
     /// Size of the terminal behind the serial console, when somebody sits there.
     pub rows: Option<u16>,
     /// See [`Hello::rows`].
@@ -103,6 +143,21 @@ mod tests {
             Module { path: "/m/user.ko".into(), parameters: String::new() }
         );
         assert_eq!(hello.rows, Some(24));
+    }
+
+    #[test]
+    fn expectations_are_short() {
+        let hello = Hello::parse(
+            r#"{"expected":{"topology":"t","paths":[[0,1,"host",4,"iova"],[0,2,"none",-1,"none"]],"groups":[4,5,5]}}"#,
+        )
+        .unwrap();
+        let expected = hello.expected.unwrap();
+        assert_eq!(expected.paths[1], (0, 2, Way::None, -1, Address::None));
+        assert_eq!(expected.groups, [4, 5, 5]);
+        assert!(
+            Hello::parse(r#"{"expected":{"topology":"t","paths":[[0,1,"air",4,"iova"]]}}"#)
+                .is_err()
+        );
     }
 
     #[test]

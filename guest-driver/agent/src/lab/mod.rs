@@ -7,7 +7,7 @@ mod hello;
 mod port;
 mod stat;
 
-pub use hello::{Hello, Mode, Module};
+pub use hello::{Address, Expected, Hello, Mode, Module, Way};
 pub use port::{MAX_LINE, PORT, PortWire};
 pub use stat::Stat;
 

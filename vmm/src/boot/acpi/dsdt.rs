@@ -1,5 +1,7 @@
 //! The DSDT's byte code: host bridge, ECAM reservation, serial port, power-off.
 
+use std::ops::RangeInclusive;
+
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal,
@@ -7,7 +9,7 @@ use acpi_tables::aml::{
     Return, Uuid, ZERO,
 };
 
-use super::PciConfig;
+use super::{HostBridgeConfig, OscControl, PciConfig};
 use crate::machine::layout;
 
 /// Identifies the PCI host bridge's capabilities in `_OSC` (PCI Firmware Specification 3.3, 4.5.1).
@@ -23,7 +25,9 @@ const OSC_CAPABILITIES_MASKED: u32 = 1 << 4;
 pub(super) fn body(pci: Option<&PciConfig>) -> Vec<u8> {
     let mut aml = Vec::new();
     if let Some(pci) = pci {
-        host_bridge(pci, &mut aml);
+        for (index, bridge) in (0..=u8::MAX).zip(&pci.host_bridges) {
+            host_bridge(index, bridge, pci.osc, &mut aml);
+        }
         ecam(&mut aml);
     }
     com1(&mut aml);
@@ -33,39 +37,45 @@ pub(super) fn body(pci: Option<&PciConfig>) -> Vec<u8> {
     aml
 }
 
-fn host_bridge(pci: &PciConfig, aml: &mut Vec<u8>) {
-    let last = |range: &std::ops::Range<u64>| range.end - 1;
-    let word = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    let buses = AddressSpace::new_bus_number(0_u16, u16::from(pci.last_bus));
-    let window_32 = AddressSpace::new_memory(
-        AddressSpaceCacheable::NotCacheable,
-        true,
-        word(layout::PCI_WINDOW_32.start),
-        word(last(&layout::PCI_WINDOW_32)),
-        None,
-    );
-    let window_64 = AddressSpace::new_memory(
-        AddressSpaceCacheable::PreFetchable,
-        true,
-        layout::PCI_WINDOW_64.start,
-        last(&layout::PCI_WINDOW_64),
-        None,
-    );
+/// A window of a host bridge. A descriptor of 64 bits where the translation needs them.
+fn window(
+    cacheable: AddressSpaceCacheable,
+    range: &RangeInclusive<u64>,
+    translation: u64,
+) -> Box<dyn Aml> {
+    let translated = (translation != 0).then_some(translation);
+    match (u32::try_from(*range.start()), u32::try_from(*range.end()), translated) {
+        (Ok(first), Ok(last), None) => {
+            Box::new(AddressSpace::new_memory(cacheable, true, first, last, None))
+        }
+        _ => {
+            let (first, last) = (*range.start(), *range.end());
+            Box::new(AddressSpace::new_memory(cacheable, true, first, last, translated))
+        }
+    }
+}
+
+fn host_bridge(index: u8, bridge: &HostBridgeConfig, osc_control: OscControl, aml: &mut Vec<u8>) {
+    let (first_bus, last_bus) = (*bridge.buses.start(), *bridge.buses.end());
+    let buses = AddressSpace::new_bus_number(u16::from(first_bus), u16::from(last_bus));
+    let memory = window(AddressSpaceCacheable::NotCacheable, &bridge.memory, bridge.translation);
+    let prefetchable =
+        window(AddressSpaceCacheable::PreFetchable, &bridge.prefetchable, bridge.translation);
     Device::new(
-        Path::new("_SB_.PCI0"),
+        Path::new(&format!("_SB_.PCI{index:X}")),
         vec![
             &Name::new(Path::new("_HID"), &EISAName::new("PNP0A08")),
             &Name::new(Path::new("_CID"), &EISAName::new("PNP0A03")),
-            &Name::new(Path::new("_UID"), &0_u8),
+            &Name::new(Path::new("_UID"), &index),
             &Name::new(Path::new("_SEG"), &0_u8),
-            &Name::new(Path::new("_BBN"), &0_u8),
+            &Name::new(Path::new("_BBN"), &first_bus),
             // The machine is coherent, and says so for kernels that ask.
             &Name::new(Path::new("_CCA"), &1_u8),
             &Name::new(
                 Path::new("_CRS"),
-                &ResourceTemplate::new(vec![&buses, &window_32, &window_64]),
+                &ResourceTemplate::new(vec![&buses, &*memory, &*prefetchable]),
             ),
-            &Raw(osc(pci.osc.0)),
+            &Raw(osc(osc_control.0)),
         ],
     )
     .to_aml_bytes(aml);

@@ -5,6 +5,8 @@
 
 mod dsdt;
 
+use std::ops::RangeInclusive;
+
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
@@ -27,23 +29,56 @@ const OEM_REVISION: u32 = 1;
 const TABLE_ALIGNMENT: u64 = 64;
 
 /// What the tables say about the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcpiConfig {
     /// Number of vCPUs, with APIC IDs 0 to `vcpus - 1`.
     pub vcpus: u8,
-    /// The host bridge and what hangs on it; `None`: a machine without PCI.
+    /// The host bridges and what hangs on them; `None`: a machine without PCI.
     pub pci: Option<PciConfig>,
 }
 
-/// The host bridge as the operating system sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The host bridges as the operating system sees them, all on segment 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PciConfig {
-    /// Highest bus number below the bridge. Each bus costs the guest time to scan.
-    pub last_bus: u8,
-    /// Function of the virtio-iommu that translates for everything on the bridge; `None`: no VIOT.
+    /// The bridges, by ascending bus numbers.
+    pub host_bridges: Vec<HostBridgeConfig>,
+    /// Function of the virtio-iommu that translates for everything on the bridges; `None`: no VIOT.
     pub virtio_iommu: Option<u16>,
     /// What `_OSC` lets the operating system control.
     pub osc: OscControl,
+}
+
+impl PciConfig {
+    /// The highest bus of all.
+    fn last_bus(&self) -> u8 {
+        self.host_bridges.iter().map(|bridge| *bridge.buses.end()).max().unwrap_or(0)
+    }
+}
+
+/// One host bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostBridgeConfig {
+    /// Its buses, the root bus first. Each costs the guest time to scan.
+    pub buses: RangeInclusive<u8>,
+    /// Bus addresses of its non-prefetchable window, below 4 GiB.
+    pub memory: RangeInclusive<u64>,
+    /// Bus addresses of its prefetchable window.
+    pub prefetchable: RangeInclusive<u64>,
+    /// What is added to a bus address to get the CPUs' address (ACPI 6.5, 6.4.3.5: `_TRA`), in bytes.
+    pub translation: u64,
+}
+
+impl HostBridgeConfig {
+    /// The only bridge, with the windows of [`layout`] and buses from 0 to `last_bus`.
+    pub fn only(last_bus: u8) -> Self {
+        let inclusive = |range: &std::ops::Range<u64>| range.start..=range.end - 1;
+        Self {
+            buses: 0..=last_bus,
+            memory: inclusive(&layout::PCI_WINDOW_32),
+            prefetchable: inclusive(&layout::PCI_WINDOW_64),
+            translation: 0,
+        }
+    }
 }
 
 /// PCIe features that `_OSC` grants (PCI Firmware Specification 3.3, table 4-6).
@@ -83,10 +118,10 @@ pub fn install(memory: &GuestMemoryMmap, config: &AcpiConfig) -> Result<(), Boot
     xsdt.add_entry(area.put(&bytes(&madt(config.vcpus)))?);
     if let Some(pci) = &config.pci {
         let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-        mcfg.add_ecam(layout::ECAM.start, 0, 0, pci.last_bus);
+        mcfg.add_ecam(layout::ECAM.start, 0, 0, pci.last_bus());
         xsdt.add_entry(area.put(&bytes(&mcfg))?);
         if let Some(function) = pci.virtio_iommu {
-            xsdt.add_entry(area.put(&bytes(&viot(function, pci.last_bus)))?);
+            xsdt.add_entry(area.put(&bytes(&viot(function, pci.last_bus())))?);
         }
     }
     let xsdt = area.put(&bytes(&xsdt))?;
@@ -207,7 +242,8 @@ mod tests {
     }
 
     fn pci(virtio_iommu: Option<u16>) -> AcpiConfig {
-        let pci = PciConfig { last_bus: 15, virtio_iommu, osc: OscControl::default() };
+        let host_bridges = vec![HostBridgeConfig::only(15)];
+        let pci = PciConfig { host_bridges, virtio_iommu, osc: OscControl::default() };
         AcpiConfig { vcpus: 2, pci: Some(pci) }
     }
 
@@ -240,6 +276,55 @@ mod tests {
         let range = &viot[64..88];
         assert_eq!(range[..4], [1, 0, 24, 0]);
         assert_eq!(range[12..18], [0, 0, 0xFF, 15, 48, 0]);
+    }
+
+    /// The descriptors of an address space in a table: kind of resource, first, last, translation.
+    fn windows(dsdt: &[u8]) -> Vec<(u8, u64, u64, u64)> {
+        let number = |bytes: &[u8]| {
+            let mut wide = [0; 8];
+            wide[..bytes.len()].copy_from_slice(bytes);
+            u64::from_le_bytes(wide)
+        };
+        // Word, dword and qword address space descriptors (ACPI 6.5, 6.4.3.5) by their first two bytes.
+        let widths = [([0x88, 0x0D], 2), ([0x87, 0x17], 4), ([0x8A, 0x2B], 8)];
+        let mut found = Vec::new();
+        for at in 0..dsdt.len() - 46 {
+            for (start, width) in widths {
+                if dsdt[at..at + 3] == [start[0], start[1], 0] && dsdt[at + 4] == 0x0C {
+                    let field = |index| {
+                        let first = at + 6 + width * index;
+                        number(&dsdt[first..first + width])
+                    };
+                    found.push((dsdt[at + 3], field(1), field(2), field(3)));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn each_host_bridge_has_its_buses_and_windows() {
+        let mut config = pci(None);
+        let bridges = &mut config.pci.as_mut().unwrap().host_bridges;
+        bridges.push(HostBridgeConfig {
+            buses: 16..=17,
+            memory: 0xD000_0000..=0xDFFF_FFFF,
+            prefetchable: 0x18_0000_0000..=0x1F_FFFF_FFFF,
+            translation: 0x20_0000_0000,
+        });
+        let dsdt = &tables(&config)["DSDT"];
+        assert_eq!(
+            windows(dsdt),
+            [
+                (2, 0, 15, 0),
+                (0, 0xC000_0000, 0xDFFF_FFFF, 0),
+                (0, 0x10_0000_0000, 0x1F_FFFF_FFFF, 0),
+                (2, 16, 17, 0),
+                (0, 0xD000_0000, 0xDFFF_FFFF, 0x20_0000_0000),
+                (0, 0x18_0000_0000, 0x1F_FFFF_FFFF, 0x20_0000_0000),
+            ]
+        );
+        assert!(dsdt.windows(4).any(|name| name == b"PCI1"));
     }
 
     #[test]

@@ -71,10 +71,10 @@ impl Machine {
         let config = VirtioIommuConfig::default();
         let function = VirtioPci::new(VirtioIommuFunction::new(config.clone())).unwrap();
         let rng = VirtioPci::new(VirtioRng::new(Counting::default())).unwrap();
-        let topology = Topology {
-            root: vec![Place::endpoint(1, "iommu", function), Place::endpoint(2, "rng", rng)],
-            ..Topology::default()
-        };
+        let topology = Topology::of(vec![
+            Place::endpoint(1, "iommu", function),
+            Place::endpoint(2, "rng", rng),
+        ]);
         let seen = Arc::new(Mutex::default());
         let watch = Watch(Arc::clone(&seen));
         let iommu = Box::new(VirtioIommu::new(config));

@@ -100,7 +100,7 @@ impl Bench {
                 below,
             )
         };
-        let topology = Topology { root: vec![port(0), port(1)], ..Topology::default() };
+        let topology = Topology::of(vec![port(0), port(1)]);
         let mut lab =
             Lab::new(topology, &ram, iommu, Box::new(Sink(Arc::clone(&interrupts)))).unwrap();
         lab.add_observer(Box::new(Findings(Arc::clone(&findings))));

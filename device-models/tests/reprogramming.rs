@@ -1,0 +1,148 @@
+//! A guest that reprograms bridges at the worst moment: nothing crashes, requests fail as they do on hardware, and when
+//! everything is as before, everything works as before.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use common::{Order, Saw, World};
+use device_models::endpoint::Progress;
+use device_models::fabric::{CompletionStatus, WriteOutcome};
+use device_models::iommu::NoIommu;
+use device_models::pci::Bdf;
+use proptest::prelude::*;
+
+/// Bridges of [`World::switch`], from the root down.
+const BRIDGES: [&str; 4] = ["port0", "up", "down0", "down1"];
+/// Registers of a bridge that decide where requests go: command, bus numbers, windows, bridge control.
+const REGISTERS: [(u16, u8); 8] =
+    [(0x04, 2), (0x18, 4), (0x20, 4), (0x24, 4), (0x28, 4), (0x2c, 4), (0x3e, 2), (0x08, 4)];
+
+#[derive(Debug, Clone)]
+enum Act {
+    /// Write a register of a bridge, wherever its number has led it.
+    Program { bridge: usize, register: usize, value: u32 },
+    /// The ACS control of a downstream port.
+    Acs { port: usize, value: u32 },
+    /// A robot's DMA: to the other's BAR (or its own), a little off or not.
+    Transfer { robot: usize, target: usize, bar: u8, offset: i32, length: usize, write: bool },
+    /// Let the lab run a little.
+    Step(u8),
+}
+
+fn value() -> impl Strategy<Value = u32> {
+    // Small numbers and the neighbourhood of real windows find more than noise.
+    prop_oneof![any::<u32>(), 0u32..8, 0xc000_0000u32..0xc080_0000, Just(0x0001_0100), Just(0)]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let program = (0..BRIDGES.len(), 0..REGISTERS.len(), value())
+        .prop_map(|(bridge, register, value)| Act::Program { bridge, register, value });
+    let acs = (2..4usize, 0u32..0x80).prop_map(|(port, value)| Act::Acs { port, value });
+    let bars = prop_oneof![Just(0u8), Just(2), Just(4)];
+    let transfer = (0..2usize, 0..2usize, bars, -16..4096i32, 1..5000usize, any::<bool>())
+        .prop_map(|(robot, target, bar, offset, length, write)| Act::Transfer {
+            robot,
+            target,
+            bar,
+            offset,
+            length,
+            write,
+        });
+    let step = (1..20u8).prop_map(Act::Step);
+    prop_oneof![3 => program, 1 => acs, 3 => transfer, 3 => step]
+}
+
+/// The registers of all bridges as the firmware left them.
+fn snapshot(world: &mut World) -> Vec<(Bdf, u16, u8, u32)> {
+    let mut saved = Vec::new();
+    for name in BRIDGES {
+        let bdf = world.bdf(name);
+        for (offset, length) in REGISTERS {
+            saved.push((bdf, offset, length, world.lab.config_read(bdf, offset, length)));
+        }
+    }
+    saved
+}
+
+fn perform(world: &mut World, bars: &[[u64; 3]; 2], acs: u16, act: &Act) {
+    match *act {
+        Act::Program { bridge, register, value } => {
+            let bdf = world.bdf(BRIDGES[bridge]);
+            let (offset, length) = REGISTERS[register];
+            world.lab.config_write(bdf, offset, length, value);
+        }
+        Act::Acs { port, value } => {
+            let bdf = world.bdf(BRIDGES[port]);
+            world.lab.config_write(bdf, acs + 6, 2, value);
+        }
+        Act::Transfer { robot, target, bar, offset, length, write } => {
+            let address = bars[target][usize::from(bar / 2)].wrapping_add_signed(offset.into());
+            world.order(
+                robot,
+                match write {
+                    true => Order::Write { address, data: vec![0xa5; length] },
+                    false => Order::Read { address, length },
+                },
+            );
+        }
+        Act::Step(count) => {
+            for _ in 0..count {
+                if world.lab.step() == Progress::Idle {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn bridges_reprogrammed_under_load_break_nothing(acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = World::switch(Box::new(NoIommu), true);
+        let saved = snapshot(&mut world);
+        let acs = world.acs("down0");
+        let bars = [0, 1].map(|robot| [0, 2, 4].map(|bar| world.bar(robot, bar)));
+        for act in &acts {
+            perform(&mut world, &bars, acs, act);
+        }
+        // Whatever is under way ends.
+        world.run();
+
+        // From the root down, so that each bridge can be reached when its turn comes.
+        for (bdf, offset, length, value) in saved {
+            world.lab.config_write(bdf, offset, length, value);
+        }
+        for port in ["down0", "down1"] {
+            let bdf = world.bdf(port);
+            world.lab.config_write(bdf, acs + 6, 2, 0);
+        }
+        world.run();
+        for robot in 0..2 {
+            // A reset on the way has taken the BARs.
+            let bdf = world.bdf(&format!("robot{robot}"));
+            for (index, bar) in [0u16, 2, 4].into_iter().enumerate() {
+                let [low, high] = [bars[robot][index] & 0xffff_ffff, bars[robot][index] >> 32]
+                    .map(|half| u32::try_from(half).unwrap());
+                world.lab.config_write(bdf, 0x10 + 4 * bar, 4, low);
+                if bar == 2 {
+                    world.lab.config_write(bdf, 0x14 + 4 * bar, 4, high);
+                }
+            }
+            world.config_write(robot, common::COMMAND, 2, common::MEMORY_AND_MASTER);
+        }
+        world.log.classes();
+        for (robot, other) in [(0, 1), (1, 0)] {
+            let memory = world.bar(other, 2);
+            let clean = Saw::Wrote(WriteOutcome::Posted { verdict: None });
+            prop_assert_eq!(world.write(robot, memory, &[0x5a; 300]), clean);
+            prop_assert_eq!(
+                world.read(robot, memory, 300),
+                Saw::Read(CompletionStatus::Success, vec![0x5a; 300])
+            );
+        }
+        prop_assert!(world.log.classes().is_empty());
+    }
+}

@@ -1,0 +1,231 @@
+//! What the kernel decides about peer-to-peer DMA, against what the monitor expects from its topology; and whether the
+//! data then takes that way and no other.
+
+use super::Kind::Positive;
+use super::bench::must;
+use super::lane::{Engine, Lane};
+use super::need::Need;
+use super::{Bench, Case, Stop, Verdict, ensure};
+use crate::device::{DEVICE, DeviceError, Pattern, Peer, VENDOR};
+use crate::lab::{Address, Expected, Stat, Way};
+use crate::sys::pci::Function;
+use crate::uapi;
+use rustix::io::Errno;
+
+const NEEDS: &[Need] =
+    &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("topology", "kernel-decides-as-predicted", Positive, NEEDS, decisions),
+    Case::new("topology", "iommu-groups-as-predicted", Positive, &[Need::Lab, Need::Peers], groups),
+    Case::new("topology", "route", Positive, NEEDS, routes),
+];
+
+/// Bytes of the copies: several maximum payloads and read requests, and an odd end.
+const LENGTH: u64 = (64 << 10) + 1027;
+
+/// The monitor's ways of a request from device to device, by the names that its counters have.
+const BY_BUS: &str = "bus-address";
+const BY_HOST: &str = "through-host-bridge";
+
+fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
+    let lab =
+        bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
+    let expected = lab.hello()?.expected;
+    let expected =
+        expected.ok_or_else(|| Stop::Skip("the monitor expects nothing of the kernel".into()))?;
+    let there = Function::all()?.iter().filter(|function| function.is(VENDOR, DEVICE)).count();
+    let pairs = there * there.saturating_sub(1) / 2;
+    ensure!(
+        pairs == expected.paths.len(),
+        "the topology {} has {} pairs of peer devices, {there} devices are on the bus",
+        expected.topology,
+        expected.paths.len()
+    );
+    Ok(expected)
+}
+
+/// Distance and kind of DMA address between every two devices, in both directions.
+fn decisions(bench: &mut Bench<'_>) -> Verdict {
+    let mut wrong = Vec::new();
+    for (a, b, way, distance, address) in expected(bench)?.paths {
+        for (owner, client) in [(a, b), (b, a)] {
+            let (owner, client) = (Peer::open(owner)?, Peer::open(client)?);
+            let found = owner.distance(&client)?;
+            if found != distance {
+                wrong.push(format!(
+                    "peer{} into peer{}: expected a distance of {distance}, the kernel says {found}",
+                    client.instance, owner.instance
+                ));
+            }
+            if let Err(Stop::Fail(reason)) = mapped(&owner, &client, way, address) {
+                wrong.push(reason);
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Shares a buffer of `owner` with `client` and looks at the DMA address that comes of it.
+fn mapped(owner: &Peer, client: &Peer, way: Way, address: Address) -> Verdict {
+    const SIZE: u64 = 64 << 10;
+    let what = format!("peer{}'s memory for peer{}", owner.instance, client.instance);
+    let object = owner.alloc(SIZE, 1)?;
+    let buffer = owner.export(object)?;
+    let import = match client.import(&buffer, uapi::IMPORT_PEER2PEER) {
+        Ok(import) => import,
+        Err(DeviceError { errno: Errno::REMOTEIO, .. }) if way == Way::None => {
+            return Ok(owner.close(object)?);
+        }
+        Err(error) => return Err(Stop::Fail(format!("{what}: {error}"))),
+    };
+    ensure!(way != Way::None, "{what}: there is no way, but it could be attached");
+    match client.map(import, uapi::BIDIRECTIONAL) {
+        Ok(()) => {}
+        Err(_) if address == Address::None => {
+            client.close(import)?;
+            return Ok(owner.close(object)?);
+        }
+        Err(error) => return Err(Stop::Fail(format!("{what}: {error}"))),
+    }
+    let (segments, _) = client.segments(import)?;
+    let first = segments
+        .first()
+        .ok_or_else(|| Stop::Fail(format!("{what}: mapped, without an address")))?;
+    let found = kind_of(owner, first.address);
+    ensure!(
+        found.contains(&address),
+        "{what}: expected an address of kind {address:?}, {:#x} is of kind {found:?} (bus {:#x}, CPU {:#x})",
+        first.address,
+        owner.info.memory_bus,
+        owner.info.memory_phys
+    );
+    client.close(import)?;
+    Ok(owner.close(object)?)
+}
+
+/// The kinds of address that a number can be. Where the host bridge does not translate, two of them look the same.
+fn kind_of(owner: &Peer, address: u64) -> Vec<Address> {
+    let within =
+        |start: u64| (start..start.saturating_add(owner.info.memory_size)).contains(&address);
+    let mut kinds = Vec::new();
+    if within(owner.info.memory_bus) {
+        kinds.push(Address::Bus);
+    }
+    if within(owner.info.memory_phys) {
+        kinds.push(Address::Phys);
+    }
+    if kinds.is_empty() {
+        kinds.push(Address::Iova);
+    }
+    kinds
+}
+
+/// Which devices share an IOMMU group.
+fn groups(bench: &mut Bench<'_>) -> Verdict {
+    let expected = expected(bench)?;
+    let peers: Vec<_> = expected.paths.iter().flat_map(|(a, b, ..)| [*a, *b]).collect();
+    let count = peers.iter().max().map_or(0, |last| last + 1);
+    let mut found = Vec::new();
+    for instance in 0..count {
+        let function = Peer::open(instance)?.function();
+        found.push(function.iommu_group());
+    }
+    if expected.groups.is_empty() {
+        ensure!(
+            found.iter().all(Option::is_none),
+            "there must be no IOMMU, but the peer devices are in groups: {found:?}"
+        );
+        return Ok(());
+    }
+    ensure!(found.iter().all(Option::is_some), "a peer device is in no IOMMU group: {found:?}");
+    for (index, (group, number)) in found.iter().zip(&expected.groups).enumerate() {
+        for (other, (other_group, other_number)) in found.iter().zip(&expected.groups).enumerate() {
+            ensure!(
+                (group == other_group) == (number == other_number),
+                "peer{index} is in group {group:?}, peer{other} in {other_group:?}; expected them {}",
+                if number == other_number { "together" } else { "apart" }
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Copies between every two devices, by either's engine: all bytes went by the expected way, and none by the other.
+fn routes(bench: &mut Bench<'_>) -> Verdict {
+    let mut moved = false;
+    for (a, b, way, _, address) in expected(bench)?.paths {
+        if way == Way::None || address == Address::None {
+            // That nothing moves where nothing may be shared is the other test's.
+            continue;
+        }
+        moved = true;
+        for (from, to) in [(a, b), (b, a)] {
+            let (from, to) = (Peer::open(from)?, Peer::open(to)?);
+            for engine in [Engine::Source, Engine::Target] {
+                route(bench, &from, &to, engine, way)?;
+            }
+        }
+    }
+    if moved { Ok(()) } else { nothing_moved(bench) }
+}
+
+/// Where no two devices may share memory, not one byte has gone from device to device since the guest started.
+fn nothing_moved(bench: &mut Bench<'_>) -> Verdict {
+    let stat = bench.stat()?;
+    for (a, b, ..) in expected(bench)?.paths {
+        for instance in [a, b] {
+            let peer = Peer::open(instance)?;
+            for path in [BY_BUS, BY_HOST] {
+                let bytes = both(&stat, &peer, path);
+                ensure!(bytes == 0, "peer{instance} moved {bytes} bytes {path}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn both(stat: &Stat, peer: &Peer, route: &str) -> u64 {
+    counter(stat, "read", peer, route) + counter(stat, "written", peer, route)
+}
+
+/// Bytes that a device has read or written by a route; what never happened has no counter.
+fn counter(stat: &Stat, kind: &str, peer: &Peer, route: &str) -> u64 {
+    let name = peer.function().name;
+    let name = name.split_once(':').map_or(name.as_str(), |(_, rest)| rest);
+    stat.counter(&format!("{kind}/{name}/{route}")).unwrap_or(0)
+}
+
+fn route(bench: &mut Bench<'_>, from: &Peer, to: &Peer, engine: Engine, way: Way) -> Verdict {
+    let (right, wrong) = match way {
+        Way::Bus => (BY_BUS, BY_HOST),
+        Way::Host | Way::None => (BY_HOST, BY_BUS),
+    };
+    let lane = Lane::new(from, to, engine, LENGTH.next_multiple_of(4096), 1)?;
+    let length = usize::try_from(LENGTH)?;
+    let pattern = Pattern::new(77);
+    lane.from.view(lane.source)?.store(0..length, pattern);
+    let before = bench.stat()?;
+    must(lane.engine, lane.work(0, 0, LENGTH))?;
+    let after = bench.stat()?;
+    lane.to.view(lane.target)?.expect(0..length, pattern, 0)?;
+    let delta = |kind, route| {
+        counter(&after, kind, lane.engine, route) - counter(&before, kind, lane.engine, route)
+    };
+    let what =
+        format!("peer{} to peer{} by peer{}", from.instance, to.instance, lane.engine.instance);
+    let astray = delta("read", wrong) + delta("written", wrong);
+    ensure!(astray == 0, "{what}: {astray} bytes went {wrong} instead of {right}");
+    let (read, written) = (delta("read", right), delta("written", right));
+    let fits = match engine {
+        // Posted data is followed by reading its last byte back.
+        Engine::Source => written == LENGTH && read <= 64,
+        Engine::Target => read == LENGTH && written == 0,
+    };
+    ensure!(
+        fits,
+        "{what}: {read} bytes read and {written} written {right}, for a copy of {LENGTH} bytes"
+    );
+    lane.close()
+}

@@ -1,0 +1,68 @@
+//! `peerdma topology`.
+
+use clap::Args;
+
+use super::{Exit, Failure, output};
+use crate::assembly::{AssemblyError, IommuMode};
+use crate::topology::linux::Guest;
+use crate::topology::{Drawing, Format, Topology};
+
+/// What to draw.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+ACS controls are marked + where Linux switches them on, which depends on the IOMMU and on kernel parameters.
+
+Examples:
+  peerdma topology --list
+  peerdma topology switch-acs
+  peerdma topology switch+translated --format svg >switch.svg
+  peerdma topology two-bridges --format toml >mine.toml    to begin a topology of your own
+  peerdma test --topology mine.toml --scenario basic")]
+pub(super) struct Arguments {
+    /// A preset, also as NAME+translated, or a file
+    #[arg(value_name = "NAME|FILE", default_value = "root-ports")]
+    name: String,
+    /// List the presets and exit
+    #[arg(long)]
+    list: bool,
+    /// In which form
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The IOMMU, and how the guest's kernel uses it
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = IommuMode::Strict)]
+    iommu: IommuMode,
+    /// A kernel parameter; may be repeated
+    #[arg(long, value_name = "PARAMETER")]
+    kernel_parameter: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    if arguments.list {
+        return list();
+    }
+    let topology = Topology::load(&arguments.name).map_err(Failure::usage)?;
+    let guest = Guest {
+        iommu: arguments.iommu,
+        cpu: topology.cpu,
+        parameters: arguments.kernel_parameter.clone(),
+    };
+    let drawing = Drawing::new(&topology, &guest).map_err(|error| match error {
+        AssemblyError::Topology(problem) => {
+            Failure::usage(Topology::problem_in(&arguments.name, problem))
+        }
+        other => Failure::environment(other),
+    })?;
+    output::print(&drawing.to_text(arguments.format))?;
+    Ok(Exit::Success as u8)
+}
+
+fn list() -> Result<u8, Failure> {
+    let mut text = String::new();
+    for name in Topology::presets() {
+        let topology = Topology::load(name).map_err(Failure::internal)?;
+        text += &format!("{name:14} {}\n", topology.description);
+    }
+    output::print(&text)?;
+    eprintln!("each also as NAME+translated: host bridges that translate addresses");
+    Ok(Exit::Success as u8)
+}

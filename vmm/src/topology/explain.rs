@@ -1,0 +1,286 @@
+//! Why Linux decides about a path as it does, in words.
+
+use std::fmt::{self, Write as _};
+
+use device_models::pci::AcsControl;
+
+use super::linux::{AddressKind, Decision, Guest, MapType, Reason, View};
+use super::plan::{Kind, Plan};
+use super::problem::Problem;
+use super::{Acs, Cpu, Topology, acs_state};
+use crate::assembly::IommuMode;
+
+/// The identity of a host bridge that Linux trusts without reserve.
+const TRUSTED: &str = "1ae0:0001";
+
+/// A path explained; its text is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation(String);
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Two functions that a topology does not have.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// The name is nobody's.
+    #[error("{name:?} is no function of this topology; there are {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// The topology.
+    #[error(transparent)]
+    Topology(#[from] Problem),
+}
+
+impl Explanation {
+    /// Explains DMA between the functions called `a` and `b`, names or numbers.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn new(topology: &Topology, guest: &Guest, a: &str, b: &str) -> Result<Self, ExplainError> {
+        let plan = Plan::new(topology, guest.iommu.has_iommu())?;
+        let find = |name: &str| {
+            plan.find(name).ok_or_else(|| ExplainError::Unknown {
+                name: name.to_owned(),
+                known: plan
+                    .functions
+                    .iter()
+                    .map(|function| function.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+        };
+        let (a, b) = (find(a)?, find(b)?);
+        let view = View::new(&plan, guest);
+        let decision = view.decide(b, a);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = write(&mut text, &view, &decision, (a, b));
+        let _ = knobs(&mut text, topology, guest, &view, &decision, (a, b));
+        Ok(Self(text))
+    }
+}
+
+fn call(plan: &Plan, function: usize) -> String {
+    let function = &plan.functions[function];
+    format!("{} ({})", function.name, function.bdf)
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::HostBridge => "host bridge",
+        Kind::Iommu | Kind::Rng => "virtio function",
+        Kind::RootPort => "root port",
+        Kind::SwitchUpstream => "upstream port",
+        Kind::SwitchDownstream => "downstream port",
+        Kind::Peer(_) => "peer device",
+    }
+}
+
+fn write(
+    text: &mut String,
+    view: &View<'_>,
+    decision: &Decision,
+    (a, b): (usize, usize),
+) -> fmt::Result {
+    let plan = view.plan;
+    writeln!(
+        text,
+        "{} -> {}: {} ({}), distance {}",
+        call(plan, a),
+        call(plan, b),
+        decision.map.name(),
+        decision.map.kernel_name(),
+        if decision.map == MapType::NotSupported {
+            "-1".into()
+        } else {
+            decision.distance.to_string()
+        },
+    )?;
+    writeln!(text, "\nThe way:")?;
+    let (way, common) = view.between(a, b);
+    // Down from the common bridge in the order of travel.
+    let split = way
+        .iter()
+        .position(|at| Some(*at) == common)
+        .map_or_else(|| plan.path_up(a).count(), |at| at + 1);
+    let (up, down) = way.split_at(split);
+    for &at in up {
+        line(text, view, at, common)?;
+    }
+    if common.is_none() {
+        let bridges = [a, b].map(|function| plan.functions[function].host_bridge);
+        writeln!(text, "  {}", bridge_line(plan, bridges))?;
+    }
+    for &at in down.iter().rev() {
+        line(text, view, at, common)?;
+    }
+    writeln!(text, "\nWhy: {}.", because(view, decision))?;
+    writeln!(text, "Host bridge on Linux's list: {}", listed(view, (a, b)))?;
+    writeln!(text, "DMA address of the memory: {}", view.address_kind(decision.map).name())?;
+    let groups = view.groups();
+    match (groups[a], groups[b]) {
+        (Some(one), Some(other)) if one == other => writeln!(
+            text,
+            "IOMMU groups: one and the same; they share their mappings, and vfio-pci cannot own one of them alone"
+        ),
+        (Some(_), Some(_)) => writeln!(text, "IOMMU groups: two, each with mappings of its own"),
+        _ => writeln!(text, "IOMMU groups: none"),
+    }
+}
+
+fn line(text: &mut String, view: &View<'_>, at: usize, common: Option<usize>) -> fmt::Result {
+    let function = &view.plan.functions[at];
+    let acs = match function.acs {
+        None => "no ACS".to_owned(),
+        Some(capabilities) => format!("ACS {}", acs_state(capabilities, view.controls[at])),
+    };
+    let common = if Some(at) == common { "  <- above both" } else { "" };
+    let redirects = if view.redirects(at) { "  redirects" } else { "" };
+    writeln!(
+        text,
+        "  {} {:14} {:15}  {acs}{redirects}{common}",
+        function.bdf,
+        function.name,
+        kind_name(function.kind)
+    )
+}
+
+fn bridge_line(plan: &Plan, bridges: [usize; 2]) -> String {
+    let describe = |index: usize| {
+        let bridge = &plan.host_bridges[index];
+        format!("{} {}", bridge.name, bridge.id)
+    };
+    match bridges {
+        [one, other] if one == other => format!("root complex: {}", describe(one)),
+        [one, other] => format!("root complex: {} -> {}", describe(one), describe(other)),
+    }
+}
+
+fn because(view: &View<'_>, decision: &Decision) -> String {
+    let redirected = match decision.redirects.as_slice() {
+        [] if decision.common.is_some() => String::new(),
+        [] => "no bridge but the root complex is above both; ".to_owned(),
+        list => {
+            let names: Vec<_> = list.iter().map(|at| call(view.plan, *at)).collect();
+            format!("ACS redirects at {}; ", names.join(", "))
+        }
+    };
+    let rest = match &decision.reason {
+        Reason::CommonBridge(common) => format!(
+            "both are below {}, and no ACS control between them redirects, so it turns requests around by bus address, \
+             past the IOMMU",
+            call(view.plan, *common)
+        ),
+        Reason::Processor => {
+            "the processor is one that Linux trusts whatever the host bridge is".into()
+        }
+        Reason::Trusted(id) => {
+            format!("Linux trusts the host bridge {id} to route between its ports")
+        }
+        Reason::SameBridgeOnly(id) => {
+            format!("Linux trusts the host bridge {id} inside one bridge only, and these are two")
+        }
+        Reason::NotListed(id) => format!("the host bridge {id} is not on Linux's list"),
+    };
+    redirected + &rest
+}
+
+fn listed(view: &View<'_>, (a, b): (usize, usize)) -> String {
+    let mut bridges = vec![view.plan.functions[a].host_bridge, view.plan.functions[b].host_bridge];
+    bridges.dedup();
+    let mut words: Vec<_> = bridges
+        .into_iter()
+        .map(|index| {
+            let bridge = &view.plan.host_bridges[index];
+            format!("{} {}: {}", bridge.name, bridge.id, super::linux::trusted(bridge.id))
+        })
+        .collect();
+    if view.guest.cpu == Cpu::TrustedForPeerToPeer {
+        words.push("the processor overrides the list".into());
+    }
+    words.join("; ")
+}
+
+/// What would change the decision: tried out, and named if it does.
+fn knobs(
+    text: &mut String,
+    topology: &Topology,
+    guest: &Guest,
+    view: &View<'_>,
+    decision: &Decision,
+    (a, b): (usize, usize),
+) -> fmt::Result {
+    let names = [a, b].map(|function| view.plan.functions[function].name.clone());
+    let mut found = Vec::new();
+    let mut attempt = |knob: String, topology: &Topology, guest: &Guest| {
+        let Some((map, address)) = outcome(topology, guest, &names) else { return };
+        if (map, address) != (decision.map, view.address_kind(decision.map)) {
+            found.push(format!("{knob}: {}, {}", map.name(), address.name()));
+        }
+    };
+    for mode in [IommuMode::Strict, IommuMode::Passthrough, IommuMode::None] {
+        let name = format!("--iommu {}", mode.name());
+        attempt(name, topology, &Guest { iommu: mode, ..guest.clone() });
+    }
+    if !decision.redirects.is_empty() {
+        let devices: Vec<_> =
+            decision.redirects.iter().map(|at| view.plan.functions[*at].bdf.to_string()).collect();
+        let parameter = format!("pci=disable_acs_redir={}", devices.join(";"));
+        let mut changed = guest.clone();
+        changed.parameters.push(parameter.clone());
+        attempt(format!("kernel parameter {parameter}"), topology, &changed);
+    }
+    for (acs, what) in [(Acs::standard(), "standard"), (Acs::NONE, "none")] {
+        let mut changed = topology.clone();
+        let ports = changed.switches.iter_mut().flat_map(|switch| &mut switch.ports);
+        let on_the_way = |name: &str| {
+            let (way, _) = view.between(a, b);
+            way.iter().any(|at| view.plan.functions[*at].name == name)
+        };
+        let mut touched = Vec::new();
+        for port in ports.filter(|port| on_the_way(&port.name)) {
+            touched.push(port.name.clone());
+            port.acs = acs;
+        }
+        if !touched.is_empty() {
+            attempt(format!("acs = \"{what}\" at {}", touched.join(", ")), &changed, guest);
+        }
+    }
+    let mut changed = topology.clone();
+    for bridge in &mut changed.host_bridges {
+        bridge.id = TRUSTED.parse().unwrap_or(bridge.id);
+    }
+    attempt(format!("host bridge id = \"{TRUSTED}\""), &changed, guest);
+    let trusted = Guest { cpu: Cpu::TrustedForPeerToPeer, ..guest.clone() };
+    attempt("cpu = \"trusted-for-peer-to-peer\"".into(), topology, &trusted);
+    if found.is_empty() {
+        return writeln!(text, "What would change it: another place in the tree");
+    }
+    writeln!(text, "What would change it:")?;
+    found.iter().try_for_each(|knob| writeln!(text, "  {knob}"))
+}
+
+fn outcome(
+    topology: &Topology,
+    guest: &Guest,
+    names: &[String; 2],
+) -> Option<(MapType, AddressKind)> {
+    let plan = Plan::new(topology, guest.iommu.has_iommu()).ok()?;
+    let [a, b] = [plan.find(&names[0])?, plan.find(&names[1])?];
+    let view = View::new(&plan, guest);
+    let map = view.decide(b, a).map;
+    Some((map, view.address_kind(map)))
+}
+
+/// The ACS state of a function as a drawing shows it; nothing for a function without the capability.
+pub(super) fn acs_label(capabilities: Option<AcsControl>, on: AcsControl) -> String {
+    capabilities.map_or_else(|| "no ACS".into(), |acs| format!("ACS {}", acs_state(acs, on)))
+}

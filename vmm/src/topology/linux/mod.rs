@@ -1,0 +1,106 @@
+//! What Linux 7.3 makes of a topology: ACS controls, the way of peer-to-peer DMA, IOMMU groups.
+//!
+//! A second account of what the kernel does, made from its source, so that a test can compare the two. The kernel's
+//! own functions are named where they are followed.
+
+mod acs;
+mod groups;
+mod map_type;
+mod parameters;
+mod trust;
+
+use device_models::pci::AcsControl;
+
+pub use map_type::{Decision, MapType, Reason};
+pub use trust::{Trust, of as trust_of};
+
+use super::description::{Cpu, PciId};
+use super::plan::Plan;
+use crate::assembly::IommuMode;
+
+/// The guest, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// The IOMMU and how the guest uses it.
+    pub iommu: IommuMode,
+    /// The processor.
+    pub cpu: Cpu,
+    /// Kernel parameters, one each.
+    pub parameters: Vec<String>,
+}
+
+/// What the DMA addresses of device memory are, where the kernel maps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressKind {
+    /// Addresses on the bus: what stands in the BAR.
+    Bus,
+    /// The CPUs' physical addresses.
+    Physical,
+    /// What the IOMMU translates.
+    Iova,
+    /// None: the DMA API refuses to map it (swiotlb=force would have to bounce it, and cannot).
+    Refused,
+}
+
+impl AddressKind {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bus => "bus address",
+            Self::Physical => "CPU physical address",
+            Self::Iova => "IOVA",
+            Self::Refused => "none, the DMA API refuses",
+        }
+    }
+}
+
+/// What Linux thinks of a host bridge, in words.
+pub fn trusted(id: PciId) -> &'static str {
+    match trust_of(id) {
+        Trust::Everywhere => "yes",
+        Trust::SameBridge => "yes, inside one host bridge",
+        Trust::Unknown => "no",
+    }
+}
+
+/// The topology as Linux sees it after boot.
+#[derive(Debug)]
+pub struct View<'p> {
+    /// The tree.
+    pub plan: &'p Plan,
+    /// The guest.
+    pub guest: &'p Guest,
+    /// The ACS controls that are on, by function.
+    pub controls: Vec<AcsControl>,
+}
+
+impl<'p> View<'p> {
+    /// Looks at `plan` with the eyes of `guest`.
+    pub fn new(plan: &'p Plan, guest: &'p Guest) -> Self {
+        let request = guest.iommu.has_iommu();
+        let parameters = parameters::AcsParameters::read(&guest.parameters);
+        let controls = (0..plan.functions.len())
+            .map(|index| acs::controls(plan, index, request, &parameters))
+            .collect();
+        Self { plan, guest, controls }
+    }
+
+    /// What kind of address the DMA API gives for device memory on a path of this kind.
+    pub fn address_kind(&self, map: MapType) -> AddressKind {
+        match map {
+            MapType::BusAddress => AddressKind::Bus,
+            MapType::NotSupported => AddressKind::Refused,
+            MapType::ThroughHostBridge if self.guest.iommu.translates() => AddressKind::Iova,
+            MapType::ThroughHostBridge if self.bounces() => AddressKind::Refused,
+            MapType::ThroughHostBridge => AddressKind::Physical,
+        }
+    }
+
+    /// Whether every mapping without an IOMMU goes through a bounce buffer.
+    fn bounces(&self) -> bool {
+        self.guest.parameters.iter().any(|parameter| {
+            let options = parameter.strip_prefix("swiotlb=").unwrap_or_default();
+            options.split(',').any(|option| option == "force")
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! Topologies: what a lab is made of, from a preset or a file of the user's; what Linux will make of it; pictures of it.
+
+mod acs;
+mod description;
+mod draw;
+mod explain;
+pub mod linux;
+mod plan;
+mod preset;
+mod problem;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+pub use acs::{Acs, names as acs_names, state as acs_state};
+pub use description::{
+    Cpu, HostBridge, PciId, Peer, PeerRouting, RootPort, Switch, SwitchPort, Topology, Window,
+};
+pub use draw::{Drawing, Format};
+pub use explain::Explanation;
+pub use plan::{IOMMU, Kind, MAX_PEERS, Plan, Planned, PlannedBridge, RNG};
+pub use problem::{Item, Problem, TopologyError};

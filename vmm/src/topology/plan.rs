@@ -1,0 +1,469 @@
+//! From the description to the tree: every function with its number, every host bridge with its buses and windows.
+//!
+//! Numbers are those that the firmware will give: depth first, in the order of device and function numbers.
+
+use std::collections::BTreeMap;
+
+use device_models::fabric::{HostWindow, Span};
+use device_models::pci::{AcsControl, Bdf};
+
+use super::description::{HostBridge, PciId, PeerRouting, Topology, Window};
+use super::problem::{Item, Problem};
+use super::windows;
+
+/// Most peer devices in a topology.
+pub const MAX_PEERS: usize = 16;
+/// Most host bridges.
+pub(super) const MAX_HOST_BRIDGES: usize = 8;
+
+/// Where the virtio-iommu sits; ACPI's VIOT names it.
+pub const IOMMU: Bdf = Bdf::new(0, 1, 0);
+/// Where the virtio-rng sits.
+pub const RNG: Bdf = Bdf::new(0, 2, 0);
+
+/// What a function is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The host bridge's own function.
+    HostBridge,
+    /// The lab's virtio-iommu.
+    Iommu,
+    /// The lab's virtio-rng.
+    Rng,
+    /// A root port.
+    RootPort,
+    /// The upstream port of a switch.
+    SwitchUpstream,
+    /// A downstream port of a switch.
+    SwitchDownstream,
+    /// A peer device: its place in the description.
+    Peer(usize),
+}
+
+/// A function of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// The bridge above it, as an index into [`Plan::functions`]; none on a root bus.
+    pub parent: Option<usize>,
+    /// The functions below it, likewise.
+    pub children: Vec<usize>,
+    /// Its host bridge, as an index into [`Plan::host_bridges`].
+    pub host_bridge: usize,
+    /// Its number.
+    pub bdf: Bdf,
+    /// Secondary and subordinate bus of a bridge.
+    pub buses: Option<(u8, u8)>,
+    /// Its ACS capability.
+    pub acs: Option<AcsControl>,
+    /// Whether its device has several functions.
+    pub multi_function: bool,
+    /// Where the description says so.
+    pub item: Item,
+}
+
+/// A host bridge of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedBridge {
+    /// Its name.
+    pub name: String,
+    /// Identity of its own function.
+    pub id: PciId,
+    /// First and last bus.
+    pub buses: (u8, u8),
+    /// Memory and prefetchable window.
+    pub windows: [HostWindow; 2],
+    /// How far it takes peer-to-peer requests.
+    pub peer_routing: PeerRouting,
+    /// The functions on its root bus, as indices into [`Plan::functions`].
+    pub root: Vec<usize>,
+}
+
+/// The tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Every function, a bridge before what is below it.
+    pub functions: Vec<Planned>,
+    /// The host bridges.
+    pub host_bridges: Vec<PlannedBridge>,
+}
+
+impl Plan {
+    /// Plans `topology`; `iommu` says whether there is a virtio-iommu.
+    ///
+    /// # Errors
+    /// The first thing that cannot be.
+    pub fn new(topology: &Topology, iommu: bool) -> Result<Self, Problem> {
+        let names = names(topology)?;
+        limits(topology)?;
+        let windows = windows::share_out(topology)?;
+        let mut planner = Planner {
+            topology,
+            names: &names,
+            plan: Self { functions: Vec::new(), host_bridges: Vec::new() },
+        };
+        let mut next = 0;
+        for (index, bridge) in topology.host_bridges.iter().enumerate() {
+            let buses = planner.host_bridge(index, bridge, next, iommu)?;
+            planner.plan.host_bridges[index].windows = windows[index];
+            next = u16::from(buses.1) + 1;
+        }
+        planner.everything_is_reached()?;
+        Ok(planner.plan)
+    }
+
+    /// The function called `name`, or with this number.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        let bdf = name.parse::<Bdf>().ok();
+        self.functions
+            .iter()
+            .position(|function| function.name == name || Some(function.bdf) == bdf)
+    }
+
+    /// The peer devices as Linux numbers them: by address.
+    pub fn peers(&self) -> Vec<usize> {
+        let is_peer = |index: &usize| matches!(self.functions[*index].kind, Kind::Peer(_));
+        let mut peers: Vec<_> = (0..self.functions.len()).filter(is_peer).collect();
+        peers.sort_by_key(|index| self.functions[*index].bdf);
+        peers
+    }
+
+    /// The function, and the bridges above it up to the root bus.
+    pub fn path_up(&self, function: usize) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(Some(function), |&index| self.functions[index].parent)
+    }
+
+    /// The highest bus there is.
+    pub fn last_bus(&self) -> u8 {
+        self.host_bridges.iter().map(|bridge| bridge.buses.1).max().unwrap_or(0)
+    }
+}
+
+type Names<'t> = BTreeMap<&'t str, Item>;
+
+fn names(topology: &Topology) -> Result<Names<'_>, Problem> {
+    let mut names = Names::new();
+    let bridges = topology.host_bridges.iter().map(|bridge| bridge.name.as_str());
+    let ports = topology.root_ports.iter().map(|port| port.name.as_str());
+    let peers = topology.peers.iter().map(|peer| peer.name.as_str());
+    let mut all: Vec<(&str, Item)> = Vec::new();
+    all.extend(bridges.enumerate().map(|(index, name)| (name, Item::HostBridge(index))));
+    all.extend(ports.enumerate().map(|(index, name)| (name, Item::RootPort(index))));
+    for (index, switch) in topology.switches.iter().enumerate() {
+        all.push((&switch.name, Item::Switch(index)));
+        let ports = switch.ports.iter().enumerate();
+        all.extend(ports.map(|(port, down)| (down.name.as_str(), Item::SwitchPort(index, port))));
+    }
+    all.extend(peers.enumerate().map(|(index, name)| (name, Item::Peer(index))));
+    for (name, item) in all {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
+            let what = format!("{name:?} is no name: take 1 to 32 letters, digits, '-' or '_'");
+            return Err(Problem::new(item, "name", what));
+        }
+        if matches!(name, "virtio-iommu" | "virtio-rng") {
+            let what =
+                format!("{name:?} is what the lab calls a device of its own; take another name");
+            return Err(Problem::new(item, "name", what));
+        }
+        if names.insert(name, item).is_some() {
+            let what = format!("there is another {name:?}; every name is given once");
+            return Err(Problem::new(item, "name", what));
+        }
+    }
+    Ok(names)
+}
+
+fn limits(topology: &Topology) -> Result<(), Problem> {
+    if topology.host_bridges.is_empty() {
+        return Err(Problem::new(Item::Whole, "host-bridge", "there is no host bridge".into()));
+    }
+    if topology.host_bridges.len() > MAX_HOST_BRIDGES {
+        let what = format!(
+            "{} host bridges; the lab has room for {MAX_HOST_BRIDGES}",
+            topology.host_bridges.len()
+        );
+        return Err(Problem::new(Item::HostBridge(MAX_HOST_BRIDGES), "name", what));
+    }
+    if topology.peers.len() > MAX_PEERS {
+        let what =
+            format!("{} peer devices; the lab has room for {MAX_PEERS}", topology.peers.len());
+        return Err(Problem::new(Item::Peer(MAX_PEERS), "name", what));
+    }
+    Ok(())
+}
+
+struct Planner<'t> {
+    topology: &'t Topology,
+    names: &'t Names<'t>,
+    plan: Plan,
+}
+
+/// Something that will hang on a bus.
+struct Candidate {
+    device: u8,
+    function: u8,
+    item: Item,
+}
+
+impl Planner<'_> {
+    fn host_bridge(
+        &mut self,
+        index: usize,
+        bridge: &HostBridge,
+        next: u16,
+        iommu: bool,
+    ) -> Result<(u8, u8), Problem> {
+        let item = Item::HostBridge(index);
+        let wrong = |key, what| Err(Problem::new(item, key, what));
+        let Some(first) = bridge.first_bus.or_else(|| u8::try_from(next).ok()) else {
+            return wrong("name", "no bus number is left for it, 255 is the last".into());
+        };
+        if index == 0 && first != 0 {
+            return wrong("first-bus", "the first host bridge has bus 0".into());
+        }
+        if u16::from(first) < next {
+            let what =
+                format!("bus {first} is taken by the host bridge before; take {next} or more");
+            return wrong("first-bus", what);
+        }
+        self.plan.host_bridges.push(PlannedBridge {
+            name: bridge.name.clone(),
+            id: bridge.id,
+            buses: (first, first),
+            windows: [HostWindow { bus: Span { first: 0, last: 0 }, offset: 0 }; 2],
+            peer_routing: bridge.peer_routing,
+            root: Vec::new(),
+        });
+        let mut root = vec![self.push(
+            &bridge.name,
+            Kind::HostBridge,
+            None,
+            index,
+            Bdf::new(first, 0, 0),
+            item,
+        )];
+        if index == 0 {
+            let mut own =
+                |bdf, name, kind| root.push(self.push(name, kind, None, 0, bdf, Item::Whole));
+            if iommu {
+                own(IOMMU, "virtio-iommu", Kind::Iommu);
+            }
+            own(RNG, "virtio-rng", Kind::Rng);
+        }
+        let mut last = first;
+        let below = self.candidates(&bridge.name, item)?;
+        root.extend(self.bus(index, None, first, &below, &mut last)?);
+        if let Some(wanted) = bridge.last_bus {
+            if wanted < last {
+                return wrong("last-bus", format!("there are buses up to {last} below it"));
+            }
+            last = wanted;
+        }
+        let planned = &mut self.plan.host_bridges[index];
+        planned.root = root;
+        planned.buses = (first, last);
+        Ok((first, last))
+    }
+
+    fn push(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        parent: Option<usize>,
+        host_bridge: usize,
+        bdf: Bdf,
+        item: Item,
+    ) -> usize {
+        self.plan.functions.push(Planned {
+            name: name.to_owned(),
+            kind,
+            parent,
+            children: Vec::new(),
+            host_bridge,
+            bdf,
+            buses: None,
+            acs: None,
+            multi_function: false,
+            item,
+        });
+        self.plan.functions.len() - 1
+    }
+
+    /// What the description hangs below `name`, in the order of the bus.
+    fn candidates(&self, name: &str, above: Item) -> Result<Vec<Candidate>, Problem> {
+        let Topology { root_ports, switches, peers, .. } = self.topology;
+        let mut all = Vec::new();
+        for (index, port) in root_ports.iter().enumerate().filter(|(_, port)| port.on == name) {
+            let item = Item::RootPort(index);
+            if !matches!(above, Item::HostBridge(_)) {
+                return Err(Problem::new(item, "on", format!("{name:?} is no host bridge")));
+            }
+            all.push(Candidate { device: port.device, function: port.function, item });
+        }
+        for (index, _) in switches.iter().enumerate().filter(|(_, switch)| switch.below == name) {
+            all.push(Candidate { device: 0, function: 0, item: Item::Switch(index) });
+        }
+        if let Item::Switch(switch) = above {
+            for (port, down) in switches[switch].ports.iter().enumerate() {
+                let item = Item::SwitchPort(switch, port);
+                all.push(Candidate { device: down.device, function: 0, item });
+            }
+        }
+        for (index, peer) in peers.iter().enumerate().filter(|(_, peer)| peer.below == name) {
+            let item = Item::Peer(index);
+            all.push(Candidate { device: peer.device, function: peer.function, item });
+        }
+        self.check_bus(name, above, &all)?;
+        all.sort_by_key(|candidate| (candidate.device, candidate.function));
+        Ok(all)
+    }
+
+    fn check_bus(&self, name: &str, above: Item, all: &[Candidate]) -> Result<(), Problem> {
+        let on_link = matches!(above, Item::RootPort(_) | Item::SwitchPort(..));
+        let on_root = matches!(above, Item::HostBridge(_));
+        // The host bridge's own function, and the lab's.
+        let own = if above == Item::HostBridge(0) { 3 } else { 1 };
+        for (index, &Candidate { device, function, item }) in all.iter().enumerate() {
+            let wrong = |key, what| Err(Problem::new(item, key, what));
+            match item {
+                Item::Switch(_) if !on_link => {
+                    return wrong(
+                        "below",
+                        format!("{name:?} is no port; a switch hangs below one"),
+                    );
+                }
+                Item::Peer(_) if !on_link && !on_root => {
+                    return wrong("below", format!("{name:?} is neither a port nor a host bridge"));
+                }
+                _ => {}
+            }
+            if device > 31 || function > 7 {
+                let key = if device > 31 { "device" } else { "function" };
+                return wrong(key, "device numbers end at 31, function numbers at 7".into());
+            }
+            if on_link && device != 0 {
+                return wrong("device", "below a port there is device 0 and no other".into());
+            }
+            if on_root && device < own {
+                let what = format!("devices 0 to {} of this bus are the lab's own", own - 1);
+                return wrong("device", what);
+            }
+            let taken = all[..index].iter().find(|other| {
+                (other.device, other.function) == (device, function)
+                    || on_link
+                        && (matches!(other.item, Item::Switch(_))
+                            || matches!(item, Item::Switch(_)))
+            });
+            if taken.is_some() {
+                let key = if matches!(item, Item::Switch(_)) { "below" } else { "name" };
+                return wrong(
+                    key,
+                    format!(
+                        "{name:?} has something at device {device} function {function} already"
+                    ),
+                );
+            }
+        }
+        // Function 0 is always there (PCIe 6.0, 7.5.1.1.9): software looks for no other without it.
+        let headless = all.iter().find(|candidate| {
+            !all.iter().any(|other| other.device == candidate.device && other.function == 0)
+        });
+        match headless {
+            Some(candidate) => {
+                let what = format!("device {} of {name:?} has no function 0", candidate.device);
+                Err(Problem::new(candidate.item, "function", what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Plans one bus; gives the functions on it.
+    fn bus(
+        &mut self,
+        host_bridge: usize,
+        parent: Option<usize>,
+        bus: u8,
+        candidates: &[Candidate],
+        last: &mut u8,
+    ) -> Result<Vec<usize>, Problem> {
+        let mut functions = Vec::new();
+        for &Candidate { device, function, item } in candidates {
+            let (name, kind, acs) = self.describe(item);
+            let bdf = Bdf::new(bus, device, function);
+            let index = self.push(&name, kind, parent, host_bridge, bdf, item);
+            let others = |other: &Candidate| other.device == device && other.function != function;
+            self.plan.functions[index].multi_function = candidates.iter().any(others);
+            self.plan.functions[index].acs = acs;
+            functions.push(index);
+            if matches!(kind, Kind::Peer(_)) {
+                continue;
+            }
+            let Some(secondary) = last.checked_add(1) else {
+                return Err(Problem::new(item, "name", "no bus number is left below it".into()));
+            };
+            *last = secondary;
+            let below = self.candidates(&name, item)?;
+            let children = self.bus(host_bridge, Some(index), secondary, &below, last)?;
+            self.plan.functions[index].children = children;
+            self.plan.functions[index].buses = Some((secondary, *last));
+        }
+        Ok(functions)
+    }
+
+    fn describe(&self, item: Item) -> (String, Kind, Option<AcsControl>) {
+        let Topology { root_ports, switches, peers, .. } = self.topology;
+        match item {
+            Item::RootPort(index) => {
+                let port = &root_ports[index];
+                (port.name.clone(), Kind::RootPort, port.acs.0)
+            }
+            Item::Switch(index) => (switches[index].name.clone(), Kind::SwitchUpstream, None),
+            Item::SwitchPort(switch, port) => {
+                let port = &switches[switch].ports[port];
+                (port.name.clone(), Kind::SwitchDownstream, port.acs.0)
+            }
+            Item::Peer(index) => (peers[index].name.clone(), Kind::Peer(index), peers[index].acs.0),
+            Item::HostBridge(_) | Item::Whole => (String::new(), Kind::HostBridge, None),
+        }
+    }
+
+    /// What was not planned hangs below nothing, below something impossible, or below itself.
+    fn everything_is_reached(&self) -> Result<(), Problem> {
+        let planned = |item| self.plan.functions.iter().any(|function| function.item == item);
+        let Topology { root_ports, switches, peers, .. } = self.topology;
+        let mut hung: Vec<(Item, &'static str, &str)> = Vec::new();
+        hung.extend(
+            (0..).map(Item::RootPort).zip(root_ports).map(|(i, port)| (i, "on", port.on.as_str())),
+        );
+        hung.extend(
+            (0..).map(Item::Switch).zip(switches).map(|(i, s)| (i, "below", s.below.as_str())),
+        );
+        hung.extend(
+            (0..).map(Item::Peer).zip(peers).map(|(i, peer)| (i, "below", peer.below.as_str())),
+        );
+        let Some((item, key, above)) = hung.into_iter().find(|(item, ..)| !planned(*item)) else {
+            return Ok(());
+        };
+        let what = match self.names.get(above) {
+            None => format!("there is no {above:?}"),
+            Some(Item::Peer(_)) => format!("{above:?} is a peer device, nothing hangs below it"),
+            Some(Item::Switch(_)) if !matches!(item, Item::Switch(_)) => {
+                format!("{above:?} is a whole switch; name one of its ports")
+            }
+            Some(_) => {
+                format!("it hangs in a loop: nothing leads from {above:?} up to a host bridge")
+            }
+        };
+        Err(Problem::new(item, key, what))
+    }
+}
+
+impl From<Window> for Span {
+    fn from(Window { first, last }: Window) -> Self {
+        Self { first, last }
+    }
+}

@@ -1,0 +1,89 @@
+//! Presets, and files of the user's.
+
+use std::path::{Path, PathBuf};
+
+use super::description::{TRANSLATED, Topology};
+use super::plan::Plan;
+use super::problem::{Problem, TopologyError};
+use crate::suite::scenario::nearest_name;
+
+/// The files, as they were when the program was built.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("root-ports", include_str!("../../../ci/topologies/root-ports.toml")),
+    ("switch", include_str!("../../../ci/topologies/switch.toml")),
+    ("switch-acs", include_str!("../../../ci/topologies/switch-acs.toml")),
+    ("root-complex", include_str!("../../../ci/topologies/root-complex.toml")),
+    ("two-bridges", include_str!("../../../ci/topologies/two-bridges.toml")),
+    ("refused", include_str!("../../../ci/topologies/refused.toml")),
+];
+
+impl Topology {
+    /// The names of the presets.
+    pub fn presets() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// The preset or the file called `name`; with `+translated` behind it, that variant.
+    ///
+    /// # Errors
+    /// When there is none, or its text makes no sense: then with the line.
+    pub fn load(name: &str) -> Result<Self, TopologyError> {
+        let (plain, translated) = match name.strip_suffix(TRANSLATED) {
+            Some(plain) => (plain, true),
+            None => (name, false),
+        };
+        let (file, text) = find(plain)?;
+        let topology = Self::parse(&file, &text)?;
+        if !translated {
+            return Ok(topology);
+        }
+        let topology = topology.translated();
+        match Plan::new(&topology, true) {
+            Ok(_) => Ok(topology),
+            Err(problem) => Err(TopologyError::impossible(&file, &text, problem)),
+        }
+    }
+
+    /// A problem that showed when the topology called `name` was built, with its place in the text.
+    pub fn problem_in(name: &str, problem: Problem) -> TopologyError {
+        let plain = name.strip_suffix(TRANSLATED).unwrap_or(name);
+        let (file, text) = find(plain).unwrap_or_else(|_| (plain.to_owned(), String::new()));
+        TopologyError::impossible(&file, &text, problem)
+    }
+
+    /// Reads a topology from the text of `file`.
+    ///
+    /// # Errors
+    /// When it makes no sense: with the line.
+    pub fn parse(file: &str, text: &str) -> Result<Self, TopologyError> {
+        let topology: Self =
+            toml::from_str(text).map_err(|error| TopologyError::syntax(file, text, &error))?;
+        match Plan::new(&topology, true) {
+            Ok(_) => Ok(topology),
+            Err(problem) => Err(TopologyError::impossible(file, text, problem)),
+        }
+    }
+}
+
+/// The name of the file and its text.
+fn find(name: &str) -> Result<(String, String), TopologyError> {
+    match BUILT_IN.iter().find(|(preset, _)| *preset == name) {
+        Some((preset, text)) => Ok((format!("{preset}.toml"), (*text).to_owned())),
+        None if Path::new(name).is_file() => {
+            let path = PathBuf::from(name);
+            let text = std::fs::read_to_string(&path)
+                .map_err(|source| TopologyError::Read { path, source })?;
+            Ok((name.to_owned(), text))
+        }
+        None => Err(unknown(name)),
+    }
+}
+
+fn unknown(name: &str) -> TopologyError {
+    let presets: Vec<_> = Topology::presets().collect();
+    TopologyError::Unknown {
+        name: name.into(),
+        near: nearest_name(name, presets.iter().copied()),
+        presets: presets.join(", "),
+    }
+}

@@ -1,0 +1,142 @@
+//! What is wrong with a topology, and where its text says so.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use toml::de::{DeTable, DeValue};
+
+/// A part of a description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item {
+    /// None in particular, or what the lab adds by itself.
+    Whole,
+    /// A host bridge, by its place in the list.
+    HostBridge(usize),
+    /// A root port.
+    RootPort(usize),
+    /// A switch.
+    Switch(usize),
+    /// A port of a switch: the switch, the port.
+    SwitchPort(usize, usize),
+    /// A peer device.
+    Peer(usize),
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("the topology"),
+            Self::HostBridge(index) => write!(f, "host-bridge number {}", index + 1),
+            Self::RootPort(index) => write!(f, "root-port number {}", index + 1),
+            Self::Switch(index) => write!(f, "switch number {}", index + 1),
+            Self::SwitchPort(switch, port) => {
+                write!(f, "port number {} of switch number {}", port + 1, switch + 1)
+            }
+            Self::Peer(index) => write!(f, "peer number {}", index + 1),
+        }
+    }
+}
+
+/// Something that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{item}: {what}")]
+pub struct Problem {
+    /// Where.
+    pub item: Item,
+    /// Which of its keys.
+    pub key: &'static str,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+impl Problem {
+    pub(super) fn new(item: Item, key: &'static str, what: String) -> Self {
+        Self { item, key, what }
+    }
+
+    /// The line of `text` that it is about, from 1 on.
+    pub fn line(&self, text: &str) -> Option<usize> {
+        let root = DeTable::parse(text).ok()?;
+        let table = |list: &str, index: usize| {
+            let entry = root.get_ref().get(list)?.get_ref().as_array()?.get(index)?;
+            Some((entry.span(), entry.get_ref()))
+        };
+        let (span, entry) = match self.item {
+            Item::Whole => return Some(1),
+            Item::HostBridge(index) => table("host-bridge", index)?,
+            Item::RootPort(index) => table("root-port", index)?,
+            Item::Switch(index) => table("switch", index)?,
+            Item::Peer(index) => table("peer", index)?,
+            Item::SwitchPort(switch, port) => {
+                let (_, switch) = table("switch", switch)?;
+                let entry = switch.as_table()?.get("port")?.get_ref().as_array()?.get(port)?;
+                (entry.span(), entry.get_ref())
+            }
+        };
+        let key = entry.as_table().and_then(|entry| entry.get(self.key));
+        let at = key.map_or(span.start, |value: &toml::Spanned<DeValue<'_>>| value.span().start);
+        Some(line_of(text, at))
+    }
+}
+
+/// The line in which the byte `at` lies, from 1 on.
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// A topology that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// No preset of that name, and no such file.
+    #[error(
+        "there is no topology {name:?}{}; the presets are {presets}, each also as NAME+translated, or name a file",
+        near.as_ref().map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
+    )]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The name that was probably meant.
+        near: Option<String>,
+        /// All that there are.
+        presets: String,
+    },
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or has a key that there is not.
+    #[error("{file}: line {line}: {what}")]
+    Syntax {
+        /// Which file.
+        file: String,
+        /// Which line, from 1 on.
+        line: usize,
+        /// What the parser says.
+        what: String,
+    },
+    /// The topology cannot be.
+    #[error("{file}: line {line}: {problem}")]
+    Impossible {
+        /// Which file.
+        file: String,
+        /// Which line, from 1 on; 0 if the text does not show it.
+        line: usize,
+        /// What is wrong.
+        problem: Problem,
+    },
+}
+
+impl TopologyError {
+    pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> Self {
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        Self::Syntax { file: file.into(), line, what: error.message().to_owned() }
+    }
+
+    pub(super) fn impossible(file: &str, text: &str, problem: Problem) -> Self {
+        Self::Impossible { file: file.into(), line: problem.line(text).unwrap_or(0), problem }
+    }
+}

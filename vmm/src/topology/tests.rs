@@ -1,0 +1,268 @@
+//! The presets, what Linux makes of them, and files that cannot be used.
+
+use device_models::fabric::InterruptSink;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use super::linux::{AddressKind, Guest, MapType, View};
+use super::{Cpu, Drawing, Explanation, Format, Plan, Topology};
+use crate::assembly::{IommuKind, IommuMode, LabConfig};
+
+#[derive(Debug)]
+struct NoInterrupts;
+
+impl InterruptSink for NoInterrupts {
+    fn signal_msi(&mut self, _address: u64, _data: u32) {}
+}
+
+fn guest(iommu: IommuMode, parameters: &[&str]) -> Guest {
+    let parameters = parameters.iter().map(|text| (*text).to_owned()).collect();
+    Guest { iommu, cpu: Cpu::Neutral, parameters }
+}
+
+fn decide(topology: &Topology, guest: &Guest, a: &str, b: &str) -> (MapType, u32, AddressKind) {
+    let plan = Plan::new(topology, guest.iommu.has_iommu()).unwrap();
+    let view = View::new(&plan, guest);
+    let (a, b) = (plan.find(a).unwrap(), plan.find(b).unwrap());
+    let decision = view.decide(b, a);
+    assert_eq!(view.decide(a, b).map, decision.map, "the same in both directions");
+    (decision.map, decision.distance, view.address_kind(decision.map))
+}
+
+#[test]
+fn the_default_is_the_preset_of_its_name() {
+    assert_eq!(Topology::load("root-ports").unwrap(), Topology::default());
+}
+
+#[test]
+fn the_firmware_gives_the_numbers_of_the_plan() {
+    let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+    for name in Topology::presets() {
+        for topology in [Topology::load(name).unwrap(), Topology::load(name).unwrap().translated()]
+        {
+            for iommu in [IommuKind::Virtio, IommuKind::None] {
+                let config =
+                    LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
+                let lab = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+                let map = lab.address_map();
+                let mut built: Vec<_> = map
+                    .functions()
+                    .map(|(_, node)| (node.name.to_string(), node.requester, node.buses))
+                    .collect();
+                let plan = config.plan().unwrap();
+                let mut planned: Vec<_> = plan
+                    .functions
+                    .iter()
+                    .map(|function| (function.name.clone(), function.bdf, function.buses))
+                    .collect();
+                built.sort();
+                planned.sort();
+                assert_eq!(built, planned, "{}", topology.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn linux_decides_about_the_presets_as_documented() {
+    use AddressKind::{Bus, Iova, Physical, Refused};
+    use MapType::{BusAddress, NotSupported, ThroughHostBridge};
+    let off = "pci=disable_acs_redir=02:00.0;02:01.0";
+    let one_off = "pci=disable_acs_redir=02:00.0";
+    let strict = IommuMode::Strict;
+    let none = IommuMode::None;
+    let pt = IommuMode::Passthrough;
+    for (name, iommu, parameters, expected) in [
+        ("root-ports", strict, vec![], (ThroughHostBridge, 4, Iova)),
+        ("root-ports", pt, vec![], (ThroughHostBridge, 4, Physical)),
+        ("root-ports", none, vec![], (ThroughHostBridge, 4, Physical)),
+        ("root-ports", none, vec!["swiotlb=force"], (ThroughHostBridge, 4, Refused)),
+        ("switch", strict, vec![], (BusAddress, 4, Bus)),
+        ("switch", none, vec!["swiotlb=force"], (BusAddress, 4, Bus)),
+        ("switch-acs", strict, vec![], (ThroughHostBridge, 4, Iova)),
+        ("switch-acs", pt, vec![], (ThroughHostBridge, 4, Physical)),
+        ("switch-acs", none, vec![], (BusAddress, 4, Bus)),
+        ("switch-acs", strict, vec![off], (BusAddress, 4, Bus)),
+        ("switch-acs", strict, vec![one_off], (ThroughHostBridge, 4, Iova)),
+        ("switch-acs", none, vec!["pci=config_acs=1xx@02:01.0"], (ThroughHostBridge, 4, Physical)),
+        ("root-complex", strict, vec![], (ThroughHostBridge, 2, Iova)),
+        ("two-bridges", strict, vec![], (ThroughHostBridge, 4, Iova)),
+        ("refused", strict, vec![], (NotSupported, 4, Refused)),
+    ] {
+        let guest = guest(iommu, &parameters);
+        for topology in [Topology::load(name).unwrap(), Topology::load(name).unwrap().translated()]
+        {
+            let found = decide(&topology, &guest, "peer0", "peer1");
+            assert_eq!(found, expected, "{} {iommu:?} {parameters:?}", topology.name);
+        }
+    }
+    let two = Topology::load("two-bridges").unwrap();
+    for peer in ["peer0", "peer1"] {
+        assert_eq!(decide(&two, &guest(strict, &[]), peer, "peer2").0, NotSupported);
+    }
+    let refused = Topology::load("refused").unwrap();
+    let trusted = Guest { cpu: Cpu::TrustedForPeerToPeer, ..guest(strict, &[]) };
+    assert_eq!(decide(&refused, &trusted, "peer0", "peer1").0, ThroughHostBridge);
+}
+
+fn groups(text: &str) -> Vec<Option<usize>> {
+    let topology = Topology::parse("t", text).unwrap();
+    let plan = Plan::new(&topology, true).unwrap();
+    let guest = guest(IommuMode::Strict, &[]);
+    let groups = View::new(&plan, &guest).groups();
+    plan.peers().into_iter().map(|peer| groups[peer]).collect()
+}
+
+#[test]
+fn groups_follow_from_acs_above() {
+    let switch = include_str!("../../../ci/topologies/switch.toml");
+    let both = groups(switch);
+    assert_ne!(both[0], both[1], "the root port has ACS: the switch's ports keep them apart");
+    let bare = groups(&switch.replace("acs = \"standard\"", "acs = \"none\""));
+    assert_eq!(bare[0], bare[1], "no ACS at the root port: all below is one group");
+    let functions = "name = 't'\n[[host-bridge]]\nname = 'h'\nid = '1ae0:0001'\n[[root-port]]\nname = 'p'\n\
+                     on = 'h'\ndevice = 4\n[[peer]]\nname = 'a'\nbelow = 'p'\n[[peer]]\nname = 'b'\nbelow = 'p'\n\
+                     function = 1\n";
+    let pair = groups(functions);
+    assert_eq!(pair[0], pair[1], "two functions of one device without ACS");
+    let apart = groups(&functions.replace("below = 'p'", "below = 'p'\nacs = 'RR CR'"));
+    assert_ne!(apart[0], apart[1], "two functions of one device with ACS");
+}
+
+#[test]
+fn pictures_name_every_function_in_every_form() {
+    let guest = guest(IommuMode::Strict, &[]);
+    for name in Topology::presets() {
+        let topology = Topology::load(name).unwrap().translated();
+        let drawing = Drawing::new(&topology, &guest).unwrap();
+        for format in [Format::Text, Format::Dot, Format::Svg, Format::Json] {
+            let picture = drawing.to_text(format);
+            for function in Plan::new(&topology, true).unwrap().functions {
+                assert!(picture.contains(&function.bdf.to_string()), "{name} {format:?}");
+                assert!(picture.contains(&function.name), "{name} {format:?} {}", function.name);
+            }
+            assert!(picture.contains("0x1000000000"), "{name} {format:?} shows windows");
+        }
+        let toml = drawing.to_text(Format::Toml);
+        assert_eq!(Topology::parse("again", &toml), Ok(topology).map_err(|()| unreachable!()));
+    }
+    let acs = Drawing::new(&Topology::load("switch-acs").unwrap(), &guest).unwrap();
+    assert!(acs.to_text(Format::Text).contains("ACS SV+ TB- RR+ CR+ UF+"));
+}
+
+impl PartialEq for super::TopologyError {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+fn explain(name: &str, guest: &Guest, a: &str, b: &str) -> String {
+    Explanation::new(&Topology::load(name).unwrap(), guest, a, b).unwrap().to_string()
+}
+
+#[test]
+fn explanations_name_the_way_the_reason_and_the_knobs() {
+    let strict = guest(IommuMode::Strict, &[]);
+    let text = explain("switch-acs", &strict, "peer0", "04:00.0");
+    for part in [
+        "peer0 (03:00.0) -> peer1 (04:00.0): through the host bridge (PCI_P2PDMA_MAP_THRU_HOST_BRIDGE), distance 4",
+        "02:00.0 down0          downstream port  ACS SV+ TB- RR+ CR+ UF+  redirects",
+        "01:00.0 switch0        upstream port    no ACS  <- above both",
+        "ACS redirects at down1 (02:01.0), down0 (02:00.0)",
+        "--iommu none: bus address",
+        "kernel parameter pci=disable_acs_redir=02:01.0;02:00.0: bus address",
+        "acs = \"none\" at down0, down1: bus address",
+        "IOMMU groups: two",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let text = explain("switch", &strict, "peer0", "peer1");
+    assert!(text.contains("acs = \"standard\" at down0, down1: through the host bridge"), "{text}");
+    let text = explain("two-bridges", &strict, "peer0", "peer2");
+    for part in [
+        "not supported",
+        "distance -1",
+        "root complex: bridge0 8086:3c00 -> bridge1 8086:3c00",
+        "inside one bridge only, and these are two",
+        "host bridge id = \"1ae0:0001\": through the host bridge",
+        "cpu = \"trusted-for-peer-to-peer\": through the host bridge",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let error = Explanation::new(&Topology::default(), &strict, "peer0", "peer7").unwrap_err();
+    assert!(
+        error.to_string().contains("\"peer7\" is no function")
+            && error.to_string().contains("peer1")
+    );
+}
+
+/// A file with one change, and the line and the words of the answer.
+#[test]
+fn files_that_cannot_be_used_are_refused_with_line_and_reason() {
+    let switch = include_str!("../../../ci/topologies/switch.toml");
+    let line_of = |text: &str, part: &str| {
+        text.lines().collect::<Vec<_>>().iter().rposition(|line| *line == part).unwrap() + 1
+    };
+    let mut check = |from: &str, to: &str, part: &str, at: &str| {
+        let text = switch.replacen(from, to, 1);
+        assert_ne!(text, switch, "{from:?}");
+        let error = Topology::parse("f.toml", &text).unwrap_err().to_string();
+        let line = format!("f.toml: line {}: ", line_of(&text, at));
+        assert!(error.starts_with(&line) && error.contains(part), "{line:?} {part:?}: {error}");
+    };
+    check("below = \"port0\"", "bleow = \"port0\"", "unknown field `bleow`", "bleow = \"port0\"");
+    check("device = 4", "device = 4\ndevice = 5", "duplicate key", "device = 5");
+    check("below = \"port0\"", "below = \"down1\"", "loop", "below = \"down1\"");
+    check("name = \"peer1\"", "name = \"peer0\"", "there is another \"peer0\"", "name = \"peer0\"");
+}
+
+#[test]
+fn a_wrong_value_is_named_where_it_stands() {
+    let head = "name = 't'\n[[host-bridge]]\nname = 'h'\nid = '1ae0:0001'\n";
+    let error =
+        |rest: &str| Topology::parse("f", &format!("{head}{rest}")).unwrap_err().to_string();
+    let peers = |count: usize| {
+        (0..count)
+            .map(|n| format!("[[peer]]\nname = 'p{n}'\nbelow = 'h'\ndevice = {}\n", n + 3))
+            .collect::<String>()
+    };
+    assert!(Topology::parse("f", &format!("{head}{}", peers(16))).is_ok());
+    for (rest, line, part) in [
+        (peers(17), 70, "17 peer devices; the lab has room for 16"),
+        ("first-bus = 1\n".into(), 5, "the first host bridge has bus 0"),
+        ("memory = { first = 0xc0000000, last = 0xe00fffff }\n".into(), 5, "does not fit"),
+        ("memory = { first = 0xc0000001, last = 0xc00fffff }\n".into(), 5, "whole MiB"),
+        ("translation = 0x7fff_0000_0000\n".into(), 5, "does not fit"),
+        ("translation = 5\n".into(), 5, "multiple of 1 MiB"),
+        ("[[peer]]\nname = 'p'\nbelow = 'q'\n".into(), 7, "there is no \"q\""),
+        ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 2\n".into(), 8, "the lab's own"),
+        ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 32\n".into(), 8, "end at 31"),
+        ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 4\nfunction = 1\n".into(), 9, "no function 0"),
+        ("[[peer]]\nname = 'p q'\nbelow = 'h'\n".into(), 6, "is no name"),
+        (
+            "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\n[[root-port]]\nname = 'b'\non = 'h'\ndevice = 4\n".into(),
+            10,
+            "already",
+        ),
+        (
+            "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\nacs = 'SV XX'\n".into(),
+            9,
+            "\"XX\" is no ACS control",
+        ),
+        (
+            "[[host-bridge]]\nname = 'i'\nid = '1ae0:0001'\nfirst-bus = 0\n".into(),
+            8,
+            "bus 0 is taken",
+        ),
+        (
+            "[[host-bridge]]\nname = 'i'\nid = '1ae0:0001'\nmemory = { first = 0xc0000000, last = 0xc00fffff }\n".into(),
+            8,
+            "overlaps",
+        ),
+    ] {
+        let error = error(&rest);
+        let line = format!("f: line {line}: ");
+        assert!(error.starts_with(&line) && error.contains(part), "{line:?} {part:?}: {error}");
+    }
+    let error = Topology::load("swich").unwrap_err().to_string();
+    assert!(error.contains("did you mean \"switch\""), "{error}");
+}
