@@ -387,7 +387,7 @@ mod tests {
         assert!(error.to_string().contains("room for 16"));
         let huge = LabConfig { local_memory: 1 << 36, ..LabConfig::default() };
         let error = build(&huge).unwrap_err().to_string();
-        assert!(error.contains("BAR2 of peer0") && error.contains("does not fit"), "{error}");
+        assert!(error.contains("BAR2 of peer1") && error.contains("does not fit"), "{error}");
         let error = build(&LabConfig { local_memory: 3, ..LabConfig::default() }).unwrap_err();
         assert!(error.to_string().contains("power of two"));
     }

@@ -266,3 +266,12 @@ fn a_wrong_value_is_named_where_it_stands() {
     let error = Topology::load("swich").unwrap_err().to_string();
     assert!(error.contains("did you mean \"switch\""), "{error}");
 }
+
+#[test]
+fn the_example_in_the_documentation_works() {
+    let text = include_str!("../../../docs/topologies.md");
+    let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let topology = Topology::parse("topologies.md", example).unwrap();
+    let found = decide(&topology, &guest(IommuMode::Strict, &[]), "peer0", "peer1");
+    assert_eq!(found.0, MapType::ThroughHostBridge, "one redirecting port is enough");
+}
