@@ -120,11 +120,11 @@ proptest! {
             world.lab.config_write(bdf, acs + 6, 2, 0);
         }
         world.run();
-        for robot in 0..2 {
+        for (robot, bars) in bars.iter().enumerate() {
             // A reset on the way has taken the BARs.
             let bdf = world.bdf(&format!("robot{robot}"));
             for (index, bar) in [0u16, 2, 4].into_iter().enumerate() {
-                let [low, high] = [bars[robot][index] & 0xffff_ffff, bars[robot][index] >> 32]
+                let [low, high] = [bars[index] & 0xffff_ffff, bars[index] >> 32]
                     .map(|half| u32::try_from(half).unwrap());
                 world.lab.config_write(bdf, 0x10 + 4 * bar, 4, low);
                 if bar == 2 {

@@ -223,7 +223,11 @@ fn knobs(
     let mut attempt = |knob: String, topology: &Topology, guest: &Guest| {
         let Some((map, address)) = outcome(topology, guest, &names) else { return };
         if (map, address) != (decision.map, view.address_kind(decision.map)) {
-            found.push(format!("{knob}: {}, {}", map.name(), address.name()));
+            let address = match address {
+                AddressKind::Refused | AddressKind::Bus => String::new(),
+                other => format!(", by {}", other.name()),
+            };
+            found.push(format!("{knob}: {}{address}", map.name()));
         }
     };
     for mode in [IommuMode::Strict, IommuMode::Passthrough, IommuMode::None] {

@@ -202,7 +202,7 @@ fn files_that_cannot_be_used_are_refused_with_line_and_reason() {
     let line_of = |text: &str, part: &str| {
         text.lines().collect::<Vec<_>>().iter().rposition(|line| *line == part).unwrap() + 1
     };
-    let mut check = |from: &str, to: &str, part: &str, at: &str| {
+    let check = |from: &str, to: &str, part: &str, at: &str| {
         let text = switch.replacen(from, to, 1);
         assert_ne!(text, switch, "{from:?}");
         let error = Topology::parse("f.toml", &text).unwrap_err().to_string();

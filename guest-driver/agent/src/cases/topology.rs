@@ -1,12 +1,12 @@
 //! What the kernel decides about peer-to-peer DMA, against what the monitor expects from its topology; and whether the
 //! data then takes that way and no other.
 
-use super::Kind::Positive;
+use super::Kind::{Negative, Positive};
 use super::bench::must;
 use super::lane::{Engine, Lane};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
-use crate::device::{DEVICE, DeviceError, Pattern, Peer, VENDOR};
+use crate::device::{DEVICE, DeviceError, Pattern, Peer, VENDOR, Work, at_address};
 use crate::lab::{Address, Expected, Stat, Way};
 use crate::sys::pci::Function;
 use crate::uapi;
@@ -19,6 +19,13 @@ pub(super) const CASES: &[Case] = &[
     Case::new("topology", "kernel-decides-as-predicted", Positive, NEEDS, decisions),
     Case::new("topology", "iommu-groups-as-predicted", Positive, &[Need::Lab, Need::Peers], groups),
     Case::new("topology", "route", Positive, NEEDS, routes),
+    Case::new(
+        "topology",
+        "wrong-kind-of-address",
+        Negative,
+        &[Need::Lab, Need::Peers, Need::Translated],
+        wrong_kind,
+    ),
 ];
 
 /// Bytes of the copies: several maximum payloads and read requests, and an odd end.
@@ -183,6 +190,37 @@ fn nothing_moved(bench: &mut Bench<'_>) -> Verdict {
             }
         }
     }
+    Ok(())
+}
+
+/// A driver that takes the CPUs' address of another device's memory for a DMA address, or the bus address where a switch
+/// does not route it: behind an IOMMU neither is one.
+fn wrong_kind(bench: &mut Bench<'_>) -> Verdict {
+    const BYTES: u64 = 300;
+    let ways: Vec<_> = expected(bench)?.paths;
+    let direct = ways.iter().find(|(a, b, ..)| (*a, *b) == (0, 1)).map(|(.., way, _, _)| *way);
+    if !matches!(direct, Some(Way::Bus | Way::Host)) {
+        return Err(Stop::Skip("no two devices may share memory here".into()));
+    }
+    bench.expect("iommu.unmapped", 1, None)?;
+    bench.expect_message("fault from EP");
+    let (owner, client) = bench.take_peers()?;
+    let target = client.alloc(4096, 1)?;
+    let mut wrong = vec![("the CPUs' address", owner.info.memory_phys)];
+    if direct == Some(Way::Host) {
+        wrong.push(("the bus address", owner.info.memory_bus));
+    } else if owner.info.memory_bus == owner.info.memory_phys {
+        return Err(Stop::Skip("the host bridge does not translate: both are one number".into()));
+    }
+    for (what, address) in wrong {
+        let result = client.run(Work::copy(at_address(address), target.at(0), BYTES))?;
+        ensure!(
+            result.error != 0 && result.bytes == 0,
+            "{what} of peer0's memory, {address:#x}, worked as a DMA address of peer1: {} bytes",
+            result.bytes
+        );
+    }
+    client.close(target)?;
     Ok(())
 }
 
