@@ -13,6 +13,10 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("topology-switch", include_str!("../../../ci/scenarios/topology-switch.toml")),
     ("topology-switch-acs", include_str!("../../../ci/scenarios/topology-switch-acs.toml")),
     ("topology-switch-acs-off", include_str!("../../../ci/scenarios/topology-switch-acs-off.toml")),
+    (
+        "topology-switch-acs-physical",
+        include_str!("../../../ci/scenarios/topology-switch-acs-physical.toml"),
+    ),
     ("topology-root-complex", include_str!("../../../ci/scenarios/topology-root-complex.toml")),
     ("topology-two-bridges", include_str!("../../../ci/scenarios/topology-two-bridges.toml")),
     ("topology-refused", include_str!("../../../ci/scenarios/topology-refused.toml")),
