@@ -55,6 +55,7 @@
 
 #include <uapi/peerdma.h>
 
+#include "compat.h"
 #include "peerdma_regs.h"
 
 struct gen_pool;

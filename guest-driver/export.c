@@ -8,7 +8,6 @@
  *
  * All dma-bufs of one memory object share the object's dma_resv.
  */
-#include <linux/dma-buf-mapping.h>
 #include <linux/fcntl.h>
 #include <linux/io.h>
 #include <linux/iosys-map.h>
@@ -217,6 +216,7 @@ static const struct dma_buf_ops pd_export_ops = {
 	.map_dma_buf = pd_export_map,
 	.unmap_dma_buf = pd_export_unmap,
 	.release = pd_export_release,
+	PD_EXPORT_OPS_COMPAT
 	.end_cpu_access = pd_export_end_cpu_access,
 	.mmap = pd_export_mmap,
 	.vmap = pd_export_vmap,
@@ -229,6 +229,7 @@ static const struct dma_buf_ops pd_export_scattered_ops = {
 	.map_dma_buf = pd_export_map,
 	.unmap_dma_buf = pd_export_unmap,
 	.release = pd_export_release,
+	PD_EXPORT_OPS_COMPAT
 	.end_cpu_access = pd_export_end_cpu_access,
 	.mmap = pd_export_mmap,
 };

@@ -15,6 +15,7 @@ struct pd_fence {
 	struct dma_fence base; /* first: the core frees by this pointer */
 	struct pd_channel *channel;
 	bool poll;
+	struct pd_fence_lock lock;
 	char timeline[24];
 };
 
@@ -53,6 +54,7 @@ static const struct dma_fence_ops pd_fence_ops = {
 	.get_driver_name = pd_fence_driver_name,
 	.get_timeline_name = pd_fence_timeline_name,
 	.enable_signaling = pd_fence_enable_signaling,
+	PD_FENCE_OPS_COMPAT
 };
 
 /* The next fence of the channel's timeline; under pd_channel.submit_lock. */
@@ -67,8 +69,8 @@ struct dma_fence *pd_fence_create(struct pd_channel *ch, bool poll)
 	fence->poll = poll;
 	snprintf(fence->timeline, sizeof(fence->timeline), "peerdma%u-%u",
 		 ch->pd->instance, ch->index);
-	dma_fence_init64(&fence->base, &pd_fence_ops, NULL, ch->fence_context,
-			 ++ch->seqno);
+	pd_fence_init(&fence->base, &pd_fence_ops, &fence->lock,
+		      ch->fence_context, ++ch->seqno);
 	return &fence->base;
 }
 

@@ -264,6 +264,8 @@ int pd_ioctl_import(struct pd_call *call, void *data)
 	if (arg->flags & PEERDMA_IMPORT_STATIC &&
 	    arg->flags != PEERDMA_IMPORT_STATIC)
 		return -EINVAL;
+	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE && !PD_HAS_DEAF_IMPORTERS)
+		return -EOPNOTSUPP;
 	/* Without a callback the buffer must not move, so it has to be pinned. */
 	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE &&
 	    !(arg->flags & PEERDMA_IMPORT_PINNED))

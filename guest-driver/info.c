@@ -35,8 +35,9 @@ int pd_ioctl_info(struct pd_call *call, void *data)
 
 	memset(info, 0, sizeof(*info));
 	info->abi = PEERDMA_ABI_VERSION;
-	info->features = PEERDMA_FEATURE_SYNC_FILE | PEERDMA_FEATURE_COMPARE |
-			 PEERDMA_FEATURE_VERDICT;
+	info->features = PEERDMA_FEATURE_COMPARE | PEERDMA_FEATURE_VERDICT;
+	if (PD_HAS_SYNC_FILE)
+		info->features |= PEERDMA_FEATURE_SYNC_FILE;
 	if (pd->provider)
 		info->features |= PEERDMA_FEATURE_P2PDMA;
 	if (pd->vectors >= pd->channels)

@@ -322,4 +322,4 @@ module_exit(pd_exit);
 MODULE_DESCRIPTION("Peer device of the peerdma lab: dma-buf exporter and importer");
 MODULE_AUTHOR("The peerdma authors");
 MODULE_LICENSE("GPL");
-MODULE_IMPORT_NS("DMA_BUF");
+PD_IMPORT_DMA_BUF;

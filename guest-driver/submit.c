@@ -36,6 +36,9 @@ static int pd_submit_check(struct pd_device *pd,
 	    arg->channel >= pd->channels || arg->flags & ~all ||
 	    arg->timeout_ms > PEERDMA_TIMEOUT_MAX_MS || !arg->length)
 		return -EINVAL;
+	if (arg->flags & (PEERDMA_SUBMIT_IN_FENCE | PEERDMA_SUBMIT_OUT_FENCE) &&
+	    !PD_HAS_SYNC_FILE)
+		return -EOPNOTSUPP;
 	writes = pd_operations[arg->operation].writes;
 	if ((arg->flags & flush) == flush)
 		return -EINVAL;
