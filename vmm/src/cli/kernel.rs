@@ -25,14 +25,18 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Build {
-    /// The flavour that checks itself: lockdep, KASAN, kmemleak, hung tasks
-    #[arg(long)]
+    /// Which kernel: `lab`; `debug`, which checks itself (lockdep, KASAN, kmemleak, hung tasks); `stock`, the
+    /// distribution's own, which is only unpacked; `lts`, the long-term series
+    #[arg(long, value_name = "NAME", default_value = "lab", value_parser = flavour)]
+    kernel: Flavour,
+    /// The same as --kernel debug
+    #[arg(long, conflicts_with = "kernel")]
     debug: bool,
     /// Look in the archive for a newer source, although one was chosen before
     #[arg(long)]
     refresh: bool,
     /// Remove all kernels and sources from the cache instead
-    #[arg(long, conflicts_with_all = ["debug", "refresh"])]
+    #[arg(long, conflicts_with_all = ["kernel", "debug", "refresh"])]
     clean: bool,
     /// Print the result as JSON
     #[arg(long)]
@@ -47,27 +51,35 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         kernel::clean(&cache, &progress).map_err(failure)?;
         return Ok(Exit::Success as u8);
     }
-    let flavour = if build.debug { Flavour::Debug } else { Flavour::Lab };
+    let flavour = if build.debug { Flavour::Debug } else { build.kernel };
     let request =
         KernelRequest { refresh: build.refresh, ..KernelRequest::from_environment(flavour) };
     let built = kernel::build(&request, &progress).map_err(failure)?;
     progress.done();
-    let vmlinux = built.vmlinux();
+    let image = built.image();
     if build.json {
         output::json(&serde_json::json!({
             "flavour": built.flavour.name(),
             "release": built.release,
             "source": built.source,
-            "vmlinux": vmlinux,
+            "image": image,
             "build_tree": built.build_tree(),
             "cached": built.cached,
         }))?;
     } else {
         let how = if built.cached { "from the cache" } else { "built just now" };
         eprintln!("Linux {} ({}), {how}", built.release, built.source);
-        output::print(&format!("{}\n", vmlinux.display()))?;
+        output::print(&format!("{}\n", image.display()))?;
     }
     Ok(Exit::Success as u8)
+}
+
+fn flavour(text: &str) -> Result<Flavour, String> {
+    let known = || Flavour::ALL.map(Flavour::name);
+    Flavour::ALL
+        .into_iter()
+        .find(|flavour| flavour.name() == text)
+        .ok_or_else(|| format!("there are {}", known().join(", ")))
 }
 
 fn failure(error: KernelError) -> Failure {

@@ -190,6 +190,8 @@ fn cache_checks(cache: Result<&Cache, String>) -> Vec<Check> {
     for (name, flavour, command) in [
         ("kernel (lab)", Flavour::Lab, "peerdma kernel build"),
         ("kernel (debug)", Flavour::Debug, "peerdma kernel build --debug"),
+        ("kernel (stock)", Flavour::Stock, "peerdma kernel build --kernel stock"),
+        ("kernel (lts)", Flavour::Lts, "peerdma kernel build --kernel lts"),
     ] {
         let found = kernel::find(cache, &KernelRequest::from_environment(flavour), &Silent);
         checks.push(match found {

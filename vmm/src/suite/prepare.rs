@@ -51,9 +51,9 @@ impl KernelChoice {
     /// By how much time limits are stretched: a kernel that checks itself is slow.
     pub fn time_factor(&self) -> u64 {
         match self {
-            Self::Flavour(Flavour::Lab) => 1,
-            // What else a user's kernel has switched on is not known.
-            Self::Flavour(Flavour::Debug) | Self::Path(_) => 5,
+            Self::Flavour(flavour) => flavour.time_factor(),
+            // What a user's kernel has switched on is not known.
+            Self::Path(_) => 5,
         }
     }
 }

@@ -91,11 +91,19 @@ impl Apt {
         recipe: &Recipe,
         progress: &dyn Progress,
     ) -> Result<Vec<Candidate>, KernelError> {
-        // The names are known by their shape only; apt-cache takes a regular expression.
-        let pattern = format!("^{}[0-9.]*$", recipe.prefix);
-        let job = Job::new("Looking for the kernel's source", "apt-cache");
+        // The names are known by their shape only.
+        self.packages(&format!("^{}[0-9.]*$", recipe.prefix), progress)
+    }
+
+    /// All packages whose names match a regular expression, as apt-cache takes it.
+    pub(super) fn packages(
+        &self,
+        pattern: &str,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Candidate>, KernelError> {
+        let job = Job::new("Looking for the kernel's packages", "apt-cache");
         let text =
-            job.args(&self.options).args(["show", "--all-versions", &pattern]).output(progress)?;
+            job.args(&self.options).args(["show", "--all-versions", pattern]).output(progress)?;
         Ok(parse_candidates(&text))
     }
 
@@ -106,7 +114,7 @@ impl Apt {
         progress: &dyn Progress,
     ) -> Result<PathBuf, KernelError> {
         let Candidate { package, version, size, .. } = candidate;
-        let folder = self.folder.join("download");
+        let folder = self.folder.join("download").join(package);
         fs::create_dir_all(&folder).map_err(KernelError::io("Making", &folder))?;
         progress
             .phase(&format!("downloading {package} {version} ({} MiB)", size >> 20), Some(*size));
@@ -256,6 +264,7 @@ fn newer(version: &str, than: &str, progress: &dyn Progress) -> Result<bool, Ker
 
 #[cfg(test)]
 mod tests {
+    use super::super::Flavour;
     use super::*;
     use crate::images::progress::Silent;
 
@@ -293,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_pin_wins_only_when_it_is_the_very_package() {
-        let recipe = Recipe::load().unwrap();
+        let recipe = Recipe::load(Flavour::Lab).unwrap();
         let newer = candidate("linux-source-7.10", "7.10.1-1");
         let mut pinned = candidate(&recipe.pin.package, &recipe.pin.version);
         let others = [newer.clone(), pinned.clone()];
@@ -305,7 +314,7 @@ mod tests {
 
     #[test]
     fn the_newest_of_a_series_is_found_by_debians_own_order() {
-        let recipe = Recipe::load().unwrap();
+        let recipe = Recipe::load(Flavour::Lab).unwrap();
         let versions = ["7.3.9-1~bpo13+1", "7.3.11-1~bpo13+1", "7.3.11~rc1-1"];
         let all: Vec<_> =
             versions.iter().map(|version| candidate("linux-source-7.3", version)).collect();
@@ -314,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_suite_with_old_kernels_only_is_told_with_what_it_has() {
-        let recipe = Recipe::load().unwrap();
+        let recipe = Recipe::load(Flavour::Lab).unwrap();
         let error = choose(&[candidate("linux-source-7.2", "7.2.12-1")], &recipe, &Silent)
             .unwrap_err()
             .to_string();

@@ -84,6 +84,13 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Makes only what modules from elsewhere are built with.
+    pub(super) fn prepare_modules(&self, progress: &dyn Progress) -> Result<(), KernelError> {
+        progress.phase("making the programs that build modules", None);
+        let job = self.make("Making the programs that build modules");
+        Ok(job.arg("modules_prepare").run(progress)?)
+    }
+
     /// The release that `uname -r` will print.
     pub(super) fn release(&self) -> Result<String, KernelError> {
         let path = self.output.join("include/config/kernel.release");
@@ -147,9 +154,9 @@ mod tests {
 
     #[test]
     fn kconfig_itself_refuses_what_cannot_be() {
-        let unpacked = Cache::open()
-            .ok()
-            .and_then(|cache| source::known(&cache, &Source::Distribution).ok().flatten());
+        let unpacked = Cache::open().ok().and_then(|cache| {
+            source::known(&cache, Flavour::Lab, &Source::Distribution).ok().flatten()
+        });
         let Some(source) = unpacked else {
             return skip("no source in the cache (`peerdma kernel build`)");
         };

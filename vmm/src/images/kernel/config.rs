@@ -7,6 +7,7 @@ use super::Flavour;
 
 const LAB: &str = include_str!("../../../../images/kernel/lab.config");
 const DEBUG: &str = include_str!("../../../../images/kernel/debug.config");
+const LTS: &str = include_str!("../../../../images/kernel/lts.config");
 
 /// Options by name (with `CONFIG_`), and their values as a `.config` writes them; `n` for "is not set".
 pub(super) type Options = BTreeMap<String, String>;
@@ -14,8 +15,10 @@ pub(super) type Options = BTreeMap<String, String>;
 /// The options that a flavour asks for.
 pub(super) fn wanted(flavour: Flavour) -> Options {
     let mut options = parse(LAB);
-    if flavour == Flavour::Debug {
-        options.extend(parse(DEBUG));
+    match flavour {
+        Flavour::Lab | Flavour::Stock => {}
+        Flavour::Debug => options.extend(parse(DEBUG)),
+        Flavour::Lts => options.extend(parse(LTS)),
     }
     options
 }

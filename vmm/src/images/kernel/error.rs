@@ -56,6 +56,19 @@ pub enum KernelError {
         /// What is there.
         found: String,
     },
+    /// The suite no longer has the binaries of the source's version.
+    #[error(
+        "{suite} carries no {variant} kernel of the version {version}, which is that of the source in the cache. Run \
+         `peerdma kernel build --refresh` to take the source that it carries now."
+    )]
+    NoStock {
+        /// The suite.
+        suite: String,
+        /// Which of the distribution's kernels.
+        variant: String,
+        /// The version that was wanted.
+        version: String,
+    },
     /// The download is not what the signed index or the project's pin says.
     #[error(
         "The downloaded {package} has the SHA-256 {actual}, and {wanted} was expected: it is not used. Try again \

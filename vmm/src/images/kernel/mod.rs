@@ -16,7 +16,6 @@
 //! are kept unpacked beside the kernels: flavours share one, and building modules reads its headers.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -28,15 +27,20 @@ mod apt;
 mod build;
 mod config;
 mod error;
+mod facts;
+mod flavour;
+mod modules;
 mod recipe;
 mod source;
+mod stock;
 
 pub use config::{Refusal, Rejected};
 pub use error::KernelError;
+pub use flavour::Flavour;
 
 use self::build::Build;
 use self::source::{SOURCES, SourceTree};
-use super::cache::{Cache, CacheError, Key, Lock};
+use super::cache::{Cache, CacheError, Key, Lock, Staging};
 use super::command::{Job, require_programs};
 use super::progress::Progress;
 
@@ -46,54 +50,6 @@ const RECIPE: u32 = 1;
 const KERNELS: &str = "kernels";
 /// What describes a kernel, in its own folder.
 const RECORD: &str = "kernel.json";
-/// The lock under which sources are unpacked and kernels built.
-const LOCK: &str = "kernel";
-
-/// A configuration of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Flavour {
-    /// Quick; guest and nested test host.
-    Lab,
-    /// Checks itself (lockdep, KASAN, kmemleak, hung tasks); guests only.
-    Debug,
-}
-
-impl Flavour {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Lab, Self::Debug];
-
-    /// Its name on command lines and in file names.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Lab => "lab",
-            Self::Debug => "debug",
-        }
-    }
-
-    /// Lines that its build prints, about.
-    fn usual_steps(self) -> u64 {
-        match self {
-            Self::Lab => 2600,
-            Self::Debug => 2500,
-        }
-    }
-
-    /// Bytes that its build needs at the worst moment.
-    fn space(self) -> u64 {
-        match self {
-            Self::Lab => 400 << 20,
-            Self::Debug => 1600 << 20,
-        }
-    }
-}
-
-impl fmt::Display for Flavour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// Where a kernel's source comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -117,9 +73,11 @@ pub struct KernelRequest {
 }
 
 impl KernelRequest {
-    /// A kernel from the distribution's source, or from the tree that `PEERDMA_KERNEL_TREE` names.
+    /// A kernel from the distribution's source, or from the tree that `PEERDMA_KERNEL_TREE` names
+    /// (`PEERDMA_KERNEL_TREE_LTS` for the long-term kernel; the stock kernel is the distribution's in any case).
     pub fn from_environment(flavour: Flavour) -> Self {
-        let tree = std::env::var_os("PEERDMA_KERNEL_TREE").filter(|path| !path.is_empty());
+        let variable = flavour.tree_variable();
+        let tree = variable.and_then(std::env::var_os).filter(|path| !path.is_empty());
         let source = tree.map_or(Source::Distribution, |path| Source::Tree(path.into()));
         Self { flavour, source, refresh: false, jobs: None }
     }
@@ -143,7 +101,15 @@ pub struct BuiltKernel {
 }
 
 impl BuiltKernel {
-    /// The kernel itself, an ELF file with a PVH entry and symbols.
+    /// The kernel itself: an ELF file with a PVH entry and symbols, or the distribution's bzImage.
+    pub fn image(&self) -> PathBuf {
+        match self.flavour {
+            Flavour::Stock => self.folder.join(stock::IMAGE),
+            Flavour::Lab | Flavour::Debug | Flavour::Lts => self.vmlinux(),
+        }
+    }
+
+    /// The ELF file of a kernel that was built here.
     pub fn vmlinux(&self) -> PathBuf {
         self.build_tree().join("vmlinux")
     }
@@ -156,17 +122,6 @@ impl BuiltKernel {
     /// Its `.config`.
     pub fn config(&self) -> PathBuf {
         self.build_tree().join(".config")
-    }
-
-    /// A module that belongs to the kernel, by its name (`vfio-pci` or `vfio_pci`).
-    pub fn module(&self, name: &str) -> Option<PathBuf> {
-        let order = fs::read_to_string(self.build_tree().join("modules.order")).ok()?;
-        let plain = |name: &str| name.replace('-', "_");
-        let path = order.lines().find(|line| {
-            let file = line.rsplit('/').next().and_then(|file| file.strip_suffix(".o"));
-            file.is_some_and(|file| plain(file) == plain(name))
-        })?;
-        Some(self.build_tree().join(path).with_extension("ko")).filter(|path| path.is_file())
     }
 }
 
@@ -199,16 +154,18 @@ pub fn build_in(
         return Ok(kernel);
     }
     require_plain(cache.root(), "Set XDG_CACHE_HOME to another folder.")?;
+    let flavour = request.flavour;
     if let Source::Tree(path) = &request.source {
         require_plain(path, "Move the source, or reach it through a symbolic link.")?;
     }
-    let lock = cache.lock(LOCK, progress)?;
-    let source = source::provide(cache, &lock, &request.source, request.refresh, progress)?;
-    let key = key(request.flavour, &source, progress)?;
+    let lock = cache.lock(flavour.lock(), progress)?;
+    let source = source::provide(cache, &lock, request, progress)?;
+    let key = key(flavour, &source, progress)?;
     // Another run may have built it while this one waited.
-    match read(cache, request.flavour, &key) {
-        Some(kernel) => Ok(kernel),
-        None => compile(cache, &lock, request, &source, &key, progress),
+    match (read(cache, flavour, &key), flavour) {
+        (Some(kernel), _) => Ok(kernel),
+        (None, Flavour::Stock) => stock::assemble(cache, &lock, &source, &key, progress),
+        (None, _) => compile(cache, &lock, request, &source, &key, progress),
     }
 }
 
@@ -218,7 +175,8 @@ pub fn find(
     request: &KernelRequest,
     progress: &dyn Progress,
 ) -> Result<Option<BuiltKernel>, KernelError> {
-    let Some(source) = source::known(cache, &request.source)? else { return Ok(None) };
+    let known = source::known(cache, request.flavour, &request.source)?;
+    let Some(source) = known else { return Ok(None) };
     Ok(read(cache, request.flavour, &key(request.flavour, &source, progress)?))
 }
 
@@ -240,7 +198,11 @@ pub fn list(cache: &Cache) -> Vec<BuiltKernel> {
 /// Removes all kernels and sources from the cache, and what was left of interrupted builds. Waits for a build in
 /// another run.
 pub fn clean(cache: &Cache, progress: &dyn Progress) -> Result<(), KernelError> {
-    let _lock = cache.lock(LOCK, progress)?;
+    let mut names: Vec<_> = Flavour::ALL.iter().map(|flavour| flavour.lock()).collect();
+    names.dedup();
+    // In the same order everywhere, so two that clean never wait for each other.
+    let _locks: Vec<_> =
+        names.iter().map(|name| cache.lock(name, progress)).collect::<Result<_, _>>()?;
     for kind in [KERNELS, SOURCES] {
         cache.remove("", kind)?;
     }
@@ -274,7 +236,10 @@ fn key(
         .field(&source.identity)
         // Modules find the source by the path that the build notes.
         .field(source.path.as_os_str().as_encoded_bytes())
-        .field(config::write(&config::wanted(flavour)))
+        .field(match flavour {
+            Flavour::Stock => stock::RECIPE_TEXT.to_owned(),
+            Flavour::Lab | Flavour::Debug | Flavour::Lts => config::write(&config::wanted(flavour)),
+        })
         .field(version("gcc").unwrap_or_default())
         .field(version("ld").unwrap_or_default());
     Ok(key.finish())
@@ -313,19 +278,24 @@ fn compile(
     build.compile(cache, progress)?;
     let release = build.release()?;
     build.prune()?;
-    let record = Record { flavour, release: release.clone(), source: source.name.clone() };
+    finish(staging, flavour, release, source, key)
+}
+
+/// Writes the record of a kernel that is whole, and gives it its place.
+fn finish(
+    staging: Staging,
+    flavour: Flavour,
+    release: String,
+    source: &SourceTree,
+    key: &str,
+) -> Result<BuiltKernel, KernelError> {
+    let source = source.name.clone();
+    let record = Record { flavour, release: release.clone(), source: source.clone() };
     let path = staging.path().join(RECORD);
     let text = serde_json::to_vec_pretty(&record).unwrap_or_default();
     fs::write(&path, text).map_err(KernelError::io("Writing", &path))?;
     let folder = staging.commit()?;
-    Ok(BuiltKernel {
-        flavour,
-        release,
-        source: source.name.clone(),
-        key: key.to_owned(),
-        folder,
-        cached: false,
-    })
+    Ok(BuiltKernel { flavour, release, source, key: key.to_owned(), folder, cached: false })
 }
 
 #[cfg(test)]

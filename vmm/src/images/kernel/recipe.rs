@@ -1,10 +1,11 @@
-//! What `images/kernel/source.toml` says: which source package of which suite.
+//! What `images/kernel/source.toml` and its like say: which source package of which suite.
 
 use serde::Deserialize;
 
-use super::KernelError;
+use super::{Flavour, KernelError};
 
-const TEXT: &str = include_str!("../../../../images/kernel/source.toml");
+const CURRENT: &str = include_str!("../../../../images/kernel/source.toml");
+const LTS: &str = include_str!("../../../../images/kernel/lts.toml");
 
 /// The recipe for getting the kernel's source.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,6 +21,9 @@ pub(super) struct Recipe {
     pub(super) prefix: String,
     /// The oldest series that serves.
     pub(super) minimum: String,
+    /// The newest series that serves; any when it is not given.
+    #[serde(default)]
+    pub(super) maximum: Option<String>,
     /// The version to prefer while it is there.
     pub(super) pin: Pin,
     /// How to unpack it.
@@ -41,20 +45,24 @@ pub(super) struct Unpack {
 }
 
 impl Recipe {
-    /// The project's own.
-    pub(super) fn load() -> Result<Self, KernelError> {
-        toml::from_str(TEXT).map_err(|error| KernelError::Recipe(error.to_string()))
+    /// The project's own, for a flavour.
+    pub(super) fn load(flavour: Flavour) -> Result<Self, KernelError> {
+        toml::from_str(Self::text(flavour)).map_err(|error| KernelError::Recipe(error.to_string()))
     }
 
     /// The recipe as it is written: another text may mean another source.
-    pub(super) fn text() -> &'static str {
-        TEXT
+    pub(super) fn text(flavour: Flavour) -> &'static str {
+        match flavour {
+            Flavour::Lab | Flavour::Debug | Flavour::Stock => CURRENT,
+            Flavour::Lts => LTS,
+        }
     }
 
-    /// The series of a source package, when it is at least the minimum.
+    /// The series of a source package, when it is in the range that serves.
     pub(super) fn series(&self, package: &str) -> Option<(u32, u32)> {
         let series = series(package.strip_prefix(&self.prefix)?)?;
-        (series >= series_or_zero(&self.minimum)).then_some(series)
+        let below = self.maximum.as_deref().is_none_or(|most| series <= series_or_zero(most));
+        (below && series >= series_or_zero(&self.minimum)).then_some(series)
     }
 }
 
@@ -73,16 +81,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_project_recipe_is_whole() {
-        let recipe = Recipe::load().unwrap();
-        assert!(recipe.series(&recipe.pin.package).is_some());
-        assert_eq!(recipe.pin.sha256.len(), 64);
-        assert!(!recipe.unpack.exclude.iter().any(|pattern| pattern.contains("x86")));
+    fn the_project_recipes_are_whole() {
+        for flavour in Flavour::ALL {
+            let recipe = Recipe::load(flavour).unwrap();
+            assert!(recipe.series(&recipe.pin.package).is_some());
+            assert_eq!(recipe.pin.sha256.len(), 64);
+            assert!(!recipe.unpack.exclude.iter().any(|pattern| pattern.contains("x86")));
+        }
+    }
+
+    #[test]
+    fn a_long_term_series_never_becomes_another() {
+        let recipe = Recipe::load(Flavour::Lts).unwrap();
+        assert_eq!(recipe.series("linux-source-6.12"), Some((6, 12)));
+        assert_eq!(recipe.series("linux-source-6.13"), None);
+        assert_eq!(recipe.series("linux-source-6.1"), None);
+        assert_eq!(recipe.series("linux-source-7.3"), None);
     }
 
     #[test]
     fn series_are_numbers() {
-        let recipe = Recipe::load().unwrap();
+        let recipe = Recipe::load(Flavour::Lab).unwrap();
         assert_eq!(recipe.series("linux-source-7.10"), Some((7, 10)));
         assert_eq!(recipe.series("linux-source-7.3"), Some((7, 3)));
         assert_eq!(recipe.series("linux-source-7.2"), None);

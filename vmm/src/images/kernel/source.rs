@@ -9,15 +9,21 @@ use sha2::{Digest, Sha256};
 
 use super::apt::{Apt, Candidate, choose};
 use super::recipe::Recipe;
-use super::{KernelError, Source};
+use super::{Flavour, KernelError, KernelRequest, Source};
 use crate::images::cache::{Cache, Key, Lock, hex, sha256_file};
 use crate::images::command::{Event, Job, require_programs};
 use crate::images::progress::Progress;
 
 /// The cache's folder of unpacked sources.
 pub(super) const SOURCES: &str = "sources";
-/// The file there that says which source was chosen.
-const RESOLVED: &str = "chosen.json";
+/// The files there that say which source was chosen.
+fn resolved_name(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Lab | Flavour::Debug | Flavour::Stock => "chosen.json",
+        Flavour::Lts => "chosen-lts.json",
+    }
+}
+
 /// Bytes that download, unpacking and the unpacked source take at the worst moment.
 const UNPACK_SPACE: u64 = 1_800 << 20;
 /// Files in the source as we unpack it, about: the bar's guess.
@@ -32,6 +38,8 @@ pub(super) struct SourceTree {
     pub(super) identity: String,
     /// What to call it, for people.
     pub(super) name: String,
+    /// Its version in the archive, when it comes from there.
+    pub(super) version: Option<String>,
 }
 
 /// Which source the distribution's suite gave, for which recipe.
@@ -52,49 +60,54 @@ impl Resolved {
             path: cache.path(SOURCES, &format!("linux-{plain}-{short}")),
             identity: format!("{version} {sha256} {}", self.recipe),
             name: format!("{package} {version}"),
+            version: Some(version.clone()),
         }
     }
 }
 
 /// The source, if no work is needed to have it.
-pub(super) fn known(cache: &Cache, source: &Source) -> Result<Option<SourceTree>, KernelError> {
+pub(super) fn known(
+    cache: &Cache,
+    flavour: Flavour,
+    source: &Source,
+) -> Result<Option<SourceTree>, KernelError> {
     match source {
         Source::Tree(path) => own_tree(path).map(Some),
         Source::Distribution => {
-            let path = cache.path(SOURCES, RESOLVED);
+            let path = cache.path(SOURCES, resolved_name(flavour));
             // A missing or unreadable note is no error: the choice is made again.
             let resolved: Option<Resolved> =
                 fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            let current = resolved.filter(|resolved| resolved.recipe == recipe_identity());
+            let current = resolved.filter(|resolved| resolved.recipe == recipe_identity(flavour));
             Ok(current.map(|resolved| resolved.tree(cache)).filter(|tree| tree.path.is_dir()))
         }
     }
 }
 
-fn recipe_identity() -> String {
-    Key::new("kernel source recipe", 1).field(Recipe::text()).finish()
+fn recipe_identity(flavour: Flavour) -> String {
+    Key::new("kernel source recipe", 1).field(Recipe::text(flavour)).finish()
 }
 
 /// The source, downloaded and unpacked if need be.
 pub(super) fn provide(
     cache: &Cache,
     lock: &Lock,
-    source: &Source,
-    refresh: bool,
+    request: &KernelRequest,
     progress: &dyn Progress,
 ) -> Result<SourceTree, KernelError> {
-    if let Some(tree) = known(cache, source)?.filter(|_| !refresh) {
+    let KernelRequest { flavour, ref source, refresh, .. } = *request;
+    if let Some(tree) = known(cache, flavour, source)?.filter(|_| !refresh) {
         return Ok(tree);
     }
-    let recipe = Recipe::load()?;
-    let work = cache.stage(lock, SOURCES, "apt")?;
+    let recipe = Recipe::load(flavour)?;
+    let work = cache.stage(lock, SOURCES, &format!("apt-{}", flavour.lock()))?;
     let apt = Apt::update(work.path(), &recipe, progress)?;
     let candidates = apt.candidates(&recipe, progress)?;
     let candidate = choose(&candidates, &recipe, progress)?.clone();
     let pinned = candidate.sha256 == recipe.pin.sha256;
     let why = if pinned { "the pinned version" } else { "the newest; the pinned version is gone" };
     progress.note(&format!("Kernel source: {} {} ({why}).", candidate.package, candidate.version));
-    let resolved = Resolved { recipe: recipe_identity(), candidate };
+    let resolved = Resolved { recipe: recipe_identity(flavour), candidate };
     let tree = resolved.tree(cache);
     if !tree.path.is_dir() {
         require_programs(&["dpkg-deb", "tar", "xz"])?;
@@ -104,12 +117,12 @@ pub(super) fn provide(
         unpack(cache, lock, &recipe, &deb, &tree, progress)?;
     }
     let text = serde_json::to_vec_pretty(&resolved).unwrap_or_default();
-    cache.write_file(SOURCES, RESOLVED, &text)?;
+    cache.write_file(SOURCES, resolved_name(flavour), &text)?;
     Ok(tree)
 }
 
 /// apt has verified this already; a look of our own costs half a second and needs no trust in its settings.
-fn check(deb: &Path, candidate: &Candidate) -> Result<(), KernelError> {
+pub(super) fn check(deb: &Path, candidate: &Candidate) -> Result<(), KernelError> {
     let actual = sha256_file(deb).map_err(KernelError::io("Reading", deb))?;
     if actual == candidate.sha256 {
         return Ok(());
@@ -192,7 +205,7 @@ fn own_tree(path: &Path) -> Result<SourceTree, KernelError> {
     }
     let identity = fingerprint(&path)?;
     let name = path.display().to_string();
-    Ok(SourceTree { path, identity, name })
+    Ok(SourceTree { path, identity, name, version: None })
 }
 
 /// What changes when a file of the tree changes: names, sizes, times. Reading 1.5 GB at each call would take longer
@@ -297,7 +310,7 @@ mod tests {
             sha256: "ab".repeat(32),
             size: 6,
         };
-        let tree = Resolved { recipe: recipe_identity(), candidate }.tree(&cache);
+        let tree = Resolved { recipe: recipe_identity(Flavour::Lab), candidate }.tree(&cache);
         assert!(tree.path.ends_with("sources/linux-7.3.4-abababababab"), "{}", tree.path.display());
     }
 }

@@ -14,6 +14,7 @@ fn source(identity: &str) -> SourceTree {
         path: "/source".into(),
         identity: identity.to_owned(),
         name: "linux 7.3.4".to_owned(),
+        version: Some("7.3.4-1".to_owned()),
     }
 }
 
@@ -72,7 +73,7 @@ fn a_module_is_found_by_either_spelling_of_its_name() {
 fn a_full_disk_is_told_before_anything_is_built() {
     let (_folder, cache) = cache();
     let cache = cache.limited_to(10 << 20);
-    let lock = cache.lock(LOCK, &Silent).unwrap();
+    let lock = cache.lock(Flavour::Lab.lock(), &Silent).unwrap();
     let request = KernelRequest {
         flavour: Flavour::Lab,
         source: Source::Distribution,
