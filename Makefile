@@ -1,7 +1,8 @@
 # peerdma: `make help` says what there is.
 #
 # Variables:
-#   KERNEL=lab|debug|PATH   guest kernel: ours, ours with the kernel's own checks, or yours (vmlinux, bzImage, tree)
+#   KERNEL=NAME|PATH        guest kernel: lab (ours), debug (ours with the kernel's own checks), stock (the
+#                           distribution's), lts (ours on the long-term series), or yours (vmlinux, bzImage, tree)
 #   SCENARIO=NAME           one scenario instead of all (make vm-test)
 #   OUT=DIR                 where make vm-test leaves its reports and logs
 #   ARGS='...'              more arguments for peerdma
@@ -9,8 +10,8 @@
 CARGO   ?= cargo
 PEERDMA := target/peerdma
 KERNEL  ?= lab
-# The debug kernel's reports do not overwrite those of the lab kernel.
-OUT     ?= target/vm-test$(if $(filter debug,$(KERNEL)),-debug)
+# The other kernels' reports do not overwrite those of the lab kernel.
+OUT     ?= target/vm-test$(addprefix -,$(filter debug stock lts,$(KERNEL)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test vm-test vm bench lint clean

@@ -28,7 +28,7 @@ pub(super) enum Host {
 /// Which guest.
 #[derive(Debug, Clone, Args)]
 pub(super) struct GuestOptions {
-    /// Guest kernel: `lab`, `debug`, or the path of a vmlinux, a bzImage or a built tree
+    /// Guest kernel: `lab`, `debug`, `stock` (the distribution's), `lts`, or the path of a vmlinux, a bzImage or a built tree
     #[arg(long, value_name = "KERNEL", default_value = "lab")]
     pub(super) kernel: String,
     /// Where the guest runs

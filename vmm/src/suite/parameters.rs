@@ -16,6 +16,8 @@ const COMMON: &[&str] = &[
     "i8042.noprobe",
     "cryptomgr.notests",
     "rcupdate.rcu_expedited=1",
+    // Where the IOMMU's driver is a module, devices wait for it; on a busy machine ten seconds are soon over.
+    "deferred_probe_timeout=60",
 ];
 
 /// Warnings and worse on the console: each character costs an exit, and nothing less is worth it.

@@ -9,7 +9,7 @@ use super::hello::Module;
 use crate::host::interrupt::interrupted;
 use crate::images::cache::{Cache, CacheError};
 use crate::images::initramfs::{Initramfs, InitramfsError};
-use crate::images::kernel::{self, Flavour, KernelError, KernelRequest};
+use crate::images::kernel::{self, BuiltKernel, Flavour, KernelError, KernelRequest};
 use crate::images::kernel_image::{ImageError, KernelImage};
 use crate::images::module::{self, ModuleError, ModuleRequest};
 use crate::images::progress::{self, Progress};
@@ -24,6 +24,9 @@ const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
 const DRIVER_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-driver");
 /// Names another kernel for the nested test host.
 const TEST_HOST_KERNEL_VARIABLE: &str = "PEERDMA_TEST_HOST_KERNEL";
+/// What the lab's own devices need of the kernel where it is a module. The IOMMU's comes first: a device whose driver
+/// finds none for ten seconds does without.
+const FIRST_MODULES: &[&str] = &["virtio_iommu", "virtio_rng"];
 /// What somebody sees who logs in.
 const PROFILE: &str = "\
 export PS1='guest:\\w# '
@@ -129,7 +132,7 @@ pub fn prepare(
     }
     let cache = Cache::open()?;
     let mut notes = Vec::new();
-    let (path, kernel_name, tree, image) = find_kernel(kernel, progress)?;
+    let Found { elf, name: kernel_name, tree, image, built } = find_kernel(kernel, progress)?;
     let driver = match tree {
         Some(tree) => {
             let source = driver_source()?;
@@ -151,25 +154,50 @@ pub fn prepare(
     initramfs.busybox(progress)?;
     initramfs.pciutils()?;
     initramfs.file("/etc/profile", 0o644, PROFILE)?;
+    let mut first = Vec::new();
+    if let Some(built) = &built {
+        // Where programs look for it; the agent, too.
+        initramfs.host_file(&format!("/boot/config-{}", built.release), &built.config())?;
+        first = built.modules_in_order(FIRST_MODULES)?;
+    }
     let mut loaded = Vec::new();
-    for path in driver.iter().chain(modules) {
+    for path in first.iter().chain(&driver).chain(modules) {
         initramfs.module(path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         loaded.push(Module { path: format!("/lib/modules/{name}"), parameters: String::new() });
     }
     let initramfs = initramfs.store(&cache)?;
-    Ok(Prepared { kernel: path, kernel_name, initramfs, modules: loaded, notes, _image: image })
+    Ok(Prepared { kernel: elf, kernel_name, initramfs, modules: loaded, notes, _image: image })
 }
 
-/// The kernel's ELF file, its name, the tree to build modules against, and what keeps the file open.
-type Found = (PathBuf, String, Option<PathBuf>, Option<KernelImage>);
+/// A kernel that was found.
+#[derive(Debug)]
+struct Found {
+    /// Its ELF file.
+    elf: PathBuf,
+    /// What to call it.
+    name: String,
+    /// What modules are built against.
+    tree: Option<PathBuf>,
+    /// Keeps the file open.
+    image: Option<KernelImage>,
+    /// What else is known of a kernel that the lab knows by name.
+    built: Option<BuiltKernel>,
+}
 
 fn find_kernel(choice: &KernelChoice, progress: &dyn Progress) -> Result<Found, PrepareError> {
     match choice {
         KernelChoice::Flavour(flavour) => {
             let built = kernel::build(&KernelRequest::from_environment(*flavour), progress)?;
             let name = format!("{flavour} {} ({})", built.release, built.source);
-            Ok((built.vmlinux(), name, Some(built.build_tree()), None))
+            let tree = Some(built.build_tree());
+            if *flavour != Flavour::Stock {
+                let elf = built.vmlinux();
+                return Ok(Found { elf, name, tree, image: None, built: Some(built) });
+            }
+            // A bzImage, as it was in the distribution's package.
+            let image = KernelImage::open(&built.image())?;
+            Ok(Found { elf: opened(&image), name, tree, image: Some(image), built: Some(built) })
         }
         KernelChoice::Path(path) => {
             if !path.exists() {
@@ -179,11 +207,14 @@ fn find_kernel(choice: &KernelChoice, progress: &dyn Progress) -> Result<Found, 
             let release = image.release.clone().unwrap_or_else(|| "of unknown release".into());
             let name = format!("{} {release} ({})", image.kind, path.display());
             let tree = image.build_tree.clone().or_else(|| headers(image.release.as_deref()?));
-            // The payload of a bzImage has no name of its own.
-            let elf = Path::new("/proc/self/fd").join(image.elf.as_raw_fd().to_string());
-            Ok((elf, name, tree, Some(image)))
+            Ok(Found { elf: opened(&image), name, tree, image: Some(image), built: None })
         }
     }
+}
+
+/// The path of a kernel that is open: the payload of a bzImage has no name of its own.
+fn opened(image: &KernelImage) -> PathBuf {
+    Path::new("/proc/self/fd").join(image.elf.as_raw_fd().to_string())
 }
 
 /// The headers of a distribution's kernel, where its packages put them.

@@ -1,4 +1,5 @@
-//! The kernel's configuration, where it tells (`CONFIG_IKCONFIG_PROC`).
+//! The kernel's configuration: beside the kernel as distributions have it (and as the lab puts it into its initramfs),
+//! or where it tells itself (`CONFIG_IKCONFIG_PROC`).
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -11,8 +12,13 @@ pub fn option(name: &str) -> Option<&'static str> {
     OPTIONS.get_or_init(|| parse(&text().unwrap_or_default())).get(name).map(String::as_str)
 }
 
-/// Unpacked by busybox: once, only when asked for, and no decompressor to carry along.
 fn text() -> Option<String> {
+    let release = super::read("/proc/sys/kernel/osrelease").unwrap_or_default();
+    std::fs::read_to_string(format!("/boot/config-{}", release.trim())).ok().or_else(packed)
+}
+
+/// Unpacked by busybox: once, only when asked for, and no decompressor to carry along.
+fn packed() -> Option<String> {
     if !std::path::Path::new("/proc/config.gz").exists() {
         return None;
     }

@@ -24,6 +24,7 @@ const FACTS: &[&str] = &[
     "CONFIG_GCC_NO_",
     "CONFIG_GCC_VERSION",
     "CONFIG_LD_VERSION",
+    "CONFIG_PAHOLE_VERSION",
 ];
 
 /// Whether an option tells of the compiler rather than of the kernel.
@@ -42,8 +43,8 @@ pub(super) fn adapt_auto_conf(text: &str, facts: &Options) -> String {
     let option = |line: &str| line.split_once('=').map(|(name, _)| name.to_owned());
     let mut adapted = without_facts(text, option);
     for (name, value) in facts {
-        // Writing to a string never fails.
-        let _ = writeln!(adapted, "{name}={value}");
+        // Make takes a value as it stands there, so strings have no quotes. Writing to a string never fails.
+        let _ = writeln!(adapted, "{name}={}", value.trim_matches('"'));
     }
     adapted
 }
@@ -83,6 +84,7 @@ mod tests {
         let adapted = adapt_auto_conf(stock, &ours());
         assert!(adapted.contains("CONFIG_SMP=y\n") && !adapted.contains("CONFIG_SMP=n"));
         assert!(adapted.contains("CONFIG_GCC_VERSION=120200\n") && !adapted.contains("140200"));
+        assert!(adapted.contains("CONFIG_CC_VERSION_TEXT=gcc 12\n"));
         assert!(!adapted.contains("MIN_FUNCTION_ALIGNMENT") && !adapted.contains("CONFIG_MODULES"));
         // Choices whose names begin alike.
         assert!(adapted.contains("GCC_PLUGINS") && adapted.contains("LDISC_AUTOLOAD"));

@@ -41,10 +41,20 @@ impl Flavour {
         }
     }
 
-    /// The lock under which its source is unpacked and it is built. What shares a source shares a lock.
+    /// The lock under which its source is unpacked. What shares a source shares a lock.
+    pub(super) fn source_lock(self) -> &'static str {
+        match self {
+            Self::Lab | Self::Debug | Self::Stock => "source",
+            Self::Lts => "source-lts",
+        }
+    }
+
+    /// The lock under which it is built.
     pub(super) fn lock(self) -> &'static str {
         match self {
-            Self::Lab | Self::Debug | Self::Stock => "kernel",
+            Self::Lab => "kernel",
+            Self::Debug => "kernel-debug",
+            Self::Stock => "kernel-stock",
             Self::Lts => "kernel-lts",
         }
     }

@@ -158,8 +158,12 @@ pub fn build_in(
     if let Source::Tree(path) = &request.source {
         require_plain(path, "Move the source, or reach it through a symbolic link.")?;
     }
+    // Kernels that share a source do not wait for each other's builds.
+    let source = {
+        let lock = cache.lock(flavour.source_lock(), progress)?;
+        source::provide(cache, &lock, request, progress)?
+    };
     let lock = cache.lock(flavour.lock(), progress)?;
-    let source = source::provide(cache, &lock, request, progress)?;
     let key = key(flavour, &source, progress)?;
     // Another run may have built it while this one waited.
     match (read(cache, flavour, &key), flavour) {
@@ -198,9 +202,12 @@ pub fn list(cache: &Cache) -> Vec<BuiltKernel> {
 /// Removes all kernels and sources from the cache, and what was left of interrupted builds. Waits for a build in
 /// another run.
 pub fn clean(cache: &Cache, progress: &dyn Progress) -> Result<(), KernelError> {
-    let mut names: Vec<_> = Flavour::ALL.iter().map(|flavour| flavour.lock()).collect();
-    names.dedup();
+    let sources = Flavour::ALL.iter().map(|flavour| flavour.source_lock());
+    let mut names: Vec<_> =
+        sources.chain(Flavour::ALL.iter().map(|flavour| flavour.lock())).collect();
     // In the same order everywhere, so two that clean never wait for each other.
+    names.sort_unstable();
+    names.dedup();
     let _locks: Vec<_> =
         names.iter().map(|name| cache.lock(name, progress)).collect::<Result<_, _>>()?;
     for kind in [KERNELS, SOURCES] {

@@ -100,7 +100,7 @@ pub(super) fn provide(
         return Ok(tree);
     }
     let recipe = Recipe::load(flavour)?;
-    let work = cache.stage(lock, SOURCES, &format!("apt-{}", flavour.lock()))?;
+    let work = cache.stage(lock, SOURCES, &format!("apt-{}", flavour.source_lock()))?;
     let apt = Apt::update(work.path(), &recipe, progress)?;
     let candidates = apt.candidates(&recipe, progress)?;
     let candidate = choose(&candidates, &recipe, progress)?.clone();
