@@ -142,6 +142,7 @@ fn job(
         initramfs: prepared.initramfs.clone(),
         out: out.to_owned(),
         record: folder,
+        at_once: 1,
         runs: vec![run],
     }
 }

@@ -10,6 +10,7 @@ mod failure;
 mod kernel;
 mod output;
 mod replay;
+mod report;
 mod test;
 mod topology;
 
@@ -78,6 +79,8 @@ enum Command {
     Topology(topology::Arguments),
     /// Say by which way Linux lets one device reach another, and why
     Explain(explain::Arguments),
+    /// Put the reports of several test runs together
+    Report(report::Arguments),
     /// Drive fresh device models with a record and compare what they find
     Replay(replay::Arguments),
     #[command(name = nested::SUBCOMMAND, hide = true)]
@@ -109,6 +112,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Kernel(arguments) => kernel::run(&arguments),
         Command::Topology(arguments) => topology::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::NestedInit => Ok(Exit::Usage as u8),
     };

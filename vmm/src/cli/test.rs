@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use clap::Args;
@@ -20,6 +22,7 @@ use crate::suite::job::{GuestRun, Job};
 use crate::suite::parameters::parameters;
 use crate::suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use crate::suite::scenario::Scenario;
+use crate::suite::shard::Shard;
 
 /// The variable that stretches all time limits.
 const FACTOR_VARIABLE: &str = "PEERDMA_TIMEOUT_FACTOR";
@@ -48,6 +51,15 @@ pub(super) struct Arguments {
     /// Run this scenario; may be repeated [default: those that --list marks]
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
+    /// Run all scenarios that have tests of their own, also those that do not run by default
+    #[arg(long, conflicts_with = "scenario")]
+    all: bool,
+    /// Run only part I of N of the scenarios; `peerdma report merge` puts the parts' reports together
+    #[arg(long, value_name = "I/N", conflicts_with = "command")]
+    shard: Option<Shard>,
+    /// Guests that run beside each other [default: one for every two processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    jobs: Option<u8>,
     #[command(flatten)]
     guest: GuestOptions,
     /// Folder for reports and logs
@@ -72,7 +84,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut scenarios = scenarios(arguments)?;
     scenarios.iter_mut().for_each(|scenario| arguments.guest.machine.apply(scenario));
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
-    let factor = time_factor(&arguments.guest.kernel_choice())?;
+    let at_once = arguments.jobs.map_or_else(guests_at_once, usize::from);
+    let factor = time_factor(&arguments.guest.kernel_choice())?.saturating_mul(crowding(at_once));
     let out = prepare_folder(&arguments.out, "output")?;
     let _lock = lock(&out, "--out")?;
     let record =
@@ -94,7 +107,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     progress.done();
     prepared.notes.iter().for_each(|note| eprintln!("{note}"));
     let guests: Vec<_> = scenarios.iter().zip(labs).collect();
-    let job = job(arguments, &guests, &prepared, factor, out.clone(), record)?;
+    let job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
     for run in &job.runs {
         run.hello.to_line().map_err(Failure::usage)?;
     }
@@ -106,6 +119,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         host_reason: place.reason().into(),
         kernel: prepared.kernel_name.clone(),
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        shard: arguments.shard,
         scenarios,
     };
     write_reports(&report, &out)?;
@@ -143,7 +157,17 @@ fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
             return Err(Failure::usage("a command runs in one guest: give one --scenario at most"));
         }
     };
-    let scenarios = Scenario::select(names).map_err(Failure::usage)?;
+    let scenarios = match arguments.all {
+        true => {
+            let all = Scenario::all().map_err(Failure::internal)?;
+            all.into_iter().filter(|scenario| !scenario.groups.is_empty()).collect()
+        }
+        false => Scenario::select(names).map_err(Failure::usage)?,
+    };
+    let scenarios: Vec<_> = match arguments.shard {
+        Some(shard) => shard.select(scenarios),
+        None => scenarios,
+    };
     match scenarios.iter().find(|scenario| scenario.groups.is_empty()) {
         Some(scenario) if arguments.command.is_empty() => {
             let name = &scenario.name;
@@ -218,6 +242,7 @@ fn job(
     factor: u64,
     out: PathBuf,
     record: Option<PathBuf>,
+    at_once: usize,
 ) -> Result<Job, Failure> {
     let run = |(scenario, lab): &(&Scenario, LabConfig)| {
         let parameters = parameters(scenario, false);
@@ -253,7 +278,23 @@ fn job(
         runs: guests.iter().map(run).collect::<Result<_, Failure>>()?,
         out,
         record,
+        at_once,
     })
+}
+}
+
+/// As many guests as have two processors each.
+fn guests_at_once() -> usize {
+    processors().div_euclid(2).clamp(1, 4)
+}
+
+/// By how much guests slow each other down, when there are more than the processors can serve.
+fn crowding(at_once: usize) -> u64 {
+    u64::try_from(at_once.saturating_mul(2).div_ceil(processors())).unwrap_or(u64::MAX).max(1)
+}
+
+fn processors() -> usize {
+    available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Runs the job; the scenarios' reports, and why they are not complete if so.
@@ -344,6 +385,7 @@ mod tests {
             host_reason: String::new(),
             kernel: String::new(),
             milliseconds: 0,
+            shard: None,
             scenarios: vec![scenario],
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
+use super::merge::MergedReport;
 use super::model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status};
 
 /// The name of the case that stands for what went wrong outside of any test.
@@ -16,25 +17,41 @@ const SCENARIO_CASE: &str = "scenario";
 /// # Errors
 /// When the file cannot be written.
 pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
-    let text = to_xml(report)?;
+    let text = to_xml(std::slice::from_ref(report))?;
     super::collector::write_whole(path, text.as_bytes())
 }
 
-/// The XML text.
+/// Writes several kernels' runs to `path`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_merged(report: &MergedReport, path: &Path) -> io::Result<()> {
+    let text = to_xml(&report.runs)?;
+    super::collector::write_whole(path, text.as_bytes())
+}
+
+/// The XML text. Where there are several runs, the names of their suites begin with the kernel's.
 ///
 /// # Errors
 /// When the serialiser fails, which it does for no content of ours.
-pub fn to_xml(report: &RunReport) -> io::Result<String> {
+pub fn to_xml(reports: &[RunReport]) -> io::Result<String> {
     let mut junit = Report::new("peerdma");
-    junit.set_time(Duration::from_millis(report.milliseconds));
-    for scenario in &report.scenarios {
-        junit.add_test_suite(suite(scenario, report));
+    let milliseconds = reports.iter().map(|report| report.milliseconds).sum();
+    junit.set_time(Duration::from_millis(milliseconds));
+    for report in reports {
+        for scenario in &report.scenarios {
+            let name = match reports {
+                [_] => scenario.name.clone(),
+                _ => format!("{}: {}", report.kernel_in_short(), scenario.name),
+            };
+            junit.add_test_suite(suite(&name, scenario, report));
+        }
     }
     junit.to_string().map_err(io::Error::other)
 }
 
-fn suite(scenario: &ScenarioReport, report: &RunReport) -> TestSuite {
-    let mut suite = TestSuite::new(scenario.name.as_str());
+fn suite(name: &str, scenario: &ScenarioReport, report: &RunReport) -> TestSuite {
+    let mut suite = TestSuite::new(name);
     suite.set_time(Duration::from_millis(scenario.milliseconds));
     suite.add_property(("host", report.host.as_str()));
     suite.add_property(("kernel", report.kernel.as_str()));
@@ -42,13 +59,13 @@ fn suite(scenario: &ScenarioReport, report: &RunReport) -> TestSuite {
         suite.add_property((name.as_str(), value.to_string().as_str()));
     }
     for case in &scenario.cases {
-        suite.add_test_case(test_case(&scenario.name, case));
+        suite.add_test_case(test_case(name, case));
     }
     if !scenario.failures.is_empty() {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
         status.set_message(scenario.failures.join("; "));
         let mut case = TestCase::new(SCENARIO_CASE, status);
-        case.set_classname(scenario.name.as_str());
+        case.set_classname(name);
         let mut text = findings(&scenario.stray_findings);
         text.push_str(&scenario.console_tail.join("\n"));
         case.set_system_out(text);
@@ -57,7 +74,7 @@ fn suite(scenario: &ScenarioReport, report: &RunReport) -> TestSuite {
     suite
 }
 
-fn test_case(scenario: &str, case: &CaseReport) -> TestCase {
+fn test_case(suite: &str, case: &CaseReport) -> TestCase {
     let found = findings(&case.findings);
     let status = match case.status {
         Status::Passed => TestCaseStatus::success(),
@@ -74,7 +91,7 @@ fn test_case(scenario: &str, case: &CaseReport) -> TestCase {
         }
     };
     let mut test = TestCase::new(case.name.as_str(), status);
-    test.set_classname(scenario);
+    test.set_classname(suite);
     test.set_time(Duration::from_millis(case.milliseconds));
     if !found.is_empty() {
         test.set_system_out(found);
@@ -125,9 +142,10 @@ mod tests {
             host_reason: String::new(),
             kernel: "lab".into(),
             milliseconds: 0,
+            shard: None,
             scenarios: vec![scenario],
         };
-        let xml = to_xml(&report).unwrap();
+        let xml = to_xml(std::slice::from_ref(&report)).unwrap();
         assert!(
             xml.contains(
                 r#"<testsuite name="basic" tests="4" skipped="1" errors="1" failures="1""#
@@ -138,5 +156,12 @@ mod tests {
         assert!(xml.contains("#7 &lt;peer0&gt; &amp; co"), "{xml}");
         assert!(xml.contains(r#"<skipped message="needs CONFIG_X"#), "{xml}");
         assert!(!xml.contains('\u{1}'), "{xml}");
+
+        let stock = RunReport { kernel: "stock 7.3 (x)".into(), ..report.clone() };
+        let xml = to_xml(&[report, stock]).unwrap();
+        assert!(xml.contains(r#"<testsuite name="lab: basic""#), "{xml}");
+        assert!(xml.contains(r#"<testsuite name="stock 7.3: basic""#), "{xml}");
+        assert!(xml.contains(r#"classname="stock 7.3: basic""#), "{xml}");
+        assert!(xml.contains(r#"tests="8""#), "{xml}");
     }
 }

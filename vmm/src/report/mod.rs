@@ -7,7 +7,9 @@
 pub mod collector;
 pub mod junit;
 pub mod ktap;
+pub mod merge;
 pub mod model;
 
 pub use collector::Collector;
+pub use merge::MergedReport;
 pub use model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status, Totals};

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::suite::shard::Shard;
+
 /// How a test, or a scenario as a whole, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,6 +140,9 @@ pub struct RunReport {
     pub kernel: String,
     /// From start to report, in milliseconds.
     pub milliseconds: u64,
+    /// Which part of a run that was split; `None`: the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// The scenarios, in the order in which they were run.
     pub scenarios: Vec<ScenarioReport>,
 }
@@ -160,6 +165,11 @@ impl RunReport {
             totals.failed += usize::from(!scenario.failures.is_empty());
         }
         totals
+    }
+
+    /// The kernel without where it comes from.
+    pub fn kernel_in_short(&self) -> &str {
+        self.kernel.split_once(" (").map_or(&self.kernel, |(short, _)| short)
     }
 
     /// Whether anything hung and had to be killed.
@@ -218,6 +228,7 @@ mod tests {
             host_reason: "it works".into(),
             kernel: "lab".into(),
             milliseconds: 5,
+            shard: Some(Shard { index: 1, of: 2 }),
             scenarios: vec![scenario],
         };
         let text = serde_json::to_string(&report).unwrap();

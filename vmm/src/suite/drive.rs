@@ -1,5 +1,6 @@
 //! Runs a job where guests can run, follows its events, and ends it when it hangs.
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -147,8 +148,10 @@ fn follow(
     let factor = u32::try_from(factor).unwrap_or(u32::MAX);
     let after = |time: Duration| Instant::now().checked_add(time);
     let boot = Duration::from_secs(nested::BOOT_LIMIT).saturating_mul(factor);
-    // Until something is said that has a limit of its own.
-    let mut deadline = after(boot).filter(|_| boots);
+    // Of the guests that run; one without a limit has none.
+    let mut running: BTreeMap<String, Option<Instant>> = BTreeMap::new();
+    // Of the next guest's start, while none runs.
+    let mut start = after(boot).filter(|_| boots);
     loop {
         if interrupted() {
             return Followed::Interrupted;
@@ -158,19 +161,27 @@ fn follow(
             // The user's wish ends the test host before it is looked at here.
             Err(RecvTimeoutError::Disconnected) if interrupted() => return Followed::Interrupted,
             Err(RecvTimeoutError::Disconnected) => return Followed::Gone,
-            Err(RecvTimeoutError::Timeout) => match deadline {
-                Some(deadline) if Instant::now() > deadline => return Followed::Silent,
-                _ => continue,
-            },
+            Err(RecvTimeoutError::Timeout) => {
+                let idle = if running.is_empty() { start } else { None };
+                let now = Instant::now();
+                if running.values().flatten().chain(&idle).any(|deadline| now > *deadline) {
+                    return Followed::Silent;
+                }
+                continue;
+            }
         };
         match &event {
             Event::Done => return Followed::Done,
             Event::Broken { message } => return Followed::Broken(message.clone()),
-            Event::Started { limit: 0, .. } => deadline = None,
-            Event::Started { limit, .. } => {
-                deadline = after(Duration::from_secs(*limit).saturating_add(GRACE));
+            Event::Started { scenario, limit } => {
+                let limit = (*limit > 0).then(|| Duration::from_secs(*limit).saturating_add(GRACE));
+                running.insert(scenario.clone(), limit.and_then(after));
             }
-            Event::HostUp { .. } | Event::Ended { .. } => deadline = after(boot),
+            Event::HostUp { .. } => start = after(boot),
+            Event::Ended { report } => {
+                running.remove(&report.name);
+                start = after(boot);
+            }
             _ => {}
         }
         each(event);
@@ -222,12 +233,30 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_goes_on_keeps_nobody_waiting_for_the_other() {
+        let started = |name: &str, limit| Event::Started { scenario: name.into(), limit };
+        let ended = Event::Ended { report: Box::new(ScenarioReport::new("a")) };
+        // One has ended and no other begins, but the second, which has no limit, still runs: that is not silence.
+        let (sender, receiver) = sync_channel(16);
+        for event in [started("a", 9), started("b", 0), ended] {
+            sender.send(event).unwrap();
+        }
+        let later = thread::spawn(move || {
+            thread::sleep(TICK * 3);
+            sender.send(Event::Done).unwrap();
+        });
+        assert_eq!(follow(&receiver, false, 0, &mut |_| ()), Followed::Done);
+        later.join().unwrap();
+    }
+
+    #[test]
     fn a_job_without_guests_is_done() {
         let job = Job {
             kernel: "/none".into(),
             initramfs: "/none".into(),
             out: "/none".into(),
             record: None,
+            at_once: 1,
             runs: Vec::new(),
         };
         assert_eq!(drive(&Venue::Here, &job, None, 1, |_| ()).unwrap(), JobEnd::Done);

@@ -35,7 +35,7 @@ pub struct GuestRun {
     pub interactive: bool,
 }
 
-/// Guests to run one after the other.
+/// Guests to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// The guest kernel.
@@ -46,12 +46,14 @@ pub struct Job {
     pub out: PathBuf,
     /// The folder for records.
     pub record: Option<PathBuf>,
-    /// The guests.
+    /// How many guests run beside each other, at least 1.
+    pub at_once: usize,
+    /// The guests, in the order in which they begin.
     pub runs: Vec<GuestRun>,
 }
 
 impl Job {
-    /// How many seconds all guests may take together; `None` if one of them has no limit.
+    /// How many seconds all guests may take together, one after the other; `None` if one of them has no limit.
     pub fn limit(&self) -> Option<u64> {
         self.runs.iter().try_fold(0_u64, |sum, run| Some(sum.saturating_add(run.limit?)))
     }
@@ -82,6 +84,7 @@ mod tests {
             initramfs: "/i".into(),
             out: "/o".into(),
             record: None,
+            at_once: 2,
             runs: vec![run.clone(), run],
         };
         let text = serde_json::to_string(&job).unwrap();

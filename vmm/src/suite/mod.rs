@@ -12,3 +12,4 @@ pub mod port;
 pub mod prepare;
 pub mod runner;
 pub mod scenario;
+pub mod shard;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -79,23 +80,48 @@ impl RunError {
     }
 }
 
-/// Runs the guests one after the other and tells `events` about them. `console` goes to the interactive one.
-pub fn run(job: &Job, mut console: Option<Console>, events: &Events) {
-    for run in &job.runs {
-        if interrupted() {
-            break;
+/// What is left of a job.
+struct Waiting<'a> {
+    runs: std::slice::Iter<'a, GuestRun>,
+    console: Option<Console>,
+}
+
+/// Runs the guests in their order, [`Job::at_once`] beside each other, and tells `events` about them. `console` goes
+/// to the interactive one.
+pub fn run(job: &Job, console: Option<Console>, events: &Events) {
+    let waiting = Mutex::new(Waiting { runs: job.runs.iter(), console });
+    let lane = || while one(job, &waiting, events) {};
+    thread::scope(|scope| {
+        for _ in 1..job.at_once.min(job.runs.len()) {
+            // Without another thread this one does it all, only later.
+            let builder = thread::Builder::new().name("guest".into());
+            if let Err(error) = builder.spawn_scoped(scope, lane) {
+                log::warn!("guests run one after the other: {error}");
+            }
         }
-        events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
-        let console = if run.interactive { console.take() } else { None };
-        let report = guest(job, run, console, events).unwrap_or_else(|error| {
-            let mut report = ScenarioReport::new(&run.name);
-            report.failures.push(format!("the guest could not be run: {error}"));
-            report.conclude();
-            report
-        });
-        events.send(Event::Ended { report: Box::new(report) });
-    }
+        lane();
+    });
     events.send(Event::Done);
+}
+
+/// Runs the next guest; false when there is none, or the user has had enough.
+fn one(job: &Job, waiting: &Mutex<Waiting<'_>>, events: &Events) -> bool {
+    let (run, console) = {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = waiting.runs.next().filter(|_| !interrupted());
+        let Some(run) = next else { return false };
+        // Told under the lock: reports come in the order in which guests begin, which is that of the job.
+        events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
+        (run, if run.interactive { waiting.console.take() } else { None })
+    };
+    let report = guest(job, run, console, events).unwrap_or_else(|error| {
+        let mut report = ScenarioReport::new(&run.name);
+        report.failures.push(format!("the guest could not be run: {error}"));
+        report.conclude();
+        report
+    });
+    events.send(Event::Ended { report: Box::new(report) });
+    true
 }
 
 fn guest(

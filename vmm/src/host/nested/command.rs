@@ -10,9 +10,11 @@ use std::thread::available_parallelism;
 use super::{Recipe, SUBCOMMAND, clock, descriptor_path, inside};
 use crate::host::qemu::escape;
 
-/// RAM of the test host in MiB: the guest's RAM, the local memory of its devices as far as it is touched, and this
-/// program.
+/// RAM of the test host in MiB for one guest: the guest's RAM, the local memory of its devices as far as it is touched,
+/// and this program.
 const RAM_MIB: u32 = 3072;
+/// Local memory of a guest's devices that is touched, in MiB: for each guest that runs beside another.
+const LOCAL_MIB: u32 = 512;
 
 /// Kernel parameters of the test host. Most save time: no calibration, no self-tests, no waiting for devices that are
 /// not there.
@@ -49,6 +51,10 @@ pub(super) struct Machine<'a> {
     pub(super) log: &'a Path,
     pub(super) out: &'a Path,
     pub(super) record: Option<&'a Path>,
+    /// How many guests run beside each other.
+    pub(super) at_once: usize,
+    /// RAM of the largest of them, in MiB.
+    pub(super) guest_memory: u32,
 }
 
 /// A command, and the descriptors that it must inherit.
@@ -66,7 +72,7 @@ impl Machine<'_> {
             .args(["-name", "peerdma-test-host", "-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-machine", "q35,hpet=off,vmport=off,smbus=off,sata=off"])
             .args(["-accel", "tcg,thread=multi,tb-size=256", "-cpu", self.recipe.qemu.cpu_model()])
-            .args(["-m", &RAM_MIB.to_string(), "-smp", &cpus().to_string()]);
+            .args(["-m", &self.ram().to_string(), "-smp", &cpus(self.at_once).to_string()]);
         if let Some(firmware) = self.recipe.qemu.quick_firmware() {
             command.arg("-bios").arg(firmware);
         }
@@ -86,6 +92,13 @@ impl Machine<'_> {
             share(&mut command, "record", record);
         }
         WithDescriptors { command, descriptors }
+    }
+
+    /// RAM in MiB.
+    fn ram(&self) -> u32 {
+        let others = u32::try_from(self.at_once.saturating_sub(1)).unwrap_or(u32::MAX);
+        let each = self.guest_memory.saturating_add(LOCAL_MIB);
+        RAM_MIB.saturating_add(others.saturating_mul(each))
     }
 }
 
@@ -114,8 +127,9 @@ fn with_path(option: &str, path: &Path) -> OsString {
 }
 
 /// As many as this machine has, within reason: guests have two, and what emulates devices wants one too.
-fn cpus() -> usize {
-    available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, 4))
+fn cpus(at_once: usize) -> usize {
+    let most = at_once.saturating_mul(2).max(4);
+    available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, most))
 }
 
 fn kernel_command_line() -> String {
@@ -148,7 +162,10 @@ mod tests {
             log: Path::new("/o,ut/log"),
             out: Path::new("/o,ut"),
             record: Some(Path::new("/r")),
+            at_once: 3,
+            guest_memory: 700,
         };
+        assert_eq!(machine.ram(), 3072 + 2 * (700 + 512));
         let WithDescriptors { command, descriptors } = machine.command();
         assert_eq!(descriptors, [archive.as_raw_fd(), events.as_raw_fd(), console.as_raw_fd()]);
         let line =

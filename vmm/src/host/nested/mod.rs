@@ -112,6 +112,8 @@ impl TestHost {
             log: &log,
             out: &job.out,
             record: job.record.as_deref(),
+            at_once: job.at_once,
+            guest_memory: job.runs.iter().map(|run| run.memory).max().unwrap_or(0),
         };
         let process = Process::start(machine.command())?;
         drop((theirs, console, archive));

@@ -1,0 +1,243 @@
+//! Several runs in one report: the parts of a run that was split, the runs on several kernels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::model::{RunReport, Status, Totals};
+
+/// The file in a run's output folder.
+pub const SUMMARY: &str = "summary.json";
+
+/// Several runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergedReport {
+    /// Version of this form; raised when a field changes its meaning.
+    pub version: u32,
+    /// Sums over all runs.
+    pub totals: Totals,
+    /// The runs, one for each kernel, in the order in which they were given.
+    pub runs: Vec<RunReport>,
+}
+
+/// Runs that do not make one report.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A run left no report.
+    #[error("{} cannot be read: {source}; a run that ended early leaves no report", path.display())]
+    Read {
+        /// The report.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// It is none.
+    #[error("{} is no report of this program's: {source}", path.display())]
+    Syntax {
+        /// The report.
+        path: PathBuf,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A part is not there.
+    #[error(
+        "the run on {kernel} was split into {of} parts, and part {missing} is not among the reports"
+    )]
+    MissingPart {
+        /// The kernel.
+        kernel: String,
+        /// How many parts there are.
+        of: usize,
+        /// The first that is missing.
+        missing: usize,
+    },
+    /// Parts of different runs.
+    #[error("the reports of the run on {kernel} do not belong together: {why}")]
+    Mixed {
+        /// The kernel.
+        kernel: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Reads a run's report. `path` is the file, or the output folder.
+///
+/// # Errors
+/// [`MergeError::Read`] and [`MergeError::Syntax`].
+pub fn read(path: &Path) -> Result<RunReport, MergeError> {
+    let path = if path.is_dir() { path.join(SUMMARY) } else { path.to_owned() };
+    let text = fs::read(&path).map_err(|source| MergeError::Read { path: path.clone(), source })?;
+    serde_json::from_slice(&text).map_err(|source| MergeError::Syntax { path, source })
+}
+
+impl MergedReport {
+    /// Version of the form that this program writes.
+    pub const VERSION: u32 = 1;
+
+    /// Puts reports together: those of the same kernel become one.
+    ///
+    /// # Errors
+    /// When a part of a run is missing, or there is anything twice: the sum would say less, or more, than was tested.
+    pub fn new(reports: Vec<RunReport>) -> Result<Self, MergeError> {
+        let mut kernels: Vec<String> = Vec::new();
+        let mut groups: BTreeMap<String, Vec<RunReport>> = BTreeMap::new();
+        for report in reports {
+            if !kernels.contains(&report.kernel) {
+                kernels.push(report.kernel.clone());
+            }
+            groups.entry(report.kernel.clone()).or_default().push(report);
+        }
+        let groups = kernels.into_iter().filter_map(|kernel| groups.remove(&kernel));
+        let runs = groups.map(join).collect::<Result<Vec<_>, _>>()?;
+        let totals =
+            runs.iter().map(|run| run.totals).fold(Totals::default(), |sum, each| Totals {
+                passed: sum.passed + each.passed,
+                failed: sum.failed + each.failed,
+                skipped: sum.skipped + each.skipped,
+            });
+        Ok(Self { version: Self::VERSION, totals, runs })
+    }
+
+    /// Why tests were skipped: for each run's kernel the reasons, with how many tests each.
+    pub fn skips(&self) -> Vec<(&str, BTreeMap<&str, usize>)> {
+        self.runs
+            .iter()
+            .map(|run| {
+                let mut reasons = BTreeMap::new();
+                let cases = run.scenarios.iter().flat_map(|scenario| &scenario.cases);
+                for case in cases.filter(|case| case.status == Status::Skipped) {
+                    *reasons.entry(case.detail.as_str()).or_default() += 1;
+                }
+                (run.kernel_in_short(), reasons)
+            })
+            .collect()
+    }
+}
+
+/// Makes one report of those of one kernel.
+fn join(mut reports: Vec<RunReport>) -> Result<RunReport, MergeError> {
+    let kernel = reports.first().map(|report| report.kernel.clone()).unwrap_or_default();
+    check_parts(&kernel, &reports)?;
+    reports.sort_by_key(|report| report.shard);
+    let mut names = BTreeSet::new();
+    for scenario in reports.iter().flat_map(|report| &report.scenarios) {
+        if !names.insert(&scenario.name) {
+            let why = format!("the scenario {:?} is in two of them", scenario.name);
+            return Err(MergeError::Mixed { kernel, why });
+        }
+    }
+    let milliseconds = reports.iter().map(|report| report.milliseconds).sum();
+    let mut reports = reports.into_iter();
+    let Some(mut all) = reports.next() else {
+        return Err(MergeError::Mixed { kernel, why: "there are none".into() });
+    };
+    all.scenarios.extend(reports.flat_map(|report| report.scenarios));
+    all.totals = RunReport::totals_of(&all.scenarios);
+    all.milliseconds = milliseconds;
+    all.shard = None;
+    Ok(all)
+}
+
+/// Every part once, if there are parts.
+fn check_parts(kernel: &str, reports: &[RunReport]) -> Result<(), MergeError> {
+    let shards: Vec<_> = reports.iter().filter_map(|report| report.shard).collect();
+    let Some(of) = shards.first().map(|shard| shard.of) else { return Ok(()) };
+    let mixed = |why: &str| Err(MergeError::Mixed { kernel: kernel.into(), why: why.into() });
+    if shards.len() != reports.len() || shards.iter().any(|shard| shard.of != of) {
+        return mixed("they were split in different ways");
+    }
+    for index in 1..=of {
+        match shards.iter().filter(|shard| shard.index == index).count() {
+            0 => return Err(MergeError::MissingPart { kernel: kernel.into(), of, missing: index }),
+            1 => {}
+            _ => return mixed(&format!("part {index} is there twice")),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{CaseReport, ScenarioReport};
+    use super::*;
+    use crate::suite::shard::Shard;
+
+    fn run(kernel: &str, shard: Option<(usize, usize)>, scenarios: &[&str]) -> RunReport {
+        let scenario = |name: &&str| {
+            let case = |status, detail: &str| CaseReport {
+                name: "c".into(),
+                status,
+                detail: detail.into(),
+                milliseconds: 1,
+                findings: Vec::new(),
+            };
+            let mut report = ScenarioReport::new(*name);
+            report.cases = vec![case(Status::Passed, ""), case(Status::Skipped, "lacks X")];
+            report
+        };
+        let scenarios: Vec<_> = scenarios.iter().map(scenario).collect();
+        RunReport {
+            version: RunReport::VERSION,
+            totals: RunReport::totals_of(&scenarios),
+            host: "nested".into(),
+            host_reason: String::new(),
+            kernel: kernel.into(),
+            milliseconds: 1000,
+            shard: shard.map(|(index, of)| Shard { index, of }),
+            scenarios,
+        }
+    }
+
+    #[test]
+    fn parts_become_the_whole_in_the_order_of_the_parts() {
+        let reports = vec![run("lab", Some((2, 2)), &["b"]), run("lab", Some((1, 2)), &["a", "c"])];
+        let merged = MergedReport::new(reports).unwrap();
+        assert_eq!(merged.runs.len(), 1);
+        let names: Vec<_> = merged.runs[0].scenarios.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["a", "c", "b"]);
+        assert_eq!(merged.totals, Totals { passed: 3, failed: 0, skipped: 3 });
+        assert_eq!(merged.runs[0].totals, merged.totals);
+        assert_eq!(merged.runs[0].shard, None);
+    }
+
+    #[test]
+    fn kernels_stay_apart() {
+        let reports = vec![run("stock 7 (x)", None, &["a"]), run("lab 7 (x)", None, &["a"])];
+        let merged = MergedReport::new(reports).unwrap();
+        let skips = merged.skips();
+        assert_eq!(skips[0], ("stock 7", BTreeMap::from([("lacks X", 1)])));
+        assert_eq!(skips[1].0, "lab 7");
+        assert_eq!(merged.totals.passed, 2);
+    }
+
+    #[test]
+    fn nothing_is_lost_unnoticed() {
+        let error = |reports| MergedReport::new(reports).unwrap_err().to_string();
+        let lost = error(vec![run("lab", Some((1, 3)), &["a"]), run("lab", Some((3, 3)), &["c"])]);
+        assert!(lost.contains("part 2"), "{lost}");
+        let twice = error(vec![run("lab", Some((1, 1)), &["a"]), run("lab", Some((1, 1)), &["b"])]);
+        assert!(twice.contains("part 1 is there twice"), "{twice}");
+        let same = error(vec![run("lab", None, &["a"]), run("lab", None, &["a"])]);
+        assert!(same.contains("\"a\" is in two"), "{same}");
+        let mixed = error(vec![run("lab", Some((1, 2)), &["a"]), run("lab", None, &["b"])]);
+        assert!(mixed.contains("different ways"), "{mixed}");
+    }
+
+    #[test]
+    fn a_run_that_left_no_report_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("summary.json") && error.contains("ended early"), "{error}");
+        fs::write(folder.path().join(SUMMARY), "{}").unwrap();
+        assert!(matches!(read(folder.path()), Err(MergeError::Syntax { .. })));
+        let whole = run("lab", None, &["a"]);
+        fs::write(folder.path().join(SUMMARY), serde_json::to_vec(&whole).unwrap()).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), whole);
+    }
+}
