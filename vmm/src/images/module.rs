@@ -144,8 +144,19 @@ pub fn build(
 /// The modules of a finished build.
 fn whole(folder: &Path) -> Option<Vec<PathBuf>> {
     let order = fs::read_to_string(folder.join("modules.order")).ok()?;
-    let files: Vec<_> = order.lines().map(|line| folder.join(line).with_extension("ko")).collect();
+    let files: Vec<_> = order
+        .lines()
+        .map(|line| folder.join(below(folder, Path::new(line))).with_extension("ko"))
+        .collect();
     (!files.is_empty() && files.iter().all(|file| file.is_file())).then_some(files)
+}
+
+/// A line of `modules.order` as a path below `folder`. Before Linux 6.13 Kbuild writes whole paths, and the folder was
+/// still called otherwise then.
+fn below<'a>(folder: &Path, line: &'a Path) -> &'a Path {
+    let mut staged = folder.as_os_str().to_owned();
+    staged.push(".partial");
+    line.strip_prefix(&staged).unwrap_or(line)
 }
 
 fn check_tree(tree: &Path) -> Result<PathBuf, ModuleError> {

@@ -98,6 +98,18 @@ fn a_folder_that_is_no_module_and_a_kernel_that_is_not_built_are_told() {
 }
 
 #[test]
+fn modules_are_found_whichever_way_kbuild_lists_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("key");
+    fs::create_dir_all(made.join("sub")).unwrap();
+    fs::write(made.join("sub/a.ko"), "").unwrap();
+    for line in ["sub/a.o".to_owned(), format!("{}.partial/sub/a.o", made.display())] {
+        fs::write(made.join("modules.order"), line).unwrap();
+        assert_eq!(whole(&made).unwrap(), [made.join("sub/a.ko")]);
+    }
+}
+
+#[test]
 fn warnings_of_all_tools_are_seen() {
     assert!(is_warning("/x/trivial.c:3:5: warning: unused variable 'a' [-Wunused-variable]"));
     assert!(is_warning("WARNING: modpost: missing MODULE_DESCRIPTION() in trivial.o"));
