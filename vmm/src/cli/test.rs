@@ -281,7 +281,6 @@ fn job(
         at_once,
     })
 }
-}
 
 /// As many guests as have two processors each.
 fn guests_at_once() -> usize {

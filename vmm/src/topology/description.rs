@@ -237,7 +237,7 @@ impl Topology {
             cpu: Cpu::default(),
             host_bridges: vec![HostBridge {
                 name: "host-bridge".into(),
-                id: PciId { vendor: 0x1ae0, device: 1 },
+                id: PciId { vendor: 0x8086, device: 0x2020 },
                 first_bus: None,
                 last_bus: None,
                 translation: 0,

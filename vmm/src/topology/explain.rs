@@ -11,7 +11,7 @@ use super::{Acs, Cpu, Topology, acs_state};
 use crate::assembly::IommuMode;
 
 /// The identity of a host bridge that Linux trusts without reserve.
-const TRUSTED: &str = "1ae0:0001";
+const TRUSTED: &str = "8086:2020";
 
 /// A path explained; its text is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]

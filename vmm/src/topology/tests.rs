@@ -183,7 +183,7 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
         "distance -1",
         "root complex: bridge0 8086:3c00 -> bridge1 8086:3c00",
         "inside one bridge only, and these are two",
-        "host bridge id = \"1ae0:0001\": through the host bridge",
+        "host bridge id = \"8086:2020\": through the host bridge",
         "cpu = \"trusted-for-peer-to-peer\": through the host bridge",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
