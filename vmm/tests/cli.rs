@@ -96,6 +96,7 @@ fn kernels_and_modules_that_are_none_are_named() {
         (&["--kernel", truncated], truncated),
         (&["--kernel", "/etc/passwd"], "/etc/passwd"),
         (&["--module", "/no/such.ko", "--", "true"], "the module /no/such.ko is not there"),
+        (&["--file", "/no/such", "--", "true"], "the file /no/such is not there"),
     ] {
         let (code, out, err) = test_run(folder.path(), arguments);
         assert_eq!(code, 2, "{arguments:?}: {err}");

@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .map_err(|error| Failure::environment(format_args!("a temporary folder: {error}")))?;
     let progress = Quiet::for_stderr();
     let prepared =
-        prepare::prepare(&kernel, &arguments.guest.module, &progress).map_err(prepare_failure)?;
+        prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
     let venue = venue(&place, &progress)?;
     progress.done();
     prepared.notes.iter().for_each(|note| eprintln!("{note}"));

@@ -8,6 +8,7 @@ use super::Failure;
 use crate::assembly::{AssemblyError, IommuMode, LabConfig};
 use crate::host::choice::{self, Place, Request};
 use crate::suite::hello::Expected;
+use crate::suite::own::{Own, OwnFile};
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::topology::Topology;
@@ -34,9 +35,15 @@ pub(super) struct GuestOptions {
     /// Where the guest runs
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
     pub(super) host: Host,
-    /// Kernel module to load at boot, after the lab's own driver; may be repeated
-    #[arg(long, value_name = "FILE.ko")]
+    /// Kernel module to load at boot in place of the lab's own driver, built or as a folder of sources; may be repeated
+    #[arg(long, value_name = "FILE.ko|FOLDER")]
     pub(super) module: Vec<PathBuf>,
+    /// Load the lab's own driver too, before the modules
+    #[arg(long, requires = "module")]
+    pub(super) with_driver: bool,
+    /// Put a file into the guest: a program (with its libraries) into /bin, anything else into /; may be repeated
+    #[arg(long, value_name = "HOST[:/GUEST]")]
+    pub(super) file: Vec<OwnFile>,
     #[command(flatten)]
     pub(super) machine: MachineOptions,
 }
@@ -91,6 +98,12 @@ pub(super) fn expected(
 }
 
 impl GuestOptions {
+    /// What the user brings.
+    pub(super) fn own(&self) -> Own {
+        let Self { module, with_driver, file, .. } = self;
+        Own { modules: module.clone(), with_driver: *with_driver, files: file.clone() }
+    }
+
     pub(super) fn kernel_choice(&self) -> KernelChoice {
         KernelChoice::parse(&self.kernel)
     }
@@ -110,7 +123,9 @@ impl GuestOptions {
 /// How a failed preparation ends the program.
 pub(super) fn prepare_failure(error: PrepareError) -> Failure {
     match error {
-        PrepareError::Image(_) | PrepareError::NoFile { .. } => Failure::usage(error),
+        PrepareError::Image(_) | PrepareError::NoFile { .. } | PrepareError::NoTree { .. } => {
+            Failure::usage(error)
+        }
         other => Failure::environment(other),
     }
 }

@@ -28,7 +28,7 @@ Examples:
   peerdma doctor                       what this machine can do, and what it lacks
   peerdma test                         boot guests, run all tests, check every DMA transaction
   peerdma test --scenario basic --kernel ~/linux
-  peerdma test --module my.ko -- /bin/sh -c 'cat /sys/kernel/debug/my/selftest'
+  peerdma test --module my.ko --file my-test -- my-test --all
   peerdma boot                         a console in the guest; Ctrl-A x leaves
   peerdma boot -- lspci -vvv
   peerdma topology switch              what there is, drawn

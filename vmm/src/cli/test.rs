@@ -42,7 +42,7 @@ Examples:
   peerdma test --kernel ~/linux                  on your own build
   peerdma test --scenario topology-switch --iommu lazy
                                                  one scenario, with another IOMMU mode
-  peerdma test --module my.ko -- /bin/sh -c 'echo 1 > /sys/module/my/parameters/selftest'
+  peerdma test --module my.ko --file my-test -- my-test --all
                                                  your driver, your test, every transaction checked")]
 pub(super) struct Arguments {
     /// List the scenarios and exit
@@ -102,7 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let progress = Quiet::for_stderr();
     let kernel = arguments.guest.kernel_choice();
     let prepared =
-        prepare::prepare(&kernel, &arguments.guest.module, &progress).map_err(prepare_failure)?;
+        prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
     let venue = venue(&place, &progress)?;
     progress.done();
     prepared.notes.iter().for_each(|note| eprintln!("{note}"));

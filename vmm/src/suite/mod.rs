@@ -7,6 +7,7 @@ pub mod event;
 pub mod hello;
 pub mod job;
 pub mod judge;
+pub mod own;
 pub mod parameters;
 pub mod port;
 pub mod prepare;

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use super::hello::Module;
+use super::own::Own;
 use crate::host::interrupt::interrupted;
 use crate::images::cache::{Cache, CacheError};
 use crate::images::initramfs::{Initramfs, InitramfsError};
@@ -87,6 +88,12 @@ pub enum PrepareError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// A module's sources, and no kernel to build them against.
+    #[error("{}: no build tree is known for this kernel; give the tree itself with --kernel, or the module built", path.display())]
+    NoTree {
+        /// The sources.
+        path: PathBuf,
+    },
     /// A part of this project.
     #[error("{what} is not at {}: run `make build`, or let {variable} say where it is", path.display())]
     NotBuilt {
@@ -116,24 +123,22 @@ pub struct Prepared {
     _image: Option<KernelImage>,
 }
 
-/// Puts a guest together; builds what is not in the cache. `modules` are the user's own.
+/// Puts a guest together; builds what is not in the cache.
 ///
 /// # Errors
 /// When a part is missing and cannot be made.
 pub fn prepare(
     kernel: &KernelChoice,
-    modules: &[PathBuf],
+    own: &Own,
     progress: &dyn Progress,
 ) -> Result<Prepared, PrepareError> {
-    for path in modules {
-        if !path.is_file() {
-            return Err(PrepareError::NoFile { what: "the module", path: path.clone() });
-        }
-    }
+    own.check()?;
     let cache = Cache::open()?;
     let mut notes = Vec::new();
     let Found { elf, name: kernel_name, tree, image, built } = find_kernel(kernel, progress)?;
+    let modules = own.built_modules(&cache, tree.as_deref(), progress)?;
     let driver = match tree {
+        _ if !own.wants_driver() => Vec::new(),
         Some(tree) => {
             let source = driver_source()?;
             let strict = matches!(kernel, KernelChoice::Flavour(_));
@@ -160,8 +165,9 @@ pub fn prepare(
         initramfs.host_file(&format!("/boot/config-{}", built.release), &built.config())?;
         first = built.modules_in_order(FIRST_MODULES)?;
     }
+    own.pack(&mut initramfs)?;
     let mut loaded = Vec::new();
-    for path in first.iter().chain(&driver).chain(modules) {
+    for path in first.iter().chain(&driver).chain(&modules) {
         initramfs.module(path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         loaded.push(Module { path: format!("/lib/modules/{name}"), parameters: String::new() });
@@ -316,8 +322,8 @@ mod tests {
     #[test]
     fn what_the_user_names_must_be_there() {
         let nothing = KernelChoice::Path("/no/such/kernel".into());
-        let error =
-            prepare(&nothing, &["/no/such.ko".into()], &progress::Silent).unwrap_err().to_string();
+        let own = Own { modules: vec!["/no/such.ko".into()], ..Own::default() };
+        let error = prepare(&nothing, &own, &progress::Silent).unwrap_err().to_string();
         assert_eq!(error, "the module /no/such.ko is not there; check the path");
         let error = find_kernel(&nothing, &progress::Silent).unwrap_err().to_string();
         assert_eq!(error, "the kernel /no/such/kernel is not there; check the path");

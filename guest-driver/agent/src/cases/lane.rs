@@ -91,22 +91,46 @@ impl<'p> Lane<'p> {
     }
 }
 
-/// After a rule was broken everything must still work: small copies both ways.
+/// After a rule was broken everything must still work: small copies, both ways where devices can share memory, else
+/// between each device and system memory.
 pub(super) fn traffic_goes_on(bench: &mut Bench<'_>) -> Verdict {
-    const LENGTH: usize = 300;
     let (peer0, peer1) = bench.take_peers()?;
+    let shared = peer0.info.features & peer1.info.features & uapi::FEATURE_P2PDMA != 0;
+    let verdict = if shared {
+        between_devices(&peer0, &peer1)
+    } else {
+        with_system_memory(&peer0).and_then(|()| with_system_memory(&peer1))
+    };
+    verdict.map_err(|stop| match stop {
+        Stop::Fail(reason) => Stop::Fail(format!("traffic does not go on: {reason}")),
+        skip @ Stop::Skip(_) => skip,
+    })
+}
+
+const LENGTH: usize = 300;
+
+fn between_devices(peer0: &Peer, peer1: &Peer) -> Verdict {
     for (seed, engine) in [(31, Engine::Source), (32, Engine::Target)] {
-        for (from, to) in [(&peer0, &peer1), (&peer1, &peer0)] {
+        for (from, to) in [(peer0, peer1), (peer1, peer0)] {
             let lane = Lane::new(from, to, engine, 4096, 1)?;
             let pattern = Pattern::new(seed);
             lane.from.view(lane.source)?.store(1..1 + LENGTH, pattern);
-            must(lane.engine, lane.work(1, 3, LENGTH as u64)).map_err(|stop| match stop {
-                Stop::Fail(reason) => Stop::Fail(format!("traffic does not go on: {reason}")),
-                skip @ Stop::Skip(_) => skip,
-            })?;
+            must(lane.engine, lane.work(1, 3, LENGTH as u64))?;
             lane.to.view(lane.target)?.expect(3..3 + LENGTH, pattern, 1)?;
             lane.close()?;
         }
     }
     Ok(())
+}
+
+fn with_system_memory(peer: &Peer) -> Verdict {
+    let local = peer.alloc(4096, 1)?;
+    let system = peer.system(4096, uapi::SYSTEM_COHERENT, uapi::BIDIRECTIONAL)?;
+    let pattern = Pattern::new(33);
+    peer.view(local)?.store(1..1 + LENGTH, pattern);
+    must(peer, Work::copy(local.at(1), system.at(3), LENGTH as u64))?;
+    must(peer, Work::copy(system.at(3), local.at(2001), LENGTH as u64))?;
+    peer.view(local)?.expect(2001..2001 + LENGTH, pattern, 1)?;
+    peer.close(system)?;
+    Ok(peer.close(local)?)
 }

@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case] = &[
         "leaks",
         "file-closed-with-everything-in-it",
         Positive,
-        &[Need::Peers, Need::Lab],
+        &[Need::Peers, Need::Lab, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")],
         closed_file,
     ),
     Case::new("leaks", "kmemleak", Positive, &[Need::Peers, Need::Kmemleak], lost_memory),

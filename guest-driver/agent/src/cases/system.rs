@@ -7,6 +7,7 @@ use crate::device::{DEVICE, VENDOR};
 use crate::sys::config_space::{ConfigSpace, capability, extended};
 use crate::sys::kernel_log::complaints;
 use crate::sys::pci::{Function, Resource};
+use crate::uapi;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,13 @@ pub(super) const CASES: &[Case] = &[
     Case::new("system", "configuration-space", Positive, &[], configuration_space),
     Case::new("system", "windows-and-bars", Positive, &[], windows_and_bars),
     Case::new("system", "iommu-groups", Positive, &[Need::Peers, Need::Translated], iommu_groups),
-    Case::new("system", "path-for-peer-to-peer", Positive, &[Need::Peers], distance),
+    Case::new(
+        "system",
+        "path-for-peer-to-peer",
+        Positive,
+        &[Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")],
+        distance,
+    ),
     Case::new("system", "lspci", Positive, &[], lspci),
     Case::new(
         "system",

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use std::ffi::CString;
 use std::fs::File;
 
-/// Loads one module and leaves it loaded when it was already.
+/// Loads one module.
 ///
 /// # Errors
 /// With the kernel's reason and where to look for more.
@@ -18,9 +18,10 @@ pub(crate) fn load(module: &Module) -> Result<(), Failure> {
     let parameters = CString::new(module.parameters.as_str())
         .map_err(|_| failure("its parameters hold a zero byte".into()))?;
     match rustix::system::finit_module(&file, &parameters, 0) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Ok(()) => Ok(()),
         Err(error) => {
             let hint = match error {
+                Errno::EXIST => " (a module of that name is loaded, or built in, already)",
                 Errno::NOEXEC => " (built for another kernel or configuration?)",
                 Errno::NOENT => {
                     " (it needs a symbol that this kernel does not export or a module not yet loaded)"

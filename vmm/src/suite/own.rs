@@ -1,0 +1,161 @@
+//! What the user brings into the guest: a driver, programs, files.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::prepare::PrepareError;
+use crate::images::cache::Cache;
+use crate::images::initramfs::Initramfs;
+use crate::images::module::{self, ModuleRequest};
+use crate::images::progress::Progress;
+
+/// All of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Modules, or the folders of their sources, in the order in which they are loaded.
+    pub modules: Vec<PathBuf>,
+    /// Whether the lab's own driver is loaded before them; without modules it always is.
+    pub with_driver: bool,
+    /// Files.
+    pub files: Vec<OwnFile>,
+}
+
+impl Own {
+    /// Whether the guest gets the lab's driver: where the user's is to have the devices it does not, since the first
+    /// one to come keeps them.
+    pub fn wants_driver(&self) -> bool {
+        self.with_driver || self.modules.is_empty()
+    }
+
+    /// Looks whether everything is there, before minutes go by.
+    ///
+    /// # Errors
+    /// [`PrepareError::NoFile`] for the first that is missing, or is no file.
+    pub fn check(&self) -> Result<(), PrepareError> {
+        let modules = self.modules.iter().map(|path| ("the module", path, path.exists()));
+        let files = self.files.iter().map(|file| ("the file", &file.host, file.host.is_file()));
+        match modules.chain(files).find(|(.., is_there)| !is_there) {
+            Some((what, path, _)) => Err(PrepareError::NoFile { what, path: path.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The modules' files, in order; what is a folder is built against `tree`, the guest's kernel.
+    ///
+    /// # Errors
+    /// When it cannot be built, or nobody knows against what.
+    pub fn built_modules(
+        &self,
+        cache: &Cache,
+        tree: Option<&Path>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<PathBuf>, PrepareError> {
+        let mut files = Vec::new();
+        for path in &self.modules {
+            if !path.is_dir() {
+                files.push(path.clone());
+                continue;
+            }
+            let tree = tree.ok_or_else(|| PrepareError::NoTree { path: path.clone() })?;
+            let request =
+                ModuleRequest { source: path.clone(), tree: tree.to_owned(), strict: false };
+            files.extend(module::build(cache, &request, progress)?.files);
+        }
+        Ok(files)
+    }
+
+    /// Puts the files into the guest; programs with the libraries that they need.
+    ///
+    /// # Errors
+    /// When one cannot be read, or has a path that cannot be.
+    pub fn pack(&self, initramfs: &mut Initramfs) -> Result<(), PrepareError> {
+        for file in &self.files {
+            let guest = file.guest_path();
+            if is_executable(&file.host) {
+                initramfs.program(&guest, &file.host)?;
+            } else {
+                initramfs.host_file(&guest, &file.host)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file of the host and its path in the guest: `HOST[:GUEST]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnFile {
+    /// On the host.
+    pub host: PathBuf,
+    /// In the guest, absolute; none: see [`OwnFile::guest_path`].
+    pub guest: Option<String>,
+}
+
+impl OwnFile {
+    /// Where it will be: what is executable in `/bin` unless said otherwise, the rest at the root.
+    pub fn guest_path(&self) -> String {
+        self.guest.clone().unwrap_or_else(|| {
+            let name = self.host.file_name().unwrap_or_default().to_string_lossy();
+            if is_executable(&self.host) { format!("/bin/{name}") } else { format!("/{name}") }
+        })
+    }
+}
+
+impl FromStr for OwnFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, guest) = match text.rsplit_once(":/") {
+            Some((host, guest)) => (host, Some(format!("/{guest}"))),
+            None => (text, None),
+        };
+        if host.is_empty() || guest.as_ref().is_some_and(|guest| guest.ends_with('/')) {
+            return Err("it is HOST or HOST:/PATH/IN/THE/GUEST, each the path of a file".into());
+        }
+        Ok(Self { host: host.into(), guest })
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o100 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_a_place_in_the_guest() {
+        let parse = |text: &str| text.parse::<OwnFile>().map(|file| (file.host, file.guest));
+        assert_eq!(parse("a/b"), Ok(("a/b".into(), None)));
+        assert_eq!(parse("a:/etc/b"), Ok(("a".into(), Some("/etc/b".into()))));
+        assert_eq!(parse("a:b"), Ok(("a:b".into(), None)));
+        assert!(parse(":/x").is_err() && parse("a:/").is_err());
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tool");
+        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        let file = OwnFile { host: path.clone(), guest: None };
+        assert_eq!(file.guest_path(), "/tool");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(file.guest_path(), "/bin/tool");
+
+        let own = Own { files: vec![file], ..Own::default() };
+        let mut initramfs = Initramfs::new();
+        own.check().unwrap();
+        own.pack(&mut initramfs).unwrap();
+        assert!(initramfs.contains("/bin/tool"));
+    }
+
+    #[test]
+    fn the_users_driver_has_the_devices_unless_told_otherwise() {
+        let mut own = Own::default();
+        assert!(own.wants_driver());
+        own.modules.push("/no/such.ko".into());
+        assert!(!own.wants_driver());
+        let error = own.check().unwrap_err().to_string();
+        assert!(error.starts_with("the module /no/such.ko is not there"), "{error}");
+        own.with_driver = true;
+        assert!(own.wants_driver());
+    }
+}
