@@ -69,6 +69,16 @@ static const struct pd_ioctl pd_ioctls[] = {
 		     pd_ioctl_lab_map_phys),
 	PD_LAB_IOCTL(PEERDMA_LAB_REGISTER, peerdma_lab_register,
 		     pd_ioctl_lab_register),
+	PD_IOCTL(PEERDMA_BUFFER_ALLOC, peerdma_buffer_alloc,
+		 pd_ioctl_buffer_alloc),
+	PD_IOCTL(PEERDMA_BUFFER_MOVE, peerdma_buffer_move,
+		 pd_ioctl_buffer_move),
+	PD_IOCTL(PEERDMA_BUFFER_STATE, peerdma_buffer_state,
+		 pd_ioctl_buffer_state),
+	PD_IOCTL(PEERDMA_KERNEL_COPY, peerdma_kernel_copy,
+		 pd_ioctl_kernel_copy),
+	PD_LAB_IOCTL(PEERDMA_LAB_READ_PAGE, peerdma_lab_read_page,
+		     pd_ioctl_lab_read_page),
 };
 
 static int pd_call_guarded(const struct pd_ioctl *ioctl, struct pd_call *call,

@@ -112,6 +112,7 @@ enum pd_counter {
  * @regs:	register BAR
  * @bar_phys:	CPU physical address of the local memory
  * @bar_size:	bytes of it
+ * @p2pmem_size: bytes at its end that have struct pages and belong to p2pdma
  * @pool:	who owns what of it; addresses have PD_POOL_BASE added
  * @provider:	of the local memory, NULL without p2pdma
  * @max_length:	most bytes of a descriptor
@@ -137,6 +138,7 @@ struct pd_device {
 	void __iomem *regs;
 	phys_addr_t bar_phys;
 	u64 bar_size;
+	u64 p2pmem_size;
 	struct gen_pool *pool;
 	struct p2pdma_provider *provider;
 	u32 max_length;
@@ -180,6 +182,7 @@ enum pd_kind {
 	PD_MEMORY,
 	PD_IMPORT,
 	PD_SYSTEM,
+	PD_BUFFER,
 };
 
 /* Where a mapped object lies: DMA addresses, or offsets in the local memory */
@@ -224,6 +227,7 @@ struct pd_object_ops {
  * @segments:	the mapping, NULL: there is none
  * @direction:	of the mapping, or of the last one there was
  * @generation:	mappings made so far
+ * @local:	@segments are offsets in the local memory, not DMA addresses
  */
 struct pd_object {
 	struct kref refs;
@@ -239,6 +243,7 @@ struct pd_object {
 	struct pd_segments *segments;
 	enum dma_data_direction direction;
 	u64 generation;
+	bool local;
 };
 
 /* A piece of the local memory; its segments never change. */
@@ -260,6 +265,7 @@ int pd_object_publish(struct pd_file *file, struct pd_object *obj, u32 *handle);
 struct pd_object *pd_object_find(struct pd_file *file, u32 handle);
 struct pd_object *pd_object_find_kind(struct pd_file *file, u32 handle,
 				      enum pd_kind kind);
+struct pd_object *pd_object_find_exportable(struct pd_file *file, u32 handle);
 struct pd_segments *pd_segments_alloc(u32 count);
 struct pd_segments *pd_segments_from_sgt(struct sg_table *sgt);
 int pd_ioctl_close(struct pd_call *call, void *data);
@@ -330,6 +336,7 @@ static inline bool pd_vma_is_private(const struct vm_area_struct *vma)
 
 int pd_memory_pool_create(struct pd_device *pd);
 void pd_memory_pool_destroy(struct pd_device *pd);
+struct pd_memory *pd_memory_create(struct pd_device *pd, u64 *size, u32 ranges);
 int pd_memory_map_vma(struct pd_memory *mem, struct vm_area_struct *vma,
 		      u64 offset);
 void pd_bar_block(struct pd_device *pd);
@@ -340,30 +347,38 @@ int pd_ioctl_alloc(struct pd_call *call, void *data);
 
 /**
  * struct pd_export - a dma-buf of ours
- * @mem:	what it shows; a reference
+ * @obj:	what it shows, a memory or a buffer; a reference
  * @dmabuf:	itself
  * @node:	in pd_device.exports
- * @offset:	where it begins in @mem
- * @maps:	mappings handed out, under dma_resv
- * @unmaps:	mappings that came back; equal to @maps when nobody has one
+ * @sibling:	in pd_buffer.exports, for a buffer. Under dma_resv
+ * @offset:	where it begins in @obj
+ * @maps:	mappings handed out to importers that can be told to let go. Under
+ *		dma_resv
+ * @unmaps:	those of them that came back; equal to @maps when nobody has one
+ * @held:	mappings that importers have who cannot be told
  * @revoked:	nobody gets a mapping any more, under dma_resv
  * @ranges:	elements of @range
- * @range:	physical ranges
+ * @range:	physical ranges, for memory
  */
 struct pd_export {
-	struct pd_memory *mem;
+	struct pd_object *obj;
 	struct dma_buf *dmabuf;
 	struct list_head node;
+	struct list_head sibling;
 	u64 offset;
 	u64 maps;
 	atomic64_t unmaps;
+	atomic_t held;
 	bool revoked;
 	u32 ranges;
 	struct phys_vec range[] __counted_by(ranges);
 };
 
-bool pd_export_is_ours(struct dma_buf *dmabuf, struct pd_device *pd);
-struct pd_memory *pd_export_memory(struct dma_buf *dmabuf);
+struct pd_object *pd_export_own(struct dma_buf *dmabuf, struct pd_device *pd);
+void pd_export_lent(struct pd_export *exp, struct dma_buf_attachment *attach);
+void pd_export_returned(struct pd_export *exp,
+			struct dma_buf_attachment *attach);
+void pd_export_release(struct dma_buf *dmabuf);
 void pd_exports_revoke(struct pd_device *pd, bool for_good);
 int pd_ioctl_export(struct pd_call *call, void *data);
 int pd_ioctl_invalidate(struct pd_call *call, void *data);
@@ -371,12 +386,19 @@ int pd_ioctl_invalidate(struct pd_call *call, void *data);
 /* ------------------------------------------------------------- importer */
 
 int pd_ioctl_import(struct pd_call *call, void *data);
+int pd_ioctl_lab_read_page(struct pd_call *call, void *data);
 
 /* -------------------------------------------------------- system memory */
 
 int pd_ioctl_system_alloc(struct pd_call *call, void *data);
 int pd_ioctl_system_sync(struct pd_call *call, void *data);
 int pd_ioctl_lab_map_phys(struct pd_call *call, void *data);
+
+/* buffer.c, migrate.c, kernel_copy.c */
+int pd_ioctl_buffer_alloc(struct pd_call *call, void *data);
+int pd_ioctl_buffer_move(struct pd_call *call, void *data);
+int pd_ioctl_buffer_state(struct pd_call *call, void *data);
+int pd_ioctl_kernel_copy(struct pd_call *call, void *data);
 
 /* info.c, lab.c */
 int pd_ioctl_info(struct pd_call *call, void *data);

@@ -14,13 +14,14 @@
 #include <linux/pci-p2pdma.h>
 #include <linux/slab.h>
 
-#include "driver.h"
+#include "buffer.h"
+#include "loan.h"
 
 static int pd_export_attach(struct dma_buf *dmabuf,
 			    struct dma_buf_attachment *attach)
 {
 	struct pd_export *exp = dmabuf->priv;
-	struct pd_device *pd = exp->mem->base.pd;
+	struct pd_device *pd = exp->obj->pd;
 	int ret = 0;
 	int idx;
 
@@ -40,77 +41,36 @@ static int pd_export_attach(struct dma_buf *dmabuf,
 	return ret;
 }
 
-/*
- * What an importer gets for one mapping: the DMA addresses of all ranges, one
- * after the other. Each range is mapped by a call of its own, because
- * dma_buf_phys_vec_to_sgt() of 7.3 links all ranges of a call to the same place of
- * the IOVA range that it has taken for them (behind an IOMMU).
- */
-struct pd_loan {
-	struct sg_table sgt;
-	u32 parts;
-	struct sg_table *part[] __counted_by(parts);
-};
-
-static void pd_loan_end_part(struct dma_buf_attachment *attach,
-			     struct sg_table *part, enum dma_data_direction dir)
+/* An importer has got a mapping. Under dma_resv. */
+void pd_export_lent(struct pd_export *exp, struct dma_buf_attachment *attach)
 {
-	/*
-	 * The helper says by orig_nents that there are no pages, and 7.3 then
-	 * frees that many entries: none. It may have all of them back.
-	 */
-	part->orig_nents = part->nents;
-	dma_buf_free_sgt(attach, part, dir);
+	if (dma_buf_attach_revocable(attach))
+		exp->maps++;
+	else
+		atomic_inc(&exp->held);
+	pd_count(exp->obj->pd, PD_EXPORTER_MAPS);
 }
 
-static void pd_loan_end(struct dma_buf_attachment *attach, struct pd_loan *loan,
-			enum dma_data_direction dir)
+/* ... and given it back. */
+void pd_export_returned(struct pd_export *exp,
+			struct dma_buf_attachment *attach)
 {
-	u32 i;
+	struct pd_device *pd = exp->obj->pd;
 
-	for (i = 0; i < loan->parts; i++)
-		if (loan->part[i])
-			pd_loan_end_part(attach, loan->part[i], dir);
-	loan->sgt.orig_nents = loan->sgt.nents;
-	sg_free_table(&loan->sgt);
-	kfree(loan);
-}
-
-/* Joins the parts. There are no pages: importers see that by orig_nents. */
-static int pd_loan_join(struct pd_loan *loan)
-{
-	struct scatterlist *sg, *part_sg;
-	unsigned int j, nents = 0;
-	u32 i;
-	int ret;
-
-	for (i = 0; i < loan->parts; i++)
-		nents += loan->part[i]->nents;
-	ret = sg_alloc_table(&loan->sgt, nents, GFP_KERNEL);
-	if (ret)
-		return ret;
-	sg = loan->sgt.sgl;
-	for (i = 0; i < loan->parts; i++) {
-		for_each_sgtable_dma_sg(loan->part[i], part_sg, j) {
-			sg_set_page(sg, NULL, 0, 0);
-			sg_dma_address(sg) = sg_dma_address(part_sg);
-			sg_dma_len(sg) = sg_dma_len(part_sg);
-			sg = sg_next(sg);
-		}
-	}
-	loan->sgt.orig_nents = 0;
-	return 0;
+	pd_count(pd, PD_EXPORTER_UNMAPS);
+	if (dma_buf_attach_revocable(attach))
+		atomic64_inc(&exp->unmaps);
+	else
+		atomic_dec(&exp->held);
+	wake_up_all(&pd->idle);
 }
 
 static struct sg_table *pd_export_map(struct dma_buf_attachment *attach,
 				      enum dma_data_direction dir)
 {
 	struct pd_export *exp = attach->dmabuf->priv;
-	struct pd_device *pd = exp->mem->base.pd;
-	struct sg_table *part;
+	struct pd_device *pd = exp->obj->pd;
 	struct pd_loan *loan;
-	u32 i;
-	int ret;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
@@ -120,57 +80,34 @@ static struct sg_table *pd_export_map(struct dma_buf_attachment *attach,
 	if (READ_ONCE(pd->bar_blocked))
 		return ERR_PTR(-EAGAIN);
 
-	loan = kzalloc_flex(*loan, part, exp->ranges);
-	if (!loan)
-		return ERR_PTR(-ENOMEM);
-	loan->parts = exp->ranges;
-	for (i = 0; i < exp->ranges; i++) {
-		part = dma_buf_phys_vec_to_sgt(attach, pd->provider,
-					       &exp->range[i], 1,
-					       exp->range[i].len, dir);
-		if (IS_ERR(part)) {
-			ret = PTR_ERR(part);
-			goto err_loan;
-		}
-		loan->part[i] = part;
-	}
-	ret = pd_loan_join(loan);
-	if (ret)
-		goto err_loan;
-	exp->maps++;
-	pd_count(pd, PD_EXPORTER_MAPS);
+	loan = pd_loan_ranges(attach, pd->provider, exp->range, exp->ranges,
+			      dir);
+	if (IS_ERR(loan))
+		return ERR_CAST(loan);
+	pd_export_lent(exp, attach);
 	return &loan->sgt;
-
-err_loan:
-	pd_loan_end(attach, loan, dir);
-	return ERR_PTR(ret);
 }
 
 static void pd_export_unmap(struct dma_buf_attachment *attach,
 			    struct sg_table *sgt, enum dma_data_direction dir)
 {
-	struct pd_export *exp = attach->dmabuf->priv;
-	struct pd_device *pd = exp->mem->base.pd;
-
 	dma_resv_assert_held(attach->dmabuf->resv);
 
-	pd_loan_end(attach, container_of(sgt, struct pd_loan, sgt), dir);
-	pd_count(pd, PD_EXPORTER_UNMAPS);
-	atomic64_inc(&exp->unmaps);
-	wake_up_all(&pd->idle);
+	pd_loan_end(to_pd_loan(sgt));
+	pd_export_returned(attach->dmabuf->priv, attach);
 }
 
-static void pd_export_release(struct dma_buf *dmabuf)
+void pd_export_release(struct dma_buf *dmabuf)
 {
 	struct pd_export *exp = dmabuf->priv;
-	struct pd_device *pd = exp->mem->base.pd;
+	struct pd_device *pd = exp->obj->pd;
 
 	mutex_lock(&pd->exports_lock);
 	list_del(&exp->node);
 	mutex_unlock(&pd->exports_lock);
 	pd_uncount(pd, PD_LIVE_DMABUFS);
 	/* The last reference to the device may go with it. */
-	pd_object_put(&exp->mem->base);
+	pd_object_put(exp->obj);
 	kfree(exp);
 }
 
@@ -188,7 +125,7 @@ static int pd_export_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
 	struct pd_export *exp = dmabuf->priv;
 
-	return pd_memory_map_vma(exp->mem, vma, exp->offset);
+	return pd_memory_map_vma(to_pd_memory(exp->obj), vma, exp->offset);
 }
 
 static int pd_export_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
@@ -237,29 +174,24 @@ static const struct dma_buf_ops pd_export_scattered_ops = {
 static bool pd_export_is_any(struct dma_buf *dmabuf)
 {
 	return dmabuf->ops == &pd_export_ops ||
-	       dmabuf->ops == &pd_export_scattered_ops;
-}
-
-/* Whether the buffer is the device's own local memory. */
-bool pd_export_is_ours(struct dma_buf *dmabuf, struct pd_device *pd)
-{
-	struct pd_export *exp = dmabuf->priv;
-
-	return pd_export_is_any(dmabuf) && exp->mem->base.pd == pd;
+	       dmabuf->ops == &pd_export_scattered_ops ||
+	       pd_buffer_is_any(dmabuf);
 }
 
 /*
- * The memory object behind a dma-buf of ours, if the dma-buf shows all of it;
- * else NULL. Returns a reference.
+ * The object behind the dma-buf, if it is @pd's own: then it needs no way over the
+ * bus. A reference; NULL: it is not; EOPNOTSUPP: the dma-buf shows a part of it.
  */
-struct pd_memory *pd_export_memory(struct dma_buf *dmabuf)
+struct pd_object *pd_export_own(struct dma_buf *dmabuf, struct pd_device *pd)
 {
 	struct pd_export *exp = dmabuf->priv;
 
-	if (dmabuf->size != exp->mem->base.size)
+	if (!pd_export_is_any(dmabuf) || exp->obj->pd != pd)
 		return NULL;
-	pd_object_get(&exp->mem->base);
-	return exp->mem;
+	if (dmabuf->size != exp->obj->size)
+		return ERR_PTR(-EOPNOTSUPP);
+	pd_object_get(exp->obj);
+	return exp->obj;
 }
 
 /* ------------------------------------------------------------- exporting */
@@ -291,27 +223,46 @@ static u32 pd_export_fill(struct pd_memory *mem, u64 offset, u64 size,
 	return count;
 }
 
+static struct pd_export *pd_export_new(struct pd_object *obj, u64 offset,
+				       u64 size)
+{
+	struct pd_memory *mem = to_pd_memory(obj);
+	struct pd_export *exp;
+	u32 ranges = 0;
+
+	if (obj->kind == PD_MEMORY)
+		ranges = pd_export_fill(mem, offset, size, NULL);
+	exp = kzalloc_flex(*exp, range, ranges);
+	if (!exp)
+		return NULL;
+	exp->ranges = ranges;
+	if (ranges)
+		pd_export_fill(mem, offset, size, exp->range);
+	exp->offset = offset;
+	exp->obj = obj;
+	INIT_LIST_HEAD(&exp->sibling);
+	return exp;
+}
+
 static struct dma_buf *pd_export_create(struct pd_device *pd,
-					struct pd_memory *mem, u64 offset,
+					struct pd_object *obj, u64 offset,
 					u64 size, int open_flags)
 {
 	DEFINE_DMA_BUF_EXPORT_INFO(info);
-	u32 ranges = pd_export_fill(mem, offset, size, NULL);
 	struct dma_buf *dmabuf;
 	struct pd_export *exp;
 
-	exp = kzalloc_flex(*exp, range, ranges);
+	exp = pd_export_new(obj, offset, size);
 	if (!exp)
 		return ERR_PTR(-ENOMEM);
-	exp->ranges = ranges;
-	pd_export_fill(mem, offset, size, exp->range);
-	exp->offset = offset;
-	exp->mem = mem;
-
-	info.ops = ranges == 1 ? &pd_export_ops : &pd_export_scattered_ops;
+	if (obj->kind == PD_BUFFER)
+		info.ops = pd_buffer_export_ops(obj);
+	else
+		info.ops = exp->ranges == 1 ? &pd_export_ops :
+					      &pd_export_scattered_ops;
 	info.size = size;
 	info.flags = open_flags;
-	info.resv = mem->base.resv;
+	info.resv = obj->resv;
 	info.priv = exp;
 
 	/*
@@ -326,9 +277,11 @@ static struct dma_buf *pd_export_create(struct pd_device *pd,
 		return dmabuf;
 	}
 	exp->dmabuf = dmabuf;
-	pd_object_get(&mem->base);
+	pd_object_get(obj);
 	pd_count(pd, PD_LIVE_DMABUFS);
 	list_add_tail(&exp->node, &pd->exports);
+	if (obj->kind == PD_BUFFER)
+		pd_buffer_exported(exp);
 	mutex_unlock(&pd->exports_lock);
 	return dmabuf;
 }
@@ -344,12 +297,13 @@ int pd_ioctl_export(struct pd_call *call, void *data)
 	if (arg->flags & ~(PEERDMA_EXPORT_CLOEXEC | PEERDMA_EXPORT_RDWR) ||
 	    arg->reserved)
 		return -EINVAL;
-	if (!pd->provider)
-		return -EOPNOTSUPP;
-	obj = pd_object_find_kind(call->file, arg->handle, PD_MEMORY);
+	obj = pd_object_find_exportable(call->file, arg->handle);
 	if (IS_ERR(obj))
 		return PTR_ERR(obj);
 
+	ret = -EOPNOTSUPP;
+	if (obj->kind == PD_MEMORY && !pd->provider)
+		goto out_put;
 	ret = -EINVAL;
 	if (!PAGE_ALIGNED(arg->offset) || !PAGE_ALIGNED(arg->size) ||
 	    arg->offset >= obj->size)
@@ -358,6 +312,8 @@ int pd_ioctl_export(struct pd_call *call, void *data)
 		arg->size = obj->size - arg->offset;
 	if (arg->size > obj->size - arg->offset)
 		goto out_put;
+	if (obj->kind == PD_BUFFER && arg->size != obj->size)
+		goto out_put;
 
 	flags = arg->flags & PEERDMA_EXPORT_CLOEXEC ? O_CLOEXEC : 0;
 	ret = get_unused_fd_flags(flags);
@@ -365,8 +321,7 @@ int pd_ioctl_export(struct pd_call *call, void *data)
 		goto out_put;
 	call->fd = ret;
 	flags |= arg->flags & PEERDMA_EXPORT_RDWR ? O_RDWR : O_RDONLY;
-	dmabuf = pd_export_create(pd, to_pd_memory(obj), arg->offset, arg->size,
-				  flags);
+	dmabuf = pd_export_create(pd, obj, arg->offset, arg->size, flags);
 	if (IS_ERR(dmabuf)) {
 		ret = PTR_ERR(dmabuf);
 		goto out_put;

@@ -7,7 +7,9 @@
  * fence is in the dma_resv, the exporter waits for it); then the mapping goes
  * back, and the next work makes a new one.
  */
+#include <linux/capability.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 
 #include "driver.h"
 
@@ -19,6 +21,7 @@
  * @sgt:	the mapping, when @base.segments is there. Under dma_resv
  * @invalid:	the mapping has been invalidated and must go. Under dma_resv
  * @pinned:	dma_buf_pin() has been called
+ * @hasty:	lab only: unmaps when told to, whatever is in flight
  * @unmap:	lets an invalidated mapping go when its last work has finished
  */
 struct pd_import {
@@ -28,6 +31,7 @@ struct pd_import {
 	struct sg_table *sgt;
 	bool invalid;
 	bool pinned;
+	bool hasty;
 	struct work_struct unmap;
 };
 
@@ -114,7 +118,7 @@ static void pd_import_invalidate(struct dma_buf_attachment *attach)
 	pd_count(obj->pd, PD_INVALIDATIONS);
 	if (!obj->segments)
 		return;
-	if (!atomic_read(&obj->in_flight)) {
+	if (imp->hasty || !atomic_read(&obj->in_flight)) {
 		pd_import_unmap(obj);
 		return;
 	}
@@ -222,6 +226,7 @@ static struct pd_import *pd_import_create(struct pd_device *pd,
 	INIT_WORK(&imp->unmap, pd_import_unmap_work);
 	pd_object_init(&imp->base, pd, PD_IMPORT, &pd_import_object_ops,
 		       dmabuf->size);
+	imp->hasty = flags & PEERDMA_IMPORT_LAB_HASTY;
 	imp->base.resv = dmabuf->resv;
 	imp->base.direction = DMA_BIDIRECTIONAL;
 	pd_count(pd, PD_LIVE_IMPORTS);
@@ -252,7 +257,8 @@ err_put:
 int pd_ioctl_import(struct pd_call *call, void *data)
 {
 	const u32 all = PEERDMA_IMPORT_PEER2PEER | PEERDMA_IMPORT_STATIC |
-			PEERDMA_IMPORT_PINNED | PEERDMA_IMPORT_NO_INVALIDATE;
+			PEERDMA_IMPORT_PINNED | PEERDMA_IMPORT_NO_INVALIDATE |
+			PEERDMA_IMPORT_LAB_HASTY;
 	struct pd_device *pd = call->file->pd;
 	struct peerdma_import *arg = data;
 	struct dma_buf *dmabuf;
@@ -271,18 +277,18 @@ int pd_ioctl_import(struct pd_call *call, void *data)
 	    !(arg->flags & PEERDMA_IMPORT_PINNED))
 		return -EINVAL;
 
+	if (arg->flags & PEERDMA_IMPORT_LAB_HASTY && !capable(CAP_SYS_ADMIN))
+		return -EPERM;
+
 	dmabuf = dma_buf_get(arg->fd);
 	if (IS_ERR(dmabuf))
 		return PTR_ERR(dmabuf);
 
-	if (pd_export_is_ours(dmabuf, pd)) {
-		/* Our own memory needs no way over the bus. */
-		struct pd_memory *mem = pd_export_memory(dmabuf);
-
+	obj = pd_export_own(dmabuf, pd);
+	if (obj) {
 		dma_buf_put(dmabuf);
-		if (!mem)
-			return -EOPNOTSUPP;
-		obj = &mem->base;
+		if (IS_ERR(obj))
+			return PTR_ERR(obj);
 	} else {
 		struct pd_import *imp = pd_import_create(pd, dmabuf, arg->flags);
 
@@ -295,5 +301,37 @@ int pd_ioctl_import(struct pd_call *call, void *data)
 	ret = pd_object_publish(call->file, obj, &arg->handle);
 	if (ret)
 		pd_object_put(obj);
+	return ret;
+}
+
+/* What no importer may do: the table is for its DMA addresses only. */
+int pd_ioctl_lab_read_page(struct pd_call *call, void *data)
+{
+	struct peerdma_lab_read_page *arg = data;
+	struct pd_object *obj;
+	struct sg_table *sgt;
+	struct page *page;
+	int ret;
+
+	obj = pd_object_find_kind(call->file, arg->handle, PD_IMPORT);
+	if (IS_ERR(obj))
+		return PTR_ERR(obj);
+	ret = pd_object_lock(obj);
+	if (ret)
+		goto out_put;
+	ret = -EINVAL;
+	sgt = to_pd_import(obj)->sgt;
+	if (!obj->segments)
+		goto out_unlock;
+	arg->entries = sgt->orig_nents;
+	page = sg_page(sgt->sgl);
+	ret = -EFAULT;
+	if (page && !copy_from_kernel_nofault(&arg->value, page_address(page),
+					      sizeof(arg->value)))
+		ret = 0;
+out_unlock:
+	pd_object_unlock(obj);
+out_put:
+	pd_object_put(obj);
 	return ret;
 }

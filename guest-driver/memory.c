@@ -21,7 +21,8 @@ int pd_memory_pool_create(struct pd_device *pd)
 	if (!pd->pool)
 		return -ENOMEM;
 	/* The allocator says 0 for "none", so offset 0 must not be 0 to it. */
-	ret = gen_pool_add(pd->pool, PD_POOL_BASE, pd->bar_size, NUMA_NO_NODE);
+	ret = gen_pool_add(pd->pool, PD_POOL_BASE,
+			   pd->bar_size - pd->p2pmem_size, NUMA_NO_NODE);
 	if (ret)
 		pd_memory_pool_destroy(pd);
 	return ret;
@@ -139,6 +140,7 @@ static struct pd_memory *pd_memory_alloc(struct pd_device *pd, u64 size,
 	pd_object_init(&mem->base, pd, PD_MEMORY, &pd_memory_ops, size);
 	dma_resv_init(&mem->resv);
 	mem->base.resv = &mem->resv;
+	mem->base.local = true;
 	mem->base.direction = DMA_BIDIRECTIONAL;
 	mem->base.generation = 1;
 	pd_count(pd, PD_LIVE_MEMORY);
@@ -151,23 +153,29 @@ err_mem:
 	return ERR_PTR(ret);
 }
 
+/* @size is rounded up to pages. */
+struct pd_memory *pd_memory_create(struct pd_device *pd, u64 *size, u32 ranges)
+{
+	ranges = max(ranges, 1U);
+	if (!*size || ranges > PD_MAX_RANGES)
+		return ERR_PTR(-EINVAL);
+	if (*size > pd->bar_size)
+		return ERR_PTR(-ENOSPC);
+	*size = PAGE_ALIGN(*size);
+	if (ranges > *size >> PAGE_SHIFT)
+		return ERR_PTR(-EINVAL);
+	return pd_memory_alloc(pd, *size, ranges);
+}
+
 int pd_ioctl_alloc(struct pd_call *call, void *data)
 {
-	struct pd_device *pd = call->file->pd;
 	struct peerdma_alloc *arg = data;
-	u32 ranges = max(arg->ranges, 1U);
 	struct pd_memory *mem;
 	int ret;
 
-	if (arg->flags || arg->reserved || !arg->size || ranges > PD_MAX_RANGES)
+	if (arg->flags || arg->reserved)
 		return -EINVAL;
-	if (arg->size > pd->bar_size)
-		return -ENOSPC;
-	arg->size = PAGE_ALIGN(arg->size);
-	if (ranges > arg->size >> PAGE_SHIFT)
-		return -EINVAL;
-
-	mem = pd_memory_alloc(pd, arg->size, ranges);
+	mem = pd_memory_create(call->file->pd, &arg->size, arg->ranges);
 	if (IS_ERR(mem))
 		return PTR_ERR(mem);
 	/* Once it has a handle, somebody else may close it. */

@@ -174,6 +174,20 @@ struct pd_object *pd_object_find_kind(struct pd_file *file, u32 handle,
 	return obj;
 }
 
+/* Likewise, for what a dma-buf can be made of. */
+struct pd_object *pd_object_find_exportable(struct pd_file *file, u32 handle)
+{
+	struct pd_object *obj = pd_object_find(file, handle);
+
+	if (!obj)
+		return ERR_PTR(-ENOENT);
+	if (obj->kind != PD_MEMORY && obj->kind != PD_BUFFER) {
+		pd_object_put(obj);
+		return ERR_PTR(-EINVAL);
+	}
+	return obj;
+}
+
 struct pd_segments *pd_segments_alloc(u32 count)
 {
 	struct pd_segments *segments;

@@ -10,6 +10,14 @@
 
 #include "work.h"
 
+static unsigned int pd_p2pmem_percent = 12;
+module_param_named(p2pmem_percent, pd_p2pmem_percent, uint, 0444);
+MODULE_PARM_DESC(p2pmem_percent,
+		 "Part of the local memory that gets struct pages, percent (0-90)");
+
+/* What the kernel can give pages to: a subsection of its memory map, bytes */
+#define PD_P2PMEM_UNIT	(2UL << 20)
+
 /* Registers of the whole device that the driver needs to know once. */
 static int pd_identify(struct pd_device *pd)
 {
@@ -66,6 +74,22 @@ static int pd_interrupts(struct pd_device *pd)
 	return 0;
 }
 
+/*
+ * Gives the end of the local memory struct pages and publishes it. Whatever is in the
+ * way (too small a BAR, no room for pages): then all of it has none.
+ */
+static void pd_p2pmem(struct pd_device *pd)
+{
+	u64 size = pd->bar_size / 100 * min(pd_p2pmem_percent, 90U);
+
+	size = ALIGN_DOWN(size, PD_P2PMEM_UNIT);
+	if (!size || pci_p2pdma_add_resource(pd->pdev, PEERDMA_BAR_LOCAL, size,
+					     pd->bar_size - size))
+		return;
+	pd->p2pmem_size = size;
+	pci_p2pmem_publish(pd->pdev, true);
+}
+
 static int pd_p2pdma(struct pd_device *pd)
 {
 	int ret;
@@ -76,6 +100,7 @@ static int pd_p2pdma(struct pd_device *pd)
 	if (ret)
 		return ret;
 	pd->provider = pcim_p2pdma_provider(pd->pdev, PEERDMA_BAR_LOCAL);
+	pd_p2pmem(pd);
 	return 0;
 }
 
@@ -116,10 +141,10 @@ static int pd_setup(struct pd_device *pd)
 	ret = pd_identify(pd);
 	if (ret)
 		return ret;
-	ret = pd_memory_pool_create(pd);
+	ret = pd_p2pdma(pd);
 	if (ret)
 		return ret;
-	ret = pd_p2pdma(pd);
+	ret = pd_memory_pool_create(pd);
 	if (ret)
 		return ret;
 	/* Fences depend on it, and reclaim may depend on fences. */

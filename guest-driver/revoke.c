@@ -4,7 +4,19 @@
  */
 #include <linux/file.h>
 
-#include "driver.h"
+#include "buffer.h"
+
+/* Whether the memory cannot stay where it is when the driver goes, or in a reset. */
+static bool pd_export_concerned(struct pd_export *exp, bool for_good)
+{
+	return exp->obj->kind == PD_MEMORY ||
+	       pd_buffer_concerned(exp->obj, for_good);
+}
+
+static bool pd_export_waits(struct pd_export *exp)
+{
+	return exp->obj->kind == PD_BUFFER && pd_buffer_waits(exp->obj);
+}
 
 /*
  * Takes back what importers have: they are told, may go on until their fences
@@ -13,7 +25,7 @@
 static void pd_export_invalidate(struct pd_export *exp, bool for_good)
 {
 	struct dma_buf *dmabuf = exp->dmabuf;
-	struct pd_device *pd = exp->mem->base.pd;
+	struct pd_device *pd = exp->obj->pd;
 	u64 maps;
 
 	dma_resv_lock(dmabuf->resv, NULL);
@@ -31,6 +43,9 @@ static void pd_export_invalidate(struct pd_export *exp, bool for_good)
 	 * Mappings made since then are none of ours to wait for.
 	 */
 	wait_event(pd->idle, atomic64_read(&exp->unmaps) >= maps);
+	/* Whoever cannot be told keeps the memory, and us, as long as he likes. */
+	if (for_good && pd_export_waits(exp))
+		wait_event(pd->idle, !atomic_read(&exp->held));
 	pd_count(pd, PD_REVOCATIONS);
 }
 
@@ -44,13 +59,17 @@ void pd_exports_revoke(struct pd_device *pd, bool for_good)
 
 	mutex_lock(&pd->exports_lock);
 	list_for_each_entry(exp, &pd->exports, node) {
-		struct file *file = get_file_active(&exp->dmabuf->file);
+		struct file *file;
 
+		if (!pd_export_concerned(exp, for_good))
+			continue;
+		file = get_file_active(&exp->dmabuf->file);
 		/* Being released: nobody can have a mapping. */
 		if (!file)
 			continue;
-		unmap_mapping_range(file->f_mapping, 0, 0, 1);
 		pd_export_invalidate(exp, for_good);
+		/* After that: until then a buffer's page faults are served. */
+		unmap_mapping_range(file->f_mapping, 0, 0, 1);
 		fput(file);
 	}
 	mutex_unlock(&pd->exports_lock);
@@ -66,7 +85,7 @@ int pd_ioctl_invalidate(struct pd_call *call, void *data)
 
 	if (arg->reserved)
 		return -EINVAL;
-	obj = pd_object_find_kind(call->file, arg->handle, PD_MEMORY);
+	obj = pd_object_find_exportable(call->file, arg->handle);
 	if (IS_ERR(obj))
 		return PTR_ERR(obj);
 	ret = mutex_lock_interruptible(&pd->exports_lock);
@@ -75,7 +94,7 @@ int pd_ioctl_invalidate(struct pd_call *call, void *data)
 	list_for_each_entry(exp, &pd->exports, node) {
 		struct file *file;
 
-		if (&exp->mem->base != obj)
+		if (exp->obj != obj)
 			continue;
 		file = get_file_active(&exp->dmabuf->file);
 		if (!file)

@@ -79,7 +79,6 @@ static int pd_submit_find(struct pd_submit *sub, struct pd_file *file,
 		    sub->object[which]->size - location->offset)
 			return -ERANGE;
 		place->offset = location->offset;
-		place->local = sub->object[which]->kind == PD_MEMORY;
 		return 0;
 	case PEERDMA_AT_LOCAL:
 		place->local = true;
@@ -137,6 +136,7 @@ static int pd_submit_prepare(struct pd_submit *sub, struct pd_work *work)
 			return -EACCES;
 		sub->place[i].segment = obj->segments->segment;
 		sub->place[i].count = obj->segments->count;
+		sub->place[i].local = obj->local;
 	}
 	for (i = 0; i < sub->resvs; i++) {
 		ret = dma_resv_reserve_fences(sub->resv[i], 1);

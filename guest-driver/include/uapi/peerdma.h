@@ -8,9 +8,10 @@
  * ("peer0", "peer1"). A function keeps its N when it is unbound and bound again.
  *
  * An open file owns objects, each named by a handle (1..) that is valid for
- * this file only. Three kinds exist:
+ * this file only. Four kinds exist:
  *
  *   memory    a piece of the device's local memory (PEERDMA_ALLOC)
+ *   buffer    memory of any kind, to be exported (PEERDMA_BUFFER_ALLOC)
  *   import    somebody's dma-buf, attached to this device (PEERDMA_IMPORT)
  *   system    pages or a coherent buffer of the DMA API (PEERDMA_SYSTEM_ALLOC),
  *             or a raw physical range (PEERDMA_LAB_MAP_PHYS)
@@ -201,10 +202,11 @@ struct peerdma_handle {
 
 /**
  * struct peerdma_export - PEERDMA_EXPORT: a dma-buf over a memory object
- * @handle:	[in] memory object
+ * @handle:	[in] memory or buffer object
  * @flags:	[in] PEERDMA_EXPORT_*
- * @offset:	[in] first byte, a multiple of the page size
- * @size:	[in] bytes, a multiple of the page size; 0: up to the end
+ * @offset:	[in] first byte, a multiple of the page size; 0 for a buffer
+ * @size:	[in] bytes, a multiple of the page size; 0: up to the end. A
+ *		buffer is exported as a whole (else EINVAL)
  * @fd:		[out] the dma-buf
  * @reserved:	zero
  *
@@ -222,16 +224,133 @@ struct peerdma_export {
 
 /**
  * struct peerdma_invalidate - PEERDMA_INVALIDATE: exporter's side of a move
- * @handle:	[in] memory object
+ * @handle:	[in] memory or buffer object
  * @reserved:	zero
  *
  * Tells every importer of the object's dma-bufs to drop its mappings, and
  * waits until their fences have signalled and the mappings are gone. Importers
- * may map again at once.
+ * may map again at once. Those that cannot be told keep theirs.
  */
 struct peerdma_invalidate {
 	__u32 handle;
 	__u32 reserved;
+};
+
+/* -------------------------------------------------------------- buffers */
+
+/* struct peerdma_buffer_alloc.kind: what backs the buffer */
+#define PEERDMA_BUFFER_LOCAL		0 /* local memory without struct pages */
+#define PEERDMA_BUFFER_P2PMEM		1 /* local memory with ZONE_DEVICE pages */
+#define PEERDMA_BUFFER_PAGES		2 /* pages of the system */
+#define PEERDMA_BUFFER_NONCONTIGUOUS	3 /* dma_alloc_noncontiguous() */
+#define PEERDMA_BUFFER_NONCOHERENT	4 /* dma_alloc_noncoherent() */
+#define PEERDMA_BUFFER_COHERENT		5 /* dma_alloc_coherent() */
+#define PEERDMA_BUFFER_MIGRATING	6 /* local memory or pages, as need be */
+
+/* struct peerdma_buffer_alloc.flags, all lab-only: what its dma-bufs give away */
+#define PEERDMA_BUFFER_LAB_PHYSICAL	(1U << 0) /* CPU physical addresses */
+#define PEERDMA_BUFFER_LAB_SGTABLE	(1U << 1) /* COHERENT: dma_get_sgtable() */
+
+/**
+ * struct peerdma_buffer_alloc - PEERDMA_BUFFER_ALLOC: memory to be shared
+ * @size:	[in] bytes, 1..256 MiB; rounded up to pages. [out] the rounded size
+ * @kind:	[in] PEERDMA_BUFFER_*
+ * @ranges:	[in] as for PEERDMA_ALLOC, LOCAL only; else 0 or 1
+ * @flags:	[in] zero, or PEERDMA_BUFFER_LAB_*
+ * @handle:	[out] a memory object for LOCAL, a buffer object for the others
+ *
+ * A buffer object takes part in work of its own device like a memory object. The
+ * CPU reaches it by mmap() of a dma-buf over it. What its dma-bufs promise:
+ *
+ *   kind		who may attach		moves	goes with the driver
+ *   LOCAL		peer2peer, revocable	no	yes, revoked
+ *   P2PMEM		peer2peer		no	yes, waited for
+ *   PAGES		all			no	no
+ *   NONCONTIGUOUS	all			no	yes, waited for
+ *   NONCOHERENT	all			no	yes, waited for
+ *   COHERENT		nobody else		no	yes
+ *   MIGRATING		all			yes	local memory: yes, revoked
+ *
+ * An attachment that is refused gets EOPNOTSUPP, or EREMOTEIO where the kernel has
+ * no path for peer-to-peer DMA. MIGRATING begins in local memory and goes to pages
+ * by itself for an attachment that may not have peers' memory, cannot be reached,
+ * or cannot be told to let go (EBUSY if local memory is pinned or mapped by the
+ * kernel just then); it returns by PEERDMA_BUFFER_MOVE only. "Waited for": an
+ * importer that can be told is; unbinding waits for the mappings of the others.
+ *
+ * ENOSPC: the local memory, or the part of it that has struct pages (module
+ * parameter p2pmem_percent), is full. EOPNOTSUPP: no p2pdma in kernel or device.
+ */
+struct peerdma_buffer_alloc {
+	__u64 size;
+	__u32 kind;
+	__u32 ranges;
+	__u32 flags;
+	__u32 handle;
+};
+
+/* struct peerdma_buffer_move.place, struct peerdma_buffer_state.place */
+#define PEERDMA_PLACE_LOCAL	0 /* in the device */
+#define PEERDMA_PLACE_SYSTEM	1 /* in RAM */
+
+/* struct peerdma_buffer_move.flags */
+#define PEERDMA_MOVE_LAB_NO_WAIT (1U << 0) /* lab-only: importers' fences ignored */
+
+/**
+ * struct peerdma_buffer_move - PEERDMA_BUFFER_MOVE: a MIGRATING buffer elsewhere
+ * @handle:	[in] buffer object of that kind (else EINVAL)
+ * @place:	[in] PEERDMA_PLACE_*
+ * @flags:	[in] PEERDMA_MOVE_*
+ * @reserved:	zero
+ *
+ * Importers are told, their fences waited for, the contents copied. EBUSY: somebody
+ * has pinned it where it is, or is attached who cannot have it there. With NO_WAIT
+ * nobody's fences are waited for and importers' mappings are torn away at once.
+ */
+struct peerdma_buffer_move {
+	__u32 handle;
+	__u32 place;
+	__u32 flags;
+	__u32 reserved;
+};
+
+/**
+ * struct peerdma_buffer_state - PEERDMA_BUFFER_STATE: where a buffer is
+ * @handle:	[in] buffer object
+ * @kind:	[out] PEERDMA_BUFFER_*
+ * @place:	[out] PEERDMA_PLACE_*
+ * @pins:	[out] how often importers have pinned it
+ * @mappings:	[out] how many importers have now
+ * @reserved:	zero
+ * @moves:	[out] moves so far
+ */
+struct peerdma_buffer_state {
+	__u32 handle;
+	__u32 kind;
+	__u32 place;
+	__u32 pins;
+	__u32 mappings;
+	__u32 reserved;
+	__u64 moves;
+};
+
+/**
+ * struct peerdma_kernel_copy - PEERDMA_KERNEL_COPY: the kernel's CPU access
+ * @fd:		[in] a dma-buf, anybody's
+ * @write:	[in] 0: from the dma-buf to @data; 1: from @data to the dma-buf
+ * @offset:	[in] first byte in the dma-buf
+ * @length:	[in] bytes, 1..64 KiB; past its end: ERANGE
+ * @data:	[in] pointer
+ *
+ * By dma_buf_vmap(), between dma_buf_begin_cpu_access() and _end_. EINVAL: it has no
+ * vmap (several ranges).
+ */
+struct peerdma_kernel_copy {
+	__s32 fd;
+	__u32 write;
+	__u64 offset;
+	__u64 length;
+	__u64 data;
 };
 
 /* --------------------------------------------------------------- import */
@@ -241,6 +360,7 @@ struct peerdma_invalidate {
 #define PEERDMA_IMPORT_STATIC		(1U << 1) /* dma_buf_attach(), no ops at all */
 #define PEERDMA_IMPORT_PINNED		(1U << 2) /* dma_buf_pin() while attached */
 #define PEERDMA_IMPORT_NO_INVALIDATE	(1U << 3) /* no invalidate_mappings; needs PINNED */
+#define PEERDMA_IMPORT_LAB_HASTY	(1U << 4) /* lab-only: unmaps with work in flight */
 
 /**
  * struct peerdma_import - PEERDMA_IMPORT: attaches a dma-buf to this device
@@ -563,6 +683,21 @@ struct peerdma_lab_register {
 	__u64 value;
 };
 
+/**
+ * struct peerdma_lab_read_page - PEERDMA_LAB_READ_PAGE: an importer that looks at
+ *				  the pages of the table it got
+ * @handle:	[in] import that is mapped (else EINVAL)
+ * @entries:	[out] entries of the table that claim to have pages (orig_nents)
+ * @value:	[out] the first eight bytes, by way of the first struct page
+ *
+ * No importer may do that. EFAULT: there is no page, or its memory cannot be read.
+ */
+struct peerdma_lab_read_page {
+	__u32 handle;
+	__u32 entries;
+	__u64 value;
+};
+
 #define PEERDMA_IOC(nr, type)	_IOWR(PEERDMA_IOCTL_BASE, nr, type)
 
 #define PEERDMA_GET_INFO	PEERDMA_IOC(0x00, struct peerdma_info)
@@ -583,5 +718,10 @@ struct peerdma_lab_register {
 #define PEERDMA_LAB_BUS_MASTER	PEERDMA_IOC(0x80, struct peerdma_lab_bus_master)
 #define PEERDMA_LAB_MAP_PHYS	PEERDMA_IOC(0x81, struct peerdma_lab_map_phys)
 #define PEERDMA_LAB_REGISTER	PEERDMA_IOC(0x82, struct peerdma_lab_register)
+#define PEERDMA_BUFFER_ALLOC	PEERDMA_IOC(0x48, struct peerdma_buffer_alloc)
+#define PEERDMA_BUFFER_MOVE	PEERDMA_IOC(0x49, struct peerdma_buffer_move)
+#define PEERDMA_BUFFER_STATE	PEERDMA_IOC(0x4a, struct peerdma_buffer_state)
+#define PEERDMA_KERNEL_COPY	PEERDMA_IOC(0x4b, struct peerdma_kernel_copy)
+#define PEERDMA_LAB_READ_PAGE	PEERDMA_IOC(0x88, struct peerdma_lab_read_page)
 
 #endif /* _UAPI_PEERDMA_H */

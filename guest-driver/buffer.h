@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Buffers: memory of any kind, to be exported.
+ */
+#ifndef PEERDMA_BUFFER_H
+#define PEERDMA_BUFFER_H
+
+#include <linux/iosys-map.h>
+
+#include "driver.h"
+
+struct pd_buffer;
+
+/**
+ * struct pd_storage - what differs between the kinds
+ * @take:	gets the memory and makes the segments of the own device; cleans up
+ *		by itself when it fails
+ * @let_go:	gives back what needs the device or its driver; under dma_resv
+ * @sync:	hands the own device's mapping over to the CPU or the device; under
+ *		dma_resv. NULL: nothing to do
+ * @vmap:	as in struct dma_buf_ops, with the buffer
+ * @vunmap:	likewise; NULL: nothing to do
+ * @in_bar:	is, or may be, the device's local memory
+ * @waits:	unbinding waits for importers that cannot be told to let go
+ * @stays:	outlives the driver
+ */
+struct pd_storage {
+	int (*take)(struct pd_buffer *buf);
+	void (*let_go)(struct pd_buffer *buf);
+	void (*sync)(struct pd_buffer *buf, bool for_cpu);
+	int (*vmap)(struct pd_buffer *buf, struct iosys_map *map);
+	void (*vunmap)(struct pd_buffer *buf, struct iosys_map *map);
+	bool in_bar;
+	bool waits;
+	bool stays;
+};
+
+/**
+ * struct pd_buffer - a buffer object
+ * @base:	its segments are where the own device finds it
+ * @resv:	of it and of all its dma-bufs; guards all that follows
+ * @kind:	PEERDMA_BUFFER_*
+ * @flags:	PEERDMA_BUFFER_LAB_*
+ * @storage:	by kind
+ * @exports:	its dma-bufs
+ * @loans:	what importers have
+ * @lent:	how many of them
+ * @gone:	let_go() has been called
+ * @pages:	struct pages, where the kind has them
+ * @count:	how many
+ * @sgt:	PAGES, MIGRATING: the own device's mapping of @pages
+ * @dma_sgt:	NONCONTIGUOUS: what the DMA API gave us
+ * @cpu:	P2PMEM, NONCOHERENT, COHERENT: kernel address
+ * @dma:	NONCOHERENT, COHERENT: DMA address for the own device
+ * @place:	PEERDMA_PLACE_*
+ * @other:	MIGRATING: segments of the place where it is not
+ * @local:	MIGRATING: its range of the local memory
+ * @io:		MIGRATING: the kernel's mapping of that
+ * @pins:	MIGRATING: by importers
+ * @vmaps:	MIGRATING: by the kernel, at most one
+ * @bound:	MIGRATING: attachments that need it in RAM
+ * @moves:	MIGRATING: how often it has moved
+ */
+struct pd_buffer {
+	struct pd_object base;
+	struct dma_resv resv;
+	u32 kind;
+	u32 flags;
+	const struct pd_storage *storage;
+	struct list_head exports;
+	struct list_head loans;
+	u32 lent;
+	bool gone;
+
+	struct page **pages;
+	u32 count;
+	struct sg_table sgt;
+	struct sg_table *dma_sgt;
+	void *cpu;
+	dma_addr_t dma;
+
+	u32 place;
+	struct pd_segments *other;
+	struct phys_vec local;
+	void __iomem *io;
+	u32 pins;
+	u32 vmaps;
+	u32 bound;
+	u64 moves;
+};
+
+static inline struct pd_buffer *to_pd_buffer(struct pd_object *obj)
+{
+	return container_of(obj, struct pd_buffer, base);
+}
+
+static inline struct device *pd_buffer_dev(struct pd_buffer *buf)
+{
+	return &buf->base.pd->pdev->dev;
+}
+
+/* buffer.c */
+void pd_buffer_exported(struct pd_export *exp);
+bool pd_buffer_concerned(struct pd_object *obj, bool for_good);
+bool pd_buffer_waits(struct pd_object *obj);
+
+/* storage.c, migrate.c */
+extern const struct pd_storage pd_storage_p2pmem;
+extern const struct pd_storage pd_storage_pages;
+extern const struct pd_storage pd_storage_noncontiguous;
+extern const struct pd_storage pd_storage_noncoherent;
+extern const struct pd_storage pd_storage_coherent;
+extern const struct pd_storage pd_storage_migrating;
+
+int pd_storage_take_pages(struct pd_buffer *buf);
+void pd_storage_unmap_pages(struct pd_buffer *buf);
+void pd_storage_sync_pages(struct pd_buffer *buf, bool for_cpu);
+int pd_storage_vmap_pages(struct pd_buffer *buf, struct iosys_map *map);
+void pd_storage_vunmap_pages(struct pd_buffer *buf, struct iosys_map *map);
+void pd_storage_free_pages(struct pd_buffer *buf);
+
+int pd_migrate(struct pd_buffer *buf, u32 place, bool wait);
+int pd_migrate_attach(struct pd_buffer *buf, struct dma_buf_attachment *attach);
+void pd_migrate_detach(struct dma_buf *dmabuf,
+		       struct dma_buf_attachment *attach);
+int pd_migrate_pin(struct dma_buf_attachment *attach);
+void pd_migrate_unpin(struct dma_buf_attachment *attach);
+
+/* buffer_export.c, buffer_mmap.c */
+bool pd_buffer_is_any(struct dma_buf *dmabuf);
+const struct dma_buf_ops *pd_buffer_export_ops(struct pd_object *obj);
+int pd_buffer_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma);
+
+#endif /* PEERDMA_BUFFER_H */

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Loans: what importers have of our dma-bufs. Under the dma-buf's dma_resv.
+ */
+#ifndef PEERDMA_LOAN_H
+#define PEERDMA_LOAN_H
+
+#include "driver.h"
+
+/**
+ * struct pd_loan - one mapping that an importer has
+ * @sgt:	the importer's table
+ * @node:	in pd_buffer.loans, for who wants to know them
+ * @attach:	whose
+ * @direction:	of the mapping
+ * @pages:	@sgt has pages, mapped by dma_map_sgtable()
+ * @torn:	its DMA addresses have been taken away already
+ * @parts:	elements of @part
+ * @part:	mappings of physical ranges, joined in @sgt
+ */
+struct pd_loan {
+	struct sg_table sgt;
+	struct list_head node;
+	struct dma_buf_attachment *attach;
+	enum dma_data_direction direction;
+	bool pages;
+	bool torn;
+	u32 parts;
+	struct sg_table *part[] __counted_by(parts);
+};
+
+static inline struct pd_loan *to_pd_loan(struct sg_table *sgt)
+{
+	return container_of(sgt, struct pd_loan, sgt);
+}
+
+struct pd_loan *pd_loan_ranges(struct dma_buf_attachment *attach,
+			       struct p2pdma_provider *provider,
+			       struct phys_vec *range, u32 ranges,
+			       enum dma_data_direction dir);
+struct pd_loan *pd_loan_pages(struct dma_buf_attachment *attach,
+			      struct page **pages, u32 count,
+			      enum dma_data_direction dir);
+struct pd_loan *pd_loan_wrong(struct dma_buf_attachment *attach, u64 address,
+			      u64 size, enum dma_data_direction dir);
+void pd_loan_tear(struct pd_loan *loan);
+void pd_loan_end(struct pd_loan *loan);
+
+#endif /* PEERDMA_LOAN_H */
