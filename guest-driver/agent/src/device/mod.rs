@@ -1,5 +1,6 @@
 //! A bound peer device, through the driver's character device.
 
+mod buffers;
 mod pattern;
 mod view;
 mod work;

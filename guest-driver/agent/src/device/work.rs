@@ -1,6 +1,7 @@
 //! Work for a channel, put together piece by piece.
 
 use crate::uapi::{self, Location, Submit};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// A piece of work: what the channel is asked for, and how.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,13 @@ impl Work {
     pub fn within(mut self, timeout_ms: u32) -> Self {
         self.0.timeout_ms = timeout_ms;
         self
+    }
+
+    /// Starts when this `sync_file` has signalled.
+    #[must_use]
+    pub fn after(mut self, fence: BorrowedFd<'_>) -> Self {
+        self.0.in_fence = fence.as_raw_fd();
+        self.with(uapi::SUBMIT_IN_FENCE)
     }
 
     pub(super) fn argument(self) -> Submit {

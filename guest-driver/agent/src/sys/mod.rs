@@ -1,6 +1,7 @@
 //! What the kernel says about itself through its file systems.
 
 pub mod config_space;
+pub mod dma_buf;
 pub mod kernel_config;
 pub mod kernel_log;
 pub mod leaks;

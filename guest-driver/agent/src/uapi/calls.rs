@@ -4,7 +4,7 @@ use super::constants::IOCTL_BASE;
 use super::structures::*;
 use rustix::io;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The number of a call that reads and writes a `T`.
 const fn number<T>(number: u8) -> Opcode {
@@ -32,7 +32,7 @@ macro_rules! calls {
 
         /// Every call: its name in the header without `PEERDMA_`, and its number here.
         pub fn calls() -> Vec<(&'static str, Opcode)> {
-            vec![$(($name, number::<$argument>($number)),)* ("GET_SEGMENTS", GET_SEGMENTS)]
+            vec![$(($name, number::<$argument>($number)),)* ("GET_SEGMENTS", GET_SEGMENTS), ("KERNEL_COPY", KERNEL_COPY)]
         }
     };
 }
@@ -72,9 +72,18 @@ calls! {
     "LAB_MAP_PHYS" lab_map_phys 0x81 LabMapPhys;
     /// Reads or writes a register. Lab only.
     "LAB_REGISTER" lab_register 0x82 LabRegister;
+    /// Takes memory of any kind, to be shared.
+    "BUFFER_ALLOC" buffer_alloc 0x48 BufferAlloc;
+    /// Moves a migrating buffer.
+    "BUFFER_MOVE" buffer_move 0x49 BufferMove;
+    /// Where a buffer is.
+    "BUFFER_STATE" buffer_state 0x4a BufferState;
+    /// Looks at the pages of an import's table. Lab only.
+    "LAB_READ_PAGE" lab_read_page 0x88 LabReadPage;
 }
 
 const GET_SEGMENTS: Opcode = number::<Segments>(0x23);
+const KERNEL_COPY: Opcode = number::<KernelCopy>(0x4b);
 
 /// Where an object lies: fills `room` from the segment number `first` on.
 ///
@@ -97,4 +106,47 @@ pub fn get_segments(
     // `room`, exclusively ours for the duration of the call.
     unsafe { ioctl(fd, Updater::<GET_SEGMENTS, Segments>::new(&mut argument))? };
     Ok(argument)
+}
+
+/// Reads bytes of a dma-buf by the kernel's own mapping of it.
+///
+/// # Errors
+/// The kernel's; the header says which means what.
+pub fn kernel_read(
+    fd: impl AsFd,
+    buffer: BorrowedFd<'_>,
+    offset: u64,
+    data: &mut [u8],
+) -> io::Result<()> {
+    let mut argument = KernelCopy {
+        fd: buffer.as_raw_fd(),
+        write: 0,
+        offset,
+        length: data.len() as u64,
+        data: data.as_mut_ptr() as u64,
+    };
+    // SAFETY: the number belongs to the structure; the kernel writes `length` bytes to `data`, exclusively ours for the
+    // duration of the call.
+    unsafe { ioctl(fd, Updater::<KERNEL_COPY, KernelCopy>::new(&mut argument)) }
+}
+
+/// Writes bytes of a dma-buf likewise.
+///
+/// # Errors
+/// The kernel's; the header says which means what.
+pub fn kernel_write(
+    fd: impl AsFd,
+    buffer: BorrowedFd<'_>,
+    offset: u64,
+    data: &[u8],
+) -> io::Result<()> {
+    let mut argument = KernelCopy {
+        fd: buffer.as_raw_fd(),
+        write: 1,
+        offset,
+        length: data.len() as u64,
+        data: data.as_ptr() as u64,
+    };
+    // SAFETY: the number belongs to the structure; the kernel only reads `length` bytes at `data`.
+    unsafe { ioctl(fd, Updater::<KERNEL_COPY, KernelCopy>::new(&mut argument)) }
 }

@@ -54,6 +54,34 @@ constants! {
     /// No callback for invalidation; needs [`IMPORT_PINNED`].
     IMPORT_NO_INVALIDATE = 1 << 3;
 
+    /// Unmaps with work in flight. Lab only.
+    IMPORT_LAB_HASTY = 1 << 4;
+
+    /// Local memory without struct pages.
+    BUFFER_LOCAL = 0;
+    /// Local memory with ZONE_DEVICE pages.
+    BUFFER_P2PMEM = 1;
+    /// Pages of the system.
+    BUFFER_PAGES = 2;
+    /// Of `dma_alloc_noncontiguous()`.
+    BUFFER_NONCONTIGUOUS = 3;
+    /// Of `dma_alloc_noncoherent()`.
+    BUFFER_NONCOHERENT = 4;
+    /// Of `dma_alloc_coherent()`.
+    BUFFER_COHERENT = 5;
+    /// Local memory or pages, as need be.
+    BUFFER_MIGRATING = 6;
+    /// Its dma-bufs give CPU physical addresses away. Lab only.
+    BUFFER_LAB_PHYSICAL = 1 << 0;
+    /// Its dma-bufs give away what `dma_get_sgtable()` makes. Lab only.
+    BUFFER_LAB_SGTABLE = 1 << 1;
+    /// In the device.
+    PLACE_LOCAL = 0;
+    /// In RAM.
+    PLACE_SYSTEM = 1;
+    /// Importers' fences are not waited for. Lab only.
+    MOVE_LAB_NO_WAIT = 1 << 0;
+
     /// The device reads and writes.
     BIDIRECTIONAL = 0;
     /// The device only reads.

@@ -235,4 +235,48 @@ structures! {
         write: u32,
         value: u64,
     }
+
+    /// Memory of any kind, to be shared.
+    "peerdma_buffer_alloc" BufferAlloc 24 {
+        size: u64,
+        kind: u32,
+        ranges: u32,
+        flags: u32,
+        handle: u32,
+    }
+
+    /// A migrating buffer elsewhere.
+    "peerdma_buffer_move" BufferMove 16 {
+        handle: u32,
+        place: u32,
+        flags: u32,
+        reserved: u32,
+    }
+
+    /// Where a buffer is.
+    "peerdma_buffer_state" BufferState 32 {
+        handle: u32,
+        kind: u32,
+        place: u32,
+        pins: u32,
+        mappings: u32,
+        reserved: u32,
+        moves: u64,
+    }
+
+    /// The kernel's CPU access.
+    "peerdma_kernel_copy" KernelCopy 32 {
+        fd: i32,
+        write: u32,
+        offset: u64,
+        length: u64,
+        data: u64,
+    }
+
+    /// Pages of an import's table. Lab only.
+    "peerdma_lab_read_page" LabReadPage 16 {
+        handle: u32,
+        entries: u32,
+        value: u64,
+    }
 }
