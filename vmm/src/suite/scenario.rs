@@ -7,6 +7,8 @@ use crate::assembly::IommuMode;
 /// The files, as they were when the program was built: it needs no source tree to run them.
 const BUILT_IN: &[(&str, &str)] = &[
     ("basic", include_str!("../../../ci/scenarios/basic.toml")),
+    ("matrix", include_str!("../../../ci/scenarios/matrix.toml")),
+    ("seed", include_str!("../../../ci/scenarios/seed.toml")),
     ("lazy", include_str!("../../../ci/scenarios/lazy.toml")),
     ("user", include_str!("../../../ci/scenarios/user.toml")),
     ("topology-root-ports", include_str!("../../../ci/scenarios/topology-root-ports.toml")),

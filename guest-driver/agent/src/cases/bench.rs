@@ -16,12 +16,14 @@ pub struct Bench<'a> {
     pub boot: &'a [Record],
     /// Parts of kernel messages that belong to this test.
     pub(super) expected_messages: Vec<&'static str>,
+    /// What the report should say about the test besides its result.
+    pub(super) notes: Vec<String>,
 }
 
 impl<'a> Bench<'a> {
     /// A bench for one test, with nothing opened yet.
     pub fn new(lab: Option<&'a mut Lab>, boot: &'a [Record]) -> Self {
-        Self { lab, boot, peers: [None, None], expected_messages: Vec::new() }
+        Self { lab, boot, peers: [None, None], expected_messages: Vec::new(), notes: Vec::new() }
     }
 
     /// A peer device, opened when first asked for.
@@ -72,6 +74,11 @@ impl<'a> Bench<'a> {
     /// Several such parts.
     pub fn expect_messages(&mut self, parts: &[&'static str]) {
         self.expected_messages.extend_from_slice(parts);
+    }
+
+    /// A line for the report, whatever becomes of the test.
+    pub fn note(&mut self, text: String) {
+        self.notes.push(text);
     }
 
     /// The monitor's counters now.

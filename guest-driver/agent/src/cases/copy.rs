@@ -295,7 +295,7 @@ fn fill_checksum_compare(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// CRC-32C (RFC 3720, appendix B.4), bit by bit: written to be right, not fast, and not the device's code.
-fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
+pub(super) fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     const REFLECTED: u32 = 0x82f6_3b78;
     !bytes.fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {

@@ -41,21 +41,21 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Classes of findings, by the names that the checker uses.
-mod class {
-    pub(super) const UNMAPPED: &str = "iommu.unmapped";
-    pub(super) const STALE: &str = "iommu.stale";
-    pub(super) const PERMISSION: &str = "iommu.permission";
-    pub(super) const BUS_MASTER_OFF: &str = "pci.bus-master-off";
-    pub(super) const BAR_EDGE: &str = "pci.bar-edge";
-    pub(super) const NOT_A_VECTOR: &str = "msi.not-a-vector";
+pub(super) mod class {
+    pub(in crate::cases) const UNMAPPED: &str = "iommu.unmapped";
+    pub(in crate::cases) const STALE: &str = "iommu.stale";
+    pub(in crate::cases) const PERMISSION: &str = "iommu.permission";
+    pub(in crate::cases) const BUS_MASTER_OFF: &str = "pci.bus-master-off";
+    pub(in crate::cases) const BAR_EDGE: &str = "pci.bar-edge";
+    pub(in crate::cases) const NOT_A_VECTOR: &str = "msi.not-a-vector";
     #[cfg(test)]
-    pub(super) const ALL: &[&str] =
+    pub(in crate::cases) const ALL: &[&str] =
         &[UNMAPPED, STALE, PERMISSION, BUS_MASTER_OFF, BAR_EDGE, NOT_A_VECTOR];
 }
 
 /// What the kernel says of an IOMMU fault (its virtio-iommu driver) and of an error that a port reports (AER).
-const IOMMU_FAULT: &str = "fault from EP";
-const PORT_ERROR: &[&str] =
+pub(super) const IOMMU_FAULT: &str = "fault from EP";
+pub(super) const PORT_ERROR: &[&str] =
     &["pcieport", "AER", "PCIe Bus Error", "error status/mask=", "[20] UnsupReq"];
 
 /// An address that Linux never hands out: it gives out DMA addresses from the top of the lower 4 GiB downwards, and our

@@ -51,7 +51,7 @@ fn invalidate_under_load(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// Resets a function by sysfs. The kernel waits 100 ms for it, as the specification demands.
-fn reset(function: &Function) -> Verdict {
+pub(super) fn reset(function: &Function) -> Verdict {
     let methods = function.attribute("reset_method")?;
     ensure!(
         methods.split_whitespace().next() == Some("flr"),
@@ -109,7 +109,7 @@ fn reset_under_load(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// Takes the driver off a function.
-fn unbind(function: &Function) -> Result<String, Stop> {
+pub(super) fn unbind(function: &Function) -> Result<String, Stop> {
     let driver = function
         .driver()
         .ok_or_else(|| Stop::Fail(format!("no driver is bound to {}", function.name)))?;
@@ -119,7 +119,7 @@ fn unbind(function: &Function) -> Result<String, Stop> {
 }
 
 /// Gives the function back to the driver, and waits for the device file.
-fn bind(function: &Function, driver: &str, instance: u32) -> Verdict {
+pub(super) fn bind(function: &Function, driver: &str, instance: u32) -> Verdict {
     sys::write(format!("/sys/bus/pci/drivers/{driver}/bind"), &function.name)?;
     let patience = Instant::now() + Duration::from_secs(10);
     while !Peer::path(instance).exists() {

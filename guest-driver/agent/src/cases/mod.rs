@@ -9,11 +9,16 @@ mod run;
 mod watchdog;
 
 mod copy;
+mod cpu_access;
 mod faults;
 mod interrupts;
 mod lane;
 mod leaks;
 mod lifecycle;
+mod lifetimes;
+mod matrix;
+mod misuse;
+mod seed;
 mod system;
 mod topology;
 
@@ -111,6 +116,11 @@ pub fn all() -> Vec<Case> {
         faults::CASES,
         lifecycle::CASES,
         leaks::CASES,
+        matrix::CASES,
+        cpu_access::CASES,
+        lifetimes::CASES,
+        misuse::CASES,
+        seed::CASES,
     ]
     .concat()
 }

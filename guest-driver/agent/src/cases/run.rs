@@ -49,7 +49,7 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
     let watchdog = Watchdog::start();
     for (number, case) in (1..).zip(cases) {
         watchdog.test(&case.full_name());
-        let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot)?;
+        let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot, output)?;
         summary.count(&verdict);
         for line in ktap::result(number, &case.full_name(), &verdict) {
             output.line(lab.as_deref_mut(), &line)?;
@@ -64,6 +64,7 @@ fn run_one(
     mut lab: Option<&mut Lab>,
     mut log: Option<&mut KernelLog>,
     boot: &[Record],
+    output: Output,
 ) -> Result<Verdict, LabError> {
     let name = case.full_name();
     if let Some(log) = log.as_mut() {
@@ -82,8 +83,12 @@ fn run_one(
         verdict = traffic_goes_on(&mut bench);
     }
     let expected = std::mem::take(&mut bench.expected_messages);
+    let notes = std::mem::take(&mut bench.notes);
     // Closes the devices: what that still does belongs to this test.
     drop(bench);
+    for note in notes {
+        output.line(lab.as_deref_mut(), &format!("# {note}"))?;
+    }
     if let Some(log) = log {
         let records = log.drain();
         verdict = with_complaints(verdict, &complaints(&records, &expected));
@@ -139,7 +144,10 @@ mod tests {
 
     fn run_scripted(script: &Script, cases: &[Case]) -> Vec<Verdict> {
         let mut lab = Lab::new(Box::new(script.clone()));
-        cases.iter().map(|case| run_one(case, Some(&mut lab), None, &[]).unwrap()).collect()
+        cases
+            .iter()
+            .map(|case| run_one(case, Some(&mut lab), None, &[], Output::Lab).unwrap())
+            .collect()
     }
 
     #[test]
@@ -180,7 +188,7 @@ mod tests {
         let case = Case::new("g", "n", Kind::Positive, &[super::super::Need::Lab], |_| {
             panic!("must not run")
         });
-        let verdict = run_one(&case, None, None, &[]).unwrap();
+        let verdict = run_one(&case, None, None, &[], Output::Terminal).unwrap();
         assert!(matches!(verdict, Err(Stop::Skip(_))));
     }
 

@@ -1,0 +1,158 @@
+//! The CPU's access to shared buffers of every kind, by mmap and by the kernel's own mapping, beside that of devices.
+
+use super::Kind::Positive;
+use super::bench::{must, succeeded};
+use super::matrix::{Exporter, NEEDS, SIZE, Shared};
+use super::{Bench, Case, Stop, Verdict, ensure};
+use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
+use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
+use crate::uapi;
+use rustix::io::Errno;
+use std::os::fd::AsFd;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("cpu-access", "kernel-mapping-of-every-kind", Positive, NEEDS, kernel_mapping),
+    Case::new("cpu-access", "no-kernel-mapping-of-several-ranges", Positive, NEEDS, scattered),
+    Case::new("cpu-access", "begin-waits-for-the-device", Positive, NEEDS, begin_waits),
+    Case::new("cpu-access", "mmap-follows-a-move", Positive, NEEDS, mmap_follows),
+    Case::new("cpu-access", "published-memory-from-user-space", Positive, NEEDS, published),
+];
+
+const LENGTH: usize = 5_000;
+
+fn bytes(pattern: Pattern, positions: std::ops::Range<usize>) -> Vec<u8> {
+    positions.map(|position| pattern.byte(position as u64)).collect()
+}
+
+/// Written by the kernel, read by the user's mapping and by the own device, and the other way round.
+fn kernel_mapping(bench: &mut Bench<'_>) -> Verdict {
+    let (owner, other) = bench.take_peers()?;
+    let local = owner.alloc(SIZE as u64, 1)?;
+    let view = owner.view(local)?;
+    for (seed, exporter) in (70..).zip(Exporter::ALL) {
+        if exporter == Exporter::Scattered {
+            continue;
+        }
+        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+        let (first, second) = (Pattern::new(seed), Pattern::new(seed + 100));
+        // Anybody's kernel: the driver of the other device maps it.
+        other.kernel_write(shared.fd.as_fd(), 9, &bytes(first, 0..LENGTH))?;
+        shared.expect(9..9 + LENGTH, first, 0)?;
+        must(&owner, Work::copy(shared.object.at(9), local.at(0), LENGTH as u64))?;
+        view.expect(0..LENGTH, first, 0)?;
+
+        view.store(0..LENGTH, second);
+        must(&owner, Work::copy(local.at(0), shared.object.at(5), LENGTH as u64))?;
+        let mut found = vec![0; LENGTH];
+        other.kernel_read(shared.fd.as_fd(), 5, &mut found)?;
+        ensure!(
+            found == bytes(second, 0..LENGTH),
+            "{exporter:?}: the kernel does not find what the device wrote"
+        );
+        drop(shared.view);
+        owner.close(shared.object)?;
+    }
+    Ok(())
+}
+
+fn scattered(bench: &mut Bench<'_>) -> Verdict {
+    let (owner, _) = bench.take_peers()?;
+    let shared = Shared::new(&owner, Exporter::Scattered, SIZE as u64)?;
+    let refused = owner.kernel_read(shared.fd.as_fd(), 0, &mut [0; 8]).err().map(|e| e.errno);
+    ensure!(refused == Some(Errno::INVAL), "mapping several ranges as one gave {refused:?}");
+    // Page by page they are one all the same.
+    shared.store(0..SIZE, Pattern::new(1))?;
+    shared.expect(0..SIZE, Pattern::new(1), 0)
+}
+
+/// The CPU's access begins when the device's has ended: nobody else waits for it here.
+fn begin_waits(bench: &mut Bench<'_>) -> Verdict {
+    let (owner, client) = bench.take_peers()?;
+    for exporter in [Exporter::ZoneDevice, Exporter::Noncoherent] {
+        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+        let imported = client.import(&shared.fd, uapi::IMPORT_PEER2PEER)?;
+        shared.store(0..SIZE, Pattern::new(5))?;
+        let busy = Busy::start(&client)?;
+        let write =
+            client.submit(Work::fill(imported.at(0), SIZE as u64, 0x4141_4141_4141_4141))?;
+        begin_cpu_access(&shared.fd, Access::Read)?;
+        let found = shared.view.expect_all(0..SIZE, 0x41);
+        end_cpu_access(&shared.fd, Access::Read)?;
+        found?;
+        busy.end(&client, &[write])?;
+        client.close(imported)?;
+    }
+    Ok(())
+}
+
+/// Work in a device's own memory that takes a while, on channel 0: what is queued after it has not begun for long.
+#[derive(Debug)]
+pub(super) struct Busy {
+    object: Object,
+    cookies: Vec<u64>,
+}
+
+impl Busy {
+    pub(super) fn start(peer: &Peer) -> Result<Self, Stop> {
+        const LENGTH: u64 = 16 << 20;
+        let object = peer.alloc(LENGTH, 1)?;
+        let fill = || peer.submit(Work::fill(object.at(0), LENGTH, 1));
+        Ok(Self { object, cookies: (0..6).map(|_| fill()).collect::<Result<_, _>>()? })
+    }
+
+    /// Waits for its end, and for the work `after` it.
+    pub(super) fn end(self, peer: &Peer, after: &[u64]) -> Verdict {
+        for cookie in self.cookies.iter().chain(after) {
+            succeeded(peer, peer.wait(*cookie, WAIT_MS)?)?;
+        }
+        Ok(peer.close(self.object)?)
+    }
+}
+
+/// One mapping of the CPU's, before and after the memory behind it is another.
+fn mmap_follows(bench: &mut Bench<'_>) -> Verdict {
+    let (owner, _) = bench.take_peers()?;
+    let shared = Shared::new(&owner, Exporter::Migrating, SIZE as u64)?;
+    for (seed, place) in (80..).zip([uapi::PLACE_SYSTEM, uapi::PLACE_LOCAL]) {
+        let (before, after) = (Pattern::new(seed), Pattern::new(seed + 100));
+        shared.store(0..SIZE, before)?;
+        owner.move_buffer(shared.object, place, 0)?;
+        shared.expect(0..SIZE, before, 0)?;
+        // And it is the new place that the CPU writes to: the device finds it there.
+        shared.store(0..SIZE, after)?;
+        let local = owner.alloc(SIZE as u64, 1)?;
+        must(&owner, Work::copy(shared.object.at(0), local.at(0), SIZE as u64))?;
+        owner.view(local)?.expect(0..SIZE, after, 0)?;
+        owner.close(local)?;
+    }
+    let moves = owner.buffer_state(shared.object)?.moves;
+    ensure!(moves == 2, "two moves, the driver counts {moves}");
+    Ok(())
+}
+
+/// Memory that p2pdma lends to user space: `p2pmem/allocate` in sysfs.
+fn published(bench: &mut Bench<'_>) -> Verdict {
+    const PIECE: usize = 64 << 10;
+    let (owner, _) = bench.take_peers()?;
+    // Skips where there is no such memory.
+    let shared = Shared::new(&owner, Exporter::ZoneDevice, SIZE as u64)?;
+    drop(shared);
+    let function = owner.function();
+    let number = |name: &str| -> Result<usize, Stop> {
+        let text = function.attribute(&format!("p2pmem/{name}"))?;
+        text.parse().map_err(|_| Stop::Fail(format!("p2pmem/{name} says {text:?}")))
+    };
+    ensure!(number("published")? == 1, "the memory is not published");
+    let before = number("available")?;
+    let path = format!("/sys/bus/pci/devices/{}/p2pmem/allocate", function.name);
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path)?;
+    let view = crate::device::View::new(&file, PIECE, 0)?;
+    let during = number("available")?;
+    ensure!(before - during == PIECE, "{PIECE} bytes were mapped, {} are gone", before - during);
+    view.store(0..PIECE, Pattern::new(77));
+    view.expect(0..PIECE, Pattern::new(77), 0)?;
+    drop(view);
+    let after = number("available")?;
+    ensure!(after == before, "{} bytes did not come back", before - after);
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The two sides of the matrix, and what the contract says where they meet.
+
+use crate::device::{DeviceError, Object, Peer};
+use crate::uapi;
+use rustix::io::Errno;
+
+/// What backs an exported buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exporter {
+    /// Local memory without struct pages.
+    Local,
+    /// The same, in several ranges.
+    Scattered,
+    /// Local memory with ZONE_DEVICE pages.
+    ZoneDevice,
+    /// Pages of the system.
+    Pages,
+    /// Of `dma_alloc_noncontiguous()`.
+    Noncontiguous,
+    /// Of `dma_alloc_noncoherent()`.
+    Noncoherent,
+    /// Of `dma_alloc_coherent()`.
+    Coherent,
+    /// Local memory or pages, as need be.
+    Migrating,
+}
+
+/// How a buffer is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Importer {
+    /// By the device whose memory it is.
+    OwnDevice,
+    /// `dma_buf_attach()`: knows neither peers' memory nor moving.
+    Static,
+    /// Dynamic, with `allow_peer2peer`.
+    Dynamic,
+    /// Dynamic, without it.
+    DynamicNoPeers,
+    /// Pinned, and told when it is taken away.
+    PinnedRevocable,
+    /// Pinned, and deaf.
+    PinnedNotRevocable,
+}
+
+/// What must happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contract {
+    /// The device has it in its own memory: nothing crosses the bus.
+    Inside,
+    /// Data crosses the bus between the two devices.
+    Peer,
+    /// Data crosses the bus between a device and RAM.
+    Memory,
+    /// The buffer leaves the exporter's memory for RAM, with its contents.
+    FallsBack,
+    /// The attachment is refused.
+    Refused(Errno),
+}
+
+impl Exporter {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Local,
+        Self::Scattered,
+        Self::ZoneDevice,
+        Self::Pages,
+        Self::Noncontiguous,
+        Self::Noncoherent,
+        Self::Coherent,
+        Self::Migrating,
+    ];
+
+    /// The driver's name for the kind.
+    fn kind(self) -> u32 {
+        match self {
+            Self::Local | Self::Scattered => uapi::BUFFER_LOCAL,
+            Self::ZoneDevice => uapi::BUFFER_P2PMEM,
+            Self::Pages => uapi::BUFFER_PAGES,
+            Self::Noncontiguous => uapi::BUFFER_NONCONTIGUOUS,
+            Self::Noncoherent => uapi::BUFFER_NONCOHERENT,
+            Self::Coherent => uapi::BUFFER_COHERENT,
+            Self::Migrating => uapi::BUFFER_MIGRATING,
+        }
+    }
+
+    /// A buffer of this kind.
+    pub(crate) fn buffer(self, owner: &Peer, size: u64) -> Result<Object, DeviceError> {
+        owner.buffer(self.kind(), size, if self == Self::Scattered { 5 } else { 1 }, 0)
+    }
+
+    /// Whether it begins in the device's own memory.
+    pub(crate) fn begins_inside(self) -> bool {
+        matches!(self, Self::Local | Self::Scattered | Self::ZoneDevice | Self::Migrating)
+    }
+}
+
+impl Importer {
+    /// The flags of the import.
+    pub(crate) fn flags(self) -> u32 {
+        match self {
+            Self::Static => uapi::IMPORT_STATIC,
+            Self::OwnDevice | Self::Dynamic => uapi::IMPORT_PEER2PEER,
+            Self::DynamicNoPeers => 0,
+            Self::PinnedRevocable => uapi::IMPORT_PEER2PEER | uapi::IMPORT_PINNED,
+            Self::PinnedNotRevocable => {
+                uapi::IMPORT_PEER2PEER | uapi::IMPORT_PINNED | uapi::IMPORT_NO_INVALIDATE
+            }
+        }
+    }
+
+    /// May be given another device's memory.
+    fn takes_peers(self) -> bool {
+        !matches!(self, Self::Static | Self::DynamicNoPeers)
+    }
+
+    /// Can be told to let go.
+    fn revocable(self) -> bool {
+        !matches!(self, Self::Static | Self::PinnedNotRevocable)
+    }
+}
+
+/// What the header promises for the pair; `reachable`: the kernel has a path between the devices.
+pub(crate) fn contract(exporter: Exporter, importer: Importer, reachable: bool) -> Contract {
+    use Exporter as E;
+    if importer == Importer::OwnDevice {
+        return if exporter.begins_inside() { Contract::Inside } else { Contract::Memory };
+    }
+    let no_path = Contract::Refused(Errno::REMOTEIO);
+    let refused = Contract::Refused(Errno::OPNOTSUPP);
+    match exporter {
+        E::Local | E::Scattered => match importer.takes_peers() && importer.revocable() {
+            true if reachable => Contract::Peer,
+            true => no_path,
+            false => refused,
+        },
+        E::ZoneDevice => match importer.takes_peers() {
+            true if reachable => Contract::Peer,
+            true => no_path,
+            false => refused,
+        },
+        E::Pages | E::Noncontiguous | E::Noncoherent => Contract::Memory,
+        E::Coherent => refused,
+        E::Migrating => match importer.takes_peers() && importer.revocable() && reachable {
+            true => Contract::Peer,
+            false => Contract::FallsBack,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_memory_never_reaches_who_cannot_have_it() {
+        for exporter in [Exporter::Local, Exporter::Scattered, Exporter::ZoneDevice] {
+            for importer in [Importer::Static, Importer::DynamicNoPeers] {
+                let refused = Contract::Refused(Errno::OPNOTSUPP);
+                assert_eq!(contract(exporter, importer, true), refused);
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_path_only_what_can_leave_the_device_arrives() {
+        for exporter in Exporter::ALL {
+            let there = contract(exporter, Importer::Dynamic, false);
+            assert_ne!(there, Contract::Peer, "{exporter:?}");
+        }
+        assert_eq!(contract(Exporter::Migrating, Importer::Dynamic, false), Contract::FallsBack);
+    }
+}

@@ -1,0 +1,129 @@
+//! Shared buffers, used against the rules of sharing: each mistake must be found, and must do no more harm than it does.
+
+use super::Kind::Negative;
+use super::cpu_access::Busy;
+use super::faults::{IOMMU_FAULT, PORT_ERROR, class};
+use super::matrix::{Exporter, Importer, SIZE, Shared};
+use super::need::Need;
+use super::{Bench, Case, Stop, Verdict, ensure};
+use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
+use crate::uapi;
+
+const NEEDS: &[Need] = &[
+    Need::Lab,
+    Need::Peers,
+    Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
+    Need::Translated,
+];
+const STRICT: &[Need] = &[
+    Need::Lab,
+    Need::Peers,
+    Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
+    Need::Translated,
+    Need::Strict,
+];
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("misuse", "move-without-fence-wait", Negative, STRICT, move_without_wait),
+    Case::new("misuse", "importer-unmaps-before-its-work-ends", Negative, STRICT, hasty_importer),
+    Case::new("misuse", "cpu-physical-address-for-a-device", Negative, NEEDS, physical_address),
+];
+
+/// An address that this device has not got: never had, or no more.
+pub(super) fn expect_no_such_address(bench: &mut Bench<'_>) -> Verdict {
+    bench.expect(class::UNMAPPED, 0, None)?;
+    bench.expect(class::STALE, 0, None)?;
+    bench.expect_message(IOMMU_FAULT);
+    bench.expect_messages(PORT_ERROR);
+    Ok(())
+}
+
+/// A read that must end at the IOMMU, before its first byte.
+pub(super) fn must_fault(peer: &Peer, what: &str, work: Work) -> Verdict {
+    let result = peer.run(work.with(uapi::SUBMIT_VERDICT))?;
+    ensure!(
+        result.error == -libc::EIO && result.bytes == 0 && result.verdict != 0,
+        "{what}: error {}, {} bytes, verdict {}",
+        result.error,
+        result.bytes,
+        result.verdict
+    );
+    Ok(())
+}
+
+/// Queues a write to the import behind work that takes a while; gives what to wait for.
+fn late_write(client: &Peer, imported: Object) -> Result<(Busy, u64), Stop> {
+    // Mapped now, used later.
+    client.map(imported, uapi::BIDIRECTIONAL)?;
+    let busy = Busy::start(client)?;
+    let write = client.submit(Work::fill(imported.at(0), SIZE as u64, 0x4444_4444_4444_4444))?;
+    Ok((busy, write))
+}
+
+/// The write came too late: its reading back failed, and nothing of it is in the buffer.
+fn write_is_lost(
+    client: &Peer,
+    shared: &Shared,
+    (busy, write): (Busy, u64),
+    pattern: Pattern,
+) -> Verdict {
+    let result = client.wait(write, WAIT_MS)?;
+    ensure!(
+        result.error == -libc::EIO,
+        "a write through a mapping that had gone ended with error {}",
+        result.error
+    );
+    busy.end(client, &[])?;
+    shared.expect(0..SIZE, pattern, 0)
+}
+
+/// The exporter moves a buffer and does not wait for its importer's fence: the importer's device goes on with addresses
+/// that have been taken away.
+fn move_without_wait(bench: &mut Bench<'_>) -> Verdict {
+    bench.expect(class::STALE, 1, None)?;
+    bench.expect_message(IOMMU_FAULT);
+    bench.expect_messages(PORT_ERROR);
+    let (owner, client) = bench.take_peers()?;
+    let shared = Shared::new(&owner, Exporter::Migrating, SIZE as u64)?;
+    let pattern = Pattern::new(90);
+    shared.store(0..SIZE, pattern)?;
+    let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
+    let late = late_write(&client, imported)?;
+    owner.move_buffer(shared.object, uapi::PLACE_SYSTEM, uapi::MOVE_LAB_NO_WAIT)?;
+    write_is_lost(&client, &shared, late, pattern)
+}
+
+/// The importer is told that the buffer moves and unmaps at once, with its own work still to come.
+fn hasty_importer(bench: &mut Bench<'_>) -> Verdict {
+    bench.expect(class::STALE, 1, None)?;
+    bench.expect_message(IOMMU_FAULT);
+    bench.expect_messages(PORT_ERROR);
+    let (owner, client) = bench.take_peers()?;
+    let shared = Shared::new(&owner, Exporter::Local, SIZE as u64)?;
+    let pattern = Pattern::new(91);
+    shared.store(0..SIZE, pattern)?;
+    let flags = Importer::Dynamic.flags() | uapi::IMPORT_LAB_HASTY;
+    let imported = client.import(&shared.fd, flags)?;
+    let late = late_write(&client, imported)?;
+    owner.invalidate(shared.object)?;
+    write_is_lost(&client, &shared, late, pattern)
+}
+
+/// The exporter gives away what is an address for CPUs only.
+fn physical_address(bench: &mut Bench<'_>) -> Verdict {
+    expect_no_such_address(bench)?;
+    let (owner, client) = bench.take_peers()?;
+    let local = client.alloc(SIZE as u64, 1)?;
+    for kind in [uapi::BUFFER_P2PMEM, uapi::BUFFER_PAGES, uapi::BUFFER_MIGRATING] {
+        let object = owner.buffer(kind, SIZE as u64, 1, uapi::BUFFER_LAB_PHYSICAL)?;
+        let shared = Shared::of(&owner, object)?;
+        let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
+        must_fault(
+            &client,
+            "a CPU physical address",
+            Work::copy(imported.at(0), local.at(0), SIZE as u64),
+        )?;
+        client.close(imported)?;
+    }
+    Ok(())
+}
