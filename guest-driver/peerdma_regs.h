@@ -114,6 +114,11 @@
 /* Bits of REG_CTRL. */
 /* Resets every channel as CH_CTRL_RESET does; reads as 0. Local memory and scratch stay. */
 #define PEERDMA_CTRL_RESET		0x1
+/*
+ * Brings everything that channels have written to where it belongs, as a read of it would.
+ * Reads as 1 while something is still under way.
+ */
+#define PEERDMA_CTRL_SYNC		0x2
 
 /* Registers of a channel; offsets in the channel's block. */
 /*
@@ -333,6 +338,12 @@
  * CH_FAULT_LO/HI, which no descriptor named.
  */
 #define PEERDMA_FAULT_STRAY_WRITE	0x5
+/*
+ * The last bytes written to a DMA address (at most 64 KiB) stay under way while record and
+ * interrupt are sent: until the channel reads (DESC_FLUSH, the next descriptor), CTRL_SYNC,
+ * or FAULT_ARG (at most 65535) steps of the engine have passed. FAULT_ARG 0: no steps count.
+ */
+#define PEERDMA_FAULT_DELAY_POSTED	0x6
 
 /* Lab only: classes of findings, in CH_VERDICT; docs/findings.md says more. */
 #define PEERDMA_VERDICT_PCI_BUS_MASTER_OFF	0x1

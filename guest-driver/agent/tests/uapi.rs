@@ -130,7 +130,10 @@ fn the_devices_codes_are_the_register_headers() {
         .lines()
         .filter_map(|line| line.strip_prefix("#define PEERDMA_"))
         .filter(|rest| {
-            (rest.starts_with("STATUS_") || rest.starts_with("HALT_")) && !rest.contains('(')
+            ["STATUS_", "HALT_", "FAULT_", "CH_FAULT", "CHANNEL_"]
+                .iter()
+                .any(|ours| rest.starts_with(ours))
+                && !rest.contains('(')
         })
         .filter_map(|rest| {
             let mut words = rest.split_whitespace();

@@ -1,5 +1,6 @@
 //! The registers of a channel and what writing them does. What the channel works on is a [`Job`].
 
+use super::held::Held;
 use super::job::{Job, Phase};
 use super::regs::layout_of_bars::RING_SIZE_MAX;
 use super::regs::{
@@ -59,6 +60,8 @@ pub(super) struct Channel {
     /// A read that nobody waits for any more, until the engine can tell the fabric. There is never a second one,
     /// because the engine does that before it issues anything.
     pub(super) abandoned: Option<Tag>,
+    /// Data that is still under way.
+    pub(super) held: Option<Held>,
     /// Bytes between a read and what is done with them.
     pub(super) staging: Box<[u8]>,
 }
@@ -83,6 +86,7 @@ impl Channel {
             job: None,
             waiting: None,
             abandoned: None,
+            held: None,
             staging,
         }
     }

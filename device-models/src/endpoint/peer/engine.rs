@@ -26,6 +26,11 @@ pub(super) fn step<B: Bus>(
     for tag in channels.iter_mut().filter_map(|channel| channel.abandoned.take()) {
         bus.abandon(tag);
     }
+    for held in channels.iter_mut().filter_map(|channel| channel.held.as_mut()) {
+        if held.tick() {
+            progress = Progress::Worked;
+        }
+    }
     for turn in 0..channels.len() {
         let index = (*first + turn) % channels.len();
         let mut advanced = false;
@@ -56,6 +61,12 @@ impl<B: Bus> Engine<'_, B> {
     fn advance(&mut self) -> Flow {
         if self.channel.waiting.is_some() {
             return Flow::Idle;
+        }
+        if self.channel.held_first() {
+            return match self.deliver_held() {
+                Ok(()) => Flow::More,
+                Err(flow) => flow,
+            };
         }
         let Some(job) = &self.channel.job else {
             return if self.channel.next_job() { Flow::More } else { Flow::Idle };
@@ -176,6 +187,7 @@ impl<B: Bus> Engine<'_, B> {
         let job = self.job()?;
         match job.work.destination.plus(job.moved) {
             Place::Local(offset) => self.copy_local(offset, false)?,
+            Place::Remote(address) if job.delays_posted() => self.hold(address),
             Place::Remote(address) => self.write(Purpose::Data, address, None)?,
         }
         self.job()?.chunk_over();

@@ -157,6 +157,12 @@ impl Job {
         }
     }
 
+    /// The present chunk is the last one, and is to stay under way.
+    pub(super) fn delays_posted(&self) -> bool {
+        self.fault.kind == fault::DELAY_POSTED
+            && self.moved.saturating_add(self.chunk as u64) >= self.work.length
+    }
+
     /// Goes on to the completion record.
     pub(super) fn tell(&mut self) {
         self.done = 0;

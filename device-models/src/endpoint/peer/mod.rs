@@ -7,6 +7,7 @@ mod bus;
 mod channel;
 mod descriptor;
 mod engine;
+mod held;
 mod job;
 mod registers;
 pub mod regs;

@@ -1,6 +1,7 @@
 //! The register file: from bytes at an offset of the register BAR to dword registers, and which of them are whose.
 
 use super::channel::{Channel, high, low, merge_high, merge_low};
+use super::held::Held;
 use super::regs::{control, device as reg, layout_of_bars as layout};
 
 /// Registers of the whole device that hold something.
@@ -56,6 +57,9 @@ impl RegisterFile<'_> {
             reg::LOCAL_SIZE_HI => high(self.local_size),
             reg::LENGTH_MAX => low(layout::MAX_LENGTH),
             reg::RING_MAX => low(layout::RING_SIZE_MAX),
+            reg::CTRL if self.channels.iter().any(|channel| channel.held.is_some()) => {
+                control::SYNC
+            }
             reg::CTRL => 0,
             reg::BUSY => self
                 .channels
@@ -78,6 +82,10 @@ impl RegisterFile<'_> {
         match register {
             reg::CTRL if value & mask & control::RESET != 0 => {
                 self.channels.iter_mut().for_each(Channel::reset)
+            }
+            reg::CTRL if value & mask & control::SYNC != 0 => {
+                let held = self.channels.iter_mut().filter_map(|channel| channel.held.as_mut());
+                held.for_each(Held::release);
             }
             reg::SCRATCH_LO => merge_low(&mut self.device.scratch, value, mask),
             reg::SCRATCH_HI => merge_high(&mut self.device.scratch, value, mask),

@@ -40,4 +40,30 @@ codes! {
     HALT_FETCH_ABORT = 4;
     /// The descriptor could not be read: completion timeout.
     HALT_FETCH_TIMEOUT = 5;
+    /// Offset of channel 0's block in the register BAR.
+    CHANNEL_BASE = 0x1000;
+    /// Bytes from one channel's block to the next.
+    CHANNEL_STRIDE = 0x1000;
+    /// In a channel's block: the misbehaviour asked for.
+    CH_FAULT = 0xa0;
+    /// Its argument.
+    CH_FAULT_ARG = 0xa4;
+    /// Its DMA address, low half.
+    CH_FAULT_LO = 0xa8;
+    /// Its DMA address, high half.
+    CH_FAULT_HI = 0xac;
+    /// No misbehaviour.
+    FAULT_NONE = 0;
+    /// No completion record and no interrupt.
+    FAULT_REFUSE_COMPLETION = 1;
+    /// Both come late.
+    FAULT_DELAY_COMPLETION = 2;
+    /// The record's cookie is inverted.
+    FAULT_CORRUPT_COOKIE = 3;
+    /// The first byte is wrong.
+    FAULT_CORRUPT_DATA = 4;
+    /// A write that no descriptor named.
+    FAULT_STRAY_WRITE = 5;
+    /// What was written last is under way while the completion is told.
+    FAULT_DELAY_POSTED = 6;
 }

@@ -145,7 +145,10 @@ constants! {
     /// Bits of REG_CTRL.
     control, "CTRL", u32;
     /// Resets every channel as CH_CTRL_RESET does; reads as 0. Local memory and scratch stay.
-    RESET = 1;
+    RESET = 1 << 0;
+    /// Brings everything that channels have written to where it belongs, as a read of it would.
+    /// Reads as 1 while something is still under way.
+    SYNC = 1 << 1;
 }
 
 registers! {
@@ -319,6 +322,10 @@ constants! {
     /// Before the record 64 bytes of FAULT_ARG's low byte are written to the DMA address
     /// CH_FAULT_LO/HI, which no descriptor named.
     STRAY_WRITE = 5;
+    /// The last bytes written to a DMA address (at most 64 KiB) stay under way while record and
+    /// interrupt are sent: until the channel reads (DESC_FLUSH, the next descriptor), CTRL_SYNC,
+    /// or FAULT_ARG (at most 65535) steps of the engine have passed. FAULT_ARG 0: no steps count.
+    DELAY_POSTED = 6;
 }
 
 /// Bytes of a descriptor.

@@ -1,6 +1,6 @@
 //! Misbehaviour on demand: one each, and only once.
 
-use super::super::regs::{channel, fault, flags, status};
+use super::super::regs::{channel, control, device, fault, flags, status};
 use super::bench::{Bench, DATA, ENTRIES, FROM_LOCAL, NOWHERE, Ring, TO_LOCAL, copy, pattern};
 use crate::checker::FindingClass;
 use crate::endpoint::Progress;
@@ -113,4 +113,64 @@ fn a_stray_write_goes_where_nobody_asked_for_it() {
     assert_eq!(bench.findings(), [FindingClass::NoTarget]);
     over(&mut bench, &mut ring);
     assert_ne!(ring.tail, ENTRIES);
+}
+
+#[test]
+fn delayed_data_arrives_after_its_completion() {
+    let mut bench = Bench::new();
+    let mut ring = bench.open(0, 0);
+    let data = pattern(3, 5000);
+    for target in [DATA + 0x10_0000, Bench::local(1)] {
+        bench.poke(Bench::local(0), &data);
+        bench.poke(target, &[0; 5000]);
+        arm(&mut bench, &ring, fault::DELAY_POSTED, 40, 0);
+        bench.put(&mut ring, copy(0, target, 5000, FROM_LOCAL));
+        bench.doorbell(&ring);
+        let mut seen = false;
+        let mut late = 0;
+        while bench.lab.step() == Progress::Worked {
+            if bench.channel_read(&ring, channel::COMPLETED) == ring.sequence + 1 {
+                seen = true;
+                late += u32::from(bench.bytes(target, 5000) != data);
+            }
+        }
+        assert!(seen && late >= 38, "{late} steps between the record and the data");
+        assert_eq!(bench.take(&mut ring).status.get(), status::SUCCESS);
+        assert!(bench.bytes(target, 5000) == data);
+        over(&mut bench, &mut ring);
+    }
+}
+
+#[test]
+fn delayed_data_waits_for_a_read_the_next_descriptor_or_a_sync() {
+    let mut bench = Bench::new();
+    let mut ring = bench.open(0, 0);
+    let (data, target) = (pattern(4, 100_000), DATA + 0x10_0000);
+    let write = |bench: &mut Bench, ring: &mut Ring, flags| {
+        bench.poke(Bench::local(0), &data);
+        bench.poke(target, &[0; 100_000]);
+        arm(bench, ring, fault::DELAY_POSTED, 0, 0);
+        bench.succeed(ring, copy(0, target, 100_000, FROM_LOCAL | flags));
+        let there = bench.bytes(target, 100_000);
+        assert!(there[..65_536] == data[..65_536], "only the last chunk is under way");
+        there == data
+    };
+    let arrived = |bench: &mut Bench| bench.bytes(target, 100_000) == pattern(4, 100_000);
+    assert!(write(&mut bench, &mut ring, flags::FLUSH), "the flush's read brings it there");
+    assert!(!write(&mut bench, &mut ring, 0));
+    bench.run();
+    assert!(!arrived(&mut bench), "nothing happens by itself");
+    assert_eq!(bench.read32(Bench::registers(0) + device::CTRL), control::SYNC);
+    bench.write32(Bench::registers(0) + device::CTRL, control::SYNC);
+    bench.run();
+    assert!(arrived(&mut bench));
+    assert_eq!(bench.read32(Bench::registers(0) + device::CTRL), 0);
+    assert!(!write(&mut bench, &mut ring, 0));
+    over(&mut bench, &mut ring);
+    assert!(arrived(&mut bench), "the next descriptor is read after it");
+    // A reset forgets it, as it forgets everything that was not sent.
+    assert!(!write(&mut bench, &mut ring, 0));
+    bench.write32(Bench::registers(0) + device::CTRL, control::RESET);
+    bench.run();
+    assert!(!arrived(&mut bench));
 }

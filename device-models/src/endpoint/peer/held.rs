@@ -1,0 +1,95 @@
+//! Posted data that stays under way while its completion is told already: the hazard `delay-posted`.
+//!
+//! What a driver can rely on holds here too. A read by the same channel does not pass what it has written, so reading
+//! back what was written last brings everything there first; so does the channel's next descriptor, and so does the
+//! device's SYNC.
+
+use vm_memory::VolatileSlice;
+
+use super::access::{Engine, Flow};
+use super::bus::Bus;
+use super::channel::Channel;
+use super::job::Phase;
+use super::regs::halt;
+use crate::fabric::{Purpose, WriteOutcome};
+
+/// Data of a write that has been issued and has not arrived.
+#[derive(Debug)]
+pub(super) struct Held {
+    address: u64,
+    data: Vec<u8>,
+    /// Bytes that are there.
+    done: usize,
+    /// Steps of the engine until it goes by itself; `None`: it does not.
+    countdown: Option<u32>,
+    /// It goes now.
+    due: bool,
+}
+
+impl Held {
+    /// A step is over. Whether time passes for it.
+    pub(super) fn tick(&mut self) -> bool {
+        match &mut self.countdown {
+            Some(0) => self.due = true,
+            Some(steps) => *steps -= 1,
+            None => return self.due,
+        }
+        true
+    }
+
+    /// It goes with the next step.
+    pub(super) fn release(&mut self) {
+        self.due = true;
+    }
+}
+
+impl Channel {
+    /// Whether data is under way that has to arrive before anything else is done.
+    pub(super) fn held_first(&self) -> bool {
+        let Some(held) = &self.held else { return false };
+        let phase = self.job.as_ref().map(|job| job.phase);
+        held.due || matches!(phase, Some(Phase::Fetch | Phase::Flush))
+    }
+}
+
+impl<B: Bus> Engine<'_, B> {
+    /// Keeps the present chunk, which should have been written to `address`.
+    pub(super) fn hold(&mut self, address: u64) {
+        let Channel { job: Some(job), staging, held, .. } = &mut *self.channel else { return };
+        let (chunk, steps) = (job.chunk, job.fault.argument.min(0xffff));
+        let mut data = vec![0; chunk];
+        if let Some(from) = job.slice(chunk, staging, self.local) {
+            from.copy_to(&mut data[..]);
+        }
+        let countdown = (steps > 0).then_some(steps);
+        *held = Some(Held { address, data, done: 0, countdown, due: false });
+    }
+
+    /// Writes what is held.
+    pub(super) fn deliver_held(&mut self) -> Result<(), Flow> {
+        let Some(held) = &mut self.channel.held else { return Ok(()) };
+        let rest = held.data.len().saturating_sub(held.done);
+        if !self.budget.take(rest) {
+            return Err(Flow::Spent);
+        }
+        let at = held.address.saturating_add(held.done as u64);
+        let from = VolatileSlice::from(&mut held.data[held.done..]);
+        match self.bus.write(Purpose::Data, at, &from) {
+            WriteOutcome::Posted { verdict } => {
+                self.channel.held = None;
+                self.channel.note(verdict, at);
+                Ok(())
+            }
+            WriteOutcome::Retry { bytes, verdict } => {
+                held.done += usize::try_from(bytes).map_or(rest, |bytes| bytes.min(rest));
+                self.channel.note(verdict, at);
+                Err(Flow::Later)
+            }
+            WriteOutcome::NotEmitted => {
+                self.channel.held = None;
+                self.channel.halt(halt::BUS_MASTER, at);
+                Err(Flow::More)
+            }
+        }
+    }
+}
