@@ -394,6 +394,9 @@ int pd_ioctl_system_alloc(struct pd_call *call, void *data);
 int pd_ioctl_system_sync(struct pd_call *call, void *data);
 int pd_ioctl_lab_map_phys(struct pd_call *call, void *data);
 
+/* pci.c */
+void pd_device_sync(struct pd_device *pd);
+
 /* buffer.c, migrate.c, kernel_copy.c */
 int pd_ioctl_buffer_alloc(struct pd_call *call, void *data);
 int pd_ioctl_buffer_move(struct pd_call *call, void *data);

@@ -3,6 +3,7 @@
  * The PCI side: binding, unbinding, resets, errors.
  */
 #include <linux/io.h>
+#include <linux/iopoll.h>
 #include <linux/module.h>
 #include <linux/pci-p2pdma.h>
 #include <linux/pm.h>
@@ -17,6 +18,10 @@ MODULE_PARM_DESC(p2pmem_percent,
 
 /* What the kernel can give pages to: a subsection of its memory map, bytes */
 #define PD_P2PMEM_UNIT	(2UL << 20)
+
+/* How often to look whether the device has written everything, and how long */
+#define PD_SYNC_POLL_US		20
+#define PD_SYNC_TIMEOUT_US	200000
 
 /* Registers of the whole device that the driver needs to know once. */
 static int pd_identify(struct pd_device *pd)
@@ -52,6 +57,20 @@ static int pd_identify(struct pd_device *pd)
 	if (!pd->bar_size)
 		return dev_err_probe(dev, -ENODEV, "no local memory\n");
 	return 0;
+}
+
+/*
+ * Everything that the device has written is where it belongs after this. Its work has
+ * ended; in a reset it does not answer, and has forgotten what it held.
+ */
+void pd_device_sync(struct pd_device *pd)
+{
+	void __iomem *control = pd->regs + PEERDMA_REG_CTRL;
+	u32 value;
+
+	writel(PEERDMA_CTRL_SYNC, control);
+	readl_poll_timeout(control, value, !(value & PEERDMA_CTRL_SYNC),
+			   PD_SYNC_POLL_US, PD_SYNC_TIMEOUT_US);
 }
 
 static int pd_interrupts(struct pd_device *pd)

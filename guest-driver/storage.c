@@ -313,12 +313,15 @@ static void pd_noncoherent_sync(struct pd_buffer *buf, bool for_cpu)
 {
 	struct device *dev = pd_buffer_dev(buf);
 
-	if (for_cpu)
+	if (for_cpu) {
+		/* What the device still holds, then what the CPU's caches do. */
+		pd_device_sync(buf->base.pd);
 		dma_sync_single_for_cpu(dev, buf->dma, buf->base.size,
 					DMA_BIDIRECTIONAL);
-	else
-		dma_sync_single_for_device(dev, buf->dma, buf->base.size,
-					   DMA_BIDIRECTIONAL);
+		return;
+	}
+	dma_sync_single_for_device(dev, buf->dma, buf->base.size,
+				   DMA_BIDIRECTIONAL);
 }
 
 const struct pd_storage pd_storage_noncoherent = {

@@ -3,7 +3,7 @@
 use super::Kind::Positive;
 use super::bench::{must, succeeded};
 use super::cpu_access::Busy;
-use super::lifecycle::{bind, unbind};
+use super::lifecycle::{bind, reset, unbind};
 use super::matrix::{Exporter, Importer, NEEDS, SIZE, Shared, Traffic, Way};
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
@@ -30,6 +30,8 @@ pub(super) const CASES: &[Case] = &[
         NEEDS,
         exporter_waits,
     ),
+    Case::new("lifetimes", "exporter-process-killed", Positive, NEEDS, exporter_killed),
+    Case::new("lifetimes", "reset-takes-back-what-is-inside", Positive, NEEDS, reset_takes_back),
     Case::new("lifetimes", "pages-outlive-their-exporter", Positive, NEEDS, pages_outlive),
 ];
 
@@ -347,5 +349,75 @@ fn pages_outlive(bench: &mut Bench<'_>) -> Verdict {
     client.view(local)?.expect(0..SIZE, Pattern::new(20), 0)?;
     shared.expect(0..SIZE, Pattern::new(20), 0)?;
     client.close(imported)?;
+    Ok(())
+}
+
+/// The process that made the buffers is killed, with work of its own under way: what it has shared lives on.
+fn exporter_killed(bench: &mut Bench<'_>) -> Verdict {
+    let (watcher, client) = bench.take_peers()?;
+    for exporter in [Exporter::Local, Exporter::ZoneDevice, Exporter::Pages, Exporter::Migrating] {
+        let owner = Peer::open(watcher.instance)?;
+        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+        shared.store(0..SIZE, Pattern::new(21))?;
+        let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
+        let local = client.alloc(SIZE as u64, 1)?;
+        must(&client, Work::checksum(imported.at(0), 64))?;
+        Busy::start(&owner)?;
+        // Another process has the only descriptor of the exporter's file from here on.
+        let mut holder = std::process::Command::new("/bin/busybox")
+            .args(["sleep", "1000"])
+            .stdin(owner.into_stdio())
+            .spawn()?;
+        let busy = watcher.counters()?.live_work;
+        holder.kill()?;
+        holder.wait()?;
+        // The kernel closes files after a process has ended, not before.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while watcher.counters()?.live_work > 0 {
+            ensure!(Instant::now() < patience, "a killed process leaves work behind");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        ensure!(busy > 0, "{exporter:?}: the work had ended before the process was killed");
+        must(&client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
+        client.view(local)?.expect(0..SIZE, Pattern::new(21), 0)?;
+        shared.expect(0..SIZE, Pattern::new(21), 0)?;
+        client.close(imported)?;
+        client.close(local)?;
+        drop(shared);
+    }
+    Ok(())
+}
+
+/// A reset of the exporter's device takes mappings of its own memory away, and leaves those of RAM alone.
+fn reset_takes_back(bench: &mut Bench<'_>) -> Verdict {
+    let (owner, client) = bench.take_peers()?;
+    let mut buffers = Vec::new();
+    for exporter in
+        [Exporter::ZoneDevice, Exporter::Migrating, Exporter::Pages, Exporter::Noncontiguous]
+    {
+        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+        shared.store(0..SIZE, Pattern::new(22))?;
+        let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
+        must(&client, Work::checksum(imported.at(0), 64))?;
+        buffers.push((exporter, shared, imported));
+    }
+    reset(&owner.function())?;
+    for (exporter, shared, imported) in buffers {
+        let mappings = owner.buffer_state(shared.object)?.mappings;
+        let inside = exporter.begins_inside();
+        ensure!(
+            mappings == u32::from(!inside),
+            "{exporter:?}: {mappings} mappings have survived the reset"
+        );
+        // What was inside is lost, and can be used again.
+        if inside {
+            shared.store(0..SIZE, Pattern::new(22))?;
+        }
+        let local = client.alloc(SIZE as u64, 1)?;
+        must(&client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
+        client.view(local)?.expect(0..SIZE, Pattern::new(22), 0)?;
+        client.close(local)?;
+        client.close(imported)?;
+    }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod lifecycle;
 mod lifetimes;
 mod matrix;
 mod misuse;
+mod ordering;
 mod seed;
 mod system;
 mod topology;
@@ -119,6 +120,7 @@ pub fn all() -> Vec<Case> {
         matrix::CASES,
         cpu_access::CASES,
         lifetimes::CASES,
+        ordering::CASES,
         misuse::CASES,
         seed::CASES,
     ]

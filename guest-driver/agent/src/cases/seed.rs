@@ -8,6 +8,7 @@ use super::misuse::{expect_no_such_address, must_fault};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, Work, at_address};
+use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
 use crate::uapi;
 use rustix::io::Errno;
 
@@ -36,6 +37,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::new("seed", "struct-page-is-optional", Positive, NEEDS, page_is_optional),
     Case::new("seed", "dma-get-sgtable-does-not-fit", Negative, TRANSLATED, get_sgtable),
+    Case::new("seed", "non-coherent-memory-needs-its-sync", Positive, NEEDS, needs_sync),
     Case::new("seed", "one-interface-for-all-allocators", Positive, NEEDS, one_interface),
 ];
 
@@ -185,6 +187,27 @@ fn get_sgtable(bench: &mut Bench<'_>) -> Verdict {
         Work::copy(imported.at(0), target.at(0), SIZE as u64),
     )?;
     Ok(client.close(imported)?)
+}
+
+/// "If the original allocation used DMA_ATTR_NON_CONSISTENT the new allocation will need dma_cache_sync calls as well":
+/// a device whose writes stay in it until it is told shows who leaves the sync out, on a machine with coherent caches too.
+fn needs_sync(bench: &mut Bench<'_>) -> Verdict {
+    let (owner, _) = bench.take_peers()?;
+    let shared = Shared::new(&owner, Exporter::Noncoherent, SIZE as u64)?;
+    let (before, after) = (Pattern::new(53), 0x5555_5555_5555_5555);
+    shared.store(0..SIZE, before)?;
+    owner.arm_fault(0, uapi::FAULT_DELAY_POSTED, 0)?;
+    must(&owner, Work::fill(shared.object.at(0), SIZE as u64, after))?;
+    // The device has ended its work, and the CPU looks without a word: what it sees is old.
+    shared.view.expect(0..SIZE, before, 0).map_err(|there| {
+        Stop::Fail(format!(
+            "without a sync the CPU sees what the device has not given away: {there}"
+        ))
+    })?;
+    begin_cpu_access(&shared.fd, Access::Read)?;
+    let found = shared.view.expect_all(0..SIZE, 0x55);
+    end_cpu_access(&shared.fd, Access::Read)?;
+    Ok(found?)
 }
 
 /// "1 interface to allow all drivers to share buffers with anything else, no matter how exactly they're allocated": data

@@ -100,6 +100,11 @@ impl Peer {
         Ok(Self { file, instance, info })
     }
 
+    /// Its file, to be given to another process as one of its standard streams.
+    pub fn into_stdio(self) -> std::process::Stdio {
+        self.file.into()
+    }
+
     /// Its PCI function.
     pub fn function(&self) -> Function {
         Function::new(self.info.segment, self.info.bdf)
@@ -312,6 +317,24 @@ impl Peer {
             uapi::LabBusMaster { enable: enable.into(), ..uapi::LabBusMaster::default() };
         uapi::lab_bus_master(&self.file, &mut argument).map_err(self.failed("LAB_BUS_MASTER"))?;
         Ok(argument.was != 0)
+    }
+
+    /// Asks a channel to misbehave with its next descriptor: one of the `FAULT_*` codes and its argument.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn arm_fault(&self, channel: u32, fault: u32, argument: u32) -> Result<(), DeviceError> {
+        let block = uapi::CHANNEL_BASE + channel * uapi::CHANNEL_STRIDE;
+        for (register, value) in [(uapi::CH_FAULT_ARG, argument), (uapi::CH_FAULT, fault)] {
+            let mut argument = uapi::LabRegister {
+                offset: (block + register).into(),
+                width: 4,
+                write: 1,
+                value: value.into(),
+            };
+            uapi::lab_register(&self.file, &mut argument).map_err(self.failed("LAB_REGISTER"))?;
+        }
+        Ok(())
     }
 
     /// Maps a physical range that is no RAM, wherever it ends; gives the object and its DMA address.
