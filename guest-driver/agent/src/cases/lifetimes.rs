@@ -89,8 +89,9 @@ fn move_under_load(bench: &mut Bench<'_>) -> Verdict {
     for round in 0..ROUNDS {
         pending.push(client.submit(Work::fill(imported.at(0), SIZE, word(round)))?);
         pending.push(client.submit(Work::copy(imported.at(0), local.at(0), SIZE).on(1))?);
-        if round % 3 == 1 {
-            let place = if round % 2 == 1 { uapi::PLACE_SYSTEM } else { uapi::PLACE_LOCAL };
+        // The last move comes after the last write has been asked for, and before it has been done.
+        if round % 3 == 2 {
+            let place = if round % 2 == 0 { uapi::PLACE_SYSTEM } else { uapi::PLACE_LOCAL };
             owner.move_buffer(shared.object, place, 0)?;
         }
     }

@@ -170,9 +170,10 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
         _ => address_kind(&owner, client, address),
     };
     bench.note(format!(
-        "{contract:?}: {kind} {address:#x}, {} segments; bytes read {} from a peer, {} from RAM; written {} to a \
+        "{contract:?}: {kind} {address:#x}, {} segments, {}; bytes read {} from a peer, {} from RAM; written {} to a \
          peer, {} to RAM",
         segments.len(),
+        traffic.route(),
         traffic.read_peer,
         traffic.read_memory,
         traffic.written_peer,

@@ -11,6 +11,8 @@ pub(crate) struct Traffic {
     pub(crate) read_memory: u64,
     pub(crate) written_peer: u64,
     pub(crate) written_memory: u64,
+    /// How much of what went between devices went past the root complex, both ways together.
+    pub(crate) by_bus_address: u64,
 }
 
 /// Descriptors are read and completion records written by the way: no more than this for a few pieces of work, bytes.
@@ -38,6 +40,7 @@ impl Traffic {
             read_memory: at("read", "memory"),
             written_peer: peer("written"),
             written_memory: at("written", "memory"),
+            by_bus_address: at("read", "bus-address") + at("written", "bus-address"),
         }
     }
 
@@ -56,6 +59,17 @@ impl Traffic {
             read_memory: self.read_memory - before.read_memory,
             written_peer: self.written_peer - before.written_peer,
             written_memory: self.written_memory - before.written_memory,
+            by_bus_address: self.by_bus_address - before.by_bus_address,
+        }
+    }
+
+    /// By which route the data went, in the monitor's words.
+    pub(crate) fn route(self) -> &'static str {
+        match self {
+            Self { by_bus_address: 1.., .. } => "bus-address",
+            Self { read_peer: 1.., .. } | Self { written_peer: 1.., .. } => "through-host-bridge",
+            Self { read_memory, .. } if read_memory > OVERHEAD => "memory",
+            _ => "inside the device",
         }
     }
 
