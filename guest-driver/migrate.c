@@ -84,6 +84,11 @@ static int pd_migrating_vmap(struct pd_buffer *buf, struct iosys_map *map)
 {
 	int ret = 0;
 
+	/* Not where an attachment that there is could not have it any more. */
+	if (buf->bound)
+		ret = pd_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
+	if (ret)
+		return ret;
 	if (buf->place == PEERDMA_PLACE_LOCAL)
 		iosys_map_set_vaddr_iomem(map, buf->io);
 	else

@@ -112,7 +112,7 @@ struct peerdma_info {
  * @revocations:	times our exporter invalidated a buffer
  * @resets:		function level resets survived
  * @errors:		AER recoveries in which this driver took part
- * @live_memory:	memory objects now alive (exported ones included)
+ * @live_memory:	memory and buffer objects now alive (exported ones included)
  * @live_dmabufs:	dma-bufs of ours now alive
  * @live_imports:	imports now alive
  * @live_systems:	system objects now alive
@@ -269,14 +269,15 @@ struct peerdma_invalidate {
  *   NONCONTIGUOUS	all			no	yes, waited for
  *   NONCOHERENT	all			no	yes, waited for
  *   COHERENT		nobody else		no	yes
- *   MIGRATING		all			yes	local memory: yes, revoked
+ *   MIGRATING		all			yes	yes, revoked
  *
  * An attachment that is refused gets EOPNOTSUPP, or EREMOTEIO where the kernel has
  * no path for peer-to-peer DMA. MIGRATING begins in local memory and goes to pages
  * by itself for an attachment that may not have peers' memory, cannot be reached,
  * or cannot be told to let go (EBUSY if local memory is pinned or mapped by the
  * kernel just then); it returns by PEERDMA_BUFFER_MOVE only. "Waited for": an
- * importer that can be told is; unbinding waits for the mappings of the others.
+ * importer that can be told is; unbinding waits for the mappings of the others. Who
+ * cannot be told has a MIGRATING buffer's pages as long as his mapping.
  *
  * ENOSPC: the local memory, or the part of it that has struct pages (module
  * parameter p2pmem_percent), is full. EOPNOTSUPP: no p2pdma in kernel or device.

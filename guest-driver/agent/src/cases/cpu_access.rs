@@ -130,6 +130,12 @@ fn mmap_follows(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
+/// Bytes of local memory with pages that nobody has.
+pub(super) fn published_bytes(owner: &Peer) -> Result<usize, Stop> {
+    let text = owner.function().attribute("p2pmem/available")?;
+    text.parse().map_err(|_| Stop::Fail(format!("p2pmem/available says {text:?}")))
+}
+
 /// Memory that p2pdma lends to user space: `p2pmem/allocate` in sysfs.
 fn published(bench: &mut Bench<'_>) -> Verdict {
     const PIECE: usize = 64 << 10;
@@ -138,21 +144,17 @@ fn published(bench: &mut Bench<'_>) -> Verdict {
     let shared = Shared::new(&owner, Exporter::ZoneDevice, SIZE as u64)?;
     drop(shared);
     let function = owner.function();
-    let number = |name: &str| -> Result<usize, Stop> {
-        let text = function.attribute(&format!("p2pmem/{name}"))?;
-        text.parse().map_err(|_| Stop::Fail(format!("p2pmem/{name} says {text:?}")))
-    };
-    ensure!(number("published")? == 1, "the memory is not published");
-    let before = number("available")?;
+    ensure!(function.attribute("p2pmem/published")? == "1", "the memory is not published");
+    let before = published_bytes(&owner)?;
     let path = format!("/sys/bus/pci/devices/{}/p2pmem/allocate", function.name);
     let file = std::fs::OpenOptions::new().read(true).write(true).open(&path)?;
     let view = crate::device::View::new(&file, PIECE, 0)?;
-    let during = number("available")?;
+    let during = published_bytes(&owner)?;
     ensure!(before - during == PIECE, "{PIECE} bytes were mapped, {} are gone", before - during);
     view.store(0..PIECE, Pattern::new(77));
     view.expect(0..PIECE, Pattern::new(77), 0)?;
     drop(view);
-    let after = number("available")?;
+    let after = published_bytes(&owner)?;
     ensure!(after == before, "{} bytes did not come back", before - after);
     Ok(())
 }

@@ -38,7 +38,7 @@ const LIVE_MAPPINGS: &str = "live_mappings";
 
 /// Everything that must be the same before and after.
 #[derive(Debug, PartialEq, Eq)]
-struct Account {
+pub(super) struct Account {
     live_mappings: u64,
     dma_bufs: u64,
     /// For each device: free memory, then objects, then mappings not given back.
@@ -46,7 +46,7 @@ struct Account {
 }
 
 impl Account {
-    fn take(bench: &mut Bench<'_>) -> Result<Self, Stop> {
+    pub(super) fn take(bench: &mut Bench<'_>) -> Result<Self, Stop> {
         let live_mappings = bench.counter(LIVE_MAPPINGS)?;
         let dma_bufs = leaks::dma_bufs().unwrap_or_default();
         let mut peers = Vec::new();
@@ -70,7 +70,7 @@ impl Account {
 impl Account {
     /// Waits until everything is as it was. With lazy flushing the kernel unmaps some time later, and it frees some
     /// things from a worker; what is not back after a while is lost.
-    fn await_return(&self, bench: &mut Bench<'_>) -> Verdict {
+    pub(super) fn await_return(&self, bench: &mut Bench<'_>) -> Verdict {
         let patience = Instant::now() + Duration::from_secs(3);
         loop {
             let now = Self::take(bench)?;

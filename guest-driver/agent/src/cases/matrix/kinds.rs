@@ -94,6 +94,15 @@ impl Exporter {
 }
 
 impl Importer {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::OwnDevice,
+        Self::Static,
+        Self::Dynamic,
+        Self::DynamicNoPeers,
+        Self::PinnedRevocable,
+        Self::PinnedNotRevocable,
+    ];
+
     /// The flags of the import.
     pub(crate) fn flags(self) -> u32 {
         match self {

@@ -1,17 +1,18 @@
 //! Shared buffers while somebody moves, revokes, closes, unbinds or dies.
 
+mod leaving;
+
 use super::Kind::Positive;
 use super::bench::{must, succeeded};
-use super::cpu_access::Busy;
-use super::lifecycle::{bind, reset, unbind};
+use super::cpu_access::{Busy, published_bytes};
+use super::leaks::Account;
 use super::matrix::{Exporter, Importer, NEEDS, SIZE, Shared, Traffic, Way};
-use super::{Bench, Case, Stop, Verdict, ensure};
+use super::{Bench, Case, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf::{self, Access};
 use crate::uapi;
 use rustix::io::Errno;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("lifetimes", "move-while-idle", Positive, NEEDS, move_while_idle),
@@ -19,20 +20,27 @@ pub(super) const CASES: &[Case] = &[
     Case::new("lifetimes", "pinned-buffer-stays", Positive, NEEDS, pinned_stays),
     Case::new("lifetimes", "revoke-and-map-again", Positive, NEEDS, revoke),
     Case::new("lifetimes", "close-with-work-in-flight", Positive, NEEDS, close_in_flight),
+    Case::new("lifetimes", "every-kind-comes-back", Positive, NEEDS, comes_back),
     Case::new("lifetimes", "sync-file-out", Positive, NEEDS, sync_file_out),
     Case::new("lifetimes", "sync-file-in", Positive, NEEDS, sync_file_in),
-    Case::new("lifetimes", "importer-unbinds-first", Positive, NEEDS, importer_unbinds),
-    Case::new("lifetimes", "exporter-unbinds-first", Positive, NEEDS, exporter_unbinds),
+    Case::new("lifetimes", "importer-unbinds-first", Positive, NEEDS, leaving::importer_unbinds),
+    Case::new("lifetimes", "exporter-unbinds-first", Positive, NEEDS, leaving::exporter_unbinds),
     Case::new(
         "lifetimes",
         "exporter-unbind-waits-for-who-cannot-be-told",
         Positive,
         NEEDS,
-        exporter_waits,
+        leaving::exporter_waits,
     ),
-    Case::new("lifetimes", "exporter-process-killed", Positive, NEEDS, exporter_killed),
-    Case::new("lifetimes", "reset-takes-back-what-is-inside", Positive, NEEDS, reset_takes_back),
-    Case::new("lifetimes", "pages-outlive-their-exporter", Positive, NEEDS, pages_outlive),
+    Case::new("lifetimes", "exporter-process-killed", Positive, NEEDS, leaving::exporter_killed),
+    Case::new(
+        "lifetimes",
+        "reset-takes-back-what-is-inside",
+        Positive,
+        NEEDS,
+        leaving::reset_takes_back,
+    ),
+    Case::new("lifetimes", "pages-outlive-their-exporter", Positive, NEEDS, leaving::pages_outlive),
 ];
 
 /// The importer reads the buffer and writes another pattern into it; by which way is checked.
@@ -207,6 +215,36 @@ fn close_in_flight(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
+/// Each kind of buffer with each kind of importer, some rounds: whoever counts finds everything where it was.
+fn comes_back(bench: &mut Bench<'_>) -> Verdict {
+    let (owner, client) = bench.take_peers()?;
+    let round = || -> Verdict {
+        for exporter in Exporter::ALL {
+            for importer in Importer::ALL {
+                let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+                shared.view.byte(0);
+                let peer = if importer == Importer::OwnDevice { &owner } else { &client };
+                // Refused attachments must leave nothing behind either.
+                if let Ok(imported) = peer.import(&shared.fd, importer.flags()) {
+                    must(peer, Work::checksum(imported.at(0), 64))?;
+                    peer.close(imported)?;
+                }
+                owner.close(shared.object)?;
+            }
+        }
+        Ok(())
+    };
+    // What the kernel keeps for the next user it has after the first round.
+    round()?;
+    let (before, published) = (Account::take(bench)?, published_bytes(&owner)?);
+    round()?;
+    round()?;
+    before.await_return(bench)?;
+    let now = published_bytes(&owner)?;
+    ensure!(now == published, "memory with pages: {published} bytes before, {now} after");
+    Ok(())
+}
+
 /// What the importer's device does to the buffer is in the buffer's fences, for anybody who asks.
 fn sync_file_out(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
@@ -244,191 +282,4 @@ fn sync_file_in(bench: &mut Bench<'_>) -> Verdict {
     must(&client, Work::fill(local.at(0), 64, 3).after(after))?;
     ensure!(dma_buf::signalled(&fence, 0)?, "the work did not wait for the fence it was given");
     busy.end(&owner, &[last])
-}
-
-/// The importer's driver goes with mappings and work: the exporter keeps its buffers, and the next importer is welcome.
-fn importer_unbinds(bench: &mut Bench<'_>) -> Verdict {
-    let (owner, client) = bench.take_peers()?;
-    let mut buffers = Vec::new();
-    for exporter in [Exporter::Local, Exporter::ZoneDevice, Exporter::Pages, Exporter::Migrating] {
-        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
-        let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
-        shared.store(0..SIZE, Pattern::new(33))?;
-        must(&client, Work::checksum(imported.at(0), 64))?;
-        buffers.push(shared);
-    }
-    let function = client.function();
-    let driver = unbind(&function)?;
-    let counters = owner.counters()?;
-    bind(&function, &driver, client.instance)?;
-    ensure!(
-        counters.exporter_maps == counters.exporter_unmaps,
-        "the importer is gone, but {} of its mappings are not",
-        counters.exporter_maps - counters.exporter_unmaps
-    );
-    drop(client);
-    let client = Peer::open(1)?;
-    let local = client.alloc(SIZE as u64, 1)?;
-    for shared in &buffers {
-        let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
-        must(&client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
-        client.view(local)?.expect(0..SIZE, Pattern::new(33), 0)?;
-        client.close(imported)?;
-    }
-    Ok(())
-}
-
-/// The exporter's driver goes: who can be told has lost the buffer, and knows.
-fn exporter_unbinds(bench: &mut Bench<'_>) -> Verdict {
-    let (owner, client) = bench.take_peers()?;
-    let mut imports = Vec::new();
-    for exporter in
-        [Exporter::ZoneDevice, Exporter::Noncontiguous, Exporter::Noncoherent, Exporter::Migrating]
-    {
-        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
-        let imported = client.import(&shared.fd, Importer::PinnedRevocable.flags())?;
-        must(&client, Work::checksum(imported.at(0), 64))?;
-        imports.push((exporter, imported, shared));
-    }
-    let function = owner.function();
-    let driver = unbind(&function)?;
-    let after: Vec<_> = imports
-        .iter()
-        .map(|(exporter, imported, _)| {
-            let refused = client.submit(Work::checksum(imported.at(0), 64)).err();
-            (*exporter, refused.map(|error| error.errno))
-        })
-        .collect();
-    bind(&function, &driver, owner.instance)?;
-    for (exporter, refused) in after {
-        ensure!(
-            refused == Some(Errno::NODEV),
-            "{exporter:?}: work on a buffer whose exporter is gone: {refused:?} instead of ENODEV"
-        );
-    }
-    for (_, imported, _) in imports {
-        client.close(imported)?;
-    }
-    Ok(())
-}
-
-/// An importer that cannot be told holds memory of the exporter: unbinding waits until it lets go.
-fn exporter_waits(bench: &mut Bench<'_>) -> Verdict {
-    for (exporter, importer) in [
-        (Exporter::ZoneDevice, Importer::PinnedNotRevocable),
-        (Exporter::Noncoherent, Importer::Static),
-    ] {
-        let (owner, client) = bench.take_peers()?;
-        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
-        let imported = client.import(&shared.fd, importer.flags())?;
-        must(&client, Work::checksum(imported.at(0), 64))?;
-        let function = owner.function();
-        let taken = function.clone();
-        let unbinding = std::thread::spawn(move || unbind(&taken));
-        let patience = Instant::now() + Duration::from_secs(10);
-        while !matches!(owner.counters(), Err(error) if error.errno == Errno::NODEV) {
-            ensure!(Instant::now() < patience, "the driver does not begin to go");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-        let waited = !unbinding.is_finished();
-        // It is still the importer's: also what it does now is right.
-        let used = client.run(Work::checksum(imported.at(0), 64));
-        client.close(imported)?;
-        let driver = unbinding
-            .join()
-            .map_err(|_| Stop::Fail("the thread that unbinds has panicked".into()))??;
-        bind(&function, &driver, owner.instance)?;
-        ensure!(waited, "{exporter:?}: the driver went away under an importer's mapping");
-        succeeded(&client, used?)?;
-    }
-    Ok(())
-}
-
-/// The system's pages do not need the device that asked for them.
-fn pages_outlive(bench: &mut Bench<'_>) -> Verdict {
-    let (owner, client) = bench.take_peers()?;
-    let shared = Shared::new(&owner, Exporter::Pages, SIZE as u64)?;
-    shared.store(0..SIZE, Pattern::new(20))?;
-    let imported = client.import(&shared.fd, Importer::Static.flags())?;
-    let function = owner.function();
-    let driver = unbind(&function)?;
-    let local = client.alloc(SIZE as u64, 1)?;
-    let copied = client.run(Work::copy(imported.at(0), local.at(0), SIZE as u64));
-    bind(&function, &driver, owner.instance)?;
-    succeeded(&client, copied?)?;
-    client.view(local)?.expect(0..SIZE, Pattern::new(20), 0)?;
-    shared.expect(0..SIZE, Pattern::new(20), 0)?;
-    client.close(imported)?;
-    Ok(())
-}
-
-/// The process that made the buffers is killed, with work of its own under way: what it has shared lives on.
-fn exporter_killed(bench: &mut Bench<'_>) -> Verdict {
-    let (watcher, client) = bench.take_peers()?;
-    for exporter in [Exporter::Local, Exporter::ZoneDevice, Exporter::Pages, Exporter::Migrating] {
-        let owner = Peer::open(watcher.instance)?;
-        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
-        shared.store(0..SIZE, Pattern::new(21))?;
-        let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
-        let local = client.alloc(SIZE as u64, 1)?;
-        must(&client, Work::checksum(imported.at(0), 64))?;
-        Busy::start(&owner)?;
-        // Another process has the only descriptor of the exporter's file from here on.
-        let mut holder = std::process::Command::new("/bin/busybox")
-            .args(["sleep", "1000"])
-            .stdin(owner.into_stdio())
-            .spawn()?;
-        let busy = watcher.counters()?.live_work;
-        holder.kill()?;
-        holder.wait()?;
-        // The kernel closes files after a process has ended, not before.
-        let patience = Instant::now() + Duration::from_secs(10);
-        while watcher.counters()?.live_work > 0 {
-            ensure!(Instant::now() < patience, "a killed process leaves work behind");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        ensure!(busy > 0, "{exporter:?}: the work had ended before the process was killed");
-        must(&client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
-        client.view(local)?.expect(0..SIZE, Pattern::new(21), 0)?;
-        shared.expect(0..SIZE, Pattern::new(21), 0)?;
-        client.close(imported)?;
-        client.close(local)?;
-        drop(shared);
-    }
-    Ok(())
-}
-
-/// A reset of the exporter's device takes mappings of its own memory away, and leaves those of RAM alone.
-fn reset_takes_back(bench: &mut Bench<'_>) -> Verdict {
-    let (owner, client) = bench.take_peers()?;
-    let mut buffers = Vec::new();
-    for exporter in
-        [Exporter::ZoneDevice, Exporter::Migrating, Exporter::Pages, Exporter::Noncontiguous]
-    {
-        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
-        shared.store(0..SIZE, Pattern::new(22))?;
-        let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
-        must(&client, Work::checksum(imported.at(0), 64))?;
-        buffers.push((exporter, shared, imported));
-    }
-    reset(&owner.function())?;
-    for (exporter, shared, imported) in buffers {
-        let mappings = owner.buffer_state(shared.object)?.mappings;
-        let inside = exporter.begins_inside();
-        ensure!(
-            mappings == u32::from(!inside),
-            "{exporter:?}: {mappings} mappings have survived the reset"
-        );
-        // What was inside is lost, and can be used again.
-        if inside {
-            shared.store(0..SIZE, Pattern::new(22))?;
-        }
-        let local = client.alloc(SIZE as u64, 1)?;
-        must(&client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
-        client.view(local)?.expect(0..SIZE, Pattern::new(22), 0)?;
-        client.close(local)?;
-        client.close(imported)?;
-    }
-    Ok(())
 }
