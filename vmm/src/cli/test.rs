@@ -15,7 +15,7 @@ use super::{Exit, Failure, output};
 use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::report::collector::write_whole;
-use crate::report::{Collector, RunReport, ScenarioReport, Status, junit};
+use crate::report::{Collector, RunReport, ScenarioReport, Status, junit, markdown};
 use crate::suite::drive::{JobEnd, Venue, drive};
 use crate::suite::hello::{Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
@@ -33,7 +33,7 @@ const USER_SCENARIO: &str = "user";
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 The report is KTAP on stdout, closed by `N passed, N failed, N skipped`, and in the output folder: junit.xml, \
-summary.json, and SCENARIO/console.log.
+summary.json, report.md (a row for each test), and SCENARIO/console.log.
 
 Examples:
   peerdma test                                   all scenarios that run by default
@@ -331,7 +331,8 @@ fn execute(
 fn write_reports(report: &RunReport, out: &Path) -> Result<(), Failure> {
     let summary = serde_json::to_vec_pretty(report).map_err(Failure::internal)?;
     let written = write_whole(&out.join("summary.json"), &summary)
-        .and_then(|()| junit::write(report, &out.join("junit.xml")));
+        .and_then(|()| junit::write(report, &out.join("junit.xml")))
+        .and_then(|()| markdown::write(report, &out.join("report.md")));
     written.map_err(|error| {
         Failure::environment(format_args!("writing the report to {}: {error}", out.display()))
     })

@@ -93,8 +93,9 @@ fn test_case(suite: &str, case: &CaseReport) -> TestCase {
     let mut test = TestCase::new(case.name.as_str(), status);
     test.set_classname(suite);
     test.set_time(Duration::from_millis(case.milliseconds));
-    if !found.is_empty() {
-        test.set_system_out(found);
+    let said = if case.status == Status::Passed { case.detail.as_str() } else { "" };
+    if !said.is_empty() || !found.is_empty() {
+        test.set_system_out(format!("{said}\n{found}").trim_start().to_owned());
     }
     test
 }

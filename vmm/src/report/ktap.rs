@@ -194,8 +194,11 @@ impl<W: Write> Printer<W> {
         for finding in case.findings.iter().filter(|finding| !finding.expected) {
             writeln!(self.out, "  # unexpected finding: {}", plain(&finding.text))?;
         }
-        let detail =
-            if case.status == Status::Passed { String::new() } else { case.detail.clone() };
+        let passed = case.status == Status::Passed;
+        if passed && !case.detail.is_empty() {
+            writeln!(self.out, "  # {}", plain(&case.detail))?;
+        }
+        let detail = if passed { String::new() } else { case.detail.clone() };
         let line = TestResult {
             number: Some(self.results),
             name: case.name.clone(),
@@ -357,7 +360,7 @@ mod tests {
         report.conclude();
         printer.end(&report).unwrap();
         printer.close(Totals { passed: 1, failed: 1, skipped: 0 }).unwrap();
-        let expected = "KTAP version 1\n1..1\n  KTAP version 1\n  # Subtest: basic\n  1..2\n  ok 1 copy\n  \
+        let expected = "KTAP version 1\n1..1\n  KTAP version 1\n  # Subtest: basic\n  1..2\n  # 1 MiB\n  ok 1 copy\n  \
                         # unexpected finding: #1 bad\n  not ok 2 stale # 1 unexpected finding\n\
                         not ok 1 basic\n1 passed, 1 failed, 0 skipped\n";
         assert_eq!(String::from_utf8(text).unwrap(), expected);

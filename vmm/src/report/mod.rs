@@ -8,6 +8,7 @@ pub mod collector;
 pub mod junit;
 pub mod ktap;
 pub mod merge;
+pub mod markdown;
 pub mod model;
 
 pub use collector::Collector;

@@ -86,8 +86,10 @@ fn run_one(
     let notes = std::mem::take(&mut bench.notes);
     // Closes the devices: what that still does belongs to this test.
     drop(bench);
-    for note in notes {
-        output.line(lab.as_deref_mut(), &format!("# {note}"))?;
+    if lab.is_none() {
+        for note in &notes {
+            output.line(None, &format!("# {note}"))?;
+        }
     }
     if let Some(log) = log {
         let records = log.drain();
@@ -95,7 +97,7 @@ fn run_one(
     }
     if let Some(lab) = lab {
         let end = match &verdict {
-            Ok(()) => CaseEnd::Ok,
+            Ok(()) => CaseEnd::Ok(notes.join("; ")),
             Err(Stop::Fail(reason)) => CaseEnd::Fail(first_line(reason)),
             Err(Stop::Skip(reason)) => CaseEnd::Skip(first_line(reason)),
         };

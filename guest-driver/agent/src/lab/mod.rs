@@ -63,8 +63,8 @@ pub trait Wire: std::fmt::Debug {
 /// How the agent thinks a test ended; the monitor may know better.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CaseEnd {
-    /// Passed.
-    Ok,
+    /// Passed, with what the report should say besides; may be empty.
+    Ok(String),
     /// Failed, with a reason.
     Fail(String),
     /// Not run, with a reason.
@@ -130,7 +130,8 @@ impl Lab {
     /// When the conversation breaks down.
     pub fn case_end(&mut self, end: &CaseEnd) -> Result<Option<String>, LabError> {
         let line = match end {
-            CaseEnd::Ok => "case end ok".into(),
+            CaseEnd::Ok(note) if note.is_empty() => "case end ok".into(),
+            CaseEnd::Ok(note) => format!("case end ok {note}"),
             CaseEnd::Fail(reason) => format!("case end fail {reason}"),
             CaseEnd::Skip(reason) => format!("case end skip {reason}"),
         };
@@ -252,7 +253,7 @@ mod tests {
     fn the_monitors_verdict_is_not_an_error_of_the_conversation() {
         let script = Script::default().answer("case end", "fail 2 unexpected findings");
         assert_eq!(
-            lab(&script).case_end(&CaseEnd::Ok).unwrap().as_deref(),
+            lab(&script).case_end(&CaseEnd::Ok(String::new())).unwrap().as_deref(),
             Some("2 unexpected findings")
         );
         let script = Script::default().answer("case begin", "fail no");
