@@ -35,6 +35,45 @@ fn the_list_goes_to_stdout_and_has_a_form_for_programs() {
 }
 
 #[test]
+fn topologies_are_drawn_and_explained_without_a_guest() {
+    let (code, out, err) = run(&["topology", "--list"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("switch-acs ") && err.contains("+translated"), "{out}{err}");
+    let (code, out, _) = run(&["topology", "two-bridges", "--format", "json"]);
+    let drawing: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, drawing["host_bridges"][1]["below"].as_array().unwrap().len()), (0, 2));
+    let (code, out, _) =
+        run(&["explain", "peer0", "peer1", "--topology", "switch-acs", "--iommu", "none"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("PCI_P2PDMA_MAP_BUS_ADDR") && out.contains("--iommu strict"), "{out}");
+}
+
+#[test]
+fn a_wrong_topology_file_is_refused_with_its_line_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    let path = path.to_str().unwrap();
+    let text = "name = 't'\n[[host-bridge]]\nname = 'h'\nid = '1ae0:0001'\n[[peer]]\nname = 'p'\nbelow = 'h'\n\
+                device = 4\nlocal-memory = 0x2000000000\n";
+    fs::write(path, text).unwrap();
+    for arguments in
+        [&["topology", path][..], &["test", "--topology", path], &["boot", "--topology", path]]
+    {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains("64 GiB"), "{err}");
+    }
+    fs::write(
+        path,
+        text.replace("0x2000000000", "0x1000000000").replace("'h'\nd", "'h'\nslot = 1\nd"),
+    )
+    .unwrap();
+    let (code, _, err) = run(&["explain", "p", "p", "--topology", path]);
+    assert_eq!(code, 2);
+    assert!(err.contains("t.toml: line 8: unknown field `slot`"), "{err}");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let mut child =
         peerdma(&["test", "--list"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

@@ -82,6 +82,9 @@ pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
         Err(AssemblyError::Topology(problem)) => {
             Err(Failure::usage(Topology::problem_in(&scenario.topology, problem)))
         }
+        Err(error @ (AssemblyError::Peer(_) | AssemblyError::Firmware(_))) => {
+            Err(Failure::usage(format_args!("{}: {error}", scenario.topology)))
+        }
         Err(error) => Err(Failure::environment(error)),
     }
 }

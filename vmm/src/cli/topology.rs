@@ -50,6 +50,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         AssemblyError::Topology(problem) => {
             Failure::usage(Topology::problem_in(&arguments.name, problem))
         }
+        error @ (AssemblyError::Peer(_) | AssemblyError::Firmware(_)) => {
+            Failure::usage(format_args!("{}: {error}", arguments.name))
+        }
         other => Failure::environment(other),
     })?;
     output::print(&drawing.to_text(arguments.format))?;

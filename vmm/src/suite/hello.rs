@@ -67,6 +67,10 @@ pub struct Expected {
     /// For each two peer devices: both numbers, the way, `pci_p2pdma_distance()`, and the kind of DMA address. The way
     /// is the same in both directions.
     pub paths: Vec<(u8, u8, Way, i32, Address)>,
+    /// Reader and owner of the memory, where requests go through the host bridge and completions, which carry the data of
+    /// reads, come back directly: the owner's port redirects requests only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub direct_completions: Vec<(u8, u8)>,
     /// The IOMMU group of each peer device, by a number that means nothing by itself; empty without an IOMMU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<usize>,
@@ -107,7 +111,7 @@ impl Expected {
         let plan = Plan::new(topology, guest.iommu.has_iommu())?;
         let view = View::new(&plan, guest);
         let peers = plan.peers();
-        let mut paths = Vec::new();
+        let (mut paths, mut direct_completions) = (Vec::new(), Vec::new());
         for (b, &provider) in (0_u8..).zip(&peers) {
             for (a, &client) in (0_u8..b).zip(&peers) {
                 let decision = view.decide(provider, client);
@@ -122,12 +126,17 @@ impl Expected {
                     AddressKind::Iova => Address::Iova,
                     AddressKind::Refused => Address::None,
                 };
+                if decision.map == MapType::ThroughHostBridge {
+                    let direct = |from, to| !view.completions_redirected(from, to);
+                    direct_completions.extend(direct(provider, client).then_some((a, b)));
+                    direct_completions.extend(direct(client, provider).then_some((b, a)));
+                }
                 paths.push((a, b, way, i32::try_from(distance).unwrap_or(-1), address));
             }
         }
         let groups = view.groups();
         let groups = peers.iter().filter_map(|peer| groups[*peer]).collect();
-        Ok(Self { topology: topology.name.clone(), paths, groups })
+        Ok(Self { topology: topology.name.clone(), paths, direct_completions, groups })
     }
 }
 

@@ -275,3 +275,19 @@ fn the_example_in_the_documentation_works() {
     let found = decide(&topology, &guest(IommuMode::Strict, &[]), "peer0", "peer1");
     assert_eq!(found.0, MapType::ThroughHostBridge, "one redirecting port is enough");
 }
+
+#[test]
+fn completions_come_back_directly_where_nothing_redirects_them() {
+    let switch = include_str!("../../../ci/topologies/switch.toml");
+    let text = switch.replacen("acs = \"none\"", "acs = \"RR\"", 1);
+    let topology = Topology::parse("t", &text).unwrap();
+    let plan = Plan::new(&topology, true).unwrap();
+    let guest = guest(IommuMode::Strict, &[]);
+    let view = View::new(&plan, &guest);
+    let [a, b] = ["peer0", "peer1"].map(|name| plan.find(name).unwrap());
+    assert_eq!(view.decide(a, b).map, MapType::ThroughHostBridge);
+    assert!(!view.completions_redirected(a, b) && !view.completions_redirected(b, a));
+    let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
+    let view = View::new(&plan, &guest);
+    assert!(view.completions_redirected(a, b) && view.completions_redirected(b, a));
+}

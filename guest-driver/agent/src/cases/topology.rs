@@ -54,7 +54,7 @@ fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
 
 /// Distance and kind of DMA address between every two devices, in both directions.
 fn decisions(bench: &mut Bench<'_>) -> Verdict {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut told) = (Vec::new(), Vec::new());
     for (a, b, way, distance, address) in expected(bench)?.paths {
         for (owner, client) in [(a, b), (b, a)] {
             let (owner, client) = (Peer::open(owner)?, Peer::open(client)?);
@@ -65,17 +65,31 @@ fn decisions(bench: &mut Bench<'_>) -> Verdict {
                     client.instance, owner.instance
                 ));
             }
-            if let Err(Stop::Fail(reason)) = mapped(&owner, &client, way, address) {
-                wrong.push(reason);
-            }
+            let address = match mapped(&owner, &client, way, address) {
+                Ok(Some(address)) => format!("DMA address {address:#x}"),
+                Ok(None) => "no DMA address".into(),
+                Err(Stop::Fail(reason)) => {
+                    wrong.push(reason);
+                    continue;
+                }
+                Err(skip) => return Err(skip),
+            };
+            told.push(format!(
+                "# peer{} -> peer{}: distance {found}, {address}",
+                client.instance, owner.instance
+            ));
         }
+    }
+    // What the kernel has decided, for whoever reads the report.
+    if let Some(lab) = bench.lab.as_mut() {
+        told.iter().try_for_each(|line| lab.ktap(line))?;
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 
-/// Shares a buffer of `owner` with `client` and looks at the DMA address that comes of it.
-fn mapped(owner: &Peer, client: &Peer, way: Way, address: Address) -> Verdict {
+/// Shares a buffer of `owner` with `client` and looks at the DMA address that comes of it, if one should.
+fn mapped(owner: &Peer, client: &Peer, way: Way, address: Address) -> Result<Option<u64>, Stop> {
     const SIZE: u64 = 64 << 10;
     let what = format!("peer{}'s memory for peer{}", owner.instance, client.instance);
     let object = owner.alloc(SIZE, 1)?;
@@ -83,7 +97,8 @@ fn mapped(owner: &Peer, client: &Peer, way: Way, address: Address) -> Verdict {
     let import = match client.import(&buffer, uapi::IMPORT_PEER2PEER) {
         Ok(import) => import,
         Err(DeviceError { errno: Errno::REMOTEIO, .. }) if way == Way::None => {
-            return Ok(owner.close(object)?);
+            owner.close(object)?;
+            return Ok(None);
         }
         Err(error) => return Err(Stop::Fail(format!("{what}: {error}"))),
     };
@@ -92,7 +107,8 @@ fn mapped(owner: &Peer, client: &Peer, way: Way, address: Address) -> Verdict {
         Ok(()) => {}
         Err(_) if address == Address::None => {
             client.close(import)?;
-            return Ok(owner.close(object)?);
+            owner.close(object)?;
+            return Ok(None);
         }
         Err(error) => return Err(Stop::Fail(format!("{what}: {error}"))),
     }
@@ -108,8 +124,10 @@ fn mapped(owner: &Peer, client: &Peer, way: Way, address: Address) -> Verdict {
         owner.info.memory_bus,
         owner.info.memory_phys
     );
+    let address = first.address;
     client.close(import)?;
-    Ok(owner.close(object)?)
+    owner.close(object)?;
+    Ok(Some(address))
 }
 
 /// The kinds of address that a number can be. Where the host bridge does not translate, two of them look the same.
@@ -162,7 +180,8 @@ fn groups(bench: &mut Bench<'_>) -> Verdict {
 /// Copies between every two devices, by either's engine: all bytes went by the expected way, and none by the other.
 fn routes(bench: &mut Bench<'_>) -> Verdict {
     let mut moved = false;
-    for (a, b, way, _, address) in expected(bench)?.paths {
+    let Expected { paths, direct_completions, .. } = expected(bench)?;
+    for (a, b, way, _, address) in paths {
         if way == Way::None || address == Address::None {
             // That nothing moves where nothing may be shared is the other test's.
             continue;
@@ -171,7 +190,13 @@ fn routes(bench: &mut Bench<'_>) -> Verdict {
         for (from, to) in [(a, b), (b, a)] {
             let (from, to) = (Peer::open(from)?, Peer::open(to)?);
             for engine in [Engine::Source, Engine::Target] {
-                route(bench, &from, &to, engine, way)?;
+                let (engine_is, owner) = match engine {
+                    Engine::Source => (from.instance, to.instance),
+                    Engine::Target => (to.instance, from.instance),
+                };
+                let direct = way == Way::Bus || direct_completions.contains(&(engine_is, owner));
+                let back = if direct { Way::Bus } else { Way::Host };
+                route(bench, &from, &to, engine, way, back)?;
             }
         }
     }
@@ -235,11 +260,24 @@ fn counter(stat: &Stat, kind: &str, peer: &Peer, route: &str) -> u64 {
     stat.counter(&format!("{kind}/{name}/{route}")).unwrap_or(0)
 }
 
-fn route(bench: &mut Bench<'_>, from: &Peer, to: &Peer, engine: Engine, way: Way) -> Verdict {
-    let (right, wrong) = match way {
+/// The names of the way and of the other one.
+fn by(way: Way) -> (&'static str, &'static str) {
+    match way {
         Way::Bus => (BY_BUS, BY_HOST),
         Way::Host | Way::None => (BY_HOST, BY_BUS),
-    };
+    }
+}
+
+/// One copy: requests with data go by `way`, completions with data by `back`.
+fn route(
+    bench: &mut Bench<'_>,
+    from: &Peer,
+    to: &Peer,
+    engine: Engine,
+    way: Way,
+    back: Way,
+) -> Verdict {
+    let ((right, wrong), (right_back, wrong_back)) = (by(way), by(back));
     let lane = Lane::new(from, to, engine, LENGTH.next_multiple_of(4096), 1)?;
     let length = usize::try_from(LENGTH)?;
     let pattern = Pattern::new(77);
@@ -253,9 +291,13 @@ fn route(bench: &mut Bench<'_>, from: &Peer, to: &Peer, engine: Engine, way: Way
     };
     let what =
         format!("peer{} to peer{} by peer{}", from.instance, to.instance, lane.engine.instance);
-    let astray = delta("read", wrong) + delta("written", wrong);
-    ensure!(astray == 0, "{what}: {astray} bytes went {wrong} instead of {right}");
-    let (read, written) = (delta("read", right), delta("written", right));
+    let (astray, astray_back) = (delta("written", wrong), delta("read", wrong_back));
+    ensure!(astray == 0, "{what}: {astray} bytes were written {wrong} instead of {right}");
+    ensure!(
+        astray_back == 0,
+        "{what}: {astray_back} bytes were read {wrong_back} instead of {right_back}"
+    );
+    let (read, written) = (delta("read", right_back), delta("written", right));
     let fits = match engine {
         // Posted data is followed by reading its last byte back.
         Engine::Source => written == LENGTH && read <= 64,
@@ -263,7 +305,7 @@ fn route(bench: &mut Bench<'_>, from: &Peer, to: &Peer, engine: Engine, way: Way
     };
     ensure!(
         fits,
-        "{what}: {read} bytes read and {written} written {right}, for a copy of {LENGTH} bytes"
+        "{what}: {read} bytes read {right_back} and {written} written {right}, for a copy of {LENGTH} bytes"
     );
     lane.close()
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::View;
 use super::trust::{self, Trust};
 use crate::topology::description::PciId;
+use crate::topology::plan::Kind;
 
 /// The way, with Linux's three names for it (`enum pci_p2pdma_map_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +89,19 @@ impl View<'_> {
         way.extend(common);
         way.extend(up_b.into_iter().take_while(|at| Some(*at) != common));
         (way, common)
+    }
+
+    /// Whether completions from `completer` to `requester` go through the root complex: the switch that both are below,
+    /// if there is one, sends them back directly unless the port that they come by redirects completions. This is what
+    /// hardware does with Linux's settings; Linux itself takes any redirection for all of it.
+    pub fn completions_redirected(&self, completer: usize, requester: usize) -> bool {
+        let (_, common) = self.between(completer, requester);
+        let Some(common) = common else { return true };
+        let port = self.plan.path_up(completer).take_while(|at| *at != common).last();
+        port.is_none_or(|port| {
+            self.plan.functions[port].kind != Kind::SwitchDownstream
+                || self.controls[port].contains(AcsControl::P2P_COMPLETION_REDIRECT)
+        })
     }
 
     /// Decides for DMA by `client` into the memory of `provider`.
