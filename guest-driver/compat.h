@@ -163,6 +163,8 @@ static inline void dma_unmap_phys(struct device *dev, dma_addr_t addr,
  * of the way between the two devices: it always goes through the host bridge.
  * Whether there is a way at all was asked when the importer attached.
  */
+#define PD_HAS_WAYS 0
+
 struct p2pdma_provider {
 	struct device *owner;
 };
@@ -237,6 +239,7 @@ static inline void dma_buf_free_sgt(struct dma_buf_attachment *attach,
 #include <linux/dma-buf-mapping.h>
 
 #define PD_HAS_DEAF_IMPORTERS 1
+#define PD_HAS_WAYS 1
 #define PD_EXPORT_OPS_COMPAT
 #endif
 

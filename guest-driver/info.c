@@ -40,6 +40,8 @@ int pd_ioctl_info(struct pd_call *call, void *data)
 		info->features |= PEERDMA_FEATURE_SYNC_FILE;
 	if (pd->provider)
 		info->features |= PEERDMA_FEATURE_P2PDMA;
+	if (pd->provider && PD_HAS_WAYS)
+		info->features |= PEERDMA_FEATURE_WAYS;
 	if (pd->vectors >= pd->channels)
 		info->features |= PEERDMA_FEATURE_MSIX;
 	info->segment = pci_domain_nr(pdev->bus);

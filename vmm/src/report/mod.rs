@@ -7,8 +7,8 @@
 pub mod collector;
 pub mod junit;
 pub mod ktap;
-pub mod merge;
 pub mod markdown;
+pub mod merge;
 pub mod model;
 
 pub use collector::Collector;

@@ -28,6 +28,8 @@ constants! {
     FEATURE_COMPARE = 1 << 3;
     /// The lab gives its verdict on work ([`SUBMIT_VERDICT`]).
     FEATURE_VERDICT = 1 << 4;
+    /// Exported memory is mapped by the way to it: past the IOMMU where there is one, and not at all where it cannot be.
+    FEATURE_WAYS = 1 << 16;
 
     /// No IOMMU, or one that is bypassed.
     IOMMU_NONE = 0;
