@@ -86,6 +86,7 @@ mod tests {
             scenarios: vec![scenario],
             totals: Totals::default(),
             milliseconds: 0,
+            shard: None,
         };
         let text = to_markdown(&report);
         assert!(text.contains("## matrix: **failed**"), "{text}");
