@@ -232,3 +232,23 @@ fn a_finding_reads_as_one_sentence() {
         "#0 01:00.0 robot0 MWr addr=0xdeadb000 len=256: iommu.no-domain: never attached to a domain"
     );
 }
+
+#[test]
+fn an_address_of_the_wrong_kind_is_called_by_its_name() {
+    let mut iommu = VirtioIommu::new(device_models::iommu::virtio::VirtioIommuConfig::default());
+    let features = iommu.offered_features();
+    iommu.accept_features(features.bits());
+    let mut world = World::root_ports(Box::new(iommu));
+    let endpoint = u32::from(world.bdf("robot0").0);
+    world.lab.virtio_iommu().unwrap().attach(1, endpoint, 0).unwrap();
+    let memory = world.bar(1, 2);
+    for (address, end) in [
+        (0x1000, "; it is the physical address of guest RAM"),
+        (memory, "; it is the physical address of a BAR of robot1 (02:00.0)"),
+        (0xdead_b000, "not mapped in domain 1"),
+    ] {
+        world.write(0, address, &[0; 4]);
+        let findings = std::mem::take(&mut world.log.0.lock().unwrap().findings);
+        assert!(findings[0].to_string().ends_with(end), "{}", findings[0]);
+    }
+}

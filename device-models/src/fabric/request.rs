@@ -145,7 +145,11 @@ impl Fabric {
                 let (class, status) = (fault_class(&fault), CompletionStatus::UnsupportedRequest);
                 self.fail(&transaction, status, Refusal::new(class, None));
                 self.iommu.report(&fault);
-                self.find(from, class, Some(transaction), fault.to_string());
+                let mistaken = match class {
+                    FindingClass::Unmapped => self.mistaken_for(at),
+                    _ => String::new(),
+                };
+                self.find(from, class, Some(transaction), format!("{fault}{mistaken}"));
                 Next::Failed { class, status, run }
             }
         }

@@ -1,6 +1,7 @@
 //! Findings about requests that did not arrive as they should, in words.
 
-use super::route::Refusal;
+use super::map::Node;
+use super::route::{self, Refusal};
 use super::{CompletionStatus, Delivery, Fabric, FunctionId, Kind, Purpose, Transaction};
 use crate::checker::FindingClass;
 
@@ -57,6 +58,24 @@ impl Fabric {
             format!("ACS P2P Egress Control at {by}: this peer may not be reached from there")
         } else {
             format!("ACS Source Validation at {by}: this requester ID is not below it")
+        }
+    }
+
+    /// What an address without a mapping is in the other address spaces: drivers that hand out the wrong kind of
+    /// address are the commonest mistake of all.
+    pub(super) fn mistaken_for(&self, address: u64) -> String {
+        if self.map.ram_at(address).is_some() {
+            return "; it is the physical address of guest RAM".to_owned();
+        }
+        if let Ok(target) = route::for_cpu(&self.map, address, 1).outcome
+            && let Some(owner) = target.owner()
+        {
+            return format!("; it is the physical address of a BAR of {}", self.call(owner));
+        }
+        let at = |(_, node): &(FunctionId, &Node)| node.bar_at(address).is_some();
+        match self.map.functions().find(at) {
+            Some((owner, _)) => format!("; it is the bus address of a BAR of {}", self.call(owner)),
+            None => String::new(),
         }
     }
 
