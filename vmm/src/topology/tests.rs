@@ -199,20 +199,17 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
 #[test]
 fn files_that_cannot_be_used_are_refused_with_line_and_reason() {
     let switch = include_str!("../../../ci/topologies/switch.toml");
-    let line_of = |text: &str, part: &str| {
-        text.lines().collect::<Vec<_>>().iter().rposition(|line| *line == part).unwrap() + 1
-    };
-    let check = |from: &str, to: &str, part: &str, at: &str| {
+    let check = |from: &str, to: &str, part: &str, line: usize| {
         let text = switch.replacen(from, to, 1);
         assert_ne!(text, switch, "{from:?}");
         let error = Topology::parse("f.toml", &text).unwrap_err().to_string();
-        let line = format!("f.toml: line {}: ", line_of(&text, at));
+        let line = format!("f.toml: line {line}: ");
         assert!(error.starts_with(&line) && error.contains(part), "{line:?} {part:?}: {error}");
     };
-    check("below = \"port0\"", "bleow = \"port0\"", "unknown field `bleow`", "bleow = \"port0\"");
-    check("device = 4", "device = 4\ndevice = 5", "duplicate key", "device = 5");
-    check("below = \"port0\"", "below = \"down1\"", "loop", "below = \"down1\"");
-    check("name = \"peer1\"", "name = \"peer0\"", "there is another \"peer0\"", "name = \"peer0\"");
+    check("below = \"port0\"", "bleow = \"port0\"", "unknown field `bleow`", 17);
+    check("device = 4", "device = 4\ndevice = 5", "duplicate key", 13);
+    check("below = \"port0\"", "below = \"down1\"", "loop", 17);
+    check("name = \"peer1\"", "name = \"peer0\"", "there is another \"peer0\"", 34);
 }
 
 #[test]
