@@ -122,13 +122,16 @@ fn upstream_forwarding_lets_requests_turn_around_further_up() {
     let mut world = switch();
     // For the requester's own side of the switch port, and of the root port.
     let own = world.bar(0, 2);
-    assert_eq!(world.write(0, own, &[1; 4]), found(FindingClass::TurnedBack));
+    let turned_back = |world: &mut World, port: &str| {
+        assert_eq!(world.write(0, own, &[1; 4]), found(FindingClass::TurnedBack));
+        let findings = std::mem::take(&mut world.log.0.lock().unwrap().findings);
+        assert!(findings[0].to_string().contains(port), "{}", findings[0]);
+    };
+    world.set_acs("port0", UF);
+    turned_back(&mut world, "down0");
     world.set_acs("down0", UF);
-    assert_eq!(
-        world.write(0, own, &[1; 4]),
-        found(FindingClass::TurnedBack),
-        "the root port's turn"
-    );
+    world.set_acs("port0", AcsControl::empty());
+    turned_back(&mut world, "port0");
     world.set_acs("port0", UF);
     assert_eq!(world.write(0, own, &[6; 4]), CLEAN);
     assert_eq!(world.last_route(), REDIRECTED);

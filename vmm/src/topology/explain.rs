@@ -123,6 +123,16 @@ fn write(
         line(text, view, at, common)?;
     }
     writeln!(text, "\nWhy: {}.", because(view, decision))?;
+    if decision.map == MapType::ThroughHostBridge {
+        for port in view.dead_ends(b, a) {
+            writeln!(
+                text,
+                "Beware: ACS Upstream Forwarding is off at {}, and all of it would have to turn around there or above. \
+                 Linux does not look at that; the requests or their completions are lost.",
+                call(plan, port)
+            )?;
+        }
+    }
     writeln!(text, "Host bridge on Linux's list: {}", listed(view, (a, b)))?;
     writeln!(text, "DMA address of the memory: {}", view.address_kind(decision.map).name())?;
     let groups = view.groups();

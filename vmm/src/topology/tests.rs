@@ -188,6 +188,15 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+    let bare = include_str!("../../../ci/topologies/switch-acs.toml").replacen(
+        "\"standard\"",
+        "\"none\"",
+        1,
+    );
+    let bare = Topology::parse("t", &bare).unwrap();
+    let text = Explanation::new(&bare, &strict, "peer0", "peer1").unwrap().to_string();
+    assert!(text.contains("Beware: ACS Upstream Forwarding is off at port0 (00:04.0)"), "{text}");
+    assert!(!explain("switch-acs", &strict, "peer0", "peer1").contains("Beware"));
     let error = Explanation::new(&Topology::default(), &strict, "peer0", "peer7").unwrap_err();
     assert!(
         error.to_string().contains("\"peer7\" is no function")

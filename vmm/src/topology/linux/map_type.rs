@@ -104,6 +104,25 @@ impl View<'_> {
         })
     }
 
+    /// The ports above both at which redirected traffic cannot turn around, because Upstream Forwarding is off there:
+    /// Linux does not look at them.
+    pub fn dead_ends(&self, provider: usize, client: usize) -> Vec<usize> {
+        let (_, common) = self.between(provider, client);
+        let Some(common) = common else { return Vec::new() };
+        let turns = |at: &usize| match self.plan.functions[*at].kind {
+            Kind::RootPort => true,
+            // What the IOMMU has yet to translate is not for this side of a switch; completions are.
+            Kind::SwitchDownstream => {
+                !self.guest.iommu.translates()
+                    || self.completions_redirected(provider, client)
+                    || self.completions_redirected(client, provider)
+            }
+            _ => false,
+        };
+        let above = self.plan.path_up(common).filter(turns);
+        above.filter(|at| !self.controls[*at].contains(AcsControl::UPSTREAM_FORWARDING)).collect()
+    }
+
     /// Decides for DMA by `client` into the memory of `provider`.
     pub fn decide(&self, provider: usize, client: usize) -> Decision {
         let (way, common) = self.between(provider, client);
