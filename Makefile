@@ -14,12 +14,12 @@ KERNEL  ?= lab
 OUT     ?= target/vm-test$(addprefix -,$(filter debug stock lts,$(KERNEL)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm bench lint clean
+.PHONY: help setup build test vm-test vm-test-all vm bench lint clean
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
 	@echo
@@ -37,6 +37,9 @@ test: setup ## Unit and integration tests, and tests of the KVM engine with bare
 
 vm-test: build ## Boot guests and check every DMA transaction in them
 	$(PEERDMA) test --kernel '$(KERNEL)' --out '$(OUT)' $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS)
+
+vm-test-all: build ## All scenarios on all kernels, in one report: target/vm-test-all
+	ci/vm-test-all.sh target/vm-test-all $(ARGS)
 
 vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)

@@ -275,3 +275,63 @@ fn feed(mut input: impl Read, stop: &StopHandle, send: impl Fn(&[u8]) -> usize) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::suite::event::QUEUE;
+    use crate::suite::hello::{Hello, Mode};
+
+    /// Guests that cannot start, so no KVM is needed: what counts is who is told of whom, and when.
+    fn job(guests: usize, at_once: usize) -> Job {
+        let run = |number: usize| GuestRun {
+            name: format!("s{number}"),
+            parameters: Vec::new(),
+            hello: Hello::new(Mode::Test, "s"),
+            lab: LabConfig::default(),
+            memory: 64,
+            cpus: 1,
+            limit: Some(5),
+            at_least: 0,
+            console_log: None,
+            record: None,
+            interactive: false,
+        };
+        Job {
+            kernel: "/no/such/kernel".into(),
+            initramfs: "/no/such/initramfs".into(),
+            out: "/none".into(),
+            record: None,
+            at_once,
+            runs: (0..guests).map(run).collect(),
+        }
+    }
+
+    #[test]
+    fn guests_begin_in_order_and_all_of_them_end() {
+        for (guests, at_once) in [(0, 2), (1, 4), (5, 1), (7, 3), (3, 0)] {
+            let (sender, receiver) = sync_channel(QUEUE);
+            run(&job(guests, at_once), None, &Events::new(sender));
+            let (mut begun, mut ended) = (Vec::new(), Vec::new());
+            let mut last = None;
+            for event in receiver {
+                match &event {
+                    Event::Started { scenario, .. } => begun.push(scenario.clone()),
+                    Event::Ended { report } => {
+                        assert!(begun.contains(&report.name));
+                        assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+                        ended.push(report.name.clone());
+                    }
+                    _ => {}
+                }
+                last = Some(event);
+            }
+            let all: Vec<_> = (0..guests).map(|number| format!("s{number}")).collect();
+            ended.sort();
+            assert_eq!((begun, ended), (all.clone(), all));
+            assert_eq!(last, Some(Event::Done));
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! even where KVM emulates all code at CPL 0.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod beside;
 mod ending;
 mod harness;
 mod interrupts;
