@@ -113,7 +113,8 @@ static struct pd_loan *pd_buffer_lend(struct pd_buffer *buf,
 	    buf->place == PEERDMA_PLACE_LOCAL)
 		return pd_loan_ranges(attach, pd->provider, &buf->local, 1,
 				      dir);
-	return pd_loan_pages(attach, buf->pages, buf->count, dir);
+	return pd_loan_pages(attach, buf->pages, buf->count,
+			     buf->place == PEERDMA_PLACE_SYSTEM, dir);
 }
 
 static struct sg_table *pd_buffer_map(struct dma_buf_attachment *attach,
@@ -161,7 +162,7 @@ static void pd_buffer_sync(struct pd_buffer *buf, bool for_cpu)
 		buf->storage->sync(buf, for_cpu);
 	list_for_each_entry(loan, &buf->loans, node) {
 		/* A peer's memory is not cached, and nobody bounces it. */
-		if (!loan->pages || buf->place == PEERDMA_PLACE_LOCAL)
+		if (!loan->ram || loan->torn)
 			continue;
 		if (for_cpu)
 			dma_sync_sgtable_for_cpu(loan->attach->dev, &loan->sgt,
@@ -231,6 +232,7 @@ static void pd_buffer_dmabuf_release(struct dma_buf *dmabuf)
 }
 
 static const struct dma_buf_ops pd_buffer_dmabuf_ops = {
+	PD_EXPORT_OPS_COMPAT
 	.attach = pd_buffer_attach,
 	.map_dma_buf = pd_buffer_map,
 	.unmap_dma_buf = pd_buffer_unmap,

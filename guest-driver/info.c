@@ -40,6 +40,8 @@ int pd_ioctl_info(struct pd_call *call, void *data)
 		info->features |= PEERDMA_FEATURE_SYNC_FILE;
 	if (pd->provider)
 		info->features |= PEERDMA_FEATURE_P2PDMA;
+	if (PD_HAS_DEAF_IMPORTERS)
+		info->features |= PEERDMA_FEATURE_DEAF;
 	if (pd->provider && PD_HAS_WAYS)
 		info->features |= PEERDMA_FEATURE_WAYS;
 	if (pd->vectors >= pd->channels)

@@ -3,7 +3,6 @@
  * Loans: what importers have of our dma-bufs, one for each mapping. All calls that
  * make DMA addresses for another device are here.
  */
-#include <linux/dma-buf-mapping.h>
 #include <linux/pci-p2pdma.h>
 #include <linux/slab.h>
 
@@ -38,6 +37,16 @@ static void pd_loan_end_part(struct pd_loan *loan, u32 i)
 	loan->part[i] = NULL;
 }
 
+/*
+ * Pages of RAM are the own device's too. The DMA API takes it for a mistake when two
+ * mappings hand the same cachelines over (CONFIG_DMA_API_DEBUG says so, before 7.3): it
+ * is told apart from mapping, as CPU access between devices' accesses is.
+ */
+static unsigned long pd_loan_attrs(bool ram)
+{
+	return ram ? DMA_ATTR_SKIP_CPU_SYNC : 0;
+}
+
 /* Takes the DMA addresses away; the table stays, for who still has it. */
 void pd_loan_tear(struct pd_loan *loan)
 {
@@ -46,9 +55,12 @@ void pd_loan_tear(struct pd_loan *loan)
 	if (loan->torn)
 		return;
 	loan->torn = true;
+	if (loan->pages && loan->ram)
+		dma_sync_sgtable_for_cpu(loan->attach->dev, &loan->sgt,
+					 loan->direction);
 	if (loan->pages)
 		dma_unmap_sgtable(loan->attach->dev, &loan->sgt,
-				  loan->direction, 0);
+				  loan->direction, pd_loan_attrs(loan->ram));
 	for (i = 0; i < loan->parts; i++)
 		pd_loan_end_part(loan, i);
 }
@@ -126,9 +138,9 @@ err_loan:
 	return ERR_PTR(ret);
 }
 
-/* Pages, the system's or those of a BAR: the DMA API sees which. */
+/* Pages, the system's (@ram) or those of a BAR. */
 struct pd_loan *pd_loan_pages(struct dma_buf_attachment *attach,
-			      struct page **pages, u32 count,
+			      struct page **pages, u32 count, bool ram,
 			      enum dma_data_direction dir)
 {
 	struct pd_loan *loan = pd_loan_new(attach, dir, 0);
@@ -140,10 +152,14 @@ struct pd_loan *pd_loan_pages(struct dma_buf_attachment *attach,
 					(size_t)count << PAGE_SHIFT, GFP_KERNEL);
 	if (ret)
 		goto err_loan;
-	ret = dma_map_sgtable(attach->dev, &loan->sgt, dir, 0);
+	ret = dma_map_sgtable(attach->dev, &loan->sgt, dir,
+			      pd_loan_attrs(ram));
 	if (ret)
 		goto err_table;
+	if (ram)
+		dma_sync_sgtable_for_device(attach->dev, &loan->sgt, dir);
 	loan->pages = true;
+	loan->ram = ram;
 	return loan;
 
 err_table:

@@ -14,6 +14,7 @@
  * @attach:	whose
  * @direction:	of the mapping
  * @pages:	@sgt has pages, mapped by dma_map_sgtable()
+ * @ram:	and they are the system's, not those of a BAR
  * @torn:	its DMA addresses have been taken away already
  * @parts:	elements of @part
  * @part:	mappings of physical ranges, joined in @sgt
@@ -24,6 +25,7 @@ struct pd_loan {
 	struct dma_buf_attachment *attach;
 	enum dma_data_direction direction;
 	bool pages;
+	bool ram;
 	bool torn;
 	u32 parts;
 	struct sg_table *part[] __counted_by(parts);
@@ -39,7 +41,7 @@ struct pd_loan *pd_loan_ranges(struct dma_buf_attachment *attach,
 			       struct phys_vec *range, u32 ranges,
 			       enum dma_data_direction dir);
 struct pd_loan *pd_loan_pages(struct dma_buf_attachment *attach,
-			      struct page **pages, u32 count,
+			      struct page **pages, u32 count, bool ram,
 			      enum dma_data_direction dir);
 struct pd_loan *pd_loan_wrong(struct dma_buf_attachment *attach, u64 address,
 			      u64 size, enum dma_data_direction dir);

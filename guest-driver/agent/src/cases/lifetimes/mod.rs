@@ -6,7 +6,7 @@ use super::Kind::Positive;
 use super::bench::{must, succeeded};
 use super::cpu_access::{Busy, published_bytes};
 use super::leaks::Account;
-use super::matrix::{Exporter, Importer, NEEDS, SIZE, Shared, Traffic, Way};
+use super::matrix::{Exporter, FENCED, Importer, NEEDS, SIZE, Shared, Traffic, Way};
 use super::{Bench, Case, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf::{self, Access};
@@ -21,8 +21,8 @@ pub(super) const CASES: &[Case] = &[
     Case::new("lifetimes", "revoke-and-map-again", Positive, NEEDS, revoke),
     Case::new("lifetimes", "close-with-work-in-flight", Positive, NEEDS, close_in_flight),
     Case::new("lifetimes", "every-kind-comes-back", Positive, NEEDS, comes_back),
-    Case::new("lifetimes", "sync-file-out", Positive, NEEDS, sync_file_out),
-    Case::new("lifetimes", "sync-file-in", Positive, NEEDS, sync_file_in),
+    Case::new("lifetimes", "sync-file-out", Positive, FENCED, sync_file_out),
+    Case::new("lifetimes", "sync-file-in", Positive, FENCED, sync_file_in),
     Case::new("lifetimes", "importer-unbinds-first", Positive, NEEDS, leaving::importer_unbinds),
     Case::new("lifetimes", "exporter-unbinds-first", Positive, NEEDS, leaving::exporter_unbinds),
     Case::new(

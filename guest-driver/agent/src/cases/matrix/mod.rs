@@ -23,6 +23,14 @@ pub(super) use traffic::{Traffic, Way};
 pub(super) const NEEDS: &[Need] =
     &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
 
+/// And what a test with fences of its own cannot.
+pub(super) const FENCED: &[Need] = &[
+    Need::Lab,
+    Need::Peers,
+    Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
+    Need::Feature(uapi::FEATURE_SYNC_FILE, "CONFIG_SYNC_FILE"),
+];
+
 /// The table: each exporter's row has all importers.
 macro_rules! matrix {
     (@row $($exporter_name:literal $exporter:ident $importer_name:literal $importer:ident;)*) => {
@@ -127,8 +135,21 @@ fn address_kind(owner: &Peer, client: &Peer, address: u64) -> &'static str {
     }
 }
 
+/// Linux before 6.19 takes every dynamic importer for one that can be told.
+pub(super) fn check_deaf_importers(peer: &Peer) -> Verdict {
+    if peer.info.features & uapi::FEATURE_DEAF != 0 {
+        return Ok(());
+    }
+    Err(Stop::Skip(
+        "this kernel has no dynamic importers without a callback (Linux 6.19 has)".into(),
+    ))
+}
+
 fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdict {
     let (owner, other) = bench.take_peers()?;
+    if importer == Importer::PinnedNotRevocable {
+        check_deaf_importers(&other)?;
+    }
     let client = if importer == Importer::OwnDevice { &owner } else { &other };
     let contract = contract(exporter, importer, owner.distance(client)? >= 0);
     let shared = Shared::new(&owner, exporter, SIZE as u64)?;
