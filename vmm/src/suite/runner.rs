@@ -157,7 +157,7 @@ fn guest(
     let open = |path: &Path| File::open(path).map_err(RunError::file("opening", path));
     let kernel = KernelBoot {
         kernel: open(&job.kernel)?.into(),
-        initramfs: Some(open(&job.initramfs)?.into()),
+        initramfs: Some(open(run.initramfs.as_ref().unwrap_or(&job.initramfs))?.into()),
         command_line: run.parameters.join(" "),
         protocol: Protocol::Auto,
     };

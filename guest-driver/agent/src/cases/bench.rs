@@ -16,12 +16,14 @@ pub struct Bench<'a> {
     pub boot: &'a [Record],
     /// Parts of kernel messages that belong to this test.
     pub(super) expected_messages: Vec<&'static str>,
+    /// What the test has to say besides its verdict.
+    pub(super) remarks: Vec<String>,
 }
 
 impl<'a> Bench<'a> {
     /// A bench for one test, with nothing opened yet.
     pub fn new(lab: Option<&'a mut Lab>, boot: &'a [Record]) -> Self {
-        Self { lab, boot, peers: [None, None], expected_messages: Vec::new() }
+        Self { lab, boot, peers: [None, None], expected_messages: Vec::new(), remarks: Vec::new() }
     }
 
     /// A peer device, opened when first asked for.
@@ -72,6 +74,11 @@ impl<'a> Bench<'a> {
     /// Several such parts.
     pub fn expect_messages(&mut self, parts: &[&'static str]) {
         self.expected_messages.extend_from_slice(parts);
+    }
+
+    /// Figures, or anything else that belongs into the report of a test that passes.
+    pub fn remark(&mut self, text: impl Into<String>) {
+        self.remarks.push(text.into());
     }
 
     /// The monitor's counters now.

@@ -14,6 +14,7 @@ mod interrupts;
 mod lane;
 mod leaks;
 mod lifecycle;
+mod partners;
 mod system;
 mod topology;
 
@@ -57,6 +58,9 @@ pub enum Kind {
     Positive,
     /// A rule is broken on purpose; it says what must be found, and traffic must go on afterwards.
     Negative,
+    /// The kernel's own code has its say. Judged like a positive one, and wanted only by scenarios that carry what it
+    /// takes.
+    Partner,
 }
 
 impl Kind {
@@ -65,6 +69,7 @@ impl Kind {
         match self {
             Self::Positive => "positive",
             Self::Negative => "negative",
+            Self::Partner => "partner",
         }
     }
 }
@@ -110,6 +115,7 @@ pub fn all() -> Vec<Case> {
         interrupts::CASES,
         faults::CASES,
         lifecycle::CASES,
+        partners::CASES,
         leaks::CASES,
     ]
     .concat()
@@ -118,8 +124,8 @@ pub fn all() -> Vec<Case> {
 /// Somebody asked for a test that does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "there is no test or group {name:?}; the groups are {groups}, `positive` and `negative` take all of a kind, and \
-     `guest-agent list` shows every test"
+    "there is no test or group {name:?}; the groups are {groups}, `positive`, `negative` and `partner` take all of a kind, \
+     and `guest-agent list` shows every test"
 )]
 pub struct Unknown {
     name: String,

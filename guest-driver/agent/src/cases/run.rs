@@ -48,9 +48,12 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
     let mut summary = Summary::default();
     let watchdog = Watchdog::start();
     for (number, case) in (1..).zip(cases) {
-        watchdog.test(&case.full_name());
-        let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot)?;
+        watchdog.test(&case.full_name(), case.kind);
+        let (verdict, remarks) = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot)?;
         summary.count(&verdict);
+        for remark in remarks {
+            output.line(lab.as_deref_mut(), &format!("# {}: {remark}", case.full_name()))?;
+        }
         for line in ktap::result(number, &case.full_name(), &verdict) {
             output.line(lab.as_deref_mut(), &line)?;
         }
@@ -64,7 +67,7 @@ fn run_one(
     mut lab: Option<&mut Lab>,
     mut log: Option<&mut KernelLog>,
     boot: &[Record],
-) -> Result<Verdict, LabError> {
+) -> Result<(Verdict, Vec<String>), LabError> {
     let name = case.full_name();
     if let Some(log) = log.as_mut() {
         log.mark(&format!("test {name}"));
@@ -82,6 +85,7 @@ fn run_one(
         verdict = traffic_goes_on(&mut bench);
     }
     let expected = std::mem::take(&mut bench.expected_messages);
+    let remarks = std::mem::take(&mut bench.remarks);
     // Closes the devices: what that still does belongs to this test.
     drop(bench);
     if let Some(log) = log {
@@ -90,7 +94,8 @@ fn run_one(
     }
     if let Some(lab) = lab {
         let end = match &verdict {
-            Ok(()) => CaseEnd::Ok,
+            Ok(()) if remarks.is_empty() => CaseEnd::Ok,
+            Ok(()) => CaseEnd::OkWith(remarks.join("; ")),
             Err(Stop::Fail(reason)) => CaseEnd::Fail(first_line(reason)),
             Err(Stop::Skip(reason)) => CaseEnd::Skip(first_line(reason)),
         };
@@ -102,7 +107,7 @@ fn run_one(
             }));
         }
     }
-    Ok(verdict)
+    Ok((verdict, remarks))
 }
 
 /// A complaint of the kernel's fails a test whatever the test says itself.
@@ -139,7 +144,7 @@ mod tests {
 
     fn run_scripted(script: &Script, cases: &[Case]) -> Vec<Verdict> {
         let mut lab = Lab::new(Box::new(script.clone()));
-        cases.iter().map(|case| run_one(case, Some(&mut lab), None, &[]).unwrap()).collect()
+        cases.iter().map(|case| run_one(case, Some(&mut lab), None, &[]).unwrap().0).collect()
     }
 
     #[test]
@@ -180,7 +185,7 @@ mod tests {
         let case = Case::new("g", "n", Kind::Positive, &[super::super::Need::Lab], |_| {
             panic!("must not run")
         });
-        let verdict = run_one(&case, None, None, &[]).unwrap();
+        let (verdict, _) = run_one(&case, None, None, &[]).unwrap();
         assert!(matches!(verdict, Err(Stop::Skip(_))));
     }
 

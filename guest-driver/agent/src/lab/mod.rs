@@ -65,6 +65,8 @@ pub trait Wire: std::fmt::Debug {
 pub enum CaseEnd {
     /// Passed.
     Ok,
+    /// Passed, with something to say for the report.
+    OkWith(String),
     /// Failed, with a reason.
     Fail(String),
     /// Not run, with a reason.
@@ -131,6 +133,7 @@ impl Lab {
     pub fn case_end(&mut self, end: &CaseEnd) -> Result<Option<String>, LabError> {
         let line = match end {
             CaseEnd::Ok => "case end ok".into(),
+            CaseEnd::OkWith(remarks) => format!("case end ok {remarks}"),
             CaseEnd::Fail(reason) => format!("case end fail {reason}"),
             CaseEnd::Skip(reason) => format!("case end skip {reason}"),
         };

@@ -1,0 +1,44 @@
+//! The kernel's importers, and what they do with our exports. Each takes somebody else's buffer first, so that a refusal
+//! is about ours.
+
+use super::super::{Bench, Stop, Verdict};
+use super::refused;
+use crate::partner::buffer::Buffer;
+use crate::partner::iommufd::AddressSpace;
+use crate::partner::vgem::Vgem;
+use rustix::io::Errno;
+
+const LENGTH: usize = 16 << 10;
+
+/// vgem attaches as GEM drivers do: without `peer2peer` and without a way to take the memory back. It gets system
+/// memory; our device memory it must not get.
+pub(super) fn vgem(bench: &mut Bench<'_>) -> Verdict {
+    let vgem = Vgem::open()
+        .ok_or_else(|| Stop::Skip("there is no vgem (this kernel lacks CONFIG_DRM_VGEM)".into()))?;
+    let handle = vgem.import(Buffer::from_file(&[(0, LENGTH)])?)?;
+    vgem.close(handle)?;
+    let peer = bench.peer(0)?;
+    let memory = peer.alloc(LENGTH as u64, 1)?;
+    let ours = peer.export(memory)?;
+    refused("our export, by vgem", vgem.import(&ours), Errno::OPNOTSUPP)?;
+    bench.remark("vgem takes udmabuf's memory and is refused ours: it attaches without peer2peer");
+    Ok(())
+}
+
+/// iommufd asks vfio-pci, and it alone, for the physical address of a dma-buf: every other exporter's it refuses.
+pub(super) fn iommufd(bench: &mut Bench<'_>) -> Verdict {
+    const IOVA: u64 = 1 << 32;
+    let space = AddressSpace::new()?;
+    let peer = bench.peer(0)?;
+    let memory = peer.alloc(LENGTH as u64, 1)?;
+    let ours = peer.export(memory)?;
+    let result = space.map_file(&ours, LENGTH as u64, IOVA);
+    refused("our export, by iommufd", result, Errno::OPNOTSUPP)?;
+    let file = Buffer::from_file(&[(0, LENGTH)])?;
+    let result = space.map_file(&file, LENGTH as u64, IOVA);
+    refused("a udmabuf, by iommufd", result, Errno::OPNOTSUPP)?;
+    bench.remark(
+        "iommufd maps exports of vfio-pci only: ours and udmabuf's are refused (EOPNOTSUPP)",
+    );
+    Ok(())
+}
