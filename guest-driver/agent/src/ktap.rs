@@ -1,6 +1,6 @@
 //! The test report in KTAP, version 1 (Documentation/dev-tools/ktap.rst of the kernel).
 
-use crate::cases::{Stop, Verdict};
+use crate::cases::{Case, Stop, Verdict};
 use crate::lab::{Lab, LabError};
 
 /// Where the report goes.
@@ -43,6 +43,11 @@ pub fn result(number: usize, name: &str, verdict: &Verdict) -> Vec<String> {
             reasons.chain([format!("not ok {number} {name}")]).collect()
         }
     }
+}
+
+/// A line about a test that is no result.
+pub fn remark(case: &Case, text: &str) -> String {
+    format!("# {}: {}", case.full_name(), one_line(text))
 }
 
 /// Joins lines: a directive has only one.

@@ -8,6 +8,7 @@ const TEXT: &str = include_str!("../../../ci/known-failures.toml");
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
+    #[serde(default)]
     failure: Vec<Failure>,
 }
 

@@ -51,8 +51,8 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
         watchdog.test(&case.full_name(), case.kind);
         let (verdict, remarks) = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot)?;
         summary.count(&verdict);
-        for remark in remarks {
-            output.line(lab.as_deref_mut(), &format!("# {}: {remark}", case.full_name()))?;
+        if lab.is_none() {
+            remarks.iter().for_each(|remark| println!("{}", ktap::remark(case, remark)));
         }
         for line in ktap::result(number, &case.full_name(), &verdict) {
             output.line(lab.as_deref_mut(), &line)?;
@@ -93,6 +93,8 @@ fn run_one(
         verdict = with_complaints(verdict, &complaints(&records, &expected));
     }
     if let Some(lab) = lab {
+        // The monitor reports the result when it hears of the end: what is said about it goes before.
+        remarks.iter().try_for_each(|remark| lab.ktap(&ktap::remark(case, remark)))?;
         let end = match &verdict {
             Ok(()) if remarks.is_empty() => CaseEnd::Ok,
             Ok(()) => CaseEnd::OkWith(remarks.join("; ")),

@@ -1,7 +1,7 @@
 //! The kernel's own test programs.
 
 use super::super::{Bench, Stop, Verdict};
-use super::function;
+use super::{VFIO_SAYS, function};
 use crate::device::Peer;
 use crate::partner::binding::Lent;
 use crate::partner::known::Known;
@@ -44,6 +44,7 @@ pub(super) fn run(bench: &mut Bench<'_>, program: &str) -> Verdict {
 pub(super) fn run_with_device(bench: &mut Bench<'_>, program: &str) -> Verdict {
     const INSTANCE: u32 = 1;
     bench.close_peers();
+    bench.expect_messages(VFIO_SAYS);
     let lent = Lent::new(function(INSTANCE as usize)?, DRIVER)?;
     let name = lent.function.name.clone();
     let verdict = run_with(bench, program, &[&name]);
@@ -61,7 +62,7 @@ fn run_with(bench: &mut Bench<'_>, program: &str, arguments: &[&str]) -> Verdict
         println!("  {line}");
     }
     let judged = Tap::parse(&text, 0).judge(program, &known);
-    bench.remark(format!("{program}: {}", judged.figures));
+    bench.remark(judged.figures.to_string());
     judged.remarks.into_iter().for_each(|remark| bench.remark(remark));
     let last = || {
         let lines: Vec<_> = text.lines().chain(errors.lines()).collect();

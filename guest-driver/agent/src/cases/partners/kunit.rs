@@ -26,7 +26,7 @@ pub(super) fn run(bench: &mut Bench<'_>, suite: &str) -> Verdict {
         println!("  {line}");
     }
     let judged = Tap::parse(&text, INDENT).judge(suite, &Known::load()?);
-    bench.remark(format!("{suite}: {}", judged.figures));
+    bench.remark(judged.figures.to_string());
     judged.remarks.into_iter().for_each(|remark| bench.remark(remark));
     judged.verdict
 }

@@ -72,6 +72,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("partners", "vfio-reset-takes-memory-back", Partner, LENT, vfio::reset),
     Case::new("partners", "vfio-memory-decode-off-revokes", Partner, LENT, vfio::memory_off),
     Case::new("partners", "vfio-close-revokes-for-good", Partner, LENT, vfio::closed),
+    Case::new("partners", "vfio-exports-two-ranges", Partner, LENT, vfio::two_ranges),
     Case::new(
         "partners",
         "iommufd-imports-the-vfio-export",
@@ -87,6 +88,8 @@ pub(super) const CASES: &[Case] = &[
         kselftest::run(bench, "udmabuf")
     }),
     Case::new("kselftest-iommufd", "iommufd", Partner, &[IOMMUFD], |bench| {
+        // It maps a page of a mock queue as if that were a device's: the kernel finds RAM and says so.
+        bench.expect_message("x86/PAT: iommufd:");
         kselftest::run(bench, "iommufd")
     }),
     Case::new("kselftest-vfio", "vfio-pci-device", Partner, LENT, |bench| {
@@ -122,6 +125,14 @@ pub(super) const CASES: &[Case] = &[
     Case::new("dma-map-benchmark", "list-of-sixteen-pages", Partner, benchmark::NEEDS, |bench| {
         benchmark::run(bench, &["-m", "1", "-g", "16"])
     }),
+];
+
+/// What vfio-pci says whenever it takes a device and resets it.
+const VFIO_SAYS: &[&str] = &[
+    // Because of allow_unsafe_interrupts, which is set: virtio-iommu does not remap interrupts.
+    "MSI interrupts are not secure",
+    ": resetting",
+    ": reset done",
 ];
 
 /// The PCI function of the lab's peer `instance`, whatever driver it has: instances count in the order of addresses.

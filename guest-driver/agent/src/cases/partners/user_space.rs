@@ -2,7 +2,7 @@
 
 use super::super::lane::traffic_goes_on;
 use super::super::{Bench, Verdict, ensure};
-use super::{function, refused};
+use super::{VFIO_SAYS, function, refused};
 use crate::device::{Pattern, Peer};
 use crate::partner::binding::Lent;
 use crate::partner::iommufd::AddressSpace;
@@ -21,6 +21,7 @@ const WINDOW: u64 = 0x20_0000_0000;
 /// peer0's BAR, exported by vfio-pci and mapped by iommufd, is written and read by peer1.
 pub(super) fn through_iommufd(bench: &mut Bench<'_>) -> Verdict {
     bench.close_peers();
+    bench.expect_messages(VFIO_SAYS);
     let lent = [Lent::new(function(0)?, DRIVER)?, Lent::new(function(1)?, DRIVER)?];
     let space = AddressSpace::new()?;
     let exporter = Device::open(&lent[0].function, &space)?;

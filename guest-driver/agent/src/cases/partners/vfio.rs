@@ -2,10 +2,11 @@
 
 use super::super::bench::must;
 use super::super::{Bench, Stop, Verdict, ensure};
-use super::{function, refused};
+use super::{VFIO_SAYS, function, refused};
 use crate::device::{Object, Pattern, Peer, View, Work};
 use crate::partner::binding::Lent;
 use crate::partner::iommufd::AddressSpace;
+use crate::partner::known::Known;
 use crate::partner::vfio::{DRIVER, Device};
 use crate::uapi;
 use rustix::fd::OwnedFd;
@@ -31,6 +32,7 @@ struct Exporter {
 impl Exporter {
     fn new(bench: &mut Bench<'_>, instance: u32) -> Result<Self, Stop> {
         bench.close_peers();
+        bench.expect_messages(VFIO_SAYS);
         let lent = Lent::new(function(instance as usize)?, DRIVER)?;
         let space = AddressSpace::new()?;
         let device = Device::open(&lent.function, &space)?;
@@ -176,4 +178,51 @@ pub(super) fn closed(bench: &mut Bench<'_>) -> Verdict {
     importer.peer.close(importer.imported)?;
     drop((importer, dma_buf, _space));
     lent.give_back(&Peer::path(instance))
+}
+
+/// A dma-buf of two ranges that lie apart. Linux 7.3 gives an importer behind an IOMMU wrong addresses for such a buffer
+/// (`dma_buf_phys_vec_to_sgt()` maps every range at the same place); our own exporter maps its ranges one by one.
+pub(super) fn two_ranges(bench: &mut Bench<'_>) -> Verdict {
+    const NAME: &str = "vfio-exports-two-ranges";
+    const PIECE: usize = 16 << 10;
+    const PIECES: [(u64, u64); 2] = [(OFFSET, PIECE as u64), (OFFSET + (1 << 20), PIECE as u64)];
+    let known = Known::load()?;
+    let reason = known.reason("partners", NAME);
+    if reason.is_some() {
+        // The second range is mapped on top of the first one, which the IOMMU refuses, and is not where it is said to be.
+        for class in ["iommu.request-failed", "iommu.unmapped", "iommu.stale"] {
+            bench.expect(class, 0, None)?;
+        }
+        bench.expect_message("page fault from EP");
+    }
+    let exporter = Exporter::new(bench, 0)?;
+    let dma_buf = exporter.device.export(BAR, &PIECES)?;
+    let peer = Peer::open(1)?;
+    let imported = peer.import(&dma_buf, uapi::IMPORT_PEER2PEER)?;
+    let local = peer.alloc(2 * PIECE as u64, 1)?;
+    let patterns = [Pattern::new(82), Pattern::new(83)];
+    for ((offset, _), pattern) in PIECES.into_iter().zip(patterns) {
+        exporter.device.view(BAR, offset, PIECE)?.store(0..PIECE, pattern);
+    }
+    let copied = must(&peer, Work::copy(imported.at(0), local.at(0), 2 * PIECE as u64));
+    let memory = peer.view(local)?;
+    let compared = copied.and_then(|_| {
+        memory.expect(0..PIECE, patterns[0], 0)?;
+        Ok(memory.expect(PIECE..2 * PIECE, patterns[1], 0)?)
+    });
+    peer.close(imported)?;
+    drop((memory, peer, dma_buf));
+    exporter.give_back()?;
+    match (compared, reason) {
+        (Ok(()), None) => Ok(()),
+        (Ok(()), Some(reason)) => {
+            bench.remark(format!("{NAME} passes although ci/known-failures.toml has it ({reason}): take it off the list"));
+            Ok(())
+        }
+        (Err(Stop::Fail(how)), Some(reason)) => {
+            bench.remark(format!("fails as is known ({how}): {reason}"));
+            Ok(())
+        }
+        (stop, _) => stop,
+    }
 }
