@@ -83,8 +83,15 @@ impl Buffer {
         // SAFETY: the heap has just installed this descriptor for us.
         let dma_buf = unsafe { descriptor(data.fd.cast_signed()) }
             .map_err(CallError::of("DMA_HEAP_IOCTL_ALLOC"))?;
-        let view =
-            View::new(&dma_buf, size, 0).map_err(CallError::of("mmap of a heap's buffer"))?;
+        Self::from_dma_buf(dma_buf, size)
+    }
+
+    /// Whatever `dma_buf` is, if its exporter lets the CPU map it.
+    ///
+    /// # Errors
+    /// The exporter's.
+    pub fn from_dma_buf(dma_buf: OwnedFd, size: usize) -> Result<Self, CallError> {
+        let view = View::new(&dma_buf, size, 0).map_err(CallError::of("mmap of a dma-buf"))?;
         Ok(Self { dma_buf, views: vec![view] })
     }
 

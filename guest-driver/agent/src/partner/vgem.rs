@@ -1,6 +1,6 @@
-//! The kernel's virtual GEM device: an importer of dma-bufs without hardware.
+//! The kernel's virtual GEM device: an importer and an exporter of dma-bufs without hardware.
 
-use super::call::{call, number};
+use super::call::{call, descriptor, number};
 use super::{CallError, open};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -33,6 +33,18 @@ struct PrimeHandle {
     fd: i32,
 }
 
+/// `struct drm_mode_create_dumb`.
+#[repr(C)]
+struct CreateDumb {
+    height: u32,
+    width: u32,
+    bits_per_pixel: u32,
+    flags: u32,
+    handle: u32,
+    pitch: u32,
+    size: u64,
+}
+
 /// `struct drm_gem_close`.
 #[repr(C)]
 struct Close {
@@ -42,7 +54,12 @@ struct Close {
 
 const VERSION: u32 = number::<Version>(true, b'd', 0x00);
 const GEM_CLOSE: u32 = number::<Close>(false, b'd', 0x09);
+const PRIME_HANDLE_TO_FD: u32 = number::<PrimeHandle>(true, b'd', 0x2d);
 const PRIME_FD_TO_HANDLE: u32 = number::<PrimeHandle>(true, b'd', 0x2e);
+
+const MODE_CREATE_DUMB: u32 = number::<CreateDumb>(true, b'd', 0xb2);
+/// Bytes in a line of a buffer, which to vgem is a picture.
+const LINE: u32 = 4096;
 
 /// The open device.
 #[derive(Debug)]
@@ -69,7 +86,35 @@ impl Vgem {
         Ok(argument.handle)
     }
 
-    /// Gives an import back.
+    /// Makes a buffer of `lines` times 4 KiB and exports it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn export(&self, lines: u32) -> Result<OwnedFd, CallError> {
+        let mut dumb = CreateDumb {
+            height: lines,
+            width: LINE,
+            bits_per_pixel: 8,
+            flags: 0,
+            handle: 0,
+            pitch: 0,
+            size: 0,
+        };
+        // SAFETY: this is the structure of the call, without pointers.
+        unsafe { call(&self.0, MODE_CREATE_DUMB, &mut dumb) }
+            .map_err(CallError::of("DRM_IOCTL_MODE_CREATE_DUMB"))?;
+        let flags = (libc::O_RDWR | libc::O_CLOEXEC).cast_unsigned();
+        let mut argument = PrimeHandle { handle: dumb.handle, flags, fd: -1 };
+        // SAFETY: this is the structure of the call, without pointers.
+        unsafe { call(&self.0, PRIME_HANDLE_TO_FD, &mut argument) }
+            .map_err(CallError::of("DRM_IOCTL_PRIME_HANDLE_TO_FD"))?;
+        // The dma-buf keeps the memory.
+        self.close(dumb.handle)?;
+        // SAFETY: the call has just installed this descriptor for us.
+        unsafe { descriptor(argument.fd) }.map_err(CallError::of("DRM_IOCTL_PRIME_HANDLE_TO_FD"))
+    }
+
+    /// Gives a buffer or an import back.
     ///
     /// # Errors
     /// The kernel's.

@@ -5,8 +5,10 @@ use super::super::{Bench, Stop, Verdict};
 use super::function;
 use crate::device::{Pattern, Peer, View, Work};
 use crate::partner::buffer::Buffer;
+use crate::partner::vgem::Vgem;
 use crate::uapi;
 use std::fs::OpenOptions;
+use std::path::Path;
 
 /// A udmabuf of these (offset, size) pieces of a file.
 pub(super) fn file(bench: &mut Bench<'_>, pieces: &[(usize, usize)]) -> Verdict {
@@ -26,6 +28,29 @@ pub(super) fn heap(bench: &mut Bench<'_>, flags: u32) -> Verdict {
         out_and_in(peer, &buffer, flags)?;
     }
     Ok(())
+}
+
+/// A buffer of vgem's: pages of a file in memory, as most GEM drivers have them.
+pub(super) fn vgem(bench: &mut Bench<'_>) -> Verdict {
+    const LINES: u32 = 16;
+    let vgem = open_vgem()?;
+    let (peer0, peer1) = bench.take_peers()?;
+    let buffer = Buffer::from_dma_buf(vgem.export(LINES)?, LINES as usize * 4096)?;
+    for peer in [&peer0, &peer1] {
+        out_and_in(peer, &buffer, uapi::IMPORT_PEER2PEER)?;
+    }
+    Ok(())
+}
+
+/// The virtual GEM device; a SKIP when this kernel has none.
+pub(super) fn open_vgem() -> Result<Vgem, Stop> {
+    match Vgem::open() {
+        Some(vgem) => Ok(vgem),
+        None if Path::new("/sys/module/vgem").exists() => {
+            Err(Stop::Fail("vgem is loaded, and no DRM device is its".into()))
+        }
+        None => Err(Stop::Skip("this kernel lacks CONFIG_DRM_VGEM".into())),
+    }
 }
 
 /// From the device into the buffer and back, every byte looked at by the CPU.

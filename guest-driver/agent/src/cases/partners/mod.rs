@@ -48,6 +48,7 @@ pub(super) const CASES: &[Case] = &[
         &[Need::Peers, HEAP],
         |bench| buffers::heap(bench, uapi::IMPORT_STATIC),
     ),
+    Case::new("partners", "vgem-and-both-devices", Partner, &[Need::Peers], buffers::vgem),
     Case::new(
         "partners",
         "vgem-takes-udmabuf-not-us",

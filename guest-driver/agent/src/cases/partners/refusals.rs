@@ -1,26 +1,18 @@
 //! The kernel's importers, and what they do with our exports. Each takes somebody else's buffer first, so that a refusal
 //! is about ours.
 
-use super::super::{Bench, Stop, Verdict};
-use super::refused;
+use super::super::{Bench, Verdict};
+use super::{buffers, refused};
 use crate::partner::buffer::Buffer;
 use crate::partner::iommufd::AddressSpace;
-use crate::partner::vgem::Vgem;
 use rustix::io::Errno;
-use std::path::Path;
 
 const LENGTH: usize = 16 << 10;
 
 /// vgem attaches as GEM drivers do: without `peer2peer` and without a way to take the memory back. It gets system
 /// memory; our device memory it must not get.
 pub(super) fn vgem(bench: &mut Bench<'_>) -> Verdict {
-    let vgem = match Vgem::open() {
-        Some(vgem) => vgem,
-        None if Path::new("/sys/module/vgem").exists() => {
-            return Err(Stop::Fail("vgem is loaded, and no DRM device is its".into()));
-        }
-        None => return Err(Stop::Skip("this kernel lacks CONFIG_DRM_VGEM".into())),
-    };
+    let vgem = buffers::open_vgem()?;
     let handle = vgem.import(Buffer::from_file(&[(0, LENGTH)])?)?;
     vgem.close(handle)?;
     let peer = bench.peer(0)?;
