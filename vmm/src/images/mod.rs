@@ -1,10 +1,9 @@
 //! What a guest is made of, built from source on this machine and kept in a cache.
 //!
 //! Nothing prebuilt comes with the project. [`kernel`] gets the kernel's source and builds it; [`kernel_image`]
-//! recognises a kernel that somebody else built; [`module`] builds a driver against either; [`shipped`] finds the
-//! modules that come with it; [`kselftest`] builds its own test programs; [`initramfs`] packs the guest's root file
-//! system. What is made is kept in the [`cache`], under a name that is a hash of everything it was made from, and
-//! nothing needs root.
+//! recognises a kernel that somebody else built; [`module`] builds a driver against either; [`kselftest`] builds the
+//! kernel's own test programs; [`initramfs`] packs the guest's root file system. What is made is kept in the [`cache`],
+//! under a name that is a hash of everything it was made from, and nothing needs root.
 
 pub mod cache;
 pub mod command;
@@ -14,7 +13,6 @@ pub mod kernel_image;
 pub mod kselftest;
 pub mod module;
 pub mod progress;
-pub mod shipped;
 
 /// Says on the real standard error that a test is skipped, and why: it must not look like one that passed.
 #[cfg(test)]

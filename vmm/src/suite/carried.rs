@@ -9,7 +9,7 @@ use super::prepare::{PrepareError, Prepared};
 use super::scenario::Scenario;
 use crate::images::cache::Cache;
 use crate::images::progress::Progress;
-use crate::images::{kselftest, shipped};
+use crate::images::{kernel, kselftest};
 
 /// Where the guest finds the kernel's test programs.
 const PROGRAMS: &str = "/lib/kselftests";
@@ -21,7 +21,7 @@ const KNOWN_FAILURES: &str = "/lib/kselftests/known-failures.json";
 pub struct Carried {
     /// The initramfs, when it is not the one of all guests.
     pub initramfs: Option<PathBuf>,
-    /// What it loads before our driver.
+    /// What it loads after our driver.
     pub modules: Vec<Module>,
     /// What the user should know.
     pub notes: Vec<String>,
@@ -52,8 +52,8 @@ pub fn pack(
     };
     let cache = Cache::open()?;
     let mut initramfs = prepared.base.clone();
-    let modules = shipped::resolve(tree, scenario.modules.iter().map(String::as_str))?;
-    for path in &modules.files {
+    let names: Vec<_> = scenario.modules.iter().map(String::as_str).collect();
+    for path in &kernel::modules_in_order(tree, &names)? {
         initramfs.module(path)?;
         carried.modules.push(loaded(path, &scenario.parameters));
     }
@@ -81,10 +81,10 @@ pub fn pack(
 /// they count for a module that is built in, too.
 fn loaded(path: &Path, command_line: &[String]) -> Module {
     let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let own = shipped::plain(file.trim_end_matches(".ko"));
+    let own = kernel::plain(file.trim_end_matches(".ko"));
     let parameters = command_line.iter().filter_map(|parameter| {
         let (module, parameter) = parameter.split_once('.')?;
-        (shipped::plain(module) == own).then_some(parameter)
+        (kernel::plain(module) == own).then_some(parameter)
     });
     Module {
         path: format!("/lib/modules/{file}"),

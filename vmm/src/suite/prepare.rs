@@ -14,7 +14,6 @@ use crate::images::kernel_image::{ImageError, KernelImage};
 use crate::images::kselftest::KselftestError;
 use crate::images::module::{self, ModuleError, ModuleRequest};
 use crate::images::progress::{self, Progress};
-use crate::images::shipped::ShippedError;
 
 /// The guest's first process, beside this program.
 const AGENT: &str = "guest-agent";
@@ -81,9 +80,6 @@ pub enum PrepareError {
     /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// The kernel's own modules.
-    #[error(transparent)]
-    Shipped(#[from] ShippedError),
     /// The kernel's own test programs.
     #[error(transparent)]
     Kselftest(#[from] KselftestError),

@@ -78,7 +78,7 @@ pub struct Scenario {
     /// Groups of tests that the guest runs; empty: none but the user's command.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// Modules of the kernel's own that the guest loads first, with all that they depend on; their parameters stand
+    /// Modules of the kernel's own that the guest loads, with all that they depend on; their parameters stand
     /// among `parameters`, as `NAME.PARAMETER=VALUE`.
     #[serde(default)]
     pub modules: Vec<String>,
