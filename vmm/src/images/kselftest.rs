@@ -82,6 +82,8 @@ struct Recipe {
 #[serde(deny_unknown_fields)]
 struct Folder {
     folder: String,
+    /// The first kernel for which they are built.
+    since: Option<String>,
     programs: Vec<String>,
 }
 
@@ -89,12 +91,20 @@ struct Folder {
 #[serde(deny_unknown_fields)]
 struct Single {
     source: String,
+    since: Option<String>,
     program: String,
 }
 
 impl Recipe {
     fn load() -> Result<Self, KselftestError> {
         Ok(toml::from_str(TEXT)?)
+    }
+
+    /// Leaves out what a kernel of this version does not have yet.
+    fn restrict(&mut self, version: Version) {
+        let has = |since: &Option<String>| since.as_deref().and_then(parse) <= Some(version);
+        self.tests.retain(|test| has(&test.since));
+        self.single.retain(|single| has(&single.since));
     }
 
     fn programs(&self) -> impl Iterator<Item = &str> {
@@ -122,7 +132,8 @@ pub fn source_of(tree: &Path) -> Option<PathBuf> {
     found.and_then(|path| path.canonicalize().ok())
 }
 
-/// Builds the programs from a kernel's source, unless they are in the cache; gives the folder that holds them.
+/// Builds the programs from a kernel's source, unless they are in the cache; gives the folder that holds them. Programs
+/// that this kernel does not have yet are not in it.
 ///
 /// # Errors
 /// When a compiler is missing or fails, with the log's place; when the cache or the source cannot be used.
@@ -131,7 +142,8 @@ pub fn build(
     source: &Path,
     progress: &dyn Progress,
 ) -> Result<PathBuf, KselftestError> {
-    let recipe = Recipe::load()?;
+    let mut recipe = Recipe::load()?;
+    recipe.restrict(version(source)?);
     require_programs(&["make", "gcc"])?;
     let key = key(source, &recipe, progress)?;
     let done = || {
@@ -155,6 +167,27 @@ pub fn build(
     let folder = staging.commit()?.join(PROGRAMS);
     cache.keep_newest(KIND, &key, KEPT)?;
     Ok(folder)
+}
+
+/// A kernel's version and patch level.
+type Version = (u32, u32);
+
+/// Reads `7.3`.
+fn parse(text: &str) -> Option<Version> {
+    let (version, level) = text.split_once('.')?;
+    Some((version.parse().ok()?, level.parse().ok()?))
+}
+
+/// What the Makefile of a kernel's source says.
+fn version(source: &Path) -> Result<Version, KselftestError> {
+    let path = source.join("Makefile");
+    let text = fs::read_to_string(&path).map_err(KselftestError::io("reading", &path))?;
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start().strip_prefix('=')?.trim().parse().ok()
+    };
+    // A Makefile without them is of no kernel that has these tests.
+    Ok((number("VERSION").unwrap_or(0), number("PATCHLEVEL").unwrap_or(0)))
 }
 
 /// A build under way.
@@ -308,6 +341,26 @@ mod tests {
             assert!(counted(&format!("{SELFTESTS}/{}", test.folder)), "{}", test.folder);
         }
         assert!(recipe.single.iter().all(|single| counted(&single.source)));
+    }
+
+    #[test]
+    fn a_kernel_gets_the_programs_that_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = |makefile: &str| {
+            fs::write(folder.path().join("Makefile"), makefile).unwrap();
+            let mut recipe = Recipe::load().unwrap();
+            recipe.restrict(version(folder.path()).unwrap());
+            recipe.programs().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let new = names("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n");
+        assert_eq!(new.len(), Recipe::load().unwrap().programs().count());
+        assert_eq!(names("VERSION = 7\nPATCHLEVEL = 10\n"), new);
+        let old = names("VERSION = 6\nPATCHLEVEL = 12\n");
+        assert!(old.contains(&"udmabuf".to_owned()) && !old.contains(&"iommufd".to_owned()));
+        let recipe = Recipe::load().unwrap();
+        let all = recipe.tests.iter().map(|test| &test.since);
+        let mut all = all.chain(recipe.single.iter().map(|single| &single.since)).flatten();
+        assert!(all.all(|since| parse(since).is_some()));
     }
 
     #[test]

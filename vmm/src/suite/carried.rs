@@ -63,7 +63,11 @@ pub fn pack(
             Some(source) => {
                 let folder = kselftest::build(&cache, &source, progress)?;
                 for name in &scenario.kselftests {
-                    initramfs.host_file(&format!("{PROGRAMS}/{name}"), &folder.join(name))?;
+                    let program = folder.join(name);
+                    // Without it the test in the guest is skipped.
+                    if program.exists() {
+                        initramfs.host_file(&format!("{PROGRAMS}/{name}"), &program)?;
+                    }
                 }
             }
             None => carried.notes.push(format!(

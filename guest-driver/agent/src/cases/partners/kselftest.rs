@@ -22,7 +22,7 @@ pub(super) fn output(program: &str, arguments: &[&str]) -> Result<Output, Stop> 
     let path = Path::new(FOLDER).join(program);
     if !path.exists() {
         return Err(Stop::Skip(format!(
-            "the guest does not carry {program}: the source of its kernel was not there to build it from"
+            "the guest does not carry {program}: its kernel's source does not have it, or was not there"
         )));
     }
     let output = Command::new(&path)
