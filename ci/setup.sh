@@ -66,6 +66,10 @@ need bison "builds the guest kernel's configuration program" bison
 need bc "computes constants of the guest kernel" bc
 need_file libelf-dev "checks the guest kernel's object files" /usr/include/libelf.h
 need xz-utils "unpacks the guest kernel's source" xz
+need_file libcap-dev "static library: the kernel's own tests of iommufd run in the guest" \
+    /usr/lib/x86_64-linux-gnu/libcap.a /usr/lib64/libcap.a /usr/lib/libcap.a
+need_file uuid-dev "static library: the kernel's own tests of VFIO run in the guest" \
+    /usr/lib/x86_64-linux-gnu/libuuid.a /usr/lib64/libuuid.a /usr/lib/libuuid.a
 need qemu-system-x86 "emulates a test host where KVM cannot be used" qemu-system-x86_64
 need pciutils "goes into the guest" lspci setpci
 # The small Perl that every Debian has lacks modules that the kernel's style checker uses.

@@ -10,7 +10,8 @@ First process and test program of a peerdma guest.
 
 Usage:
   guest-agent list                    every test, with the kind of its verdict
-  guest-agent test [GROUP|TEST]...    run tests: all, groups, a kind (positive, negative), or single ones
+  guest-agent test [GROUP|TEST]...    run tests: all, groups, a kind (positive, negative,
+                                      partner), or single ones
   guest-agent stat                    the counters of the virtual machine monitor
   guest-agent exit [CODE]             end the guest at once, with this exit code (0 to 255)
   guest-agent help                    this text

@@ -12,5 +12,6 @@ pub mod exit;
 pub mod init;
 pub mod ktap;
 pub mod lab;
+pub mod partner;
 pub mod sys;
 pub mod uapi;

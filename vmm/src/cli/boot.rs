@@ -127,6 +127,7 @@ fn job(
     let run = GuestRun {
         name: scenario.name.clone(),
         parameters: all,
+        initramfs: None,
         hello,
         lab,
         memory: scenario.memory,

@@ -16,6 +16,7 @@ use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::report::collector::write_whole;
 use crate::report::{Collector, RunReport, ScenarioReport, Status, junit, markdown};
+use crate::suite::carried::{self, Carried};
 use crate::suite::drive::{JobEnd, Venue, drive};
 use crate::suite::hello::{Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
@@ -103,10 +104,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let kernel = arguments.guest.kernel_choice();
     let prepared =
         prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
+    let carried = scenarios
+        .iter()
+        .map(|scenario| carried::pack(&prepared, scenario, &progress))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(prepare_failure)?;
     let venue = venue(&place, &progress)?;
     progress.done();
-    prepared.notes.iter().for_each(|note| eprintln!("{note}"));
-    let guests: Vec<_> = scenarios.iter().zip(labs).collect();
+    let notes = carried.iter().flat_map(|carried| &carried.notes);
+    prepared.notes.iter().chain(notes).for_each(|note| eprintln!("{note}"));
+    let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
     let job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
     for run in &job.runs {
         run.hello.to_line().map_err(Failure::usage)?;
@@ -237,20 +244,20 @@ fn lock(folder: &Path, option: &str) -> Result<File, Failure> {
 
 fn job(
     arguments: &Arguments,
-    guests: &[(&Scenario, LabConfig)],
+    guests: &[((&Scenario, LabConfig), Carried)],
     prepared: &Prepared,
     factor: u64,
     out: PathBuf,
     record: Option<PathBuf>,
     at_once: usize,
 ) -> Result<Job, Failure> {
-    let run = |(scenario, lab): &(&Scenario, LabConfig)| {
+    let run = |((scenario, lab), carried): &((&Scenario, LabConfig), Carried)| {
         let parameters = parameters(scenario, false);
         let mode = if arguments.command.is_empty() { Mode::Test } else { Mode::Command };
         let hello = Hello {
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
-            modules: prepared.modules.clone(),
+            modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
             // A user's own command needs the room of the line, and nobody there would read it.
             expected: match mode {
                 Mode::Test => Some(choose::expected(lab, scenario, &parameters)?),
@@ -261,6 +268,7 @@ fn job(
         Ok(GuestRun {
             name: scenario.name.clone(),
             parameters,
+            initramfs: carried.initramfs.clone(),
             hello,
             lab: lab.clone(),
             memory: scenario.memory,

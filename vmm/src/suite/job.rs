@@ -15,6 +15,9 @@ pub struct GuestRun {
     pub name: String,
     /// Kernel parameters, one each.
     pub parameters: Vec<String>,
+    /// Its initramfs, when it is not [`Job::initramfs`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initramfs: Option<PathBuf>,
     /// What the guest is told when it asks.
     pub hello: Hello,
     /// The devices.
@@ -69,6 +72,7 @@ mod tests {
         let run = GuestRun {
             name: "basic".into(),
             parameters: vec!["quiet".into()],
+            initramfs: Some("/i2".into()),
             hello: Hello::new(Mode::Shell, "basic"),
             lab: LabConfig::default(),
             memory: 512,

@@ -1,12 +1,14 @@
 //! Test runs: which guests are started, what they are asked, and how their answers and the checker's findings become
 //! a verdict.
 
+pub mod carried;
 pub mod console;
 pub mod drive;
 pub mod event;
 pub mod hello;
 pub mod job;
 pub mod judge;
+pub mod known_failures;
 pub mod own;
 pub mod parameters;
 pub mod port;

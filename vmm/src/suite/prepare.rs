@@ -12,6 +12,7 @@ use crate::images::cache::{Cache, CacheError};
 use crate::images::initramfs::{Initramfs, InitramfsError};
 use crate::images::kernel::{self, BuiltKernel, Flavour, KernelError, KernelRequest};
 use crate::images::kernel_image::{ImageError, KernelImage};
+use crate::images::kselftest::KselftestError;
 use crate::images::module::{self, ModuleError, ModuleRequest};
 use crate::images::progress::{self, Progress};
 
@@ -80,6 +81,12 @@ pub enum PrepareError {
     /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The kernel's own test programs.
+    #[error(transparent)]
+    Kselftest(#[from] KselftestError),
+    /// The list of tests that are known to fail.
+    #[error("ci/known-failures.toml: {0}")]
+    KnownFailures(#[from] toml::de::Error),
     /// A file that the user names.
     #[error("{what} {} is not there; check the path", path.display())]
     NoFile {
@@ -119,6 +126,10 @@ pub struct Prepared {
     pub modules: Vec<Module>,
     /// What the user should know: for example why our driver is not there.
     pub notes: Vec<String>,
+    /// The initramfs before it was packed, for scenarios whose guests carry more.
+    pub(super) base: Initramfs,
+    /// The kernel's build tree, when there is one.
+    pub(super) tree: Option<PathBuf>,
     /// Keeps the kernel's path good.
     _image: Option<KernelImage>,
 }
@@ -137,10 +148,10 @@ pub fn prepare(
     let mut notes = Vec::new();
     let Found { elf, name: kernel_name, tree, image, built } = find_kernel(kernel, progress)?;
     let modules = own.built_modules(&cache, tree.as_deref(), progress)?;
-    let driver = match tree {
+    let driver = match &tree {
         _ if !own.wants_driver() => Vec::new(),
         Some(tree) => {
-            let source = driver_source()?;
+            let (source, tree) = (driver_source()?, tree.clone());
             let strict = matches!(kernel, KernelChoice::Flavour(_));
             module::build(&cache, &ModuleRequest { source, tree, strict }, progress)?.files
         }
@@ -172,8 +183,16 @@ pub fn prepare(
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         loaded.push(Module { path: format!("/lib/modules/{name}"), parameters: String::new() });
     }
-    let initramfs = initramfs.store(&cache)?;
-    Ok(Prepared { kernel: elf, kernel_name, initramfs, modules: loaded, notes, _image: image })
+    Ok(Prepared {
+        kernel: elf,
+        kernel_name,
+        initramfs: initramfs.store(&cache)?,
+        modules: loaded,
+        notes,
+        base: initramfs,
+        tree,
+        _image: image,
+    })
 }
 
 /// A kernel that was found.

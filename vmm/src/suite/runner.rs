@@ -157,7 +157,7 @@ fn guest(
     let open = |path: &Path| File::open(path).map_err(RunError::file("opening", path));
     let kernel = KernelBoot {
         kernel: open(&job.kernel)?.into(),
-        initramfs: Some(open(&job.initramfs)?.into()),
+        initramfs: Some(open(run.initramfs.as_ref().unwrap_or(&job.initramfs))?.into()),
         command_line: run.parameters.join(" "),
         protocol: Protocol::Auto,
     };
@@ -288,6 +288,7 @@ mod tests {
     fn job(guests: usize, at_once: usize) -> Job {
         let run = |number: usize| GuestRun {
             name: format!("s{number}"),
+            initramfs: None,
             parameters: Vec::new(),
             hello: Hello::new(Mode::Test, "s"),
             lab: LabConfig::default(),

@@ -9,7 +9,13 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("basic", include_str!("../../../ci/scenarios/basic.toml")),
     ("matrix", include_str!("../../../ci/scenarios/matrix.toml")),
     ("seed", include_str!("../../../ci/scenarios/seed.toml")),
+    ("dma-map-benchmark", include_str!("../../../ci/scenarios/dma-map-benchmark.toml")),
+    ("kselftest-dmabuf", include_str!("../../../ci/scenarios/kselftest-dmabuf.toml")),
+    ("kselftest-iommufd", include_str!("../../../ci/scenarios/kselftest-iommufd.toml")),
+    ("kselftest-vfio", include_str!("../../../ci/scenarios/kselftest-vfio.toml")),
+    ("kunit-dmabuf", include_str!("../../../ci/scenarios/kunit-dmabuf.toml")),
     ("lazy", include_str!("../../../ci/scenarios/lazy.toml")),
+    ("partners", include_str!("../../../ci/scenarios/partners.toml")),
     ("user", include_str!("../../../ci/scenarios/user.toml")),
     ("topology-root-ports", include_str!("../../../ci/scenarios/topology-root-ports.toml")),
     ("topology-switch", include_str!("../../../ci/scenarios/topology-switch.toml")),
@@ -74,6 +80,13 @@ pub struct Scenario {
     /// Groups of tests that the guest runs; empty: none but the user's command.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// Modules of the kernel's own that the guest loads, with all that they depend on; their parameters stand
+    /// among `parameters`, as `NAME.PARAMETER=VALUE`.
+    #[serde(default)]
+    pub modules: Vec<String>,
+    /// The kernel's own test programs that the guest carries; `images/kselftests.toml` lists them.
+    #[serde(default)]
+    pub kselftests: Vec<String>,
     /// Seconds from the guest's start to its end on the lab kernel in the nested host; see [`Scenario::limit`].
     pub timeout: u64,
     /// Fewer tests than this mean that something is wrong with the run itself.

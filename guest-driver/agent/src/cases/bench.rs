@@ -77,8 +77,8 @@ impl<'a> Bench<'a> {
     }
 
     /// A line for the report, whatever becomes of the test.
-    pub fn note(&mut self, text: String) {
-        self.notes.push(text);
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
     }
 
     /// The monitor's counters now.

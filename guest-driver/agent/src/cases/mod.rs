@@ -19,6 +19,7 @@ mod lifetimes;
 mod matrix;
 mod misuse;
 mod ordering;
+mod partners;
 mod seed;
 mod system;
 mod topology;
@@ -63,6 +64,9 @@ pub enum Kind {
     Positive,
     /// A rule is broken on purpose; it says what must be found, and traffic must go on afterwards.
     Negative,
+    /// The kernel's own code has its say. Judged like a positive one, and wanted only by scenarios that carry what it
+    /// takes.
+    Partner,
 }
 
 impl Kind {
@@ -71,6 +75,7 @@ impl Kind {
         match self {
             Self::Positive => "positive",
             Self::Negative => "negative",
+            Self::Partner => "partner",
         }
     }
 }
@@ -116,6 +121,7 @@ pub fn all() -> Vec<Case> {
         interrupts::CASES,
         faults::CASES,
         lifecycle::CASES,
+        partners::CASES,
         leaks::CASES,
         matrix::CASES,
         cpu_access::CASES,
@@ -130,8 +136,8 @@ pub fn all() -> Vec<Case> {
 /// Somebody asked for a test that does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "there is no test or group {name:?}; the groups are {groups}, `positive` and `negative` take all of a kind, and \
-     `guest-agent list` shows every test"
+    "there is no test or group {name:?}; the groups are {groups}, `positive`, `negative` and `partner` take all of a kind, \
+     and `guest-agent list` shows every test"
 )]
 pub struct Unknown {
     name: String,

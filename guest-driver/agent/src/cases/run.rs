@@ -48,7 +48,7 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
     let mut summary = Summary::default();
     let watchdog = Watchdog::start();
     for (number, case) in (1..).zip(cases) {
-        watchdog.test(&case.full_name());
+        watchdog.test(&case.full_name(), case.kind);
         let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot, output)?;
         summary.count(&verdict);
         for line in ktap::result(number, &case.full_name(), &verdict) {

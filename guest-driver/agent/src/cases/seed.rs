@@ -158,7 +158,7 @@ fn page_is_optional(bench: &mut Bench<'_>) -> Verdict {
             found.entries
         ),
         Err(error) if error.errno == Errno::FAULT => {
-            bench.note("the kernel hides pages from importers (CONFIG_DMABUF_DEBUG)".into());
+            bench.note("the kernel hides pages from importers (CONFIG_DMABUF_DEBUG)");
         }
         Err(error) => return Err(error.into()),
     }

@@ -1,5 +1,6 @@
 //! A test that never ends must say so: the guest would otherwise be killed from outside with nothing to show.
 
+use super::Kind;
 use crate::{exit, init, sys};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -8,11 +9,13 @@ use std::time::Duration;
 /// How long one test may take. The longest one here takes a few seconds where everything is emulated twice; a kernel
 /// with all its debugging on is ten times slower, and the host may be busy.
 const LIMIT: Duration = Duration::from_secs(100);
+/// And one that runs a whole program of somebody else's.
+const PARTNER_LIMIT: Duration = Duration::from_secs(1500);
 
 /// Watches tests from a thread of its own, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watchdog {
-    sender: Option<Sender<String>>,
+    sender: Option<Sender<(String, Duration)>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -20,17 +23,16 @@ impl Watchdog {
     /// Begins to watch. Without a thread (no memory) tests simply go unwatched.
     pub(super) fn start() -> Self {
         let (sender, receiver) = channel();
-        let thread = std::thread::Builder::new()
-            .name("watchdog".into())
-            .spawn(|| watch(receiver, LIMIT))
-            .ok();
+        let thread =
+            std::thread::Builder::new().name("watchdog".into()).spawn(|| watch(receiver)).ok();
         Self { sender: Some(sender), thread }
     }
 
     /// A test begins, and with it a new limit.
-    pub(super) fn test(&self, name: &str) {
+    pub(super) fn test(&self, name: &str, kind: Kind) {
+        let limit = if kind == Kind::Partner { PARTNER_LIMIT } else { LIMIT };
         if let Some(sender) = &self.sender {
-            let _ = sender.send(name.to_owned());
+            let _ = sender.send((name.to_owned(), limit));
         }
     }
 }
@@ -46,11 +48,11 @@ impl Drop for Watchdog {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the thread owns its end of the channel")]
-fn watch(receiver: Receiver<String>, limit: Duration) {
-    let Ok(mut name) = receiver.recv() else { return };
+fn watch(receiver: Receiver<(String, Duration)>) {
+    let Ok((mut name, mut limit)) = receiver.recv() else { return };
     loop {
         match receiver.recv_timeout(limit) {
-            Ok(next) => name = next,
+            Ok(next) => (name, limit) = next,
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 eprintln!(
@@ -77,16 +79,16 @@ mod tests {
     #[test]
     fn it_ends_with_the_tests() {
         let watchdog = Watchdog::start();
-        watchdog.test("a.b");
-        watchdog.test("a.c");
+        watchdog.test("a.b", Kind::Positive);
+        watchdog.test("a.c", Kind::Partner);
         drop(watchdog);
     }
 
     #[test]
     fn tests_that_end_in_time_are_left_alone() {
         let (sender, receiver) = channel();
-        let thread = std::thread::spawn(|| watch(receiver, Duration::from_secs(50)));
-        sender.send("a".into()).unwrap();
+        let thread = std::thread::spawn(|| watch(receiver));
+        sender.send(("a".into(), Duration::from_secs(50))).unwrap();
         drop(sender);
         thread.join().unwrap();
     }

@@ -91,6 +91,27 @@ impl View {
         u64::from_le(unsafe { self.start.add(offset).cast::<u64>().read_volatile() })
     }
 
+    /// The double word at `offset`, a multiple of four: how registers are read.
+    pub fn dword(&self, offset: usize) -> u32 {
+        self.check_range(&(offset..offset + 4));
+        assert!(offset.is_multiple_of(4), "{offset} is no multiple of 4");
+        // SAFETY: range and alignment were checked (a mapping starts at a page), and any value is a valid `u32`.
+        u32::from_le(unsafe { self.start.add(offset).cast::<u32>().read_volatile() })
+    }
+
+    /// Stores a double word at `offset`, a multiple of four.
+    pub fn set_dword(&self, offset: usize, value: u32) {
+        self.check_range(&(offset..offset + 4));
+        assert!(offset.is_multiple_of(4), "{offset} is no multiple of 4");
+        // SAFETY: range and alignment were checked.
+        unsafe { self.start.add(offset).cast::<u32>().write_volatile(value.to_le()) }
+    }
+
+    /// Where it begins, for a kernel interface that wants to know.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.start
+    }
+
     /// Stores a byte.
     pub fn set_byte(&self, offset: usize, value: u8) {
         self.check_range(&(offset..offset + 1));

@@ -169,8 +169,14 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
     inner.initramfs = inside::INITRAMFS.into();
     inner.out = inside::OUT.into();
     inner.record = job.record.as_ref().map(|_| PathBuf::from(inside::RECORD));
-    let text = serde_json::to_vec(&inner).map_err(NestedError::host("the job's description"))?;
     let mut image = Initramfs::new();
+    for (number, run) in inner.runs.iter_mut().enumerate() {
+        let Some(path) = &mut run.initramfs else { continue };
+        let inside = format!("{}-{number}", inside::INITRAMFS);
+        image.host_file(&inside, path)?;
+        *path = inside.into();
+    }
+    let text = serde_json::to_vec(&inner).map_err(NestedError::host("the job's description"))?;
     image.file(inside::JOB, 0o644, text)?;
     image.host_file(inside::PROGRAM, &recipe.program)?;
     image.host_file(inside::KERNEL, &job.kernel)?;

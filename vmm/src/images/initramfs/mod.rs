@@ -31,8 +31,8 @@ use super::command::CommandError;
 
 /// The cache's folder of initramfs.
 const KIND: &str = "initramfs";
-/// How many are kept.
-const KEPT: usize = 16;
+/// How many are kept: some scenarios have their own, and runs may go on beside each other.
+const KEPT: usize = 32;
 /// Counts changes of this code that change what comes out.
 const RECIPE: u32 = 1;
 /// `PATH_MAX` of Linux, with its final zero byte.

@@ -11,48 +11,62 @@ const DEPTH_LIMIT: usize = 32;
 impl BuiltKernel {
     /// A module that belongs to the kernel, by its name (`vfio-pci` or `vfio_pci`).
     pub fn module(&self, name: &str) -> Option<PathBuf> {
-        let order = fs::read_to_string(self.build_tree().join("modules.order")).ok()?;
-        let path = order.lines().find(|line| {
-            let file = line.rsplit('/').next().and_then(|file| file.strip_suffix(".o"));
-            file.is_some_and(|file| plain(file) == plain(name))
-        })?;
-        Some(self.build_tree().join(path).with_extension("ko")).filter(|path| path.is_file())
+        module(&self.build_tree(), name)
     }
 
-    /// The files of these modules and of all that they need, each once and after what it needs. A name that is no
-    /// module of this kernel's is left out: the kernel has it built in, or not at all.
+    /// See [`modules_in_order`].
     ///
     /// # Errors
     /// When a module's file cannot be read.
     pub fn modules_in_order(&self, names: &[&str]) -> Result<Vec<PathBuf>, KernelError> {
-        let mut files = Vec::new();
-        names.iter().try_for_each(|name| self.add_in_order(name, 0, &mut files))?;
-        Ok(files)
-    }
-
-    fn add_in_order(
-        &self,
-        name: &str,
-        depth: usize,
-        files: &mut Vec<PathBuf>,
-    ) -> Result<(), KernelError> {
-        let Some(file) = self.module(name).filter(|file| !files.contains(file)) else {
-            return Ok(());
-        };
-        if depth < DEPTH_LIMIT {
-            for needed in needs(&file)? {
-                self.add_in_order(&needed, depth + 1, files)?;
-            }
-        }
-        // A loop has added it meanwhile.
-        if !files.contains(&file) {
-            files.push(file);
-        }
-        Ok(())
+        modules_in_order(&self.build_tree(), names)
     }
 }
 
-fn plain(name: &str) -> String {
+/// A module of the kernel that was built in `tree`, by its name.
+fn module(tree: &Path, name: &str) -> Option<PathBuf> {
+    let order = fs::read_to_string(tree.join("modules.order")).ok()?;
+    let path = order.lines().find(|line| {
+        let file = line.rsplit('/').next().and_then(|file| file.strip_suffix(".o"));
+        file.is_some_and(|file| plain(file) == plain(name))
+    })?;
+    Some(tree.join(path).with_extension("ko")).filter(|path| path.is_file())
+}
+
+/// The files of these modules of the kernel that was built in `tree`, and of all that they need, each once and after
+/// what it needs. A name that is no module of this kernel's is left out: the kernel has it built in, or not at all.
+///
+/// # Errors
+/// When a module's file cannot be read.
+pub fn modules_in_order(tree: &Path, names: &[&str]) -> Result<Vec<PathBuf>, KernelError> {
+    let mut files = Vec::new();
+    names.iter().try_for_each(|name| add_in_order(tree, name, 0, &mut files))?;
+    Ok(files)
+}
+
+fn add_in_order(
+    tree: &Path,
+    name: &str,
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+) -> Result<(), KernelError> {
+    let Some(file) = module(tree, name).filter(|file| !files.contains(file)) else {
+        return Ok(());
+    };
+    if depth < DEPTH_LIMIT {
+        for needed in needs(&file)? {
+            add_in_order(tree, &needed, depth + 1, files)?;
+        }
+    }
+    // A loop has added it meanwhile.
+    if !files.contains(&file) {
+        files.push(file);
+    }
+    Ok(())
+}
+
+/// A module's name as the kernel has it: file names may have dashes.
+pub fn plain(name: &str) -> String {
     name.replace('-', "_")
 }
 
