@@ -5,7 +5,12 @@ set -eu
 
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/peerdma
-checker=$(ls "$cache"/sources/linux-*/scripts/checkpatch.pl 2>/dev/null | sort | tail -n1)
+checker=${PEERDMA_KERNEL_TREE:+$PEERDMA_KERNEL_TREE/scripts/checkpatch.pl}
+if [ ! -f "$checker" ]; then
+    # The newest; what is half unpacked, or half removed, does not count.
+    checker=$(ls "$cache"/sources/linux-*/scripts/checkpatch.pl 2>/dev/null |
+        grep -v -e '\.partial/' -e '\.removed/' | sort -V | tail -n1)
+fi
 if [ -z "$checker" ]; then
     echo "checkpatch: SKIP: there is no kernel source in the cache yet (target/peerdma kernel build fetches it)"
     exit 0

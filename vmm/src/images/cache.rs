@@ -212,7 +212,8 @@ impl Cache {
             .filter_map(|entry| Some((age(&entry).ok()?, entry.path())))
             .collect();
         // What is being made belongs to another run.
-        entries.retain(|(_, path)| *path != used && path.extension() != Some("partial".as_ref()));
+        let staged = |path: &Path| path.extension() == Some("partial".as_ref());
+        entries.retain(|(_, path)| *path != used && !staged(path));
         entries.sort();
         let surplus = (entries.len() + 1).saturating_sub(count);
         entries.iter().take(surplus).try_for_each(|(_, path)| discard(path))

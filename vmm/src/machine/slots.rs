@@ -102,7 +102,13 @@ impl DeviceSlots {
             let (address, len) = (memory.address, memory.memory.len());
             // SAFETY: `HostMemory` promises `len` mapped bytes for as long as the value lives, and the value
             // is kept in `installed` until the slot is gone.
-            unsafe { set_slot(vm, slot, address, len, memory.memory.host_address() as u64)? };
+            let set =
+                unsafe { set_slot(vm, slot, address, len, memory.memory.host_address() as u64) };
+            if let Err(error) = set {
+                // Where a BAR stands is the guest's doing, and no reason to end its run.
+                log::warn!("device memory at {address:#x} is not mapped: {error}");
+                continue;
+            }
             if let Some(place) = self.installed.get_mut(index) {
                 *place = Some(memory);
             }

@@ -84,14 +84,15 @@ pub fn drive(
             if hung {
                 host.kill();
             }
-            conclude(end, || host.last_words())
+            conclude(end, "the nested test host", || host.last_words())
         }
         Runner::Here(mut thread) => {
-            // A guest here is ended by its own limit or by the user; a panic has been printed.
-            if end != Followed::Interrupted {
+            // A guest here is ended by its own limit or by the user; a panic has been printed. One that says nothing
+            // any more is stuck in a call of the host's: it goes with this process.
+            if !matches!(end, Followed::Interrupted | Followed::Silent) {
                 thread.take().map(JoinHandle::join);
             }
-            conclude(end, Vec::new)
+            conclude(end, "the VMM in this process", Vec::new)
         }
     })
 }
@@ -188,22 +189,15 @@ fn follow(
     }
 }
 
-fn conclude(end: Followed, last_words: impl FnOnce() -> Vec<String>) -> JobEnd {
-    let lost =
-        |reason: String, hung, last_words: Vec<String>| JobEnd::Lost { reason, hung, last_words };
-    match end {
-        Followed::Done => JobEnd::Done,
-        Followed::Interrupted => JobEnd::Interrupted,
-        Followed::Silent => {
-            lost("the nested test host hung and was killed".into(), true, last_words())
-        }
-        Followed::Gone => {
-            lost("the test host ended before its work was done".into(), false, last_words())
-        }
-        Followed::Broken(message) => {
-            lost(format!("the test host gave up: {message}"), false, last_words())
-        }
-    }
+fn conclude(end: Followed, who: &str, last_words: impl FnOnce() -> Vec<String>) -> JobEnd {
+    let (reason, hung) = match end {
+        Followed::Done => return JobEnd::Done,
+        Followed::Interrupted => return JobEnd::Interrupted,
+        Followed::Silent => (format!("{who} hung and was given up"), true),
+        Followed::Gone => (format!("{who} ended before its work was done"), false),
+        Followed::Broken(message) => (format!("{who} gave up: {message}"), false),
+    };
+    JobEnd::Lost { reason, hung, last_words: last_words() }
 }
 
 #[cfg(test)]
@@ -219,6 +213,16 @@ mod tests {
         let end = follow(&receiver, false, 0, &mut |_| count += 1);
         drop(keep);
         (end, count)
+    }
+
+    #[test]
+    fn a_hang_names_who_hung() {
+        let end = conclude(Followed::Silent, "the VMM in this process", Vec::new);
+        let JobEnd::Lost { reason, hung, .. } = end else { panic!("{end:?}") };
+        assert_eq!(
+            (reason.as_str(), hung),
+            ("the VMM in this process hung and was given up", true)
+        );
     }
 
     #[test]
