@@ -67,13 +67,20 @@ pub struct Expected {
     /// For each two peer devices: both numbers, the way, `pci_p2pdma_distance()`, and the kind of DMA address. The way
     /// is the same in both directions.
     pub paths: Vec<(u8, u8, Way, i32, Address)>,
-    /// Reader and owner of the memory, where requests go through the host bridge and completions, which carry the data of
-    /// reads, come back directly: the owner's port redirects requests only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub direct_completions: Vec<(u8, u8)>,
+    /// Where Linux takes the way through the host bridge although a switch redirects only part of the traffic. By
+    /// requester, a bit for each owner of memory: a request by bus address would be turned around.
+    #[serde(default, skip_serializing_if = "all_zero")]
+    pub direct_requests: Vec<u16>,
+    /// Likewise: completions, which carry the data of reads, come back directly.
+    #[serde(default, skip_serializing_if = "all_zero")]
+    pub direct_completions: Vec<u16>,
     /// The IOMMU group of each peer device, by a number that means nothing by itself; empty without an IOMMU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<usize>,
+}
+
+fn all_zero(masks: &[u16]) -> bool {
+    masks.iter().all(|mask| *mask == 0)
 }
 
 /// A map type, in as few letters as the lab port's line has room for.
@@ -111,7 +118,9 @@ impl Expected {
         let plan = Plan::new(topology, guest.iommu.has_iommu())?;
         let view = View::new(&plan, guest);
         let peers = plan.peers();
-        let (mut paths, mut direct_completions) = (Vec::new(), Vec::new());
+        let mut paths = Vec::new();
+        let mut direct_requests = vec![0; peers.len()];
+        let mut direct_completions = vec![0; peers.len()];
         for (b, &provider) in (0_u8..).zip(&peers) {
             for (a, &client) in (0_u8..b).zip(&peers) {
                 let decision = view.decide(provider, client);
@@ -127,16 +136,26 @@ impl Expected {
                     AddressKind::Refused => Address::None,
                 };
                 if decision.map == MapType::ThroughHostBridge {
-                    let direct = |from, to| !view.completions_redirected(from, to);
-                    direct_completions.extend(direct(provider, client).then_some((a, b)));
-                    direct_completions.extend(direct(client, provider).then_some((b, a)));
+                    for ((from, one), (to, other)) in
+                        [((a, client), (b, provider)), ((b, provider), (a, client))]
+                    {
+                        let (from, bit) =
+                            (usize::from(from), 1_u16.checked_shl(to.into()).unwrap_or(0));
+                        if !view.requests_redirected(one, other) {
+                            direct_requests[from] |= bit;
+                        }
+                        if !view.completions_redirected(other, one) {
+                            direct_completions[from] |= bit;
+                        }
+                    }
                 }
                 paths.push((a, b, way, i32::try_from(distance).unwrap_or(-1), address));
             }
         }
         let groups = view.groups();
         let groups = peers.iter().filter_map(|peer| groups[*peer]).collect();
-        Ok(Self { topology: topology.name.clone(), paths, direct_completions, groups })
+        let topology = topology.name.clone();
+        Ok(Self { topology, paths, direct_requests, direct_completions, groups })
     }
 }
 
@@ -208,6 +227,10 @@ mod tests {
         assert!(line.contains(r#""paths":[[0,1,"host",4,"iova"]],"groups":[4,5]"#), "{line}");
         hello.expected = Some(Expected::new(&Topology::root_ports(16), &guest).unwrap());
         assert!(hello.to_line().is_ok(), "the largest topology fits");
+        let text = include_str!("../../../ci/topologies/switch.toml");
+        let half = Topology::parse("t", &text.replacen("\"none\"", "\"RR\"", 1)).unwrap();
+        let half = Expected::new(&half, &guest).unwrap();
+        assert_eq!((half.direct_requests, half.direct_completions), (vec![0, 1], vec![2, 1]));
         hello.command = vec!["x".repeat(5000)];
         assert!(hello.to_line().unwrap_err().to_string().contains("too long"));
     }

@@ -198,7 +198,7 @@ fn groups(bench: &mut Bench<'_>) -> Verdict {
 /// Copies between every two devices, by either's engine: all bytes went by the expected way, and none by the other.
 fn routes(bench: &mut Bench<'_>) -> Verdict {
     let mut moved = false;
-    let Expected { paths, direct_completions, .. } = expected(bench)?;
+    let Expected { paths, direct_requests, direct_completions, .. } = expected(bench)?;
     for (a, b, way, _, address) in paths {
         if way == Way::None || address == Address::None {
             // That nothing moves where nothing may be shared is the other test's.
@@ -211,17 +211,31 @@ fn routes(bench: &mut Bench<'_>) -> Verdict {
         for (from, to) in [(a, b), (b, a)] {
             let (from, to) = (Peer::open(from)?, Peer::open(to)?);
             for engine in [Engine::Source, Engine::Target] {
-                let (engine_is, owner) = match engine {
-                    Engine::Source => (from.instance, to.instance),
-                    Engine::Target => (to.instance, from.instance),
+                let (requester, owner) = match engine {
+                    Engine::Source => (&from, &to),
+                    Engine::Target => (&to, &from),
                 };
-                let direct = way == Way::Bus || direct_completions.contains(&(engine_is, owner));
-                let back = if direct { Way::Bus } else { Way::Host };
-                route(bench, &from, &to, engine, way, back)?;
+                // To a switch, the CPUs' address is a bus address where both are one number.
+                let on_the_bus =
+                    address == Address::Phys && owner.info.memory_phys == owner.info.memory_bus;
+                let ahead = if on_the_bus && names(&direct_requests, requester, owner) {
+                    Way::Bus
+                } else {
+                    way
+                };
+                let back =
+                    if names(&direct_completions, requester, owner) { Way::Bus } else { way };
+                route(bench, &from, &to, engine, ahead, back)?;
             }
         }
     }
     if moved { Ok(()) } else { nothing_moved(bench) }
+}
+
+/// Whether the bit for `owner` is set in the mask of `requester`.
+fn names(masks: &[u16], requester: &Peer, owner: &Peer) -> bool {
+    let mask = masks.get(requester.instance as usize).copied().unwrap_or(0);
+    mask.checked_shr(owner.instance).unwrap_or(0) & 1 != 0
 }
 
 /// Where no two devices may share memory, not one byte has gone from device to device since the guest started.
@@ -243,8 +257,8 @@ fn nothing_moved(bench: &mut Bench<'_>) -> Verdict {
 /// does not route it: behind an IOMMU neither is one.
 fn wrong_kind(bench: &mut Bench<'_>) -> Verdict {
     const BYTES: u64 = 300;
-    let ways: Vec<_> = expected(bench)?.paths;
-    let direct = ways.iter().find(|(a, b, ..)| (*a, *b) == (0, 1)).map(|(.., way, _, _)| *way);
+    let Expected { paths, direct_requests, .. } = expected(bench)?;
+    let direct = paths.iter().find(|(a, b, ..)| (*a, *b) == (0, 1)).map(|(.., way, _, _)| *way);
     if !matches!(direct, Some(Way::Bus | Way::Host)) {
         return Err(Stop::Skip("no two devices may share memory here".into()));
     }
@@ -253,7 +267,7 @@ fn wrong_kind(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let target = client.alloc(4096, 1)?;
     let mut wrong = vec![("the CPUs' address", owner.info.memory_phys)];
-    if direct == Some(Way::Host) {
+    if direct == Some(Way::Host) && !names(&direct_requests, &client, &owner) {
         wrong.push(("the bus address", owner.info.memory_bus));
     } else if owner.info.memory_bus == owner.info.memory_phys {
         return Err(Stop::Skip("the host bridge does not translate: both are one number".into()));

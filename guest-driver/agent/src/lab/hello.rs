@@ -82,9 +82,13 @@ pub struct Expected {
     pub topology: String,
     /// For each two peer devices: both, the way, the kernel's distance (negative: no way), the kind of DMA address.
     pub paths: Vec<(u32, u32, Way, i32, Address)>,
-    /// Reader and owner, where the way is through the host bridge and the data of reads comes back directly.
+    /// Where the way is through the host bridge and a switch redirects part of the traffic only. By requester, a bit for
+    /// each owner of memory: a request by bus address is turned around.
     #[serde(default)]
-    pub direct_completions: Vec<(u32, u32)>,
+    pub direct_requests: Vec<u16>,
+    /// Likewise: the data of reads comes back directly.
+    #[serde(default)]
+    pub direct_completions: Vec<u16>,
     /// The IOMMU group of each, by a number that means nothing by itself; empty without an IOMMU.
     #[serde(default)]
     pub groups: Vec<u32>,

@@ -95,12 +95,22 @@ impl View<'_> {
     /// if there is one, sends them back directly unless the port that they come by redirects completions. This is what
     /// hardware does with Linux's settings; Linux itself takes any redirection for all of it.
     pub fn completions_redirected(&self, completer: usize, requester: usize) -> bool {
-        let (_, common) = self.between(completer, requester);
+        self.redirected(completer, requester, AcsControl::P2P_COMPLETION_REDIRECT)
+    }
+
+    /// Likewise, requests by bus address from `requester` to a BAR of `owner`.
+    pub fn requests_redirected(&self, requester: usize, owner: usize) -> bool {
+        self.redirected(requester, owner, AcsControl::P2P_REQUEST_REDIRECT)
+    }
+
+    /// Whether the port by which traffic from `from` enters the switch that both are below has `control` on.
+    fn redirected(&self, from: usize, to: usize, control: AcsControl) -> bool {
+        let (_, common) = self.between(from, to);
         let Some(common) = common else { return true };
-        let port = self.plan.path_up(completer).take_while(|at| *at != common).last();
+        let port = self.plan.path_up(from).take_while(|at| *at != common).last();
         port.is_none_or(|port| {
             self.plan.functions[port].kind != Kind::SwitchDownstream
-                || self.controls[port].contains(AcsControl::P2P_COMPLETION_REDIRECT)
+                || self.controls[port].contains(control)
         })
     }
 
