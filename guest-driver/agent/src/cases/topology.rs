@@ -262,16 +262,16 @@ fn wrong_kind(bench: &mut Bench<'_>) -> Verdict {
     if !matches!(direct, Some(Way::Bus | Way::Host)) {
         return Err(Stop::Skip("no two devices may share memory here".into()));
     }
-    bench.expect("iommu.unmapped", 1, None)?;
-    bench.expect_message("fault from EP");
     let (owner, client) = bench.take_peers()?;
-    let target = client.alloc(4096, 1)?;
     let mut wrong = vec![("the CPUs' address", owner.info.memory_phys)];
     if direct == Some(Way::Host) && !names(&direct_requests, &client, &owner) {
         wrong.push(("the bus address", owner.info.memory_bus));
     } else if owner.info.memory_bus == owner.info.memory_phys {
         return Err(Stop::Skip("the host bridge does not translate: both are one number".into()));
     }
+    bench.expect("iommu.unmapped", 1, None)?;
+    bench.expect_message("fault from EP");
+    let target = client.alloc(4096, 1)?;
     for (what, address) in wrong {
         let result = client.run(Work::copy(at_address(address), target.at(0), BYTES))?;
         ensure!(
