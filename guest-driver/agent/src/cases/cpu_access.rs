@@ -2,7 +2,7 @@
 
 use super::Kind::Positive;
 use super::bench::{must, succeeded};
-use super::matrix::{Exporter, NEEDS, SIZE, Shared};
+use super::matrix::{Exporter, NEEDS, PATH, SIZE, Shared};
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 pub(super) const CASES: &[Case] = &[
     Case::new("cpu-access", "kernel-mapping-of-every-kind", Positive, NEEDS, kernel_mapping),
     Case::new("cpu-access", "no-kernel-mapping-of-several-ranges", Positive, NEEDS, scattered),
-    Case::new("cpu-access", "begin-waits-for-the-device", Positive, NEEDS, begin_waits),
+    Case::new("cpu-access", "begin-waits-for-the-device", Positive, PATH, begin_waits),
     Case::new("cpu-access", "mmap-follows-a-move", Positive, NEEDS, mmap_follows),
     Case::new("cpu-access", "published-memory-from-user-space", Positive, NEEDS, published),
 ];

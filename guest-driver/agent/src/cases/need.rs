@@ -20,6 +20,8 @@ pub enum Need {
     Translated,
     /// And unmapping takes effect at once.
     Strict,
+    /// The kernel has a path for DMA from each of the first two peers to the other.
+    Path,
     /// A file that the kernel offers, and the option behind it.
     File(&'static str, &'static str),
     /// The kernel looks for lost memory.
@@ -50,6 +52,13 @@ impl Need {
             Self::Translated => skip("no IOMMU translates for the peer devices (CONFIG_VIRTIO_IOMMU, iommu.passthrough=0)".into()),
             Self::Strict if bench.peer(0)?.info.iommu == uapi::IOMMU_STRICT => Ok(()),
             Self::Strict => skip("unmapping does not take effect at once (iommu.strict=1)".into()),
+            Self::Path => {
+                let (one, other) = (Peer::open(0)?, Peer::open(1)?);
+                if one.distance(&other)? >= 0 && other.distance(&one)? >= 0 {
+                    return Ok(());
+                }
+                skip("the kernel has no path for peer-to-peer DMA between peer0 and peer1".into())
+            }
             Self::File(path, _) if Path::new(path).exists() => Ok(()),
             Self::File(path, option) => skip(format!("there is no {path} (this kernel lacks {option})")),
             Self::Kmemleak if leaks::has_kmemleak() => Ok(()),

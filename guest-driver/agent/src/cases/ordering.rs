@@ -3,15 +3,15 @@
 
 use super::Kind::Positive;
 use super::bench::must;
-use super::matrix::{Exporter, Importer, NEEDS, SIZE, Shared};
+use super::matrix::{Exporter, Importer, PATH, SIZE, Shared};
 use super::{Bench, Case, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf;
 use crate::uapi;
 
 pub(super) const CASES: &[Case] = &[
-    Case::new("ordering", "posted-data-delayed-and-flushed", Positive, NEEDS, flushed),
-    Case::new("ordering", "posted-data-delayed-without-flush", Positive, NEEDS, not_flushed),
+    Case::new("ordering", "posted-data-delayed-and-flushed", Positive, PATH, flushed),
+    Case::new("ordering", "posted-data-delayed-without-flush", Positive, PATH, not_flushed),
 ];
 
 /// The kinds whose memory another device writes to over the bus: its own, and RAM.

@@ -6,7 +6,7 @@ use super::Kind::Positive;
 use super::bench::{must, succeeded};
 use super::cpu_access::{Busy, published_bytes};
 use super::leaks::Account;
-use super::matrix::{Exporter, FENCED, Importer, NEEDS, SIZE, Shared, Traffic, Way};
+use super::matrix::{Exporter, FENCED, Importer, NEEDS, PATH, SIZE, Shared, Traffic, Way};
 use super::{Bench, Case, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf::{self, Access};
@@ -15,29 +15,29 @@ use rustix::io::Errno;
 use std::os::fd::AsFd;
 
 pub(super) const CASES: &[Case] = &[
-    Case::new("lifetimes", "move-while-idle", Positive, NEEDS, move_while_idle),
-    Case::new("lifetimes", "move-under-load", Positive, NEEDS, move_under_load),
-    Case::new("lifetimes", "pinned-buffer-stays", Positive, NEEDS, pinned_stays),
-    Case::new("lifetimes", "revoke-and-map-again", Positive, NEEDS, revoke),
-    Case::new("lifetimes", "close-with-work-in-flight", Positive, NEEDS, close_in_flight),
+    Case::new("lifetimes", "move-while-idle", Positive, PATH, move_while_idle),
+    Case::new("lifetimes", "move-under-load", Positive, PATH, move_under_load),
+    Case::new("lifetimes", "pinned-buffer-stays", Positive, PATH, pinned_stays),
+    Case::new("lifetimes", "revoke-and-map-again", Positive, PATH, revoke),
+    Case::new("lifetimes", "close-with-work-in-flight", Positive, PATH, close_in_flight),
     Case::new("lifetimes", "every-kind-comes-back", Positive, NEEDS, comes_back),
     Case::new("lifetimes", "sync-file-out", Positive, FENCED, sync_file_out),
     Case::new("lifetimes", "sync-file-in", Positive, FENCED, sync_file_in),
-    Case::new("lifetimes", "importer-unbinds-first", Positive, NEEDS, leaving::importer_unbinds),
-    Case::new("lifetimes", "exporter-unbinds-first", Positive, NEEDS, leaving::exporter_unbinds),
+    Case::new("lifetimes", "importer-unbinds-first", Positive, PATH, leaving::importer_unbinds),
+    Case::new("lifetimes", "exporter-unbinds-first", Positive, PATH, leaving::exporter_unbinds),
     Case::new(
         "lifetimes",
         "exporter-unbind-waits-for-who-cannot-be-told",
         Positive,
-        NEEDS,
+        PATH,
         leaving::exporter_waits,
     ),
-    Case::new("lifetimes", "exporter-process-killed", Positive, NEEDS, leaving::exporter_killed),
+    Case::new("lifetimes", "exporter-process-killed", Positive, PATH, leaving::exporter_killed),
     Case::new(
         "lifetimes",
         "reset-takes-back-what-is-inside",
         Positive,
-        NEEDS,
+        PATH,
         leaving::reset_takes_back,
     ),
     Case::new("lifetimes", "pages-outlive-their-exporter", Positive, NEEDS, leaving::pages_outlive),

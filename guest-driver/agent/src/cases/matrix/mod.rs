@@ -23,6 +23,10 @@ pub(super) use traffic::{Traffic, Way};
 pub(super) const NEEDS: &[Need] =
     &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
 
+/// And what a test cannot that goes from device to device.
+pub(super) const PATH: &[Need] =
+    &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"), Need::Path];
+
 /// And what a test with fences of its own cannot.
 pub(super) const FENCED: &[Need] = &[
     Need::Lab,
@@ -119,6 +123,17 @@ impl Shared {
         end_cpu_access(&self.fd, Access::Read)?;
         Ok(found?)
     }
+}
+
+/// Whether the kernel sends `client`'s requests to `owner` past the IOMMU: there no unmapping makes them fail.
+pub(super) fn goes_by_bus_address(
+    owner: &Peer,
+    client: &Peer,
+    imported: Object,
+) -> Result<bool, Stop> {
+    let (segments, _) = client.segments(imported)?;
+    let address = segments.first().map_or(0, |segment| segment.address);
+    Ok(address_kind(owner, client, address).contains("bus"))
 }
 
 /// What kind of DMA address an importer got for memory of `owner`.
