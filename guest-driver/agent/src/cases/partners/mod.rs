@@ -15,6 +15,7 @@ use super::need::Need;
 use super::{Case, Stop, Verdict, ensure};
 use crate::device::{DEVICE, VENDOR};
 use crate::partner::{buffer, iommufd, vfio as device};
+use crate::sys::kernel_config;
 use crate::sys::pci::Function;
 use crate::uapi;
 use rustix::io::Errno;
@@ -51,7 +52,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("partners", "vgem-and-both-devices", Partner, &[Need::Peers], buffers::vgem),
     Case::new(
         "partners",
-        "vgem-takes-udmabuf-not-us",
+        "vgem-takes-pages-not-device-memory",
         Partner,
         &[Need::Peers, P2P, UDMABUF],
         refusals::vgem,
@@ -142,6 +143,15 @@ fn function(instance: usize) -> Result<Function, Stop> {
     peers
         .nth(instance)
         .ok_or_else(|| Stop::Fail(format!("there is no peer device number {instance} on the bus")))
+}
+
+/// A call that older kernels do not know is a SKIP, unless this kernel's configuration has what the call came with.
+fn unless_unknown(errno: Errno, what: &str) -> Stop {
+    const OPTION: &str = "CONFIG_VFIO_PCI_DMABUF";
+    match (errno, kernel_config::option(OPTION)) {
+        (Errno::NOTTY, None) => Stop::Skip(format!("this kernel lacks {what} ({OPTION})")),
+        _ => Stop::Fail(format!("{what} failed: {errno}")),
+    }
 }
 
 /// The call must have been refused, for this reason.

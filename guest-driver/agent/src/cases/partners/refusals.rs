@@ -2,9 +2,10 @@
 //! is about ours.
 
 use super::super::{Bench, Verdict};
-use super::{buffers, refused};
+use super::{buffers, refused, unless_unknown};
 use crate::partner::buffer::Buffer;
 use crate::partner::iommufd::AddressSpace;
+use crate::uapi;
 use rustix::io::Errno;
 
 const LENGTH: usize = 16 << 10;
@@ -18,8 +19,13 @@ pub(super) fn vgem(bench: &mut Bench<'_>) -> Verdict {
     let peer = bench.peer(0)?;
     let memory = peer.alloc(LENGTH as u64, 1)?;
     let ours = peer.export(memory)?;
-    refused("our export, by vgem", vgem.import(&ours), Errno::OPNOTSUPP)?;
-    bench.note("vgem takes udmabuf's memory and is refused ours: it attaches without peer2peer");
+    refused("our device memory, by vgem", vgem.import(&ours), Errno::OPNOTSUPP)?;
+    let pages = peer.buffer(uapi::BUFFER_PAGES, LENGTH as u64, 0, 0)?;
+    let handle = vgem.import(peer.export(pages)?)?;
+    vgem.close(handle)?;
+    bench.note(
+        "vgem takes udmabuf's pages and ours; our device memory it is refused, since it attaches without peer2peer".to_owned(),
+    );
     Ok(())
 }
 
@@ -33,12 +39,15 @@ pub(super) fn iommufd(bench: &mut Bench<'_>) -> Verdict {
     let memory = peer.alloc(LENGTH as u64, 1)?;
     let ours = peer.export(memory)?;
     let result = space.map_file(&ours, LENGTH as u64, IOVA);
+    if result == Err(Errno::NOTTY) {
+        return Err(unless_unknown(Errno::NOTTY, "IOMMU_IOAS_MAP_FILE"));
+    }
     refused("iommufd, by our exporter", result, Errno::REMOTEIO)?;
     let file = Buffer::from_file(&[(0, LENGTH)])?;
     let result = space.map_file(&file, LENGTH as u64, IOVA);
     refused("a udmabuf, by iommufd", result, Errno::OPNOTSUPP)?;
     bench.note(
-        "iommufd's attachment has no path to our memory (EREMOTEIO); of udmabuf it gets no physical address (EOPNOTSUPP)",
+        "iommufd's attachment has no path to our memory (EREMOTEIO); of udmabuf it gets no physical address (EOPNOTSUPP)".to_owned(),
     );
     Ok(())
 }

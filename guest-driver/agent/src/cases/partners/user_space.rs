@@ -2,6 +2,7 @@
 
 use super::super::lane::traffic_goes_on;
 use super::super::{Bench, Verdict, ensure};
+use super::vfio::export_range;
 use super::{VFIO_SAYS, function, refused};
 use crate::device::{Pattern, Peer};
 use crate::partner::binding::Lent;
@@ -26,7 +27,7 @@ pub(super) fn through_iommufd(bench: &mut Bench<'_>) -> Verdict {
     let space = AddressSpace::new()?;
     let exporter = Device::open(&lent[0].function, &space)?;
     let user = Device::open(&lent[1].function, &space)?;
-    let dma_buf = exporter.export(BAR, &[(OFFSET, LENGTH as u64)])?;
+    let dma_buf = export_range(&exporter, OFFSET, LENGTH)?;
     space.map_file(&dma_buf, LENGTH as u64, WINDOW)?;
 
     let (there, here) = (exporter.view(BAR, OFFSET, LENGTH)?, user.view(BAR, 0, LENGTH)?);
@@ -52,7 +53,9 @@ pub(super) fn through_iommufd(bench: &mut Bench<'_>) -> Verdict {
     for (instance, lent) in (0..).zip(lent) {
         lent.give_back(&Peer::path(instance))?;
     }
-    bench
-        .note("peer1, driven from user space, wrote and read peer0's BAR where iommufd had put it");
+    bench.note(
+        "peer1, driven from user space, wrote and read peer0's BAR where iommufd had put it"
+            .to_owned(),
+    );
     traffic_goes_on(bench)
 }

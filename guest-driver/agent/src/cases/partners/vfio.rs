@@ -2,7 +2,7 @@
 
 use super::super::bench::must;
 use super::super::{Bench, Stop, Verdict, ensure};
-use super::{VFIO_SAYS, function, refused};
+use super::{VFIO_SAYS, function, refused, unless_unknown};
 use crate::device::{Object, Pattern, Peer, View, Work};
 use crate::partner::binding::Lent;
 use crate::partner::iommufd::AddressSpace;
@@ -36,7 +36,7 @@ impl Exporter {
         let lent = Lent::new(function(instance as usize)?, DRIVER)?;
         let space = AddressSpace::new()?;
         let device = Device::open(&lent.function, &space)?;
-        let dma_buf = device.export(BAR, &[(OFFSET, LENGTH as u64)])?;
+        let dma_buf = export_range(&device, OFFSET, LENGTH)?;
         let view = device.view(BAR, OFFSET, LENGTH)?;
         Ok(Self { dma_buf, view, device, _space: space, lent, instance })
     }
@@ -47,6 +47,13 @@ impl Exporter {
         drop((dma_buf, view, device, _space));
         lent.give_back(&Peer::path(instance))
     }
+}
+
+/// A dma-buf over one range of the BAR; a SKIP when vfio-pci does not make any yet.
+pub(super) fn export_range(device: &Device, offset: u64, length: usize) -> Result<OwnedFd, Stop> {
+    device
+        .export(BAR, &[(offset, length as u64)])
+        .map_err(|error| unless_unknown(error.errno, error.call))
 }
 
 /// The importer: our driver for the other device.
