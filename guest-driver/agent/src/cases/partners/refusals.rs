@@ -24,7 +24,7 @@ pub(super) fn vgem(bench: &mut Bench<'_>) -> Verdict {
     let handle = vgem.import(peer.export(pages)?)?;
     vgem.close(handle)?;
     bench.note(
-        "vgem takes udmabuf's pages and ours; our device memory it is refused, since it attaches without peer2peer".to_owned(),
+        "vgem takes udmabuf's pages and ours; our device memory it is refused, since it attaches without peer2peer",
     );
     Ok(())
 }
@@ -47,7 +47,7 @@ pub(super) fn iommufd(bench: &mut Bench<'_>) -> Verdict {
     let result = space.map_file(&file, LENGTH as u64, IOVA);
     refused("a udmabuf, by iommufd", result, Errno::OPNOTSUPP)?;
     bench.note(
-        "iommufd's attachment has no path to our memory (EREMOTEIO); of udmabuf it gets no physical address (EOPNOTSUPP)".to_owned(),
+        "iommufd's attachment has no path to our memory (EREMOTEIO); of udmabuf it gets no physical address (EOPNOTSUPP)",
     );
     Ok(())
 }

@@ -53,9 +53,7 @@ pub(super) fn through_iommufd(bench: &mut Bench<'_>) -> Verdict {
     for (instance, lent) in (0..).zip(lent) {
         lent.give_back(&Peer::path(instance))?;
     }
-    bench.note(
-        "peer1, driven from user space, wrote and read peer0's BAR where iommufd had put it"
-            .to_owned(),
-    );
+    bench
+        .note("peer1, driven from user space, wrote and read peer0's BAR where iommufd had put it");
     traffic_goes_on(bench)
 }
