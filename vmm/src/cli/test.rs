@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::fs::{FlockOperation, flock};
@@ -77,6 +77,9 @@ pub(super) struct Arguments {
     pub(super) command: Vec<String>,
 }
 
+/// Preparations that took less are not worth a word.
+const WORTH_TELLING: Duration = Duration::from_secs(5);
+
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let begun = Instant::now();
     if arguments.list {
@@ -111,6 +114,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .map_err(prepare_failure)?;
     let venue = venue(&place, &progress)?;
     progress.done();
+    let prepared_in = begun.elapsed();
     let notes = carried.iter().flat_map(|carried| &carried.notes);
     prepared.notes.iter().chain(notes).for_each(|note| eprintln!("{note}"));
     let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
@@ -134,6 +138,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::json(&report)?;
     }
     explain(&report, &out);
+    if prepared_in >= WORTH_TELLING {
+        let (all, prepared) = (begun.elapsed().as_secs(), prepared_in.as_secs());
+        eprintln!(
+            "{all} s in all: {prepared} s for kernel, driver and initramfs, {} s for guests",
+            all - prepared
+        );
+    }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
 }
 
