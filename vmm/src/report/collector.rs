@@ -132,11 +132,6 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// How many scenarios have ended.
-    pub fn ended_count(&self) -> usize {
-        self.finished.len()
-    }
-
     /// Clears the progress line; afterwards somebody else may write to the terminal.
     pub fn quiet(&self) {
         self.progress.finish_and_clear();

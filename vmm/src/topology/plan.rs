@@ -145,6 +145,14 @@ impl Plan {
 type Names<'t> = BTreeMap<&'t str, Item>;
 
 fn names(topology: &Topology) -> Result<Names<'_>, Problem> {
+    for (key, text, most) in
+        [("name", &topology.name, 32), ("description", &topology.description, 200)]
+    {
+        if text.len() > most || text.chars().any(char::is_control) {
+            let what = format!("the {key} is one line of at most {most} bytes");
+            return Err(Problem::new(Item::Whole, key, what));
+        }
+    }
     let mut names = Names::new();
     let bridges = topology.host_bridges.iter().map(|bridge| bridge.name.as_str());
     let ports = topology.root_ports.iter().map(|port| port.name.as_str());

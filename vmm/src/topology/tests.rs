@@ -297,3 +297,21 @@ fn completions_come_back_directly_where_nothing_redirects_them() {
     let view = View::new(&plan, &guest);
     assert!(view.completions_redirected(a, b) && view.completions_redirected(b, a));
 }
+
+#[test]
+fn a_name_is_short_and_has_no_control_characters() {
+    let file = |name: &str, description: &str| {
+        format!(
+            "name = {name:?}\ndescription = {description:?}\n[[host-bridge]]\nname = 'h'\nid = '1ae0:0001'\n"
+        )
+    };
+    assert!(Topology::parse("f", &file("t", &"x".repeat(200))).is_ok());
+    for (text, part) in [
+        (file(&"t".repeat(33), ""), "the name is one line of at most 32 bytes"),
+        (file("t\t", ""), "the name is one line"),
+        (file("t", &"x".repeat(201)), "the description is one line of at most 200 bytes"),
+    ] {
+        let error = Topology::parse("f", &text).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Event, Header};
 
 const FORMAT: &str = "peerdma-trace";
-const VERSION: u32 = 1;
+/// 2: the header holds a topology, not a number of devices.
+const VERSION: u32 = 2;
 
 /// No event is longer; a line that is, is not one of ours.
 const MAX_LINE: u64 = 4 << 20;
@@ -307,8 +308,11 @@ mod tests {
                 "{other:?}"
             );
         }
-        let newer = "{\"format\":\"peerdma-trace\",\"version\":2}\n";
-        assert!(matches!(Reader::new(newer.as_bytes()), Err(TraceError::Version(2))));
+        for other in [VERSION - 1, VERSION + 1] {
+            let line = format!("{{\"format\":\"peerdma-trace\",\"version\":{other}}}\n");
+            let error = Reader::new(line.as_bytes()).unwrap_err();
+            assert!(matches!(error, TraceError::Version(version) if version == other));
+        }
         let mut file = record(&events());
         file.splice(file.len() - 1.., *b"}\n");
         assert!(Reader::new(&file[..]).unwrap().last().unwrap().is_err());

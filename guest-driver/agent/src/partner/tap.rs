@@ -27,7 +27,7 @@ pub struct Tap {
 pub struct Figures {
     passed: usize,
     failed: usize,
-    known: usize,
+    pub(crate) known: usize,
     skipped: usize,
 }
 
