@@ -57,6 +57,9 @@ pub enum JobEnd {
     Interrupted,
 }
 
+/// How long a test host's power-off may take after an interactive guest.
+const LAST_OUTPUT: Duration = Duration::from_secs(3);
+
 /// Something that runs a job.
 #[derive(Debug)]
 enum Runner {
@@ -76,6 +79,7 @@ pub fn drive(
     factor: u64,
     mut each: impl FnMut(Event),
 ) -> Result<JobEnd, NestedError> {
+    let interactive = console.is_some();
     let (runner, events) = start(venue, job, console)?;
     let end = follow(&events, matches!(runner, Runner::Nested(_)), factor, &mut each);
     Ok(match runner {
@@ -83,6 +87,8 @@ pub fn drive(
             let hung = matches!(&end, Followed::Silent);
             if hung {
                 host.kill();
+            } else if interactive && matches!(&end, Followed::Done) {
+                host.let_end(LAST_OUTPUT * u32::try_from(factor.max(1)).unwrap_or(u32::MAX));
             }
             conclude(end, "the nested test host", || host.last_words())
         }

@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -143,6 +144,14 @@ impl TestHost {
             .spawn(reader)
             .map_err(NestedError::host("a thread for events"))?;
         Ok((Self { process, log }, receiver))
+    }
+
+    /// Lets it power off by itself, which it does when its work is done, for at most `limit`: what a guest wrote last is
+    /// still on its way through the test host when the news of the guest's end is here.
+    pub fn let_end(&self, limit: Duration) {
+        if !self.process.ended_within(limit) {
+            log::debug!("the test host does not power off; it is ended");
+        }
     }
 
     /// Ends it at once.

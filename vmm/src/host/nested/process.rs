@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -15,6 +16,8 @@ use super::NestedError;
 use super::command::WithDescriptors;
 use crate::host::interrupt::Hook;
 
+/// How often to look whether it has ended.
+const END_POLL: Duration = Duration::from_millis(10);
 /// How many lines of its error output are kept.
 const ERROR_LINES: usize = 20;
 /// The longest of them, in bytes.
@@ -69,6 +72,19 @@ impl Process {
 
     pub(super) fn kill(&self) {
         kill(&self.child);
+    }
+
+    /// Waits until it has ended by itself, at most for `limit`; whether it has.
+    pub(super) fn ended_within(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            match lock(&self.child).try_wait() {
+                Ok(None) if Instant::now() < deadline => {}
+                Ok(None) => return false,
+                Ok(Some(_)) | Err(_) => return true,
+            }
+            thread::sleep(END_POLL);
+        }
     }
 
     /// Its last error messages.
