@@ -3,7 +3,7 @@
 # Variables:
 #   KERNEL=NAME|PATH        guest kernel: lab (ours), debug (ours with the kernel's own checks), stock (the
 #                           distribution's), lts (ours on the long-term series), or yours (vmlinux, bzImage, tree)
-#   SCENARIO=NAME           one scenario instead of all (make vm-test)
+#   SCENARIO=NAME           another scenario than the quick set (make vm-test); target/peerdma test --list
 #   OUT=DIR                 where make vm-test leaves its reports and logs
 #   ARGS='...'              more arguments for peerdma
 
