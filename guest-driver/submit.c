@@ -118,20 +118,45 @@ static bool pd_submit_permitted(struct pd_submit *sub, unsigned int which)
 	return sub->object[which]->direction != DMA_FROM_DEVICE;
 }
 
+static int pd_submit_prepare_objects(struct pd_submit *sub)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < PD_PLACES; i++) {
+		if (!sub->object[i])
+			continue;
+		ret = sub->object[i]->ops->prepare(sub->object[i]);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
 /* Mappings, room for fences, waits, descriptors: all that may fail or sleep. */
 static int pd_submit_prepare(struct pd_submit *sub, struct pd_work *work)
 {
 	unsigned int i;
 	int ret;
 
+	/*
+	 * Two imports may be of one buffer. Mapping the second can make the buffer
+	 * move, which takes the mapping of the first away; it stays where it has
+	 * moved to, so the second time both mappings last until we unlock.
+	 */
+	ret = pd_submit_prepare_objects(sub);
+	if (!ret)
+		ret = pd_submit_prepare_objects(sub);
+	if (ret)
+		return ret;
 	for (i = 0; i < PD_PLACES; i++) {
 		struct pd_object *obj = sub->object[i];
 
 		if (!obj)
 			continue;
-		ret = obj->ops->prepare(obj);
-		if (ret)
-			return ret;
+		/* Somebody else's exporter that moves to and fro. */
+		if (!obj->segments)
+			return -EAGAIN;
 		if (!pd_submit_permitted(sub, i))
 			return -EACCES;
 		sub->place[i].segment = obj->segments->segment;
