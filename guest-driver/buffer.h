@@ -99,6 +99,17 @@ static inline struct device *pd_buffer_dev(struct pd_buffer *buf)
 	return &buf->base.pd->pdev->dev;
 }
 
+/*
+ * The memory has gone with the driver, or is about to. remove() sets pd_device.gone
+ * before it takes the buffer's dma_resv to take back what others have: so whoever
+ * holds that and sees false is found by remove().
+ */
+static inline bool pd_buffer_is_lost(const struct pd_buffer *buf)
+{
+	return !buf->storage->stays &&
+	       (buf->gone || READ_ONCE(buf->base.pd->gone));
+}
+
 /* buffer.c */
 void pd_buffer_exported(struct pd_export *exp);
 bool pd_buffer_concerned(struct pd_object *obj, bool for_good);

@@ -59,9 +59,7 @@ static vm_fault_t pd_buffer_fault(struct vm_fault *vmf)
 		up_read(&pd->bar_lock);
 		return VM_FAULT_NOPAGE;
 	}
-	if (buf->gone && !buf->storage->stays)
-		goto out;
-	if (buf->place == PEERDMA_PLACE_LOCAL && READ_ONCE(pd->gone))
+	if (pd_buffer_is_lost(buf))
 		goto out;
 	later = buf->place == PEERDMA_PLACE_LOCAL && pd->bar_blocked;
 	ret = later ? VM_FAULT_NOPAGE : pd_buffer_insert(buf, vmf);
@@ -95,7 +93,7 @@ static int pd_buffer_mmap_coherent(struct pd_buffer *buf,
 	int ret = -ENODEV;
 
 	dma_resv_lock(&buf->resv, NULL);
-	if (!buf->gone)
+	if (!pd_buffer_is_lost(buf))
 		ret = dma_mmap_coherent(pd_buffer_dev(buf), vma, buf->cpu,
 					buf->dma, buf->base.size);
 	dma_resv_unlock(&buf->resv);
