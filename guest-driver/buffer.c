@@ -22,12 +22,21 @@ static int pd_buffer_prepare(struct pd_object *obj)
 	return to_pd_buffer(obj)->gone ? -ENODEV : 0;
 }
 
-/* Importers have been told, or waited for, where the memory goes with the driver. */
+/*
+ * Importers have been told, or waited for, where the memory goes with the driver.
+ * Kernel mappings cannot be taken back: they are waited for, without the lock that
+ * ending one takes.
+ */
 static void pd_buffer_shutdown(struct pd_object *obj)
 {
 	struct pd_buffer *buf = to_pd_buffer(obj);
 
 	dma_resv_lock(&buf->resv, NULL);
+	while (buf->vmaps && !buf->storage->stays) {
+		dma_resv_unlock(&buf->resv);
+		wait_event(obj->pd->idle, !READ_ONCE(buf->vmaps));
+		dma_resv_lock(&buf->resv, NULL);
+	}
 	if (!buf->gone)
 		buf->storage->let_go(buf);
 	buf->gone = true;

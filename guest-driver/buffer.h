@@ -57,7 +57,7 @@ struct pd_storage {
  * @local:	MIGRATING: its range of the local memory
  * @io:		MIGRATING: the kernel's mapping of that
  * @pins:	MIGRATING: by importers
- * @vmaps:	MIGRATING: by the kernel, at most one
+ * @vmaps:	kernel mappings, at most one for each dma-buf
  * @bound:	MIGRATING: attachments that need it in RAM
  * @moves:	MIGRATING: how often it has moved
  */

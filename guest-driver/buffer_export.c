@@ -204,19 +204,27 @@ static int pd_buffer_end_cpu_access(struct dma_buf *dmabuf,
 static int pd_buffer_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
 	struct pd_buffer *buf = pd_buffer_of(dmabuf);
+	int ret;
 
 	dma_resv_assert_held(dmabuf->resv);
 	if (buf->gone)
 		return -ENODEV;
-	return buf->storage->vmap(buf, map);
+	ret = buf->storage->vmap(buf, map);
+	if (!ret)
+		WRITE_ONCE(buf->vmaps, buf->vmaps + 1);
+	return ret;
 }
 
 static void pd_buffer_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
 	struct pd_buffer *buf = pd_buffer_of(dmabuf);
 
+	dma_resv_assert_held(dmabuf->resv);
 	if (buf->storage->vunmap)
 		buf->storage->vunmap(buf, map);
+	WRITE_ONCE(buf->vmaps, buf->vmaps - 1);
+	/* remove() may be waiting for it. */
+	wake_up_all(&buf->base.pd->idle);
 }
 
 /* ----------------------------------------------------------------- the rest */

@@ -89,20 +89,16 @@ static int pd_migrating_vmap(struct pd_buffer *buf, struct iosys_map *map)
 		ret = pd_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
 	if (ret)
 		return ret;
-	if (buf->place == PEERDMA_PLACE_LOCAL)
-		iosys_map_set_vaddr_iomem(map, buf->io);
-	else
-		ret = pd_storage_vmap_pages(buf, map);
-	if (!ret)
-		buf->vmaps++;
-	return ret;
+	if (buf->place == PEERDMA_PLACE_SYSTEM)
+		return pd_storage_vmap_pages(buf, map);
+	iosys_map_set_vaddr_iomem(map, buf->io);
+	return 0;
 }
 
 static void pd_migrating_vunmap(struct pd_buffer *buf, struct iosys_map *map)
 {
 	if (!map->is_iomem)
 		pd_storage_vunmap_pages(buf, map);
-	buf->vmaps--;
 }
 
 const struct pd_storage pd_storage_migrating = {
