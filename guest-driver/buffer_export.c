@@ -175,6 +175,23 @@ static void pd_buffer_sync(struct pd_buffer *buf, bool for_cpu)
 	dma_resv_unlock(&buf->resv);
 }
 
+/*
+ * A mapping by the kernel, the next thing that may come, must not fail: the core
+ * warns of it. So what would make it fail is found here.
+ */
+static int pd_buffer_make_accessible(struct pd_buffer *buf)
+{
+	int ret = 0;
+
+	dma_resv_lock(&buf->resv, NULL);
+	if (pd_buffer_is_lost(buf))
+		ret = -ENODEV;
+	else if (buf->bound)
+		ret = pd_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
+	dma_resv_unlock(&buf->resv);
+	return ret;
+}
+
 static int pd_buffer_begin_cpu_access(struct dma_buf *dmabuf,
 				      enum dma_data_direction dir)
 {
@@ -185,6 +202,9 @@ static int pd_buffer_begin_cpu_access(struct dma_buf *dmabuf,
 	ret = dma_resv_wait_timeout(dmabuf->resv, dma_resv_usage_rw(write),
 				    true, MAX_SCHEDULE_TIMEOUT);
 	if (ret < 0)
+		return ret;
+	ret = pd_buffer_make_accessible(pd_buffer_of(dmabuf));
+	if (ret)
 		return ret;
 	pd_buffer_sync(pd_buffer_of(dmabuf), true);
 	return 0;
@@ -207,7 +227,8 @@ static int pd_buffer_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	int ret;
 
 	dma_resv_assert_held(dmabuf->resv);
-	if (buf->gone)
+	/* Until then remove() waits for us. */
+	if (buf->gone && !buf->storage->stays)
 		return -ENODEV;
 	ret = buf->storage->vmap(buf, map);
 	if (!ret)

@@ -111,6 +111,15 @@ void pd_export_release(struct dma_buf *dmabuf)
 	kfree(exp);
 }
 
+/* The core warns of a vmap that fails, so what is gone is refused before that. */
+static int pd_export_begin_cpu_access(struct dma_buf *dmabuf,
+				      enum dma_data_direction dir)
+{
+	struct pd_export *exp = dmabuf->priv;
+
+	return READ_ONCE(exp->obj->pd->gone) ? -ENODEV : 0;
+}
+
 static int pd_export_end_cpu_access(struct dma_buf *dmabuf,
 				    enum dma_data_direction dir)
 {
@@ -154,6 +163,7 @@ static const struct dma_buf_ops pd_export_ops = {
 	.unmap_dma_buf = pd_export_unmap,
 	.release = pd_export_release,
 	PD_EXPORT_OPS_COMPAT
+	.begin_cpu_access = pd_export_begin_cpu_access,
 	.end_cpu_access = pd_export_end_cpu_access,
 	.mmap = pd_export_mmap,
 	.vmap = pd_export_vmap,
@@ -167,6 +177,7 @@ static const struct dma_buf_ops pd_export_scattered_ops = {
 	.unmap_dma_buf = pd_export_unmap,
 	.release = pd_export_release,
 	PD_EXPORT_OPS_COMPAT
+	.begin_cpu_access = pd_export_begin_cpu_access,
 	.end_cpu_access = pd_export_end_cpu_access,
 	.mmap = pd_export_mmap,
 };
