@@ -124,6 +124,8 @@ enum pd_counter {
  * @bar_blocked: nobody may map the local memory: reset going on, or unbound
  * @files:	open files, under @files_lock
  * @exports:	dma-bufs of ours, under @exports_lock
+ * @held:	mappings that importers have who cannot be told, of memory that goes
+ *		with the driver
  * @objects:	all objects, also those without a handle, under @objects_lock
  * @idle:	woken whenever something falls to zero that somebody may wait for
  * @counter:	see enum pd_counter
@@ -156,6 +158,7 @@ struct pd_device {
 
 	struct mutex exports_lock;
 	struct list_head exports;
+	atomic_t held;
 
 	spinlock_t objects_lock;
 	struct list_head objects;
@@ -355,7 +358,6 @@ int pd_ioctl_alloc(struct pd_call *call, void *data);
  * @maps:	mappings handed out to importers that can be told to let go. Under
  *		dma_resv
  * @unmaps:	those of them that came back; equal to @maps when nobody has one
- * @held:	mappings that importers have who cannot be told
  * @revoked:	nobody gets a mapping any more, under dma_resv
  * @ranges:	elements of @range
  * @range:	physical ranges, for memory
@@ -368,7 +370,6 @@ struct pd_export {
 	u64 offset;
 	u64 maps;
 	atomic64_t unmaps;
-	atomic_t held;
 	bool revoked;
 	u32 ranges;
 	struct phys_vec range[] __counted_by(ranges);

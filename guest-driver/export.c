@@ -41,13 +41,19 @@ static int pd_export_attach(struct dma_buf *dmabuf,
 	return ret;
 }
 
+/* Whether unbinding waits for importers that cannot be told to let go. */
+static bool pd_export_waits(struct pd_export *exp)
+{
+	return exp->obj->kind == PD_BUFFER && pd_buffer_waits(exp->obj);
+}
+
 /* An importer has got a mapping. Under dma_resv. */
 void pd_export_lent(struct pd_export *exp, struct dma_buf_attachment *attach)
 {
 	if (dma_buf_attach_revocable(attach))
 		exp->maps++;
-	else
-		atomic_inc(&exp->held);
+	else if (pd_export_waits(exp))
+		atomic_inc(&exp->obj->pd->held);
 	pd_count(exp->obj->pd, PD_EXPORTER_MAPS);
 }
 
@@ -60,8 +66,8 @@ void pd_export_returned(struct pd_export *exp,
 	pd_count(pd, PD_EXPORTER_UNMAPS);
 	if (dma_buf_attach_revocable(attach))
 		atomic64_inc(&exp->unmaps);
-	else
-		atomic_dec(&exp->held);
+	else if (pd_export_waits(exp))
+		atomic_dec(&pd->held);
 	wake_up_all(&pd->idle);
 }
 

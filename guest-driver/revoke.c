@@ -13,11 +13,6 @@ static bool pd_export_concerned(struct pd_export *exp, bool for_good)
 	       pd_buffer_concerned(exp->obj, for_good);
 }
 
-static bool pd_export_waits(struct pd_export *exp)
-{
-	return exp->obj->kind == PD_BUFFER && pd_buffer_waits(exp->obj);
-}
-
 /*
  * Takes back what importers have: they are told, may go on until their fences
  * have signalled, and have to unmap. With @exp->dmabuf kept alive by the caller.
@@ -43,9 +38,6 @@ static void pd_export_invalidate(struct pd_export *exp, bool for_good)
 	 * Mappings made since then are none of ours to wait for.
 	 */
 	wait_event(pd->idle, atomic64_read(&exp->unmaps) >= maps);
-	/* Whoever cannot be told keeps the memory, and us, as long as he likes. */
-	if (for_good && pd_export_waits(exp))
-		wait_event(pd->idle, !atomic_read(&exp->held));
 	pd_count(pd, PD_REVOCATIONS);
 }
 
@@ -73,6 +65,12 @@ void pd_exports_revoke(struct pd_device *pd, bool for_good)
 		fput(file);
 	}
 	mutex_unlock(&pd->exports_lock);
+	/*
+	 * Whoever cannot be told keeps the memory, and us, as long as he likes. Not
+	 * under the mutex: dma-bufs may be released meanwhile.
+	 */
+	if (for_good)
+		wait_event(pd->idle, !atomic_read(&pd->held));
 }
 
 int pd_ioctl_invalidate(struct pd_call *call, void *data)
