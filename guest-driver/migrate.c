@@ -15,6 +15,7 @@
 
 #include "buffer.h"
 #include "loan.h"
+#include "work.h"
 
 /* ----------------------------------------------------------------- storage */
 
@@ -151,14 +152,27 @@ static void pd_migrate_announce(struct pd_buffer *buf)
 	}
 }
 
+/* Fences are anybody's: some may take longer than the caller wants to live. */
+static int pd_migrate_wait(struct pd_buffer *buf)
+{
+	long ret = dma_resv_wait_timeout(&buf->resv, DMA_RESV_USAGE_BOOKKEEP,
+					 true, msecs_to_jiffies(pd_timeout_ms));
+
+	if (ret < 0)
+		return ret;
+	return ret ? 0 : -ETIME;
+}
+
 /*
  * Moves the buffer to @place, unless it is there. Under its dma_resv. Without @wait
- * (lab only) fences do not count, and mappings end where they are.
+ * (lab only) fences do not count, and mappings end where they are. When it fails the
+ * buffer is where it was, but importers may have to map it again.
  */
 int pd_migrate(struct pd_buffer *buf, u32 place, bool wait)
 {
 	struct pd_device *pd = buf->base.pd;
 	struct pd_loan *loan;
+	int ret;
 
 	dma_resv_assert_held(&buf->resv);
 	if (buf->place == place)
@@ -174,12 +188,14 @@ int pd_migrate(struct pd_buffer *buf, u32 place, bool wait)
 		return -EAGAIN;
 
 	pd_migrate_announce(buf);
-	if (wait)
-		dma_resv_wait_timeout(&buf->resv, DMA_RESV_USAGE_BOOKKEEP,
-				      false, MAX_SCHEDULE_TIMEOUT);
-	else
+	if (wait) {
+		ret = pd_migrate_wait(buf);
+		if (ret)
+			return ret;
+	} else {
 		list_for_each_entry(loan, &buf->loans, node)
 			pd_loan_tear(loan);
+	}
 	pd_migrate_copy(buf, place);
 
 	swap(buf->base.segments, buf->other);

@@ -307,7 +307,8 @@ struct peerdma_buffer_alloc {
  * @reserved:	zero
  *
  * Importers are told, their fences waited for, the contents copied. EBUSY: somebody
- * has pinned it where it is, or is attached who cannot have it there. With NO_WAIT
+ * has pinned it where it is, or is attached who cannot have it there. ETIME: a fence
+ * has not signalled within the module's timeout_ms; nothing has moved. With NO_WAIT
  * nobody's fences are waited for and importers' mappings are torn away at once.
  */
 struct peerdma_buffer_move {
