@@ -7,6 +7,7 @@ use crate::cases::matrix::{Exporter, Importer, SIZE, Shared, check_deaf_importer
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Pattern, Peer, Work};
 use rustix::io::Errno;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// The importer's driver goes with mappings and work: the exporter keeps its buffers, and the next importer is welcome.
@@ -41,13 +42,22 @@ pub(super) fn importer_unbinds(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// The exporter's driver goes: who can be told has lost the buffer, and knows.
+/// What the kernel's own access to a dma-buf ends in.
+fn kernel_reads(client: &Peer, shared: &Shared, data: &mut [u8]) -> Option<Errno> {
+    client.kernel_read(shared.fd.as_fd(), 0, data).err().map(|error| error.errno)
+}
+
+/// The exporter's driver goes: who can be told has lost the buffer, and knows; so has the kernel.
 pub(super) fn exporter_unbinds(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let mut imports = Vec::new();
-    for exporter in
-        [Exporter::ZoneDevice, Exporter::Noncontiguous, Exporter::Noncoherent, Exporter::Migrating]
-    {
+    for exporter in [
+        Exporter::Local,
+        Exporter::ZoneDevice,
+        Exporter::Noncontiguous,
+        Exporter::Noncoherent,
+        Exporter::Migrating,
+    ] {
         let shared = Shared::new(&owner, exporter, SIZE as u64)?;
         let imported = client.import(&shared.fd, Importer::PinnedRevocable.flags())?;
         must(&client, Work::checksum(imported.at(0), 64))?;
@@ -57,16 +67,17 @@ pub(super) fn exporter_unbinds(bench: &mut Bench<'_>) -> Verdict {
     let driver = unbind(&function)?;
     let after: Vec<_> = imports
         .iter()
-        .map(|(exporter, imported, _)| {
+        .map(|(exporter, imported, shared)| {
             let refused = client.submit(Work::checksum(imported.at(0), 64)).err();
-            (*exporter, refused.map(|error| error.errno))
+            let read = kernel_reads(&client, shared, &mut [0; 64]);
+            (*exporter, [refused.map(|error| error.errno), read])
         })
         .collect();
     bind(&function, &driver, owner.instance)?;
     for (exporter, refused) in after {
         ensure!(
-            refused == Some(Errno::NODEV),
-            "{exporter:?}: work on a buffer whose exporter is gone: {refused:?} instead of ENODEV"
+            refused == [Some(Errno::NODEV); 2],
+            "{exporter:?}: work on, and reading of, a buffer whose exporter is gone: {refused:?} instead of ENODEV"
         );
     }
     for (_, imported, _) in imports {
@@ -119,9 +130,13 @@ pub(super) fn pages_outlive(bench: &mut Bench<'_>) -> Verdict {
     let driver = unbind(&function)?;
     let local = client.alloc(SIZE as u64, 1)?;
     let copied = client.run(Work::copy(imported.at(0), local.at(0), SIZE as u64));
+    let mut data = [0; 64];
+    let read = kernel_reads(&client, &shared, &mut data);
     bind(&function, &driver, owner.instance)?;
     succeeded(&client, copied?)?;
     client.view(local)?.expect(0..SIZE, Pattern::new(20), 0)?;
+    let right = (0..).zip(data).all(|(at, byte)| byte == Pattern::new(20).byte(at));
+    ensure!(read.is_none() && right, "what the kernel reads of the pages: {read:?}, {data:x?}");
     shared.expect(0..SIZE, Pattern::new(20), 0)?;
     client.close(imported)?;
     Ok(())

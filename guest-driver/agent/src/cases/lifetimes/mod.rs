@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 pub(super) const CASES: &[Case] = &[
     Case::new("lifetimes", "move-while-idle", Positive, PATH, move_while_idle),
     Case::new("lifetimes", "move-under-load", Positive, PATH, move_under_load),
+    Case::new("lifetimes", "moves-within-a-submission", Positive, PATH, move_in_submission),
     Case::new("lifetimes", "pinned-buffer-stays", Positive, PATH, pinned_stays),
     Case::new("lifetimes", "revoke-and-map-again", Positive, PATH, revoke),
     Case::new("lifetimes", "close-with-work-in-flight", Positive, PATH, close_in_flight),
@@ -128,6 +129,26 @@ fn move_under_load(bench: &mut Bench<'_>) -> Verdict {
     }
     ensure!(sums[0] == sums[1], "the devices find the checksums {sums:#x?}");
     Ok(())
+}
+
+/// Work between two imports of one buffer: mapping the second moves it, which takes the mapping of the first away.
+fn move_in_submission(bench: &mut Bench<'_>) -> Verdict {
+    const HALF: usize = SIZE / 2;
+    let (owner, client) = bench.take_peers()?;
+    let shared = Shared::new(&owner, Exporter::Migrating, SIZE as u64)?;
+    shared.store(0..SIZE, Pattern::new(14))?;
+    let first = client.import(&shared.fd, Importer::Dynamic.flags())?;
+    client.map(first, uapi::BIDIRECTIONAL)?;
+    let second = client.import(&shared.fd, Importer::DynamicNoPeers.flags())?;
+    must(&client, Work::copy(first.at(0), second.at(HALF as u64), HALF as u64))?;
+    let state = owner.buffer_state(shared.object)?;
+    ensure!(
+        state.place == uapi::PLACE_SYSTEM && state.mappings == 2,
+        "work on two imports: place {}, {} mappings",
+        state.place,
+        state.mappings
+    );
+    shared.expect(HALF..SIZE, Pattern::new(14), 0)
 }
 
 /// Who has pinned a buffer has it where it is, and whoever needs it elsewhere is told so.
