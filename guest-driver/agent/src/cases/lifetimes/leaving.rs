@@ -95,6 +95,7 @@ pub(super) fn exporter_waits(bench: &mut Bench<'_>) -> Verdict {
     ] {
         let (owner, client) = bench.take_peers()?;
         let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+        let other = Shared::new(&owner, exporter, SIZE as u64)?;
         let imported = client.import(&shared.fd, importer.flags())?;
         must(&client, Work::checksum(imported.at(0), 64))?;
         let function = owner.function();
@@ -107,6 +108,8 @@ pub(super) fn exporter_waits(bench: &mut Bench<'_>) -> Verdict {
         }
         std::thread::sleep(Duration::from_millis(100));
         let waited = !unbinding.is_finished();
+        // Nobody else has to wait for that importer.
+        drop(other);
         // It is still the importer's: also what it does now is right.
         let used = client.run(Work::checksum(imported.at(0), 64));
         client.close(imported)?;
