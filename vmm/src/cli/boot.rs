@@ -50,6 +50,9 @@ pub(super) struct Arguments {
     /// More kernel parameters for the guest; may be repeated
     #[arg(long, value_name = "PARAMETER")]
     append: Vec<String>,
+    /// Seconds after which the guest is taken for hung [default: 600 with -- CMD, none with a shell]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: Option<u64>,
     /// Run this command in the guest instead of a shell; its exit status becomes ours
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -75,7 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if matches!(place, Place::Nested { .. }) {
         eprintln!("{place}");
     }
-    let job = job(arguments, &scenario, lab, &prepared, out.path(), record);
+    let job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
     job.runs.iter().try_for_each(|run| run.hello.to_line().map(drop)).map_err(Failure::usage)?;
 
     let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;
@@ -106,6 +109,7 @@ fn job(
     prepared: &Prepared,
     out: &Path,
     record: Option<(PathBuf, PathBuf)>,
+    factor: u64,
 ) -> Job {
     let mode = if arguments.command.is_empty() { Mode::Shell } else { Mode::Command };
     let size = terminal::size(io::stdout());
@@ -132,7 +136,7 @@ fn job(
         lab,
         memory: scenario.memory,
         cpus: scenario.cpus,
-        limit: None,
+        limit: limit(arguments, scenario, factor),
         at_least: 0,
         console_log: None,
         record: file,
@@ -145,6 +149,15 @@ fn job(
         record: folder,
         at_once: 1,
         runs: vec![run],
+    }
+}
+
+/// When the guest is taken for hung, in seconds: somebody in front of it sees for himself, a script does not.
+fn limit(arguments: &Arguments, scenario: &Scenario, factor: u64) -> Option<u64> {
+    match arguments.timeout {
+        Some(seconds) => Some(seconds),
+        None if arguments.command.is_empty() => None,
+        None => Some(scenario.limit(factor)),
     }
 }
 
@@ -269,6 +282,22 @@ mod tests {
         assert_eq!(conclude(JobEnd::Done, Some(report)).unwrap(), 9);
         let lost = JobEnd::Lost { reason: "gone".into(), hung: false, last_words: Vec::new() };
         assert_eq!(conclude(lost, None).unwrap_err().exit, Exit::Internal);
+    }
+
+    #[test]
+    fn a_command_has_a_time_limit_and_a_shell_has_none() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Arguments,
+        }
+        let scenario = Scenario::select(&[SCENARIO.to_owned()]).unwrap().remove(0);
+        let limit =
+            |line: &[&str]| limit(&Line::try_parse_from(line).unwrap().arguments, &scenario, 2);
+        assert_eq!(limit(&["boot"]), None);
+        assert_eq!(limit(&["boot", "--", "true"]), Some(1200));
+        assert_eq!(limit(&["boot", "--timeout", "5", "--", "true"]), Some(5));
     }
 
     #[test]
