@@ -62,6 +62,7 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     if job.record.is_some() {
         share("record", inside::RECORD)?;
     }
+    still_pages();
     let console = match job.runs.iter().any(|run| run.interactive) {
         true => {
             let port = port(inside::CONSOLE)?;
@@ -80,6 +81,17 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     match writer.join() {
         Ok(result) => Ok(result?),
         Err(_) => Err("the thread that sends events panicked".into()),
+    }
+}
+
+/// Nobody moves the guests' pages: the emulator's nested paging is suspected of keeping what it knew of their old
+/// places. A kernel without the files has nobody who would.
+fn still_pages() {
+    let folder = "/sys/kernel/mm/transparent_hugepage/khugepaged";
+    for (name, value) in [("defrag", "0"), ("scan_sleep_millisecs", "4294967295")] {
+        if let Err(error) = fs::write(format!("{folder}/{name}"), value) {
+            log::debug!("{folder}/{name}: {error}");
+        }
     }
 }
 
