@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::event::{self, Event, Events};
 use super::job::Job;
+use super::prepare::TestHostKernel;
 use super::runner::{self, Console};
 use crate::host::interrupt::interrupted;
 use crate::host::nested::{self, NestedError, Recipe, TestHost};
@@ -33,9 +33,10 @@ impl Venue {
     ///
     /// # Errors
     /// When this program's own file cannot be found.
-    pub fn nested(qemu: &Qemu, kernel: PathBuf) -> std::io::Result<Self> {
+    pub fn nested(qemu: &Qemu, kernel: TestHostKernel) -> std::io::Result<Self> {
         let program = std::env::current_exe()?;
-        Ok(Self::Nested(Box::new(Recipe { qemu: qemu.clone(), kernel, program })))
+        let TestHostKernel { vmlinux: kernel, module } = kernel;
+        Ok(Self::Nested(Box::new(Recipe { qemu: qemu.clone(), kernel, module, program })))
     }
 }
 

@@ -126,10 +126,11 @@ fn with_path(option: &str, path: &Path) -> OsString {
     text
 }
 
-/// As many as this machine has, within reason: guests have two, and what emulates devices wants one too.
+/// As many as this machine has, within reason: guests have two, and what emulates devices wants one too. And one more,
+/// the first, which runs no guest: [`super::init`] says why.
 fn cpus(at_once: usize) -> usize {
     let most = at_once.saturating_mul(2).max(4);
-    available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, most))
+    available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, most)).saturating_add(1)
 }
 
 fn kernel_command_line() -> String {
@@ -150,6 +151,7 @@ mod tests {
                 version: Version { major: 10, minor: 0, micro: 0 },
             },
             kernel: "/k/vmlinux".into(),
+            module: None,
             program: "/p".into(),
         };
         let archive = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());

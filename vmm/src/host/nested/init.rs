@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use super::inside;
 use crate::suite::event::{self, Event, Events};
@@ -62,7 +63,8 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     if job.record.is_some() {
         share("record", inside::RECORD)?;
     }
-    still_pages();
+    leave_first_cpu();
+    load_module();
     let console = match job.runs.iter().any(|run| run.interactive) {
         true => {
             let port = port(inside::CONSOLE)?;
@@ -84,14 +86,36 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Nobody moves the guests' pages: the emulator's nested paging is suspected of keeping what it knew of their old
-/// places. A kernel without the files has nobody who would.
-fn still_pages() {
-    let folder = "/sys/kernel/mm/transparent_hugepage/khugepaged";
-    for (name, value) in [("defrag", "0"), ("scan_sleep_millisecs", "4294967295")] {
-        if let Err(error) = fs::write(format!("{folder}/{name}"), value) {
-            log::debug!("{folder}/{name}: {error}");
+/// Keeps this process, and so all guests, off the first processor.
+///
+/// QEMU's TCG takes IGNNE# for one wire, and keeps its state among the first processor's flags. Whichever processor
+/// loads a clean FPU state (FXRSTOR, XRSTOR) clears it there, without a lock and not atomically. If the first processor
+/// is entering or leaving a guest at that moment, what it changes in the same word is lost: that nested paging is on, or
+/// off again; that interrupts are let through. The guest then runs on the test host's physical addresses, or the test
+/// host on the guest's. A processor that runs no guest changes nothing there.
+fn leave_first_cpu() {
+    let set = || {
+        let mut cpus = sched_getaffinity(None)?;
+        cpus.unset(0);
+        sched_setaffinity(None, &cpus)
+    };
+    if let Err(error) = set() {
+        log::warn!(
+            "guests may crash under emulation: they cannot be kept off the first processor: {error}"
+        );
+    }
+}
+
+/// Loads the module that works around the emulator. Without it guests crash now and then, but most run to their end.
+fn load_module() {
+    let file = match File::open(inside::MODULE) {
+        Ok(file) => file,
+        Err(error) => {
+            return log::warn!("guests may crash under emulation: {}: {error}", inside::MODULE);
         }
+    };
+    if let Err(error) = rustix::system::finit_module(&file, c"", 0) {
+        log::warn!("guests may crash under emulation: {} does not load: {error}", inside::MODULE);
     }
 }
 

@@ -40,6 +40,7 @@ mod inside {
     pub(super) const JOB: &str = "/job/job.json";
     pub(super) const KERNEL: &str = "/job/kernel";
     pub(super) const INITRAMFS: &str = "/job/initramfs";
+    pub(super) const MODULE: &str = "/job/svm_under_tcg.ko";
     pub(super) const OUT: &str = "/out";
     pub(super) const RECORD: &str = "/record";
     /// Names of the virtio-serial ports.
@@ -77,6 +78,8 @@ pub struct Recipe {
     pub qemu: Qemu,
     /// The test host's kernel: a vmlinux of the lab flavour.
     pub kernel: PathBuf,
+    /// The module that it loads before guests run.
+    pub module: Option<PathBuf>,
     /// This program, linked statically.
     pub program: PathBuf,
 }
@@ -189,6 +192,9 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
     image.file(inside::JOB, 0o644, text)?;
     image.host_file(inside::PROGRAM, &recipe.program)?;
     image.host_file(inside::KERNEL, &job.kernel)?;
+    if let Some(module) = &recipe.module {
+        image.host_file(inside::MODULE, module)?;
+    }
     image.host_file(inside::INITRAMFS, &job.initramfs)?;
     let bytes = image.to_bytes()?;
     let file = memfd_create("peerdma-job", MemfdFlags::CLOEXEC)
