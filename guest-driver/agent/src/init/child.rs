@@ -65,13 +65,14 @@ fn attach_terminal(command: &mut Command, hello: &Hello) {
     if let (Some(rows), Some(columns)) = (hello.rows, hello.columns) {
         console::set_size(&terminal, rows, columns);
     }
+    // Without a controlling terminal the program still runs; it only cannot be interrupted by Ctrl-C.
+    let _ = console::lead(&terminal);
     let (Ok(output), Ok(error)) = (terminal.try_clone(), terminal.try_clone()) else { return };
     command.stdin(Stdio::from(terminal)).stdout(Stdio::from(output)).stderr(Stdio::from(error));
-    // SAFETY: between fork and exec only `setsid` and `ioctl` are called, on the standard input that was just set up.
+    // SAFETY: between fork and exec only system calls are made, on the standard input that was just set up.
     unsafe {
         command.pre_exec(|| {
-            // Without a controlling terminal the program still runs; it only cannot be interrupted by Ctrl-C.
-            let _ = console::take(io::stdin().as_raw_fd());
+            let _ = console::to_foreground(io::stdin().as_raw_fd());
             Ok(())
         });
     }

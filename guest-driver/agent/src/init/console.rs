@@ -39,17 +39,36 @@ pub(crate) fn set_size(terminal: &File, rows: u16, columns: u16) {
     let _ = rustix::termios::tcsetwinsize(terminal, size);
 }
 
-/// Makes `fd` the controlling terminal of a new session. Called between fork and exec.
+/// Makes `terminal` the controlling terminal of a new session that this process leads.
+///
+/// The first process leads it, not the program: when a session's leader ends, the kernel hangs its terminal up, and
+/// throws away what the program has written and the serial port has not sent yet.
 ///
 /// # Errors
 /// When the kernel refuses either.
-pub(crate) fn take(fd: i32) -> io::Result<()> {
-    // SAFETY: `setsid` takes nothing, and `TIOCSCTTY` with an integer argument touches no memory. Both may be called
-    // between fork and exec.
+pub(crate) fn lead(terminal: &File) -> io::Result<()> {
+    // SAFETY: `setsid` takes nothing, and `TIOCSCTTY` with an integer argument touches no memory.
     unsafe {
-        if libc::setsid() < 0 || libc::ioctl(fd, libc::TIOCSCTTY, 1) < 0 {
+        if libc::setsid() < 0 || libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 1) < 0 {
             return Err(io::Error::last_os_error());
         }
     }
     Ok(())
+}
+
+/// Puts the calling process into the foreground of the terminal `fd`, in a process group of its own: Ctrl-C is for it.
+/// Called between fork and exec.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn to_foreground(fd: i32) -> io::Result<()> {
+    // SAFETY: four system calls with numbers; each may be called between fork and exec. SIGTTOU, which stops a
+    // background process that asks for the foreground, is ignored meanwhile.
+    unsafe {
+        let before = libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+        let done = libc::setpgid(0, 0) == 0 && libc::tcsetpgrp(fd, libc::getpid()) == 0;
+        let error = io::Error::last_os_error();
+        libc::signal(libc::SIGTTOU, before);
+        if done { Ok(()) } else { Err(error) }
+    }
 }
