@@ -89,11 +89,7 @@ impl Fabric {
             let length = INTERRUPT_WINDOW.clip(address, length);
             return Resolution { length, outcome: Outcome::InterruptWindow };
         }
-        let length = if address < INTERRUPT_WINDOW.first {
-            length.min(INTERRUPT_WINDOW.first - address)
-        } else {
-            length
-        };
+        let length = route::clip_before([&INTERRUPT_WINDOW].into_iter(), address, length);
         if self.exempt == Some(from) {
             return self.decode(from, address, length, false);
         }
@@ -148,11 +144,7 @@ impl Fabric {
             let length = INTERRUPT_WINDOW.clip(address, length);
             return Resolution { length, outcome: Outcome::Refused(refusal) };
         }
-        let length = if address < INTERRUPT_WINDOW.first {
-            length.min(INTERRUPT_WINDOW.first - address)
-        } else {
-            length
-        };
+        let length = route::clip_before([&INTERRUPT_WINDOW].into_iter(), address, length);
         let Decision { outcome, length } = route::at_root(&self.map, from, address, length);
         match outcome {
             Ok(target) => reached(target, address, length, false, mmio),

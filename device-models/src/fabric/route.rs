@@ -284,7 +284,11 @@ fn bar_target(function: FunctionId, bar: &MappedBar, address: u64) -> Target {
 }
 
 /// Shortens `length` so that it ends before the next of `spans` that begins after `address`.
-fn clip_before<'a>(spans: impl Iterator<Item = &'a Span>, address: u64, length: u64) -> u64 {
+pub(super) fn clip_before<'a>(
+    spans: impl Iterator<Item = &'a Span>,
+    address: u64,
+    length: u64,
+) -> u64 {
     spans
         .filter(|span| span.first > address)
         .fold(length, |length, span| length.min(span.first - address))
