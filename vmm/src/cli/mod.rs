@@ -54,7 +54,6 @@ Environment:
     version,
     about = "A lab for PCIe peer-to-peer DMA: real Linux guests, checked devices, no hardware",
     after_long_help = AFTER_HELP,
-    disable_help_subcommand = true,
     max_term_width = 110
 )]
 struct Arguments {

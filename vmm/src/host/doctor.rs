@@ -189,7 +189,7 @@ fn cache_checks(cache: Result<&Cache, String>) -> Vec<Check> {
     }];
     for (name, flavour, command) in [
         ("kernel (lab)", Flavour::Lab, "peerdma kernel build"),
-        ("kernel (debug)", Flavour::Debug, "peerdma kernel build --debug"),
+        ("kernel (debug)", Flavour::Debug, "peerdma kernel build --kernel debug"),
         ("kernel (stock)", Flavour::Stock, "peerdma kernel build --kernel stock"),
         ("kernel (lts)", Flavour::Lts, "peerdma kernel build --kernel lts"),
     ] {
