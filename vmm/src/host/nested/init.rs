@@ -100,23 +100,23 @@ fn leave_first_cpu() {
         sched_setaffinity(None, &cpus)
     };
     if let Err(error) = set() {
-        log::warn!(
-            "guests may crash under emulation: they cannot be kept off the first processor: {error}"
-        );
+        may_crash(&format!("they cannot be kept off the first processor: {error}"));
     }
 }
 
 /// Loads the module that works around the emulator. Without it guests crash now and then, but most run to their end.
 fn load_module() {
-    let file = match File::open(inside::MODULE) {
-        Ok(file) => file,
-        Err(error) => {
-            return log::warn!("guests may crash under emulation: {}: {error}", inside::MODULE);
-        }
+    let load = || {
+        rustix::system::finit_module(&File::open(inside::MODULE)?, c"", 0).map_err(io::Error::from)
     };
-    if let Err(error) = rustix::system::finit_module(&file, c"", 0) {
-        log::warn!("guests may crash under emulation: {} does not load: {error}", inside::MODULE);
+    if let Err(error) = load() {
+        may_crash(&format!("{} is not loaded: {error}", inside::MODULE));
     }
+}
+
+/// Guests run all the same: most come to their end.
+fn may_crash(why: &str) {
+    log::warn!("guests may crash under emulation: {why}");
 }
 
 fn mount_all() -> Result<(), Box<dyn Error>> {
