@@ -176,6 +176,18 @@ fn xsave_sizes_are_those_of_what_is_shown() {
     assert_eq!(leaf(&guest_table(&qemu64(), &request(1, 0)), 0xD), kvm_cpuid_entry2::default());
 }
 
+#[test]
+fn xsave_sizes_of_a_nonsense_host_stay_in_range() {
+    // A component of 4 GiB, and another one behind it that has to be aligned.
+    let mut supported = ice_lake();
+    for entry in supported.iter_mut().filter(|entry| entry.function == 0xD && entry.index >= 2) {
+        (entry.eax, entry.ebx, entry.ecx) = (u32::MAX, u32::MAX, 1 << 1);
+    }
+    let table = guest_table(&supported, &request(1, 0));
+    assert_eq!(sub(&table, 0xD, 0).ecx, u32::MAX);
+    assert_eq!(sub(&table, 0xD, 1).ebx, u32::MAX);
+}
+
 proptest! {
     /// Whatever a host's KVM says, there is a table, and the decisions hold.
     #[test]

@@ -41,7 +41,7 @@ pub(super) fn apply(table: &mut Table) {
             standard = standard.max(entry.ebx.saturating_add(entry.eax));
         }
         if entry.ecx & ALIGNED != 0 {
-            compacted = compacted.next_multiple_of(64);
+            compacted = compacted.checked_next_multiple_of(64).unwrap_or(u32::MAX);
         }
         compacted = compacted.saturating_add(entry.eax);
     }
