@@ -35,7 +35,7 @@ pub(super) const CASES: &[Case] = &[
 pub(super) fn expect_no_such_address(bench: &mut Bench<'_>) -> Verdict {
     bench.expect(class::UNMAPPED, 0, None)?;
     bench.expect(class::STALE, 0, None)?;
-    bench.expect_message(IOMMU_FAULT);
+    bench.expect_messages(IOMMU_FAULT);
     bench.expect_messages(PORT_ERROR);
     Ok(())
 }
@@ -63,7 +63,7 @@ fn expect_stale(bench: &mut Bench<'_>, owner: &Peer, client: &Peer, imported: Ob
         ));
     }
     bench.expect(class::STALE, 1, None)?;
-    bench.expect_message(IOMMU_FAULT);
+    bench.expect_messages(IOMMU_FAULT);
     bench.expect_messages(PORT_ERROR);
     Ok(())
 }
