@@ -7,6 +7,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rustix::fs::{FlockOperation, flock};
+use vmm::assembly::IommuMode;
+use vmm::report::{Decision, RunReport, ScenarioReport, Setup, Totals};
+use vmm::topology::Topology;
+use vmm::topology::linux::Guest;
 
 fn peerdma(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerdma"));
@@ -71,6 +75,45 @@ fn a_wrong_topology_file_is_refused_with_its_line_before_anything_starts() {
     let (code, _, err) = run(&["explain", "p", "p", "--topology", path]);
     assert_eq!(code, 2);
     assert!(err.contains("t.toml: line 8: unknown field `slot`"), "{err}");
+}
+
+/// A run of one guest that was asked about one path, and found `distance`.
+fn summary(distance: i32) -> String {
+    let topology = Topology::load("root-ports").unwrap();
+    let guest = Guest { iommu: IommuMode::Strict, cpu: topology.cpu, parameters: Vec::new() };
+    let mut scenario = ScenarioReport::new("basic");
+    scenario.setup = Some(Box::new(Setup { topology, guest }));
+    scenario.decisions = vec![Decision::parse(&format!("1 0 {distance} iova 0xfffe0000")).unwrap()];
+    let report = RunReport {
+        version: 1,
+        host: "nested".into(),
+        host_reason: String::new(),
+        kernel: "7.3".into(),
+        scenarios: vec![scenario],
+        totals: Totals::default(),
+        milliseconds: 0,
+        shard: None,
+    };
+    serde_json::to_string(&report).unwrap()
+}
+
+#[test]
+fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("summary.json");
+    let folder = folder.path().to_str().unwrap();
+    let explain = |pair: [&str; 2]| run(&["explain", pair[0], pair[1], "--run", folder]);
+    assert_eq!(explain(["peer0", "peer1"]).0, 3, "nothing there yet");
+    fs::write(&path, summary(4)).unwrap();
+    let (code, out, err) = explain(["peer0", "peer1"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.ends_with("scenario basic): distance 4, IOVA 0xfffe0000; as predicted\n"), "{out}");
+    let (code, out, _) = explain(["peer1", "peer0"]);
+    assert!(code == 0 && out.ends_with("no test asked about this path\n"), "{out}");
+    fs::write(&path, summary(5)).unwrap();
+    let (code, out, _) = explain(["peer0", "peer1"]);
+    assert!(code == 1 && out.ends_with("NOT as predicted\n"), "{code} {out}");
+    assert_eq!(explain(["peer0", "peer0"]).0, 2);
 }
 
 #[test]

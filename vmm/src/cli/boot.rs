@@ -134,6 +134,7 @@ fn job(
         initramfs: None,
         hello,
         lab,
+        setup: None,
         memory: scenario.memory,
         cpus: scenario.cpus,
         limit: limit(arguments, scenario, factor),

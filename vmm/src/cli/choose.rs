@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use super::Failure;
 use crate::assembly::{AssemblyError, IommuMode, LabConfig};
 use crate::host::choice::{self, Place, Request};
-use crate::suite::hello::Expected;
 use crate::suite::own::{Own, OwnFile};
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
@@ -89,15 +88,9 @@ pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
     }
 }
 
-/// What the guest's kernel should make of them; `parameters` are all that it gets.
-pub(super) fn expected(
-    lab: &LabConfig,
-    scenario: &Scenario,
-    parameters: &[String],
-) -> Result<Expected, Failure> {
-    let guest =
-        Guest { iommu: scenario.iommu, cpu: lab.topology.cpu, parameters: parameters.to_vec() };
-    Expected::new(&lab.topology, &guest).map_err(Failure::usage)
+/// The guest as far as its kernel's decisions depend on it; `parameters` are all that it gets.
+pub(super) fn guest(lab: &LabConfig, scenario: &Scenario, parameters: &[String]) -> Guest {
+    Guest { iommu: scenario.iommu, cpu: lab.topology.cpu, parameters: parameters.to_vec() }
 }
 
 impl GuestOptions {

@@ -15,10 +15,10 @@ use super::{Exit, Failure, output};
 use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::report::collector::write_whole;
-use crate::report::{Collector, RunReport, ScenarioReport, Status, junit, markdown};
+use crate::report::{Collector, RunReport, ScenarioReport, Setup, Status, junit, markdown};
 use crate::suite::carried::{self, Carried};
 use crate::suite::drive::{JobEnd, Venue, drive};
-use crate::suite::hello::{Hello, Mode};
+use crate::suite::hello::{Expected, Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
 use crate::suite::parameters::parameters;
 use crate::suite::prepare::{self, KernelChoice, Prepared, Quiet};
@@ -265,13 +265,14 @@ fn job(
     let run = |((scenario, lab), carried): &((&Scenario, LabConfig), Carried)| {
         let parameters = parameters(scenario, false);
         let mode = if arguments.command.is_empty() { Mode::Test } else { Mode::Command };
+        let guest = choose::guest(lab, scenario, &parameters);
         let hello = Hello {
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
             // A user's own command needs the room of the line, and nobody there would read it.
             expected: match mode {
-                Mode::Test => Some(choose::expected(lab, scenario, &parameters)?),
+                Mode::Test => Some(Expected::new(&lab.topology, &guest).map_err(Failure::usage)?),
                 Mode::Command | Mode::Shell => None,
             },
             ..Hello::new(mode, &scenario.name)
@@ -282,6 +283,7 @@ fn job(
             initramfs: carried.initramfs.clone(),
             hello,
             lab: lab.clone(),
+            setup: Some(Box::new(Setup { topology: lab.topology.clone(), guest })),
             memory: scenario.memory,
             cpus: scenario.cpus,
             limit: Some(scenario.limit(factor)),

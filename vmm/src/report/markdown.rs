@@ -42,6 +42,18 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
             cell(&case.detail)
         );
     }
+    decisions(text, scenario);
+}
+
+/// What the kernel decided about each path, as far as a test asked.
+fn decisions(text: &mut String, scenario: &ScenarioReport) {
+    if scenario.decisions.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n| DMA by | into the memory of | The kernel decided |\n|---|---|---|");
+    for decision in &scenario.decisions {
+        let _ = writeln!(text, "| peer{} | peer{} | {decision} |", decision.client, decision.owner);
+    }
 }
 
 fn word(status: Status) -> &'static str {

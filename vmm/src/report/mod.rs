@@ -5,6 +5,7 @@
 //! guests report in that format.
 
 pub mod collector;
+pub mod decision;
 pub mod junit;
 pub mod ktap;
 pub mod markdown;
@@ -12,5 +13,6 @@ pub mod merge;
 pub mod model;
 
 pub use collector::Collector;
+pub use decision::{Decision, Setup};
 pub use merge::MergedReport;
 pub use model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status, Totals};

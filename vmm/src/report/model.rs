@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::decision::{Decision, Setup};
 use crate::suite::shard::Shard;
 
 /// How a test, or a scenario as a whole, ended.
@@ -68,6 +69,12 @@ pub struct ScenarioReport {
     pub milliseconds: u64,
     /// From the VMM's start to the guest's first word, in milliseconds.
     pub boot_milliseconds: Option<u64>,
+    /// The machine; what was not started has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<Box<Setup>>,
+    /// What the guest's kernel decided about paths between peer devices, where a test asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
     /// The lab's counters at the end, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
@@ -89,6 +96,8 @@ impl ScenarioReport {
             exit_code: None,
             milliseconds: 0,
             boot_milliseconds: None,
+            setup: None,
+            decisions: Vec::new(),
             counters: BTreeMap::new(),
             console_tail: Vec::new(),
         }

@@ -109,6 +109,29 @@ pub enum Address {
     None,
 }
 
+impl Address {
+    /// What it is, for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Bus => "bus address",
+            Self::Phys => "CPU physical address",
+            Self::Iova => "IOVA",
+            Self::None => "no address",
+        }
+    }
+}
+
+impl From<AddressKind> for Address {
+    fn from(kind: AddressKind) -> Self {
+        match kind {
+            AddressKind::Bus => Self::Bus,
+            AddressKind::Physical => Self::Phys,
+            AddressKind::Iova => Self::Iova,
+            AddressKind::Refused => Self::None,
+        }
+    }
+}
+
 impl Expected {
     /// Asks the account of Linux in [`crate::topology::linux`].
     ///
@@ -129,12 +152,7 @@ impl Expected {
                     MapType::ThroughHostBridge => (Way::Host, decision.distance),
                     MapType::NotSupported => (Way::None, u32::MAX),
                 };
-                let address = match view.address_kind(decision.map) {
-                    AddressKind::Bus => Address::Bus,
-                    AddressKind::Physical => Address::Phys,
-                    AddressKind::Iova => Address::Iova,
-                    AddressKind::Refused => Address::None,
-                };
+                let address = view.address_kind(decision.map).into();
                 if decision.map == MapType::ThroughHostBridge {
                     for ((from, one), (to, other)) in
                         [((a, client), (b, provider)), ((b, provider), (a, client))]

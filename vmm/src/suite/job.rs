@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hello::Hello;
 use crate::assembly::LabConfig;
+use crate::report::Setup;
 
 /// One guest's run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct GuestRun {
     pub hello: Hello,
     /// The devices.
     pub lab: LabConfig,
+    /// The machine once more, as its report shows it; none where nobody asks later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<Box<Setup>>,
     /// Guest RAM, in MiB.
     pub memory: u32,
     /// Virtual CPUs.
@@ -75,6 +79,7 @@ mod tests {
             initramfs: Some("/i2".into()),
             hello: Hello::new(Mode::Shell, "basic"),
             lab: LabConfig::default(),
+            setup: None,
             memory: 512,
             cpus: 2,
             limit: Some(60),

@@ -18,7 +18,7 @@ pub use self::finish::{End, Ending};
 use super::event::{Event, Events};
 use super::hello::{Hello, Mode, TooLong};
 use crate::report::ktap::{self, Line};
-use crate::report::{CaseReport, FindingReport, ScenarioReport, Status};
+use crate::report::{CaseReport, Decision, FindingReport, ScenarioReport, Status};
 
 /// Most tests in one run.
 const MAX_CASES: usize = 10_000;
@@ -26,6 +26,8 @@ const MAX_CASES: usize = 10_000;
 const MAX_DIAGNOSTICS: usize = 20_000;
 /// Most findings whose text is kept: per test, and outside of all tests. The rest are counted.
 const MAX_FINDINGS: usize = 50;
+/// Most paths whose decision is kept: both directions between any two of sixteen devices.
+const MAX_DECISIONS: usize = 16 * 15;
 /// Longest text of one finding or name that is kept, in bytes.
 const MAX_TEXT: usize = 1000;
 /// The name under which the user's own command is reported.
@@ -134,16 +136,36 @@ impl Judge {
                 Answer::ok()
             }
             "case" => self.case(rest.trim()),
+            "path" => self.decision(rest),
             "stat" => Answer::Counters,
             "exit" => match rest.trim().parse() {
                 Ok(code) => Answer::Exit(code),
                 Err(_) => Answer::fail(format_args!("{:?} is no exit code", shorten(rest))),
             },
             _ => Answer::fail(format_args!(
-                "{:?} is no request; hello, ktap, case, stat and exit are",
+                "{:?} is no request; hello, ktap, case, path, stat and exit are",
                 shorten(word)
             )),
         }
+    }
+
+    /// What the kernel decided about a path; what is said later goes before what was said first.
+    fn decision(&mut self, text: &str) -> Answer {
+        let decision = match Decision::parse(text) {
+            Ok(decision) => decision,
+            Err(error) => return Answer::fail(shorten(&error.to_string())),
+        };
+        let same = |known: &&mut Decision| {
+            (known.owner, known.client) == (decision.owner, decision.client)
+        };
+        if let Some(known) = self.report.decisions.iter_mut().find(same) {
+            *known = decision;
+        } else if self.report.decisions.len() < MAX_DECISIONS {
+            self.report.decisions.push(decision);
+        } else {
+            return Answer::fail("more paths than a topology can have");
+        }
+        Answer::ok()
     }
 
     fn case(&mut self, rest: &str) -> Answer {

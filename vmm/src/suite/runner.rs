@@ -198,6 +198,7 @@ fn guest(
     };
     let mut report = judge.lock().finish(end);
     report.counters = counters;
+    report.setup.clone_from(&run.setup);
     let mut incomplete = Vec::new();
     if let Some((recording, path)) = recording {
         let path = path.display();
@@ -292,6 +293,7 @@ mod tests {
             parameters: Vec::new(),
             hello: Hello::new(Mode::Test, "s"),
             lab: LabConfig::default(),
+            setup: None,
             memory: 64,
             cpus: 1,
             limit: Some(5),

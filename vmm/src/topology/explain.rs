@@ -15,11 +15,33 @@ const TRUSTED: &str = "8086:2020";
 
 /// A path explained; its text is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation(String);
+pub struct Explanation {
+    text: String,
+    prediction: Prediction,
+}
+
+/// What Linux will decide about a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prediction {
+    /// What `pci_p2pdma_distance()` will say: -1 when there is no way.
+    pub distance: i32,
+    /// The kind of DMA address that the client will get.
+    pub address: AddressKind,
+    /// The two devices, client and owner of the memory, by their number among the peer devices; none when one of the
+    /// functions is no peer device.
+    pub peers: Option<(u8, u8)>,
+}
+
+impl Explanation {
+    /// What it comes to.
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
+    }
+}
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -34,6 +56,9 @@ pub enum ExplainError {
         /// All names.
         known: String,
     },
+    /// One function twice.
+    #[error("both are {0}: a path has two ends, name two functions")]
+    Same(String),
     /// The topology.
     #[error(transparent)]
     Topology(#[from] Problem),
@@ -58,13 +83,30 @@ impl Explanation {
             })
         };
         let (a, b) = (find(a)?, find(b)?);
+        if a == b {
+            return Err(ExplainError::Same(plan.functions[a].name.clone()));
+        }
         let view = View::new(&plan, guest);
         let decision = view.decide(b, a);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = write(&mut text, &view, &decision, (a, b));
         let _ = knobs(&mut text, topology, guest, &view, &decision, (a, b));
-        Ok(Self(text))
+        let distance = match decision.map {
+            MapType::NotSupported => -1,
+            _ => i32::try_from(decision.distance).unwrap_or(i32::MAX),
+        };
+        let peers = plan.peers();
+        let number = |function: usize| {
+            let at = peers.iter().position(|peer| *peer == function)?;
+            u8::try_from(at).ok()
+        };
+        let prediction = Prediction {
+            distance,
+            address: view.address_kind(decision.map),
+            peers: number(a).zip(number(b)),
+        };
+        Ok(Self { text, prediction })
     }
 }
 

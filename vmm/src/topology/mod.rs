@@ -18,6 +18,6 @@ pub use description::{
     Cpu, HostBridge, PciId, Peer, PeerRouting, RootPort, Switch, SwitchPort, Topology, Window,
 };
 pub use draw::{Drawing, Format};
-pub use explain::Explanation;
+pub use explain::{Explanation, Prediction};
 pub use plan::{IOMMU, Kind, MAX_PEERS, Plan, Planned, PlannedBridge, RNG};
 pub use problem::{Item, Problem, TopologyError};

@@ -75,6 +75,18 @@ pub enum Address {
     None,
 }
 
+impl Address {
+    /// The word for it at the lab port; none where there is no address.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Bus => Some("bus"),
+            Self::Phys => Some("phys"),
+            Self::Iova => Some("iova"),
+            Self::None => None,
+        }
+    }
+}
+
 /// What the monitor expects of the kernel, from its topology alone. Peer devices are named by their number.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Expected {

@@ -142,6 +142,26 @@ impl Lab {
         }
     }
 
+    /// What the kernel decided about DMA by peer device `client` into the memory of peer device `owner`: the distance,
+    /// and the DMA address with its kind, if the client got one.
+    ///
+    /// # Errors
+    /// When the conversation breaks down.
+    pub fn path(
+        &mut self,
+        owner: u32,
+        client: u32,
+        distance: i32,
+        address: Option<(Address, u64)>,
+    ) -> Result<(), LabError> {
+        let address = address.and_then(|(kind, value)| Some((kind.word()?, value)));
+        let line = match address {
+            Some((kind, value)) => format!("path {owner} {client} {distance} {kind} {value:#x}"),
+            None => format!("path {owner} {client} {distance}"),
+        };
+        self.ask(&line).map(drop)
+    }
+
     /// The monitor's counters at this moment.
     ///
     /// # Errors

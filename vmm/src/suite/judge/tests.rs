@@ -239,6 +239,20 @@ fn the_guest_s_report_counts_only_against_it() {
 }
 
 #[test]
+fn decisions_about_paths_are_kept_once_each_and_no_more_than_there_can_be() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    say(&mut judge, &["path 0 1 4 iova 0x1000", "path 1 0 -1", "path 0 1 4 bus 0x2000"]);
+    for owner in 0..=255 {
+        say(&mut judge, &[&format!("path {owner} 9 4")]);
+    }
+    assert!(say(&mut judge, &["path 0 8 4"])[0].starts_with("fail "));
+    let decisions = judge.finish(end(Ending::Exit(0))).decisions;
+    let told: Vec<_> = decisions.iter().take(2).map(ToString::to_string).collect();
+    assert_eq!(told, ["distance 4, bus address 0x2000", "no way between the two, no DMA address"]);
+    assert_eq!(decisions.len(), MAX_DECISIONS);
+}
+
+#[test]
 fn requests_that_are_none_are_refused() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     let huge = "x".repeat(100_000);
@@ -252,6 +266,8 @@ fn requests_that_are_none_are_refused() {
         "case expect a",
         "exit",
         "exit x",
+        "path 0 1",
+        "path 0 1 2 nowhere 0x1",
         "case end",
         &huge,
     ];

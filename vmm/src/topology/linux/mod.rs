@@ -10,6 +10,7 @@ mod parameters;
 mod trust;
 
 use device_models::pci::AcsControl;
+use serde::{Deserialize, Serialize};
 
 pub use map_type::{Decision, MapType, Reason};
 pub use trust::{Trust, of as trust_of};
@@ -19,7 +20,7 @@ use super::plan::Plan;
 use crate::assembly::IommuMode;
 
 /// The guest, as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
     /// The IOMMU and how the guest uses it.
     pub iommu: IommuMode,
