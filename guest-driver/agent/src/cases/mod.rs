@@ -4,6 +4,7 @@
 //! kernel and lab. What is missing makes it a SKIP that names the option; everything else that goes wrong is a failure.
 
 mod bench;
+mod bounce;
 mod need;
 mod run;
 mod watchdog;
@@ -128,6 +129,7 @@ pub fn all() -> Vec<Case> {
         lifetimes::CASES,
         ordering::CASES,
         misuse::CASES,
+        bounce::CASES,
         seed::CASES,
     ]
     .concat()

@@ -20,6 +20,8 @@ pub enum Need {
     Translated,
     /// And unmapping takes effect at once.
     Strict,
+    /// Nothing translates, and the kernel bounces every mapping of system memory.
+    Bounced,
     /// The kernel has a path for DMA from each of the first two peers to the other.
     Path,
     /// A file that the kernel offers, and the option behind it.
@@ -52,6 +54,8 @@ impl Need {
             Self::Translated => skip("no IOMMU translates for the peer devices (CONFIG_VIRTIO_IOMMU, iommu.passthrough=0)".into()),
             Self::Strict if bench.peer(0)?.info.iommu == uapi::IOMMU_STRICT => Ok(()),
             Self::Strict => skip("unmapping does not take effect at once (iommu.strict=1)".into()),
+            Self::Bounced if !bench.peer(0)?.is_translated() && is_bounced() => Ok(()),
+            Self::Bounced => skip("the kernel does not bounce mappings (swiotlb=force, without an IOMMU that translates)".into()),
             Self::Path => {
                 let (one, other) = (Peer::open(0)?, Peer::open(1)?);
                 if one.distance(&other)? >= 0 && other.distance(&one)? >= 0 {
@@ -65,6 +69,12 @@ impl Need {
             Self::Kmemleak => skip("this kernel lacks CONFIG_DEBUG_KMEMLEAK".into()),
         }
     }
+}
+
+/// Whether the kernel was told so.
+fn is_bounced() -> bool {
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    line.split_whitespace().any(|word| word == "swiotlb=force")
 }
 
 /// Both peers are there, or there is a good reason why not: no module was loaded. A loaded module without devices is
