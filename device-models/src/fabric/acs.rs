@@ -7,7 +7,7 @@ use super::map::{AddressMap, Node, NodeKind};
 use super::route::Refusal;
 use super::{FunctionId, RouteKind};
 use crate::checker::FindingClass;
-use crate::pci::AcsControl;
+use crate::pci::{AcsControl, egress_names};
 
 /// What the port by which a request enters a switch or the root complex does with it, if it is for a port beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum PeerRequest {
 /// vector does not name, and what it names is redirected if redirection is on, refused otherwise.
 pub(super) fn peer_request(ingress: &Node, egress: &Node) -> PeerRequest {
     let redirect = ingress.acs.contains(AcsControl::P2P_REQUEST_REDIRECT);
-    let named = ingress.egress_names(egress.port_number);
+    let named = egress_names(&ingress.egress, egress.port_number);
     match (ingress.acs.contains(AcsControl::P2P_EGRESS_CONTROL), redirect) {
         (false, false) => PeerRequest::Direct,
         (true, _) if !named => PeerRequest::Direct,
@@ -96,12 +96,4 @@ pub(super) fn completion(
         }
     }
     Ok(RouteKind::ThroughHostBridge)
-}
-
-impl Node {
-    /// The bit of the egress control vector for the port with this number.
-    fn egress_names(&self, port: u8) -> bool {
-        let word = self.egress.get(usize::from(port / 32));
-        word.is_some_and(|word| word >> (port % 32) & 1 != 0)
-    }
 }

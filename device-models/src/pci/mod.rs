@@ -13,6 +13,7 @@ mod msix_table;
 mod spec;
 
 pub use address::{Bdf, ParseBdfError};
+pub(crate) use capability::acs::egress_names;
 pub use capability::errors::{Abort, ErrorMessage, RequestKind, Side, UncorrectableError};
 pub use capability::msi::{MsiMessage, MsiState};
 pub use capability::power::PowerState;

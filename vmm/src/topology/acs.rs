@@ -7,8 +7,9 @@ use device_models::pci::{AcsCapabilities, AcsControl};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Length of the egress control vector of ports that have one, in bits: port numbers 0 to 31.
-const EGRESS_BITS: u16 = 32;
+/// Length of the egress control vector of ports that have one, in bits: port numbers 0 to 32, since a port's
+/// number is that of its device and one more.
+const EGRESS_BITS: u16 = 33;
 
 /// The controls of the ACS capability (PCIe 6.0, 7.7.11.2) with Linux's names, in the order of their bits.
 const NAMES: [(AcsControl, &str); 7] = [

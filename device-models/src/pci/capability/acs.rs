@@ -73,6 +73,11 @@ impl ConfigSpace {
     /// Whether the egress control vector names `port`.
     #[must_use]
     pub fn acs_egress_blocked(&self, port: u8) -> bool {
-        self.acs_egress_vector()[usize::from(port / 32)] >> (port % 32) & 1 != 0
+        egress_names(&self.acs_egress_vector(), port)
     }
+}
+
+/// Whether an egress control vector (PCIe 6.0, 7.7.11.4) has the bit of the port with the number `port`.
+pub(crate) fn egress_names(vector: &[u32; 8], port: u8) -> bool {
+    vector[usize::from(port / 32)] >> (port % 32) & 1 != 0
 }
