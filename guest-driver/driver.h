@@ -124,8 +124,8 @@ enum pd_counter {
  * @bar_blocked: nobody may map the local memory: reset going on, or unbound
  * @files:	open files, under @files_lock
  * @exports:	dma-bufs of ours, under @exports_lock
- * @held:	mappings that importers have who cannot be told, of memory that goes
- *		with the driver
+ * @held:	mappings of memory that goes with the driver which nobody can take
+ *		back: importers' who cannot be told, and the kernel's own
  * @objects:	all objects, also those without a handle, under @objects_lock
  * @idle:	woken whenever something falls to zero that somebody may wait for
  * @counter:	see enum pd_counter

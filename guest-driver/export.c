@@ -155,12 +155,19 @@ static int pd_export_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	if (!at)
 		return -ENOMEM;
 	iosys_map_set_vaddr_iomem(map, at);
+	/* A kernel mapping cannot be taken back: remove() waits for it. */
+	atomic_inc(&exp->obj->pd->held);
 	return 0;
 }
 
 static void pd_export_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
+	struct pd_export *exp = dmabuf->priv;
+	struct pd_device *pd = exp->obj->pd;
+
 	iounmap(map->vaddr_iomem);
+	atomic_dec(&pd->held);
+	wake_up_all(&pd->idle);
 }
 
 static const struct dma_buf_ops pd_export_ops = {
