@@ -96,6 +96,9 @@ impl State {
         if self.complaints.len() < MAX_COMPLAINTS && is_complaint(&line) {
             self.complaints.push(line.clone());
         }
+        if is_ornament(&line) {
+            return;
+        }
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
@@ -107,14 +110,22 @@ fn readable(line: &[u8]) -> String {
     crate::report::ktap::plain(&String::from_utf8_lossy(line))
 }
 
-/// Whether the kernel says so: its lines carry a time stamp, those of programs that print on the console do not.
-fn is_complaint(line: &str) -> bool {
-    let Some((stamp, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
-        return false;
-    };
+/// What the kernel says in a line on its console, without the time stamp.
+fn kernel_text(line: &str) -> Option<&str> {
+    let (stamp, text) = line.strip_prefix('[')?.split_once(']')?;
     let stamped =
         stamp.contains('.') && stamp.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b' '));
-    stamped
+    stamped.then_some(text.trim())
+}
+
+/// The kernel's boxed notices (a debugging option is on) say nothing about what went wrong, and fill a screen.
+fn is_ornament(line: &str) -> bool {
+    kernel_text(line).is_some_and(|text| text.is_empty() || text.starts_with("**"))
+}
+
+/// Whether the kernel says so: its lines carry a time stamp, those of programs that print on the console do not.
+fn is_complaint(line: &str) -> bool {
+    kernel_text(line).is_some()
         && COMPLAINTS.iter().any(|complaint| line.contains(complaint))
         && !HARMLESS.iter().any(|harmless| line.contains(harmless))
 }
@@ -192,6 +203,15 @@ mod tests {
         assert_eq!(tail[TAIL], "\u{fffd} x");
         watch.feed(&vec![b'y'; 1 << 20]);
         assert!(watch.tail()[TAIL].len() <= MAX_LINE + 2);
+    }
+
+    #[test]
+    fn boxed_notices_are_left_out_of_the_tail() {
+        let watch = ConsoleWatch::default();
+        watch.feed(
+            b"[    0.5] \n[    0.6] ****\n[    0.7] **   NOTICE   **\n** mine **\n\n[ 0.8] end\n",
+        );
+        assert_eq!(watch.tail(), ["** mine **", "", "[ 0.8] end"]);
     }
 
     #[test]
