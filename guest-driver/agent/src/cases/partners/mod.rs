@@ -89,7 +89,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("kselftest-dmabuf", "udmabuf", Partner, &[UDMABUF], |bench| {
         kselftest::run(bench, "udmabuf")
     }),
-    Case::new("kselftest-iommufd", "iommufd", Partner, &[IOMMUFD], |bench| {
+    Case::new("kselftest-iommufd", "iommufd", Partner, &[IOMMUFD, Need::Unchecked], |bench| {
         // It maps a page of a mock queue as if that were a device's: the kernel finds RAM and says so.
         bench.expect_message("x86/PAT: iommufd:");
         kselftest::run(bench, "iommufd")
