@@ -4,6 +4,7 @@
 //! space, MSI-X table and place in the topology belong to the [`Lab`](crate::lab::Lab), so that a new kind of device
 //! is one folder and no more.
 
+pub mod ioat;
 pub mod peer;
 
 use std::fmt;

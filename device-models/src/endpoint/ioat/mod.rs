@@ -1,0 +1,255 @@
+//! Intel's I/OAT DMA engine ("QuickData"), version 3.3 of its register interface: a device that nobody here designed,
+//! for drivers that know nothing of the lab.
+//!
+//! Written from the register interface that Linux's `ioatdma` and the kernel's VFIO selftests rely on; `regs` names
+//! the registers. Beyond it there is one register of the lab's own, for misbehaviour on request.
+
+mod channel;
+mod descriptor;
+mod engine;
+pub mod regs;
+
+use std::ops::RangeInclusive;
+
+use crate::endpoint::{Endpoint, Progress, ReadCompletion, ResetKind};
+use crate::fabric::{Port, Tag};
+use crate::pci::{BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind};
+use channel::Channel;
+use regs::{bars, device, fault, identity, interrupt_control, value};
+
+/// How many channels there can be: what Linux's driver takes.
+pub const CHANNELS: RangeInclusive<u8> = 1..=4;
+
+/// Which engine it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Model {
+    /// Skylake-SP's, 8086:2021: Linux copies with it.
+    #[default]
+    Skylake,
+    /// The Atom S1200's, 8086:0c50: Linux copies with it and computes XOR.
+    Atom,
+}
+
+/// What can be chosen about an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IoatConfig {
+    /// Which one.
+    pub model: Model,
+    /// Number of channels, in [`CHANNELS`].
+    pub channels: u8,
+    /// How it is attached: over a link, or on a root bus as part of the root complex.
+    pub attachment: PcieKind,
+}
+
+impl Default for IoatConfig {
+    fn default() -> Self {
+        Self { model: Model::default(), channels: 4, attachment: PcieKind::Endpoint }
+    }
+}
+
+/// A number of channels that no engine has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} channels; take 1 to 4")]
+pub struct BadChannels(u8);
+
+/// The registers that channels share.
+#[derive(Debug, Default)]
+struct DeviceRegisters {
+    interrupt_control: u8,
+    attention: u32,
+    delay: u16,
+    fault: u32,
+}
+
+impl DeviceRegisters {
+    /// The misbehaviour asked for of the descriptor that comes now.
+    fn take_fault(&mut self) -> u32 {
+        let kind = self.fault & !fault::STICKY;
+        if self.fault & fault::STICKY == 0 {
+            self.fault = fault::NONE;
+        }
+        kind
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct IoatDevice {
+    model: Model,
+    attachment: PcieKind,
+    registers: DeviceRegisters,
+    channels: Vec<Channel>,
+    /// The channel that comes first in the next step.
+    first: usize,
+}
+
+impl IoatDevice {
+    /// Makes a device in the state after power-on.
+    ///
+    /// # Errors
+    /// When the number of channels is out of range.
+    pub fn new(config: &IoatConfig) -> Result<Self, BadChannels> {
+        if !CHANNELS.contains(&config.channels) {
+            return Err(BadChannels(config.channels));
+        }
+        Ok(Self {
+            model: config.model,
+            attachment: config.attachment,
+            registers: DeviceRegisters::default(),
+            channels: (0..config.channels).map(|_| Channel::new()).collect(),
+            first: 0,
+        })
+    }
+
+    fn vectors(&self) -> u16 {
+        u16::try_from(self.channels.len()).unwrap_or(1)
+    }
+
+    /// The channel whose registers are at `offset`, and the offset inside them.
+    fn channel(&mut self, offset: u64) -> Option<(&mut Channel, u64)> {
+        let index = (offset / bars::CHANNEL_STRIDE).checked_sub(1)?;
+        let channel = self.channels.get_mut(usize::try_from(index).ok()?)?;
+        Some((channel, offset % bars::CHANNEL_STRIDE))
+    }
+
+    /// The registers before those of the channels, as bytes.
+    fn image(&self) -> [u8; 0x80] {
+        let registers = &self.registers;
+        let attention = registers.attention != 0;
+        let master = registers.interrupt_control & interrupt_control::MASTER != 0;
+        let mut control = registers.interrupt_control;
+        if attention {
+            control |= interrupt_control::STATUS;
+        }
+        if attention && master {
+            control |= interrupt_control::ACTIVE;
+        }
+        let mut image = [0; 0x80];
+        let mut put = |offset: u64, bytes: &[u8]| {
+            let at = usize::try_from(offset).unwrap_or(0);
+            image[at..at + bytes.len()].copy_from_slice(bytes);
+        };
+        put(device::CHANNEL_COUNT, &self.vectors().to_le_bytes()[..1]);
+        put(device::TRANSFER_CAPACITY, &[value::TRANSFER_CAPACITY]);
+        put(device::INTERRUPT_CONTROL, &[control]);
+        put(device::ATTENTION, &registers.attention.to_le_bytes());
+        put(device::VERSION, &[value::VERSION]);
+        put(device::INTERRUPT_DELAY, &(registers.delay | value::DELAY_SUPPORTED).to_le_bytes());
+        put(device::STATUS, &value::STATUS_ADDRESS_REMAPPING.to_le_bytes());
+        put(device::CAPABILITY, &(value::CAPABILITY_FILL | value::CAPABILITY_XOR).to_le_bytes());
+        image
+    }
+
+    fn write_byte(&mut self, at: u64, byte: u8) {
+        let registers = &mut self.registers;
+        let lane = |value: u32, lane: u64| {
+            let mut bytes = value.to_le_bytes();
+            bytes[usize::try_from(lane % 4).unwrap_or(0)] = byte;
+            u32::from_le_bytes(bytes)
+        };
+        match at {
+            device::INTERRUPT_CONTROL => {
+                registers.interrupt_control =
+                    byte & (interrupt_control::MASTER | interrupt_control::VECTORS);
+            }
+            _ if (device::INTERRUPT_DELAY..device::INTERRUPT_DELAY + 2).contains(&at) => {
+                let value = lane(registers.delay.into(), at - device::INTERRUPT_DELAY);
+                registers.delay = u16::try_from(value).unwrap_or(0) & value::DELAY_MASK;
+            }
+            _ if (device::LAB_FAULT..device::LAB_FAULT + 4).contains(&at) => {
+                registers.fault = lane(registers.fault, at - device::LAB_FAULT);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Endpoint for IoatDevice {
+    fn description(&self) -> FunctionDescription {
+        let bar = |index, size, kind| BarDescription { index, size, kind };
+        let device = match self.model {
+            Model::Skylake => identity::SKYLAKE,
+            Model::Atom => identity::ATOM,
+        };
+        FunctionDescription {
+            vendor: identity::VENDOR_ID,
+            device,
+            revision: 4,
+            class: identity::CLASS,
+            subsystem_vendor: identity::VENDOR_ID,
+            bars: vec![
+                bar(
+                    bars::REGISTERS,
+                    bars::REGISTERS_SIZE,
+                    BarKind::Memory64 { prefetchable: false },
+                ),
+                bar(bars::MSIX, MsixTable::bar_size(self.vectors()), BarKind::Memory32),
+            ],
+            msix_vectors: self.vectors(),
+            msix_bar: bars::MSIX,
+            flr: true,
+            aer: true,
+            pcie: Some(self.attachment),
+            ..FunctionDescription::default()
+        }
+    }
+
+    fn register_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
+        if bar != bars::REGISTERS {
+            return;
+        }
+        let image = match self.channel(offset) {
+            Some((channel, _)) => channel.image(),
+            None if offset < bars::CHANNEL_STRIDE => self.image(),
+            None if offset & !3 == device::LAB_FAULT => {
+                let mut image = [0; 0x80];
+                image[..4].copy_from_slice(&self.registers.fault.to_le_bytes());
+                image
+            }
+            None => return,
+        };
+        let at = usize::try_from(offset % bars::CHANNEL_STRIDE).unwrap_or(0);
+        for (byte, value) in data.iter_mut().zip(&image[at..]) {
+            *byte = *value;
+        }
+        let attention = device::ATTENTION..device::ATTENTION + 4;
+        if (offset..offset.saturating_add(data.len() as u64)).contains(&attention.start) {
+            self.registers.attention = 0;
+        }
+    }
+
+    fn register_write(&mut self, bar: u8, offset: u64, data: &[u8]) {
+        if bar != bars::REGISTERS {
+            return;
+        }
+        if let Some((channel, at)) = self.channel(offset) {
+            let room = usize::try_from(bars::CHANNEL_STRIDE - at).unwrap_or(0);
+            channel.write(at, &data[..data.len().min(room)]);
+            return;
+        }
+        for (at, byte) in (offset..).zip(data) {
+            self.write_byte(at, *byte);
+        }
+    }
+
+    fn completion(&mut self, tag: Tag, completion: ReadCompletion<'_>) {
+        // A tag that no channel waits for belongs to work that was aborted or reset: dropped.
+        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.waiting == Some(tag))
+        {
+            engine::complete(channel, completion);
+        }
+    }
+
+    fn step(&mut self, port: &mut Port<'_>) -> Progress {
+        engine::step(&mut self.channels, &mut self.registers, &mut self.first, port)
+    }
+
+    fn reset(&mut self, _kind: ResetKind) {
+        self.registers = DeviceRegisters::default();
+        self.channels.iter_mut().for_each(Channel::reset);
+        self.first = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests;
