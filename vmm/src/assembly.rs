@@ -238,6 +238,10 @@ impl LabConfig {
             let mut place = match function.kind {
                 Kind::HostBridge | Kind::Iommu | Kind::Rng => continue,
                 Kind::Peer(number) => Place::endpoint(0, name, self.peer(plan, index, number)?),
+                Kind::Endpoint(number, _) => {
+                    let entry = &self.topology.endpoints[number];
+                    Place::boxed(0, name, entry.make(function.parent.is_some(), function.item)?)
+                }
                 Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => {
                     let below = self.places(plan, &function.children)?;
                     Place::bridge(0, name, port(plan, index, bus), below)

@@ -5,6 +5,7 @@
 //! is one folder and no more.
 
 pub mod ioat;
+mod kind;
 pub mod peer;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use crate::fabric::{CompletionStatus, Port, Tag};
 use crate::memory::Memory;
 use crate::pci::FunctionDescription;
 pub use crate::pci::ResetKind;
+pub use kind::{KINDS, Kind, Setup, SetupError};
 
 /// Whether a step found something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,12 @@ impl Place {
         name: impl Into<String>,
         endpoint: impl Endpoint + 'static,
     ) -> Self {
-        Self { device, function: 0, name: name.into(), what: What::Endpoint(Box::new(endpoint)) }
+        Self::boxed(device, name, Box::new(endpoint))
+    }
+
+    /// The same for a device whose type is known to its kind alone.
+    pub fn boxed(device: u8, name: impl Into<String>, endpoint: Box<dyn Endpoint>) -> Self {
+        Self { device, function: 0, name: name.into(), what: What::Endpoint(endpoint) }
     }
 
     /// A bridge as function 0 of `device`.

@@ -1,5 +1,6 @@
 //! The description itself: what stands in a topology file, in a trace, and in a job for the test host.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,6 +40,9 @@ pub struct Topology {
     /// The peer devices, at most 16.
     #[serde(rename = "peer", default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Peer>,
+    /// Devices of other kinds, at most 16.
+    #[serde(rename = "endpoint", default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// Linux trusts every host bridge if the processor is one of AMD's from family 0x17 on (`cpu_supports_p2pdma()`).
@@ -173,6 +177,52 @@ pub struct Peer {
     pub local_memory: Option<u64>,
 }
 
+/// A device of any kind that the device models know, or one function of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Endpoint {
+    /// Its name.
+    pub name: String,
+    /// What it is: one of [`device_models::endpoint::KINDS`].
+    pub kind: String,
+    /// The port that it hangs below, or the host bridge on whose root bus it sits.
+    pub below: String,
+    /// Device number; there is none but 0 below a port.
+    #[serde(default)]
+    pub device: u8,
+    /// Function number.
+    #[serde(default)]
+    pub function: u8,
+    /// Access Control Services, for a device with several functions.
+    #[serde(default)]
+    pub acs: Acs,
+    /// What the kind lets choose.
+    #[serde(
+        default,
+        deserialize_with = "texts_or_numbers",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub options: BTreeMap<String, String>,
+}
+
+/// Numbers may stand for their text: `channels = 2`.
+fn texts_or_numbers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an option's value is a text or a whole number")]
+    enum Value {
+        Number(u64),
+        Text(String),
+    }
+    let values = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let text = |value| match value {
+        Value::Number(number) => number.to_string(),
+        Value::Text(text) => text,
+    };
+    Ok(values.into_iter().map(|(name, value)| (name, text(value))).collect())
+}
+
 /// Vendor and device ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PciId {
@@ -265,6 +315,7 @@ impl Topology {
                     local_memory: None,
                 })
                 .collect(),
+            endpoints: Vec::new(),
         }
     }
 

@@ -123,6 +123,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::SwitchUpstream => "upstream port",
         Kind::SwitchDownstream => "downstream port",
         Kind::Peer(_) => "peer device",
+        Kind::Endpoint(..) => "device",
     }
 }
 

@@ -3,6 +3,7 @@
 mod acs;
 mod description;
 mod draw;
+mod endpoint;
 mod explain;
 pub mod linux;
 mod plan;
@@ -15,9 +16,10 @@ mod tests;
 
 pub use acs::{Acs, names as acs_names, state as acs_state};
 pub use description::{
-    Cpu, HostBridge, PciId, Peer, PeerRouting, RootPort, Switch, SwitchPort, Topology, Window,
+    Cpu, Endpoint, HostBridge, PciId, Peer, PeerRouting, RootPort, Switch, SwitchPort, Topology,
+    Window,
 };
 pub use draw::{Drawing, Format};
 pub use explain::{Explanation, Prediction};
-pub use plan::{IOMMU, Kind, MAX_PEERS, Plan, Planned, PlannedBridge, RNG};
+pub use plan::{IOMMU, Kind, MAX_ENDPOINTS, MAX_PEERS, Plan, Planned, PlannedBridge, RNG};
 pub use problem::{Item, Problem, TopologyError};

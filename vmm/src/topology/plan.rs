@@ -13,6 +13,8 @@ use super::windows;
 
 /// Most peer devices in a topology.
 pub const MAX_PEERS: usize = 16;
+/// Most devices of other kinds.
+pub const MAX_ENDPOINTS: usize = 16;
 /// Most host bridges.
 pub(super) const MAX_HOST_BRIDGES: usize = 8;
 
@@ -38,6 +40,8 @@ pub enum Kind {
     SwitchDownstream,
     /// A peer device: its place in the description.
     Peer(usize),
+    /// A device of another kind: its place in the description, and what it calls itself.
+    Endpoint(usize, PciId),
 }
 
 /// A function of the plan.
@@ -166,6 +170,8 @@ fn names(topology: &Topology) -> Result<Names<'_>, Problem> {
         all.extend(ports.map(|(port, down)| (down.name.as_str(), Item::SwitchPort(index, port))));
     }
     all.extend(peers.enumerate().map(|(index, name)| (name, Item::Peer(index))));
+    let endpoints = topology.endpoints.iter().map(|endpoint| endpoint.name.as_str());
+    all.extend(endpoints.enumerate().map(|(index, name)| (name, Item::Endpoint(index))));
     for (name, item) in all {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
@@ -200,6 +206,13 @@ fn limits(topology: &Topology) -> Result<(), Problem> {
         let what =
             format!("{} peer devices; the lab has room for {MAX_PEERS}", topology.peers.len());
         return Err(Problem::new(Item::Peer(MAX_PEERS), "name", what));
+    }
+    if topology.endpoints.len() > MAX_ENDPOINTS {
+        let what = format!(
+            "{} devices beside the peers; the lab has room for {MAX_ENDPOINTS}",
+            topology.endpoints.len()
+        );
+        return Err(Problem::new(Item::Endpoint(MAX_ENDPOINTS), "name", what));
     }
     Ok(())
 }
@@ -303,7 +316,7 @@ impl Planner<'_> {
 
     /// What the description hangs below `name`, in the order of the bus.
     fn candidates(&self, name: &str, above: Item) -> Result<Vec<Candidate>, Problem> {
-        let Topology { root_ports, switches, peers, .. } = self.topology;
+        let Topology { root_ports, switches, peers, endpoints, .. } = self.topology;
         let mut all = Vec::new();
         for (index, port) in root_ports.iter().enumerate().filter(|(_, port)| port.on == name) {
             let item = Item::RootPort(index);
@@ -325,6 +338,10 @@ impl Planner<'_> {
             let item = Item::Peer(index);
             all.push(Candidate { device: peer.device, function: peer.function, item });
         }
+        for (index, endpoint) in endpoints.iter().enumerate().filter(|(_, e)| e.below == name) {
+            let item = Item::Endpoint(index);
+            all.push(Candidate { device: endpoint.device, function: endpoint.function, item });
+        }
         self.check_bus(name, above, &all)?;
         all.sort_by_key(|candidate| (candidate.device, candidate.function));
         Ok(all)
@@ -344,7 +361,7 @@ impl Planner<'_> {
                         format!("{name:?} is no port; a switch hangs below one"),
                     );
                 }
-                Item::Peer(_) if !on_link && !on_root => {
+                Item::Peer(_) | Item::Endpoint(_) if !on_link && !on_root => {
                     return wrong("below", format!("{name:?} is neither a port nor a host bridge"));
                 }
                 _ => {}
@@ -400,14 +417,14 @@ impl Planner<'_> {
     ) -> Result<Vec<usize>, Problem> {
         let mut functions = Vec::new();
         for &Candidate { device, function, item } in candidates {
-            let (name, kind, acs) = self.describe(item);
+            let (name, kind, acs) = self.describe(item, parent)?;
             let bdf = Bdf::new(bus, device, function);
             let index = self.push(&name, kind, parent, host_bridge, bdf, item);
             let others = |other: &Candidate| other.device == device && other.function != function;
             self.plan.functions[index].multi_function = candidates.iter().any(others);
             self.plan.functions[index].acs = acs;
             functions.push(index);
-            if matches!(kind, Kind::Peer(_)) {
+            if matches!(kind, Kind::Peer(_) | Kind::Endpoint(..)) {
                 continue;
             }
             let Some(secondary) = last.checked_add(1) else {
@@ -422,9 +439,13 @@ impl Planner<'_> {
         Ok(functions)
     }
 
-    fn describe(&self, item: Item) -> (String, Kind, Option<AcsControl>) {
-        let Topology { root_ports, switches, peers, .. } = self.topology;
-        match item {
+    fn describe(
+        &self,
+        item: Item,
+        parent: Option<usize>,
+    ) -> Result<(String, Kind, Option<AcsControl>), Problem> {
+        let Topology { root_ports, switches, peers, endpoints, .. } = self.topology;
+        Ok(match item {
             Item::RootPort(index) => {
                 let port = &root_ports[index];
                 (port.name.clone(), Kind::RootPort, port.acs.0)
@@ -435,14 +456,20 @@ impl Planner<'_> {
                 (port.name.clone(), Kind::SwitchDownstream, port.acs.0)
             }
             Item::Peer(index) => (peers[index].name.clone(), Kind::Peer(index), peers[index].acs.0),
+            Item::Endpoint(index) => {
+                let endpoint = &endpoints[index];
+                let description = endpoint.make(parent.is_some(), item)?.description();
+                let id = PciId { vendor: description.vendor, device: description.device };
+                (endpoint.name.clone(), Kind::Endpoint(index, id), endpoint.acs.0)
+            }
             Item::HostBridge(_) | Item::Whole => (String::new(), Kind::HostBridge, None),
-        }
+        })
     }
 
     /// What was not planned hangs below nothing, below something impossible, or below itself.
     fn everything_is_reached(&self) -> Result<(), Problem> {
         let planned = |item| self.plan.functions.iter().any(|function| function.item == item);
-        let Topology { root_ports, switches, peers, .. } = self.topology;
+        let Topology { root_ports, switches, peers, endpoints, .. } = self.topology;
         let mut hung: Vec<(Item, &'static str, &str)> = Vec::new();
         hung.extend(
             (0..).map(Item::RootPort).zip(root_ports).map(|(i, port)| (i, "on", port.on.as_str())),
@@ -453,12 +480,16 @@ impl Planner<'_> {
         hung.extend(
             (0..).map(Item::Peer).zip(peers).map(|(i, peer)| (i, "below", peer.below.as_str())),
         );
+        hung.extend(
+            (0..).map(Item::Endpoint).zip(endpoints).map(|(i, e)| (i, "below", e.below.as_str())),
+        );
         let Some((item, key, above)) = hung.into_iter().find(|(item, ..)| !planned(*item)) else {
             return Ok(());
         };
         let what = match self.names.get(above) {
             None => format!("there is no {above:?}"),
             Some(Item::Peer(_)) => format!("{above:?} is a peer device, nothing hangs below it"),
+            Some(Item::Endpoint(_)) => format!("{above:?} is a device, nothing hangs below it"),
             Some(Item::Switch(_)) if !matches!(item, Item::Switch(_)) => {
                 format!("{above:?} is a whole switch; name one of its ports")
             }

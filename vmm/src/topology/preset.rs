@@ -15,6 +15,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("root-complex", include_str!("../../../ci/topologies/root-complex.toml")),
     ("two-bridges", include_str!("../../../ci/topologies/two-bridges.toml")),
     ("refused", include_str!("../../../ci/topologies/refused.toml")),
+    ("ioat", include_str!("../../../ci/topologies/ioat.toml")),
 ];
 
 impl Topology {

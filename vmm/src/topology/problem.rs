@@ -20,6 +20,8 @@ pub enum Item {
     SwitchPort(usize, usize),
     /// A peer device.
     Peer(usize),
+    /// A device of another kind.
+    Endpoint(usize),
 }
 
 impl fmt::Display for Item {
@@ -33,6 +35,7 @@ impl fmt::Display for Item {
                 write!(f, "port number {} of switch number {}", port + 1, switch + 1)
             }
             Self::Peer(index) => write!(f, "peer number {}", index + 1),
+            Self::Endpoint(index) => write!(f, "endpoint number {}", index + 1),
         }
     }
 }
@@ -67,6 +70,7 @@ impl Problem {
             Item::RootPort(index) => table("root-port", index)?,
             Item::Switch(index) => table("switch", index)?,
             Item::Peer(index) => table("peer", index)?,
+            Item::Endpoint(index) => table("endpoint", index)?,
             Item::SwitchPort(switch, port) => {
                 let (_, switch) = table("switch", switch)?;
                 let entry = switch.as_table()?.get("port")?.get_ref().as_array()?.get(port)?;

@@ -11,14 +11,36 @@ pub mod regs;
 
 use std::ops::RangeInclusive;
 
-use crate::endpoint::{Endpoint, Progress, ReadCompletion, ResetKind};
+use crate::endpoint::{Endpoint, Kind, Progress, ReadCompletion, ResetKind, Setup, SetupError};
 use crate::fabric::{Port, Tag};
-use crate::pci::{BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind};
+use crate::pci::{
+    AcsCapabilities, BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind,
+};
 use channel::Channel;
 use regs::{bars, device, fault, identity, interrupt_control, value};
 
 /// How many channels there can be: what Linux's driver takes.
 pub const CHANNELS: RangeInclusive<u8> = 1..=4;
+
+/// What topologies call it.
+pub const KIND: Kind = Kind {
+    name: "ioat",
+    about: "Intel I/OAT DMA engine; options model = skylake or atom, channels = 1 to 4",
+    make,
+};
+
+fn make(setup: &Setup<'_>) -> Result<Box<dyn Endpoint>, SetupError> {
+    setup.known_options(&["model", "channels"])?;
+    let default = IoatConfig::default();
+    let models = [("skylake", Model::Skylake), ("atom", Model::Atom)];
+    let device = IoatDevice::new(&IoatConfig {
+        model: setup.choice("model", &models, default.model)?,
+        channels: setup.number("channels", &CHANNELS, default.channels)?,
+        attachment: setup.attachment,
+        acs: setup.acs,
+    });
+    Ok(Box::new(device.map_err(|error| SetupError::Other(error.to_string()))?))
+}
 
 /// Which engine it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,11 +61,13 @@ pub struct IoatConfig {
     pub channels: u8,
     /// How it is attached: over a link, or on a root bus as part of the root complex.
     pub attachment: PcieKind,
+    /// Access Control Services, for a function of a device with several.
+    pub acs: Option<AcsCapabilities>,
 }
 
 impl Default for IoatConfig {
     fn default() -> Self {
-        Self { model: Model::default(), channels: 4, attachment: PcieKind::Endpoint }
+        Self { model: Model::default(), channels: 4, attachment: PcieKind::Endpoint, acs: None }
     }
 }
 
@@ -77,6 +101,7 @@ impl DeviceRegisters {
 pub struct IoatDevice {
     model: Model,
     attachment: PcieKind,
+    acs: Option<AcsCapabilities>,
     registers: DeviceRegisters,
     channels: Vec<Channel>,
     /// The channel that comes first in the next step.
@@ -95,6 +120,7 @@ impl IoatDevice {
         Ok(Self {
             model: config.model,
             attachment: config.attachment,
+            acs: config.acs,
             registers: DeviceRegisters::default(),
             channels: (0..config.channels).map(|_| Channel::new()).collect(),
             first: 0,
@@ -177,6 +203,7 @@ impl Endpoint for IoatDevice {
             revision: 4,
             class: identity::CLASS,
             subsystem_vendor: identity::VENDOR_ID,
+            subsystem_id: device,
             bars: vec![
                 bar(
                     bars::REGISTERS,
@@ -190,6 +217,7 @@ impl Endpoint for IoatDevice {
             flr: true,
             aer: true,
             pcie: Some(self.attachment),
+            acs: self.acs,
             ..FunctionDescription::default()
         }
     }

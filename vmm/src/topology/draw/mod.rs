@@ -123,6 +123,7 @@ fn branch(view: &View<'_>, map: &AddressMap, index: usize) -> Branch {
         Kind::SwitchUpstream => " upstream port",
         Kind::SwitchDownstream => " downstream port",
         Kind::Peer(_) => " peer device",
+        Kind::Endpoint(..) => " device",
     };
     let mut details = Vec::new();
     if matches!(function.kind, Kind::RootPort | Kind::SwitchDownstream) || function.acs.is_some() {

@@ -70,7 +70,7 @@ impl View<'_> {
         let planned = &self.plan.functions[function];
         let must = match planned.kind {
             Kind::RootPort | Kind::SwitchDownstream => true,
-            Kind::SwitchUpstream | Kind::Peer(_) => planned.multi_function,
+            Kind::SwitchUpstream | Kind::Peer(_) | Kind::Endpoint(..) => planned.multi_function,
             // Not PCI Express functions: never isolated, which matters for devices with several functions only.
             Kind::HostBridge | Kind::Iommu | Kind::Rng => return false,
         };

@@ -102,6 +102,7 @@ fn has_ids(text: &str, plan: &Plan, function: usize) -> bool {
     let (vendor, device) = match function.kind {
         Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => PORT_IDS,
         Kind::Peer(_) => PEER_IDS,
+        Kind::Endpoint(_, id) => (id.vendor, id.device),
         Kind::HostBridge => {
             let id = plan.host_bridges[function.host_bridge].id;
             (id.vendor, id.device)
