@@ -13,6 +13,7 @@ mod copy;
 mod cpu_access;
 mod faults;
 mod interrupts;
+mod ioat;
 mod lane;
 mod leaks;
 mod lifecycle;
@@ -123,6 +124,7 @@ pub fn all() -> Vec<Case> {
         faults::CASES,
         lifecycle::CASES,
         partners::CASES,
+        ioat::CASES,
         leaks::CASES,
         matrix::CASES,
         cpu_access::CASES,

@@ -29,6 +29,9 @@ const SUBJECTS: &[&str] = &[
     "dma-buf",
     "dma_buf",
     "DMA-API",
+    "ioatdma",
+    "dmatest",
+    "dma dma",
 ];
 
 /// What never belongs into a log, whoever it is about: the kernel's own alarms.

@@ -1,0 +1,161 @@
+//! Intel's DMA engine, which nobody here designed, driven by drivers that know nothing of the lab: the kernel's
+//! `ioatdma`, and its `dmatest` on top.
+
+mod dmatest;
+
+use super::Kind::Partner;
+use super::need::Need;
+use super::{Bench, Case, Stop, Verdict, ensure};
+use crate::sys;
+use crate::sys::kernel_log::complaints;
+use crate::sys::pci::Function;
+use dmatest::{Operation, Run, Summary};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const VENDOR: u32 = 0x8086;
+/// Skylake's, with which Linux copies, and the Atom's, with which it computes XOR too.
+const SKYLAKE: u32 = 0x2021;
+const ATOM: u32 = 0x0c50;
+
+/// Where the kernel shows channels of DMA engines.
+const CLASS: &str = "/sys/class/dma";
+
+const DRIVER: Need = Need::File("/sys/bus/pci/drivers/ioatdma", "CONFIG_INTEL_IOATDMA");
+const DMATEST: Need = Need::File(dmatest::PARAMETERS, "CONFIG_DMATEST");
+const NEEDS: &[Need] = &[Need::Lab, DRIVER, DMATEST];
+
+/// Operations of the large test: one million, and what it takes to share them out evenly.
+const MILLION: u32 = 1_000_000;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("ioat", "driver-is-bound", Partner, &[DRIVER], bound),
+    Case::new("ioat", "dmatest-one-thread-a-channel", Partner, NEEDS, |bench| {
+        few(bench, &Run { threads: 1, buffer: 16 << 10, ..Run::of(20) })
+    }),
+    Case::new("ioat", "dmatest-three-threads-a-channel", Partner, NEEDS, |bench| {
+        few(bench, &Run { threads: 3, buffer: 1 << 10, ..Run::of(40) })
+    }),
+    Case::new("ioat", "dmatest-polled", Partner, NEEDS, |bench| {
+        few(bench, &Run { polled: true, buffer: 256, ..Run::of(200) })
+    }),
+    Case::new("ioat-million", "dmatest-with-interrupts", Partner, NEEDS, |bench| {
+        few(bench, &Run { threads: 2, buffer: 64, ..Run::of(2000) })
+    }),
+    Case::new("ioat-million", "dmatest-polled", Partner, NEEDS, million),
+];
+
+/// Both engines on the bus.
+fn engines() -> Result<Vec<Function>, Stop> {
+    let mut all = Function::all()?;
+    all.retain(|function| function.is(VENDOR, SKYLAKE) || function.is(VENDOR, ATOM));
+    ensure!(!all.is_empty(), "there is no I/OAT engine on the bus");
+    Ok(all)
+}
+
+/// The channels that the kernel has from each function.
+fn channels() -> Result<BTreeMap<String, Vec<String>>, Stop> {
+    let mut channels = BTreeMap::<String, Vec<String>>::new();
+    for entry in std::fs::read_dir(CLASS)? {
+        let entry = entry?;
+        let device = std::fs::canonicalize(entry.path().join("device"))?;
+        let device = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        channels.entry(device).or_default().push(entry.file_name().to_string_lossy().into_owned());
+    }
+    channels.values_mut().for_each(|names| names.sort());
+    Ok(channels)
+}
+
+/// The driver has taken every engine, its own test of each at that has passed, and it complained of nothing.
+fn bound(bench: &mut Bench<'_>) -> Verdict {
+    let channels = channels()?;
+    for engine in engines()? {
+        let driver = engine.driver();
+        ensure!(
+            driver.as_deref() == Some("ioatdma"),
+            "{} is bound to {driver:?}, not to ioatdma",
+            engine.name
+        );
+        let Some(own) = channels.get(&engine.name) else {
+            return Err(Stop::Fail(format!("{} is bound and has no channel", engine.name)));
+        };
+        let id = engine.hexadecimal("device").unwrap_or(0);
+        let capabilities = sys::read(Path::new(CLASS).join(&own[0]).join("quickdata/cap"))?;
+        bench.note(format!(
+            "{} 8086:{id:04x}: {} channels, {capabilities}",
+            engine.name,
+            own.len()
+        ));
+    }
+    let complaints = complaints(bench.boot, &[]);
+    match complaints.iter().find(|record| record.text.contains("ioatdma")) {
+        Some(record) => Err(Stop::Fail(format!("the kernel's log: {}", record.text))),
+        None => Ok(()),
+    }
+}
+
+/// Runs dmatest once on every channel; all of it must succeed.
+fn few(bench: &mut Bench<'_>, run: &Run) -> Verdict {
+    let summaries = verified(bench, run)?;
+    bench.note(dmatest::figures(&summaries));
+    Ok(())
+}
+
+fn million(bench: &mut Bench<'_>) -> Verdict {
+    let threads = threads(1)?;
+    let each = MILLION.div_ceil(u32::try_from(threads.values().sum::<usize>()).unwrap_or(1).max(1));
+    let summaries = verified(bench, &Run { polled: true, buffer: 64, ..Run::of(each) })?;
+    let total: u64 = summaries.iter().map(|summary| summary.tests).sum();
+    ensure!(total >= u64::from(MILLION), "dmatest verified {total} operations only");
+    bench.note(dmatest::figures(&summaries));
+    Ok(())
+}
+
+/// How many threads dmatest starts for each operation, with so many for a channel and operation.
+fn threads(each: usize) -> Result<BTreeMap<Operation, usize>, Stop> {
+    let channels = channels()?;
+    let mut threads = BTreeMap::<Operation, usize>::new();
+    for engine in engines()? {
+        let own = channels.get(&engine.name).map_or(0, Vec::len) * each;
+        *threads.entry(Operation::Copy).or_default() += own;
+        if engine.is(VENDOR, ATOM) {
+            *threads.entry(Operation::Xor).or_default() += own;
+        }
+    }
+    Ok(threads)
+}
+
+/// What the threads report of a run in which every operation was verified; anything else is a failure.
+fn verified(bench: &mut Bench<'_>, run: &Run) -> Result<Vec<Summary>, Stop> {
+    let before = bench.stat()?;
+    let summaries = run.run()?;
+    let after = bench.stat()?;
+    for (operation, wanted) in threads(run.threads as usize)? {
+        let own = summaries.iter().filter(|summary| summary.operation == operation);
+        ensure!(
+            own.clone().count() == wanted,
+            "{} threads of dmatest report about {operation:?}, not {wanted}",
+            own.count()
+        );
+    }
+    for summary in &summaries {
+        ensure!(
+            summary.failures == 0 && summary.tests == u64::from(run.iterations),
+            "{}: {} of {} operations, {} failures",
+            summary.thread,
+            summary.tests,
+            run.iterations,
+            summary.failures
+        );
+    }
+    for engine in engines()? {
+        let name = format!("tlps/{}", engine.name.trim_start_matches("0000:"));
+        let count = |stat: &crate::lab::Stat| stat.counter(&name).unwrap_or(0);
+        ensure!(
+            count(&after) > count(&before),
+            "{}: dmatest ran, and the lab saw no request of it",
+            engine.name
+        );
+    }
+    Ok(summaries)
+}
