@@ -16,7 +16,7 @@ fn include() -> PathBuf {
 fn claims() -> (String, String) {
     let mut ours = String::new();
     let mut program = String::from(
-        "#include <stddef.h>\n#include <stdio.h>\n#include \"peerdma.h\"\n\
+        "#include <stddef.h>\n#include <stdio.h>\n#include \"peerdma.h\"\n#include \"peerdma_dma.h\"\n\
          #define SIZE(s, f) sizeof(((struct s *)0)->f)\nint main(void)\n{\n",
     );
     let mut claim = |name: &str, value: u64, c_value: &str| {

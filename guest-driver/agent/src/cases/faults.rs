@@ -63,7 +63,7 @@ pub(super) const PORT_ERROR: &[&str] =
 
 /// An address that Linux never hands out: it gives out DMA addresses from the top of the lower 4 GiB downwards, and our
 /// tests never map that much.
-const NEVER_MAPPED: u64 = 0x0030_0000;
+pub(super) const NEVER_MAPPED: u64 = 0x0030_0000;
 /// Bytes of the forbidden accesses: several maximum payloads, within one page.
 const LENGTH: u64 = 600;
 

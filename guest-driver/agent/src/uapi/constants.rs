@@ -140,4 +140,13 @@ constants! {
 
     /// The range is no RAM. Lab only.
     LAB_MAP_MMIO = 1 << 0;
+
+    /// The engine has copied.
+    DMA_DONE = 0;
+    /// It could not read.
+    DMA_READ_FAILED = 1;
+    /// It could not write.
+    DMA_WRITE_FAILED = 2;
+    /// It was stopped because of another copy.
+    DMA_ABORTED = 3;
 }

@@ -279,4 +279,16 @@ structures! {
         entries: u32,
         value: u64,
     }
+    /// A copy by a channel of any DMA engine.
+    "peerdma_dma_copy" DmaCopy 64 {
+        channel: [u8; 20],
+        source_fd: i32,
+        target_fd: i32,
+        length: u32,
+        source: u64,
+        target: u64,
+        timeout_ms: u32,
+        result: u32,
+        reserved: u64,
+    }
 }

@@ -1,9 +1,11 @@
 //! Intel's DMA engine, which nobody here designed, driven by drivers that know nothing of the lab: the kernel's
 //! `ioatdma`, and its `dmatest` on top.
 
+mod client;
 mod dmatest;
+mod third_party;
 
-use super::Kind::Partner;
+use super::Kind::{Negative, Partner};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::sys;
@@ -25,6 +27,9 @@ const DRIVER: Need = Need::File("/sys/bus/pci/drivers/ioatdma", "CONFIG_INTEL_IO
 const DMATEST: Need = Need::File(dmatest::PARAMETERS, "CONFIG_DMATEST");
 const NEEDS: &[Need] = &[Need::Lab, DRIVER, DMATEST];
 
+const CLIENT: Need = Need::File(client::PATH, "CONFIG_DMA_ENGINE");
+const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peers, Need::Path, DRIVER, CLIENT];
+
 /// Operations of the large test: one million, and what it takes to share them out evenly.
 const MILLION: u32 = 1_000_000;
 
@@ -39,6 +44,21 @@ pub(super) const CASES: &[Case] = &[
     Case::new("ioat", "dmatest-polled", Partner, NEEDS, |bench| {
         few(bench, &Run { polled: true, buffer: 256, ..Run::of(200) })
     }),
+    Case::new("ioat", "copies-between-two-devices", Partner, THIRD_PARTY, third_party::copies),
+    Case::new(
+        "ioat",
+        "read-of-an-unmapped-address",
+        Negative,
+        &[Need::Lab, Need::Peers, Need::Path, Need::Translated, DRIVER, CLIENT],
+        third_party::read_unmapped,
+    ),
+    Case::new(
+        "ioat",
+        "write-to-an-unmapped-address",
+        Negative,
+        &[Need::Lab, Need::Peers, Need::Path, Need::Translated, DRIVER, CLIENT],
+        third_party::write_unmapped,
+    ),
     Case::new("ioat-million", "dmatest-with-interrupts", Partner, NEEDS, |bench| {
         few(bench, &Run { threads: 2, buffer: 64, ..Run::of(2000) })
     }),

@@ -1,0 +1,117 @@
+//! The engine as a third party: it carries data between the memories of two other devices, by dma-bufs that it knows
+//! nothing of.
+
+use super::client::{Channel, Place};
+use super::{channels, engines};
+use crate::cases::faults::{IOMMU_FAULT, NEVER_MAPPED, PORT_ERROR, class};
+use crate::cases::{Bench, Stop, Verdict, ensure};
+use crate::device::{Object, Pattern, Peer};
+use crate::uapi;
+use std::os::fd::OwnedFd;
+
+const SIZE: usize = 256 << 10;
+/// Of a copy that is meant to fail; more than one payload, within a page.
+const SHORT: u32 = 600;
+
+/// A buffer in a device's memory, shared.
+struct Shared<'p> {
+    peer: &'p Peer,
+    object: Object,
+    buffer: OwnedFd,
+}
+
+impl<'p> Shared<'p> {
+    fn new(peer: &'p Peer) -> Result<Self, Stop> {
+        let object = peer.alloc(SIZE as u64, 1)?;
+        Ok(Self { peer, object, buffer: peer.export(object)? })
+    }
+
+    fn at(&self, offset: u64) -> Place<'_> {
+        Place::Buffer(&self.buffer, offset)
+    }
+
+    fn close(self) -> Verdict {
+        drop(self.buffer);
+        Ok(self.peer.close(self.object)?)
+    }
+}
+
+/// The first channel of every engine.
+fn first_channels() -> Result<Vec<String>, Stop> {
+    let mut channels = channels()?;
+    let first = |engine: crate::sys::pci::Function| Some(channels.remove(&engine.name)?.remove(0));
+    Ok(engines()?.into_iter().filter_map(first).collect())
+}
+
+/// Copies `length` bytes from one buffer to the other and looks at them.
+fn carry(
+    channel: &Channel,
+    from: &Shared<'_>,
+    to: &Shared<'_>,
+    seed: u64,
+    length: usize,
+) -> Verdict {
+    let pattern = Pattern::new(seed);
+    from.peer.view(from.object)?.store(1..1 + length, pattern);
+    channel.must(from.at(1), to.at(3), u32::try_from(length)?)?;
+    Ok(to.peer.view(to.object)?.expect(3..3 + length, pattern, 1)?)
+}
+
+pub(super) fn copies(bench: &mut Bench<'_>) -> Verdict {
+    let (peer0, peer1) = bench.take_peers()?;
+    let (one, other) = (Shared::new(&peer0)?, Shared::new(&peer1)?);
+    let names = first_channels()?;
+    for (name, seed) in names.iter().zip(70..) {
+        let channel = Channel::new(name)?;
+        carry(&channel, &one, &other, seed, SIZE - 8)?;
+        carry(&channel, &other, &one, seed + 10, 1000)?;
+    }
+    bench.note(format!("{} each carried {SIZE} bytes from peer0 to peer1", names.join(" and ")));
+    one.close()?;
+    other.close()
+}
+
+/// The read completes with an error, the engine halts, its driver resets it and tells the client; the same channel
+/// then carries on.
+pub(super) fn read_unmapped(bench: &mut Bench<'_>) -> Verdict {
+    let names = first_channels()?;
+    bench.expect(class::UNMAPPED, u32::try_from(names.len())?, None)?;
+    bench.expect_messages(IOMMU_FAULT);
+    let (peer0, peer1) = bench.take_peers()?;
+    let (one, other) = (Shared::new(&peer0)?, Shared::new(&peer1)?);
+    for (name, seed) in names.iter().zip(80..) {
+        let channel = Channel::new(name)?;
+        carry(&channel, &one, &other, seed, 300)?;
+        let result = channel.copy(Place::Address(NEVER_MAPPED + 3), other.at(0), SHORT)?;
+        ensure!(
+            result == uapi::DMA_READ_FAILED,
+            "{name}: a read of an unmapped address ended with {result}, not with DMA_TRANS_READ_FAILED"
+        );
+        // The driver tells of the error before it throws away what is queued: what comes in between goes with it.
+        let again = channel.copy(one.at(0), other.at(0), SHORT)?;
+        ensure!(
+            matches!(again, uapi::DMA_DONE | uapi::DMA_ABORTED),
+            "{name}: the copy after the one that failed ended with {again}"
+        );
+        carry(&channel, &one, &other, seed + 10, 5000)?;
+    }
+    one.close()?;
+    other.close()
+}
+
+/// The write is posted: neither the engine nor its driver can know.
+pub(super) fn write_unmapped(bench: &mut Bench<'_>) -> Verdict {
+    let names = first_channels()?;
+    bench.expect(class::UNMAPPED, u32::try_from(names.len())?, None)?;
+    bench.expect_messages(IOMMU_FAULT);
+    bench.expect_messages(PORT_ERROR);
+    let (peer0, peer1) = bench.take_peers()?;
+    let (one, other) = (Shared::new(&peer0)?, Shared::new(&peer1)?);
+    for (name, seed) in names.iter().zip(90..) {
+        let channel = Channel::new(name)?;
+        channel.must(one.at(0), Place::Address(NEVER_MAPPED + 5), SHORT)?;
+        carry(&channel, &one, &other, seed, 5000)?;
+    }
+    one.close()?;
+    other.close()
+}

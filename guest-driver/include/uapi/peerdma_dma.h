@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * peerdma_dma: user interface of the client of the kernel's DMA engines.
+ *
+ * /dev/peerdma-dma gives one copy at a time to a channel of any DMA engine that
+ * has a driver, for example Intel's I/OAT. An open file holds the channel that
+ * it named first until it is closed, or until a copy times out.
+ */
+#ifndef _UAPI_PEERDMA_DMA_H
+#define _UAPI_PEERDMA_DMA_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define PEERDMA_DMA_NAME	20	/* bytes of a channel's name, with the 0 */
+
+/* What became of a copy, as the engine's driver says it */
+#define PEERDMA_DMA_DONE	0
+#define PEERDMA_DMA_READ_FAILED	1
+#define PEERDMA_DMA_WRITE_FAILED 2
+#define PEERDMA_DMA_ABORTED	3
+
+/**
+ * struct peerdma_dma_copy - one copy
+ * @channel:	its name as in /sys/class/dma, zero-terminated
+ * @source_fd:	a dma-buf, or -1: @source is a DMA address then
+ * @target_fd:	likewise
+ * @source:	offset into the dma-buf, or a DMA address as it is
+ * @target:	likewise
+ * @length:	bytes, 1 to 64 MiB
+ * @timeout_ms:	time for each piece that the driver takes, 1 to 60000
+ * @result:	out: PEERDMA_DMA_*
+ * @reserved:	0
+ *
+ * Errors: EINVAL (an argument), EPERM (a DMA address without CAP_SYS_RAWIO),
+ * EBADF (no dma-buf), ENODEV (no such channel, or another has it), EBUSY (this
+ * file holds another one), ERANGE (past the end of a dma-buf), ETIMEDOUT (no
+ * answer; the channel has been given back), and what the exporter says.
+ */
+struct peerdma_dma_copy {
+	char channel[PEERDMA_DMA_NAME];
+	__s32 source_fd;
+	__s32 target_fd;
+	__u32 length;
+	__u64 source;
+	__u64 target;
+	__u32 timeout_ms;
+	__u32 result;
+	__u64 reserved;
+};
+
+#define PEERDMA_DMA_COPY	_IOWR(0xDB, 0x70, struct peerdma_dma_copy)
+
+#endif /* _UAPI_PEERDMA_DMA_H */

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A client of the kernel's DMA engines: copies between dma-bufs, or raw DMA
+ * addresses, by a channel of whatever engine has a driver. With it a device
+ * that knows nothing of the lab becomes the third party of a transfer between
+ * two others.
+ *
+ * Locks: a file's mutex, then the dma_resv of the one buffer or of both.
+ */
+#include <linux/completion.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-resv.h>
+#include <linux/dmaengine.h>
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "compat.h"
+#include "uapi/peerdma_dma.h"
+
+/**
+ * struct pd_client - an open file
+ * @lock:	one copy at a time
+ * @channel:	the channel; NULL before the first copy
+ */
+struct pd_client {
+	struct mutex lock;
+	struct dma_chan *channel;
+};
+
+/**
+ * struct pd_end - one end of a copy
+ * @attach:	the dma-buf's attachment; NULL for a DMA address
+ * @sgt:	its mapping
+ * @address:	DMA address, or offset into the dma-buf
+ */
+struct pd_end {
+	struct dma_buf_attachment *attach;
+	struct sg_table *sgt;
+	u64 address;
+};
+
+/**
+ * struct pd_answer - what a callback leaves
+ * @done:	it was called
+ * @result:	what it was told
+ */
+struct pd_answer {
+	struct completion done;
+	enum dmaengine_tx_result result;
+};
+
+static bool pd_dma_is_named(struct dma_chan *channel, void *name)
+{
+	return !strcmp(dma_chan_name(channel), name);
+}
+
+static int pd_dma_take_channel(struct pd_client *client, const char *name)
+{
+	dma_cap_mask_t mask;
+
+	if (client->channel)
+		return pd_dma_is_named(client->channel, (void *)name) ? 0 :
+								-EBUSY;
+	dma_cap_zero(mask);
+	dma_cap_set(DMA_MEMCPY, mask);
+	client->channel = dma_request_channel(mask, pd_dma_is_named,
+					      (void *)name);
+	return client->channel ? 0 : -ENODEV;
+}
+
+static void pd_dma_give_channel(struct pd_client *client)
+{
+	if (client->channel)
+		dma_release_channel(client->channel);
+	client->channel = NULL;
+}
+
+/*
+ * A mapping lives while the dma_resv is held, and only then: the exporter, who
+ * needs it for moving or revoking, waits. So there is nothing to do here.
+ */
+static void pd_dma_invalidate(struct dma_buf_attachment *attach)
+{
+}
+
+static const struct dma_buf_attach_ops pd_dma_attach_ops = {
+	.allow_peer2peer = true,
+	.invalidate_mappings = pd_dma_invalidate,
+};
+
+static int pd_dma_attach(struct pd_client *client, struct pd_end *end, int fd,
+			 u64 address, u32 length)
+{
+	struct device *dev = dmaengine_get_dma_device(client->channel);
+	struct dma_buf *dmabuf;
+
+	end->address = address;
+	if (fd < 0)
+		return capable(CAP_SYS_RAWIO) ? 0 : -EPERM;
+	dmabuf = dma_buf_get(fd);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+	if (address > dmabuf->size || length > dmabuf->size - address) {
+		dma_buf_put(dmabuf);
+		return -ERANGE;
+	}
+	end->attach = dma_buf_dynamic_attach(dmabuf, dev, &pd_dma_attach_ops,
+					     end);
+	if (IS_ERR(end->attach)) {
+		int ret = PTR_ERR(end->attach);
+
+		end->attach = NULL;
+		dma_buf_put(dmabuf);
+		return ret;
+	}
+	return 0;
+}
+
+static void pd_dma_detach(struct pd_end *end)
+{
+	struct dma_buf *dmabuf;
+
+	if (!end->attach)
+		return;
+	dmabuf = end->attach->dmabuf;
+	dma_buf_detach(dmabuf, end->attach);
+	dma_buf_put(dmabuf);
+	end->attach = NULL;
+}
+
+static int pd_dma_map(struct pd_end *end, enum dma_data_direction dir)
+{
+	struct sg_table *sgt;
+	long ret;
+
+	if (!end->attach)
+		return 0;
+	ret = dma_resv_wait_timeout(end->attach->dmabuf->resv,
+				    dir == DMA_TO_DEVICE ? DMA_RESV_USAGE_WRITE :
+							   DMA_RESV_USAGE_READ,
+				    true, MAX_SCHEDULE_TIMEOUT);
+	if (ret < 0)
+		return ret;
+	sgt = dma_buf_map_attachment(end->attach, dir);
+	if (IS_ERR(sgt))
+		return PTR_ERR(sgt);
+	end->sgt = sgt;
+	return 0;
+}
+
+static void pd_dma_unmap(struct pd_end *end, enum dma_data_direction dir)
+{
+	if (end->sgt)
+		dma_buf_unmap_attachment(end->attach, end->sgt, dir);
+	end->sgt = NULL;
+}
+
+/* The DMA address @done bytes into the copy, and how many bytes follow it. */
+static int pd_dma_locate(struct pd_end *end, u32 done, dma_addr_t *address,
+			 u32 *length)
+{
+	u64 offset = end->address + done;
+	struct scatterlist *sg;
+	int i;
+
+	if (!end->attach) {
+		*address = offset;
+		return 0;
+	}
+	for_each_sgtable_dma_sg(end->sgt, sg, i) {
+		if (offset < sg_dma_len(sg)) {
+			*address = sg_dma_address(sg) + offset;
+			*length = min_t(u64, *length, sg_dma_len(sg) - offset);
+			return 0;
+		}
+		offset -= sg_dma_len(sg);
+	}
+	return -ERANGE;
+}
+
+static void pd_dma_callback(void *param, const struct dmaengine_result *result)
+{
+	struct pd_answer *answer = param;
+
+	answer->result = result ? result->result : DMA_TRANS_NOERROR;
+	complete(&answer->done);
+}
+
+static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
+			dma_addr_t source, u32 length, u32 timeout_ms,
+			u32 *result)
+{
+	struct dma_async_tx_descriptor *tx;
+	struct pd_answer answer;
+	int ret;
+
+	init_completion(&answer.done);
+	tx = dmaengine_prep_dma_memcpy(client->channel, target, source, length,
+				       DMA_CTRL_ACK | DMA_PREP_INTERRUPT);
+	if (!tx)
+		return -ENOMEM;
+	tx->callback_result = pd_dma_callback;
+	tx->callback_param = &answer;
+	ret = dma_submit_error(dmaengine_submit(tx));
+	if (ret)
+		return ret;
+	dma_async_issue_pending(client->channel);
+	if (!wait_for_completion_timeout(&answer.done,
+					 msecs_to_jiffies(timeout_ms))) {
+		/* Stops the channel: afterwards nobody calls back any more. */
+		pd_dma_give_channel(client);
+		return -ETIMEDOUT;
+	}
+	*result = answer.result;
+	return 0;
+}
+
+static int pd_dma_pieces(struct pd_client *client, struct peerdma_dma_copy *arg,
+			 struct pd_end *source, struct pd_end *target)
+{
+	u32 done = 0;
+	int ret = 0;
+
+	while (!ret && done < arg->length && !arg->result) {
+		/* What every engine takes at once. */
+		u32 length = min_t(u32, arg->length - done, SZ_64K);
+		dma_addr_t from, to;
+
+		ret = pd_dma_locate(source, done, &from, &length);
+		if (!ret)
+			ret = pd_dma_locate(target, done, &to, &length);
+		if (!ret)
+			ret = pd_dma_piece(client, to, from, length,
+					   arg->timeout_ms, &arg->result);
+		done += length;
+	}
+	return ret;
+}
+
+static int pd_dma_lock(struct pd_end *ends, struct ww_acquire_ctx *ctx)
+{
+	struct dma_resv *one = ends[0].attach ? ends[0].attach->dmabuf->resv :
+						NULL;
+	struct dma_resv *two = ends[1].attach ? ends[1].attach->dmabuf->resv :
+						NULL;
+	int ret = 0;
+
+	if (one == two)
+		two = NULL;
+	if (one)
+		ret = dma_resv_lock(one, ctx);
+	if (!ret && two)
+		ret = dma_resv_lock(two, ctx);
+	while (ret == -EDEADLK) {
+		/* Whoever is older goes first; then again from the other end. */
+		dma_resv_unlock(one);
+		dma_resv_lock_slow(two, ctx);
+		swap(one, two);
+		ret = dma_resv_lock(two, ctx);
+	}
+	return ret;
+}
+
+static void pd_dma_unlock(struct pd_end *ends)
+{
+	struct dma_resv *one = ends[0].attach ? ends[0].attach->dmabuf->resv :
+						NULL;
+	struct dma_resv *two = ends[1].attach ? ends[1].attach->dmabuf->resv :
+						NULL;
+
+	if (one)
+		dma_resv_unlock(one);
+	if (two && two != one)
+		dma_resv_unlock(two);
+}
+
+static int pd_dma_copy(struct pd_client *client, struct peerdma_dma_copy *arg)
+{
+	/* The source, the target */
+	struct pd_end ends[2] = {};
+	struct ww_acquire_ctx ctx;
+	int ret;
+
+	ret = pd_dma_take_channel(client, arg->channel);
+	if (ret)
+		return ret;
+	ret = pd_dma_attach(client, &ends[0], arg->source_fd, arg->source,
+			    arg->length);
+	if (!ret)
+		ret = pd_dma_attach(client, &ends[1], arg->target_fd,
+				    arg->target, arg->length);
+	if (ret)
+		goto out_detach;
+
+	ww_acquire_init(&ctx, &reservation_ww_class);
+	ret = pd_dma_lock(ends, &ctx);
+	if (ret)
+		goto out_fini;
+	ww_acquire_done(&ctx);
+	ret = pd_dma_map(&ends[0], DMA_TO_DEVICE);
+	if (!ret)
+		ret = pd_dma_map(&ends[1], DMA_FROM_DEVICE);
+	if (!ret)
+		ret = pd_dma_pieces(client, arg, &ends[0], &ends[1]);
+	pd_dma_unmap(&ends[1], DMA_FROM_DEVICE);
+	pd_dma_unmap(&ends[0], DMA_TO_DEVICE);
+	pd_dma_unlock(ends);
+out_fini:
+	ww_acquire_fini(&ctx);
+out_detach:
+	pd_dma_detach(&ends[1]);
+	pd_dma_detach(&ends[0]);
+	return ret;
+}
+
+static long pd_dma_ioctl(struct file *file, unsigned int command,
+			 unsigned long argument)
+{
+	struct pd_client *client = file->private_data;
+	void __user *user = (void __user *)argument;
+	struct peerdma_dma_copy arg;
+	int ret;
+
+	if (command != PEERDMA_DMA_COPY)
+		return -ENOTTY;
+	if (copy_from_user(&arg, user, sizeof(arg)))
+		return -EFAULT;
+	if (strnlen(arg.channel, sizeof(arg.channel)) == sizeof(arg.channel) ||
+	    !arg.length || arg.length > SZ_64M || !arg.timeout_ms ||
+	    arg.timeout_ms > 60000 || arg.reserved)
+		return -EINVAL;
+	arg.result = DMA_TRANS_NOERROR;
+
+	ret = mutex_lock_interruptible(&client->lock);
+	if (ret)
+		return ret;
+	ret = pd_dma_copy(client, &arg);
+	mutex_unlock(&client->lock);
+	if (ret)
+		return ret;
+	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : 0;
+}
+
+static int pd_dma_open(struct inode *inode, struct file *file)
+{
+	struct pd_client *client = kzalloc_obj(*client);
+
+	if (!client)
+		return -ENOMEM;
+	mutex_init(&client->lock);
+	file->private_data = client;
+	return 0;
+}
+
+static int pd_dma_release(struct inode *inode, struct file *file)
+{
+	struct pd_client *client = file->private_data;
+
+	pd_dma_give_channel(client);
+	kfree(client);
+	return 0;
+}
+
+static const struct file_operations pd_dma_fops = {
+	.owner = THIS_MODULE,
+	.open = pd_dma_open,
+	.release = pd_dma_release,
+	.unlocked_ioctl = pd_dma_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+static struct miscdevice pd_dma_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "peerdma-dma",
+	.fops = &pd_dma_fops,
+};
+module_misc_device(pd_dma_device);
+
+MODULE_DESCRIPTION("Copies between dma-bufs by the kernel's DMA engines");
+MODULE_LICENSE("GPL");
+PD_IMPORT_DMA_BUF;
