@@ -12,6 +12,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("dma-map-benchmark", include_str!("../../../ci/scenarios/dma-map-benchmark.toml")),
     ("ioat", include_str!("../../../ci/scenarios/ioat.toml")),
     ("ioat-lazy", include_str!("../../../ci/scenarios/ioat-lazy.toml")),
+    ("ioat-million", include_str!("../../../ci/scenarios/ioat-million.toml")),
     ("ioat-none", include_str!("../../../ci/scenarios/ioat-none.toml")),
     ("kselftest-dmabuf", include_str!("../../../ci/scenarios/kselftest-dmabuf.toml")),
     ("kselftest-iommufd", include_str!("../../../ci/scenarios/kselftest-iommufd.toml")),

@@ -114,9 +114,9 @@ impl Work {
         if bits == 0 { Ok(()) } else { Err(bits) }
     }
 
-    /// Source and destination of a copy in each other's place: bad hardware.
+    /// The first source and the destination in each other's place: bad hardware.
     pub(super) fn swap(&mut self) {
-        if let (Operation::Move, [source]) = (self.operation, &mut self.sources[..]) {
+        if let (Operation::Move, [source, ..]) = (self.operation, &mut self.sources[..]) {
             std::mem::swap(source, &mut self.destination);
         }
     }

@@ -5,9 +5,13 @@ use crate::cases::Stop;
 use crate::sys;
 use crate::sys::kernel_log::KernelLog;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Where its parameters are.
 pub(super) const PARAMETERS: &str = "/sys/module/dmatest/parameters";
+
+/// A run that takes longer does not end.
+const PATIENCE: Duration = Duration::from_secs(1400);
 
 /// What a thread does all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +31,17 @@ pub(super) struct Run {
     pub(super) buffer: u32,
     /// The driver asks whether an operation is over, and no interrupt tells it.
     pub(super) polled: bool,
+    /// Milliseconds that a thread waits for an operation. A guest that is emulated twice may have to wait for its turn.
+    pub(super) timeout: u32,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    /// What its threads said at their end.
+    pub(super) summaries: Vec<Summary>,
+    /// What they said about each operation that failed.
+    pub(super) failures: Vec<String>,
 }
 
 /// What a thread says at its end.
@@ -45,11 +60,11 @@ pub(super) struct Summary {
 impl Run {
     /// A run of one thread a channel and operation.
     pub(super) fn of(iterations: u32) -> Self {
-        Self { threads: 1, iterations, buffer: 4 << 10, polled: false }
+        Self { threads: 1, iterations, buffer: 4 << 10, polled: false, timeout: 30_000 }
     }
 
-    /// Runs it to its end. Its lines go to the console, too.
-    pub(super) fn run(&self) -> Result<Vec<Summary>, Stop> {
+    /// Runs it until all `threads` have ended. Their lines go to the console, too.
+    pub(super) fn run(&self, threads: usize) -> Result<Outcome, Stop> {
         let set = |name: &str, value: &str| sys::write(Path::new(PARAMETERS).join(name), value);
         let mut log = KernelLog::open()?;
         log.drain();
@@ -57,35 +72,41 @@ impl Run {
             ("threads_per_chan", self.threads),
             ("iterations", self.iterations),
             ("test_buf_size", self.buffer),
-            // In milliseconds. A guest that is emulated twice may have to wait for its turn.
-            ("timeout", 30_000),
+            ("timeout", self.timeout),
             ("polled", self.polled.into()),
         ] {
             set(name, &value.to_string())?;
         }
         set("run", "1")?;
-        // Reading it takes as long as the threads run.
-        sys::read(Path::new(PARAMETERS).join("wait"))?;
         let mut summaries = Vec::new();
-        let mut reasons = Vec::new();
-        for record in log.drain() {
-            let Some(line) = record.text.strip_prefix("dmatest: ") else { continue };
-            if let Some(summary) = parse(line) {
-                println!("  dmatest: {line}");
-                summaries.push(summary);
-            } else if line.contains(": result ") {
-                reasons.push(line.to_owned());
+        let mut failures = Vec::new();
+        let begun = Instant::now();
+        while summaries.len() < threads {
+            // Reading it takes as long as threads run, and no time at all before they do.
+            sys::read(Path::new(PARAMETERS).join("wait"))?;
+            for record in log.drain() {
+                let Some(line) = record.text.strip_prefix("dmatest: ") else { continue };
+                if let Some(summary) = parse(line) {
+                    println!("  dmatest: {line}");
+                    summaries.push(summary);
+                } else if line.contains(": result ") {
+                    failures.push(line.to_owned());
+                }
             }
+            // Telling it to stop would interrupt threads that wait for an operation: they take away the mappings then,
+            // whether the operation is over or not. So it is left alone.
+            if begun.elapsed() > PATIENCE {
+                return Err(Stop::Fail(format!(
+                    "{} of {threads} threads of dmatest have ended after {} s",
+                    summaries.len(),
+                    PATIENCE.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        // Without threads or channels to release, the next run begins anew.
+        // All have ended: this gives the channels back.
         set("run", "0")?;
-        match reasons.first() {
-            Some(first) => Err(Stop::Fail(format!(
-                "dmatest: {} operations failed, the first: {first}",
-                reasons.len()
-            ))),
-            None => Ok(summaries),
-        }
+        Ok(Outcome { summaries, failures })
     }
 }
 

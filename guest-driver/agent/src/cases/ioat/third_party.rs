@@ -6,8 +6,10 @@ use super::{channels, engines};
 use crate::cases::faults::{IOMMU_FAULT, NEVER_MAPPED, PORT_ERROR, class};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer};
-use crate::uapi;
+use crate::sys::kernel_log::KernelLog;
+use crate::{sys, uapi};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 const SIZE: usize = 256 << 10;
 /// Of a copy that is meant to fail; more than one payload, within a page.
@@ -99,19 +101,44 @@ pub(super) fn read_unmapped(bench: &mut Bench<'_>) -> Verdict {
     other.close()
 }
 
-/// The write is posted: neither the engine nor its driver can know.
+/// The write is posted: neither the engine nor its driver can know. The port that the engine hangs below tells the
+/// kernel, whose driver takes the engine out of service and back.
 pub(super) fn write_unmapped(bench: &mut Bench<'_>) -> Verdict {
     let names = first_channels()?;
     bench.expect(class::UNMAPPED, u32::try_from(names.len())?, None)?;
     bench.expect_messages(IOMMU_FAULT);
     bench.expect_messages(PORT_ERROR);
+    // What the driver says at level error when it lets go of a device, and of one that does not answer any more.
+    bench.expect_messages(&["Removing dma and dca services", "Failed to reset"]);
     let (peer0, peer1) = bench.take_peers()?;
     let (one, other) = (Shared::new(&peer0)?, Shared::new(&peer1)?);
-    for (name, seed) in names.iter().zip(90..) {
-        let channel = Channel::new(name)?;
-        channel.must(one.at(0), Place::Address(NEVER_MAPPED + 5), SHORT)?;
-        carry(&channel, &one, &other, seed, 5000)?;
+    for ((engine, name), seed) in engines()?.iter().zip(&names).zip(90..) {
+        let mut log = KernelLog::open()?;
+        log.drain();
+        Channel::new(name)?.must(one.at(0), Place::Address(NEVER_MAPPED + 5), SHORT)?;
+        // On the root bus there is nobody who would tell.
+        if engine
+            .upstream()
+            .is_some_and(|port| port.aer_count("aer_dev_nonfatal", "UnsupReq").is_some())
+        {
+            await_recovery(&mut log)?;
+            // The driver restores the configuration of before it was bound, without Memory Space Enable where the
+            // firmware left that to the kernel: it has lost its device, and gets it back with a new beginning only.
+            engine.set_attribute("remove", "1")?;
+            sys::write("/sys/bus/pci/rescan", "1")?;
+        }
+        carry(&Channel::new(name)?, &one, &other, seed, 5000)?;
     }
     one.close()?;
     other.close()
+}
+
+/// Waits until the kernel has been through the error handlers of the drivers below the port.
+fn await_recovery(log: &mut KernelLog) -> Verdict {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !log.drain().iter().any(|record| record.text.contains("device recovery successful")) {
+        ensure!(Instant::now() < end, "the kernel has not recovered from the error of the port");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }

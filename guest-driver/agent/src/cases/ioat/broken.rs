@@ -1,0 +1,90 @@
+//! Does dmatest notice? The engine misbehaves on request, by a register that hardware does not have, and every thread
+//! must say that something is wrong; well-behaved again, it must satisfy them.
+//!
+//! Without an IOMMU only: with one the engine would be caught at writing where it may not, before dmatest sees a byte.
+
+use super::dmatest::{Outcome, Run};
+use super::{engines, few, threads, verified};
+use crate::cases::{Bench, Stop, Verdict, ensure};
+use crate::device::View;
+use std::fs::File;
+
+/// The lab's register in BAR 0, and what can be asked of it: `device-models/src/endpoint/ioat/regs.rs`.
+const FAULT: usize = 0x3000;
+const BAR_SIZE: usize = 0x4000;
+const NONE: u32 = 0;
+const SWAP: u32 = 1;
+const LOSE_COMPLETION: u32 = 2;
+const DROP_INTERRUPT: u32 = 3;
+const CORRUPT_DATA: u32 = 4;
+const STICKY: u32 = 0x100;
+
+/// The lab's registers of all engines.
+struct Faults(Vec<View>);
+
+impl Faults {
+    fn new() -> Result<Self, Stop> {
+        let open = |path| File::options().read(true).write(true).open(path);
+        let view = |engine: crate::sys::pci::Function| {
+            Ok(View::new(open(engine.path().join("resource0"))?, BAR_SIZE, 0)?)
+        };
+        engines()?.into_iter().map(view).collect::<Result<_, Stop>>().map(Self)
+    }
+
+    fn set(&self, fault: u32) {
+        self.0.iter().for_each(|view| view.set_dword(FAULT, fault));
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        self.set(NONE);
+    }
+}
+
+/// One operation a thread, all of them with this fault.
+fn broken(bench: &mut Bench<'_>, fault: u32, symptom: &str) -> Verdict {
+    // What it found wrong with which byte.
+    bench.expect_message("dmatest: ");
+    let faults = Faults::new()?;
+    let run = Run { buffer: 64, timeout: 3000, ..Run::of(1) };
+    let threads = threads(run.threads as usize)?.values().sum();
+    faults.set(fault | STICKY);
+    let Outcome { summaries, failures } = run.run(threads)?;
+    faults.set(NONE);
+    ensure!(
+        summaries.iter().all(|summary| summary.failures == 1),
+        "dmatest is content with an engine that is broken: {summaries:?}"
+    );
+    let other = failures.iter().find(|failure| !failure.contains(symptom));
+    ensure!(other.is_none(), "dmatest says {other:?}, not {symptom:?}");
+    bench.note(format!("{} threads, each says {symptom:?}", summaries.len()));
+    few(bench, &Run::of(20))
+}
+
+pub(super) fn swap(bench: &mut Bench<'_>) -> Verdict {
+    broken(bench, SWAP, "data error")
+}
+
+pub(super) fn corruption(bench: &mut Bench<'_>) -> Verdict {
+    broken(bench, CORRUPT_DATA, "data error")
+}
+
+pub(super) fn lost_completion(bench: &mut Bench<'_>) -> Verdict {
+    // The driver gives up waiting, resets the channel and says so.
+    bench.expect_message("ioatdma ");
+    broken(bench, LOSE_COMPLETION, "test timed out")
+}
+
+/// The driver looks by itself after 200 ms, so dmatest, which waits longer, sees nothing; the lab counts.
+pub(super) fn lost_interrupts(bench: &mut Bench<'_>) -> Verdict {
+    let faults = Faults::new()?;
+    faults.set(DROP_INTERRUPT | STICKY);
+    let seen = verified(bench, &Run::of(3));
+    faults.set(NONE);
+    match seen {
+        Err(Stop::Fail(reason)) if reason.contains(" 0 interrupts") => bench.note(reason),
+        other => return Err(Stop::Fail(format!("no interrupt is sent, and that gives {other:?}"))),
+    }
+    few(bench, &Run::of(20))
+}
