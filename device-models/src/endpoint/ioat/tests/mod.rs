@@ -2,6 +2,9 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 
+mod hostile;
+mod stopping;
+
 use std::sync::{Arc, Mutex};
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -50,25 +53,49 @@ impl Bench {
         let topology = Topology::of(vec![place]);
         let lab = Lab::new(topology, &ram, Box::new(NoIommu), Box::new(sink.clone())).unwrap();
         let mut bench = Self { lab, ram, sink };
-        bench.lab.config_write(BDF, 0x10, 4, REGISTERS as u32);
-        bench.lab.config_write(BDF, 0x18, 4, MSIX as u32);
-        bench.lab.config_write(BDF, 0x04, 2, 0x6);
-        let mut at = bench.lab.config_read(BDF, 0x34, 1) as u16;
-        while bench.lab.config_read(BDF, at, 1) != 0x11 {
-            at = bench.lab.config_read(BDF, at + 1, 1) as u16;
-        }
-        bench.lab.config_write(BDF, at + 2, 2, 0x8000);
+        bench.bring_up();
+        bench
+    }
+
+    /// What firmware and driver do: addresses, MSI-X, the first channel.
+    fn bring_up(&mut self) {
+        self.assign();
+        let msix = self.capability(0x11);
+        self.lab.config_write(BDF, msix + 2, 2, 0x8000);
         for (word, value) in [0xfee0_0000_u32, 0, 0x40, 0].into_iter().enumerate() {
-            bench.lab.mmio_write(MSIX + 4 * word as u64, &value.to_le_bytes());
+            self.lab.mmio_write(MSIX + 4 * word as u64, &value.to_le_bytes());
         }
-        bench.lab.mmio_write(
+        self.lab.mmio_write(
             REGISTERS + device::INTERRUPT_CONTROL,
             &[interrupt_control::VECTORS | interrupt_control::MASTER],
         );
         let run = control::REARM | control::ERROR_COMPLETION | control::ERROR_INTERRUPT;
-        bench.write(channel::CONTROL, &run.to_le_bytes());
-        bench.write(channel::COMPLETION, &RECORD.to_le_bytes());
-        bench
+        self.write(channel::CONTROL, &run.to_le_bytes());
+        self.write(channel::COMPLETION, &RECORD.to_le_bytes());
+    }
+
+    fn assign(&mut self) {
+        self.lab.config_write(BDF, 0x10, 4, REGISTERS as u32);
+        self.lab.config_write(BDF, 0x14, 4, 0);
+        self.lab.config_write(BDF, 0x18, 4, MSIX as u32);
+        self.lab.config_write(BDF, 0x04, 2, 0x6);
+    }
+
+    /// The place of the capability with this ID.
+    fn capability(&mut self, id: u32) -> u16 {
+        let mut at = self.lab.config_read(BDF, 0x34, 1) as u16;
+        while self.lab.config_read(BDF, at, 1) != id {
+            at = self.lab.config_read(BDF, at + 1, 1) as u16;
+        }
+        at
+    }
+
+    /// Resets the function and gives it its addresses back.
+    fn function_level_reset(&mut self) {
+        let express = self.capability(0x10);
+        self.lab.config_write(BDF, express + 8, 2, 0x8000);
+        self.lab.step();
+        self.assign();
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {

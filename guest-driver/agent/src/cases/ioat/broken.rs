@@ -76,7 +76,8 @@ pub(super) fn lost_completion(bench: &mut Bench<'_>) -> Verdict {
     broken(bench, LOSE_COMPLETION, "test timed out")
 }
 
-/// The driver looks by itself after 200 ms, so dmatest, which waits longer, sees nothing; the lab counts.
+/// The driver looks by itself after 100 ms, and whenever a client asks how a copy stands, as dmatest does before it calls
+/// one lost: no time-out makes it notice. The lab counts.
 pub(super) fn lost_interrupts(bench: &mut Bench<'_>) -> Verdict {
     let faults = Faults::new()?;
     faults.set(DROP_INTERRUPT | STICKY);
