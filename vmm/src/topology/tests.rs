@@ -244,6 +244,24 @@ fn a_wrong_value_is_named_where_it_stands() {
         ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 32\n".into(), 8, "end at 31"),
         ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 4\nfunction = 1\n".into(), 9, "no function 0"),
         ("[[peer]]\nname = 'p q'\nbelow = 'h'\n".into(), 6, "is no name"),
+        ("[[endpoint]]\nname = 'e'\nkind = 'iota'\nbelow = 'h'\ndevice = 4\n".into(), 7, "there are ioat"),
+        ("[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\n".into(), 5, "the lab's own"),
+        ("[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'q'\n".into(), 8, "there is no \"q\""),
+        (
+            "[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\ndevice = 4\noptions = { channels = 9 }\n".into(),
+            10,
+            "channels is \"9\"; take 1 to 4",
+        ),
+        (
+            "[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\ndevice = 4\noptions = { channels = true }\n".into(),
+            10,
+            "a text or a whole number",
+        ),
+        (
+            "[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\ndevice = 4\n[[peer]]\nname = 'p'\nbelow = 'e'\n".into(),
+            12,
+            "nothing hangs below it",
+        ),
         (
             "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\n[[root-port]]\nname = 'b'\non = 'h'\ndevice = 4\n".into(),
             10,
@@ -314,4 +332,23 @@ fn a_name_is_short_and_has_no_control_characters() {
         let error = Topology::parse("f", &text).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn devices_of_other_kinds_stand_beside_the_peers() {
+    let topology = Topology::load("ioat").unwrap();
+    let text = toml::to_string(&topology).unwrap();
+    assert_eq!(toml::from_str::<Topology>(&text).unwrap(), topology, "numbers become texts, once");
+    let plan = Plan::new(&topology, true).unwrap();
+    assert_eq!(plan.peers().len(), 2, "Linux's numbers of peers are as without them");
+    let guest = guest(IommuMode::Strict, &["pci=disable_acs_redir=pci:8086:0c50"]);
+    let groups = View::new(&plan, &guest).groups();
+    let of = |name: &str| groups[plan.find(name).unwrap()];
+    assert_ne!(of("ioat0"), of("ioat1"));
+    assert!(of("ioat0").is_some() && of("ioat1").is_some());
+    let found = decide(&topology, &guest, "ioat0", "peer0");
+    assert_eq!(found, (MapType::ThroughHostBridge, 4, AddressKind::Iova));
+    let drawn = Drawing::new(&topology, &guest).unwrap().to_text(Format::Text);
+    assert!(drawn.contains("03:00.0 ioat0 device\n"), "{drawn}");
+    assert!(Explanation::new(&topology, &guest, "ioat1", "peer1").is_ok());
 }
