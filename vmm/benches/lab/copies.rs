@@ -10,36 +10,37 @@ use device_models::memory::Memory;
 use device_models::pci::Bdf;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
 use vmm::assembly::LabConfig;
+use vmm::topology::Topology;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::clock::Stopwatch;
 use crate::report::{Figure, Report, median};
 use crate::rig::{NoInterrupts, to_usize};
 
-const CHUNK: u64 = 64 << 10;
+pub const CHUNK: u64 = 64 << 10;
 /// Copies of a round, all in one ring.
-const COPIES: u64 = 1000;
+pub const COPIES: u64 = 1000;
 const RING_SIZE: u64 = 10;
 const RAM: u64 = 256 << 20;
 const LOCAL: u64 = 64 << 20;
 /// The rings' RAM; data lies above.
-const RINGS: u64 = 0x10_0000;
-const RECORDS: u64 = 0x12_0000;
+pub const RINGS: u64 = 0x10_0000;
+pub const RECORDS: u64 = 0x12_0000;
 const DATA: u64 = 16 << 20;
 const PLACES: u64 = (RAM - DATA) / CHUNK;
-const IOVA: u64 = 0x1_0000_0000;
-const DOMAIN: u32 = 1;
+pub const IOVA: u64 = 0x1_0000_0000;
+pub const DOMAIN: u32 = 1;
 
 /// From where to where.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub enum Way {
     LocalToRemote,
     RemoteToLocal,
     RemoteToRemote,
 }
 
 pub fn run(report: &mut Report, rounds: usize) {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(Topology::default());
     for (name, way, goal) in [
         ("64 KiB copies, local memory to random RAM", Way::LocalToRemote, 0.9),
         ("64 KiB copies, random RAM to local memory", Way::RemoteToLocal, 0.9),
@@ -72,15 +73,15 @@ pub fn run(report: &mut Report, rounds: usize) {
     }
 }
 
-struct Bench {
-    lab: Lab,
-    ram: GuestMemoryMmap<()>,
+pub struct Bench {
+    pub lab: Lab,
+    pub ram: GuestMemoryMmap<()>,
     local: Memory,
     registers: u64,
 }
 
 /// The place of copy `index`: scattered, and another one for source and destination.
-fn place(index: u64, salt: u64) -> u64 {
+pub fn place(index: u64, salt: u64) -> u64 {
     (index * 7919 + salt * 1237) % PLACES
 }
 
@@ -89,10 +90,10 @@ fn local_offset(index: u64) -> u64 {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new(topology: Topology) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), to_usize(RAM))])
             .expect("RAM for the bench");
-        let config = LabConfig { local_memory: LOCAL, ..LabConfig::default() };
+        let config = LabConfig { topology, local_memory: LOCAL, ..LabConfig::default() };
         let mut lab = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).expect("a lab");
         let function = lab.function("peer0").expect("the first peer");
         let map = lab.address_map().clone();
@@ -143,6 +144,11 @@ impl Bench {
 
     /// All copies by the device's engine, in seconds.
     fn checked(&mut self, way: Way) -> f64 {
+        self.checked_of(way, CHUNK)
+    }
+
+    /// The same with copies of `length` bytes, at most a chunk.
+    pub fn checked_of(&mut self, way: Way, length: u64) -> f64 {
         for index in 0..COPIES {
             let remote = |salt| IOVA + place(index, salt) * CHUNK;
             let (bits, source, destination) = match way {
@@ -154,7 +160,7 @@ impl Bench {
                 opcode: opcode::COPY,
                 reserved0: 0,
                 flags: bits.into(),
-                length: u32::try_from(CHUNK).expect("small").into(),
+                length: u32::try_from(length).expect("small").into(),
                 source: source.into(),
                 destination: destination.into(),
                 pattern: 0.into(),
@@ -174,12 +180,12 @@ impl Bench {
         self.register(channel::TAIL, COPIES);
         while self.lab.step() == Progress::Worked {}
         let seconds = start.seconds();
-        self.verify();
+        self.verify(length);
         seconds
     }
 
     /// The last copy was done, without an error.
-    fn verify(&self) {
+    fn verify(&self, length: u64) {
         let mut record = [0; 32];
         self.ram
             .read_slice(&mut record, GuestAddress(RECORDS + 32 * (COPIES - 1)))
@@ -187,7 +193,7 @@ impl Bench {
         let record = Record::read_from_bytes(&record).expect("32 bytes");
         assert_eq!(
             (record.cookie.get(), record.bytes.get(), record.status.get()),
-            (COPIES - 1, CHUNK, 0)
+            (COPIES - 1, length, 0)
         );
     }
 

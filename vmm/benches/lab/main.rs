@@ -9,6 +9,7 @@
 
 mod clock;
 mod copies;
+mod ioat;
 mod mappings;
 mod memory;
 mod report;
@@ -28,6 +29,9 @@ fn main() -> std::io::Result<()> {
     let mut report = Report::default();
     if wanted("copies") {
         copies::run(&mut report, rounds);
+    }
+    if wanted("ioat") {
+        ioat::run(&mut report, rounds);
     }
     if wanted("transactions") {
         transactions::run(&mut report, rounds);
