@@ -55,6 +55,9 @@ pub(super) struct Arguments {
     /// Run all scenarios that have tests of their own, also those that do not run by default
     #[arg(long, conflicts_with = "scenario")]
     all: bool,
+    /// With --all: also those that take many minutes
+    #[arg(long, requires = "all")]
+    long: bool,
     /// Run only part I of N of the scenarios; `peerdma report merge` puts the parts' reports together
     #[arg(long, value_name = "I/N", conflicts_with = "command")]
     shard: Option<Shard>,
@@ -156,11 +159,15 @@ fn list(json: bool) -> Result<u8, Failure> {
     }
     let width = all.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
     let line = |scenario: &Scenario| {
-        let mark = if scenario.default { '*' } else { ' ' };
+        let mark = match (scenario.default, scenario.long) {
+            (true, _) => '*',
+            (_, true) => 'l',
+            (false, false) => ' ',
+        };
         format!("{mark} {:width$}  {}\n", scenario.name, scenario.description)
     };
     output::print(&all.iter().map(line).collect::<String>())?;
-    eprintln!("* runs by default");
+    eprintln!("* runs by default; l takes many minutes: by its name, or with --all --long");
     Ok(Exit::Success as u8)
 }
 
@@ -178,7 +185,10 @@ fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
     let scenarios = match arguments.all {
         true => {
             let all = Scenario::all().map_err(Failure::internal)?;
-            all.into_iter().filter(|scenario| !scenario.groups.is_empty()).collect()
+            let wanted = |scenario: &Scenario| {
+                !scenario.groups.is_empty() && (arguments.long || !scenario.long)
+            };
+            all.into_iter().filter(wanted).collect()
         }
         false => Scenario::select(names).map_err(Failure::usage)?,
     };

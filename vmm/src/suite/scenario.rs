@@ -69,6 +69,9 @@ pub struct Scenario {
     /// Whether `peerdma test` runs it when no scenario is named.
     #[serde(default)]
     pub default: bool,
+    /// Whether it takes many minutes: `peerdma test --all` leaves it out, `--all --long` does not.
+    #[serde(default)]
+    pub long: bool,
     /// The IOMMU and how the guest's kernel uses it.
     #[serde(default)]
     pub iommu: IommuMode,
