@@ -36,6 +36,9 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
+#include "peerdma_lab.h"
+#include "peerdma_work.h"
+
 #define PEERDMA_ABI_VERSION	1
 #define PEERDMA_IOCTL_BASE	0xDB
 
@@ -450,145 +453,6 @@ struct peerdma_segments {
 	__u32 reserved;
 };
 
-/* ----------------------------------------------------------------- work */
-
-/* struct peerdma_location.kind */
-#define PEERDMA_AT_NOWHERE	0 /* the operation has no such operand */
-#define PEERDMA_AT_OBJECT	1 /* handle + offset into it */
-#define PEERDMA_AT_ADDRESS	2 /* lab-only: offset is a raw DMA address */
-#define PEERDMA_AT_LOCAL	3 /* lab-only: offset is a raw offset in local memory */
-
-/**
- * struct peerdma_location - source or destination of work
- * @kind:	PEERDMA_AT_*
- * @handle:	the object, for PEERDMA_AT_OBJECT; else zero
- * @offset:	bytes, any alignment
- *
- * An offset and length past the end of an object give ERANGE. The lab-only
- * kinds are passed to the device unchecked.
- */
-struct peerdma_location {
-	__u32 kind;
-	__u32 handle;
-	__u64 offset;
-};
-
-/* struct peerdma_submit.operation */
-#define PEERDMA_WORK_COPY	1 /* source to destination */
-#define PEERDMA_WORK_FILL	2 /* pattern to destination */
-#define PEERDMA_WORK_CHECKSUM	3 /* CRC-32C of the source */
-#define PEERDMA_WORK_COMPARE	4 /* reads source and destination */
-
-/* struct peerdma_submit.flags */
-#define PEERDMA_SUBMIT_POLL	(1U << 0) /* no interrupt: the waiter looks itself */
-#define PEERDMA_SUBMIT_IN_FENCE	(1U << 1) /* start after the sync_file in_fence */
-#define PEERDMA_SUBMIT_OUT_FENCE (1U << 2) /* give a sync_file in out_fence */
-#define PEERDMA_SUBMIT_NO_SYNC	(1U << 3) /* lab-only: ignore the buffers' fences */
-#define PEERDMA_SUBMIT_VERDICT	(1U << 4) /* lab-only: report the lab's verdict */
-#define PEERDMA_SUBMIT_FLUSH	(1U << 5) /* read back what was written last */
-#define PEERDMA_SUBMIT_NO_FLUSH	(1U << 6) /* do not, wherever it was written to */
-
-/* Longest time-out that can be asked for, ms */
-#define PEERDMA_TIMEOUT_MAX_MS	60000
-
-/**
- * struct peerdma_submit - PEERDMA_SUBMIT: gives work to a channel
- * @operation:	[in] PEERDMA_OP_*
- * @channel:	[in] 0..channels-1; work on one channel starts and ends in order
- * @flags:	[in] PEERDMA_SUBMIT_*
- * @timeout_ms:	[in] when the device counts as dead for this work, ms; 0 for the
- *		default (the module parameter timeout_ms)
- * @source:	[in]
- * @destination:[in]
- * @length:	[in] bytes, 1..
- * @pattern:	[in] for FILL: eight bytes that repeat from the destination's
- *		first byte on, least significant byte first. For CHECKSUM: the
- *		CRC of what comes before, 0 to begin. Else zero
- * @in_fence:	[in] sync_file, with PEERDMA_SUBMIT_IN_FENCE
- * @out_fence:	[out] sync_file, with PEERDMA_SUBMIT_OUT_FENCE
- * @cookie:	[out] names the work for PEERDMA_WAIT, 1..
- *
- * A memory write is posted: that the device has finished does not mean that the
- * bytes have arrived at a peer. Work that writes into an import mapped
- * BIDIRECTIONAL therefore ends with reading the last byte back, which no write
- * overtakes; FLUSH asks for it elsewhere, NO_FLUSH leaves it out.
- *
- * VERDICT makes the descriptors of the work run one at a time and nothing else
- * beside them on the channel, and reads the lab's verdict after each.
- *
- * Returns when the work is queued. Before that it waits for @in_fence and for
- * those fences of the buffers that implicit synchronisation demands (a reader
- * for writers, a writer for everybody; not for work of the same channel, which
- * runs in order anyway). That such a fence ended with an error does not stop
- * ours. A file may have 4096 pieces of work whose result nobody has taken (else
- * ENOSPC). ERANGE: past the end of an object. EACCES: against the direction of
- * an object's mapping (raw addresses are not checked). ETIME: what it had to wait
- * for took longer than @timeout_ms. An exporter that refuses to map an import
- * has its error passed on (ENODEV: revoked for good).
- */
-struct peerdma_submit {
-	__u32 operation;
-	__u32 channel;
-	__u32 flags;
-	__u32 timeout_ms;
-	struct peerdma_location source;
-	struct peerdma_location destination;
-	__u64 length;
-	__u64 pattern;
-	__s32 in_fence;
-	__s32 out_fence;
-	__u64 cookie;
-};
-
-/* struct peerdma_wait.flags */
-#define PEERDMA_WAIT_KEEP	(1U << 0) /* the result may be asked for again */
-
-/**
- * struct peerdma_wait - PEERDMA_WAIT: the result of work
- * @cookie:	[in]
- * @timeout_ms:	[in] 0 looks only; at most PEERDMA_TIMEOUT_MAX_MS
- * @flags:	[in] PEERDMA_WAIT_*
- * @error:	[out] 0, or what became of it:
- *		-EIO: the device says that it failed, see @status and @halt;
- *		-EILSEQ: COMPARE found a difference, see @result;
- *		-EPROTO: a completion record that belongs to nothing we asked;
- *		-ETIMEDOUT: it never answered;
- *		-ECANCELED: reset, unbound, or its file was closed
- * @status:	[out] the device's status of the first descriptor that failed, a
- *		PEERDMA_STATUS code of peerdma_regs.h; 0: success
- * @bytes:	[out] bytes done before the first failure
- * @result:	[out] CHECKSUM: the CRC; COMPARE: offset of the first difference
- * @error_address:[out] with -EIO: DMA address of the access that failed
- * @verdict_address:[out] with PEERDMA_SUBMIT_VERDICT: DMA address that @verdict
- *		is about
- * @verdict:	[out] likewise: the first verdict that was not 0, a VERDICT code
- * @verdict_count:[out] likewise: faulty accesses
- * @halt:	[out] with -EIO: why the channel halted, a PEERDMA_HALT code; 0:
- *		it did not
- * @descriptors:[out] descriptors the work was split into
- * @interrupted:[out] 1 if an interrupt brought the news, 0 if polling did
- * @reserved:	zero
- *
- * ETIME if the work has not finished in time; it goes on, the cookie stays.
- */
-struct peerdma_wait {
-	__u64 cookie;
-	__u32 timeout_ms;
-	__u32 flags;
-	__s32 error;
-	__u32 status;
-	__u64 bytes;
-	__u64 result;
-	__u64 error_address;
-	__u64 verdict_address;
-	__u32 verdict;
-	__u32 verdict_count;
-	__u32 halt;
-	__u32 descriptors;
-	__u32 interrupted;
-	__u32 reserved;
-};
-
 /* -------------------------------------------------------- system memory */
 
 /* struct peerdma_system_alloc.flags */
@@ -625,81 +489,6 @@ struct peerdma_system_alloc {
 struct peerdma_system_sync {
 	__u32 handle;
 	__u32 target;
-};
-
-/* ------------------------------------------------------------- lab only */
-/*
- * What follows breaks rules on purpose, to see whether the lab notices. It
- * needs CAP_SYS_ADMIN, as do PEERDMA_AT_ADDRESS, PEERDMA_AT_LOCAL,
- * PEERDMA_SUBMIT_NO_SYNC and PEERDMA_SUBMIT_VERDICT. No driver for real hardware
- * should offer the like.
- */
-
-/**
- * struct peerdma_lab_bus_master - PEERDMA_LAB_BUS_MASTER
- * @enable:	[in] 0 clears Bus Master Enable, 1 sets it; 2 only asks
- * @was:	[out] what it was
- *
- * Work that the device could not finish in between ends by its time-out.
- */
-struct peerdma_lab_bus_master {
-	__u32 enable;
-	__u32 was;
-};
-
-/* struct peerdma_lab_map_phys.flags */
-#define PEERDMA_LAB_MAP_MMIO	(1U << 0) /* DMA_ATTR_MMIO */
-
-/**
- * struct peerdma_lab_map_phys - PEERDMA_LAB_MAP_PHYS: maps any physical range
- * @phys:	[in] CPU physical address
- * @length:	[in] bytes, 1..256 MiB
- * @direction:	[in] PEERDMA_BIDIRECTIONAL, ...
- * @flags:	[in] PEERDMA_LAB_MAP_MMIO for everything that is not RAM
- * @handle:	[out] a system object (without mmap)
- * @reserved:	zero
- * @address:	[out] its DMA address
- *
- * Calls dma_map_phys(), blind to topology and to the ends of BARs. Without
- * PEERDMA_LAB_MAP_MMIO the range must be RAM (else EINVAL).
- */
-struct peerdma_lab_map_phys {
-	__u64 phys;
-	__u64 length;
-	__u32 direction;
-	__u32 flags;
-	__u32 handle;
-	__u32 reserved;
-	__u64 address;
-};
-
-/**
- * struct peerdma_lab_register - PEERDMA_LAB_REGISTER: the register BAR, raw
- * @offset:	[in] naturally aligned, inside the BAR
- * @width:	[in] 4 or 8 bytes
- * @write:	[in] 0 reads, 1 writes
- * @value:	[in/out]
- */
-struct peerdma_lab_register {
-	__u64 offset;
-	__u32 width;
-	__u32 write;
-	__u64 value;
-};
-
-/**
- * struct peerdma_lab_read_page - PEERDMA_LAB_READ_PAGE: an importer that looks at
- *				  the pages of the table it got
- * @handle:	[in] import that is mapped (else EINVAL)
- * @entries:	[out] entries of the table that claim to have pages (orig_nents)
- * @value:	[out] the first eight bytes, by way of the first struct page
- *
- * No importer may do that. EFAULT: there is no page, or its memory cannot be read.
- */
-struct peerdma_lab_read_page {
-	__u32 handle;
-	__u32 entries;
-	__u64 value;
 };
 
 #define PEERDMA_IOC(nr, type)	_IOWR(PEERDMA_IOCTL_BASE, nr, type)

@@ -141,6 +141,8 @@ constants! {
     /// The range is no RAM. Lab only.
     LAB_MAP_MMIO = 1 << 0;
 
+    /// Bytes of a channel's name, with the 0.
+    DMA_NAME = 20;
     /// The engine has copied.
     DMA_DONE = 0;
     /// It could not read.
