@@ -309,6 +309,9 @@ fn port(plan: &Plan, index: usize, bus: &[usize]) -> BridgeDescription {
         vendor: PORT_IDS.0,
         device: PORT_IDS.1,
         subsystem_vendor: PORT_IDS.0,
+        // One number for each slot of the chassis: that of the port in the plan, counted from 1.
+        slot_number: if function.hot_plug { u16::try_from(index).unwrap_or(0) + 1 } else { 0 },
+        hot_plug: function.hot_plug,
         port_number: u8::try_from(number).unwrap_or(u8::MAX),
         acs: crate::topology::Acs(function.acs).capabilities(),
         ..BridgeDescription::new(kind)

@@ -18,9 +18,13 @@ pub struct DetectedError {
 
 impl Fabric {
     /// Logs a failed posted write where hardware would. A failed read needs no log: its completion tells the
-    /// requester, and the completer's own log of it is advisory (6.2.3.2.4.1).
+    /// requester, and the completer's own log of it is advisory (6.2.3.2.4.1). A port whose link is down discards
+    /// posted requests without a word (2.9.1).
     pub(super) fn detect(&mut self, transaction: &Transaction, refusal: Refusal) {
-        if transaction.kind == Kind::MemoryRead || self.errors.len() >= MAX_ERRORS {
+        if transaction.kind == Kind::MemoryRead
+            || refusal.class == FindingClass::LinkDown
+            || self.errors.len() >= MAX_ERRORS
+        {
             return;
         }
         // What the root complex refuses is logged by the root port it came through; a function on the root bus has

@@ -89,6 +89,8 @@ pub struct Node {
     pub memory_enabled: bool,
     /// In D0 and not in reset.
     pub operational: bool,
+    /// A root port or downstream port whose link is down: nothing below can be reached.
+    pub link_down: bool,
     /// Max_Payload_Size in bytes.
     pub max_payload: u32,
     /// Max_Read_Request_Size in bytes.

@@ -60,6 +60,16 @@ pub enum Input<'a> {
         /// What was answered.
         data: &'a [u8],
     },
+    /// Everything below a port was pulled out of its slot.
+    Unplug {
+        /// The port.
+        port: Bdf,
+    },
+    /// It was plugged in again.
+    Plug {
+        /// The port.
+        port: Bdf,
+    },
     /// A step in which `function` did something.
     Step {
         /// Which function.

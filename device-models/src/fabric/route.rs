@@ -225,6 +225,9 @@ fn down_from_root(map: &AddressMap, address: u64, length: u64) -> Decision<Targe
 
 /// Delivers downwards into the hierarchy below `bridge`, whose window holds `address`.
 fn descend(map: &AddressMap, bridge: FunctionId, address: u64, length: u64) -> Decision<Target> {
+    if map.node(bridge).link_down {
+        return Decision::refuse(FindingClass::LinkDown, Some(bridge), length);
+    }
     among(map, &map.node(bridge).children, address, length, Some(bridge))
 }
 

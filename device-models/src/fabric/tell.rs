@@ -35,6 +35,9 @@ impl Fabric {
             FindingClass::PeerToPeerRefused => {
                 "the root complex does not route between these two functions".to_owned()
             }
+            FindingClass::LinkDown => {
+                format!("the link below {by} is down: nothing is in that slot, or it is disabled")
+            }
             FindingClass::CompletionTimeout => {
                 format!(
                     "the completions end at {by}, which would have to send them back to where they came from; ACS \

@@ -117,6 +117,7 @@ fn host_bridge(
             memories: Vec::new(),
             resetting: false,
             captured: Bdf::default(),
+            emptied: false,
             port_number: 0,
         },
     )
@@ -173,6 +174,7 @@ fn add(
             memories,
             resetting: false,
             captured: Bdf::default(),
+            emptied: false,
             port_number,
         },
     )?;

@@ -111,7 +111,7 @@ impl Lab {
 
     /// The number of every function that configuration requests reach under the present bus numbers; none for one
     /// below a bridge without any, or whose bus another bridge claims first, or lies outside those of the bridge above,
-    /// or that is held in reset.
+    /// or that is held in reset, or not there.
     fn bus_numbers(&self) -> Vec<Option<Bdf>> {
         let mut addresses = vec![None; self.slots.len()];
         let mut claimed: BTreeMap<u8, ()> =
@@ -124,7 +124,7 @@ impl Lab {
             let slot = &self.slots[function.index()];
             addresses[function.index()] = Some(Bdf::new(bus, slot.device, slot.function));
             let Some(buses) = slot.config.bridge_buses() else { continue };
-            if slot.config.holds_below_in_reset() {
+            if slot.config.holds_below_in_reset() || slot.emptied {
                 continue;
             }
             // Bus 0 below a bridge means that it has no numbers yet.
@@ -178,6 +178,7 @@ fn node(slot: &Slot, memories: &mut Vec<Memory>) -> Node {
         bus_master: config.bus_master_enabled(),
         memory_enabled: config.memory_enabled(),
         operational: !slot.resetting && config.power_state() == PowerState::D0,
+        link_down: slot.has_link_below() && config.link().is_none(),
         max_payload: u32::from(config.max_payload_size()),
         max_read_request: u32::from(config.max_read_request_size()),
         acs: config.acs_control(),

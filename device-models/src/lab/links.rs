@@ -2,7 +2,7 @@
 //! several functions.
 
 use super::Lab;
-use super::slot::{Model, Slot};
+use super::slot::Slot;
 use crate::fabric::FunctionId;
 use crate::pci::ConfigSpace;
 
@@ -11,25 +11,26 @@ pub(super) fn connect(slots: &mut [Slot]) {
     for index in 0..slots.len() {
         let children = slots[index].children.clone();
         mark_multi_function(slots, &children);
-        if !has_link_below(&slots[index]) {
+        if !slots[index].has_link_below() {
             continue;
         }
         if children.is_empty() {
             slots[index].config.set_link(None);
         }
-        for child in children {
-            // A bridge is built before what is below it.
-            if let Some((upper, lower)) = slots.split_at_mut_checked(child.index())
-                && let (Some(port), Some(child)) = (upper.get_mut(index), lower.first_mut())
-            {
-                ConfigSpace::train_link(&mut port.config, &mut child.config);
-            }
-        }
+        train(slots, FunctionId(u16::try_from(index).unwrap_or(u16::MAX)));
     }
 }
 
-fn has_link_below(slot: &Slot) -> bool {
-    matches!(slot.model, Model::Bridge(kind) if kind.is_downstream())
+/// Trains the link below `port` with what is there.
+pub(super) fn train(slots: &mut [Slot], port: FunctionId) {
+    for child in slots[port.index()].children.clone() {
+        // A bridge is built before what is below it.
+        if let Some((upper, lower)) = slots.split_at_mut_checked(child.index())
+            && let (Some(port), Some(child)) = (upper.get_mut(port.index()), lower.first_mut())
+        {
+            ConfigSpace::train_link(&mut port.config, &mut child.config);
+        }
+    }
 }
 
 /// PCIe 6.0, 7.5.1.1.9: software looks for further functions only where function 0 says that there are any.
@@ -47,7 +48,7 @@ impl Lab {
     /// Lets what is below a port follow its link: it runs at the same speed, and while the link is disabled it is
     /// held in reset.
     pub(super) fn follow_link(&mut self, port: FunctionId) {
-        if !has_link_below(&self.slots[port.index()]) {
+        if !self.slots[port.index()].has_link_below() {
             return;
         }
         let link = self.slots[port.index()].config.link();

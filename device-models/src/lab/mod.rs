@@ -9,6 +9,7 @@ mod config;
 mod cpu;
 mod errors;
 mod firmware;
+mod hot_plug;
 mod interrupts;
 mod links;
 mod reset;
@@ -19,6 +20,7 @@ mod topology;
 use std::sync::Arc;
 
 pub use build::BuildError;
+pub use hot_plug::PlugError;
 pub use topology::{HostBridge, Place, Topology, What};
 
 use crate::fabric::{

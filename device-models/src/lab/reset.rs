@@ -17,15 +17,19 @@ impl Lab {
     /// A bridge resets everything below it while its Secondary Bus Reset bit is set or its link is disabled
     /// (PCIe 6.0, 6.6.1).
     pub(super) fn reset_below(&mut self, bridge: FunctionId) {
-        if !self.slots[bridge.index()].config.holds_below_in_reset() {
-            return;
+        if self.slots[bridge.index()].config.holds_below_in_reset() {
+            self.hold_below(bridge, ResetKind::Hot);
         }
+    }
+
+    /// Resets everything below a bridge; that ends when the bridge does not hold it in reset any more.
+    pub(super) fn hold_below(&mut self, bridge: FunctionId, kind: ResetKind) {
         let mut below = self.slots[bridge.index()].children.clone();
         while let Some(function) = below.pop() {
             below.extend_from_slice(&self.slots[function.index()].children);
             self.slots[function.index()].resetting = true;
-            self.slots[function.index()].config.reset(ResetKind::Hot);
-            self.forget(function, ResetKind::Hot);
+            self.slots[function.index()].config.reset(kind);
+            self.forget(function, kind);
             self.follow_interrupt_enables(function);
         }
     }
@@ -57,7 +61,8 @@ impl Lab {
             .fabric
             .map
             .path_up(function)
-            .any(|bridge| self.slots[bridge.index()].config.holds_below_in_reset());
+            .map(|bridge| &self.slots[bridge.index()])
+            .any(|bridge| bridge.emptied || bridge.config.holds_below_in_reset());
         if !self.slots[function.index()].resetting || held {
             return Progress::Idle;
         }

@@ -99,7 +99,8 @@ impl Lab {
                     };
                     self.fabric.read_completed(&read, status, &data);
                     if status == CompletionStatus::Timeout {
-                        let explanation = "the completer was reset before it answered".to_owned();
+                        let explanation =
+                            "the completer was reset or taken away before it answered".to_owned();
                         self.fabric.find(
                             function,
                             FindingClass::CompletionTimeout,

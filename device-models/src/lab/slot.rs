@@ -37,6 +37,8 @@ pub(super) struct Slot {
     /// The requester ID that it captured from the last configuration request that can have reached it; requests carry
     /// it even after the bridges above have lost their numbers (PCIe 6.0, 2.2.6.2).
     pub(super) captured: Bdf,
+    /// What is below this port has been pulled out of its slot.
+    pub(super) emptied: bool,
     /// Port Number of a bridge (PCIe 6.0, 7.5.3.6): its bit in the egress control vectors of the ports beside it.
     pub(super) port_number: u8,
 }
@@ -47,6 +49,11 @@ impl Slot {
             Model::Endpoint(endpoint) => Some(endpoint.as_mut()),
             Model::None | Model::Bridge(_) => None,
         }
+    }
+
+    /// Whether this is a port with a link below it.
+    pub(super) fn has_link_below(&self) -> bool {
+        matches!(self.model, Model::Bridge(kind) if kind.is_downstream())
     }
 
     pub(super) fn kind(&self) -> NodeKind {

@@ -148,6 +148,9 @@ pub struct BridgeDescription {
     pub port_number: u8,
     /// Physical Slot Number, 13 bits, 0 for "no slot": the device below is soldered on.
     pub slot_number: u16,
+    /// The slot takes a device out or in at any time (Hot-Plug Capable and Hot-Plug Surprise). Means nothing without a
+    /// slot.
+    pub hot_plug: bool,
     /// Access Control Services; `None` for a port without the capability.
     pub acs: Option<AcsCapabilities>,
     /// Advanced Error Reporting.
@@ -173,6 +176,7 @@ impl BridgeDescription {
             subsystem_id: 0,
             port_number: 0,
             slot_number: 0,
+            hot_plug: false,
             acs: None,
             aer: true,
             msi: true,

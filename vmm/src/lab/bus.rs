@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use device_models::fabric::GuestMapping;
-use device_models::lab::Lab;
+use device_models::lab::{Lab, PlugError};
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
 
@@ -66,18 +66,36 @@ impl LabBus {
         work(&mut self.lab.urgent())
     }
 
+    /// Pulls everything below the port at `port` out of its slot.
+    ///
+    /// # Errors
+    /// When there is no such slot, or it is empty.
+    pub fn unplug(&self, port: Bdf) -> Result<(), PlugError> {
+        self.change(|lab| lab.unplug(port))
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// When there is no such slot, or it is occupied.
+    pub fn plug(&self, port: Bdf) -> Result<(), PlugError> {
+        self.change(|lab| lab.plug(port))
+    }
+
     /// The lab's counters at this moment.
     pub fn counters(&self) -> LabCounters {
         self.with(LabCounters::of)
     }
 
     /// A write: afterwards there may be something to do.
-    fn change(&self, work: impl FnOnce(&mut Lab)) {
-        self.with(|lab| {
-            work(lab);
+    fn change<R>(&self, work: impl FnOnce(&mut Lab) -> R) -> R {
+        let result = self.with(|lab| {
+            let result = work(lab);
             self.epoch.store(lab.address_map().epoch, Ordering::Release);
+            result
         });
         self.bell.ring();
+        result
     }
 }
 

@@ -171,6 +171,8 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
             if let Some(outcome) = shared.ports.write(port, data) {
                 return Ok(Next::End(outcome));
             }
+            // The lab port's listener may have pulled a device.
+            shared.slots.follow(&*shared.bus).map_err(FaultKind::Machine)?;
         }
         VcpuExit::Shutdown => return Err(FaultKind::TripleFault),
         VcpuExit::InternalError => {

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use device_models::checker::FindingClass;
+use device_models::pci::Bdf;
 
 use self::case::Case;
 pub use self::finish::{End, Ending};
@@ -40,6 +41,13 @@ pub enum Answer {
     Line(String),
     /// `ok` and the lab's counters as JSON, which the judge does not have.
     Counters,
+    /// `ok` once a slot, which the judge does not have, is empty or filled.
+    Slot {
+        /// The port above it.
+        port: Bdf,
+        /// Filled.
+        filled: bool,
+    },
     /// Nothing: it asked for its end, with this code.
     Exit(i32),
 }
@@ -138,12 +146,19 @@ impl Judge {
             "case" => self.case(rest.trim()),
             "path" => self.decision(rest),
             "stat" => Answer::Counters,
+            "unplug" | "plug" => match rest.trim().parse() {
+                Ok(port) => Answer::Slot { port, filled: word == "plug" },
+                Err(_) => Answer::fail(format_args!(
+                    "{:?} is no port; write BUS:DEVICE.FUNCTION in hexadecimal",
+                    shorten(rest)
+                )),
+            },
             "exit" => match rest.trim().parse() {
                 Ok(code) => Answer::Exit(code),
                 Err(_) => Answer::fail(format_args!("{:?} is no exit code", shorten(rest))),
             },
             _ => Answer::fail(format_args!(
-                "{:?} is no request; hello, ktap, case, path, stat and exit are",
+                "{:?} is no request; hello, ktap, case, path, stat, unplug, plug and exit are",
                 shorten(word)
             )),
         }

@@ -51,6 +51,10 @@ impl LabPort for JudgePort {
         match answer {
             Answer::Line(line) => Reply::Line(line),
             Answer::Exit(code) => Reply::Exit(code),
+            Answer::Slot { port, filled } => {
+                let done = if filled { self.bus.plug(port) } else { self.bus.unplug(port) };
+                done.map_or_else(Reply::fail, |()| Reply::ok())
+            }
             Answer::Counters => match serde_json::to_string(&self.bus.counters()) {
                 Ok(text) => Reply::Line(format!("ok {text}")),
                 Err(error) => Reply::fail(error),

@@ -20,6 +20,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("kunit-dmabuf", include_str!("../../../ci/scenarios/kunit-dmabuf.toml")),
     ("lazy", include_str!("../../../ci/scenarios/lazy.toml")),
     ("partners", include_str!("../../../ci/scenarios/partners.toml")),
+    ("surprise", include_str!("../../../ci/scenarios/surprise.toml")),
+    ("surprise-switch", include_str!("../../../ci/scenarios/surprise-switch.toml")),
     ("user", include_str!("../../../ci/scenarios/user.toml")),
     ("topology-root-ports", include_str!("../../../ci/scenarios/topology-root-ports.toml")),
     ("topology-switch", include_str!("../../../ci/scenarios/topology-switch.toml")),

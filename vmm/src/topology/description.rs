@@ -88,6 +88,10 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 /// An address range, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,6 +131,9 @@ pub struct RootPort {
     /// Access Control Services.
     #[serde(default = "Acs::standard")]
     pub acs: Acs,
+    /// Its slot tells when a device comes or goes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hot_plug: bool,
 }
 
 /// A switch: an upstream port, and downstream ports below it.
@@ -153,6 +160,9 @@ pub struct SwitchPort {
     /// Access Control Services.
     #[serde(default)]
     pub acs: Acs,
+    /// Its slot tells when a device comes or goes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hot_plug: bool,
 }
 
 /// A peer device, or one function of one.
@@ -302,6 +312,7 @@ impl Topology {
                     device: 4 + index,
                     function: 0,
                     acs: Acs::standard(),
+                    hot_plug: false,
                 })
                 .collect(),
             switches: Vec::new(),

@@ -63,6 +63,8 @@ pub struct Planned {
     pub buses: Option<(u8, u8)>,
     /// Its ACS capability.
     pub acs: Option<AcsControl>,
+    /// A port whose slot has hot-plug.
+    pub hot_plug: bool,
     /// Whether its device has several functions.
     pub multi_function: bool,
     /// Where the description says so.
@@ -308,6 +310,7 @@ impl Planner<'_> {
             bdf,
             buses: None,
             acs: None,
+            hot_plug: false,
             multi_function: false,
             item,
         });
@@ -423,6 +426,7 @@ impl Planner<'_> {
             let others = |other: &Candidate| other.device == device && other.function != function;
             self.plan.functions[index].multi_function = candidates.iter().any(others);
             self.plan.functions[index].acs = acs;
+            self.plan.functions[index].hot_plug = self.has_hot_plug(item);
             functions.push(index);
             if matches!(kind, Kind::Peer(_) | Kind::Endpoint(..)) {
                 continue;
@@ -464,6 +468,14 @@ impl Planner<'_> {
             }
             Item::HostBridge(_) | Item::Whole => (String::new(), Kind::HostBridge, None),
         })
+    }
+
+    fn has_hot_plug(&self, item: Item) -> bool {
+        match item {
+            Item::RootPort(index) => self.topology.root_ports[index].hot_plug,
+            Item::SwitchPort(switch, port) => self.topology.switches[switch].ports[port].hot_plug,
+            _ => false,
+        }
     }
 
     /// What was not planned hangs below nothing, below something impossible, or below itself.

@@ -10,6 +10,7 @@ use crate::suite::scenario::nearest_name;
 /// The files, as they were when the program was built.
 const BUILT_IN: &[(&str, &str)] = &[
     ("root-ports", include_str!("../../../ci/topologies/root-ports.toml")),
+    ("hot-plug", include_str!("../../../ci/topologies/hot-plug.toml")),
     ("switch", include_str!("../../../ci/topologies/switch.toml")),
     ("switch-acs", include_str!("../../../ci/topologies/switch-acs.toml")),
     ("root-complex", include_str!("../../../ci/topologies/root-complex.toml")),

@@ -60,6 +60,16 @@ pub enum Event {
         #[serde(with = "hex")]
         data: Vec<u8>,
     },
+    /// Everything below a port was pulled out of its slot.
+    Unplug {
+        /// Requester ID of the port.
+        port: u16,
+    },
+    /// It was plugged in again.
+    Plug {
+        /// Requester ID of the port.
+        port: u16,
+    },
     /// A function takes a turn.
     Step {
         /// Which.
@@ -138,6 +148,8 @@ impl Event {
                 | Self::ConfigRead { .. }
                 | Self::RegisterWrite { .. }
                 | Self::RegisterRead { .. }
+                | Self::Unplug { .. }
+                | Self::Plug { .. }
                 | Self::Step { .. }
         )
     }
@@ -158,6 +170,8 @@ impl From<&Input<'_>> for Event {
             Input::MmioRead { address, data } => {
                 Self::RegisterRead { address, data: data.to_vec() }
             }
+            Input::Unplug { port } => Self::Unplug { port: port.0 },
+            Input::Plug { port } => Self::Plug { port: port.0 },
             Input::Step { function } => Self::Step { function: function.index() },
             Input::Outside { function, data } => {
                 Self::Outside { function: function.index(), data: data.to_vec() }
@@ -238,6 +252,8 @@ impl fmt::Display for Event {
             Self::RegisterRead { address, data } => {
                 write!(f, "register read of {} at {address:#x}", hex::text(data))
             }
+            Self::Unplug { port } => write!(f, "the slot of {port:#06x} is emptied"),
+            Self::Plug { port } => write!(f, "the slot of {port:#06x} is filled"),
             Self::Step { function } => write!(f, "turn of function {function}"),
             Self::Outside { function, data } => {
                 write!(f, "value {} from outside for function {function}", hex::text(data))

@@ -155,6 +155,15 @@ fn perform(lab: &mut Lab, cause: &Event) -> Option<Event> {
             lab.mmio_read(*address, &mut now);
             Some(Event::RegisterRead { address: *address, data: now })
         }
+        Event::Unplug { port } | Event::Plug { port } => {
+            let filled = matches!(cause, Event::Plug { .. });
+            let done = if filled { lab.plug(Bdf(*port)) } else { lab.unplug(Bdf(*port)) };
+            // One that fails did not get into the record: then what follows differs and is told.
+            if let Err(error) = done {
+                log::warn!("{error}");
+            }
+            None
+        }
         Event::Step { function } => {
             let found = lab.address_map().functions().nth(*function).map(|(id, _)| id);
             if let Some(id) = found {

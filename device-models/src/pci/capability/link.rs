@@ -125,14 +125,14 @@ impl ConfigSpace {
     }
 
     /// Trains the link between a downstream-facing port and the function below it, at the fastest
-    /// speed and largest width that both support.
+    /// speed and largest width that both support. A slot with hot-plug latches what that changes.
     pub fn train_link(port: &mut Self, below: &mut Self) {
         let both = port.supported_link().zip(below.supported_link());
         let link = both.map(|(port, below)| Link {
             speed: port.speed.min(below.speed),
             lanes: port.lanes.min(below.lanes),
         });
-        port.set_link(link);
+        port.change_link(link);
         below.set_link(link);
     }
 

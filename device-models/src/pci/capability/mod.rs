@@ -11,4 +11,8 @@ pub(super) mod pcie;
 pub(super) mod power;
 pub(super) mod resizable_bar;
 pub(super) mod root_errors;
+mod services;
+mod slot;
 pub(super) mod small;
+
+pub(super) use services::Services;

@@ -1,14 +1,14 @@
 //! The PCI Express capability (section 7.5.3): device, root and slot registers. The registers of
 //! the link are in `link`.
 
-use super::link;
+use super::{link, slot};
 use crate::pci::config::{Builder, ConfigEffects, ConfigSpace};
 use crate::pci::description::{
     BridgeDescription, DescriptionError, FunctionDescription, PcieKind, PortKind,
 };
 use crate::pci::spec::id;
 use crate::pci::spec::pcie::{
-    self, capabilities, device_2, device_capabilities, device_control, device_status, root, slot,
+    self, capabilities, device_2, device_capabilities, device_control, device_status, root,
 };
 
 /// 512 bytes: the Max Read Request Size after reset (section 7.5.3.4).
@@ -47,11 +47,9 @@ pub(in crate::pci) fn install_port(
     if bridge.kind.is_downstream() && bridge.slot_number != 0 {
         let flags = registers.u16(offset + pcie::CAPABILITIES) | capabilities::SLOT_IMPLEMENTED;
         registers.define_u16(offset + pcie::CAPABILITIES, flags);
-        // A slot without hot-plug: nothing to control, only a number and presence.
-        let number = u32::from(bridge.slot_number & 0x1fff) << slot::NUMBER_SHIFT;
-        let capabilities = number | slot::NO_COMMAND_COMPLETED;
-        registers.define_u32(offset + pcie::SLOT_CAPABILITIES, capabilities);
+        slot::install(builder, offset, bridge);
     }
+    let registers = &mut builder.registers;
     if bridge.kind == PortKind::RootPort {
         registers.writable_u16(offset + pcie::ROOT_CONTROL, root::CONTROL_WRITABLE);
         registers.define_u16(offset + pcie::ROOT_CAPABILITIES, root::RETRY_VISIBILITY);

@@ -53,30 +53,8 @@ impl ConfigSpace {
         self.take_interrupt()
     }
 
-    /// The error interrupt, once per rise of its condition: enabled in Root Error Command,
-    /// signalled in Root Error Status, MSI enabled and unmasked (section 6.2.4.1.2).
-    pub fn take_interrupt(&mut self) -> Option<MsiMessage> {
-        if !self.interrupt_due() {
-            return None;
-        }
-        self.error_interrupt_asserted = true;
-        self.msi().map(|msi| MsiMessage { address: msi.address, data: msi.data.into() })
-    }
-
-    /// Whether the interrupt's condition has risen and nobody took it yet.
-    pub(in crate::pci) fn interrupt_due(&mut self) -> bool {
-        let Some(msi) = self.msi().filter(|msi| msi.enabled) else {
-            self.error_interrupt_asserted = false;
-            return false;
-        };
-        let signalled = self.error_signalled();
-        self.set_msi_pending(signalled && msi.masked && !self.error_interrupt_asserted);
-        let condition = signalled && !msi.masked;
-        self.error_interrupt_asserted &= condition;
-        condition && !self.error_interrupt_asserted
-    }
-
-    fn error_signalled(&self) -> bool {
+    /// Whether Root Error Command wants to hear of something that Root Error Status has.
+    pub(super) fn error_signalled(&self) -> bool {
         let Some(offset) = self.root_aer() else { return false };
         let status = self.registers().u32(offset + aer::ROOT_STATUS);
         let command = self.registers().u32(offset + aer::ROOT_COMMAND);

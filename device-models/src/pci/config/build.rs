@@ -3,7 +3,9 @@
 use super::builder::Builder;
 use super::header;
 use super::{ConfigEffects, ConfigSpace, Layout};
-use crate::pci::capability::{acs, aer, link, msi, msix, pcie, power, resizable_bar, small};
+use crate::pci::capability::{
+    Services, acs, aer, link, msi, msix, pcie, power, resizable_bar, small,
+};
 use crate::pci::description::{
     BridgeDescription, DescriptionError, FunctionDescription, HostBridgeDescription, PcieKind,
     PortKind,
@@ -113,7 +115,6 @@ impl ConfigSpace {
     ) -> Self {
         let Builder { registers, watches, triggers, .. } = builder;
         debug_assert!(watches.iter().all(|watch| watch.effects != ConfigEffects::empty()));
-        let error_interrupt_asserted = false;
         Self {
             registers,
             layout,
@@ -122,7 +123,7 @@ impl ConfigSpace {
             bars,
             port,
             link: None,
-            error_interrupt_asserted,
+            asserted: Services::empty(),
         }
     }
 }

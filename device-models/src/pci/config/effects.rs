@@ -31,7 +31,7 @@ bitflags::bitflags! {
         const SECONDARY_BUS_RESET = 1 << 10;
         /// A writable register of a vendor-specific capability, also when its value is the same.
         const VENDOR = 1 << 11;
-        /// An error interrupt became due: call
+        /// An interrupt of a port's services became due: call
         /// [`ConfigSpace::take_interrupt`](super::ConfigSpace::take_interrupt).
         const INTERRUPT = 1 << 12;
     }

@@ -13,6 +13,7 @@ use header::Bar;
 pub use header::{BridgeBuses, DecodedBar, Windows};
 pub(super) use registers::RegisterFile;
 
+use super::capability::Services;
 use super::description::{Link, PortKind};
 use super::spec::header::bar;
 
@@ -64,9 +65,9 @@ pub struct ConfigSpace {
     /// The trained link: below a root port or downstream port, above any other function.
     /// `None` while there is none or it is down.
     link: Option<Link>,
-    /// The condition for the error interrupt held when it was last looked at: only its rise
-    /// raises an interrupt (section 6.2.4.1.2).
-    pub(in crate::pci) error_interrupt_asserted: bool,
+    /// The conditions for an interrupt that held when they were last looked at: only their rise
+    /// raises one (sections 6.2.4.1.2 and 6.7.3.4).
+    pub(in crate::pci) asserted: Services,
 }
 
 impl ConfigSpace {
@@ -97,7 +98,9 @@ impl ConfigSpace {
             effects |= hit(&self.watches, dword, changed) | hit(&self.triggers, dword, ones[i]);
         }
         if effects.contains(ConfigEffects::LINK) {
+            let before = self.occupancy();
             self.refresh_link();
+            self.latch_slot_events(before);
         }
         if self.vendor_written(offset, len) {
             effects |= ConfigEffects::VENDOR;
@@ -112,7 +115,7 @@ impl ConfigSpace {
     /// for those this kind of reset keeps. The link is taken as trained again.
     pub fn reset(&mut self, kind: ResetKind) {
         self.registers.reset(kind);
-        self.error_interrupt_asserted = false;
+        self.asserted = Services::empty();
         self.adopt_bar_sizes();
         self.refresh_link();
     }

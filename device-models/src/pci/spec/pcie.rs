@@ -9,6 +9,7 @@ pub(crate) const LINK_CAPABILITIES: u16 = 0x0c;
 pub(crate) const LINK_CONTROL: u16 = 0x10;
 pub(crate) const LINK_STATUS: u16 = 0x12;
 pub(crate) const SLOT_CAPABILITIES: u16 = 0x14;
+pub(crate) const SLOT_CONTROL: u16 = 0x18;
 pub(crate) const SLOT_STATUS: u16 = 0x1a;
 pub(crate) const ROOT_CONTROL: u16 = 0x1c;
 pub(crate) const ROOT_CAPABILITIES: u16 = 0x1e;
@@ -100,8 +101,19 @@ pub(crate) mod link_status {
 
 /// Slot Capabilities, Control and Status registers (sections 7.5.3.9 to 7.5.3.11).
 pub(crate) mod slot {
+    /// Slot Capabilities: a device may be taken out without notice.
+    pub(crate) const HOT_PLUG_SURPRISE: u32 = 1 << 5;
+    pub(crate) const HOT_PLUG_CAPABLE: u32 = 1 << 6;
     pub(crate) const NO_COMMAND_COMPLETED: u32 = 1 << 18;
     pub(crate) const NUMBER_SHIFT: u32 = 19;
+    /// Slot Control: which events interrupt, and whether any does.
+    pub(crate) const PRESENCE_CHANGED_ENABLE: u16 = 1 << 3;
+    pub(crate) const HOT_PLUG_INTERRUPT_ENABLE: u16 = 1 << 5;
+    pub(crate) const LINK_STATE_CHANGED_ENABLE: u16 = 1 << 12;
+    /// Slot Status: an adapter has come or gone.
+    pub(crate) const PRESENCE_CHANGED: u16 = 1 << 3;
+    /// Slot Status: Data Link Layer Link Active has changed.
+    pub(crate) const LINK_STATE_CHANGED: u16 = 1 << 8;
     /// Slot Status: an adapter is present.
     pub(crate) const PRESENCE: u16 = 1 << 6;
 }

@@ -6,6 +6,7 @@ mod errors;
 mod hostile;
 mod lists;
 mod registers;
+mod slots;
 
 use super::*;
 

@@ -23,6 +23,7 @@ mod misuse;
 mod ordering;
 mod partners;
 mod seed;
+mod surprise;
 mod system;
 mod topology;
 
@@ -133,6 +134,7 @@ pub fn all() -> Vec<Case> {
         misuse::CASES,
         bounce::CASES,
         seed::CASES,
+        surprise::CASES,
     ]
     .concat()
 }

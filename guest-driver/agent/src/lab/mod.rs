@@ -175,6 +175,22 @@ impl Lab {
         })
     }
 
+    /// Pulls everything below a port out of its slot, without notice. `port` is `BUS:DEVICE.FUNCTION`.
+    ///
+    /// # Errors
+    /// When the conversation breaks down, there is no such slot, or it is empty.
+    pub fn unplug(&mut self, port: &str) -> Result<(), LabError> {
+        self.ask(&format!("unplug {port}")).map(drop)
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// When the conversation breaks down, there is no such slot, or it is occupied.
+    pub fn plug(&mut self, port: &str) -> Result<(), LabError> {
+        self.ask(&format!("plug {port}")).map(drop)
+    }
+
     /// Ends the guest. Returns only when the monitor did not do it.
     ///
     /// # Errors
@@ -255,6 +271,8 @@ mod tests {
         lab.case_expect("iommu.unmapped", 1, None).unwrap();
         lab.case_expect("iommu.stale", 0, Some(3)).unwrap();
         assert_eq!(lab.case_end(&CaseEnd::Fail("why".into())).unwrap(), None);
+        lab.unplug("00:04.0").unwrap();
+        lab.plug("00:04.0").unwrap();
         lab.exit(3).unwrap();
         assert_eq!(
             script.lines(),
@@ -264,6 +282,8 @@ mod tests {
                 "case expect iommu.unmapped 1",
                 "case expect iommu.stale 0 3",
                 "case end fail why",
+                "unplug 00:04.0",
+                "plug 00:04.0",
                 "exit 3"
             ]
         );

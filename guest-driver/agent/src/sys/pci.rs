@@ -26,6 +26,16 @@ impl Function {
         }
     }
 
+    /// Its address without the segment, as the lab writes it: `01:00.0`.
+    pub fn address(&self) -> &str {
+        self.name.split_once(':').map_or(self.name.as_str(), |(_, address)| address)
+    }
+
+    /// Whether the kernel knows it at present.
+    pub fn exists(&self) -> bool {
+        self.path().exists()
+    }
+
     /// All functions, ordered by address.
     ///
     /// # Errors

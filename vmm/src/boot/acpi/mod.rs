@@ -97,9 +97,14 @@ impl OscControl {
 }
 
 impl Default for OscControl {
-    /// Everything that the lab's ports model; no hot-plug, because no slot says that it can.
+    /// Everything that the lab's ports model.
     fn default() -> Self {
-        Self(Self::NATIVE_PME | Self::NATIVE_AER | Self::CAPABILITY_STRUCTURES)
+        Self(
+            Self::NATIVE_HOT_PLUG
+                | Self::NATIVE_PME
+                | Self::NATIVE_AER
+                | Self::CAPABILITY_STRUCTURES,
+        )
     }
 }
 

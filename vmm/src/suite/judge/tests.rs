@@ -17,6 +17,7 @@ fn say(judge: &mut Judge, lines: &[&str]) -> Vec<String> {
     let text = |answer| match answer {
         Answer::Line(line) => line,
         Answer::Counters => "counters".into(),
+        Answer::Slot { port, filled } => format!("slot {port} {filled}"),
         Answer::Exit(code) => format!("exit {code}"),
     };
     lines.iter().map(|line| text(judge.line(line))).collect()

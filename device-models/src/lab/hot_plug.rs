@@ -1,0 +1,73 @@
+//! Devices that are pulled out of their slots, announced or not, and plugged in again (PCIe 6.0, 6.7).
+//!
+//! Whoever is pulled is gone between two transactions: what it had under way is forgotten, reads that wait for it end
+//! in a time-out, its numbers and addresses lead to a link that is down. It comes back as after power-on.
+
+use super::links;
+use super::{Lab, slot::Slot};
+use crate::endpoint::ResetKind;
+use crate::fabric::{FunctionId, Input};
+use crate::pci::Bdf;
+
+/// Why nothing was pulled or plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PlugError {
+    /// There is no such slot.
+    #[error("{0} is no root port or downstream port above a device; name the port, not the device")]
+    NoSlot(Bdf),
+    /// The slot is empty as it is.
+    #[error("nothing is in the slot of {0}")]
+    Empty(Bdf),
+    /// The slot is occupied as it is.
+    #[error("the slot of {0} is occupied")]
+    Occupied(Bdf),
+}
+
+impl Lab {
+    /// Pulls everything below the port at `port`, without notice.
+    ///
+    /// The port notices in any case (link and presence are gone); it tells software if its slot has hot-plug.
+    ///
+    /// # Errors
+    /// When there is no such slot, or it is empty.
+    pub fn unplug(&mut self, port: Bdf) -> Result<(), PlugError> {
+        let function = self.slot_at(port)?;
+        if self.slots[function.index()].emptied {
+            return Err(PlugError::Empty(port));
+        }
+        self.input(&Input::Unplug { port });
+        self.slots[function.index()].emptied = true;
+        self.slots[function.index()].config.change_link(None);
+        for child in self.slots[function.index()].children.clone() {
+            self.slots[child.index()].config.set_link(None);
+        }
+        self.hold_below(function, ResetKind::Cold);
+        self.publish();
+        self.signal_port_interrupt(function);
+        Ok(())
+    }
+
+    /// Plugs in again what was pulled out of the slot of the port at `port`.
+    ///
+    /// # Errors
+    /// When there is no such slot, or it is occupied.
+    pub fn plug(&mut self, port: Bdf) -> Result<(), PlugError> {
+        let function = self.slot_at(port)?;
+        if !self.slots[function.index()].emptied {
+            return Err(PlugError::Occupied(port));
+        }
+        self.input(&Input::Plug { port });
+        self.slots[function.index()].emptied = false;
+        links::train(&mut self.slots, function);
+        self.publish();
+        self.signal_port_interrupt(function);
+        Ok(())
+    }
+
+    fn slot_at(&self, port: Bdf) -> Result<FunctionId, PlugError> {
+        let above_a_device = |slot: &Slot| slot.has_link_below() && !slot.children.is_empty();
+        self.by_bdf(port)
+            .filter(|function| above_a_device(&self.slots[function.index()]))
+            .ok_or(PlugError::NoSlot(port))
+    }
+}

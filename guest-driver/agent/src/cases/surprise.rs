@@ -1,0 +1,266 @@
+//! Devices that are pulled out of their slots while they work and are worked with.
+//!
+//! In a slot with hot-plug the kernel's own driver for it (pciehp) notices and takes the device away; in a plain one
+//! nobody does, until the test asks the kernel to remove what is gone.
+
+use super::Kind::Negative;
+use super::bench::must;
+use super::faults::class;
+use super::lane::{Engine, Lane};
+use super::leaks::Account;
+use super::need::Need;
+use super::{Bench, Case, Stop, Verdict, ensure};
+use crate::device::{Pattern, Peer, WAIT_MS, Work};
+use crate::sys;
+use crate::sys::config_space::capability;
+use crate::sys::pci::Function;
+use crate::uapi;
+use rustix::io::Errno;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const NEEDS: &[Need] =
+    &[Need::Lab, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("surprise", "exporter-is-pulled-under-load", Negative, NEEDS, exporter_pulled),
+    Case::new("surprise", "importer-is-pulled-under-load", Negative, NEEDS, importer_pulled),
+    Case::new("surprise", "idle-device-is-pulled", Negative, NEEDS, idle_pulled),
+];
+
+/// Bytes of each piece of work.
+const LENGTH: u64 = 8 << 20;
+/// How much is queued on each channel: more than can be done before the device is gone.
+const PIECES: u32 = 12;
+/// How long the kernel may take to see that a device came or went: it waits for links on its own account.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A device in its slot, and what the kernel does about it.
+struct Slot {
+    device: Function,
+    port: Function,
+    instance: u32,
+    /// The kernel watches the slot.
+    watched: bool,
+}
+
+impl Slot {
+    fn of(peer: &Peer) -> Result<Self, Stop> {
+        let device = peer.function();
+        let port = device
+            .upstream()
+            .ok_or_else(|| Stop::Skip(format!("{} sits in no slot", device.name)))?;
+        let watched =
+            has_hot_plug(&port)? && Path::new("/sys/bus/pci_express/drivers/pciehp").exists();
+        Ok(Self { device, port, instance: peer.instance, watched })
+    }
+
+    /// Out with it. The lab does that between two transactions; what the guest's kernel makes of it comes later.
+    fn pull(&self, bench: &mut Bench<'_>) -> Verdict {
+        let lab =
+            bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
+        Ok(lab.unplug(self.port.address())?)
+    }
+
+    /// Waits until the kernel has taken the device away, by itself or because it is asked to.
+    fn await_removal(&self) -> Verdict {
+        if !self.watched {
+            self.device.set_attribute("remove", "1")?;
+        }
+        await_that(|| !self.device.exists(), || format!("{} is still there", self.device.name))?;
+        ensure!(
+            !Peer::path(self.instance).exists(),
+            "{} outlives its device",
+            Peer::path(self.instance).display()
+        );
+        Ok(())
+    }
+
+    /// Back in, and waits until the driver has bound.
+    fn put_back(&self, bench: &mut Bench<'_>) -> Verdict {
+        let lab =
+            bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
+        lab.plug(self.port.address())?;
+        if !self.watched {
+            sys::write("/sys/bus/pci/rescan", "1")?;
+        }
+        let path = Peer::path(self.instance);
+        await_that(|| path.exists(), || format!("{} did not come back", path.display()))?;
+        let back = Peer::open(self.instance)?.function();
+        ensure!(back == self.device, "{} is {} now", path.display(), back.name);
+        Ok(())
+    }
+}
+
+/// Whether the slot below `port` has hot-plug (PCIe 6.0, 7.5.3.9).
+fn has_hot_plug(port: &Function) -> Result<bool, Stop> {
+    const SLOT_CAPABILITIES: usize = 0x14;
+    const HOT_PLUG_CAPABLE: u32 = 1 << 6;
+    let config = port.config_space()?;
+    let pcie = config.find(capability::PCI_EXPRESS);
+    Ok(pcie.is_some_and(|at| config.u32(at + SLOT_CAPABILITIES) & HOT_PLUG_CAPABLE != 0))
+}
+
+fn await_that(condition: impl Fn() -> bool, otherwise: impl Fn() -> String) -> Verdict {
+    let patience = Instant::now() + PATIENCE;
+    while !condition() {
+        ensure!(Instant::now() < patience, "{}", otherwise());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Waits for all of it; how much failed. It may end in any way, but it must end.
+fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
+    let mut failed = 0;
+    for cookie in pending {
+        let error = peer.wait(cookie, WAIT_MS)?.error;
+        ensure!(
+            error != -libc::ETIMEDOUT,
+            "peer{}: work with a device that is gone does not end by itself",
+            peer.instance
+        );
+        failed += usize::from(error != 0);
+    }
+    Ok(failed)
+}
+
+/// A call to a device that is gone.
+fn ensure_gone(peer: &Peer) -> Verdict {
+    let refused = peer.alloc(4096, 1).err().map(|error| error.errno);
+    ensure!(refused == Some(Errno::NODEV), "a call to a device that is gone gave {refused:?}");
+    Ok(())
+}
+
+/// A device goes while the other one reads and writes its memory, and while it works itself.
+fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
+    bench.expect(class::LINK_DOWN, 1, None)?;
+    let before = Account::take(bench)?;
+    let (peer0, peer1) = bench.take_peers()?;
+    let slot = Slot::of(&peer0)?;
+    let pull = Lane::new(&peer0, &peer1, Engine::Target, LENGTH, 1)?;
+    let push = Lane::new(&peer1, &peer0, Engine::Source, LENGTH, 1)?;
+    let own = peer0.system(LENGTH, 0, uapi::BIDIRECTIONAL)?;
+    let (mut reads, mut writes, mut owns) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..PIECES {
+        reads.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
+        writes.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
+        owns.push(peer0.submit(Work::copy(pull.source.at(0), own.at(0), LENGTH))?);
+    }
+    slot.pull(bench)?;
+    let reads = failures(&peer1, reads)?;
+    let writes = failures(&peer1, writes)?;
+    slot.await_removal()?;
+    let owns = failures(&peer0, owns)?;
+    ensure!(reads > 0, "the importer read a device that is gone and did not notice");
+    ensure!(owns > 0, "the device did all its work before it was pulled: it was not under load");
+    bench.note(format!(
+        "of {PIECES} each: {reads} reads, {writes} writes, {owns} pieces of the device's own work failed; removal by {}",
+        if slot.watched { "pciehp" } else { "sysfs" }
+    ));
+    ensure_gone(&peer0)?;
+    ensure!(
+        peer1.run(pull.work(0, 0, 64)).is_err(),
+        "work on a buffer of a device that is gone was accepted"
+    );
+    // The other one is alive, and can give its part back.
+    alone(&peer1)?;
+    pull.close_import()?;
+    push.close_import()?;
+    drop((peer0, peer1));
+    slot.put_back(bench)?;
+    before.await_return(bench)
+}
+
+/// A device goes while its engine works on the memory of the other: that one keeps its buffers, and nobody has them
+/// mapped any more.
+fn importer_pulled(bench: &mut Bench<'_>) -> Verdict {
+    let before = Account::take(bench)?;
+    let (peer0, peer1) = bench.take_peers()?;
+    let slot = Slot::of(&peer1)?;
+    let pull = Lane::new(&peer0, &peer1, Engine::Target, LENGTH, 1)?;
+    let push = Lane::new(&peer1, &peer0, Engine::Source, LENGTH, 1)?;
+    let pattern = Pattern::new(61);
+    peer0.view(pull.source)?.store(0..4096, pattern);
+    let mut pending = Vec::new();
+    for _ in 0..PIECES {
+        pending.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
+        pending.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
+    }
+    slot.pull(bench)?;
+    slot.await_removal()?;
+    let failed = failures(&peer1, pending)?;
+    ensure!(failed > 0, "all work was done before the device was pulled: it was not under load");
+    ensure_gone(&peer1)?;
+    let counters = peer0.counters()?;
+    ensure!(
+        counters.exporter_maps == counters.exporter_unmaps,
+        "the importer is gone, but {} of its mappings are not",
+        counters.exporter_maps - counters.exporter_unmaps
+    );
+    peer0.view(pull.source)?.expect(0..4096, pattern, 0)?;
+    alone(&peer0)?;
+    drop((peer0, peer1));
+    slot.put_back(bench)?;
+    before.await_return(bench)
+}
+
+/// What the CPU and the other device see of a device that is gone, as long as the kernel does not know. In a slot that
+/// is watched this is over at once, so that only a plain one can show it.
+fn idle_pulled(bench: &mut Bench<'_>) -> Verdict {
+    let before = Account::take(bench)?;
+    let (peer0, peer1) = bench.take_peers()?;
+    let slot = Slot::of(&peer0)?;
+    let lane = Lane::new(&peer0, &peer1, Engine::Target, 4096, 1)?;
+    let push = Lane::new(&peer1, &peer0, Engine::Source, 4096, 1)?;
+    must(&peer1, lane.work(0, 0, 4096))?;
+    must(&peer1, push.work(0, 0, 4096))?;
+    if slot.watched {
+        slot.pull(bench)?;
+    } else {
+        bench.expect(class::LINK_DOWN, 2, None)?;
+        let local = peer0.view(lane.source)?;
+        slot.pull(bench)?;
+        ensure!(
+            local.word(0) == u64::MAX,
+            "memory of a device that is gone holds {:#x}",
+            local.word(0)
+        );
+        let id = slot.device.config_space()?.u32(0);
+        ensure!(id == u32::MAX, "a device that is gone is called {id:#010x}");
+        let read = peer1.run(lane.work(0, 0, 64))?;
+        ensure!(
+            read.status == uapi::STATUS_UNSUPPORTED_REQUEST && read.bytes == 0,
+            "a read of a device that is gone gave {} bytes, status {}",
+            read.bytes,
+            read.status
+        );
+        let write = peer1.run(push.work(0, 0, 64).with(uapi::SUBMIT_VERDICT))?;
+        ensure!(
+            write.error == 0 && write.verdict != 0,
+            "a posted write to a device that is gone: error {}, verdict {}",
+            write.error,
+            write.verdict
+        );
+    }
+    slot.await_removal()?;
+    ensure_gone(&peer0)?;
+    lane.close_import()?;
+    push.close_import()?;
+    drop((peer0, peer1));
+    slot.put_back(bench)?;
+    before.await_return(bench)
+}
+
+/// A device works although the other one is not there.
+fn alone(peer: &Peer) -> Verdict {
+    let local = peer.alloc(4096, 1)?;
+    let system = peer.system(4096, uapi::SYSTEM_COHERENT, uapi::BIDIRECTIONAL)?;
+    let pattern = Pattern::new(62);
+    peer.view(local)?.store(0..2048, pattern);
+    must(peer, Work::copy(local.at(0), system.at(0), 2048))?;
+    must(peer, Work::copy(system.at(0), local.at(2048), 2048))?;
+    peer.view(local)?.expect(2048..4096, pattern, 0)?;
+    peer.close(system)?;
+    Ok(peer.close(local)?)
+}
