@@ -4,7 +4,7 @@
 //! nobody does, until the test asks the kernel to remove what is gone.
 
 use super::Kind::Negative;
-use super::bench::must;
+use super::bench::{must, succeeded};
 use super::faults::class;
 use super::lane::{Engine, Lane};
 use super::leaks::Account;
@@ -147,6 +147,7 @@ fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
         writes.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
         owns.push(peer0.submit(Work::copy(pull.source.at(0), own.at(0), LENGTH))?);
     }
+    succeeded(&peer1, peer1.wait(reads.remove(0), WAIT_MS)?)?;
     slot.pull(bench)?;
     let reads = failures(&peer1, reads)?;
     let writes = failures(&peer1, writes)?;
@@ -155,7 +156,7 @@ fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
     ensure!(reads > 0, "the importer read a device that is gone and did not notice");
     ensure!(owns > 0, "the device did all its work before it was pulled: it was not under load");
     bench.note(format!(
-        "of {PIECES} each: {reads} reads, {writes} writes, {owns} pieces of the device's own work failed; removal by {}",
+        "pulled after the first of {PIECES} each: {reads} reads, {writes} writes, {owns} pieces of the device's own work failed; removal by {}",
         if slot.watched { "pciehp" } else { "sysfs" }
     ));
     ensure_gone(&peer0)?;
@@ -187,6 +188,7 @@ fn importer_pulled(bench: &mut Bench<'_>) -> Verdict {
         pending.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
         pending.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
     }
+    succeeded(&peer1, peer1.wait(pending.remove(0), WAIT_MS)?)?;
     slot.pull(bench)?;
     slot.await_removal()?;
     let failed = failures(&peer1, pending)?;
@@ -235,13 +237,16 @@ fn idle_pulled(bench: &mut Bench<'_>) -> Verdict {
             read.bytes,
             read.status
         );
-        let write = peer1.run(push.work(0, 0, 64).with(uapi::SUBMIT_VERDICT))?;
+        let flags = uapi::SUBMIT_VERDICT | uapi::SUBMIT_NO_FLUSH;
+        let write = peer1.run(push.work(0, 0, 64).with(flags))?;
         ensure!(
             write.error == 0 && write.verdict != 0,
             "a posted write to a device that is gone: error {}, verdict {}",
             write.error,
             write.verdict
         );
+        let flushed = peer1.run(push.work(0, 0, 64))?;
+        ensure!(flushed.error != 0, "reading back from a device that is gone shows nothing");
     }
     slot.await_removal()?;
     ensure_gone(&peer0)?;
