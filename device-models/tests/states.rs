@@ -6,7 +6,7 @@ mod common;
 
 use common::{Saw, World};
 use device_models::checker::FindingClass;
-use device_models::fabric::WriteOutcome;
+use device_models::fabric::{CompletionStatus, WriteOutcome};
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{NoIommu, VirtioIommu};
 use device_models::pci::Bdf;
@@ -68,6 +68,40 @@ fn a_function_keeps_the_number_that_it_captured() {
     world.write(0, 0x1000, &[1; 4]);
     let (transaction, _) = *world.log.0.lock().unwrap().transactions.last().unwrap();
     assert_eq!(transaction.requester, robot);
+}
+
+/// Hardware captures its number from a configuration write, not from what a bridge above is programmed to.
+#[test]
+fn a_function_takes_a_new_number_from_a_configuration_write() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let (port, new) = (world.bdf("port0"), Bdf::new(9, 0, 0));
+    let old = world.bdf("robot0");
+    world.lab.config_write(port, BUS_NUMBERS, 4, 0x0009_0900);
+    assert_eq!(world.lab.config_read(old, 0, 4), u32::MAX);
+    assert_ne!(world.lab.config_read(new, 0, 4), u32::MAX);
+    assert_eq!(world.bdf("robot0"), old);
+    world.lab.config_write(new, common::COMMAND, 2, common::MEMORY_AND_MASTER);
+    assert_eq!(world.bdf("robot0"), new);
+    assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN);
+}
+
+/// Without ACS Source Validation the request gets through, but its completions do not find back.
+#[test]
+fn completions_for_a_bus_that_moved_away_are_lost() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let port = world.bdf("port0");
+    let numbers = world.lab.config_read(port, BUS_NUMBERS, 4);
+    let peer = world.bar(1, 2);
+    world.lab.config_write(port, BUS_NUMBERS, 4, 0x0009_0900);
+    for address in [0x1000, peer] {
+        let ended = Saw::Read(CompletionStatus::Timeout, Vec::new());
+        assert_eq!(world.read(0, address, 4), ended);
+        assert_eq!(world.write(0, address, &[1; 4]), CLEAN);
+    }
+    world.lab.config_write(port, BUS_NUMBERS, 4, numbers);
+    for address in [0x1000, peer] {
+        assert_eq!(world.read(0, address, 4), Saw::Read(CompletionStatus::Success, vec![1; 4]));
+    }
 }
 
 #[test]

@@ -72,8 +72,7 @@ pub(super) fn completion(
     requester: FunctionId,
 ) -> Result<RouteKind, Refusal> {
     let bus = map.node(requester).requester.bus();
-    let leads_there =
-        |node: &Node| node.buses.is_some_and(|(first, last)| (first..=last).contains(&bus));
+    let leads_there = |node: &Node| node.leads_to(bus);
     for bridge in map.path_up(completer) {
         let port = map.node(bridge);
         if port.kind == NodeKind::SwitchUpstream {
@@ -96,4 +95,14 @@ pub(super) fn completion(
         }
     }
     Ok(RouteKind::ThroughHostBridge)
+}
+
+/// Whether a completion finds its way from the root complex down to `requester`: each bridge on it has the bus of the
+/// requester ID behind it (2.2.4.2), unless software has taken the number away since the request went up.
+pub(super) fn completion_from_root(map: &AddressMap, requester: FunctionId) -> Result<(), Refusal> {
+    let bus = map.node(requester).requester.bus();
+    match map.path_up(requester).find(|bridge| !map.node(*bridge).leads_to(bus)) {
+        None => Ok(()),
+        Some(bridge) => Err(Refusal::new(FindingClass::CompletionTimeout, Some(bridge))),
+    }
 }

@@ -110,6 +110,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether `bus` is behind this bridge.
+    pub(super) fn leads_to(&self, bus: u8) -> bool {
+        self.buses.is_some_and(|(first, last)| (first..=last).contains(&bus))
+    }
+
     /// Whether one of the windows of this bridge holds `address`, and until where it does.
     pub(super) fn window_at(&self, address: u64) -> Option<Span> {
         self.windows.iter().flatten().copied().find(|window| window.contains(address))

@@ -57,12 +57,14 @@ impl Fabric {
         let Resolution { length, outcome } = request;
         let outcome = match outcome {
             Outcome::Reached { target, address, mmio_flag_on_ram, route } => {
-                match target.owner().map(|owner| acs::completion(&self.map, owner, from)) {
-                    None => Outcome::Reached { target, address, route, mmio_flag_on_ram },
-                    Some(Ok(route)) => {
-                        Outcome::Reached { target, address, route, mmio_flag_on_ram }
-                    }
-                    Some(Err(refusal)) => Outcome::Refused(refusal),
+                let from_peer = target.owner().map(|owner| acs::completion(&self.map, owner, from));
+                let way = from_peer.unwrap_or(Ok(route)).and_then(|way| match way {
+                    RouteKind::BusAddress => Ok(way),
+                    _ => acs::completion_from_root(&self.map, from).map(|()| way),
+                });
+                match way {
+                    Ok(route) => Outcome::Reached { target, address, route, mmio_flag_on_ram },
+                    Err(refusal) => Outcome::Refused(refusal),
                 }
             }
             other => other,

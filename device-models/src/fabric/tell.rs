@@ -38,6 +38,11 @@ impl Fabric {
             FindingClass::LinkDown => {
                 format!("the link below {by} is down: nothing is in that slot, or it is disabled")
             }
+            FindingClass::CompletionTimeout if !self.leads_to(refusal.detector, transaction) => {
+                format!(
+                    "the completions are lost: {by} does not have the requester's bus behind it"
+                )
+            }
             FindingClass::CompletionTimeout => {
                 format!(
                     "the completions end at {by}, which would have to send them back to where they came from; ACS \
@@ -54,10 +59,13 @@ impl Fabric {
         self.find(transaction.function, refusal.class, Some(*transaction), explanation);
     }
 
+    /// Whether the requester's bus is behind `port`.
+    fn leads_to(&self, port: Option<FunctionId>, transaction: &Transaction) -> bool {
+        port.is_some_and(|port| self.map.node(port).leads_to(transaction.requester.bus()))
+    }
+
     fn acs_violation(&self, transaction: &Transaction, refusal: Refusal, by: &str) -> String {
-        let bus = transaction.requester.bus();
-        let buses = refusal.detector.and_then(|port| self.map.node(port).buses);
-        if buses.is_some_and(|(first, last)| (first..=last).contains(&bus)) {
+        if self.leads_to(refusal.detector, transaction) {
             format!("ACS P2P Egress Control at {by}: this peer may not be reached from there")
         } else {
             format!("ACS Source Validation at {by}: this requester ID is not below it")

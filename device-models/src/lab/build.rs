@@ -10,7 +10,6 @@ use super::{HostBridge, Lab, Place, Root, Topology, What};
 use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex, Span};
 use crate::iommu::Iommu;
 use crate::memory::Memory;
-use crate::pci::Bdf;
 use crate::pci::{ConfigSpace, DescriptionError, HostBridgeDescription, MsixTable};
 
 /// Why a lab could not be built.
@@ -116,7 +115,7 @@ fn host_bridge(
             msix_bar: None,
             memories: Vec::new(),
             resetting: false,
-            captured: Bdf::default(),
+            captured: None,
             emptied: false,
             port_number: 0,
         },
@@ -173,7 +172,7 @@ fn add(
             msix_bar,
             memories,
             resetting: false,
-            captured: Bdf::default(),
+            captured: None,
             emptied: false,
             port_number,
         },

@@ -35,8 +35,12 @@ impl Lab {
         let Some(function) = self.by_bdf(bdf) else { return };
         self.input(&Input::ConfigWrite { bdf, offset, length, value });
         let slot = &mut self.slots[function.index()];
+        let renumbered = slot.captured.replace(bdf).is_some_and(|before| before != bdf);
         let effects = slot.config.write(offset, length, value);
         self.apply(function, effects);
+        if renumbered {
+            self.publish();
+        }
         let slot = &mut self.slots[function.index()];
         if effects.contains(ConfigEffects::VENDOR)
             && let Some(VendorRegister { index, offset: register }) =
@@ -91,9 +95,8 @@ impl Lab {
             ..AddressMap::default()
         };
         let addresses = self.bus_numbers();
-        for (slot, address) in self.slots.iter_mut().zip(&addresses) {
-            slot.captured = address.unwrap_or(slot.captured);
-            map.nodes.push(node(slot, &mut map.memories));
+        for (slot, address) in self.slots.iter().zip(&addresses) {
+            map.nodes.push(node(slot, *address, &mut map.memories));
         }
         for (function, address) in (0u16..).map(FunctionId).zip(&addresses) {
             if let Some(address) = address {
@@ -149,7 +152,7 @@ impl Lab {
     }
 }
 
-fn node(slot: &Slot, memories: &mut Vec<Memory>) -> Node {
+fn node(slot: &Slot, address: Option<Bdf>, memories: &mut Vec<Memory>) -> Node {
     let config = &slot.config;
     let windows = config.bridge_windows();
     let mut bars = Vec::new();
@@ -174,7 +177,8 @@ fn node(slot: &Slot, memories: &mut Vec<Memory>) -> Node {
         kind: slot.kind(),
         parent: slot.parent,
         children: slot.children.clone(),
-        requester: slot.captured,
+        // Before the first configuration write it has no number of its own; nor does it send anything.
+        requester: slot.captured.or(address).unwrap_or_default(),
         bus_master: config.bus_master_enabled(),
         memory_enabled: config.memory_enabled(),
         operational: !slot.resetting && config.power_state() == PowerState::D0,

@@ -58,10 +58,21 @@ impl Lab {
         }
         self.input(&Input::Plug { port });
         self.slots[function.index()].emptied = false;
+        self.forget_numbers(function);
         links::train(&mut self.slots, function);
         self.publish();
         self.signal_port_interrupt(function);
         Ok(())
+    }
+
+    /// Who comes back has captured no number yet.
+    fn forget_numbers(&mut self, port: FunctionId) {
+        let mut below = self.slots[port.index()].children.clone();
+        while let Some(function) = below.pop() {
+            let slot = &mut self.slots[function.index()];
+            slot.captured = None;
+            below.extend_from_slice(&slot.children);
+        }
     }
 
     fn slot_at(&self, port: Bdf) -> Result<FunctionId, PlugError> {

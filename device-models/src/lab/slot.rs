@@ -34,9 +34,9 @@ pub(super) struct Slot {
     pub(super) memories: Vec<(u8, Memory)>,
     /// A function level reset was asked for and is under way until the function's next turn.
     pub(super) resetting: bool,
-    /// The requester ID that it captured from the last configuration request that can have reached it; requests carry
+    /// The requester ID that it captured from the last configuration write that reached it; requests carry
     /// it even after the bridges above have lost their numbers (PCIe 6.0, 2.2.6.2).
-    pub(super) captured: Bdf,
+    pub(super) captured: Option<Bdf>,
     /// What is below this port has been pulled out of its slot.
     pub(super) emptied: bool,
     /// Port Number of a bridge (PCIe 6.0, 7.5.3.6): its bit in the egress control vectors of the ports beside it.
