@@ -31,6 +31,9 @@ fn slots() -> World {
     for name in ["port0", "port1"] {
         let bdf = world.bdf(name);
         let (pcie, msi) = (world.capability(bdf, 0x10), world.capability(bdf, 5));
+        let aer = world.extended_capability(bdf, 1);
+        world.lab.config_write(bdf, pcie + 8, 2, 0x291f);
+        world.lab.config_write(bdf, aer + 0x2c, 4, 7);
         world.lab.config_write(bdf, pcie + 0x18, 2, 1 << 3 | 1 << 5 | 1 << 12);
         world.lab.config_write(bdf, msi + 4, 4, 0xfee0_0000);
         world.lab.config_write(bdf, msi + 12, 2, u32::from(bdf.device()));

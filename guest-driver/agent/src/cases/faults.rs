@@ -48,10 +48,23 @@ pub(super) mod class {
     pub(in crate::cases) const BUS_MASTER_OFF: &str = "pci.bus-master-off";
     pub(in crate::cases) const BAR_EDGE: &str = "pci.bar-edge";
     pub(in crate::cases) const NOT_A_VECTOR: &str = "msi.not-a-vector";
+    pub(in crate::cases) const NO_TARGET: &str = "pci.no-target";
+    pub(in crate::cases) const ACS_VIOLATION: &str = "pci.acs-violation";
+    pub(in crate::cases) const COMPLETION_TIMEOUT: &str = "fabric.completion-timeout";
     pub(in crate::cases) const LINK_DOWN: &str = "pci.link-down";
     #[cfg(test)]
-    pub(in crate::cases) const ALL: &[&str] =
-        &[UNMAPPED, STALE, PERMISSION, BUS_MASTER_OFF, BAR_EDGE, NOT_A_VECTOR, LINK_DOWN];
+    pub(in crate::cases) const ALL: &[&str] = &[
+        UNMAPPED,
+        STALE,
+        PERMISSION,
+        BUS_MASTER_OFF,
+        BAR_EDGE,
+        NOT_A_VECTOR,
+        NO_TARGET,
+        ACS_VIOLATION,
+        COMPLETION_TIMEOUT,
+        LINK_DOWN,
+    ];
 }
 
 /// What the kernel says of an IOMMU fault (its virtio-iommu driver) and of an error that a port reports (AER).

@@ -22,6 +22,7 @@ mod matrix;
 mod misuse;
 mod ordering;
 mod partners;
+mod reprogramming;
 mod seed;
 mod surprise;
 mod system;
@@ -134,6 +135,7 @@ pub fn all() -> Vec<Case> {
         misuse::CASES,
         bounce::CASES,
         seed::CASES,
+        reprogramming::CASES,
         surprise::CASES,
     ]
     .concat()

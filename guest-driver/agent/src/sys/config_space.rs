@@ -21,6 +21,8 @@ pub mod capability {
 pub mod extended {
     /// Advanced error reporting.
     pub const AER: u16 = 0x0001;
+    /// Access control services.
+    pub const ACS: u16 = 0x000d;
     /// Resizable BAR.
     pub const RESIZABLE_BAR: u16 = 0x0015;
 }

@@ -2,6 +2,7 @@
 
 use super::{FileError, read, write};
 use crate::sys::config_space::ConfigSpace;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -96,6 +97,17 @@ impl Function {
             Ok(file) => Ok(ConfigSpace::new(file)),
             Err(source) => Err(FileError { what: "opening".into(), path, source }),
         }
+    }
+
+    /// Writes the dword at `offset` of its configuration space, past the kernel's own idea of it.
+    ///
+    /// # Errors
+    /// When the kernel does not let us.
+    pub fn write_config(&self, offset: u16, value: u32) -> Result<(), FileError> {
+        let path = self.path().join("config");
+        let file = std::fs::OpenOptions::new().write(true).open(&path);
+        file.and_then(|file| file.write_all_at(&value.to_le_bytes(), offset.into()))
+            .map_err(|source| FileError { what: "writing".into(), path, source })
     }
 
     /// The bridge above it: the last directory but one of its real path. `None` on a root bus.
