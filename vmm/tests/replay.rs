@@ -113,6 +113,20 @@ fn record(path: &Path, limit: u64) {
     bench.recording.finish().unwrap();
 }
 
+/// The peer is pulled and a copy goes to where it was; after it is back, its memory has no address yet.
+fn record_surprise(path: &Path) {
+    let mut bench = Bench::new(path, DEFAULT_LIMIT);
+    let memory = bench.bar("peer1", 2);
+    let port = bench.lab.function("port1").unwrap();
+    let port = bench.lab.address_map().node(port).requester;
+    bench.lab.unplug(port).unwrap();
+    bench.run(&[descriptor(opcode::COPY, 0, DATA, memory, 64)]);
+    bench.lab.plug(port).unwrap();
+    bench.register(channel::CTRL, u64::from(channel_control::RESET));
+    bench.run(&[descriptor(opcode::COPY, 0, DATA, memory, 64)]);
+    bench.recording.finish().unwrap();
+}
+
 fn play(path: &Path) -> Replay {
     replay(&mut Reader::new(BufReader::new(File::open(path).unwrap())).unwrap()).unwrap()
 }
@@ -149,6 +163,25 @@ fn a_replay_finds_what_the_recorded_run_found() {
     assert!(replay.transactions > 10, "{replay:?}");
     assert_eq!(replay.findings.len(), 2, "{:?}", replay.findings);
     assert!(replay.findings.iter().all(|finding| finding.contains("pci.no-target")));
+}
+
+#[test]
+fn a_device_that_was_pulled_is_pulled_in_the_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.trace");
+    record_surprise(&path);
+    let replay = play(&path);
+    assert_eq!(replay.difference, None);
+    // What comes back has no addresses; where its memory was, that of the other one ends.
+    let classes = ["pci.link-down", "pci.bar-edge"];
+    assert_eq!(replay.findings.len(), classes.len(), "{:?}", replay.findings);
+    for (finding, class) in replay.findings.iter().zip(classes) {
+        assert!(finding.contains(class), "{finding}");
+    }
+    let (header, mut all) = events(&path);
+    all.retain(|event| !matches!(event, Event::Unplug { .. }));
+    rewrite(&path, header, &all);
+    assert!(play(&path).difference.is_some(), "without it the copy arrives");
 }
 
 #[test]

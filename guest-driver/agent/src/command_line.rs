@@ -13,6 +13,9 @@ Usage:
   guest-agent test [GROUP|TEST]...    run tests: all, groups, a kind (positive, negative,
                                       partner), or single ones
   guest-agent stat                    the counters of the virtual machine monitor
+  guest-agent unplug PORT             pull what sits below a port (BUS:DEVICE.FUNCTION) out of
+                                      its slot, without notice
+  guest-agent plug PORT               plug it in again
   guest-agent exit [CODE]             end the guest at once, with this exit code (0 to 255)
   guest-agent help                    this text
 
@@ -27,6 +30,8 @@ enum Request {
     List,
     Test(Vec<String>),
     Stat,
+    Unplug(String),
+    Plug(String),
     Exit(u8),
 }
 
@@ -39,6 +44,8 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
             Ok(Request::Test(names.iter().map(|&name| name.to_owned()).collect()))
         }
         ["stat"] => Ok(Request::Stat),
+        ["unplug", port] => Ok(Request::Unplug((*port).to_owned())),
+        ["plug", port] => Ok(Request::Plug((*port).to_owned())),
         ["exit"] => Ok(Request::Exit(exit::SUCCESS)),
         ["exit", code] => code
             .parse()
@@ -95,6 +102,14 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             println!("{}", lab().ok_or_else(no_lab)?.stat().map_err(broken)?);
             Ok(exit::SUCCESS)
         }
+        Request::Unplug(port) => {
+            lab().ok_or_else(no_lab)?.unplug(&port).map_err(broken)?;
+            Ok(exit::SUCCESS)
+        }
+        Request::Plug(port) => {
+            lab().ok_or_else(no_lab)?.plug(&port).map_err(broken)?;
+            Ok(exit::SUCCESS)
+        }
         Request::Exit(code) => {
             lab().ok_or_else(no_lab)?.exit(code).map_err(broken)?;
             Err((exit::LAB_PORT, "the monitor did not end the guest".into()))
@@ -148,6 +163,8 @@ mod tests {
         );
         assert_eq!(parsed("exit 7"), Ok(Request::Exit(7)));
         assert!(parsed("exit 256").is_err());
+        assert_eq!(parsed("unplug 00:04.0"), Ok(Request::Unplug("00:04.0".into())));
+        assert!(parsed("plug").is_err());
         assert!(parsed("dance").unwrap_err().contains("help"));
     }
 

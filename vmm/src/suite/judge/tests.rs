@@ -335,3 +335,11 @@ fn whoever_sits_in_front_of_a_guest_is_told_of_findings_as_they_happen() {
         assert_eq!(seen, told, "{mode:?}");
     }
 }
+
+#[test]
+fn slots_are_named_by_their_ports() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    let answers = say(&mut judge, &["unplug 00:04.0", "plug 00:04.0", "unplug", "plug peer0"]);
+    assert_eq!(answers[..2], ["slot 00:04.0 false", "slot 00:04.0 true"]);
+    assert!(answers[2..].iter().all(|answer| answer.contains("is no port")), "{answers:?}");
+}
