@@ -1,0 +1,201 @@
+//! Devices that are pulled out of their slots while they work and are worked with.
+//!
+//! In a slot with hot-plug the kernel's own driver for it (pciehp) notices and takes the device away; in a plain one
+//! nobody does, until the test asks the kernel to remove what is gone.
+
+mod slot;
+
+use super::Kind::Negative;
+use super::bench::{must, succeeded};
+use super::faults::class;
+use super::lane::{Engine, Lane};
+use super::leaks::Account;
+use super::need::Need;
+use super::{Bench, Case, Stop, Verdict, ensure};
+use crate::device::{Pattern, Peer, View, WAIT_MS, Work};
+use crate::uapi;
+use rustix::io::Errno;
+use slot::Slot;
+use std::os::fd::AsFd as _;
+
+const NEEDS: &[Need] =
+    &[Need::Lab, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("surprise", "exporter-is-pulled-under-load", Negative, NEEDS, exporter_pulled),
+    Case::new("surprise", "importer-is-pulled-under-load", Negative, NEEDS, importer_pulled),
+    Case::new("surprise", "idle-device-is-pulled", Negative, NEEDS, idle_pulled),
+];
+
+/// Bytes of each piece of work.
+const LENGTH: u64 = 8 << 20;
+/// How much is queued on each channel: more than can be done before the device is gone.
+const PIECES: u32 = 12;
+/// Waits for all of it; how much failed. It may end in any way, but it must end.
+fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
+    let mut failed = 0;
+    for cookie in pending {
+        let error = peer.wait(cookie, WAIT_MS)?.error;
+        ensure!(
+            error != -libc::ETIMEDOUT,
+            "peer{}: work with a device that is gone does not end by itself",
+            peer.instance
+        );
+        failed += usize::from(error != 0);
+    }
+    Ok(failed)
+}
+
+/// A call to a device that is gone.
+fn ensure_gone(peer: &Peer) -> Verdict {
+    let refused = peer.alloc(4096, 1).err().map(|error| error.errno);
+    ensure!(refused == Some(Errno::NODEV), "a call to a device that is gone gave {refused:?}");
+    Ok(())
+}
+
+/// A device goes while the other one reads and writes its memory, and while it works itself.
+fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
+    bench.expect(class::LINK_DOWN, 1, None)?;
+    let before = Account::take(bench)?;
+    let (peer0, peer1) = bench.take_peers()?;
+    let slot = Slot::of(&peer0)?;
+    let pull = Lane::new(&peer0, &peer1, Engine::Target, LENGTH, 1)?;
+    let push = Lane::new(&peer1, &peer0, Engine::Source, LENGTH, 1)?;
+    let fd = peer0.export(pull.source)?;
+    let own = peer0.system(LENGTH, 0, uapi::BIDIRECTIONAL)?;
+    let (mut reads, mut writes, mut owns) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..PIECES {
+        reads.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
+        writes.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
+        owns.push(peer0.submit(Work::copy(pull.source.at(0), own.at(0), LENGTH))?);
+    }
+    succeeded(&peer1, peer1.wait(reads.remove(0), WAIT_MS)?)?;
+    slot.while_gone(bench, |bench| {
+    let reads = failures(&peer1, reads)?;
+    let writes = failures(&peer1, writes)?;
+    slot.await_removal()?;
+    let owns = failures(&peer0, owns)?;
+    ensure!(reads > 0, "the importer read a device that is gone and did not notice");
+    ensure!(owns > 0, "the device did all its work before it was pulled: it was not under load");
+    bench.note(format!(
+        "pulled after the first of {PIECES} each: {reads} reads, {writes} writes, {owns} pieces of the device's own work failed; removal by {}",
+        if slot.watched { "pciehp" } else { "sysfs" }
+    ));
+    ensure_gone(&peer0)?;
+    ensure!(
+        peer1.run(pull.work(0, 0, 64)).is_err(),
+        "work on a buffer of a device that is gone was accepted"
+    );
+    let read = peer1.kernel_read(fd.as_fd(), 0, &mut [0; 64]).err().map(|error| error.errno);
+    ensure!(read == Some(Errno::NODEV), "the kernel reads a buffer of a device that is gone: {read:?}");
+    // The other one is alive, and can give its part back.
+    alone(&peer1)?;
+    pull.close_import()?;
+    push.close_import()
+    })?;
+    drop((peer0, peer1, fd));
+    before.await_return(bench)
+}
+
+/// A device goes while its engine works on the memory of the other: that one keeps its buffers, and nobody has them
+/// mapped any more.
+fn importer_pulled(bench: &mut Bench<'_>) -> Verdict {
+    let before = Account::take(bench)?;
+    let (peer0, peer1) = bench.take_peers()?;
+    let slot = Slot::of(&peer1)?;
+    let pull = Lane::new(&peer0, &peer1, Engine::Target, LENGTH, 1)?;
+    let push = Lane::new(&peer1, &peer0, Engine::Source, LENGTH, 1)?;
+    let pattern = Pattern::new(61);
+    peer0.view(pull.source)?.store(0..4096, pattern);
+    let mut pending = Vec::new();
+    for _ in 0..PIECES {
+        pending.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
+        pending.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
+    }
+    succeeded(&peer1, peer1.wait(pending.remove(0), WAIT_MS)?)?;
+    slot.while_gone(bench, |_| {
+        slot.await_removal()?;
+        let failed = failures(&peer1, pending)?;
+        ensure!(
+            failed > 0,
+            "all work was done before the device was pulled: it was not under load"
+        );
+        ensure_gone(&peer1)?;
+        let counters = peer0.counters()?;
+        ensure!(
+            counters.exporter_maps == counters.exporter_unmaps,
+            "the importer is gone, but {} of its mappings are not",
+            counters.exporter_maps - counters.exporter_unmaps
+        );
+        peer0.view(pull.source)?.expect(0..4096, pattern, 0)?;
+        alone(&peer0)
+    })?;
+    drop((peer0, peer1));
+    before.await_return(bench)
+}
+
+/// What the CPU and the other device see of a device that is gone, as long as the kernel does not know. In a slot that
+/// is watched this is over at once, so that only a plain one can show it.
+fn idle_pulled(bench: &mut Bench<'_>) -> Verdict {
+    let before = Account::take(bench)?;
+    let (peer0, peer1) = bench.take_peers()?;
+    let slot = Slot::of(&peer0)?;
+    let lane = Lane::new(&peer0, &peer1, Engine::Target, 4096, 1)?;
+    let push = Lane::new(&peer1, &peer0, Engine::Source, 4096, 1)?;
+    must(&peer1, lane.work(0, 0, 4096))?;
+    must(&peer1, push.work(0, 0, 4096))?;
+    let local = peer0.view(lane.source)?;
+    if !slot.watched {
+        bench.expect(class::LINK_DOWN, 2, None)?;
+    }
+    slot.while_gone(bench, |_| {
+        if !slot.watched {
+            unnoticed(&slot, &local, &peer1, [&lane, &push])?;
+        }
+        slot.await_removal()?;
+        ensure_gone(&peer0)?;
+        lane.close_import()?;
+        push.close_import()
+    })?;
+    drop((peer0, peer1, local));
+    before.await_return(bench)
+}
+
+/// What there is to see of a device that is gone: ones, refused reads, and nothing at all.
+fn unnoticed(slot: &Slot, memory: &View, peer: &Peer, [pull, push]: [&Lane<'_>; 2]) -> Verdict {
+    let word = memory.word(0);
+    ensure!(word == u64::MAX, "memory of a device that is gone holds {word:#x}");
+    let id = slot.device.config_space()?.u32(0);
+    ensure!(id == u32::MAX, "a device that is gone is called {id:#010x}");
+    let read = peer.run(pull.work(0, 0, 64))?;
+    ensure!(
+        read.status == uapi::STATUS_UNSUPPORTED_REQUEST && read.bytes == 0,
+        "a read of a device that is gone gave {} bytes, status {}",
+        read.bytes,
+        read.status
+    );
+    let flags = uapi::SUBMIT_VERDICT | uapi::SUBMIT_NO_FLUSH;
+    let write = peer.run(push.work(0, 0, 64).with(flags))?;
+    ensure!(
+        write.error == 0 && write.verdict != 0,
+        "a posted write to a device that is gone: error {}, verdict {}",
+        write.error,
+        write.verdict
+    );
+    let flushed = peer.run(push.work(0, 0, 64))?;
+    ensure!(flushed.error != 0, "reading back from a device that is gone shows nothing");
+    Ok(())
+}
+
+/// A device works although the other one is not there.
+fn alone(peer: &Peer) -> Verdict {
+    let local = peer.alloc(4096, 1)?;
+    let system = peer.system(4096, uapi::SYSTEM_COHERENT, uapi::BIDIRECTIONAL)?;
+    let pattern = Pattern::new(62);
+    peer.view(local)?.store(0..2048, pattern);
+    must(peer, Work::copy(local.at(0), system.at(0), 2048))?;
+    must(peer, Work::copy(system.at(0), local.at(2048), 2048))?;
+    peer.view(local)?.expect(2048..4096, pattern, 0)?;
+    peer.close(system)?;
+    Ok(peer.close(local)?)
+}
