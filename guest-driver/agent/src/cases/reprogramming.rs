@@ -34,7 +34,7 @@ pub(super) const CASES: &[Case] = &[
 /// Bytes of each piece of work.
 const LENGTH: u64 = 8 << 20;
 /// How much is queued on each channel: more than can be done before the register is written.
-const PIECES: usize = 12;
+const PIECES: usize = 32;
 
 /// Registers of a bridge (PCIe 6.0, 7.5.1.3).
 const BUS_NUMBERS: u16 = 0x18;

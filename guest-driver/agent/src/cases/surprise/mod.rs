@@ -30,7 +30,7 @@ pub(super) const CASES: &[Case] = &[
 /// Bytes of each piece of work.
 const LENGTH: u64 = 8 << 20;
 /// How much is queued on each channel: more than can be done before the device is gone.
-const PIECES: u32 = 12;
+const PIECES: u32 = 32;
 /// Waits for all of it; how much failed. It may end in any way, but it must end.
 fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
     let mut failed = 0;
@@ -55,10 +55,10 @@ fn ensure_gone(peer: &Peer) -> Verdict {
 
 /// A device goes while the other one reads and writes its memory, and while it works itself.
 fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
-    bench.expect(class::LINK_DOWN, 1, None)?;
     let before = Account::take(bench)?;
     let (peer0, peer1) = bench.take_peers()?;
     let slot = Slot::of(&peer0)?;
+    bench.expect(class::LINK_DOWN, 1, None)?;
     let pull = Lane::new(&peer0, &peer1, Engine::Target, LENGTH, 1)?;
     let push = Lane::new(&peer1, &peer0, Engine::Source, LENGTH, 1)?;
     let fd = peer0.export(pull.source)?;
