@@ -1,5 +1,5 @@
-//! A guest that reprograms bridges at the worst moment: nothing crashes, requests fail as they do on hardware, and when
-//! everything is as before, everything works as before.
+//! A guest that reprograms bridges, and somebody who pulls devices, at the worst moment: nothing crashes, requests fail
+//! as they do on hardware, and when everything is as before, everything works as before.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -26,6 +26,8 @@ enum Act {
     Acs { port: usize, value: u32 },
     /// A robot's DMA: to the other's BAR (or its own), a little off or not.
     Transfer { robot: usize, target: usize, bar: u8, offset: i32, length: usize, write: bool },
+    /// What is below a bridge is pulled out of its slot, or plugged in again.
+    Slot { bridge: usize, filled: bool },
     /// Let the lab run a little.
     Step(u8),
 }
@@ -49,8 +51,10 @@ fn act() -> impl Strategy<Value = Act> {
             length,
             write,
         });
+    let slot =
+        (0..BRIDGES.len(), any::<bool>()).prop_map(|(bridge, filled)| Act::Slot { bridge, filled });
     let step = (1..20u8).prop_map(Act::Step);
-    prop_oneof![3 => program, 1 => acs, 3 => transfer, 3 => step]
+    prop_oneof![3 => program, 1 => acs, 3 => transfer, 1 => slot, 3 => step]
 }
 
 /// The registers of all bridges as the firmware left them.
@@ -86,6 +90,11 @@ fn perform(world: &mut World, bars: &[[u64; 3]; 2], acs: u16, act: &Act) {
                 },
             );
         }
+        Act::Slot { bridge, filled } => {
+            // One that is not there, or is as it should be, says so.
+            let bdf = world.bdf(BRIDGES[bridge]);
+            let _ = if filled { world.lab.plug(bdf) } else { world.lab.unplug(bdf) };
+        }
         Act::Step(count) => {
             for _ in 0..count {
                 if world.lab.step() == Progress::Idle {
@@ -113,6 +122,7 @@ proptest! {
 
         // From the root down, so that each bridge can be reached when its turn comes.
         for (bdf, offset, length, value) in saved {
+            let _ = world.lab.plug(bdf);
             world.lab.config_write(bdf, offset, length, value);
         }
         for port in ["down0", "down1"] {
