@@ -78,7 +78,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if matches!(place, Place::Nested { .. }) {
         eprintln!("{place}");
     }
-    let job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
+    let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
+    venue.adapt(&mut job);
     job.runs.iter().try_for_each(|run| run.hello.to_line().map(drop)).map_err(Failure::usage)?;
 
     let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;

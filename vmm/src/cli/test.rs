@@ -121,7 +121,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let notes = carried.iter().flat_map(|carried| &carried.notes);
     prepared.notes.iter().chain(notes).for_each(|note| eprintln!("{note}"));
     let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
-    let job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
+    let mut job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
+    venue.adapt(&mut job);
     for run in &job.runs {
         run.hello.to_line().map_err(Failure::usage)?;
     }

@@ -40,6 +40,24 @@ impl Venue {
     }
 }
 
+impl Venue {
+    /// Kernel parameters that guests need there. A kernel patches itself most while it boots: where the emulator is not
+    /// good at that, it does so on one processor, and the guest's first process starts the others.
+    pub fn parameters(&self) -> &'static [&'static str] {
+        match self {
+            Self::Nested(recipe) if recipe.qemu.may_run_replaced_code() => &["maxcpus=1"],
+            Self::Nested(_) | Self::Here => &[],
+        }
+    }
+
+    /// Gives them to all guests of `job`.
+    pub fn adapt(&self, job: &mut Job) {
+        for run in &mut job.runs {
+            run.parameters.extend(self.parameters().iter().map(|text| (*text).to_owned()));
+        }
+    }
+}
+
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobEnd {

@@ -5,6 +5,7 @@ mod console;
 mod module;
 mod mount;
 mod power;
+mod processors;
 
 use crate::exit::{self, Failure};
 use crate::lab::{Hello, Lab, LabError, Mode, PortWire};
@@ -47,6 +48,7 @@ fn set_panic_hook() {
 fn live() -> Result<u8, Failure> {
     mount::mount_all()?;
     console::ensure_streams();
+    processors::start_all();
     let (hello, mut lab) = greet()?;
     for module in &hello.modules {
         module::load(module)?;
