@@ -8,7 +8,7 @@ mod finish;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use device_models::checker::FindingClass;
@@ -27,6 +27,8 @@ const MAX_CASES: usize = 10_000;
 const MAX_DIAGNOSTICS: usize = 20_000;
 /// Most findings whose text is kept: per test, and outside of all tests. The rest are counted.
 const MAX_FINDINGS: usize = 50;
+/// Most failures of the run that the guest's own words can bring about.
+const MAX_FAILURES: usize = 20;
 /// Most paths whose decision is kept: both directions between any two of sixteen devices.
 const MAX_DECISIONS: usize = 16 * 15;
 /// Longest text of one finding or name that is kept, in bytes.
@@ -71,8 +73,8 @@ pub struct Judge {
     at_least: usize,
     begun: Instant,
     report: ScenarioReport,
-    /// Names of tests that have ended.
-    names: BTreeSet<String>,
+    /// Names of tests that have ended, and how often one was wanted.
+    names: BTreeMap<String, u32>,
     current: Option<Case>,
     /// Findings outside of any test.
     stray: Case,
@@ -100,7 +102,7 @@ impl Judge {
             at_least,
             begun: Instant::now(),
             report: ScenarioReport::new(&hello.scenario),
-            names: BTreeSet::new(),
+            names: BTreeMap::new(),
             current: None,
             stray: Case::new(COMMAND),
             planned: None,
@@ -197,8 +199,8 @@ impl Judge {
                     Ok(()) => Answer::ok(),
                     Err(reason) => {
                         // A test that expects what cannot come is wrong, whatever it says later.
-                        case.objections.push(reason.clone());
-                        Answer::fail(reason)
+                        case.object(&reason);
+                        Answer::fail(shorten(&reason))
                     }
                 },
                 None => Answer::fail("no case has begun"),
@@ -244,12 +246,13 @@ impl Judge {
             return;
         }
         let name = case.name.clone();
-        for number in 2.. {
-            if self.names.insert(case.name.clone()) {
-                break;
-            }
+        let mut number = self.names.get(&name).copied().unwrap_or(1);
+        while self.names.contains_key(&case.name) {
+            number += 1;
             case.name = format!("{name} ({number})");
         }
+        self.names.insert(case.name.clone(), 1);
+        self.names.insert(name, number);
         self.events.send(Event::Case { scenario: self.report.name.clone(), case: case.clone() });
         self.report.cases.push(case);
     }
@@ -257,7 +260,8 @@ impl Judge {
     fn ktap(&mut self, text: &str) {
         let (depth, line) = ktap::parse(text);
         match line {
-            Line::Plan(count) if depth == 0 => {
+            // The first one counts.
+            Line::Plan(count) if depth == 0 && self.planned.is_none() => {
                 self.planned = Some(count);
                 self.events.send(Event::Plan { scenario: self.report.name.clone(), count });
             }
@@ -266,7 +270,7 @@ impl Judge {
                 self.diagnostic(&text)
             }
             Line::BailOut(reason) => {
-                self.report.failures.push(shorten(&format!("the guest's tests gave up: {reason}")));
+                self.fail(&format!("the guest's tests gave up: {reason}"));
             }
             Line::Version
             | Line::Plan(_)
@@ -276,18 +280,25 @@ impl Judge {
         }
     }
 
+    /// The run as a whole failed for a reason that the guest brought about.
+    fn fail(&mut self, reason: &str) {
+        if self.report.failures.len() < MAX_FAILURES {
+            self.report.failures.push(shorten(reason));
+        } else {
+            self.overflow.get_or_insert("the guest failed in more ways than a report holds");
+        }
+    }
+
     /// A result line. Tests of the lab's own protocol have been judged already; what else there is counts as it says.
     fn ktap_result(&mut self, depth: usize, result: ktap::TestResult) {
         let sums_up = depth < self.depth;
         self.depth = depth;
         let name = shorten(&ktap::plain(&result.name));
-        let known = self.names.contains(&name);
+        let known = self.names.contains_key(&name);
         let find = || self.report.cases.iter().rfind(|case| case.name == name);
         if let Some(case) = known.then(find).flatten() {
             if case.status != Status::Failed && result.status == Status::Failed {
-                self.report
-                    .failures
-                    .push(format!("the guest reported {name} as failed after it had ended well"));
+                self.fail(&format!("the guest reported {name} as failed after it had ended well"));
             }
             return;
         }

@@ -8,6 +8,9 @@ use device_models::checker::FindingClass;
 use super::{CaseReport, FindingReport, MAX_FINDINGS, Status, milliseconds, shorten};
 use crate::suite::scenario::nearest_name;
 
+/// Most objections to one test whose text is kept.
+const MAX_OBJECTIONS: usize = 8;
+
 /// How many findings of one class a test wants.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
@@ -24,7 +27,7 @@ pub(super) struct Case {
     counts: BTreeMap<FindingClass, u64>,
     findings: Vec<(FindingClass, String)>,
     /// What is wrong with the test itself.
-    pub(super) objections: Vec<String>,
+    objections: Vec<String>,
 }
 
 impl Case {
@@ -50,6 +53,15 @@ impl Case {
 
     pub(super) fn is_empty(&self) -> bool {
         self.counts.is_empty()
+    }
+
+    /// Something is wrong with the test itself. The first few are kept.
+    pub(super) fn object(&mut self, reason: &str) {
+        match self.objections.len() {
+            ..MAX_OBJECTIONS => self.objections.push(shorten(reason)),
+            MAX_OBJECTIONS => self.objections.push("and more".into()),
+            _ => {}
+        }
     }
 
     /// Takes in `CLASS [MIN [MAX]]`. Without MIN one is enough, without MAX any number is fine.

@@ -290,9 +290,15 @@ fn floods_are_bounded_and_fail_the_run() {
         find(&mut judge, FindingClass::Unmapped, &format!("#{i}"));
     }
     find(&mut judge, FindingClass::Stale, "another");
-    say(&mut judge, &["case end ok"]);
+    for _ in 0..3000 {
+        say(&mut judge, &["case expect x 9 1", "ktap Bail out! again", "ktap 1..7"]);
+        say(&mut judge, &["ktap not ok 1 t1"]);
+    }
+    let ended = say(&mut judge, &["case end ok"]);
+    assert!(ended[0].len() < 20_000, "{}", ended[0].len());
     let report = judge.finish(end(Ending::Exit(0)));
     assert_eq!(report.cases.len(), MAX_CASES);
+    assert!(report.failures.len() <= MAX_FINDINGS, "{}", report.failures.len());
     assert_eq!(report.status, Status::Failed);
     // The reader ends when nobody can send any more.
     drop(judge);
@@ -309,6 +315,19 @@ fn the_first_finding_of_every_class_is_kept() {
     let report = case.conclude(Status::Passed, "");
     assert_eq!(report.findings.len(), MAX_FINDINGS + 1);
     assert!(report.detail.ends_with("(51 of 1001 findings are listed)"), "{}", report.detail);
+}
+
+#[test]
+fn equal_names_are_counted_and_not_searched_for() {
+    let (mut judge, events) = judge(Mode::Test, 0);
+    let reader = std::thread::spawn(move || events.iter().count());
+    for _ in 0..MAX_CASES {
+        say(&mut judge, &["case begin same", "case end ok"]);
+    }
+    let report = judge.finish(end(Ending::Exit(0)));
+    assert_eq!(report.cases.last().unwrap().name, format!("same ({MAX_CASES})"));
+    drop(judge);
+    reader.join().unwrap();
 }
 
 #[test]
