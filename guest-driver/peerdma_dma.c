@@ -212,7 +212,11 @@ static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
 	dma_async_issue_pending(client->channel);
 	if (!wait_for_completion_timeout(&answer.done,
 					 msecs_to_jiffies(timeout_ms))) {
-		/* Stops the channel: afterwards nobody calls back any more. */
+		/*
+		 * Afterwards nobody calls back any more: by the engine's own
+		 * means where it has any, and ioatdma with its channel.
+		 */
+		dmaengine_terminate_sync(client->channel);
 		pd_dma_give_channel(client);
 		return -ETIMEDOUT;
 	}

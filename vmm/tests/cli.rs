@@ -103,7 +103,7 @@ fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
     let path = folder.path().join("summary.json");
     let folder = folder.path().to_str().unwrap();
     let explain = |pair: [&str; 2]| run(&["explain", pair[0], pair[1], "--run", folder]);
-    assert_eq!(explain(["peer0", "peer1"]).0, 3, "nothing there yet");
+    assert_eq!(explain(["peer0", "peer1"]).0, 2, "nothing there yet");
     fs::write(&path, summary(4)).unwrap();
     let (code, out, err) = explain(["peer0", "peer1"]);
     assert_eq!(code, 0, "{err}");
@@ -114,6 +114,18 @@ fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
     let (code, out, _) = explain(["peer0", "peer1"]);
     assert!(code == 1 && out.ends_with("NOT as predicted\n"), "{code} {out}");
     assert_eq!(explain(["peer0", "peer0"]).0, 2);
+    let (code, _, err) = run(&["report", "merge", folder, "--out", folder]);
+    assert!(code == 2 && err.contains("another folder"), "{code} {err}");
+    for (text, part) in [
+        (summary(4).replace("\"version\":1", "\"version\":99"), "form 99"),
+        ("{\"version\":1,\"runs\":[]}".into(), "merged report"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let (code, _, err) = explain(["peer0", "peer1"]);
+        assert!(code == 2 && err.contains(part), "{code} {err}");
+    }
+    let (code, _, err) = run(&["explain", "peer0", "peer1", "--kernel-parameter", "iommu=pt"]);
+    assert!(code == 2 && err.contains("--iommu"), "{code} {err}");
 }
 
 #[test]

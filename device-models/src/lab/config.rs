@@ -1,6 +1,6 @@
 //! Configuration accesses, and the address map that follows from them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::slot::Slot;
@@ -117,8 +117,7 @@ impl Lab {
     /// or that is held in reset, or not there.
     fn bus_numbers(&self) -> Vec<Option<Bdf>> {
         let mut addresses = vec![None; self.slots.len()];
-        let mut claimed: BTreeMap<u8, ()> =
-            self.roots.iter().map(|root| (root.first_bus, ())).collect();
+        let mut claimed: BTreeSet<u8> = self.roots.iter().map(|root| root.first_bus).collect();
         let mut level: Vec<(FunctionId, u8, u8)> = Vec::new();
         for Root { first_bus, routing } in &self.roots {
             level.extend(routing.functions.iter().map(|&function| (function, *first_bus, u8::MAX)));
@@ -133,7 +132,7 @@ impl Lab {
             // Bus 0 below a bridge means that it has no numbers yet.
             let last = buses.subordinate.min(last);
             if (bus.saturating_add(1)..=last).contains(&buses.secondary)
-                && claimed.insert(buses.secondary, ()).is_none()
+                && claimed.insert(buses.secondary)
             {
                 level.extend(slot.children.iter().map(|&child| (child, buses.secondary, last)));
             }

@@ -88,6 +88,17 @@ pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
     }
 }
 
+/// Refuses kernel parameters that `--iommu` stands for: a prediction would not see them.
+pub(super) fn no_iommu_parameters(parameters: &[String]) -> Result<(), Failure> {
+    match parameters.iter().find(|text| text.starts_with("iommu=") || text.starts_with("iommu.")) {
+        Some(text) => {
+            Err(Failure::usage(format_args!("the kernel parameter {text:?} is not looked at"))
+                .hint("say --iommu strict, lazy, passthrough or none"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The guest as far as its kernel's decisions depend on it; `parameters` are all that it gets.
 pub(super) fn guest(lab: &LabConfig, scenario: &Scenario, parameters: &[String]) -> Guest {
     Guest { iommu: scenario.iommu, cpu: lab.topology.cpu, parameters: parameters.to_vec() }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, choose, output};
 use crate::assembly::IommuMode;
 use crate::report::{Decision, ScenarioReport, Setup, merge};
 use crate::suite::hello::Address;
@@ -51,6 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if let Some(folder) = &arguments.run {
         return after_run(arguments, folder);
     }
+    choose::no_iommu_parameters(&arguments.kernel_parameter)?;
     let topology = Topology::load(&arguments.topology).map_err(Failure::usage)?;
     let guest = Guest {
         iommu: arguments.iommu,
@@ -63,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
-    let report = merge::read(folder).map_err(Failure::environment)?;
+    let report = merge::read(folder).map_err(Failure::usage)?;
     let (scenario, setup) = choose(&report.scenarios, arguments.scenario.as_deref())?;
     let Setup { topology, guest } = setup;
     let explanation = Explanation::new(topology, guest, &arguments.a, &arguments.b)

@@ -102,7 +102,11 @@ fn text(result: &Replay) -> String {
     if result.cut {
         line(&mut text, format_args!("the record was cut at its size limit"));
     }
-    let verdict = if result.difference.is_some() { "different" } else { "identical" };
+    let verdict = match (&result.difference, result.truncated || result.cut) {
+        (Some(_), _) => "different",
+        (None, true) => "identical as far as the record goes",
+        (None, false) => "identical",
+    };
     line(
         &mut text,
         format_args!(
@@ -128,7 +132,7 @@ mod tests {
         assert_eq!(
             text(&result),
             "#1 x\nthe record ends without its end mark: it was cut, or its writer was killed\n\
-             identical: 3 events, 2 transactions, 1 findings\n"
+             identical as far as the record goes: 3 events, 2 transactions, 1 findings\n"
         );
         result.difference =
             Some(Difference { line: 7, recorded: Some(Event::End { events: 1 }), replayed: None });

@@ -39,8 +39,19 @@ struct Merge {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let Command::Merge(arguments) = &arguments.command;
+    let same = |run: &PathBuf| {
+        let folder = if run.is_dir() { Some(run.as_path()) } else { run.parent() };
+        let folder = folder.and_then(|folder| folder.canonicalize().ok());
+        folder.is_some() && folder == arguments.out.canonicalize().ok()
+    };
+    if let Some(run) = arguments.runs.iter().find(|run| same(run)) {
+        return Err(Failure::usage(format_args!(
+            "the merged report would overwrite that of {}: give --out another folder",
+            run.display()
+        )));
+    }
     let reports = arguments.runs.iter().map(|path| merge::read(path)).collect::<Result<_, _>>();
-    let merged = reports.and_then(MergedReport::new).map_err(Failure::environment)?;
+    let merged = reports.and_then(MergedReport::new).map_err(Failure::usage)?;
     let out = prepare_folder(&arguments.out, "output")?;
     let summary = serde_json::to_vec_pretty(&merged).map_err(Failure::internal)?;
     write_whole(&out.join(merge::SUMMARY), &summary)

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, choose, output};
 use crate::assembly::{AssemblyError, IommuMode};
 use crate::topology::linux::Guest;
 use crate::topology::{Drawing, Format, Topology};
@@ -40,6 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.list {
         return list();
     }
+    choose::no_iommu_parameters(&arguments.kernel_parameter)?;
     let topology = Topology::load(&arguments.name).map_err(Failure::usage)?;
     let guest = Guest {
         iommu: arguments.iommu,

@@ -44,6 +44,20 @@ pub enum MergeError {
         #[source]
         source: serde_json::Error,
     },
+    /// It is of several runs.
+    #[error("{} is a merged report; name the folders of the runs in it", path.display())]
+    Merged {
+        /// The report.
+        path: PathBuf,
+    },
+    /// Another program wrote it.
+    #[error("{} has form {version} of a report, and this program reads form {}", path.display(), RunReport::VERSION)]
+    Version {
+        /// The report.
+        path: PathBuf,
+        /// Its form.
+        version: u32,
+    },
     /// A part is not there.
     #[error(
         "the run on {kernel} was split into {of} parts, and part {missing} is not among the reports"
@@ -73,7 +87,24 @@ pub enum MergeError {
 pub fn read(path: &Path) -> Result<RunReport, MergeError> {
     let path = if path.is_dir() { path.join(SUMMARY) } else { path.to_owned() };
     let text = fs::read(&path).map_err(|source| MergeError::Read { path: path.clone(), source })?;
-    serde_json::from_slice(&text).map_err(|source| MergeError::Syntax { path, source })
+    let form: Form = match serde_json::from_slice(&text) {
+        Ok(form) => form,
+        Err(source) => return Err(MergeError::Syntax { path, source }),
+    };
+    match form {
+        Form { runs: Some(_), .. } => Err(MergeError::Merged { path }),
+        Form { version: Some(version), .. } if version != RunReport::VERSION => {
+            Err(MergeError::Version { path, version })
+        }
+        _ => serde_json::from_slice(&text).map_err(|source| MergeError::Syntax { path, source }),
+    }
+}
+
+/// As much of a report as tells which form it has.
+#[derive(Deserialize)]
+struct Form {
+    version: Option<u32>,
+    runs: Option<serde::de::IgnoredAny>,
 }
 
 impl MergedReport {

@@ -31,7 +31,7 @@ pub enum TraceError {
     #[error("the record cannot be read: {0}")]
     Read(#[from] io::Error),
     /// The first line is not that of a record.
-    #[error("this is not a record made by `peerdma --record`: {0}")]
+    #[error("this is not a record made with --record: {0}")]
     NotARecord(String),
     /// Made by another version of the program.
     #[error(

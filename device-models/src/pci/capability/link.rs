@@ -133,7 +133,8 @@ impl ConfigSpace {
             lanes: port.lanes.min(below.lanes),
         });
         port.change_link(link);
-        below.set_link(link);
+        // The port has its say: a lower target speed, a link that is disabled.
+        below.set_link(port.link());
     }
 
     /// Brings Link Status and Slot Status up to date with the state of the link.

@@ -7,6 +7,7 @@ use super::faults::{PORT_ERROR, class};
 use super::lane::{Engine, Lane};
 use super::lifecycle::reset;
 use super::need::Need;
+use super::surprise::failures;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Peer, WAIT_MS, Work};
 use crate::sys::FileError;
@@ -103,9 +104,7 @@ fn under_load(
     let changed = change()?;
     let mut failed = [0; 2];
     for (failed, pending) in failed.iter_mut().zip(pending) {
-        for cookie in pending {
-            *failed += usize::from(engine.wait(cookie, WAIT_MS)?.error != 0);
-        }
+        *failed = failures(engine, pending)?;
     }
     meanwhile()?;
     changed.restore()?;
@@ -165,10 +164,7 @@ fn no_registers(bench: &mut Bench<'_>) -> Verdict {
     succeeded(&owner, owner.wait(pending.remove(0), WAIT_MS)?)?;
     let closed = Reprogrammed::new(&port, MEMORY_WINDOW, |_| CLOSED)?;
     pending.push(owner.submit(copy())?);
-    let mut failed = 0;
-    for cookie in pending {
-        failed += usize::from(owner.wait(cookie, WAIT_MS)?.error != 0);
-    }
+    let failed = failures(&owner, pending)?;
     closed.restore()?;
     ensure!(failed > 0, "work succeeded whose doorbell cannot have been heard");
     reset(&owner.function())?;

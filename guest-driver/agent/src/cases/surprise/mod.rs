@@ -31,14 +31,15 @@ pub(super) const CASES: &[Case] = &[
 const LENGTH: u64 = 8 << 20;
 /// How much is queued on each channel: more than can be done before the device is gone.
 const PIECES: u32 = 32;
+
 /// Waits for all of it; how much failed. It may end in any way, but it must end.
-fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
+pub(super) fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
     let mut failed = 0;
     for cookie in pending {
         let error = peer.wait(cookie, WAIT_MS)?.error;
         ensure!(
             error != -libc::ETIMEDOUT,
-            "peer{}: work with a device that is gone does not end by itself",
+            "peer{}: work that cannot be done does not end by itself",
             peer.instance
         );
         failed += usize::from(error != 0);
