@@ -59,12 +59,12 @@ pub enum SetupError {
         name: String,
     },
     /// The kind has no such option.
-    #[error("it has no option {option:?}; there are {known}")]
+    #[error("it has no option {option:?}; there are {}", list(.known))]
     Option {
         /// The option's name.
         option: String,
         /// The names that there are.
-        known: String,
+        known: Vec<String>,
     },
     /// The value is none for this option.
     #[error("{option} is {value:?}; take {right}")]
@@ -89,7 +89,7 @@ impl Setup<'_> {
     pub fn known_options(&self, known: &[&str]) -> Result<(), SetupError> {
         match self.options.keys().find(|option| !known.contains(&option.as_str())) {
             Some(option) => {
-                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                let known = known.iter().map(|name| (*name).to_owned()).collect();
                 Err(SetupError::Option { option: shortened(option), known })
             }
             None => Ok(()),
@@ -136,6 +136,10 @@ fn shortened(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
 fn kinds() -> String {
     KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ")
 }
@@ -166,9 +170,15 @@ mod tests {
         assert_eq!((atom.description().device, atom.description().msix_vectors), (0x0c50, 2));
         for (kind, options, part) in [
             ("iota", [("channels", "1")], "there are ioat"),
-            ("ioat", [("channel", "1")], "no option \"channel\"; there are model, channels"),
+            (
+                "ioat",
+                [("channel", "1")],
+                "no option \"channel\"; there are model, channels, xfercap",
+            ),
             ("ioat", [("channels", "5")], "take 1 to 4"),
+            ("ioat", [("xfercap", "21")], "take 12 to 20"),
             ("ioat", [("channels", "many")], "take 1 to 4"),
+            ("ioat", [("fault", "fire")], "take none or swap or"),
             ("ioat", [("model", "pentium")], "take skylake or atom"),
         ] {
             let error = make(kind, &options).unwrap_err();

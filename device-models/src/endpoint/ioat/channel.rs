@@ -1,7 +1,7 @@
 //! The registers of a channel and what writing them does.
 
 use super::descriptor::Work;
-use super::regs::{channel as reg, command, control, error, status};
+use super::regs::{channel as reg, command, control, error, fault, status};
 use crate::fabric::{CompletionStatus, Tag};
 
 /// The most bytes that one access moves.
@@ -95,6 +95,8 @@ pub(super) struct Channel {
     next: u64,
     completed: u64,
     completion: u64,
+    /// Misbehaviour: CHANSTS has lost sight of a descriptor that is done.
+    hides_completion: bool,
     error: u32,
     error_mask: u32,
     cache_hint: u32,
@@ -128,6 +130,7 @@ impl Channel {
             next: 0,
             completed: 0,
             completion: 0,
+            hides_completion: false,
             error: 0,
             error_mask: 0,
             cache_hint: 0,
@@ -179,7 +182,11 @@ impl Channel {
             | match self.run {
                 Run::Halted => status::HALTED,
                 Run::Suspended => status::SUSPENDED,
-                Run::Running if self.job.is_some() || self.pending() > 0 => status::ACTIVE,
+                Run::Running
+                    if self.job.is_some() || self.pending() > 0 || self.hides_completion =>
+                {
+                    status::ACTIVE
+                }
                 Run::Running => status::DONE,
             }
     }
@@ -360,9 +367,13 @@ impl Channel {
             return;
         }
         self.processed = self.processed.wrapping_add(job.work.places.min(self.pending()));
-        self.completed = job.address;
+        if job.fault == fault::HIDE_COMPLETION {
+            self.hides_completion = true;
+        } else {
+            self.completed = job.address;
+        }
         self.next = job.work.next;
-        if job.work.interrupt && job.fault != super::regs::fault::DROP_INTERRUPT {
+        if job.work.interrupt && job.fault != fault::DROP_INTERRUPT {
             self.want_interrupt();
         }
         if std::mem::take(&mut self.suspending) {

@@ -1,6 +1,6 @@
 //! What a descriptor asks for.
 
-use super::regs::{descriptor as bit, error, value};
+use super::regs::{descriptor as bit, error};
 
 /// A descriptor's first 64 bytes, decoded and checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,11 +33,11 @@ pub(super) enum Operation {
 }
 
 impl Work {
-    /// Decodes `raw`.
+    /// Decodes `raw`; `longest` is the number of bytes of the longest transfer.
     ///
     /// # Errors
     /// The bits of CHANERR that the descriptor deserves.
-    pub(super) fn parse(raw: &[u8; 64]) -> Result<Self, u32> {
+    pub(super) fn parse(raw: &[u8; 64], longest: u64) -> Result<Self, u32> {
         let control = u32::from_le_bytes([raw[4], raw[5], raw[6], raw[7]]);
         let opcode = raw[7];
         let length = u64::from(u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]));
@@ -60,7 +60,7 @@ impl Work {
             bit::XOR | bit::XOR_CHECK => work.exclusive_or(raw, control)?,
             _ => return Err(error::CONTROL),
         }
-        if length == 0 || length > 1 << value::TRANSFER_CAPACITY {
+        if length == 0 || length > longest {
             return Err(error::LENGTH);
         }
         Ok(work)

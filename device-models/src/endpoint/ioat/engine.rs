@@ -194,10 +194,10 @@ impl Engine<'_, '_> {
         if !self.read(Purpose::DescriptorFetch, address, error::NEXT_ADDRESS)? {
             return Ok(());
         }
-        let fault = self.device.take_fault();
+        let (fault, longest) = (self.device.take_fault(), self.device.longest_transfer());
         let job = self.job()?;
         (job.fault, job.done) = (fault, 0);
-        match Work::parse(&job.own) {
+        match Work::parse(&job.own, longest) {
             Ok(work) => job.work = work,
             Err(bits) => return self.fail(bits),
         }

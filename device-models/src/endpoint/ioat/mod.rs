@@ -22,20 +22,40 @@ use regs::{bars, device, fault, identity, interrupt_control, value};
 /// How many channels there can be: what Linux's driver takes.
 pub const CHANNELS: RangeInclusive<u8> = 1..=4;
 
+/// What XFERCAP can be: transfers of up to 4 KiB to 1 MiB, as powers of two.
+pub const TRANSFER_CAPACITIES: RangeInclusive<u8> = 12..=value::TRANSFER_CAPACITY;
+
 /// What topologies call it.
 pub const KIND: Kind = Kind {
     name: "ioat",
-    about: "Intel I/OAT DMA engine; options model = skylake or atom, channels = 1 to 4",
+    about: "Intel I/OAT DMA engine; options model = skylake or atom, channels = 1 to 4, xfercap = 12 to 20, fault = none, \
+            swap, lose-completion, hide-completion, drop-interrupt or corrupt-data",
     make,
 };
 
+/// Misbehaviour from power-on on.
+const FAULTS: &[(&str, u32)] = &[
+    ("none", fault::NONE),
+    ("swap", fault::SWAP),
+    ("lose-completion", fault::LOSE_COMPLETION),
+    ("hide-completion", fault::HIDE_COMPLETION),
+    ("drop-interrupt", fault::DROP_INTERRUPT),
+    ("corrupt-data", fault::CORRUPT_DATA),
+];
+
 fn make(setup: &Setup<'_>) -> Result<Box<dyn Endpoint>, SetupError> {
-    setup.known_options(&["model", "channels"])?;
+    setup.known_options(&["model", "channels", "xfercap", "fault"])?;
     let default = IoatConfig::default();
     let models = [("skylake", Model::Skylake), ("atom", Model::Atom)];
     let device = IoatDevice::new(&IoatConfig {
         model: setup.choice("model", &models, default.model)?,
         channels: setup.number("channels", &CHANNELS, default.channels)?,
+        transfer_capacity: setup.number(
+            "xfercap",
+            &TRANSFER_CAPACITIES,
+            default.transfer_capacity,
+        )?,
+        fault: setup.choice("fault", FAULTS, default.fault)?,
         attachment: setup.attachment,
         acs: setup.acs,
     });
@@ -59,6 +79,10 @@ pub struct IoatConfig {
     pub model: Model,
     /// Number of channels, in [`CHANNELS`].
     pub channels: u8,
+    /// XFERCAP, in [`TRANSFER_CAPACITIES`].
+    pub transfer_capacity: u8,
+    /// Misbehaviour of every descriptor, whatever is reset: one of [`fault`], or none.
+    pub fault: u32,
     /// How it is attached: over a link, or on a root bus as part of the root complex.
     pub attachment: PcieKind,
     /// Access Control Services, for a function of a device with several.
@@ -67,18 +91,34 @@ pub struct IoatConfig {
 
 impl Default for IoatConfig {
     fn default() -> Self {
-        Self { model: Model::default(), channels: 4, attachment: PcieKind::Endpoint, acs: None }
+        Self {
+            model: Model::default(),
+            channels: 4,
+            transfer_capacity: value::TRANSFER_CAPACITY,
+            fault: fault::NONE,
+            attachment: PcieKind::Endpoint,
+            acs: None,
+        }
     }
 }
 
-/// A number of channels that no engine has.
+/// What no engine has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} channels; take 1 to 4")]
-pub struct BadChannels(u8);
+pub enum BadConfig {
+    /// So many channels.
+    #[error("{0} channels; take 1 to 4")]
+    Channels(u8),
+    /// Such an XFERCAP.
+    #[error("an XFERCAP of {0}; take 12 to 20")]
+    TransferCapacity(u8),
+}
 
 /// The registers that channels share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct DeviceRegisters {
+    transfer_capacity: u8,
+    /// Misbehaviour that no reset ends.
+    built_in_fault: u32,
     interrupt_control: u8,
     attention: u32,
     delay: u16,
@@ -86,13 +126,30 @@ struct DeviceRegisters {
 }
 
 impl DeviceRegisters {
+    /// The state after reset.
+    fn new(transfer_capacity: u8, built_in_fault: u32) -> Self {
+        Self {
+            transfer_capacity,
+            built_in_fault,
+            interrupt_control: 0,
+            attention: 0,
+            delay: 0,
+            fault: fault::NONE,
+        }
+    }
+
+    /// Bytes of the longest transfer.
+    fn longest_transfer(&self) -> u64 {
+        1 << self.transfer_capacity
+    }
+
     /// The misbehaviour asked for of the descriptor that comes now.
     fn take_fault(&mut self) -> u32 {
         let kind = self.fault & !fault::STICKY;
         if self.fault & fault::STICKY == 0 {
             self.fault = fault::NONE;
         }
-        kind
+        if kind == fault::NONE { self.built_in_fault } else { kind }
     }
 }
 
@@ -112,16 +169,19 @@ impl IoatDevice {
     /// Makes a device in the state after power-on.
     ///
     /// # Errors
-    /// When the number of channels is out of range.
-    pub fn new(config: &IoatConfig) -> Result<Self, BadChannels> {
+    /// When the number of channels or XFERCAP is out of range.
+    pub fn new(config: &IoatConfig) -> Result<Self, BadConfig> {
         if !CHANNELS.contains(&config.channels) {
-            return Err(BadChannels(config.channels));
+            return Err(BadConfig::Channels(config.channels));
+        }
+        if !TRANSFER_CAPACITIES.contains(&config.transfer_capacity) {
+            return Err(BadConfig::TransferCapacity(config.transfer_capacity));
         }
         Ok(Self {
             model: config.model,
             attachment: config.attachment,
             acs: config.acs,
-            registers: DeviceRegisters::default(),
+            registers: DeviceRegisters::new(config.transfer_capacity, config.fault),
             channels: (0..config.channels).map(|_| Channel::new()).collect(),
             first: 0,
         })
@@ -156,7 +216,7 @@ impl IoatDevice {
             image[at..at + bytes.len()].copy_from_slice(bytes);
         };
         put(device::CHANNEL_COUNT, &self.vectors().to_le_bytes()[..1]);
-        put(device::TRANSFER_CAPACITY, &[value::TRANSFER_CAPACITY]);
+        put(device::TRANSFER_CAPACITY, &[registers.transfer_capacity]);
         put(device::INTERRUPT_CONTROL, &[control]);
         put(device::ATTENTION, &registers.attention.to_le_bytes());
         put(device::VERSION, &[value::VERSION]);
@@ -273,7 +333,8 @@ impl Endpoint for IoatDevice {
     }
 
     fn reset(&mut self, _kind: ResetKind) {
-        self.registers = DeviceRegisters::default();
+        let DeviceRegisters { transfer_capacity, built_in_fault, .. } = self.registers;
+        self.registers = DeviceRegisters::new(transfer_capacity, built_in_fault);
         self.channels.iter_mut().for_each(Channel::reset);
         self.first = 0;
     }

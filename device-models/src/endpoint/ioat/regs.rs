@@ -78,7 +78,7 @@ pub mod channel {
 pub mod value {
     /// Version 3.3.
     pub const VERSION: u8 = 0x33;
-    /// Transfers of up to 1 MiB.
+    /// Transfers of up to 1 MiB: the most, and what engines have unless told otherwise.
     pub const TRANSFER_CAPACITY: u8 = 20;
     /// CS_STATUS: addresses may be remapped.
     pub const STATUS_ADDRESS_REMAPPING: u16 = 0x8;
@@ -208,6 +208,8 @@ pub mod fault {
     pub const DROP_INTERRUPT: u32 = 3;
     /// The first byte of the data is inverted.
     pub const CORRUPT_DATA: u32 = 4;
+    /// CHANSTS does not tell that the descriptor is done, until the channel is reset.
+    pub const HIDE_COMPLETION: u32 = 5;
     /// The fault stays until 0 is written.
     pub const STICKY: u32 = 0x100;
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 
 mod hostile;
+mod options;
 mod stopping;
 
 use std::sync::{Arc, Mutex};
@@ -43,11 +44,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(IoatConfig::default())
+    }
+
+    /// With an engine of this kind, wherever it is attached.
+    fn with(config: IoatConfig) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 8 << 20)]).unwrap();
-        let config = IoatConfig {
-            attachment: PcieKind::RootComplexIntegratedEndpoint,
-            ..IoatConfig::default()
-        };
+        let config = IoatConfig { attachment: PcieKind::RootComplexIntegratedEndpoint, ..config };
         let place = Place::endpoint(5, "ioat0", IoatDevice::new(&config).unwrap());
         let sink = Sink::default();
         let topology = Topology::of(vec![place]);
