@@ -77,6 +77,47 @@ fn a_wrong_topology_file_is_refused_with_its_line_before_anything_starts() {
     assert!(err.contains("t.toml: line 8: unknown field `slot`"), "{err}");
 }
 
+#[test]
+fn a_device_is_added_where_the_command_line_says_so() {
+    let line =
+        ["topology", "switch", "--device", "ioat,channels=1", "--device", "peer,below=host-bridge"];
+    let (code, out, err) = run(&line);
+    assert_eq!(code, 0, "{err}");
+    for part in ["ioat0-port", "ioat0", "peer2"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (code, out, _) = run(&["topology", "root-ports", "--device", "ioat", "--format", "toml"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("kind = \"ioat\"") && out.contains("on = \"host-bridge\""), "{out}");
+    let (_, out, _) = run(&["boot", "--help"]);
+    assert!(
+        out.contains("ioat: Intel I/OAT DMA engine; options model") && out.contains("below ="),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_device_that_cannot_be_added_is_refused_before_anything_starts() {
+    for (device, part) in [
+        ("iota", "there is no kind of device \"iota\", did you mean \"ioat\"?"),
+        ("ioat,channels", "\"channels\" is no KEY=VALUE"),
+        ("ioat,chanels=2", "no key \"chanels\", did you mean \"channels\"?"),
+        ("ioat,channels=9", "channels is \"9\"; take 1 to 4"),
+        ("ioat,below=prot1", "no port or host bridge \"prot1\", did you mean \"port1\"?"),
+        ("ioat,below=port1", "\"peer1\" is below \"port1\" already"),
+        ("peer,local-memory=0x2000000000", "64 GiB"),
+    ] {
+        for command in ["test", "boot", "topology"] {
+            let (code, out, err) = run(&[command, "--device", device]);
+            assert_eq!((code, out.as_str()), (2, ""), "{command} {device}: {err}");
+            assert!(err.contains(part) && err.contains("--device"), "{command} {device}: {err}");
+        }
+    }
+    // In a topology that has it, the same port is right.
+    let (code, _, err) = run(&["topology", "ioat", "--device", "ioat,below=port2"]);
+    assert!(code == 2 && err.contains("\"ioat0\" is below \"port2\""), "{err}");
+}
+
 /// A run of one guest that was asked about one path, and found `distance`.
 fn summary(distance: i32) -> String {
     let topology = Topology::load("root-ports").unwrap();

@@ -40,6 +40,7 @@ Examples:
   peerdma boot                          a shell in the guest
   peerdma boot -- lspci -vvv            one command; its exit status becomes ours
   peerdma boot --topology switch --iommu none
+  peerdma boot --device ioat --device peer,below=host-bridge
   peerdma boot --module my.ko --record bug.trace")]
 pub(super) struct Arguments {
     #[command(flatten)]

@@ -10,8 +10,8 @@ use crate::host::choice::{self, Place, Request};
 use crate::suite::own::{Own, OwnFile};
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
-use crate::topology::Topology;
 use crate::topology::linux::Guest;
+use crate::topology::{self, AddedDevice, Topology};
 
 /// Where a guest runs, as the user says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -53,6 +53,9 @@ pub(super) struct MachineOptions {
     /// Devices: a preset (`peerdma topology --list`), also as NAME+translated, or a file [default: the scenario's]
     #[arg(long, value_name = "NAME|FILE")]
     pub(super) topology: Option<String>,
+    /// Add a device to the topology; may be repeated
+    #[arg(long, value_name = "KIND[,KEY=VALUE]...", long_help = device_help())]
+    pub(super) device: Vec<AddedDevice>,
     /// The IOMMU, and how the guest's kernel uses it [default: the scenario's]
     #[arg(long, value_name = "MODE", value_enum)]
     pub(super) iommu: Option<IommuMode>,
@@ -67,17 +70,43 @@ impl MachineOptions {
         if let Some(topology) = &self.topology {
             scenario.topology.clone_from(topology);
         }
+        scenario.devices.extend(self.device.iter().cloned());
         scenario.iommu = self.iommu.unwrap_or(scenario.iommu);
         scenario.swiotlb = self.swiotlb.unwrap_or(scenario.swiotlb);
     }
 }
 
+/// What `--help` says about devices.
+pub(super) fn device_help() -> String {
+    let kinds: String =
+        topology::device_kinds().map(|(name, about)| format!("\n  {name}: {about}")).collect();
+    format!(
+        "Add a device to the topology; may be repeated. Kinds, and the options that are keys of theirs:{kinds}\nKeys of \
+         every kind: below = a port or a host bridge, by name or number [default: a root port of its own]; device and \
+         function = numbers there; name"
+    )
+}
+
+/// The topology called `name` with more devices.
+pub(super) fn topology(name: &str, devices: &[AddedDevice]) -> Result<Topology, Failure> {
+    let mut topology = Topology::load(name).map_err(Failure::usage)?;
+    for device in devices {
+        topology.add(device).map_err(|error| {
+            Failure::usage(format_args!("--device {device}: {error} (topology {name})"))
+        })?;
+    }
+    Ok(topology)
+}
+
 /// The devices of a scenario's guest: built once here, so that what does not fit is said before anything starts.
 pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
-    let topology = Topology::load(&scenario.topology).map_err(Failure::usage)?;
+    let topology = topology(&scenario.topology, &scenario.devices)?;
     let lab = LabConfig { topology, iommu: scenario.iommu.kind(), ..LabConfig::default() };
     match lab.layout() {
         Ok(_) => Ok(lab),
+        Err(error) if !scenario.devices.is_empty() => {
+            Err(Failure::usage(format_args!("{} with --device: {error}", scenario.topology)))
+        }
         Err(AssemblyError::Topology(problem)) => {
             Err(Failure::usage(Topology::problem_in(&scenario.topology, problem)))
         }

@@ -44,7 +44,9 @@ Examples:
   peerdma test --scenario topology-switch --iommu lazy
                                                  one scenario, with another IOMMU mode
   peerdma test --module my.ko --file my-test -- my-test --all
-                                                 your driver, your test, every transaction checked")]
+                                                 your driver, your test, every transaction checked
+  peerdma test --device ioat,channels=2 --module my.ko --file my-test -- my-test
+                                                 with a device besides; --help says which there are")]
 pub(super) struct Arguments {
     /// List the scenarios and exit
     #[arg(long)]

@@ -5,7 +5,7 @@ use clap::Args;
 use super::{Exit, Failure, choose, output};
 use crate::assembly::{AssemblyError, IommuMode};
 use crate::topology::linux::Guest;
-use crate::topology::{Drawing, Format, Topology};
+use crate::topology::{AddedDevice, Drawing, Format, Topology};
 
 /// What to draw.
 #[derive(Debug, Args)]
@@ -16,12 +16,16 @@ Examples:
   peerdma topology --list
   peerdma topology switch-acs
   peerdma topology switch+translated --format svg >switch.svg
+  peerdma topology switch --device ioat --device peer,below=host-bridge
   peerdma topology two-bridges --format toml >mine.toml    to begin a topology of your own
   peerdma test --topology mine.toml --scenario basic")]
 pub(super) struct Arguments {
     /// A preset, also as NAME+translated, or a file
     #[arg(value_name = "NAME|FILE", default_value = "root-ports")]
     name: String,
+    /// Add a device; may be repeated
+    #[arg(long, value_name = "KIND[,KEY=VALUE]...", long_help = choose::device_help())]
+    device: Vec<AddedDevice>,
     /// List the presets and exit
     #[arg(long)]
     list: bool,
@@ -41,18 +45,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return list();
     }
     choose::no_iommu_parameters(&arguments.kernel_parameter)?;
-    let topology = Topology::load(&arguments.name).map_err(Failure::usage)?;
+    let topology = choose::topology(&arguments.name, &arguments.device)?;
     let guest = Guest {
         iommu: arguments.iommu,
         cpu: topology.cpu,
         parameters: arguments.kernel_parameter.clone(),
     };
     let drawing = Drawing::new(&topology, &guest).map_err(|error| match error {
-        AssemblyError::Topology(problem) => {
+        AssemblyError::Topology(problem) if arguments.device.is_empty() => {
             Failure::usage(Topology::problem_in(&arguments.name, problem))
         }
-        error @ (AssemblyError::Peer(_) | AssemblyError::Firmware(_)) => {
-            Failure::usage(format_args!("{}: {error}", arguments.name))
+        error @ (AssemblyError::Topology(_)
+        | AssemblyError::Peer(_)
+        | AssemblyError::Firmware(_)) => {
+            let with = if arguments.device.is_empty() { "" } else { " with --device" };
+            Failure::usage(format_args!("{}{with}: {error}", arguments.name))
         }
         other => Failure::environment(other),
     })?;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::assembly::IommuMode;
+use crate::topology::AddedDevice;
 
 /// The files, as they were when the program was built: it needs no source tree to run them.
 const BUILT_IN: &[(&str, &str)] = &[
@@ -83,6 +84,9 @@ pub struct Scenario {
     /// The devices: a preset or a file of topology, see `peerdma topology`.
     #[serde(default = "default_topology")]
     pub topology: String,
+    /// Devices besides, as `peerdma test --device` takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<AddedDevice>,
     /// More kernel parameters.
     #[serde(default)]
     pub parameters: Vec<String>,

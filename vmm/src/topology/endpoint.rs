@@ -7,12 +7,9 @@ use super::description::Endpoint;
 use super::problem::{Item, Problem};
 
 impl Endpoint {
-    /// Makes the device in the state after power-on; `on_link` says whether it hangs below a port.
-    ///
-    /// # Errors
-    /// When there is no such kind, or the kind has no such options: a problem of `item`.
-    pub fn make(&self, on_link: bool, item: Item) -> Result<Box<dyn Model>, Problem> {
-        let setup = Setup {
+    /// What the device is made from.
+    pub(super) fn setup(&self, on_link: bool) -> Setup<'_> {
+        Setup {
             attachment: if on_link {
                 PcieKind::Endpoint
             } else {
@@ -20,7 +17,15 @@ impl Endpoint {
             },
             acs: self.acs.capabilities(),
             options: &self.options,
-        };
+        }
+    }
+
+    /// Makes the device in the state after power-on; `on_link` says whether it hangs below a port.
+    ///
+    /// # Errors
+    /// When there is no such kind, or the kind has no such options: a problem of `item`.
+    pub fn make(&self, on_link: bool, item: Item) -> Result<Box<dyn Model>, Problem> {
+        let setup = self.setup(on_link);
         Kind::find(&self.kind).and_then(|kind| (kind.make)(&setup)).map_err(|error| {
             let key = match error {
                 SetupError::Kind { .. } => "kind",

@@ -1,6 +1,7 @@
 //! Topologies: what a lab is made of, from a preset or a file of the user's; what Linux will make of it; pictures of it.
 
 mod acs;
+mod added;
 mod description;
 mod draw;
 mod endpoint;
@@ -15,6 +16,7 @@ mod windows;
 mod tests;
 
 pub use acs::{Acs, names as acs_names, state as acs_state};
+pub use added::{AddError, AddedDevice, kinds as device_kinds};
 pub use description::{
     Cpu, Endpoint, HostBridge, PciId, Peer, PeerRouting, RootPort, Switch, SwitchPort, Topology,
     Window,
