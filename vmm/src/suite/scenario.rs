@@ -18,6 +18,11 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("kselftest-dmabuf", include_str!("../../../ci/scenarios/kselftest-dmabuf.toml")),
     ("kselftest-iommufd", include_str!("../../../ci/scenarios/kselftest-iommufd.toml")),
     ("kselftest-vfio", include_str!("../../../ci/scenarios/kselftest-vfio.toml")),
+    ("kselftest-vfio-ioat", include_str!("../../../ci/scenarios/kselftest-vfio-ioat.toml")),
+    (
+        "kselftest-vfio-ioat-broken",
+        include_str!("../../../ci/scenarios/kselftest-vfio-ioat-broken.toml"),
+    ),
     ("kunit-dmabuf", include_str!("../../../ci/scenarios/kunit-dmabuf.toml")),
     ("lazy", include_str!("../../../ci/scenarios/lazy.toml")),
     ("partners", include_str!("../../../ci/scenarios/partners.toml")),

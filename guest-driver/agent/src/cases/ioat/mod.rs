@@ -27,7 +27,7 @@ const ATOM: u32 = 0x0c50;
 const CLASS: &str = "/sys/class/dma";
 
 const DRIVER_FOLDER: &str = "/sys/bus/pci/drivers/ioatdma";
-const DRIVER: Need = Need::File(DRIVER_FOLDER, "CONFIG_INTEL_IOATDMA");
+pub(super) const DRIVER: Need = Need::File(DRIVER_FOLDER, "CONFIG_INTEL_IOATDMA");
 const DMATEST: Need = Need::File(dmatest::PARAMETERS, "CONFIG_DMATEST");
 const NEEDS: &[Need] = &[Need::Lab, DRIVER, DMATEST];
 
@@ -79,6 +79,13 @@ fn engines() -> Result<Vec<Function>, Stop> {
     all.retain(|function| function.is(VENDOR, SKYLAKE) || function.is(VENDOR, ATOM));
     ensure!(!all.is_empty(), "there is no I/OAT engine on the bus");
     Ok(all)
+}
+
+/// The engine number `index` of those that the kernel's tests of VFIO have a driver for.
+pub(super) fn skylake(index: usize) -> Result<Function, Stop> {
+    let mut all = engines()?.into_iter().filter(|function| function.is(VENDOR, SKYLAKE));
+    all.nth(index)
+        .ok_or_else(|| Stop::Fail(format!("there is no I/OAT engine 8086:2021 number {index}")))
 }
 
 /// The channels that the kernel has from each function.

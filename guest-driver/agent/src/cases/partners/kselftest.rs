@@ -1,13 +1,15 @@
 //! The kernel's own test programs.
 
-use super::super::{Bench, Stop, Verdict};
+use super::super::{Bench, Stop, Verdict, ensure, ioat};
 use super::{VFIO_SAYS, function};
 use crate::device::Peer;
 use crate::partner::binding::Lent;
 use crate::partner::known::Known;
 use crate::partner::tap::{Tap, summary_lines};
 use crate::partner::vfio::DRIVER;
-use std::path::Path;
+use crate::sys::pci::Function;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Where the initramfs has them.
@@ -25,6 +27,10 @@ pub(super) fn output(program: &str, arguments: &[&str]) -> Result<Output, Stop> 
             "the guest does not carry {program}: its kernel's source does not have it, or was not there"
         )));
     }
+    // iommufd counts what it pins even for root, and the tests of VFIO want a whole GiB; the limit passes to children.
+    let unlimited = Rlimit { current: None, maximum: None };
+    setrlimit(Resource::Memlock, unlimited)
+        .map_err(|errno| Stop::Fail(format!("lifting RLIMIT_MEMLOCK failed: {errno}")))?;
     let output = Command::new(&path)
         .args(arguments)
         .current_dir("/tmp")
@@ -50,6 +56,73 @@ pub(super) fn run_with_device(bench: &mut Bench<'_>, program: &str) -> Verdict {
     let verdict = run_with(bench, program, &[&name]);
     lent.give_back(&Peer::path(INSTANCE))?;
     verdict
+}
+
+/// The same with an I/OAT engine, which the tests have a driver of their own for; `options` go before its name.
+pub(super) fn run_with_ioat(bench: &mut Bench<'_>, program: &str, options: &[&str]) -> Verdict {
+    let (engine, channels) = engine(bench)?;
+    let lent = Lent::new(engine, DRIVER)?;
+    let name = lent.function.name.clone();
+    let verdict = run_with(bench, program, &[options, &[&name]].concat());
+    lent.give_back(&channels)?;
+    verdict
+}
+
+/// The variant of `vfio_pci_driver_test` that maps its GiB of memory a page at a time.
+pub(super) const SMALL_PAGES: &str = "iommufd_compat_type1";
+
+/// That variant, where the guest is fast enough for it.
+pub(super) fn run_small_pages(bench: &mut Bench<'_>) -> Verdict {
+    const PROGRAM: &str = "vfio_pci_driver_test";
+    let (engine, channels) = engine(bench)?;
+    let lent = Lent::new(engine, DRIVER)?;
+    let name = lent.function.name.clone();
+    let first = format!("{PROGRAM}.{SMALL_PAGES}.init_remove");
+    let output = output(PROGRAM, &["-r", &first, &name])?;
+    let is_slow = String::from_utf8_lossy(&output.stderr).contains("terminated by timeout");
+    let verdict = if is_slow {
+        Err(Stop::Skip(
+            "iommufd maps each of 262144 pages by a request of its own in this mode (batch_iommu_map_small()), which \
+             takes longer than the test's own limit of 30 s in this guest"
+                .into(),
+        ))
+    } else {
+        run_with(bench, PROGRAM, &["-v", SMALL_PAGES, &name])
+    };
+    // Waits for what the kernel still unmaps for a test that was killed.
+    lent.give_back(&channels)?;
+    verdict
+}
+
+/// The engine that is lent, and what is gone meanwhile: it is back when ioatdma has set up its channels again.
+fn engine(bench: &mut Bench<'_>) -> Result<(Function, PathBuf), Stop> {
+    bench.expect_messages(VFIO_SAYS);
+    bench.expect_message("Removing dma and dca services");
+    let engine = ioat::skylake(0)?;
+    let channels = engine.path().join("dma");
+    Ok((engine, channels))
+}
+
+/// One test of `vfio_pci_driver_test` with the broken engine number `index`, which must fail with this in its report;
+/// no other test of it is run.
+pub(super) fn must_notice(bench: &mut Bench<'_>, index: usize, test: &str, says: &str) -> Verdict {
+    const PROGRAM: &str = "vfio_pci_driver_test";
+    bench.expect_messages(VFIO_SAYS);
+    let lent = Lent::new(ioat::skylake(index)?, DRIVER)?;
+    let test = format!("{PROGRAM}.iommufd.{test}");
+    let output = output(PROGRAM, &["-r", &test, &lent.function.name])?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text += &String::from_utf8_lossy(&output.stderr);
+    println!("{PROGRAM}:");
+    summary_lines(&text).for_each(|line| println!("  {line}"));
+    let failed = format!("not ok 1 {test}");
+    ensure!(
+        output.status.code() == Some(1) && text.contains(&failed) && text.contains(says),
+        "a broken engine, and {PROGRAM} ends with {} and says\n{text}",
+        output.status
+    );
+    bench.note(format!("{PROGRAM}: {failed} ({says})"));
+    Ok(())
 }
 
 fn run_with(bench: &mut Bench<'_>, program: &str, arguments: &[&str]) -> Verdict {

@@ -11,6 +11,8 @@ mod user_space;
 mod vfio;
 
 use super::Kind::Partner;
+use super::faults::{IOMMU_FAULT, PORT_ERROR, class};
+use super::ioat;
 use super::need::Need;
 use super::{Case, Stop, Verdict, ensure};
 use crate::device::{DEVICE, VENDOR};
@@ -27,6 +29,13 @@ const VFIO: Need = Need::File(device::DRIVER_FOLDER, "CONFIG_VFIO_PCI");
 const P2P: Need = Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA");
 /// What lending a device to user space takes. Without translation there is no address space to put it into.
 const LENT: &[Need] = &[Need::Peers, P2P, Need::Translated, IOMMUFD, VFIO];
+/// The same for an I/OAT engine, which ioatdma gives away. A GiB of memory and copies within seconds are too much for a
+/// kernel that checks its every access.
+const LENT_IOAT: &[Need] =
+    &[Need::Lab, Need::Peers, Need::Translated, Need::Unchecked, IOMMUFD, VFIO, ioat::DRIVER];
+/// The same for engines that ioatdma would not take.
+const LENT_BROKEN: &[Need] =
+    &[Need::Lab, Need::Peers, Need::Translated, Need::Unchecked, IOMMUFD, VFIO];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("partners", "udmabuf-and-both-devices", Partner, &[Need::Peers, UDMABUF], |bench| {
@@ -105,6 +114,40 @@ pub(super) const CASES: &[Case] = &[
     }),
     Case::new("kselftest-vfio", "vfio-iommufd-setup", Partner, LENT, |bench| {
         kselftest::run_with_device(bench, "vfio_iommufd_setup_test")
+    }),
+    Case::new("kselftest-vfio-ioat", "vfio-pci-device", Partner, LENT_IOAT, |bench| {
+        kselftest::run_with_ioat(bench, "vfio_pci_device_test", &[])
+    }),
+    Case::new("kselftest-vfio-ioat", "vfio-dma-mapping", Partner, LENT_IOAT, |bench| {
+        kselftest::run_with_ioat(bench, "vfio_dma_mapping_test", &[])
+    }),
+    Case::new("kselftest-vfio-ioat", "vfio-pci-driver", Partner, LENT_IOAT, |bench| {
+        // Copies from and to where nothing is mapped are among the tests.
+        bench.expect(class::UNMAPPED, 1, None)?;
+        bench.expect_messages(IOMMU_FAULT);
+        bench.expect_messages(PORT_ERROR);
+        let but_small_pages = ["-V", kselftest::SMALL_PAGES];
+        kselftest::run_with_ioat(bench, "vfio_pci_driver_test", &but_small_pages)
+    }),
+    Case::new("kselftest-vfio-ioat", "vfio-pci-driver-small-pages", Partner, LENT_IOAT, |bench| {
+        bench.expect(class::UNMAPPED, 0, None)?;
+        bench.expect_messages(IOMMU_FAULT);
+        bench.expect_messages(PORT_ERROR);
+        kselftest::run_small_pages(bench)
+    }),
+    Case::new("kselftest-vfio-ioat-broken", "corrupted-data", Partner, LENT_BROKEN, |bench| {
+        kselftest::must_notice(
+            bench,
+            0,
+            "memcpy_success",
+            "memcmp(self->src, self->dst, self->size)",
+        )
+    }),
+    Case::new("kselftest-vfio-ioat-broken", "dropped-interrupt", Partner, LENT_BROKEN, |bench| {
+        kselftest::must_notice(bench, 1, "send_msi", "Test terminated by timeout")
+    }),
+    Case::new("kselftest-vfio-ioat-broken", "hidden-completion", Partner, LENT_BROKEN, |bench| {
+        kselftest::must_notice(bench, 2, "memcpy_success", "Test terminated by timeout")
     }),
     Case::new("kunit-dmabuf", "dma-buf-fence", Partner, &[], |bench| {
         kunit::run(bench, "dma-buf-fence")
