@@ -117,7 +117,10 @@ void pd_export_release(struct dma_buf *dmabuf)
 	kfree(exp);
 }
 
-/* The core warns of a vmap that fails, so what is gone is refused before that. */
+/*
+ * The core warns of a vmap that fails, so what is gone is refused before that. An
+ * exporter that goes between the two calls still gets the warning.
+ */
 static int pd_export_begin_cpu_access(struct dma_buf *dmabuf,
 				      enum dma_data_direction dir)
 {
