@@ -7,6 +7,7 @@
 pub mod ioat;
 mod kind;
 pub mod peer;
+mod turns;
 
 use std::fmt;
 

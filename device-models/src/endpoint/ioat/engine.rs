@@ -6,44 +6,9 @@ use super::DeviceRegisters;
 use super::channel::{CHUNK, Channel, Job, Phase};
 use super::descriptor::{Operation, Work};
 use super::regs::{error, fault, interrupt_control};
+use crate::endpoint::turns::{Budget, Flow, in_turn};
 use crate::endpoint::{Progress, ReadCompletion};
 use crate::fabric::{CompletionStatus, Port, Purpose, ReadOutcome, WriteOutcome};
-
-/// Bytes of data that a step may move: what others wait for at most.
-const STEP_BYTES: usize = 64 << 10;
-/// Accesses of a step.
-const STEP_ACCESSES: usize = 64;
-/// Descriptors and records are no longer than this, and count as accesses only.
-const RECORD_BYTES: usize = 64;
-
-/// How a channel goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    /// At once.
-    More,
-    /// In a later step: something holds it back that time resolves.
-    Later,
-    /// In the next step: the budget is used up.
-    Spent,
-    /// When a register is written or a completion arrives.
-    Idle,
-}
-
-#[derive(Debug)]
-struct Budget {
-    bytes: usize,
-    accesses: usize,
-}
-
-impl Budget {
-    fn take(&mut self, bytes: usize) -> Result<(), Flow> {
-        let data = if bytes <= RECORD_BYTES { 0 } else { bytes };
-        let left = self.bytes.checked_sub(data).zip(self.accesses.checked_sub(1));
-        let (bytes, accesses) = left.ok_or(Flow::Spent)?;
-        *self = Self { bytes, accesses };
-        Ok(())
-    }
-}
 
 /// One step: channels in turn, beginning with `first`, until the budget is used up.
 pub(super) fn step(
@@ -52,40 +17,20 @@ pub(super) fn step(
     first: &mut usize,
     port: &mut Port<'_>,
 ) -> Progress {
-    let mut budget = Budget { bytes: STEP_BYTES, accesses: STEP_ACCESSES };
-    let mut progress = Progress::Idle;
+    let mut waited = false;
     for channel in channels.iter_mut() {
         if let Some(tag) = channel.abandoned.take() {
             port.abandon(tag);
         }
         if channel.due() && channel.delay > 0 {
             channel.delay -= 1;
-            progress = Progress::Worked;
+            waited = true;
         }
     }
-    for turn in 0..channels.len() {
-        let index = (*first + turn) % channels.len();
-        let mut advanced = false;
-        loop {
-            let channel = &mut channels[index];
-            let mut engine = Engine { channel, index, device, port, budget: &mut budget };
-            match engine.advance() {
-                Flow::More => advanced = true,
-                Flow::Later => {
-                    progress = Progress::Worked;
-                    break;
-                }
-                Flow::Spent => {
-                    // Who got nothing for lack of budget comes first next time, else its neighbour.
-                    *first = if advanced { (index + 1) % channels.len() } else { index };
-                    return Progress::Worked;
-                }
-                Flow::Idle => break,
-            }
-            progress = Progress::Worked;
-        }
-    }
-    progress
+    let progress = in_turn(channels.len(), first, |index, budget| {
+        Engine { channel: &mut channels[index], index, device, port, budget }.advance()
+    });
+    if waited { Progress::Worked } else { progress }
 }
 
 /// The read that `channel` waits for has completed.

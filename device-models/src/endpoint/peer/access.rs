@@ -1,58 +1,13 @@
-//! One access at a time: what the engine reads and writes, how far it got, and what it may spend on it.
+//! One access at a time: what the engine reads and writes, and how far it got.
 
 use super::bus::Bus;
 use super::channel::Channel;
 use super::regs::halt;
 use crate::checker::FindingClass;
 use crate::endpoint::ReadCompletion;
+use crate::endpoint::turns::{Budget, Flow};
 use crate::fabric::{CompletionStatus, Purpose, ReadOutcome, WriteOutcome};
 use crate::memory::Memory;
-
-/// Bytes of data that a step may move: what others wait for at most.
-const STEP_BYTES: usize = 64 << 10;
-/// Accesses of a step.
-const STEP_ACCESSES: usize = 64;
-/// Descriptors and records are no longer than this: they count as accesses, not as data, so that a copy of 64 KiB and
-/// what belongs to it fit one step.
-const RECORD_BYTES: usize = 64;
-
-/// What a step may still do.
-#[derive(Debug)]
-pub(super) struct Budget {
-    bytes: usize,
-    accesses: usize,
-}
-
-impl Budget {
-    pub(super) fn new() -> Self {
-        Self { bytes: STEP_BYTES, accesses: STEP_ACCESSES }
-    }
-
-    /// Takes the cost of an access of `bytes`; `false` when it has to wait for the next step.
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
-        let data = if bytes <= RECORD_BYTES { 0 } else { bytes };
-        let (Some(bytes), Some(accesses)) =
-            (self.bytes.checked_sub(data), self.accesses.checked_sub(1))
-        else {
-            return false;
-        };
-        *self = Self { bytes, accesses };
-        true
-    }
-}
-
-/// How a channel goes on after an advance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flow {
-    /// At once.
-    More,
-    /// In a later step: something holds it back that time resolves.
-    Later,
-    /// In the next step: the budget is used up.
-    Spent,
-    /// When a register is written or a completion arrives.
-    Idle,
-}
 
 /// A channel at work, with all that it works with.
 #[derive(Debug)]
@@ -86,9 +41,7 @@ impl<B: Bus> Engine<'_, B> {
             return Err(Flow::Idle);
         };
         let chunk = job.chunk;
-        if !self.budget.take(chunk) {
-            return Err(Flow::Spent);
-        }
+        self.budget.take(chunk)?;
         if let (Some(local), Some(buffer)) =
             (self.local.slice(offset, chunk), job.slice(chunk, staging, self.local))
         {
@@ -120,9 +73,7 @@ impl<B: Bus> Engine<'_, B> {
         if rest == 0 {
             return Ok(None);
         }
-        if !self.budget.take(rest) {
-            return Err(Flow::Spent);
-        }
+        self.budget.take(rest)?;
         // Ranges were checked when the job began.
         let Some(into) = job.slice(length, staging, self.local) else { return Err(Flow::Idle) };
         let outcome = self.bus.read(purpose, at, &into);
@@ -173,9 +124,7 @@ impl<B: Bus> Engine<'_, B> {
         if rest == 0 {
             return Ok(());
         }
-        if !self.budget.take(rest) {
-            return Err(Flow::Spent);
-        }
+        self.budget.take(rest)?;
         let at = address.saturating_add(job.done as u64);
         let Some(from) = job.slice(length, staging, self.local) else { return Err(Flow::Idle) };
         match self.bus.write(purpose, at, &from) {

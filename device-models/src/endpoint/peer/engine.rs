@@ -1,6 +1,6 @@
 //! The DMA engine: carries jobs on, one access at a time, within a budget per step.
 
-use super::access::{Budget, Engine, Flow};
+use super::access::Engine;
 use super::bus::Bus;
 use super::channel::Channel;
 use super::descriptor::{Operation, Place};
@@ -8,6 +8,7 @@ use super::job::{Job, Phase};
 use super::regs::{fault, halt, status};
 use crate::checker::FindingClass;
 use crate::endpoint::Progress;
+use crate::endpoint::turns::{Flow, in_turn};
 use crate::fabric::{CompletionStatus, Purpose, WriteOutcome};
 use crate::memory::Memory;
 
@@ -21,39 +22,17 @@ pub(super) fn step<B: Bus>(
     local: &Memory,
     bus: &mut B,
 ) -> Progress {
-    let mut budget = Budget::new();
-    let mut progress = Progress::Idle;
     for tag in channels.iter_mut().filter_map(|channel| channel.abandoned.take()) {
         bus.abandon(tag);
     }
+    let mut waited = false;
     for held in channels.iter_mut().filter_map(|channel| channel.held.as_mut()) {
-        if held.tick() {
-            progress = Progress::Worked;
-        }
+        waited |= held.tick();
     }
-    for turn in 0..channels.len() {
-        let index = (*first + turn) % channels.len();
-        let mut advanced = false;
-        loop {
-            let channel = &mut channels[index];
-            let mut engine = Engine { channel, local, bus, budget: &mut budget };
-            match engine.advance() {
-                Flow::More => advanced = true,
-                Flow::Later => {
-                    progress = Progress::Worked;
-                    break;
-                }
-                Flow::Spent => {
-                    // Who got nothing for lack of budget comes first next time, else its neighbour.
-                    *first = if advanced { (index + 1) % channels.len() } else { index };
-                    return Progress::Worked;
-                }
-                Flow::Idle => break,
-            }
-            progress = Progress::Worked;
-        }
-    }
-    progress
+    let progress = in_turn(channels.len(), first, |index, budget| {
+        Engine { channel: &mut channels[index], local, bus, budget }.advance()
+    });
+    if waited { Progress::Worked } else { progress }
 }
 
 impl<B: Bus> Engine<'_, B> {
@@ -269,9 +248,7 @@ impl<B: Bus> Engine<'_, B> {
             self.channel.job = None;
             return Ok(());
         };
-        if !self.budget.take(size_of::<u32>()) {
-            return Err(Flow::Spent);
-        }
+        self.budget.take(size_of::<u32>())?;
         match self.bus.raise(vector) {
             WriteOutcome::Posted { verdict } => {
                 self.channel.note(verdict, 0);

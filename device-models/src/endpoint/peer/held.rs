@@ -6,11 +6,12 @@
 
 use vm_memory::VolatileSlice;
 
-use super::access::{Engine, Flow};
+use super::access::Engine;
 use super::bus::Bus;
 use super::channel::Channel;
 use super::job::Phase;
 use super::regs::halt;
+use crate::endpoint::turns::Flow;
 use crate::fabric::{Purpose, WriteOutcome};
 
 /// Data of a write that has been issued and has not arrived.
@@ -69,9 +70,7 @@ impl<B: Bus> Engine<'_, B> {
     pub(super) fn deliver_held(&mut self) -> Result<(), Flow> {
         let Some(held) = &mut self.channel.held else { return Ok(()) };
         let rest = held.data.len().saturating_sub(held.done);
-        if !self.budget.take(rest) {
-            return Err(Flow::Spent);
-        }
+        self.budget.take(rest)?;
         let at = held.address.saturating_add(held.done as u64);
         let from = VolatileSlice::from(&mut held.data[held.done..]);
         match self.bus.write(Purpose::Data, at, &from) {
