@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::fs::{FlockOperation, flock};
 use vmm::assembly::IommuMode;
-use vmm::report::{Decision, RunReport, ScenarioReport, Setup, Totals};
+use vmm::report::{ObservedPath, RunReport, ScenarioReport, Setup, Totals};
 use vmm::topology::Topology;
 use vmm::topology::linux::Guest;
 
@@ -124,7 +124,8 @@ fn summary(distance: i32) -> String {
     let guest = Guest { iommu: IommuMode::Strict, cpu: topology.cpu, parameters: Vec::new() };
     let mut scenario = ScenarioReport::new("basic");
     scenario.setup = Some(Box::new(Setup { topology, guest }));
-    scenario.decisions = vec![Decision::parse(&format!("1 0 {distance} iova 0xfffe0000")).unwrap()];
+    scenario.decisions =
+        vec![ObservedPath::parse(&format!("1 0 {distance} iova 0xfffe0000")).unwrap()];
     let report = RunReport {
         version: 1,
         host: "nested".into(),

@@ -1,7 +1,7 @@
 //! From a requester's address to what stands there: routing, translation and decoding in one answer.
 
 use super::acs;
-use super::route::{self, Decision, Refusal, Target, Upward};
+use super::route::{self, Refusal, Routed, Target, Upward};
 use super::{Fabric, FunctionId, INTERRUPT_WINDOW, Kind, RouteKind};
 use crate::checker::FindingClass;
 use crate::iommu::{Access, Fault, FaultReason, MappingKind};
@@ -147,7 +147,7 @@ impl Fabric {
             return Resolution { length, outcome: Outcome::Refused(refusal) };
         }
         let length = route::clip_before([&INTERRUPT_WINDOW].into_iter(), address, length);
-        let Decision { outcome, length } = route::at_root(&self.map, from, address, length);
+        let Routed { outcome, length } = route::at_root(&self.map, from, address, length);
         match outcome {
             Ok(target) => reached(target, address, length, false, mmio),
             Err(refusal) => Resolution { length, outcome: Outcome::Refused(refusal) },

@@ -71,16 +71,16 @@ impl Refusal {
     }
 }
 
-/// A routing decision and the number of bytes from the address on for which it holds.
+/// Where a request goes, and the number of bytes from its address on for which that holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision<T> {
-    /// The decision.
+pub struct Routed<T> {
+    /// Where.
     pub outcome: Result<T, Refusal>,
     /// Bytes, at least one.
     pub length: u64,
 }
 
-impl<T> Decision<T> {
+impl<T> Routed<T> {
     fn refuse(class: FindingClass, detector: Option<FunctionId>, length: u64) -> Self {
         Self { outcome: Err(Refusal::new(class, detector)), length }
     }
@@ -101,7 +101,7 @@ pub(super) fn upward(
     requester: FunctionId,
     address: u64,
     length: u64,
-) -> Decision<Upward> {
+) -> Routed<Upward> {
     let mut length = length;
     let mut redirected = false;
     let source = map.node(requester).requester;
@@ -110,21 +110,21 @@ pub(super) fn upward(
         if !port.bus_master || !port.operational {
             let class =
                 if port.operational { FindingClass::BusMasterOff } else { FindingClass::NotInD0 };
-            return Decision::refuse(class, Some(bridge), length);
+            return Routed::refuse(class, Some(bridge), length);
         }
         match port.kind {
             NodeKind::RootPort | NodeKind::SwitchDownstream => {
                 let below =
                     port.buses.is_some_and(|(first, last)| (first..=last).contains(&source.bus()));
                 if port.acs.contains(AcsControl::SOURCE_VALIDATION) && !below {
-                    return Decision::refuse(FindingClass::AcsViolation, Some(bridge), length);
+                    return Routed::refuse(FindingClass::AcsViolation, Some(bridge), length);
                 }
             }
             NodeKind::SwitchUpstream if !redirected && port.memory_enabled => {
                 // For the link below, and no downstream port claimed it: the switch has no route.
                 if let Some(window) = port.window_at(address) {
                     let length = window.clip(address, length);
-                    return Decision::refuse(FindingClass::NoTarget, Some(bridge), length);
+                    return Routed::refuse(FindingClass::NoTarget, Some(bridge), length);
                 }
             }
             NodeKind::SwitchUpstream | NodeKind::Endpoint => {}
@@ -147,7 +147,7 @@ pub(super) fn upward(
                             PeerRequest::Redirect => redirected = true,
                             PeerRequest::Violation => {
                                 let class = FindingClass::AcsViolation;
-                                return Decision::refuse(class, Some(bridge), length);
+                                return Routed::refuse(class, Some(bridge), length);
                             }
                         }
                     } else if window.first > address {
@@ -160,14 +160,14 @@ pub(super) fn upward(
             if let Some(window) = port.window_at(address).filter(|_| port.memory_enabled) {
                 length = window.clip(address, length);
                 if !port.acs.contains(AcsControl::UPSTREAM_FORWARDING) {
-                    return Decision::refuse(FindingClass::TurnedBack, Some(bridge), length);
+                    return Routed::refuse(FindingClass::TurnedBack, Some(bridge), length);
                 }
                 redirected = true;
             }
         }
         length = clip_before(port.windows.iter().flatten(), address, length);
     }
-    Decision { outcome: Ok(Upward::RootComplex), length }
+    Routed { outcome: Ok(Upward::RootComplex), length }
 }
 
 /// Decodes a physical address at the root complex for a request that came up from `requester`.
@@ -176,7 +176,7 @@ pub(super) fn at_root(
     requester: FunctionId,
     address: u64,
     length: u64,
-) -> Decision<Target> {
+) -> Routed<Target> {
     if let Some(ram) = ram(map, address, length) {
         return ram;
     }
@@ -184,11 +184,11 @@ pub(super) fn at_root(
     let Ok(target) = decision.outcome else { return decision };
     let Some(owner) = target.owner() else { return decision };
     let outcome = acs::through_root(map, requester, owner).map(|()| target);
-    Decision { outcome, length: decision.length }
+    Routed { outcome, length: decision.length }
 }
 
 /// Decodes a physical address for a CPU.
-pub fn for_cpu(map: &AddressMap, address: u64, length: u64) -> Decision<Target> {
+pub fn for_cpu(map: &AddressMap, address: u64, length: u64) -> Routed<Target> {
     down_from_root(map, address, length)
 }
 
@@ -206,13 +206,13 @@ pub(super) fn kind_of(direct: bool, target: &Target) -> RouteKind {
     }
 }
 
-fn ram(map: &AddressMap, address: u64, length: u64) -> Option<Decision<Target>> {
+fn ram(map: &AddressMap, address: u64, length: u64) -> Option<Routed<Target>> {
     let (memory, span) = map.ram_at(address)?;
     let target = Target::Memory { memory, offset: address - span.first, function: None };
-    Some(Decision { outcome: Ok(target), length: span.clip(address, length) })
+    Some(Routed { outcome: Ok(target), length: span.clip(address, length) })
 }
 
-fn down_from_root(map: &AddressMap, address: u64, length: u64) -> Decision<Target> {
+fn down_from_root(map: &AddressMap, address: u64, length: u64) -> Routed<Target> {
     let mut length = clip_before(map.ram.iter(), address, length);
     for root in &map.roots {
         if let Some((bus_address, length)) = root.to_bus(address, length) {
@@ -220,13 +220,13 @@ fn down_from_root(map: &AddressMap, address: u64, length: u64) -> Decision<Targe
         }
         length = root.clip_before_windows(address, length);
     }
-    Decision::refuse(FindingClass::NoTarget, None, length)
+    Routed::refuse(FindingClass::NoTarget, None, length)
 }
 
 /// Delivers downwards into the hierarchy below `bridge`, whose window holds `address`.
-fn descend(map: &AddressMap, bridge: FunctionId, address: u64, length: u64) -> Decision<Target> {
+fn descend(map: &AddressMap, bridge: FunctionId, address: u64, length: u64) -> Routed<Target> {
     if map.node(bridge).link_down {
-        return Decision::refuse(FindingClass::LinkDown, Some(bridge), length);
+        return Routed::refuse(FindingClass::LinkDown, Some(bridge), length);
     }
     among(map, &map.node(bridge).children, address, length, Some(bridge))
 }
@@ -238,7 +238,7 @@ fn among(
     address: u64,
     length: u64,
     above: Option<FunctionId>,
-) -> Decision<Target> {
+) -> Routed<Target> {
     let mut length = length;
     let mut near_miss = None;
     for &function in functions {
@@ -249,7 +249,7 @@ fn among(
         if let Some(bar) = node.bar_at(address) {
             length = bar.span.clip(address, length);
             if decodes {
-                return Decision { outcome: Ok(bar_target(function, bar, address)), length };
+                return Routed { outcome: Ok(bar_target(function, bar, address)), length };
             }
             near_miss = Some((silent, function));
         }
@@ -274,7 +274,7 @@ fn among(
     // root complex does.
     let on_this_bus = near.filter(|near| functions.contains(near));
     let detector = above.and(on_this_bus.or_else(|| functions.first().copied()));
-    Decision { outcome: Err(Refusal { class, detector: detector.or(above), near }), length }
+    Routed { outcome: Err(Refusal { class, detector: detector.or(above), near }), length }
 }
 
 fn bar_target(function: FunctionId, bar: &MappedBar, address: u64) -> Target {
@@ -297,8 +297,8 @@ pub(super) fn clip_before<'a>(
         .fold(length, |length, span| length.min(span.first - address))
 }
 
-impl Decision<Target> {
-    fn map<U>(self, wrap: impl FnOnce(Target) -> U) -> Decision<U> {
-        Decision { outcome: self.outcome.map(wrap), length: self.length }
+impl Routed<Target> {
+    fn map<U>(self, wrap: impl FnOnce(Target) -> U) -> Routed<U> {
+        Routed { outcome: self.outcome.map(wrap), length: self.length }
     }
 }

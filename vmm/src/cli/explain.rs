@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Exit, Failure, choose, output};
 use crate::assembly::IommuMode;
-use crate::report::{Decision, ScenarioReport, Setup, merge};
+use crate::report::{ObservedPath, ScenarioReport, Setup, merge};
 use crate::suite::hello::Address;
 use crate::suite::scenario::nearest_name;
 use crate::topology::linux::Guest;
@@ -87,7 +87,7 @@ fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
     Ok(exit as u8)
 }
 
-fn agree(prediction: &Prediction, found: &Decision) -> bool {
+fn agree(prediction: &Prediction, found: &ObservedPath) -> bool {
     let kind = found.address.map_or(Address::None, |(kind, _)| kind);
     (found.distance, kind) == (prediction.distance, prediction.address.into())
 }

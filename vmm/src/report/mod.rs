@@ -5,14 +5,14 @@
 //! guests report in that format.
 
 pub mod collector;
-pub mod decision;
 pub mod junit;
 pub mod ktap;
 pub mod markdown;
 pub mod merge;
 pub mod model;
+pub mod observed;
 
 pub use collector::Collector;
-pub use decision::{Decision, Setup};
 pub use merge::MergedReport;
 pub use model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status, Totals};
+pub use observed::{ObservedPath, Setup};

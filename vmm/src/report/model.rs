@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::decision::{Decision, Setup};
+use super::observed::{ObservedPath, Setup};
 use crate::suite::shard::Shard;
 
 /// How a test, or a scenario as a whole, ended.
@@ -74,7 +74,7 @@ pub struct ScenarioReport {
     pub setup: Option<Box<Setup>>,
     /// What the guest's kernel decided about paths between peer devices, where a test asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub decisions: Vec<Decision>,
+    pub decisions: Vec<ObservedPath>,
     /// The lab's counters at the end, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,

@@ -19,7 +19,7 @@ pub use self::finish::{End, Ending};
 use super::event::{Event, Events};
 use super::hello::{Hello, Mode, TooLong};
 use crate::report::ktap::{self, Line};
-use crate::report::{CaseReport, Decision, FindingReport, ScenarioReport, Status};
+use crate::report::{CaseReport, FindingReport, ObservedPath, ScenarioReport, Status};
 
 /// Most tests in one run.
 const MAX_CASES: usize = 10_000;
@@ -168,11 +168,11 @@ impl Judge {
 
     /// What the kernel decided about a path; what is said later goes before what was said first.
     fn decision(&mut self, text: &str) -> Answer {
-        let decision = match Decision::parse(text) {
+        let decision = match ObservedPath::parse(text) {
             Ok(decision) => decision,
             Err(error) => return Answer::fail(shorten(&error.to_string())),
         };
-        let same = |known: &&mut Decision| {
+        let same = |known: &&mut ObservedPath| {
             (known.owner, known.client) == (decision.owner, decision.client)
         };
         if let Some(known) = self.report.decisions.iter_mut().find(same) {

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use device_models::pci::AcsControl;
 
-use super::linux::{AddressKind, Decision, Guest, MapType, Reason, View};
+use super::linux::{AddressKind, Guest, MapDecision, MapType, Reason, View};
 use super::plan::{Kind, Plan};
 use super::problem::Problem;
 use super::{Acs, Cpu, Topology, acs_state};
@@ -130,7 +130,7 @@ fn kind_name(kind: Kind) -> &'static str {
 fn write(
     text: &mut String,
     view: &View<'_>,
-    decision: &Decision,
+    decision: &MapDecision,
     (a, b): (usize, usize),
 ) -> fmt::Result {
     let plan = view.plan;
@@ -217,7 +217,7 @@ fn bridge_line(plan: &Plan, bridges: [usize; 2]) -> String {
     }
 }
 
-fn because(view: &View<'_>, decision: &Decision) -> String {
+fn because(view: &View<'_>, decision: &MapDecision) -> String {
     let redirected = match decision.redirects.as_slice() {
         [] if decision.common.is_some() => String::new(),
         [] => "no bridge but the root complex is above both; ".to_owned(),
@@ -268,7 +268,7 @@ fn knobs(
     topology: &Topology,
     guest: &Guest,
     view: &View<'_>,
-    decision: &Decision,
+    decision: &MapDecision,
     (a, b): (usize, usize),
 ) -> fmt::Result {
     let names = [a, b].map(|function| view.plan.functions[function].name.clone());

@@ -57,7 +57,7 @@ pub enum Reason {
 
 /// The decision for two functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub struct MapDecision {
     /// The way.
     pub map: MapType,
     /// The hops (`pci_p2pdma_distance()`), whether there is a way or not.
@@ -134,7 +134,7 @@ impl View<'_> {
     }
 
     /// Decides for DMA by `client` into the memory of `provider`.
-    pub fn decide(&self, provider: usize, client: usize) -> Decision {
+    pub fn decide(&self, provider: usize, client: usize) -> MapDecision {
         let (way, common) = self.between(provider, client);
         let distance = way.len() - usize::from(common.is_some());
         let distance = u32::try_from(distance).unwrap_or(u32::MAX);
@@ -147,7 +147,7 @@ impl View<'_> {
             }
             _ => self.through_host_bridge(provider, client),
         };
-        Decision { map, distance, common, redirects, reason }
+        MapDecision { map, distance, common, redirects, reason }
     }
 
     fn through_host_bridge(&self, provider: usize, client: usize) -> (MapType, Reason) {

@@ -12,7 +12,7 @@ mod trust;
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
 
-pub use map_type::{Decision, MapType, Reason};
+pub use map_type::{MapDecision, MapType, Reason};
 pub use trust::{Trust, of as trust_of};
 
 use super::description::{Cpu, PciId};

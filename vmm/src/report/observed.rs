@@ -21,7 +21,7 @@ pub struct Setup {
 
 /// One decision: about DMA by one peer device into the memory of another. Both by their number N of `/dev/peerdmaN`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
+pub struct ObservedPath {
     /// Whose memory.
     pub owner: u8,
     /// Who does DMA.
@@ -35,7 +35,7 @@ pub struct Decision {
 
 /// Why a line is no decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecisionError {
+pub enum ObservedPathError {
     /// Words are missing, or there are too many.
     #[error("OWNER CLIENT DISTANCE [KIND ADDRESS] is what makes up a decision")]
     Words,
@@ -52,18 +52,20 @@ pub enum DecisionError {
     Kind(String),
 }
 
-impl Decision {
+impl ObservedPath {
     /// Reads `OWNER CLIENT DISTANCE [KIND ADDRESS]`; the address in hexadecimal with 0x.
     ///
     /// # Errors
     /// What is wrong with the text.
-    pub fn parse(text: &str) -> Result<Self, DecisionError> {
+    pub fn parse(text: &str) -> Result<Self, ObservedPathError> {
         let words: Vec<&str> = text.split_whitespace().take(6).collect();
-        let number = |word: &str| -> Result<i32, DecisionError> {
-            word.parse().map_err(|source| DecisionError::Number { word: word.to_owned(), source })
+        let number = |word: &str| -> Result<i32, ObservedPathError> {
+            word.parse()
+                .map_err(|source| ObservedPathError::Number { word: word.to_owned(), source })
         };
-        let device = |word: &str| -> Result<u8, DecisionError> {
-            word.parse().map_err(|source| DecisionError::Number { word: word.to_owned(), source })
+        let device = |word: &str| -> Result<u8, ObservedPathError> {
+            word.parse()
+                .map_err(|source| ObservedPathError::Number { word: word.to_owned(), source })
         };
         let (owner, client, distance, address) = match words.as_slice() {
             [owner, client, distance] => (owner, client, distance, None),
@@ -72,15 +74,15 @@ impl Decision {
                     "bus" => Address::Bus,
                     "phys" => Address::Phys,
                     "iova" => Address::Iova,
-                    other => return Err(DecisionError::Kind(other.to_owned())),
+                    other => return Err(ObservedPathError::Kind(other.to_owned())),
                 };
                 let digits = address.strip_prefix("0x").unwrap_or(address);
                 let value = u64::from_str_radix(digits, 16).map_err(|source| {
-                    DecisionError::Number { word: (*address).to_owned(), source }
+                    ObservedPathError::Number { word: (*address).to_owned(), source }
                 })?;
                 (owner, client, distance, Some((kind, value)))
             }
-            _ => return Err(DecisionError::Words),
+            _ => return Err(ObservedPathError::Words),
         };
         Ok(Self {
             owner: device(owner)?,
@@ -91,7 +93,7 @@ impl Decision {
     }
 }
 
-impl fmt::Display for Decision {
+impl fmt::Display for ObservedPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.distance {
             ..0 => write!(f, "no way between the two")?,
@@ -110,11 +112,11 @@ mod tests {
 
     #[test]
     fn decisions_are_read_as_the_guest_writes_them() {
-        let read = Decision::parse("1 0 4 iova 0xfffe0000").unwrap();
+        let read = ObservedPath::parse("1 0 4 iova 0xfffe0000").unwrap();
         let address = Some((Address::Iova, 0xFFFE_0000));
-        assert_eq!(read, Decision { owner: 1, client: 0, distance: 4, address });
+        assert_eq!(read, ObservedPath { owner: 1, client: 0, distance: 4, address });
         assert_eq!(read.to_string(), "distance 4, IOVA 0xfffe0000");
-        let read = Decision::parse("0 1 -1").unwrap();
+        let read = ObservedPath::parse("0 1 -1").unwrap();
         assert_eq!(read.to_string(), "no way between the two, no DMA address");
     }
 
@@ -130,7 +132,7 @@ mod tests {
             "0 1 2 what 0x1",
             "0 1 2 bus 0xg",
         ] {
-            assert!(Decision::parse(text).is_err(), "{text}");
+            assert!(ObservedPath::parse(text).is_err(), "{text}");
         }
     }
 }
