@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use super::function::{FunctionState, Model};
 use super::links;
-use super::slot::{Model, Slot};
 use super::{HostBridge, Lab, Place, Root, Topology, What};
 use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex, Span};
 use crate::iommu::Iommu;
@@ -51,13 +51,13 @@ impl Lab {
         iommu: Box<dyn Iommu>,
         sink: Box<dyn InterruptSink>,
     ) -> Result<Self, BuildError> {
-        let mut slots = Vec::new();
+        let mut states = Vec::new();
         let mut roots = Vec::new();
         for bridge in topology.host_bridges {
-            roots.push(add_root(&mut slots, bridge)?);
+            roots.push(add_root(&mut states, bridge)?);
         }
-        links::connect(&mut slots);
-        let mut fabric = Fabric::new(slots.len(), iommu, sink);
+        links::connect(&mut states);
+        let mut fabric = Fabric::new(states.len(), iommu, sink);
         let mut map = AddressMap::default();
         let mut spans = Vec::new();
         for region in ram.iter() {
@@ -67,8 +67,8 @@ impl Lab {
             }
         }
         fabric.map = Arc::new(map);
-        for (index, slot) in slots.iter_mut().enumerate() {
-            let Model::Endpoint(endpoint) = &mut slot.model else { continue };
+        for (index, state) in states.iter_mut().enumerate() {
+            let Model::Endpoint(endpoint) = &mut state.model else { continue };
             let description = endpoint.description();
             if description.msix_vectors > 0 {
                 fabric.interrupts[index].msix = Some(MsixTable::new(description.msix_vectors));
@@ -77,34 +77,34 @@ impl Lab {
                 fabric.exempt = u16::try_from(index).ok().map(FunctionId);
             }
         }
-        let mut lab = Self { slots, roots, fabric, ram: spans, turn: 0, turns: 0 };
+        let mut lab = Self { states, roots, fabric, ram: spans, turn: 0, turns: 0 };
         lab.publish();
         Ok(lab)
     }
 }
 
 /// Adds a host bridge and all that is below it.
-fn add_root(slots: &mut Vec<Slot>, bridge: HostBridge) -> Result<Root, BuildError> {
+fn add_root(states: &mut Vec<FunctionState>, bridge: HostBridge) -> Result<Root, BuildError> {
     let HostBridge { name, description, first_bus, windows, peer_routing, root } = bridge;
-    let mut functions = vec![host_bridge(slots, &name, &description)?];
+    let mut functions = vec![host_bridge(states, &name, &description)?];
     for place in root {
-        functions.push(add(slots, place, None)?);
+        functions.push(add(states, place, None)?);
     }
-    check_places(slots, &functions)?;
-    links::mark_multi_function(slots, &functions);
+    check_places(states, &functions)?;
+    links::mark_multi_function(states, &functions);
     let routing = RootComplex { functions, windows, peer_routing };
     Ok(Root { first_bus, routing })
 }
 
 fn host_bridge(
-    slots: &mut Vec<Slot>,
+    states: &mut Vec<FunctionState>,
     name: &str,
     description: &HostBridgeDescription,
 ) -> Result<FunctionId, BuildError> {
     let config = ConfigSpace::host_bridge(description);
     push(
-        slots,
-        Slot {
+        states,
+        FunctionState {
             name: name.into(),
             device: 0,
             function: 0,
@@ -122,15 +122,15 @@ fn host_bridge(
     )
 }
 
-fn push(slots: &mut Vec<Slot>, slot: Slot) -> Result<FunctionId, BuildError> {
+fn push(states: &mut Vec<FunctionState>, state: FunctionState) -> Result<FunctionId, BuildError> {
     let id =
-        u16::try_from(slots.len()).ok().filter(|id| *id < u16::MAX).ok_or(BuildError::TooMany)?;
-    slots.push(slot);
+        u16::try_from(states.len()).ok().filter(|id| *id < u16::MAX).ok_or(BuildError::TooMany)?;
+    states.push(state);
     Ok(FunctionId(id))
 }
 
 fn add(
-    slots: &mut Vec<Slot>,
+    states: &mut Vec<FunctionState>,
     place: Place,
     parent: Option<FunctionId>,
 ) -> Result<FunctionId, BuildError> {
@@ -160,8 +160,8 @@ fn add(
         }
     };
     let id = push(
-        slots,
-        Slot {
+        states,
+        FunctionState {
             name: name.into(),
             device,
             function,
@@ -178,19 +178,19 @@ fn add(
         },
     )?;
     for place in below {
-        let child = add(slots, place, Some(id))?;
-        slots[id.index()].children.push(child);
+        let child = add(states, place, Some(id))?;
+        states[id.index()].children.push(child);
     }
-    let children = slots[id.index()].children.clone();
-    check_places(slots, &children)?;
+    let children = states[id.index()].children.clone();
+    check_places(states, &children)?;
     Ok(id)
 }
 
 /// No two functions of a bus at the same place.
-fn check_places(slots: &[Slot], bus: &[FunctionId]) -> Result<(), BuildError> {
+fn check_places(states: &[FunctionState], bus: &[FunctionId]) -> Result<(), BuildError> {
     let mut taken = std::collections::BTreeSet::new();
-    for slot in bus.iter().map(|id| &slots[id.index()]) {
-        let Slot { name, device, function, .. } = slot;
+    for state in bus.iter().map(|id| &states[id.index()]) {
+        let FunctionState { name, device, function, .. } = state;
         if !taken.insert((device, function)) {
             return Err(BuildError::Place {
                 name: name.to_string(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::slot::Slot;
+use super::function::FunctionState;
 use super::{Lab, Root};
 use crate::fabric::{AddressMap, BarTarget, FunctionId, Input, MappedBar, Node, Span};
 use crate::memory::Memory;
@@ -14,17 +14,18 @@ impl Lab {
     /// nobody is there (PCIe 6.0, 2.3.2).
     pub fn config_read(&mut self, bdf: Bdf, offset: u16, length: u8) -> u32 {
         let Some(function) = self.by_bdf(bdf) else { return all_ones(length) };
-        let slot = &mut self.slots[function.index()];
-        let value = slot.config.read(offset, length);
-        let Some(VendorRegister { index, offset: register }) = slot.config.vendor_register(offset)
+        let state = &mut self.states[function.index()];
+        let value = state.config.read(offset, length);
+        let Some(VendorRegister { index, offset: register }) = state.config.vendor_register(offset)
         else {
             return value;
         };
         let mut data = value.to_le_bytes();
         let part = &mut data[..usize::from(length.min(4))];
         let register = from_capability(register);
-        let answered =
-            slot.endpoint().and_then(|endpoint| endpoint.vendor_config_read(index, register, part));
+        let answered = state
+            .endpoint()
+            .and_then(|endpoint| endpoint.vendor_config_read(index, register, part));
         let value = if answered.is_some() { u32::from_le_bytes(data) } else { value };
         self.input(&Input::ConfigRead { bdf, offset, length, value });
         value
@@ -34,18 +35,18 @@ impl Lab {
     pub fn config_write(&mut self, bdf: Bdf, offset: u16, length: u8, value: u32) {
         let Some(function) = self.by_bdf(bdf) else { return };
         self.input(&Input::ConfigWrite { bdf, offset, length, value });
-        let slot = &mut self.slots[function.index()];
-        let renumbered = slot.captured.replace(bdf).is_some_and(|before| before != bdf);
-        let effects = slot.config.write(offset, length, value);
+        let state = &mut self.states[function.index()];
+        let renumbered = state.captured.replace(bdf).is_some_and(|before| before != bdf);
+        let effects = state.config.write(offset, length, value);
         self.apply(function, effects);
         if renumbered {
             self.publish();
         }
-        let slot = &mut self.slots[function.index()];
+        let state = &mut self.states[function.index()];
         if effects.contains(ConfigEffects::VENDOR)
             && let Some(VendorRegister { index, offset: register }) =
-                slot.config.vendor_register(offset)
-            && let Some(endpoint) = slot.endpoint()
+                state.config.vendor_register(offset)
+            && let Some(endpoint) = state.endpoint()
         {
             let register = from_capability(register);
             let data = value.to_le_bytes();
@@ -95,8 +96,8 @@ impl Lab {
             ..AddressMap::default()
         };
         let addresses = self.bus_numbers();
-        for (slot, address) in self.slots.iter().zip(&addresses) {
-            map.nodes.push(node(slot, *address, &mut map.memories));
+        for (state, address) in self.states.iter().zip(&addresses) {
+            map.nodes.push(node(state, *address, &mut map.memories));
         }
         for (function, address) in (0u16..).map(FunctionId).zip(&addresses) {
             if let Some(address) = address {
@@ -116,17 +117,17 @@ impl Lab {
     /// below a bridge without any, or whose bus another bridge claims first, or lies outside those of the bridge above,
     /// or that is held in reset, or not there.
     fn bus_numbers(&self) -> Vec<Option<Bdf>> {
-        let mut addresses = vec![None; self.slots.len()];
+        let mut addresses = vec![None; self.states.len()];
         let mut claimed: BTreeSet<u8> = self.roots.iter().map(|root| root.first_bus).collect();
         let mut level: Vec<(FunctionId, u8, u8)> = Vec::new();
         for Root { first_bus, routing } in &self.roots {
             level.extend(routing.functions.iter().map(|&function| (function, *first_bus, u8::MAX)));
         }
         while let Some((function, bus, last)) = level.pop() {
-            let slot = &self.slots[function.index()];
-            addresses[function.index()] = Some(Bdf::new(bus, slot.device, slot.function));
-            let Some(buses) = slot.config.bridge_buses() else { continue };
-            if slot.config.holds_below_in_reset() || slot.emptied {
+            let state = &self.states[function.index()];
+            addresses[function.index()] = Some(Bdf::new(bus, state.device, state.function));
+            let Some(buses) = state.config.bridge_buses() else { continue };
+            if state.config.holds_below_in_reset() || state.emptied {
                 continue;
             }
             // Bus 0 below a bridge means that it has no numbers yet.
@@ -134,7 +135,7 @@ impl Lab {
             if (bus.saturating_add(1)..=last).contains(&buses.secondary)
                 && claimed.insert(buses.secondary)
             {
-                level.extend(slot.children.iter().map(|&child| (child, buses.secondary, last)));
+                level.extend(state.children.iter().map(|&child| (child, buses.secondary, last)));
             }
         }
         addresses
@@ -151,17 +152,17 @@ impl Lab {
     }
 }
 
-fn node(slot: &Slot, address: Option<Bdf>, memories: &mut Vec<Memory>) -> Node {
-    let config = &slot.config;
+fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>) -> Node {
+    let config = &state.config;
     let windows = config.bridge_windows();
     let mut bars = Vec::new();
     for bar in config.bars() {
         let target = if let Some((_, memory)) =
-            slot.memories.iter().find(|(index, _)| *index == bar.index)
+            state.memories.iter().find(|(index, _)| *index == bar.index)
         {
             memories.push(memory.clone());
             BarTarget::Memory(memories.len() - 1)
-        } else if slot.msix_bar == Some(bar.index) {
+        } else if state.msix_bar == Some(bar.index) {
             BarTarget::Msix
         } else {
             BarTarget::Registers
@@ -172,20 +173,20 @@ fn node(slot: &Slot, address: Option<Bdf>, memories: &mut Vec<Memory>) -> Node {
         }
     }
     Node {
-        name: Arc::clone(&slot.name),
-        kind: slot.kind(),
-        parent: slot.parent,
-        children: slot.children.clone(),
+        name: Arc::clone(&state.name),
+        kind: state.kind(),
+        parent: state.parent,
+        children: state.children.clone(),
         // Before the first configuration write it has no number of its own; nor does it send anything.
-        requester: slot.captured.or(address).unwrap_or_default(),
+        requester: state.captured.or(address).unwrap_or_default(),
         bus_master: config.bus_master_enabled(),
         memory_enabled: config.memory_enabled(),
-        operational: !slot.resetting && config.power_state() == PowerState::D0,
-        link_down: slot.has_link_below() && config.link().is_none(),
+        operational: !state.resetting && config.power_state() == PowerState::D0,
+        link_down: state.has_link_below() && config.link().is_none(),
         max_payload: u32::from(config.max_payload_size()),
         max_read_request: u32::from(config.max_read_request_size()),
         acs: config.acs_control(),
-        port_number: slot.port_number,
+        port_number: state.port_number,
         egress: config.acs_egress_vector(),
         buses: config.bridge_buses().map(|buses| (buses.secondary, buses.subordinate)),
         windows: [windows.memory, windows.prefetchable]

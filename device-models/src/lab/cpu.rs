@@ -66,7 +66,7 @@ impl Lab {
             if let Some(table) = &self.fabric.interrupts[function.index()].msix {
                 table.read(offset, data);
             }
-        } else if let Some(endpoint) = self.slots[function.index()].endpoint() {
+        } else if let Some(endpoint) = self.states[function.index()].endpoint() {
             endpoint.register_read(bar, offset, data);
         }
     }
@@ -84,14 +84,14 @@ impl Lab {
                 table.write(offset, data);
                 self.deliver_pending(function);
             }
-        } else if let Some(endpoint) = self.slots[function.index()].endpoint() {
+        } else if let Some(endpoint) = self.states[function.index()].endpoint() {
             endpoint.register_write(bar, offset, data);
         }
     }
 
     /// Finishes the work of a function whose driver waits for it with interrupts off.
     pub(super) fn serve_in_exit(&mut self, function: FunctionId) {
-        let served = self.slots[function.index()]
+        let served = self.states[function.index()]
             .endpoint()
             .is_some_and(|endpoint| endpoint.served_in_exit());
         if !served {

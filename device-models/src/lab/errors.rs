@@ -8,7 +8,7 @@ impl Lab {
     /// Logs errors where they were detected, and lets the root port tell the guest.
     pub(super) fn log_errors(&mut self) {
         for (requester, abort) in std::mem::take(&mut self.fabric.aborts) {
-            self.slots[requester.index()].config.record_abort(abort, Side::Primary);
+            self.states[requester.index()].config.record_abort(abort, Side::Primary);
         }
         for error in std::mem::take(&mut self.fabric.errors) {
             self.log_error(&error);
@@ -16,7 +16,7 @@ impl Lab {
     }
 
     fn log_error(&mut self, DetectedError { detector, error, header }: &DetectedError) {
-        let config = &mut self.slots[detector.index()].config;
+        let config = &mut self.states[detector.index()].config;
         let Some(message) = config.record_uncorrectable(*error, RequestKind::Posted, *header)
         else {
             return;
@@ -27,13 +27,13 @@ impl Lab {
             None => *detector,
             Some((root_port, switches)) => {
                 let mut way = switches.iter().chain([root_port]);
-                if !way.all(|bridge| self.slots[bridge.index()].config.forward_error(message)) {
+                if !way.all(|bridge| self.states[bridge.index()].config.forward_error(message)) {
                     return;
                 }
                 *root_port
             }
         };
-        let due = self.slots[root_port.index()].config.receive_error(message, source);
+        let due = self.states[root_port.index()].config.receive_error(message, source);
         if let Some(message) = due {
             self.send_message(root_port, message);
         }

@@ -4,7 +4,7 @@
 //! in a time-out, its numbers and addresses lead to a link that is down. It comes back as after power-on.
 
 use super::links;
-use super::{Lab, slot::Slot};
+use super::{Lab, function::FunctionState};
 use crate::endpoint::ResetKind;
 use crate::fabric::{FunctionId, Input};
 use crate::pci::Bdf;
@@ -32,14 +32,14 @@ impl Lab {
     /// When there is no such slot, or it is empty.
     pub fn unplug(&mut self, port: Bdf) -> Result<(), PlugError> {
         let function = self.slot_at(port)?;
-        if self.slots[function.index()].emptied {
+        if self.states[function.index()].emptied {
             return Err(PlugError::Empty(port));
         }
         self.input(&Input::Unplug { port });
-        self.slots[function.index()].emptied = true;
-        self.slots[function.index()].config.change_link(None);
-        for child in self.slots[function.index()].children.clone() {
-            self.slots[child.index()].config.set_link(None);
+        self.states[function.index()].emptied = true;
+        self.states[function.index()].config.change_link(None);
+        for child in self.states[function.index()].children.clone() {
+            self.states[child.index()].config.set_link(None);
         }
         self.hold_below(function, ResetKind::Cold);
         self.publish();
@@ -53,13 +53,13 @@ impl Lab {
     /// When there is no such slot, or it is occupied.
     pub fn plug(&mut self, port: Bdf) -> Result<(), PlugError> {
         let function = self.slot_at(port)?;
-        if !self.slots[function.index()].emptied {
+        if !self.states[function.index()].emptied {
             return Err(PlugError::Occupied(port));
         }
         self.input(&Input::Plug { port });
-        self.slots[function.index()].emptied = false;
+        self.states[function.index()].emptied = false;
         self.forget_numbers(function);
-        links::train(&mut self.slots, function);
+        links::train(&mut self.states, function);
         self.publish();
         self.signal_port_interrupt(function);
         Ok(())
@@ -67,18 +67,19 @@ impl Lab {
 
     /// Who comes back has captured no number yet.
     fn forget_numbers(&mut self, port: FunctionId) {
-        let mut below = self.slots[port.index()].children.clone();
+        let mut below = self.states[port.index()].children.clone();
         while let Some(function) = below.pop() {
-            let slot = &mut self.slots[function.index()];
-            slot.captured = None;
-            below.extend_from_slice(&slot.children);
+            let state = &mut self.states[function.index()];
+            state.captured = None;
+            below.extend_from_slice(&state.children);
         }
     }
 
     fn slot_at(&self, port: Bdf) -> Result<FunctionId, PlugError> {
-        let above_a_device = |slot: &Slot| slot.has_link_below() && !slot.children.is_empty();
+        let above_a_device =
+            |state: &FunctionState| state.has_link_below() && !state.children.is_empty();
         self.by_bdf(port)
-            .filter(|function| above_a_device(&self.slots[function.index()]))
+            .filter(|function| above_a_device(&self.states[function.index()]))
             .ok_or(PlugError::NoSlot(port))
     }
 }

@@ -1,14 +1,14 @@
 //! Interrupt enables, masks, and what becomes due when a mask is lifted.
 
 use super::Lab;
-use super::slot::Model;
+use super::function::Model;
 use crate::fabric::{FunctionId, Purpose, WriteOutcome};
 use crate::pci::MsiMessage;
 
 impl Lab {
     /// Copies the interrupt enables from the configuration space to where the fabric looks at them.
     pub(super) fn follow_interrupt_enables(&mut self, function: FunctionId) {
-        let config = &self.slots[function.index()].config;
+        let config = &self.states[function.index()].config;
         let state = &mut self.fabric.interrupts[function.index()];
         state.msi = config.msi();
         state.msix_function = config.msix_function();
@@ -48,9 +48,9 @@ impl Lab {
 
     /// A port's own interrupt, for its error services.
     pub(super) fn signal_port_interrupt(&mut self, function: FunctionId) {
-        let slot = &mut self.slots[function.index()];
-        if matches!(slot.model, Model::Bridge(_))
-            && let Some(message) = slot.config.take_interrupt()
+        let state = &mut self.states[function.index()];
+        if matches!(state.model, Model::Bridge(_))
+            && let Some(message) = state.config.take_interrupt()
         {
             self.send_message(function, message);
         }

@@ -2,30 +2,30 @@
 //! several functions.
 
 use super::Lab;
-use super::slot::Slot;
+use super::function::FunctionState;
 use crate::fabric::FunctionId;
 use crate::pci::ConfigSpace;
 
 /// Trains every link and marks the devices below bridges that have several functions, as at power-on.
-pub(super) fn connect(slots: &mut [Slot]) {
-    for index in 0..slots.len() {
-        let children = slots[index].children.clone();
-        mark_multi_function(slots, &children);
-        if !slots[index].has_link_below() {
+pub(super) fn connect(states: &mut [FunctionState]) {
+    for index in 0..states.len() {
+        let children = states[index].children.clone();
+        mark_multi_function(states, &children);
+        if !states[index].has_link_below() {
             continue;
         }
         if children.is_empty() {
-            slots[index].config.set_link(None);
+            states[index].config.set_link(None);
         }
-        train(slots, FunctionId(u16::try_from(index).unwrap_or(u16::MAX)));
+        train(states, FunctionId(u16::try_from(index).unwrap_or(u16::MAX)));
     }
 }
 
 /// Trains the link below `port` with what is there.
-pub(super) fn train(slots: &mut [Slot], port: FunctionId) {
-    for child in slots[port.index()].children.clone() {
+pub(super) fn train(states: &mut [FunctionState], port: FunctionId) {
+    for child in states[port.index()].children.clone() {
         // A bridge is built before what is below it.
-        if let Some((upper, lower)) = slots.split_at_mut_checked(child.index())
+        if let Some((upper, lower)) = states.split_at_mut_checked(child.index())
             && let (Some(port), Some(child)) = (upper.get_mut(port.index()), lower.first_mut())
         {
             ConfigSpace::train_link(&mut port.config, &mut child.config);
@@ -34,12 +34,12 @@ pub(super) fn train(slots: &mut [Slot], port: FunctionId) {
 }
 
 /// PCIe 6.0, 7.5.1.1.9: software looks for further functions only where function 0 says that there are any.
-pub(super) fn mark_multi_function(slots: &mut [Slot], bus: &[FunctionId]) {
+pub(super) fn mark_multi_function(states: &mut [FunctionState], bus: &[FunctionId]) {
     for id in bus {
-        let Slot { device, function, .. } = slots[id.index()];
-        let mut others = bus.iter().map(|other| &slots[other.index()]);
+        let FunctionState { device, function, .. } = states[id.index()];
+        let mut others = bus.iter().map(|other| &states[other.index()]);
         if others.any(|other| other.device == device && other.function != function) {
-            slots[id.index()].config.set_multi_function();
+            states[id.index()].config.set_multi_function();
         }
     }
 }
@@ -48,12 +48,12 @@ impl Lab {
     /// Lets what is below a port follow its link: it runs at the same speed, and while the link is disabled it is
     /// held in reset.
     pub(super) fn follow_link(&mut self, port: FunctionId) {
-        if !self.slots[port.index()].has_link_below() {
+        if !self.states[port.index()].has_link_below() {
             return;
         }
-        let link = self.slots[port.index()].config.link();
-        for child in self.slots[port.index()].children.clone() {
-            self.slots[child.index()].config.set_link(link);
+        let link = self.states[port.index()].config.link();
+        for child in self.states[port.index()].children.clone() {
+            self.states[child.index()].config.set_link(link);
         }
         self.reset_below(port);
     }

@@ -9,12 +9,12 @@ mod config;
 mod cpu;
 mod errors;
 mod firmware;
+mod function;
 mod hot_plug;
 mod interrupts;
 mod links;
 mod reset;
 mod schedule;
-mod slot;
 mod topology;
 
 use std::sync::Arc;
@@ -27,12 +27,12 @@ use crate::fabric::{
     AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, RootComplex, Span, Stats,
 };
 use crate::iommu::VirtioIommu;
-use slot::Slot;
+use function::FunctionState;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Lab {
-    slots: Vec<Slot>,
+    states: Vec<FunctionState>,
     roots: Vec<Root>,
     fabric: Fabric,
     ram: Vec<Span>,

@@ -8,27 +8,27 @@ impl Lab {
     /// A function level reset begins: nothing is issued any more, nothing answers, completions that are under way
     /// will be dropped. It ends at the function's next turn.
     pub(super) fn begin_reset(&mut self, function: FunctionId) {
-        let slot = &mut self.slots[function.index()];
-        slot.resetting = true;
-        slot.config.reset(ResetKind::FunctionLevel);
+        let state = &mut self.states[function.index()];
+        state.resetting = true;
+        state.config.reset(ResetKind::FunctionLevel);
         self.forget(function, ResetKind::FunctionLevel);
     }
 
     /// A bridge resets everything below it while its Secondary Bus Reset bit is set or its link is disabled
     /// (PCIe 6.0, 6.6.1).
     pub(super) fn reset_below(&mut self, bridge: FunctionId) {
-        if self.slots[bridge.index()].config.holds_below_in_reset() {
+        if self.states[bridge.index()].config.holds_below_in_reset() {
             self.hold_below(bridge, ResetKind::Hot);
         }
     }
 
     /// Resets everything below a bridge; that ends when the bridge does not hold it in reset any more.
     pub(super) fn hold_below(&mut self, bridge: FunctionId, kind: ResetKind) {
-        let mut below = self.slots[bridge.index()].children.clone();
+        let mut below = self.states[bridge.index()].children.clone();
         while let Some(function) = below.pop() {
-            below.extend_from_slice(&self.slots[function.index()].children);
-            self.slots[function.index()].resetting = true;
-            self.slots[function.index()].config.reset(kind);
+            below.extend_from_slice(&self.states[function.index()].children);
+            self.states[function.index()].resetting = true;
+            self.states[function.index()].config.reset(kind);
             self.forget(function, kind);
             self.follow_interrupt_enables(function);
         }
@@ -51,7 +51,7 @@ impl Lab {
         if let Some(table) = &mut self.fabric.interrupts[index].msix {
             table.reset();
         }
-        if let Some(endpoint) = self.slots[index].endpoint() {
+        if let Some(endpoint) = self.states[index].endpoint() {
             endpoint.reset(kind);
         }
     }
@@ -61,12 +61,12 @@ impl Lab {
             .fabric
             .map
             .path_up(function)
-            .map(|bridge| &self.slots[bridge.index()])
+            .map(|bridge| &self.states[bridge.index()])
             .any(|bridge| bridge.emptied || bridge.config.holds_below_in_reset());
-        if !self.slots[function.index()].resetting || held {
+        if !self.states[function.index()].resetting || held {
             return Progress::Idle;
         }
-        self.slots[function.index()].resetting = false;
+        self.states[function.index()].resetting = false;
         self.publish();
         Progress::Worked
     }
@@ -74,6 +74,6 @@ impl Lab {
     /// Transactions Pending of the Device Status register (PCIe 6.0, 7.5.3.5).
     pub(super) fn update_transactions_pending(&mut self, function: FunctionId) {
         let pending = !self.fabric.outstanding[function.index()].is_empty();
-        self.slots[function.index()].config.set_transactions_pending(pending);
+        self.states[function.index()].config.set_transactions_pending(pending);
     }
 }

@@ -17,7 +17,7 @@ impl Lab {
     ///
     /// [`Progress::Idle`] means that nothing will happen until the next access from outside.
     pub fn step(&mut self) -> Progress {
-        let count = self.slots.len();
+        let count = self.states.len();
         for _ in 0..count {
             let function = FunctionId(u16::try_from(self.turn).unwrap_or(0));
             if self.step_function(function) == Progress::Worked {
@@ -40,7 +40,7 @@ impl Lab {
     /// Gives `function` a turn out of order, as a replay does with a recorded
     /// [`Input::Step`](crate::fabric::Input::Step).
     pub fn step_function(&mut self, function: FunctionId) -> Progress {
-        if function.index() >= self.slots.len() {
+        if function.index() >= self.states.len() {
             return Progress::Idle;
         }
         self.fabric.watch.begin_turn(function);
@@ -55,8 +55,8 @@ impl Lab {
         if self.deliver(function) | self.deliver_held_back(function) {
             progress = Progress::Worked;
         }
-        let slot = &mut self.slots[function.index()];
-        if let Some(endpoint) = slot.endpoint()
+        let state = &mut self.states[function.index()];
+        if let Some(endpoint) = state.endpoint()
             && endpoint.step(&mut Port::new(&mut self.fabric, function)) == Progress::Worked
         {
             progress = Progress::Worked;
@@ -108,7 +108,7 @@ impl Lab {
                             explanation,
                         );
                     }
-                    if let Some(endpoint) = self.slots[function.index()].endpoint() {
+                    if let Some(endpoint) = self.states[function.index()].endpoint() {
                         endpoint.completion(tag, ReadCompletion { status, data: &data });
                     }
                 }

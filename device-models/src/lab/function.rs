@@ -20,7 +20,7 @@ pub(super) enum Model {
 
 /// A function.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct FunctionState {
     pub(super) name: Arc<str>,
     pub(super) device: u8,
     pub(super) function: u8,
@@ -43,7 +43,7 @@ pub(super) struct Slot {
     pub(super) port_number: u8,
 }
 
-impl Slot {
+impl FunctionState {
     pub(super) fn endpoint(&mut self) -> Option<&mut (dyn Endpoint + 'static)> {
         match &mut self.model {
             Model::Endpoint(endpoint) => Some(endpoint.as_mut()),
