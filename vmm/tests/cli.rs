@@ -179,6 +179,18 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn a_reader_that_goes_away_from_both_streams_is_no_error_either() {
+    for arguments in [&["test", "--list"][..], &["topology", "--list"], &["topology", "swich"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = peerdma(arguments);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let code = command.status().unwrap().code();
+        assert_eq!(code, Some(if arguments.contains(&"swich") { 2 } else { 0 }), "{arguments:?}");
+    }
+}
+
+#[test]
 fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
     for (arguments, part) in [
         (&["test", "--scenario", "baisc"][..], "did you mean \"basic\"?"),

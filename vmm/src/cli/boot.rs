@@ -16,6 +16,7 @@ use crate::host::choice::Place;
 use crate::host::interrupt;
 use crate::host::terminal::{self, Key, Keys, RawTerminal};
 use crate::report::ScenarioReport;
+use crate::say::say;
 use crate::suite::drive::{JobEnd, drive};
 use crate::suite::event::Event;
 use crate::suite::hello::{Hello, Mode};
@@ -29,7 +30,7 @@ const SCENARIO: &str = "user";
 /// End of transmission: what a shell takes for the end of its input.
 const END_OF_INPUT: u8 = 0x04;
 /// What Ctrl-A h prints.
-const KEYS: &str = "\nCtrl-A x  leave    Ctrl-A Ctrl-A  a Ctrl-A for the guest    Ctrl-A h  this\n";
+const KEYS: &str = "\nCtrl-A x  leave    Ctrl-A Ctrl-A  a Ctrl-A for the guest    Ctrl-A h  this";
 
 /// What to boot.
 #[derive(Debug, Args)]
@@ -75,9 +76,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
     let venue = venue(&place, &progress)?;
     progress.done();
-    prepared.notes.iter().for_each(|note| eprintln!("{note}"));
+    prepared.notes.iter().for_each(|note| say!("{note}"));
     if matches!(place, Place::Nested { .. }) {
-        eprintln!("{place}");
+        say!("{place}");
     }
     let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
     venue.adapt(&mut job);
@@ -86,12 +87,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;
     let terminal = RawTerminal::enter().map_err(Failure::internal)?;
     if terminal.is_some() && arguments.command.is_empty() {
-        eprintln!("starting the guest; Ctrl-A x leaves");
+        say!("starting the guest; Ctrl-A x leaves");
     }
     let screen = pump(&ours, !arguments.command.is_empty()).map_err(Failure::internal)?;
     let mut report = None;
     let end = drive(&venue, &job, Some(theirs), factor, |event| match event {
-        Event::Diagnostic { text, .. } => eprintln!("\n[peerdma] {text}"),
+        Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
         Event::Ended { report: ended } => report = Some(*ended),
         _ => {}
     });
@@ -229,7 +230,7 @@ fn carry_keys(input: &mut impl Read, guest: &mut impl Write, interactive: bool) 
         for key in bytes.iter().filter_map(|byte| decoder.key(*byte)) {
             match key {
                 Key::Byte(byte) => guest.write_all(&[byte])?,
-                Key::Help => eprint!("{KEYS}"),
+                Key::Help => say!("{KEYS}"),
                 Key::Quit => {
                     interrupt::quit();
                     return Ok(());
@@ -243,16 +244,16 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>) -> Result<u8, Failure> 
     match end {
         JobEnd::Interrupted => return Ok(Exit::Success as u8),
         JobEnd::Lost { reason, last_words, .. } => {
-            last_words.iter().for_each(|line| eprintln!("  {line}"));
+            last_words.iter().for_each(|line| say!("  {line}"));
             return Err(Failure::internal(reason));
         }
         JobEnd::Done => {}
     }
     let Some(report) = report else { return Err(Failure::internal("the guest was not run")) };
-    report.failures.iter().for_each(|failure| eprintln!("{failure}"));
+    report.failures.iter().for_each(|failure| say!("{failure}"));
     let findings =
         report.cases.iter().flat_map(|case| &case.findings).filter(|finding| !finding.expected);
-    findings.for_each(|finding| eprintln!("finding: {}", finding.text));
+    findings.for_each(|finding| say!("finding: {}", finding.text));
     Ok(match report.exit_code {
         Some(code) => u8::try_from(code).unwrap_or(Exit::Failed as u8),
         None if report.failures.is_empty() => Exit::Success as u8,

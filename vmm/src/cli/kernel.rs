@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use super::{Exit, Failure, output};
 use crate::images::cache::Cache;
 use crate::images::kernel::{self, Flavour, KernelError, KernelRequest};
+use crate::say::say;
 use crate::suite::prepare::Quiet;
 
 /// What about kernels.
@@ -68,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         }))?;
     } else {
         let how = if built.cached { "from the cache" } else { "built just now" };
-        eprintln!("Linux {} ({}), {how}", built.release, built.source);
+        say!("Linux {} ({}), {how}", built.release, built.source);
         output::print(&format!("{}\n", image.display()))?;
     }
     Ok(Exit::Success as u8)

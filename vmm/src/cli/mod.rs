@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 pub use failure::{Exit, Failure};
 
 use crate::host::{interrupt, nested};
+use crate::say::say;
 
 /// Printed below the long help.
 const AFTER_HELP: &str = "\
@@ -96,7 +97,7 @@ pub fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("{failure}");
+            say!("{failure}");
             ExitCode::from(failure.exit as u8)
         }
     }

@@ -16,6 +16,7 @@ use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::report::collector::write_whole;
 use crate::report::{Collector, RunReport, ScenarioReport, Setup, Status, junit, markdown};
+use crate::say::say;
 use crate::suite::carried::{self, Carried};
 use crate::suite::drive::{JobEnd, Venue, drive};
 use crate::suite::hello::{Expected, Hello, Mode};
@@ -106,7 +107,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .transpose()?;
     let place = arguments.guest.place()?;
     if matches!(place, Place::Nested { .. }) {
-        eprintln!("{place}");
+        say!("{place}");
     }
     let progress = Quiet::for_stderr();
     let kernel = arguments.guest.kernel_choice();
@@ -121,7 +122,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     progress.done();
     let prepared_in = begun.elapsed();
     let notes = carried.iter().flat_map(|carried| &carried.notes);
-    prepared.notes.iter().chain(notes).for_each(|note| eprintln!("{note}"));
+    prepared.notes.iter().chain(notes).for_each(|note| say!("{note}"));
     let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
     let mut job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
     venue.adapt(&mut job);
@@ -146,7 +147,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     explain(&report, &out);
     if prepared_in >= WORTH_TELLING {
         let (all, prepared) = (begun.elapsed().as_secs(), prepared_in.as_secs());
-        eprintln!(
+        say!(
             "{all} s in all: {prepared} s for kernel, driver and initramfs, {} s for guests",
             all - prepared
         );
@@ -170,7 +171,7 @@ fn list(json: bool) -> Result<u8, Failure> {
         format!("{mark} {:width$}  {}\n", scenario.name, scenario.description)
     };
     output::print(&all.iter().map(line).collect::<String>())?;
-    eprintln!("* runs by default; l takes many minutes: by its name, or with --all --long");
+    say!("* runs by default; l takes many minutes: by its name, or with --all --long");
     Ok(Exit::Success as u8)
 }
 
@@ -377,12 +378,12 @@ fn explain(report: &RunReport, out: &Path) {
     for scenario in report.scenarios.iter().filter(|scenario| scenario.status == Status::Failed) {
         let failed = scenario.cases.iter().filter(|case| case.status == Status::Failed);
         for case in failed {
-            eprintln!("{}: {} failed: {}", scenario.name, case.name, case.detail);
+            say!("{}: {} failed: {}", scenario.name, case.name, case.detail);
         }
         for failure in &scenario.failures {
-            eprintln!("{}: {failure}", scenario.name);
+            say!("{}: {failure}", scenario.name);
         }
-        eprintln!(
+        say!(
             "{}: console log: {}",
             scenario.name,
             out.join(&scenario.name).join("console.log").display()

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{Exit, Failure, choose, output};
 use crate::assembly::{AssemblyError, IommuMode};
+use crate::say::say;
 use crate::topology::linux::Guest;
 use crate::topology::{AddedDevice, Drawing, Format, Topology};
 
@@ -74,6 +75,6 @@ fn list() -> Result<u8, Failure> {
         text += &format!("{name:14} {}\n", topology.description);
     }
     output::print(&text)?;
-    eprintln!("each also as NAME+translated: host bridges that translate addresses");
+    say!("each also as NAME+translated: host bridges that translate addresses");
     Ok(Exit::Success as u8)
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::say::say;
+
 /// Told by long work where it is. Work runs in phases, one after the other.
 pub trait Progress: Debug + Sync {
     /// A new phase begins. `total` is the number of steps it will take, where that is known or well guessed.
@@ -96,7 +98,7 @@ impl Progress for Bar {
     }
 
     fn note(&self, line: &str) {
-        self.with(|bar| bar.suspend(|| eprintln!("{line}")));
+        self.with(|bar| bar.suspend(|| say!("{line}")));
     }
 }
 
@@ -147,20 +149,20 @@ impl Progress for Lines {
         self.with(|state| {
             *state = LinesState { title: title.to_owned(), total, begun: now, said: now }
         });
-        eprintln!("{title} ...");
+        say!("{title} ...");
     }
 
     fn advance(&self, done: u64) {
         self.with(|state| {
             if state.said.elapsed() >= self.every {
                 state.said = Instant::now();
-                eprintln!("{}", state.line(done));
+                say!("{}", state.line(done));
             }
         });
     }
 
     fn note(&self, line: &str) {
-        eprintln!("{line}");
+        say!("{line}");
     }
 }
 

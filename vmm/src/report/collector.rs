@@ -44,9 +44,12 @@ impl<'a> Collector<'a> {
     /// Prints KTAP about `scenarios` scenarios to `out`, if there is one; progress goes to stderr if it is a terminal.
     ///
     /// # Errors
-    /// When `out` cannot be written.
+    /// When `out` cannot be written, for another reason than that nobody reads it.
     pub fn new(out: Option<Box<dyn Write + 'a>>, scenarios: usize) -> io::Result<Self> {
-        let printer = out.map(|out| Printer::new(out, scenarios)).transpose()?;
+        let printer = match out.map(|out| Printer::new(out, scenarios)).transpose() {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
+            printer => printer?,
+        };
         let progress = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>4} {wide_msg}") {
             progress.set_style(style);
@@ -261,6 +264,16 @@ mod tests {
         feed(&mut collector);
         let reports = collector.finish().unwrap();
         (String::from_utf8(text).unwrap(), reports)
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_from_the_start_is_no_error() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut collector = Collector::new(Some(Box::new(writer)), 1).unwrap();
+        collector.event(started("a"));
+        collector.event(ended("a"));
+        assert_eq!(collector.finish().unwrap().len(), 1);
     }
 
     #[test]

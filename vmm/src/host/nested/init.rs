@@ -14,6 +14,7 @@ use rustix::system::{RebootCommand, reboot};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use super::inside;
+use crate::say::say;
 use crate::suite::event::{self, Event, Events};
 use crate::suite::job::Job;
 use crate::suite::runner::{self, Console};
@@ -25,14 +26,11 @@ const PORTS_LIMIT: Duration = Duration::from_secs(10);
 /// the end, and if not, the machine ends itself.
 pub fn main() -> ! {
     if std::process::id() != 1 {
-        eprintln!(
-            "peerdma: {} is for the first process of the nested test host",
-            super::SUBCOMMAND
-        );
+        say!("peerdma: {} is for the first process of the nested test host", super::SUBCOMMAND);
         std::process::exit(2);
     }
     if let Err(error) = run() {
-        eprintln!("peerdma: nested test host: {error}");
+        say!("peerdma: nested test host: {error}");
     }
     // The log goes through an emulated serial port: give it a moment.
     thread::sleep(Duration::from_millis(100));
