@@ -16,7 +16,7 @@ use device_models::fabric::{InterruptPolicy, InterruptSink, PeerRouting};
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{Iommu, NoIommu, VirtioIommu};
 use device_models::lab::{BuildError, HostBridge, Lab, Place, Topology as Tree};
-use device_models::pci::firmware::{FirmwareError, HostResources};
+use device_models::pci::firmware::{FirmwareError, HostResources, WindowKind};
 use device_models::pci::{BridgeDescription, HostBridgeDescription, PcieKind, PortKind};
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
@@ -158,6 +158,16 @@ pub enum AssemblyError {
     Firmware(#[from] FirmwareError),
 }
 
+impl AssemblyError {
+    /// Whether it is this machine that lacks something; otherwise it is the topology that cannot be.
+    pub fn is_of_the_machine(&self) -> bool {
+        match self {
+            Self::Ram(_) | Self::Virtio(_) | Self::Peer(PeerError::Memory(_)) => true,
+            Self::Topology(_) | Self::Peer(_) | Self::Build(_) | Self::Firmware(_) => false,
+        }
+    }
+}
+
 impl LabConfig {
     /// The tree that will be built.
     ///
@@ -202,7 +212,7 @@ impl LabConfig {
             StrayInterrupts::Block => InterruptPolicy::Block,
         });
         for bridge in &plan.host_bridges {
-            lab.run_firmware(&resources(bridge)).map_err(|error| no_room(&plan, error))?;
+            lab.run_firmware(&resources(bridge)).map_err(|error| self.no_room(&plan, error))?;
         }
         Ok(lab)
     }
@@ -260,13 +270,57 @@ impl LabConfig {
             Some(_) => PcieKind::Endpoint,
             None => PcieKind::RootComplexIntegratedEndpoint,
         };
-        Ok(PeerDevice::new(&PeerConfig {
+        let device = PeerDevice::new(&PeerConfig {
             local_size: peer.local_memory.unwrap_or(self.local_memory),
             channels: self.channels,
             attachment,
             acs: peer.acs.capabilities(),
             ..PeerConfig::new(&peer.name, serial)
-        })?)
+        });
+        device.map_err(|error| match error {
+            PeerError::LocalSize { .. } if peer.local_memory.is_some() => {
+                let (item, what) = (plan.functions[index].item, error.to_string());
+                Problem { item, key: "local-memory", what }.into()
+            }
+            error => error.into(),
+        })
+    }
+
+    /// The firmware knows functions by their numbers; the topology's author knows what stands in the file. To blame is
+    /// the size that he chose, or else the window that he chose, or else that the device is there at all.
+    fn no_room(&self, plan: &Plan, error: FirmwareError) -> AssemblyError {
+        let FirmwareError::NoSpace { function, index, size, window, range } = &error else {
+            return error.into();
+        };
+        let Some(planned) = plan.functions.iter().find(|planned| planned.bdf == *function) else {
+            return error.into();
+        };
+        let bridge = planned.host_bridge;
+        let (chosen, window_key) = match (window, self.topology.host_bridges.get(bridge)) {
+            (WindowKind::Memory, described) => (described.and_then(|it| it.memory), "memory"),
+            (WindowKind::Prefetchable, described) => {
+                (described.and_then(|it| it.prefetchable), "prefetchable")
+            }
+        };
+        let own_size = match planned.item {
+            Item::Peer(number) => self.topology.peers.get(number).and_then(|it| it.local_memory),
+            _ => None,
+        };
+        let (item, key) = if own_size.is_some_and(|own| own == *size) {
+            (planned.item, "local-memory")
+        } else if chosen.is_some() || planned.item == Item::Whole {
+            (Item::HostBridge(bridge), window_key)
+        } else {
+            (planned.item, "name")
+        };
+        let what = format!(
+            "BAR{index} of {} ({size:#x} bytes) does not fit into the {window} window {:#x}-{:#x} of its host bridge \
+             together with the other devices",
+            planned.name,
+            range.start(),
+            range.end()
+        );
+        Problem { item, key, what }.into()
     }
 }
 
@@ -322,25 +376,6 @@ fn port(plan: &Plan, index: usize, bus: &[usize]) -> BridgeDescription {
 fn resources(bridge: &PlannedBridge) -> HostResources {
     let [memory, prefetchable] = bridge.windows.map(|window| window.bus.first..=window.bus.last);
     HostResources { buses: bridge.buses.0..=bridge.buses.1, memory, prefetchable }
-}
-
-/// The firmware knows functions by their numbers; the topology's author knows where they stand in the file.
-fn no_room(plan: &Plan, error: FirmwareError) -> AssemblyError {
-    let FirmwareError::NoSpace { function, index, size, window, range } = &error else {
-        return error.into();
-    };
-    let planned = plan.functions.iter().find(|planned| planned.bdf == *function);
-    let Some(planned) = planned.filter(|planned| planned.item != Item::Whole) else {
-        return error.into();
-    };
-    let what = format!(
-        "BAR{index} of {} ({size:#x} bytes) does not fit into the {window} window {:#x}-{:#x} of its host bridge \
-         together with the other devices",
-        planned.name,
-        range.start(),
-        range.end()
-    );
-    Problem { item: planned.item, key: "name", what }.into()
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn a_wrong_topology_file_is_refused_with_its_line_before_anything_starts() {
     {
         let (code, out, err) = run(arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{err}");
-        assert!(err.contains("64 GiB"), "{err}");
+        assert!(err.contains("t.toml: line 9: peer number 1: ") && err.contains("64 GiB"), "{err}");
     }
     fs::write(
         path,
@@ -75,6 +75,53 @@ fn a_wrong_topology_file_is_refused_with_its_line_before_anything_starts() {
     let (code, _, err) = run(&["explain", "p", "p", "--topology", path]);
     assert_eq!(code, 2);
     assert!(err.contains("t.toml: line 8: unknown field `slot`"), "{err}");
+}
+
+#[test]
+fn what_cannot_be_built_is_named_with_its_line_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    let path = path.to_str().unwrap();
+    let bridge = "name = 't'\n[[host-bridge]]\nname = 'h'\nid = '1ae0:0001'\n";
+    let peer = |name: &str, on: &str, rest: &str| {
+        let device = 4 + name.len();
+        format!("[[peer]]\nname = '{name}'\nbelow = '{on}'\ndevice = {device}\n{rest}")
+    };
+    let huge = "local-memory = 0x1000000000\n";
+    let small = "{ first = 0x1000000000, last = 0x10000fffff }\n";
+    let second = "[[host-bridge]]\nname = 'i'\nid = '1ae0:0001'\n";
+    for (text, part) in [
+        (peer("p", "h", "local-memory = 3_000_000\n"), "line 9: peer number 1: p: 3000000 bytes"),
+        (peer("p", "h", huge) + &peer("qq", "h", ""), "line 11: peer number 2: BAR2 of qq"),
+        (peer("p", "h", huge) + &peer("qq", "h", huge), "line 14: peer number 2: BAR2 of qq"),
+        // A window that the file chose.
+        (
+            format!("translation = 0\nprefetchable = {small}{}", peer("p", "h", "")),
+            "line 6: host-bridge number 1: BAR2 of p",
+        ),
+        (
+            format!(
+                "{second}[host-bridge.prefetchable]\nfirst = 0x1800000000\nlast = 0x18000fffff\n{}",
+                peer("p", "i", "")
+            ),
+            "line 8: host-bridge number 2: BAR2 of p",
+        ),
+        (
+            format!("[host-bridge.memory]\nfirst = 0xc0000000\nlast = 0xc00fffff\n{}", {
+                (0..16).fold(String::new(), |all, n| {
+                    all + &format!("[[peer]]\nname = 'p{n}'\nbelow = 'h'\ndevice = {}\n", 4 + n)
+                })
+            }),
+            "line 5: host-bridge number 1: BAR0 of ",
+        ),
+    ] {
+        fs::write(path, format!("{bridge}{text}")).unwrap();
+        for arguments in [&["topology", path][..], &["test", "--topology", path]] {
+            let (code, _, err) = run(arguments);
+            let part = format!("t.toml: {part}");
+            assert!(code == 2 && err.contains(&part), "{arguments:?} {part}: {err}\n{text}");
+        }
+    }
 }
 
 #[test]

@@ -104,16 +104,19 @@ pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
     let lab = LabConfig { topology, iommu: scenario.iommu.kind(), ..LabConfig::default() };
     match lab.layout() {
         Ok(_) => Ok(lab),
-        Err(error) if !scenario.devices.is_empty() => {
-            Err(Failure::usage(format_args!("{} with --device: {error}", scenario.topology)))
+        Err(error) => Err(unbuildable(&scenario.topology, &scenario.devices, error)),
+    }
+}
+
+/// A topology, the one called `name` with more `devices`, that makes sense as far as it goes and cannot be built.
+pub(super) fn unbuildable(name: &str, devices: &[AddedDevice], error: AssemblyError) -> Failure {
+    let with = if devices.is_empty() { "" } else { "with --device: " };
+    match error {
+        AssemblyError::Topology(problem) => {
+            Failure::usage(format_args!("{with}{}", Topology::problem_in(name, problem)))
         }
-        Err(AssemblyError::Topology(problem)) => {
-            Err(Failure::usage(Topology::problem_in(&scenario.topology, problem)))
-        }
-        Err(error @ (AssemblyError::Peer(_) | AssemblyError::Firmware(_))) => {
-            Err(Failure::usage(format_args!("{}: {error}", scenario.topology)))
-        }
-        Err(error) => Err(Failure::environment(error)),
+        error if error.is_of_the_machine() => Failure::environment(error),
+        error => Failure::usage(format_args!("{with}{name}: {error}")),
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Exit, Failure, choose, output};
-use crate::assembly::{AssemblyError, IommuMode};
+use crate::assembly::IommuMode;
 use crate::say::say;
 use crate::topology::linux::Guest;
 use crate::topology::{AddedDevice, Drawing, Format, Topology};
@@ -52,18 +52,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         cpu: topology.cpu,
         parameters: arguments.kernel_parameter.clone(),
     };
-    let drawing = Drawing::new(&topology, &guest).map_err(|error| match error {
-        AssemblyError::Topology(problem) if arguments.device.is_empty() => {
-            Failure::usage(Topology::problem_in(&arguments.name, problem))
-        }
-        error @ (AssemblyError::Topology(_)
-        | AssemblyError::Peer(_)
-        | AssemblyError::Firmware(_)) => {
-            let with = if arguments.device.is_empty() { "" } else { " with --device" };
-            Failure::usage(format_args!("{}{with}: {error}", arguments.name))
-        }
-        other => Failure::environment(other),
-    })?;
+    let drawing = Drawing::new(&topology, &guest)
+        .map_err(|error| choose::unbuildable(&arguments.name, &arguments.device, error))?;
     output::print(&drawing.to_text(arguments.format))?;
     Ok(Exit::Success as u8)
 }

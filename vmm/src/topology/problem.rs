@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 /// A part of a description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,8 @@ impl Problem {
         Self { item, key, what }
     }
 
-    /// The line of `text` that it is about, from 1 on.
+    /// The line of `text` that it is about, from 1 on: that of the key, or else that of its table. None when the text
+    /// has neither, as for a device that a command line has added.
     pub fn line(&self, text: &str) -> Option<usize> {
         let root = DeTable::parse(text).ok()?;
         let table = |list: &str, index: usize| {
@@ -65,7 +66,10 @@ impl Problem {
             Some((entry.span(), entry.get_ref()))
         };
         let (span, entry) = match self.item {
-            Item::Whole => return Some(1),
+            Item::Whole => {
+                let key = root.get_ref().get_key_value(self.key);
+                return Some(key.map_or(1, |(key, _)| line_of(text, key.span().start)));
+            }
             Item::HostBridge(index) => table("host-bridge", index)?,
             Item::RootPort(index) => table("root-port", index)?,
             Item::Switch(index) => table("switch", index)?,
@@ -77,9 +81,9 @@ impl Problem {
                 (entry.span(), entry.get_ref())
             }
         };
-        let key = entry.as_table().and_then(|entry| entry.get(self.key));
-        let at = key.map_or(span.start, |value: &toml::Spanned<DeValue<'_>>| value.span().start);
-        Some(line_of(text, at))
+        let entry: Option<&DeTable<'_>> = entry.as_table();
+        let key = entry.and_then(|entry| entry.get_key_value(self.key));
+        Some(line_of(text, key.map_or(span.start, |(key, _)| key.span().start)))
     }
 }
 
@@ -91,7 +95,7 @@ fn line_of(text: &str, at: usize) -> usize {
 /// A topology that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
-    /// No preset of that name, and no such file.
+    /// No preset of that name, and nothing that looks like a file.
     #[error(
         "there is no topology {name:?}{}; the presets are {presets}, each also as NAME+translated, or name a file",
         near.as_ref().map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
@@ -123,12 +127,12 @@ pub enum TopologyError {
         what: String,
     },
     /// The topology cannot be.
-    #[error("{file}: line {line}: {problem}")]
+    #[error("{file}: {}{problem}", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
     Impossible {
         /// Which file.
         file: String,
-        /// Which line, from 1 on; 0 if the text does not show it.
-        line: usize,
+        /// Which line, from 1 on; none if the text does not show it: what is wrong was added to it.
+        line: Option<usize>,
         /// What is wrong.
         problem: Problem,
     },
@@ -141,6 +145,6 @@ impl TopologyError {
     }
 
     pub(super) fn impossible(file: &str, text: &str, problem: Problem) -> Self {
-        Self::Impossible { file: file.into(), line: problem.line(text).unwrap_or(0), problem }
+        Self::Impossible { file: file.into(), line: problem.line(text), problem }
     }
 }

@@ -331,7 +331,8 @@ fn a_name_is_short_and_has_no_control_characters() {
         (file("t", &"x".repeat(201)), "the description is one line of at most 200 bytes"),
     ] {
         let error = Topology::parse("f", &text).unwrap_err().to_string();
-        assert!(error.contains(part), "{error}");
+        let line = if part.contains("description") { "f: line 2: " } else { "f: line 1: " };
+        assert!(error.starts_with(line) && error.contains(part), "{error}");
     }
 }
 
