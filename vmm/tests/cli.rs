@@ -125,6 +125,33 @@ fn what_cannot_be_built_is_named_with_its_line_too() {
 }
 
 #[test]
+fn a_file_that_is_none_is_no_misspelt_preset() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("switch-a")).unwrap();
+    fs::write(folder.path().join("text"), b"name = '\xff'\n").unwrap();
+    fs::write(folder.path().join("long"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    for (name, part) in [
+        ("./swich", "./swich: No such file"),
+        ("swich.toml", "swich.toml: No such file"),
+        ("swich.toml+translated", "swich.toml: No such file"),
+        ("switch-a", "switch-a: it is a folder"),
+        ("switch-a/", "switch-a/: it is a folder"),
+        ("text", "text: stream did not contain valid UTF-8"),
+        ("long", "long: it is longer than"),
+        ("text/x", "text/x: Not a directory"),
+    ] {
+        for arguments in [&["topology", name][..], &["explain", "a", "b", "--topology", name]] {
+            let output = peerdma(arguments).current_dir(&folder).output().unwrap();
+            let (code, out, err) = outcome(&output);
+            assert!(code == 2 && out.is_empty() && err.contains(part), "{arguments:?}: {err}");
+            assert!(!err.contains("presets"), "{arguments:?}: {err}");
+        }
+    }
+    let (code, _, err) = run(&["topology", "swich"]);
+    assert!(code == 2 && err.contains("did you mean \"switch\"?"), "{err}");
+}
+
+#[test]
 fn a_device_is_added_where_the_command_line_says_so() {
     let line =
         ["topology", "switch", "--device", "ioat,channels=1", "--device", "peer,below=host-bridge"];

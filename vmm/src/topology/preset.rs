@@ -1,6 +1,8 @@
 //! Presets, and files of the user's.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use super::description::{TRANSLATED, Topology};
 use super::plan::Plan;
@@ -18,6 +20,9 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("refused", include_str!("../../../ci/topologies/refused.toml")),
     ("ioat", include_str!("../../../ci/topologies/ioat.toml")),
 ];
+
+/// Longest file that is read, in bytes: the largest topology that there can be takes a few thousand.
+const MAX_FILE: u64 = 1 << 20;
 
 impl Topology {
     /// The names of the presets.
@@ -67,18 +72,33 @@ impl Topology {
     }
 }
 
-/// The name of the file and its text.
+/// The name of the file and its text. What looks like a path, or is one, is no misspelt preset.
 fn find(name: &str) -> Result<(String, String), TopologyError> {
-    match BUILT_IN.iter().find(|(preset, _)| *preset == name) {
-        Some((preset, text)) => Ok((format!("{preset}.toml"), (*text).to_owned())),
-        None if Path::new(name).is_file() => {
-            let path = PathBuf::from(name);
-            let text = std::fs::read_to_string(&path)
-                .map_err(|source| TopologyError::Read { path, source })?;
-            Ok((name.to_owned(), text))
-        }
-        None => Err(unknown(name)),
+    if let Some((preset, text)) = BUILT_IN.iter().find(|(preset, _)| *preset == name) {
+        return Ok((format!("{preset}.toml"), (*text).to_owned()));
     }
+    let path = Path::new(name);
+    if !name.contains('/') && !name.ends_with(".toml") && !path.exists() {
+        return Err(unknown(name));
+    }
+    match read(path) {
+        Ok(text) => Ok((name.to_owned(), text)),
+        Err(source) => Err(TopologyError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// The text of a file, if it is one that a topology can stand in.
+fn read(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder; name a file"));
+    }
+    let mut text = String::new();
+    if file.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
+        let what = format!("it is longer than {MAX_FILE} bytes, which no topology is");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(text)
 }
 
 fn unknown(name: &str) -> TopologyError {
