@@ -150,6 +150,24 @@ fn pictures_name_every_function_in_every_form() {
     assert!(acs.to_text(Format::Text).contains("ACS SV+ TB- RR+ CR+ UF+"));
 }
 
+#[test]
+fn pictures_show_hot_plug_slots_and_no_empty_description() {
+    let guest = guest(IommuMode::Strict, &[]);
+    let slots = |name: &str, format| {
+        let drawing = Drawing::new(&Topology::load(name).unwrap(), &guest).unwrap();
+        drawing.to_text(format).matches("hot-plug slot").count()
+    };
+    for format in [Format::Text, Format::Dot, Format::Svg, Format::Json] {
+        assert_eq!((slots("hot-plug", format), slots("root-ports", format)), (2, 0), "{format:?}");
+    }
+    let mut topology = Topology::default();
+    let svg = |topology: &Topology| Drawing::new(topology, &guest).unwrap().to_text(Format::Svg);
+    assert!(svg(&topology).contains(">root-ports: two peer devices"), "{}", svg(&topology));
+    topology.description.clear();
+    let text = Drawing::new(&topology, &guest).unwrap().to_text(Format::Text);
+    assert!(text.starts_with("root-ports\n") && svg(&topology).contains(">root-ports<"), "{text}");
+}
+
 impl PartialEq for super::TopologyError {
     fn eq(&self, other: &Self) -> bool {
         self.to_string() == other.to_string()

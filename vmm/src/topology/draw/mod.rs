@@ -101,6 +101,14 @@ impl Drawing {
         })
     }
 
+    /// Its name and, if there is one, its description.
+    fn headline(&self) -> String {
+        match self.description.as_str() {
+            "" => self.name.clone(),
+            description => format!("{}: {description}", self.name),
+        }
+    }
+
     /// Draws it.
     pub fn to_text(&self, format: Format) -> String {
         match format {
@@ -128,6 +136,9 @@ fn branch(view: &View<'_>, map: &AddressMap, index: usize) -> Branch {
     let mut details = Vec::new();
     if matches!(function.kind, Kind::RootPort | Kind::SwitchDownstream) || function.acs.is_some() {
         details.push(acs_label(function.acs, view.controls[index]));
+    }
+    if function.hot_plug {
+        details.push("hot-plug slot".into());
     }
     if let Some((first, last)) = function.buses {
         details.push(format!("buses {first:02x}-{last:02x}"));

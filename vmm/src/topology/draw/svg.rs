@@ -24,10 +24,9 @@ pub(super) fn draw(drawing: &Drawing) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"monospace\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{GAP}\" y=\"{}\" \
-         font-weight=\"bold\">{}: {}</text>\n{body}</svg>\n",
+         font-weight=\"bold\">{}</text>\n{body}</svg>\n",
         GAP + LINE,
-        escape(&drawing.name),
-        escape(&drawing.description)
+        escape(&drawing.headline())
     )
 }
 

@@ -7,7 +7,7 @@ use super::{Branch, Drawing};
 pub(super) fn draw(drawing: &Drawing) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = writeln!(text, "{}: {}", drawing.name, drawing.description);
+    let _ = writeln!(text, "{}", drawing.headline());
     for bridge in &drawing.host_bridges {
         let _ = writeln!(text, "{}", bridge.title);
         rest(&mut text, bridge, "");
