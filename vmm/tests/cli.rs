@@ -116,7 +116,7 @@ fn what_cannot_be_built_is_named_with_its_line_too() {
         ),
     ] {
         fs::write(path, format!("{bridge}{text}")).unwrap();
-        for arguments in [&["topology", path][..], &["test", "--topology", path]] {
+        for arguments in [&["topology", path][..], &["explain", "p", "h", "--topology", path]] {
             let (code, _, err) = run(arguments);
             let part = format!("t.toml: {part}");
             assert!(code == 2 && err.contains(&part), "{arguments:?} {part}: {err}\n{text}");
@@ -190,6 +190,33 @@ fn a_device_that_cannot_be_added_is_refused_before_anything_starts() {
     // In a topology that has it, the same port is right.
     let (code, _, err) = run(&["topology", "ioat", "--device", "ioat,below=port2"]);
     assert!(code == 2 && err.contains("\"ioat0\" is below \"port2\""), "{err}");
+}
+
+#[test]
+fn only_paths_into_the_memory_of_a_device_are_explained() {
+    for (a, b, part) in [
+        ("peer1", "port0", "port0 (root port) has no memory"),
+        ("peer1", "00:00.0", "host-bridge (host bridge) has no memory"),
+        ("peer1", "virtio-rng", "virtio-rng (virtio function) has no memory"),
+        ("peer1", "ioat0", "ioat0 (device) has no memory"),
+        ("port0", "peer1", "port0 (root port) does no DMA"),
+    ] {
+        let (code, out, err) = run(&["explain", a, b, "--device", "ioat"]);
+        assert!(code == 2 && out.is_empty() && err.contains(part), "{a} {b}: {err}");
+        assert!(err.contains("peer0, peer1"), "{err}");
+    }
+}
+
+#[test]
+fn devices_that_are_added_are_explained_too() {
+    let line = ["explain", "ioat0", "peer2", "--topology", "switch", "--device", "ioat"];
+    let (code, out, err) = run(&[&line[..], &["--device", "peer"]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("ioat0 (05:00.0) -> peer2 (06:00.0): through the host"), "{out}");
+    let (code, _, err) = run(&line);
+    assert!(code == 2 && err.contains("\"peer2\" is no function"), "{err}");
+    let (code, _, err) = run(&["explain", "a", "b", "--run", "x", "--device", "ioat"]);
+    assert!(code == 2 && err.contains("cannot be used with"), "{err}");
 }
 
 /// A run of one guest that was asked about one path, and found `distance`.

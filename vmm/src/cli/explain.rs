@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Exit, Failure, choose, output};
-use crate::assembly::IommuMode;
+use crate::assembly::{IommuMode, LabConfig};
 use crate::report::{ObservedPath, ScenarioReport, Setup, merge};
 use crate::suite::hello::Address;
 use crate::suite::scenario::nearest_name;
 use crate::topology::linux::Guest;
-use crate::topology::{Explanation, Prediction, Topology};
+use crate::topology::{AddedDevice, Explanation, Prediction};
 
 /// Which path.
 #[derive(Debug, Args)]
@@ -22,16 +22,17 @@ exit code 1.
 Examples:
   peerdma explain peer0 peer1
   peerdma explain peer0 peer2 --topology two-bridges
+  peerdma explain ioat0 peer1 --topology switch --device ioat
   peerdma explain peer0 peer1 --run target/vm-test
   peerdma explain 03:00.0 04:00.0 --topology switch-acs --kernel-parameter 'pci=disable_acs_redir=02:00.0;02:01.0'")]
 pub(super) struct Arguments {
-    /// The device that does DMA: its name or its number
+    /// The device that does DMA, the importer: its name or its number
     a: String,
-    /// The device whose memory it wants
+    /// The device whose memory it wants, the exporter
     b: String,
     /// Besides, what the guest's kernel decided in this run: the output folder of `peerdma test`, or its summary.json.
     /// The machine is the one of the run
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "iommu", "kernel_parameter"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "kernel_parameter"])]
     run: Option<PathBuf>,
     /// Which scenario of the run, when several asked their kernel about this path
     #[arg(long, value_name = "NAME", requires = "run")]
@@ -39,6 +40,9 @@ pub(super) struct Arguments {
     /// A preset, also as NAME+translated, or a file
     #[arg(long, value_name = "NAME|FILE", default_value = "root-ports")]
     topology: String,
+    /// Add a device; may be repeated
+    #[arg(long, value_name = "KIND[,KEY=VALUE]...", long_help = choose::device_help())]
+    device: Vec<AddedDevice>,
     /// The IOMMU, and how the guest's kernel uses it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = IommuMode::Strict)]
     iommu: IommuMode,
@@ -52,7 +56,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return after_run(arguments, folder);
     }
     choose::no_iommu_parameters(&arguments.kernel_parameter)?;
-    let topology = Topology::load(&arguments.topology).map_err(Failure::usage)?;
+    let topology = choose::topology(&arguments.topology, &arguments.device)?;
+    let iommu = arguments.iommu.kind();
+    // What is explained is a machine that there can be.
+    LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() }
+        .layout()
+        .map_err(|error| choose::unbuildable(&arguments.topology, &arguments.device, error))?;
     let guest = Guest {
         iommu: arguments.iommu,
         cpu: topology.cpu,

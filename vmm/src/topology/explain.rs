@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use device_models::pci::AcsControl;
 
 use super::linux::{AddressKind, Guest, MapDecision, MapType, Reason, View};
-use super::plan::{Kind, Plan};
+use super::plan::{Kind, Plan, Planned};
 use super::problem::Problem;
 use super::{Acs, Cpu, Topology, acs_state};
 use crate::assembly::IommuMode;
@@ -45,7 +45,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Two functions that a topology does not have.
+/// Two functions between which there is nothing to explain.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
     /// The name is nobody's.
@@ -54,6 +54,28 @@ pub enum ExplainError {
         /// The name.
         name: String,
         /// All names.
+        known: String,
+    },
+    /// The first one does no DMA.
+    #[error("{name} ({what}) does no DMA; the first device is the one that does: {known}")]
+    NoDma {
+        /// Its name.
+        name: String,
+        /// What it is.
+        what: &'static str,
+        /// The devices that do.
+        known: String,
+    },
+    /// The second one has no memory.
+    #[error(
+        "{name} ({what}) has no memory; the second device is the exporter, an endpoint with memory: {known}"
+    )]
+    NoMemory {
+        /// Its name.
+        name: String,
+        /// What it is.
+        what: &'static str,
+        /// The endpoints that have memory.
         known: String,
     },
     /// One function twice.
@@ -65,10 +87,10 @@ pub enum ExplainError {
 }
 
 impl Explanation {
-    /// Explains DMA between the functions called `a` and `b`, names or numbers.
+    /// Explains DMA by the function called `a`, a name or a number, into the memory of `b`.
     ///
     /// # Errors
-    /// When there is no such function.
+    /// When there is no such function, `a` does no DMA or `b` has no memory.
     pub fn new(topology: &Topology, guest: &Guest, a: &str, b: &str) -> Result<Self, ExplainError> {
         let plan = Plan::new(topology, guest.iommu.has_iommu())?;
         let find = |name: &str| {
@@ -85,6 +107,20 @@ impl Explanation {
         let (a, b) = (find(a)?, find(b)?);
         if a == b {
             return Err(ExplainError::Same(plan.functions[a].name.clone()));
+        }
+        let names = |wanted: fn(&Planned) -> bool| {
+            let wanted = plan.functions.iter().filter(|function| wanted(function));
+            let names: Vec<_> = wanted.map(|function| function.name.as_str()).collect();
+            if names.is_empty() { "there is none here".into() } else { names.join(", ") }
+        };
+        let (name, what) = (plan.functions[a].name.clone(), kind_name(plan.functions[a].kind));
+        if !is_device(&plan.functions[a]) {
+            return Err(ExplainError::NoDma { name, what, known: names(is_device) });
+        }
+        let (name, what) = (plan.functions[b].name.clone(), kind_name(plan.functions[b].kind));
+        if !plan.functions[b].has_memory {
+            let known = names(|function| function.has_memory);
+            return Err(ExplainError::NoMemory { name, what, known });
         }
         let view = View::new(&plan, guest);
         let decision = view.decide(b, a);
@@ -108,6 +144,11 @@ impl Explanation {
         };
         Ok(Self { text, prediction })
     }
+}
+
+/// Whether it does DMA because a driver wants it to; of a bridge only interrupts come.
+fn is_device(function: &Planned) -> bool {
+    matches!(function.kind, Kind::Peer(_) | Kind::Endpoint(..) | Kind::Rng | Kind::Iommu)
 }
 
 fn call(plan: &Plan, function: usize) -> String {

@@ -18,6 +18,9 @@ pub const MAX_ENDPOINTS: usize = 16;
 /// Most host bridges.
 pub(super) const MAX_HOST_BRIDGES: usize = 8;
 
+/// BARs of an endpoint function (PCIe 6.0, 7.5.1.2.1).
+const BARS: u8 = 6;
+
 /// Where the virtio-iommu sits; ACPI's VIOT names it.
 pub const IOMMU: Bdf = Bdf::new(0, 1, 0);
 /// Where the virtio-rng sits.
@@ -65,6 +68,8 @@ pub struct Planned {
     pub acs: Option<AcsControl>,
     /// A port whose slot has hot-plug.
     pub hot_plug: bool,
+    /// A device with memory behind a BAR, which others can reach.
+    pub has_memory: bool,
     /// Whether its device has several functions.
     pub multi_function: bool,
     /// Where the description says so.
@@ -225,6 +230,14 @@ struct Planner<'t> {
     plan: Plan,
 }
 
+/// What the description says of a function.
+struct Described {
+    name: String,
+    kind: Kind,
+    acs: Option<AcsControl>,
+    has_memory: bool,
+}
+
 /// Something that will hang on a bus.
 struct Candidate {
     device: u8,
@@ -311,6 +324,7 @@ impl Planner<'_> {
             buses: None,
             acs: None,
             hot_plug: false,
+            has_memory: false,
             multi_function: false,
             item,
         });
@@ -420,13 +434,14 @@ impl Planner<'_> {
     ) -> Result<Vec<usize>, Problem> {
         let mut functions = Vec::new();
         for &Candidate { device, function, item } in candidates {
-            let (name, kind, acs) = self.describe(item, parent)?;
+            let Described { name, kind, acs, has_memory } = self.describe(item, parent)?;
             let bdf = Bdf::new(bus, device, function);
             let index = self.push(&name, kind, parent, host_bridge, bdf, item);
             let others = |other: &Candidate| other.device == device && other.function != function;
             self.plan.functions[index].multi_function = candidates.iter().any(others);
             self.plan.functions[index].acs = acs;
             self.plan.functions[index].hot_plug = self.has_hot_plug(item);
+            self.plan.functions[index].has_memory = has_memory;
             functions.push(index);
             if matches!(kind, Kind::Peer(_) | Kind::Endpoint(..)) {
                 continue;
@@ -443,30 +458,38 @@ impl Planner<'_> {
         Ok(functions)
     }
 
-    fn describe(
-        &self,
-        item: Item,
-        parent: Option<usize>,
-    ) -> Result<(String, Kind, Option<AcsControl>), Problem> {
+    fn describe(&self, item: Item, parent: Option<usize>) -> Result<Described, Problem> {
         let Topology { root_ports, switches, peers, endpoints, .. } = self.topology;
+        let described = |name: &str, kind, acs, has_memory| Described {
+            name: name.to_owned(),
+            kind,
+            acs,
+            has_memory,
+        };
         Ok(match item {
             Item::RootPort(index) => {
                 let port = &root_ports[index];
-                (port.name.clone(), Kind::RootPort, port.acs.0)
+                described(&port.name, Kind::RootPort, port.acs.0, false)
             }
-            Item::Switch(index) => (switches[index].name.clone(), Kind::SwitchUpstream, None),
+            Item::Switch(index) => {
+                described(&switches[index].name, Kind::SwitchUpstream, None, false)
+            }
             Item::SwitchPort(switch, port) => {
                 let port = &switches[switch].ports[port];
-                (port.name.clone(), Kind::SwitchDownstream, port.acs.0)
+                described(&port.name, Kind::SwitchDownstream, port.acs.0, false)
             }
-            Item::Peer(index) => (peers[index].name.clone(), Kind::Peer(index), peers[index].acs.0),
+            Item::Peer(index) => {
+                described(&peers[index].name, Kind::Peer(index), peers[index].acs.0, true)
+            }
             Item::Endpoint(index) => {
                 let endpoint = &endpoints[index];
-                let description = endpoint.make(parent.is_some(), item)?.description();
+                let model = endpoint.make(parent.is_some(), item)?;
+                let description = model.description();
                 let id = PciId { vendor: description.vendor, device: description.device };
-                (endpoint.name.clone(), Kind::Endpoint(index, id), endpoint.acs.0)
+                let has_memory = (0..BARS).any(|bar| model.memory(bar).is_some());
+                described(&endpoint.name, Kind::Endpoint(index, id), endpoint.acs.0, has_memory)
             }
-            Item::HostBridge(_) | Item::Whole => (String::new(), Kind::HostBridge, None),
+            Item::HostBridge(_) | Item::Whole => described("", Kind::HostBridge, None, false),
         })
     }
 
