@@ -8,7 +8,10 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::fs::{FlockOperation, flock};
 use vmm::assembly::IommuMode;
-use vmm::report::{ObservedPath, RunReport, ScenarioReport, Setup, Totals};
+use vmm::report::{
+    CaseReport, ObservedPath, RunReport, ScenarioReport, Setup, Status, Totals, markdown,
+};
+use vmm::suite::shard::Shard;
 use vmm::topology::Topology;
 use vmm::topology::linux::Guest;
 
@@ -221,13 +224,17 @@ fn devices_that_are_added_are_explained_too() {
 
 /// A run of one guest that was asked about one path, and found `distance`.
 fn summary(distance: i32) -> String {
+    serde_json::to_string(&report(distance)).unwrap()
+}
+
+fn report(distance: i32) -> RunReport {
     let topology = Topology::load("root-ports").unwrap();
     let guest = Guest { iommu: IommuMode::Strict, cpu: topology.cpu, parameters: Vec::new() };
     let mut scenario = ScenarioReport::new("basic");
     scenario.setup = Some(Box::new(Setup { topology, guest }));
     scenario.decisions =
         vec![ObservedPath::parse(&format!("1 0 {distance} iova 0xfffe0000")).unwrap()];
-    let report = RunReport {
+    RunReport {
         version: 1,
         host: "nested".into(),
         host_reason: String::new(),
@@ -236,8 +243,40 @@ fn summary(distance: i32) -> String {
         totals: Totals::default(),
         milliseconds: 0,
         shard: None,
-    };
-    serde_json::to_string(&report).unwrap()
+    }
+}
+
+#[test]
+fn a_merged_report_has_the_tables_of_the_whole_run() {
+    let mut whole = report(4);
+    whole.scenarios[0].cases = vec![CaseReport {
+        name: "copy".into(),
+        status: Status::Passed,
+        detail: "IOVA".into(),
+        milliseconds: 7,
+        findings: Vec::new(),
+    }];
+    whole.scenarios.push(ScenarioReport { name: "lazy".into(), ..whole.scenarios[0].clone() });
+    whole.totals = RunReport::totals_of(&whole.scenarios);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for index in 1..=2 {
+        let part = RunReport {
+            scenarios: vec![whole.scenarios[index - 1].clone()],
+            shard: Some(Shard { index, of: 2 }),
+            ..whole.clone()
+        };
+        let name = path(&format!("part{index}"));
+        fs::create_dir(&name).unwrap();
+        fs::write(format!("{name}/summary.json"), serde_json::to_vec(&part).unwrap()).unwrap();
+    }
+    let (code, _, err) =
+        run(&["report", "merge", &path("part2"), &path("part1"), "--out", &path("all")]);
+    assert_eq!(code, 0, "{err}");
+    let text = fs::read_to_string(path("all/report.md")).unwrap();
+    assert!(text.contains("| `copy` | passed | 7 | IOVA |"), "{text}");
+    assert!(text.contains("| peer0 | peer1 | distance 4, IOVA 0xfffe0000 |"), "{text}");
+    assert_eq!(text, markdown::to_markdown(&whole));
 }
 
 #[test]

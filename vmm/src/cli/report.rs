@@ -9,7 +9,7 @@ use super::test::prepare_folder;
 use super::{Exit, Failure, output};
 use crate::report::collector::write_whole;
 use crate::report::merge::{self, MergedReport};
-use crate::report::{RunReport, junit};
+use crate::report::{RunReport, junit, markdown};
 
 /// What about reports.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 enum Command {
     /// Make one report of those of several runs: parts of a run (--shard), runs on several kernels
     ///
-    /// Writes junit.xml and summary.json, and prints a line for each kernel, why tests were skipped, and the sums.
+    /// Writes junit.xml, summary.json and report.md, and prints a line for each kernel, why tests were skipped, and the sums.
     /// Fails when tests failed, and when a part of a run is missing. The exit codes are those of `peerdma test`.
     Merge(Merge),
 }
@@ -56,6 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let summary = serde_json::to_vec_pretty(&merged).map_err(Failure::internal)?;
     write_whole(&out.join(merge::SUMMARY), &summary)
         .and_then(|()| junit::write_merged(&merged, &out.join("junit.xml")))
+        .and_then(|()| markdown::write_merged(&merged, &out.join("report.md")))
         .map_err(|error| {
             Failure::environment(format_args!("writing the report to {}: {error}", out.display()))
         })?;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::ktap::plain;
+use super::merge::MergedReport;
 use super::model::{RunReport, ScenarioReport, Status};
 
 /// Writes `report` to `path`.
@@ -15,12 +16,22 @@ pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
     super::collector::write_whole(path, to_markdown(report).as_bytes())
 }
 
+/// Writes several kernels' runs to `path`, each as it would stand there alone.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_merged(report: &MergedReport, path: &Path) -> io::Result<()> {
+    let runs: Vec<_> = report.runs.iter().map(to_markdown).collect();
+    super::collector::write_whole(path, runs.join("\n").as_bytes())
+}
+
 /// The text: a section for each scenario, a row for each test.
 pub fn to_markdown(report: &RunReport) -> String {
     let mut text = format!(
-        "# peerdma test\n\nHost: {}. Kernel: {}.\n",
+        "# peerdma test\n\nHost: {}. Kernel: {}. {}.\n",
         cell(&report.host),
-        cell(&report.kernel)
+        cell(&report.kernel),
+        report.totals
     );
     report.scenarios.iter().for_each(|scenario| section(&mut text, scenario));
     text
@@ -101,6 +112,10 @@ mod tests {
             shard: None,
         };
         let text = to_markdown(&report);
+        assert!(
+            text.starts_with("# peerdma test\n\nHost: nested. Kernel: 7.3. 0 passed"),
+            "{text}"
+        );
         assert!(text.contains("## matrix: **failed**"), "{text}");
         assert!(text.contains("| `a` | passed | 12 | IOVA, 5 \\| 6 bytes |\n"), "{text}");
         let row = text.lines().find(|line| line.contains("**failed** | 12")).unwrap();
