@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const TAIL: usize = 25;
 /// Longer lines are cut there, in bytes: a guest can send any number without a line end.
 const MAX_LINE: usize = 1024;
+/// Bytes of the longest time stamp: twenty digits, six more, and what stands around them.
+const LONGEST_STAMP: usize = 32;
 /// How many complaints are kept.
 const MAX_COMPLAINTS: usize = 8;
 
@@ -56,11 +58,20 @@ struct State {
 pub struct ConsoleWatch(Arc<Mutex<State>>);
 
 impl ConsoleWatch {
-    /// The last lines, the one that has no end yet included.
+    /// The last lines, the one that has no end yet included; neither the first nor the last of them is empty.
     pub fn tail(&self) -> Vec<String> {
         let state = self.lock();
-        let open = (!state.line.is_empty()).then(|| readable(&state.line));
-        state.tail.iter().cloned().chain(open).collect()
+        let open = readable(&state.line);
+        let open = split_at_stamps(&open).into_iter().filter(|line| !is_ornament(line));
+        let mut tail: VecDeque<String> =
+            state.tail.iter().cloned().chain(open.map(ToOwned::to_owned)).collect();
+        while tail.front().is_some_and(String::is_empty) {
+            tail.pop_front();
+        }
+        while tail.back().is_some_and(String::is_empty) {
+            tail.pop_back();
+        }
+        tail.into()
     }
 
     /// The kernel's complaints so far, the first ones.
@@ -93,17 +104,53 @@ impl ConsoleWatch {
 impl State {
     fn end_of_line(&mut self) {
         let line = readable(&std::mem::take(&mut self.line));
-        if self.complaints.len() < MAX_COMPLAINTS && is_complaint(&line) {
-            self.complaints.push(line.clone());
+        for line in split_at_stamps(&line) {
+            if self.complaints.len() < MAX_COMPLAINTS && is_complaint(line) {
+                self.complaints.push(line.to_owned());
+            }
+            if is_ornament(line) {
+                continue;
+            }
+            if self.tail.len() == TAIL {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line.to_owned());
         }
-        if is_ornament(&line) {
-            return;
-        }
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
     }
+}
+
+/// A line of the console, in several where the kernel spoke up while a program was writing one: the kernel does not
+/// wait for its end, and its own message begins with a time stamp, `[` seconds to six places `] ` (print_time() in
+/// kernel/printk/printk.c).
+fn split_at_stamps(line: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = line;
+    // The first byte may be a stamp's own.
+    while let Some(at) = rest
+        .match_indices('[')
+        .map(|(at, _)| at)
+        .find(|at| *at > 0 && rest.get(*at..).is_some_and(begins_with_stamp))
+    {
+        let (before, message) = rest.split_at(at);
+        lines.push(before.trim_end());
+        rest = message;
+    }
+    lines.push(rest);
+    lines
+}
+
+/// Whether `text` begins as the kernel's messages do; stricter than [`kernel_text`], since it may stand anywhere.
+fn begins_with_stamp(text: &str) -> bool {
+    let end = text.bytes().take(LONGEST_STAMP).position(|byte| byte == b']');
+    let stamp = end.and_then(|end| text.get(..end)?.strip_prefix('['));
+    let Some((seconds, fraction)) = stamp.and_then(|stamp| stamp.split_once('.')) else {
+        return false;
+    };
+    let whole = seconds.trim_start_matches(' ');
+    seconds.len() >= 5
+        && !whole.is_empty()
+        && fraction.len() == 6
+        && [whole, fraction].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn readable(line: &[u8]) -> String {
@@ -203,6 +250,31 @@ mod tests {
         assert_eq!(tail[TAIL], "\u{fffd} x");
         watch.feed(&vec![b'y'; 1 << 20]);
         assert!(watch.tail()[TAIL].len() <= MAX_LINE + 2);
+    }
+
+    #[test]
+    fn programs_and_the_kernel_do_not_share_a_line() {
+        let watch = ConsoleWatch::default();
+        watch.feed(b"\n\ncopying ... [    3.250000] peerdma 0000:01:00.0: failed\r\ndone\r\n");
+        watch.feed(b"a[0.5] and b[ 1] are [x] and no stamps [    1.25] either\r\n");
+        watch.feed(b"[    4.000000] a[    4.000001] b\n");
+        watch.feed(b"half [    5.000000] reboot: Power down\r\n\r\n\r");
+        let expected = [
+            "copying ...",
+            "[    3.250000] peerdma 0000:01:00.0: failed",
+            "done",
+            "a[0.5] and b[ 1] are [x] and no stamps [    1.25] either",
+            "[    4.000000] a",
+            "[    4.000001] b",
+            "half",
+            "[    5.000000] reboot: Power down",
+        ];
+        assert_eq!(watch.tail(), expected);
+        watch.feed("ä [12345.678901] BUG: behind a program's words\n".as_bytes());
+        assert_eq!(watch.complaints(), ["[12345.678901] BUG: behind a program's words"]);
+        watch.feed(b"a line without end [    6.000000] and a message");
+        assert_eq!(watch.tail()[11..], ["a line without end", "[    6.000000] and a message"]);
+        assert_eq!(ConsoleWatch::default().tail(), [""; 0]);
     }
 
     #[test]
