@@ -93,6 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut report = None;
     let end = drive(&venue, &job, Some(theirs), factor, |event| match event {
         Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
+        Event::Finding { text, .. } => say!("\n[peerdma] finding: {text}"),
         Event::Ended { report: ended } => report = Some(*ended),
         _ => {}
     });
@@ -251,9 +252,13 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>) -> Result<u8, Failure> 
     }
     let Some(report) = report else { return Err(Failure::internal("the guest was not run")) };
     report.failures.iter().for_each(|failure| say!("{failure}"));
-    let findings =
-        report.cases.iter().flat_map(|case| &case.findings).filter(|finding| !finding.expected);
-    findings.for_each(|finding| say!("finding: {}", finding.text));
+    // They were told when they happened.
+    let findings = report.cases.iter().flat_map(|case| &case.findings);
+    match findings.filter(|finding| !finding.expected).count() {
+        0 => {}
+        1 => say!("1 finding, see above"),
+        count => say!("{count} findings, see above"),
+    }
     Ok(match report.exit_code {
         Some(code) => u8::try_from(code).unwrap_or(Exit::Failed as u8),
         None if report.failures.is_empty() => Exit::Success as u8,

@@ -383,6 +383,10 @@ fn explain(report: &RunReport, out: &Path) {
         for failure in &scenario.failures {
             say!("{}: {failure}", scenario.name);
         }
+        let mut findings = scenario.cases.iter().flat_map(|case| &case.findings);
+        if !scenario.stray_findings.is_empty() || findings.any(|finding| !finding.expected) {
+            say!("{}: findings: {}", scenario.name, out.join("report.md").display());
+        }
         say!(
             "{}: console log: {}",
             scenario.name,

@@ -85,7 +85,9 @@ impl<'a> Collector<'a> {
             Event::Stage { scenario, text } => {
                 self.status(format!("{scenario}: {}", ktap::plain(&text)))
             }
-            Event::Plan { ref scenario, .. } | Event::Diagnostic { ref scenario, .. } => {
+            Event::Plan { ref scenario, .. }
+            | Event::Diagnostic { ref scenario, .. }
+            | Event::Finding { ref scenario, .. } => {
                 let scenario = scenario.clone();
                 self.show(&scenario, event);
             }
@@ -195,6 +197,7 @@ impl<'a> Collector<'a> {
             Event::Plan { count, .. } => self.print(|printer| printer.plan(count)),
             Event::Case { case, .. } => self.print(|printer| printer.case(&case)),
             Event::Diagnostic { text, .. } => self.print(|printer| printer.diagnostic(&text)),
+            Event::Finding { text, .. } => self.print(|printer| printer.finding(&text)),
             _ => {}
         }
     }
@@ -234,7 +237,7 @@ fn umask() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::{CaseReport, Status};
+    use crate::report::model::{CaseReport, FindingReport, Status};
 
     fn started(scenario: &str) -> Event {
         Event::Started { scenario: scenario.into(), limit: 10 }
@@ -296,6 +299,43 @@ mod tests {
             text.lines().filter_map(|line| line.split_once("ok ").map(|(_, rest)| rest)).collect();
         assert_eq!(order, ["1 a1", "2 a2", "1 a", "1 b1", "2 b"]);
         assert_eq!(reports.len(), 2);
+    }
+
+    #[test]
+    fn a_finding_is_printed_once_whether_it_was_told_as_it_happened_or_not() {
+        let finding =
+            |text: &str| FindingReport { class: "c".into(), text: text.into(), expected: false };
+        let text = |live: bool, stray: bool| {
+            let (text, _) = printed(1, |collector| {
+                collector.event(started("a"));
+                if live {
+                    collector.event(Event::Finding { scenario: "a".into(), text: "#1 bad".into() });
+                }
+                let mut report = ScenarioReport::new("a");
+                if stray {
+                    report.stray_findings = vec![finding("#1 bad")];
+                } else {
+                    let case = CaseReport {
+                        name: "command".into(),
+                        status: Status::Failed,
+                        detail: "exit status 1; 1 unexpected finding".into(),
+                        milliseconds: 1,
+                        findings: vec![finding("#1 bad")],
+                    };
+                    report.cases = vec![case.clone()];
+                    collector.event(Event::Case { scenario: "a".into(), case });
+                }
+                collector.event(Event::Ended { report: Box::new(report) });
+            });
+            text
+        };
+        for (live, stray) in [(false, false), (true, false), (false, true), (true, true)] {
+            let text = text(live, stray);
+            assert_eq!(text.matches("#1 bad").count(), 1, "live {live}, stray {stray}: {text}");
+        }
+        assert!(
+            text(true, false).contains("  # finding: #1 bad\n  not ok 1 command # exit status")
+        );
     }
 
     #[test]

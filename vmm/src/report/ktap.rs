@@ -153,6 +153,8 @@ pub struct Printer<W> {
     scenarios: usize,
     /// Results printed of the scenario that is running.
     results: usize,
+    /// Its findings are printed as they happen: no result repeats them.
+    live: bool,
 }
 
 impl<W: Write> Printer<W> {
@@ -163,7 +165,7 @@ impl<W: Write> Printer<W> {
     pub fn new(mut out: W, scenarios: usize) -> io::Result<Self> {
         writeln!(out, "KTAP version 1\n1..{scenarios}")?;
         out.flush()?;
-        Ok(Self { out, scenarios: 0, results: 0 })
+        Ok(Self { out, scenarios: 0, results: 0, live: false })
     }
 
     /// A scenario begins to report.
@@ -172,6 +174,7 @@ impl<W: Write> Printer<W> {
     /// See [`Printer::new`].
     pub fn begin(&mut self, name: &str) -> io::Result<()> {
         self.results = 0;
+        self.live = false;
         writeln!(self.out, "  KTAP version 1\n  # Subtest: {}", plain(name))?;
         self.out.flush()
     }
@@ -185,13 +188,14 @@ impl<W: Write> Printer<W> {
         self.out.flush()
     }
 
-    /// A test ended: what the checker found that it did not expect goes before its result, as the format wants it.
+    /// A test ended: what the checker found that it did not expect goes before its result, as the format wants it,
+    /// unless it was printed when it happened.
     ///
     /// # Errors
     /// See [`Printer::new`].
     pub fn case(&mut self, case: &CaseReport) -> io::Result<()> {
         self.results = self.results.saturating_add(1);
-        for finding in case.findings.iter().filter(|finding| !finding.expected) {
+        for finding in case.findings.iter().filter(|finding| !finding.expected && !self.live) {
             writeln!(self.out, "  # unexpected finding: {}", plain(&finding.text))?;
         }
         let passed = case.status == Status::Passed;
@@ -218,13 +222,22 @@ impl<W: Write> Printer<W> {
         self.out.flush()
     }
 
+    /// The checker found something just now.
+    ///
+    /// # Errors
+    /// See [`Printer::new`].
+    pub fn finding(&mut self, text: &str) -> io::Result<()> {
+        self.live = true;
+        self.diagnostic(&format!("finding: {text}"))
+    }
+
     /// The scenario is over.
     ///
     /// # Errors
     /// See [`Printer::new`].
     pub fn end(&mut self, report: &ScenarioReport) -> io::Result<()> {
         self.scenarios = self.scenarios.saturating_add(1);
-        for finding in &report.stray_findings {
+        for finding in report.stray_findings.iter().filter(|_| !self.live) {
             writeln!(self.out, "  # finding outside of any test: {}", plain(&finding.text))?;
         }
         for failure in &report.failures {

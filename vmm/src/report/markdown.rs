@@ -53,7 +53,24 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
             cell(&case.detail)
         );
     }
+    findings(text, scenario);
     decisions(text, scenario);
+}
+
+/// What the checker found and no test expected.
+fn findings(text: &mut String, scenario: &ScenarioReport) {
+    let of_cases = scenario.cases.iter().flat_map(|case| {
+        case.findings.iter().map(move |finding| (format!("`{}`", cell(&case.name)), finding))
+    });
+    let stray = scenario.stray_findings.iter();
+    let all = of_cases.chain(stray.map(|finding| ("outside of any test".into(), finding)));
+    let mut unexpected = all.filter(|(_, finding)| !finding.expected).peekable();
+    if unexpected.peek().is_some() {
+        let _ = writeln!(text, "\nUnexpected findings:\n");
+    }
+    for (whose, finding) in unexpected {
+        let _ = writeln!(text, "- {whose}: {}", cell(&finding.text));
+    }
 }
 
 /// What the kernel decided about each path, as far as a test asked.
@@ -83,7 +100,7 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::{CaseReport, Totals};
+    use crate::report::model::{CaseReport, FindingReport, Totals};
 
     #[test]
     fn each_test_has_a_row_whatever_it_is_called() {
@@ -99,6 +116,10 @@ mod tests {
             case("a", Status::Passed, "IOVA, 5 | 6 bytes"),
             case("b`|", Status::Failed, "broken\nmore"),
         ];
+        let finding =
+            |text: &str, expected| FindingReport { class: "c".into(), text: text.into(), expected };
+        scenario.cases[1].findings = vec![finding("#1 wanted", true), finding("#2 bad", false)];
+        scenario.stray_findings = vec![finding("#3 late", false)];
         scenario.failures = vec!["it hung".into()];
         scenario.conclude();
         let report = RunReport {
@@ -119,6 +140,8 @@ mod tests {
         assert!(text.contains("## matrix: **failed**"), "{text}");
         assert!(text.contains("| `a` | passed | 12 | IOVA, 5 \\| 6 bytes |\n"), "{text}");
         let row = text.lines().find(|line| line.contains("**failed** | 12")).unwrap();
+        let list = "Unexpected findings:\n\n- `b'\\|`: #2 bad\n- outside of any test: #3 late\n";
+        assert!(text.contains(list) && !text.contains("#1 wanted"), "{text}");
         assert_eq!(row.matches('|').count() - row.matches("\\|").count(), 5, "{row}");
     }
 }

@@ -61,6 +61,14 @@ pub enum Event {
         /// One line.
         text: String,
     },
+    /// The checker found something while no test of the lab's own was running. It is told as it happens, and stands
+    /// once more in the report.
+    Finding {
+        /// The scenario.
+        scenario: String,
+        /// The finding, one line.
+        text: String,
+    },
     /// A guest's run is over; the report is complete.
     Ended {
         /// All about it.

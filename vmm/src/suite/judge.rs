@@ -119,8 +119,8 @@ impl Judge {
     pub fn finding(&mut self, class: FindingClass, text: impl Fn() -> String) {
         if self.mode != Mode::Test && self.told < MAX_DIAGNOSTICS {
             self.told += 1;
-            let text = format!("finding: {}", text());
-            self.events.send(Event::Diagnostic { scenario: self.report.name.clone(), text });
+            let text = text();
+            self.events.send(Event::Finding { scenario: self.report.name.clone(), text });
         }
         self.current.as_mut().unwrap_or(&mut self.stray).finding(class, text);
     }

@@ -87,8 +87,21 @@ impl Case {
         Ok(())
     }
 
-    /// What speaks against this test, seen from outside of the guest.
+    /// What speaks against this test, seen from outside of the guest, for the guest itself: all that it has is this
+    /// line, so the first finding stands in it.
     pub(super) fn objection(&self) -> Option<String> {
+        let unexpected = |class: &FindingClass| !self.wanted.contains_key(class);
+        let first = self.findings.iter().find(|(class, _)| unexpected(class));
+        let unexpected = self.unexpected().map(|count| match (self.unexpected_count(), first) {
+            (_, None) => count,
+            (1, Some((_, first))) => format!("{count}: {first}"),
+            (_, Some((_, first))) => format!("{count}, first: {first}"),
+        });
+        self.objection_with(unexpected)
+    }
+
+    /// The same with `unexpected` for the findings that nobody expected.
+    fn objection_with(&self, unexpected: Option<String>) -> Option<String> {
         let mut reasons = self.objections.clone();
         for (class, wanted) in &self.wanted {
             let seen = self.counts.get(class).copied().unwrap_or_default();
@@ -104,26 +117,22 @@ impl Case {
                 ));
             }
         }
-        if let Some(reason) = self.unexpected() {
-            reasons.push(reason);
-        }
+        reasons.extend(unexpected);
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
-    /// How many findings nobody expected, and the first one.
+    /// How many findings nobody expected, if there are any. What they say stands in lists of their own.
     pub(super) fn unexpected(&self) -> Option<String> {
-        let unexpected = |class: &FindingClass| !self.wanted.contains_key(class);
-        let count: u64 = self
-            .counts
-            .iter()
-            .filter(|(class, _)| unexpected(class))
-            .map(|(_, count)| *count)
-            .sum();
-        let (_, first) = self.findings.iter().find(|(class, _)| unexpected(class))?;
-        Some(match count {
-            1 => format!("unexpected finding: {first}"),
-            _ => format!("{count} unexpected findings, first: {first}"),
-        })
+        match self.unexpected_count() {
+            0 => None,
+            1 => Some("1 unexpected finding".into()),
+            count => Some(format!("{count} unexpected findings")),
+        }
+    }
+
+    fn unexpected_count(&self) -> u64 {
+        let unexpected = self.counts.iter().filter(|(class, _)| !self.wanted.contains_key(class));
+        unexpected.map(|(_, count)| *count).fold(0, u64::saturating_add)
     }
 
     pub(super) fn finding_reports(&self) -> Vec<FindingReport> {
@@ -137,7 +146,7 @@ impl Case {
 
     /// The report, if the guest `said` so; objections overrule it.
     pub(super) fn conclude(self, said: Status, detail: &str) -> CaseReport {
-        let objection = self.objection();
+        let objection = self.objection_with(self.unexpected());
         let status = if objection.is_some() { Status::Failed } else { said };
         let parts = [Some(detail.to_owned()).filter(|detail| !detail.is_empty()), objection];
         let mut detail = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");

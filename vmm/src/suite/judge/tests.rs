@@ -61,7 +61,7 @@ fn an_unexpected_finding_fails_a_test_that_says_ok() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     say(&mut judge, &["case begin a"]);
     find(&mut judge, FindingClass::Unmapped, "#1 bad");
-    assert_eq!(say(&mut judge, &["case end ok"]), ["fail unexpected finding: #1 bad"]);
+    assert_eq!(say(&mut judge, &["case end ok"]), ["fail 1 unexpected finding: #1 bad"]);
     // Not even a skip hides it.
     say(&mut judge, &["case begin b"]);
     find(&mut judge, FindingClass::Unmapped, "#2 bad");
@@ -72,7 +72,7 @@ fn an_unexpected_finding_fails_a_test_that_says_ok() {
     );
     let report = judge.finish(end(Ending::Exit(1)));
     assert!(report.cases.iter().all(|case| case.status == Status::Failed));
-    assert_eq!(report.cases[1].detail, "why; 2 unexpected findings, first: #2 bad");
+    assert_eq!(report.cases[1].detail, "why; 2 unexpected findings");
     assert_eq!(report.console_tail, ["last"]);
     assert!(report.failures.is_empty(), "{:?}", report.failures);
 }
@@ -124,7 +124,7 @@ fn findings_outside_of_tests_fail_the_run() {
     find(&mut judge, FindingClass::NotAVector, "#9 late");
     let report = judge.finish(end(Ending::Exit(0)));
     assert_eq!(report.status, Status::Failed);
-    assert_eq!(report.failures, ["outside of any test: unexpected finding: #9 late"]);
+    assert_eq!(report.failures, ["outside of any test: 1 unexpected finding"]);
     assert_eq!(report.stray_findings.len(), 1);
 }
 
@@ -348,9 +348,9 @@ fn whoever_sits_in_front_of_a_guest_is_told_of_findings_as_they_happen() {
     for (mode, told) in [(Mode::Test, false), (Mode::Command, true), (Mode::Shell, true)] {
         let (mut judge, events) = judge(mode, 0);
         find(&mut judge, FindingClass::Stale, "#7 peer0: stale");
-        let seen = events.try_iter().any(
-            |event| matches!(event, Event::Diagnostic { text, .. } if text == "finding: #7 peer0: stale"),
-        );
+        let seen = events
+            .try_iter()
+            .any(|event| matches!(event, Event::Finding { text, .. } if text == "#7 peer0: stale"));
         assert_eq!(seen, told, "{mode:?}");
     }
 }
