@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rustix::fs::{FlockOperation, flock};
-use vmm::assembly::IommuMode;
+use vmm::assembly::{IommuMode, LabConfig};
 use vmm::report::{
     CaseReport, ObservedPath, RunReport, ScenarioReport, Setup, Status, Totals, markdown,
 };
@@ -349,6 +349,56 @@ fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
     }
 }
 
+/// What the user names is wrong: 2, whichever command it is, and never what a machine lacks.
+#[test]
+fn bad_input_is_a_usage_error_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let record = |name: &str, ram: &str, lab: &str| {
+        let lab = if lab.is_empty() {
+            serde_json::to_string(&LabConfig::default()).unwrap()
+        } else {
+            serde_json::to_string(&LabConfig::default()).unwrap().replacen("268435456", lab, 1)
+        };
+        let line = format!(
+            "{{\"format\":\"peerdma-trace\",\"version\":2,\"lab\":{lab},\"ram\":{ram}}}\n{{\"event\":\"end\",\"events\":0}}\n"
+        );
+        fs::write(path(name), line).unwrap();
+        path(name)
+    };
+    let here = path("");
+    fs::write(path("noise"), [0xff; 100]).unwrap();
+    fs::write(path("summary.json"), "{}").unwrap();
+    let good = record("good", "[[0,1048576]]", "");
+    let (code, _, err) = run(&["replay", &good]);
+    assert_eq!(code, 0, "{err}");
+    for (arguments, part) in [
+        (vec!["replay", &here], "it is a folder"),
+        (vec!["replay", &path("noise")], "not a record"),
+        (vec!["replay", &record("a", "[[0,18446744073709551615]]", "")], "RAM that no guest has"),
+        (vec!["replay", &record("b", "[[0,99999999999999]]", "")], "RAM that no guest has"),
+        (vec!["replay", &record("c", "[[0,0]]", "")], "RAM that no guest has"),
+        (vec!["replay", &record("d", "[]", "")], "RAM that no guest has"),
+        (vec!["replay", &record("e", "[[0,8192],[4096,8192]]", "")], "RAM that no guest has"),
+        (vec!["replay", &record("f", "[[0,4096],[18446744073709551615,4096]]", "")], "RAM that no"),
+        (vec!["replay", &record("g", "[[0,-1]]", "")], "not a record"),
+        (vec!["replay", &record("h", "[[0,1048576]]", "3")], "power of two"),
+        (vec!["explain", "peer0", "peer1", "--run", &path("noise")], "is no report"),
+        (vec!["explain", "peer0", "peer1", "--run", &here], "is no report"),
+        (vec!["report", "merge", &here, "--out", &path("out")], "is no report"),
+        (vec!["report", "merge", &path("none"), "--out", &path("out")], "cannot be read"),
+        (vec!["topology", &path("noise")], "UTF-8"),
+        (vec!["topology", &here], "it is a folder"),
+        (vec!["boot", "--record", &here, "--", "true"], "is a folder"),
+        (vec!["test", "--shard", "3/2"], "3/2"),
+        (vec!["kernel", "build", "--kernel", "nothing"], "nothing"),
+    ] {
+        let (code, out, err) = run(&arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+        assert!(err.contains(part), "{arguments:?}: {err}");
+    }
+}
+
 #[test]
 fn help_has_examples_and_the_exit_codes() {
     let (code, out, _) = run(&["--help"]);
@@ -384,6 +434,12 @@ fn kernels_and_modules_that_are_none_are_named() {
         (&["--kernel", truncated], truncated),
         (&["--kernel", "/etc/passwd"], "/etc/passwd"),
         (&["--module", "/no/such.ko", "--", "true"], "the module /no/such.ko is not there"),
+        (
+            &["--module", "/etc/passwd", "--", "true"],
+            "the module /etc/passwd is none: it is no ELF",
+        ),
+        (&["--module", "/bin/sh", "--", "true"], "the module /bin/sh is none: it is a program"),
+        (&["--file", "/etc", "--", "true"], "the file /etc is not there"),
         (&["--file", "/no/such", "--", "true"], "the file /no/such is not there"),
     ] {
         let (code, out, err) = test_run(folder.path(), arguments);

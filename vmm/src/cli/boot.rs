@@ -171,6 +171,12 @@ fn record_place(path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
     let name = path
         .file_name()
         .ok_or_else(|| Failure::usage(format_args!("--record {} names no file", path.display())))?;
+    if path.is_dir() {
+        return Err(Failure::usage(format_args!(
+            "--record {} is a folder; name a file",
+            path.display()
+        )));
+    }
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((prepare_folder(folder, "record")?, name.into()))
@@ -313,6 +319,7 @@ mod tests {
     fn a_record_needs_a_file_name() {
         assert_eq!(record_place(Path::new("/")).unwrap_err().exit, Exit::Usage);
         let folder = tempfile::tempdir().unwrap();
+        assert_eq!(record_place(folder.path()).unwrap_err().exit, Exit::Usage);
         let (place, name) = record_place(&folder.path().join("new/x.trace")).unwrap();
         assert!(place.ends_with("new") && name == Path::new("x.trace"));
     }

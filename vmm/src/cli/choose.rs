@@ -161,10 +161,5 @@ impl GuestOptions {
 
 /// How a failed preparation ends the program.
 pub(super) fn prepare_failure(error: PrepareError) -> Failure {
-    match error {
-        PrepareError::Image(_) | PrepareError::NoFile { .. } | PrepareError::NoTree { .. } => {
-            Failure::usage(error)
-        }
-        other => Failure::environment(other),
-    }
+    if error.is_of_the_user() { Failure::usage(error) } else { Failure::environment(error) }
 }

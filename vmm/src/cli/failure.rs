@@ -7,11 +7,11 @@ use std::fmt;
 pub enum Exit {
     /// Everything passed, or was skipped.
     Success = 0,
-    /// Tests failed, or a replay found a difference.
+    /// Tests failed, or a replay or a kernel's decision was not as recorded or predicted.
     Failed = 1,
-    /// The command line makes no sense.
+    /// The command line makes no sense, or a file or folder that it names is not what it should be.
     Usage = 2,
-    /// This machine lacks something.
+    /// This machine lacks something: a program, memory, room, a place that can be written.
     Environment = 3,
     /// A guest hung or could not be run, or the program itself failed.
     Internal = 4,

@@ -36,9 +36,12 @@ Examples:
   peerdma explain peer0 peer1 --topology switch-acs --iommu none
 
 Exit codes:
-  0  everything passed or was skipped       3  this machine lacks something (peerdma doctor says what)
-  1  tests failed                           4  a guest hung, or the program itself failed
-  2  the command line makes no sense      130  interrupted
+  0  everything passed or was skipped, a replay was identical, a kernel decided as predicted
+  1  tests failed, a replay or a decision was different
+  2  the command line makes no sense, or a file or folder that it names is not what it should be
+  3  this machine lacks something (peerdma doctor says what), or a place cannot be written
+  4  a guest hung or could not be run, or the program itself failed
+  130  interrupted
   With -- CMD the code is the command's own.
 
 Environment:

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Exit, Failure, output};
 use crate::report::ktap::plain;
-use crate::trace::{Reader, Replay, ReplayError, TraceError, replay};
+use crate::trace::{Reader, Replay, ReplayError, replay};
 
 /// Findings that are printed; the rest are counted.
 const SHOWN: usize = 1000;
@@ -34,13 +34,13 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let path = &arguments.record;
-    let file = File::open(path)
-        .map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))?;
-    let failed = |error: ReplayError| match error {
-        ReplayError::Trace(TraceError::Read(_)) | ReplayError::Ram(_) => {
-            Failure::environment(named(path, error))
-        }
-        error => Failure::usage(named(path, error)),
+    let file = File::open(path).map_err(|error| Failure::usage(named(path, error)))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(Failure::usage(named(path, "it is a folder; name the file of a record")));
+    }
+    let failed = |error: ReplayError| match error.is_of_the_machine() {
+        true => Failure::environment(named(path, error)),
+        false => Failure::usage(named(path, error)),
     };
     let mut reader = Reader::new(BufReader::new(file)).map_err(|error| failed(error.into()))?;
     let result = replay(&mut reader).map_err(failed)?;

@@ -230,7 +230,8 @@ pub(super) fn venue(place: &Place, progress: &Quiet) -> Result<Venue, Failure> {
     match place {
         Place::Kvm { .. } => Ok(Venue::Here),
         Place::Nested { qemu, .. } => {
-            let kernel = prepare::test_host_kernel(progress).map_err(prepare_failure)?;
+            // Whatever it lacks, the user did not name it on the command line.
+            let kernel = prepare::test_host_kernel(progress).map_err(Failure::environment)?;
             Venue::nested(qemu, kernel).map_err(Failure::environment)
         }
     }

@@ -1,5 +1,7 @@
 //! What the user brings into the guest: a driver, programs, files.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -31,14 +33,17 @@ impl Own {
     /// Looks whether everything is there, before minutes go by.
     ///
     /// # Errors
-    /// [`PrepareError::NoFile`] for the first that is missing, or is no file.
+    /// [`PrepareError::NoFile`] for the first that is missing, or is no file; [`PrepareError::NotAModule`] for a file that
+    /// no kernel can load.
     pub fn check(&self) -> Result<(), PrepareError> {
         let modules = self.modules.iter().map(|path| ("the module", path, path.exists()));
         let files = self.files.iter().map(|file| ("the file", &file.host, file.host.is_file()));
-        match modules.chain(files).find(|(.., is_there)| !is_there) {
-            Some((what, path, _)) => Err(PrepareError::NoFile { what, path: path.clone() }),
-            None => Ok(()),
+        if let Some((what, path, _)) = modules.chain(files).find(|(.., is_there)| !is_there) {
+            return Err(PrepareError::NoFile { what, path: path.clone() });
         }
+        self.modules.iter().filter(|path| !path.is_dir()).try_for_each(|path| {
+            check_module(path).map_err(|why| PrepareError::NotAModule { path: path.clone(), why })
+        })
     }
 
     /// The modules' files, in order; what is a folder is built against `tree`, the guest's kernel.
@@ -60,7 +65,8 @@ impl Own {
             let tree = tree.ok_or_else(|| PrepareError::NoTree { path: path.clone() })?;
             let request =
                 ModuleRequest { source: path.clone(), tree: tree.to_owned(), strict: false };
-            files.extend(module::build(cache, &request, progress)?.files);
+            let built = module::build(cache, &request, progress);
+            files.extend(built.map_err(PrepareError::OwnModule)?.files);
         }
         Ok(files)
     }
@@ -72,13 +78,27 @@ impl Own {
     pub fn pack(&self, initramfs: &mut Initramfs) -> Result<(), PrepareError> {
         for file in &self.files {
             let guest = file.guest_path();
-            if is_executable(&file.host) {
-                initramfs.program(&guest, &file.host)?;
+            let packed = if is_executable(&file.host) {
+                initramfs.program(&guest, &file.host)
             } else {
-                initramfs.host_file(&guest, &file.host)?;
-            }
+                initramfs.host_file(&guest, &file.host)
+            };
+            packed.map_err(PrepareError::OwnFile)?;
         }
         Ok(())
+    }
+}
+
+/// Whether a kernel could load it, as far as its first bytes tell; why not otherwise.
+fn check_module(path: &Path) -> Result<(), String> {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(18).read_to_end(&mut head));
+    read.map_err(|error| error.to_string())?;
+    match head.as_slice() {
+        // Relocatable (ELF, e_type ET_REL), which is what the linker makes of a module.
+        [0x7f, b'E', b'L', b'F', .., 1, 0] => Ok(()),
+        [0x7f, b'E', b'L', b'F', ..] => Err("it is a program or a library".into()),
+        _ => Err("it is no ELF file; a compressed one must be unpacked".into()),
     }
 }
 

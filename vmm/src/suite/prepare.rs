@@ -9,6 +9,7 @@ use super::hello::Module;
 use super::own::Own;
 use crate::host::interrupt::interrupted;
 use crate::images::cache::{Cache, CacheError};
+use crate::images::command::CommandError;
 use crate::images::initramfs::{Initramfs, InitramfsError};
 use crate::images::kernel::{self, BuiltKernel, Flavour, KernelError, KernelRequest};
 use crate::images::kernel_image::{ImageError, KernelImage};
@@ -77,6 +78,20 @@ pub enum PrepareError {
     /// The driver cannot be built.
     #[error(transparent)]
     Module(#[from] ModuleError),
+    /// The user's module cannot be built.
+    #[error(transparent)]
+    OwnModule(ModuleError),
+    /// The user's module is none.
+    #[error("the module {} is none: {why}", path.display())]
+    NotAModule {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The user's file cannot be put into the guest.
+    #[error(transparent)]
+    OwnFile(InitramfsError),
     /// The initramfs cannot be packed.
     #[error(transparent)]
     Initramfs(#[from] InitramfsError),
@@ -113,6 +128,31 @@ pub enum PrepareError {
         /// The variable.
         variable: &'static str,
     },
+}
+
+impl PrepareError {
+    /// Whether something that the user named is not what it should be; otherwise this machine lacks something.
+    pub fn is_of_the_user(&self) -> bool {
+        match self {
+            Self::Image(_) | Self::NoFile { .. } | Self::NoTree { .. } => true,
+            Self::NotAModule { .. } | Self::Module(ModuleError::NotATree { .. }) => true,
+            Self::OwnModule(error) => match error {
+                ModuleError::Command(error) => matches!(error, CommandError::Failed { .. }),
+                ModuleError::Cache(_) | ModuleError::Io { .. } => false,
+                ModuleError::Warnings { .. }
+                | ModuleError::NotASource { .. }
+                | ModuleError::NothingBuilt { .. }
+                | ModuleError::NotATree { .. } => true,
+            },
+            Self::OwnFile(error) => !matches!(
+                error,
+                InitramfsError::Missing { .. }
+                    | InitramfsError::Command(_)
+                    | InitramfsError::Cache(_)
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// A guest, ready to be loaded.

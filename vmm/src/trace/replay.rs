@@ -9,11 +9,15 @@ use device_models::checker::Finding;
 use device_models::fabric::{Delivery, FunctionId, Input, InterruptSink, Observer, Transaction};
 use device_models::lab::Lab;
 use device_models::pci::Bdf;
-use vm_memory::mmap::FromRangesError;
+use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::{Event, Reader, TraceError};
 use crate::assembly::AssemblyError;
+use crate::machine::layout::MAX_RAM;
+
+/// More ranges of RAM than any guest has: there is one below 4 GiB and one above.
+const MAX_RANGES: usize = 16;
 
 /// A difference beyond which nothing more can be told: later events depend on what came before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +56,46 @@ pub enum ReplayError {
     /// The lab of its header cannot be built.
     #[error("the lab that was recorded cannot be built here: {0}")]
     Assembly(#[from] AssemblyError),
+    /// The header's RAM is none that a guest can have.
+    #[error("the header of the record describes RAM that no guest has: {0}")]
+    NotRam(String),
     /// Memory of the size of the guest's RAM is not to be had.
     #[error("no memory for the guest RAM that was recorded: {0}")]
-    Ram(#[from] FromRangesError),
+    Ram(#[source] MmapRegionError),
+}
+
+impl ReplayError {
+    /// Whether it is this machine that lacks something; otherwise it is the record that cannot be used.
+    pub fn is_of_the_machine(&self) -> bool {
+        match self {
+            Self::Trace(error) => matches!(error, TraceError::Read(_)),
+            Self::Assembly(error) => error.is_of_the_machine(),
+            Self::NotRam(_) => false,
+            Self::Ram(_) => true,
+        }
+    }
+}
+
+/// Memory as the guest had it. Never touched but where a device writes, so it costs address space only.
+fn ram(ranges: &[(u64, u64)]) -> Result<GuestMemoryMmap, ReplayError> {
+    let total = ranges.iter().try_fold(0_u64, |sum, (_, length)| sum.checked_add(*length));
+    if ranges.len() > MAX_RANGES || total.is_none_or(|total| total > MAX_RAM) {
+        let what = format!("at most {MAX_RANGES} ranges and {MAX_RAM} bytes are possible");
+        return Err(ReplayError::NotRam(what));
+    }
+    if ranges.iter().any(|(_, length)| *length == 0) {
+        return Err(ReplayError::NotRam("a range of it is empty".into()));
+    }
+    let ranges: Vec<_> = ranges
+        .iter()
+        .map(|&(start, length)| {
+            (GuestAddress(start), usize::try_from(length).unwrap_or(usize::MAX))
+        })
+        .collect();
+    GuestMemoryMmap::from_ranges(&ranges).map_err(|error| match error {
+        FromRangesError::MmapRegion(error) => ReplayError::Ram(error),
+        error => ReplayError::NotRam(error.to_string()),
+    })
 }
 
 /// Replays a whole record.
@@ -63,15 +104,7 @@ pub enum ReplayError {
 /// When it is none, or cannot be read on, or its lab cannot be built.
 pub fn replay<R: BufRead>(reader: &mut Reader<R>) -> Result<Replay, ReplayError> {
     let header = reader.header().clone();
-    let ranges: Vec<_> = header
-        .ram
-        .iter()
-        .map(|&(start, length)| {
-            (GuestAddress(start), usize::try_from(length).unwrap_or(usize::MAX))
-        })
-        .collect();
-    // Never touched but where a device writes, so it costs address space only.
-    let ram = GuestMemoryMmap::from_ranges(&ranges)?;
+    let ram = ram(&header.ram)?;
     let stage = Stage::default();
     let mut lab = header.lab.build(&ram, Box::new(Nowhere), std::io::repeat(0))?;
     lab.add_observer(Box::new(stage.clone()));
