@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::Failure;
 use crate::assembly::{AssemblyError, IommuMode, LabConfig};
 use crate::host::choice::{self, Place, Request};
-use crate::suite::own::{Own, OwnFile};
+use crate::suite::own::{KernelModule, Own, OwnFile};
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::topology::linux::Guest;
@@ -37,6 +37,9 @@ pub(super) struct GuestOptions {
     /// Kernel module to load at boot in place of the lab's own driver, built or as a folder of sources; may be repeated
     #[arg(long, value_name = "FILE.ko|FOLDER")]
     pub(super) module: Vec<PathBuf>,
+    /// Load a module of the guest's kernel's own with all that it needs, before all others; may be repeated
+    #[arg(long, value_name = "NAME [PARAMETER=VALUE]...")]
+    pub(super) modprobe: Vec<KernelModule>,
     /// Load the lab's own driver too, before the modules
     #[arg(long, requires = "module")]
     pub(super) with_driver: bool,
@@ -139,8 +142,13 @@ pub(super) fn guest(lab: &LabConfig, scenario: &Scenario, parameters: &[String])
 impl GuestOptions {
     /// What the user brings.
     pub(super) fn own(&self) -> Own {
-        let Self { module, with_driver, file, .. } = self;
-        Own { modules: module.clone(), with_driver: *with_driver, files: file.clone() }
+        let Self { module, modprobe, with_driver, file, .. } = self;
+        Own {
+            modules: module.clone(),
+            kernel_modules: modprobe.clone(),
+            with_driver: *with_driver,
+            files: file.clone(),
+        }
     }
 
     pub(super) fn kernel_choice(&self) -> KernelChoice {

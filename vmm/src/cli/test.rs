@@ -47,7 +47,9 @@ Examples:
   peerdma test --module my.ko --file my-test -- my-test --all
                                                  your driver, your test, every transaction checked
   peerdma test --device ioat,channels=2 --module my.ko --file my-test -- my-test
-                                                 with a device besides; --help says which there are")]
+                                                 with a device besides; --help says which there are
+  peerdma test --device ioat --modprobe ioatdma --file my-test -- my-test
+                                                 and with the kernel's own driver for it")]
 pub(super) struct Arguments {
     /// List the scenarios and exit
     #[arg(long)]

@@ -53,9 +53,10 @@ pub fn pack(
     let cache = Cache::open()?;
     let mut initramfs = prepared.base.clone();
     let names: Vec<_> = scenario.modules.iter().map(String::as_str).collect();
-    for path in &kernel::modules_in_order(tree, &names)? {
+    let files = kernel::modules_in_order(tree, &names)?;
+    for (path, module) in missing(&files, &prepared.modules, &scenario.parameters) {
         initramfs.module(path)?;
-        carried.modules.push(loaded(path, &scenario.parameters));
+        carried.modules.push(module);
     }
     if !scenario.kselftests.is_empty() {
         scenario.kselftests.iter().try_for_each(|name| kselftest::check_name(name))?;
@@ -79,6 +80,18 @@ pub fn pack(
     initramfs.file(KNOWN_FAILURES, 0o644, known_failures::json()?)?;
     carried.initramfs = Some(initramfs.store(&cache)?);
     Ok(carried)
+}
+
+/// The `files` of modules that are not among those `loaded` anyway, nor replaced by one of them.
+fn missing<'a>(
+    files: &'a [PathBuf],
+    loaded: &'a [Module],
+    command_line: &'a [String],
+) -> impl Iterator<Item = (&'a PathBuf, Module)> {
+    files
+        .iter()
+        .map(|file| (file, self::loaded(file, command_line)))
+        .filter(|(_, module)| loaded.iter().all(|other| other.path != module.path))
 }
 
 /// A module with its parameters from the kernel's command line (`NAME.PARAMETER=VALUE`), as modprobe has it: there
@@ -107,6 +120,15 @@ mod tests {
         let module = loaded(Path::new("/k/drivers/vfio/pci/vfio-pci.ko"), &line);
         assert_eq!(module.path, "/lib/modules/vfio-pci.ko");
         assert_eq!(module.parameters, "a=1 b=2");
+    }
+
+    #[test]
+    fn what_the_user_brings_is_not_loaded_again() {
+        let module = |path: &str| Module { path: path.into(), parameters: "own".into() };
+        let own = [module("/lib/modules/b.ko")];
+        let files = ["/k/a.ko", "/k/b.ko"].map(PathBuf::from);
+        let left: Vec<_> = missing(&files, &own, &[]).map(|(file, _)| file.as_path()).collect();
+        assert_eq!(left, [Path::new("/k/a.ko")]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use super::prepare::PrepareError;
 use crate::images::cache::Cache;
 use crate::images::initramfs::Initramfs;
+use crate::images::kernel::{self, Availability};
 use crate::images::module::{self, ModuleRequest};
 use crate::images::progress::Progress;
 
@@ -17,6 +18,8 @@ use crate::images::progress::Progress;
 pub struct Own {
     /// Modules, or the folders of their sources, in the order in which they are loaded.
     pub modules: Vec<PathBuf>,
+    /// Modules of the guest's kernel's own, loaded before all of these.
+    pub kernel_modules: Vec<KernelModule>,
     /// Whether the lab's own driver is loaded before them; without modules it always is.
     pub with_driver: bool,
     /// Files.
@@ -102,6 +105,56 @@ fn check_module(path: &Path) -> Result<(), String> {
     }
 }
 
+/// A module of the guest's kernel's own, with parameters for it: `NAME [PARAMETER=VALUE]...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelModule {
+    /// Its name, as for modprobe.
+    pub name: String,
+    /// Its parameters, as for insmod.
+    pub parameters: String,
+}
+
+impl FromStr for KernelModule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut words = text.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err("it is the name of a module, without a path and without .ko, and behind it parameters as in \
+                        \"dmatest iterations=10\""
+                .into());
+        }
+        let parameters: Vec<_> = words.collect();
+        Ok(Self { name: name.to_owned(), parameters: parameters.join(" ") })
+    }
+}
+
+impl KernelModule {
+    /// The files of `modules` and of all that they need, in the order in which they can be loaded, with the parameters of
+    /// those that have any. What is built into the kernel that was built in `tree` needs no file.
+    ///
+    /// # Errors
+    /// [`PrepareError::NoKernelModule`] for the first that the kernel does not have.
+    pub fn files(modules: &[Self], tree: &Path) -> Result<Vec<(PathBuf, String)>, PrepareError> {
+        for Self { name, .. } in modules {
+            if let Availability::Missing { near } = kernel::availability(tree, name) {
+                return Err(PrepareError::NoKernelModule { name: name.clone(), near });
+            }
+        }
+        let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
+        let files = kernel::modules_in_order(tree, &names)?;
+        let parameters = |file: &Path| {
+            let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+            let same = |module: &&Self| kernel::plain(&module.name) == kernel::plain(&stem);
+            let own = modules.iter().filter(same).map(|module| module.parameters.as_str());
+            own.collect::<Vec<_>>().join(" ").trim().to_owned()
+        };
+        Ok(files.into_iter().map(|file| (file.clone(), parameters(&file))).collect())
+    }
+}
+
 /// A file of the host and its path in the guest: `HOST[:GUEST]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnFile {
@@ -165,6 +218,37 @@ mod tests {
         own.check().unwrap();
         own.pack(&mut initramfs).unwrap();
         assert!(initramfs.contains("/bin/tool"));
+    }
+
+    #[test]
+    fn a_module_of_the_kernel_s_has_a_name_and_perhaps_parameters() {
+        let module = |name: &str, parameters: &str| KernelModule {
+            name: name.into(),
+            parameters: parameters.into(),
+        };
+        assert_eq!("ioatdma".parse(), Ok(module("ioatdma", "")));
+        assert_eq!("dmatest  a=1 b=2,3".parse(), Ok(module("dmatest", "a=1 b=2,3")));
+        for text in ["", " ", "a/b", "x.ko", "a=1"] {
+            assert!(text.parse::<KernelModule>().is_err(), "{text:?}");
+        }
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::write(tree.path().join("modules.order"), "snd-core.o\nc.o\n").unwrap();
+        std::fs::write(tree.path().join("modules.builtin"), "kernel/d.ko\n").unwrap();
+        for (name, needs) in [("snd-core", "c"), ("c", "")] {
+            let content = format!("\x7fELF\0depends={needs}\0");
+            std::fs::write(tree.path().join(format!("{name}.ko")), content).unwrap();
+        }
+        let files = |modules: &[KernelModule]| KernelModule::files(modules, tree.path());
+        let found = files(&[module("d", ""), module("snd_core", "x=1")]).unwrap();
+        let names: Vec<_> = found
+            .iter()
+            .map(|(file, parameters)| {
+                (file.file_name().unwrap().to_str().unwrap(), parameters.as_str())
+            })
+            .collect();
+        assert_eq!(names, [("c.ko", ""), ("snd-core.ko", "x=1")]);
+        let error = files(&[module("snd_cor", "")]).unwrap_err();
+        assert!(error.is_of_the_user() && error.to_string().contains("did you mean"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use super::hello::Module;
-use super::own::Own;
+use super::own::{KernelModule, Own};
 use crate::host::interrupt::interrupted;
 use crate::images::cache::{Cache, CacheError};
 use crate::images::command::CommandError;
@@ -112,6 +112,25 @@ pub enum PrepareError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// A module that the guest's kernel does not have.
+    #[error(
+        "this kernel has no module {name:?}{}; what is built in needs no --modprobe",
+        near.as_ref().map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
+    )]
+    NoKernelModule {
+        /// Its name.
+        name: String,
+        /// The name that was probably meant.
+        near: Option<String>,
+    },
+    /// Modules of the kernel's, and nobody knows where they are.
+    #[error(
+        "{kernel}: no build tree is known for this kernel, so its modules cannot be loaded; give the tree itself with --kernel"
+    )]
+    NoKernelModules {
+        /// What the kernel is called.
+        kernel: String,
+    },
     /// A module's sources, and no kernel to build them against.
     #[error("{}: no build tree is known for this kernel; give the tree itself with --kernel, or the module built", path.display())]
     NoTree {
@@ -136,6 +155,7 @@ impl PrepareError {
         match self {
             Self::Image(_) | Self::NoFile { .. } | Self::NoTree { .. } => true,
             Self::NotAModule { .. } | Self::Module(ModuleError::NotATree { .. }) => true,
+            Self::NoKernelModule { .. } | Self::NoKernelModules { .. } => true,
             Self::OwnModule(error) => match error {
                 ModuleError::Command(error) => matches!(error, CommandError::Failed { .. }),
                 ModuleError::Cache(_) | ModuleError::Io { .. } => false,
@@ -189,6 +209,11 @@ pub fn prepare(
     let cache = Cache::open()?;
     let mut notes = Vec::new();
     let Found { elf, name: kernel_name, tree, image, built } = find_kernel(kernel, progress)?;
+    let kernel_modules = match &tree {
+        _ if own.kernel_modules.is_empty() => Vec::new(),
+        Some(tree) => KernelModule::files(&own.kernel_modules, tree)?,
+        None => return Err(PrepareError::NoKernelModules { kernel: kernel_name }),
+    };
     let modules = own.built_modules(&cache, tree.as_deref(), progress)?;
     let driver = match &tree {
         _ if !own.wants_driver() => Vec::new(),
@@ -220,10 +245,18 @@ pub fn prepare(
     }
     own.pack(&mut initramfs)?;
     let mut loaded = Vec::new();
-    for path in first.iter().chain(&driver).chain(&modules) {
-        initramfs.module(path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        loaded.push(Module { path: format!("/lib/modules/{name}"), parameters: String::new() });
+    // What the lab loads first anyway is loaded once, with the parameters that somebody asks for.
+    let parameters = |file: &PathBuf| {
+        let asked = kernel_modules.iter().find(|(own, _)| own == file);
+        asked.map(|(_, parameters)| parameters.clone()).unwrap_or_default()
+    };
+    let early: Vec<_> = first.iter().map(|file| (file.clone(), parameters(file))).collect();
+    let asked = kernel_modules.into_iter().filter(|(file, _)| !first.contains(file));
+    let own = driver.into_iter().chain(modules).map(|file| (file, String::new()));
+    for (file, parameters) in early.into_iter().chain(asked).chain(own) {
+        initramfs.module(&file)?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        loaded.push(Module { path: format!("/lib/modules/{name}"), parameters });
     }
     Ok(Prepared {
         kernel: elf,

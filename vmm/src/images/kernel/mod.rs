@@ -37,7 +37,7 @@ mod stock;
 pub use config::{Refusal, Rejected};
 pub use error::KernelError;
 pub use flavour::Flavour;
-pub use modules::{modules_in_order, plain};
+pub use modules::{Availability, availability, modules_in_order, plain};
 
 use self::build::Build;
 use self::source::{SOURCES, SourceTree};

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{BuiltKernel, KernelError};
+use crate::suite::scenario::nearest_name;
 
 /// Modules need modules that need modules, this often at most: a loop among them is an error in the kernel's files.
 const DEPTH_LIMIT: usize = 32;
@@ -42,6 +43,37 @@ pub fn modules_in_order(tree: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Ker
     let mut files = Vec::new();
     names.iter().try_for_each(|name| add_in_order(tree, name, 0, &mut files))?;
     Ok(files)
+}
+
+/// What a kernel has under the name of a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// A module.
+    Module,
+    /// The same, built in.
+    BuiltIn,
+    /// Neither, as far as its build tree tells.
+    Missing {
+        /// The module whose name is most like it, if any is.
+        near: Option<String>,
+    },
+}
+
+/// What the kernel that was built in `tree` has under `name`.
+pub fn availability(tree: &Path, name: &str) -> Availability {
+    if module(tree, name).is_some() {
+        return Availability::Module;
+    }
+    let list = |file: &str| fs::read_to_string(tree.join(file)).unwrap_or_default();
+    let (built_in, order) = (list("modules.builtin"), list("modules.order"));
+    fn stem(line: &str) -> Option<&str> {
+        Path::new(line).file_stem()?.to_str()
+    }
+    if built_in.lines().filter_map(stem).any(|stem| plain(stem) == plain(name)) {
+        return Availability::BuiltIn;
+    }
+    let near = nearest_name(name, order.lines().chain(built_in.lines()).filter_map(stem));
+    Availability::Missing { near }
 }
 
 fn add_in_order(
@@ -120,6 +152,18 @@ mod tests {
         let (_folder, kernel) = kernel(&modules);
         assert_eq!(order(&kernel, &["vfio_pci", "vfio"]), ["vfio", "vfio-pci-core", "vfio-pci"]);
         assert_eq!(order(&kernel, &["built-in"]), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_there_is_told_from_what_is_built_in_and_from_what_is_not_there() {
+        let (_folder, kernel) = kernel(&[("snd-hda-codec", "")]);
+        let tree = kernel.build_tree();
+        fs::write(tree.join("modules.builtin"), "kernel/drivers/dma/ioat/ioatdma.ko\n").unwrap();
+        assert_eq!(availability(&tree, "snd_hda_codec"), Availability::Module);
+        assert_eq!(availability(&tree, "ioatdma"), Availability::BuiltIn);
+        let near = Some("ioatdma".to_owned());
+        assert_eq!(availability(&tree, "iaotdma"), Availability::Missing { near });
+        assert_eq!(availability(&tree, "zzz"), Availability::Missing { near: None });
     }
 
     #[test]
