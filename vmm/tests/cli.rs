@@ -338,6 +338,8 @@ fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
         (&["tset"], "'test'"),
         (&["test", "--host", "moon"], "possible values"),
         (&["test", "--scenario", "user"], "has no tests of its own"),
+        (&["topology", "--list", "--format", "json"], "cannot be used with"),
+        (&["kernel", "build", "--clean", "--json"], "cannot be used with"),
         (&["test", "--scenario", "basic", "--scenario", "lazy", "--", "x"], "one guest"),
         (&["replay", "/no/such/record"], "/no/such/record"),
         (&[], "Usage: peerdma"),

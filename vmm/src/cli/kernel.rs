@@ -37,7 +37,7 @@ struct Build {
     #[arg(long)]
     refresh: bool,
     /// Remove all kernels and sources from the cache instead
-    #[arg(long, conflicts_with_all = ["kernel", "debug", "refresh"])]
+    #[arg(long, conflicts_with_all = ["kernel", "debug", "refresh", "json"])]
     clean: bool,
     /// Print the result as JSON
     #[arg(long)]

@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "KIND[,KEY=VALUE]...", long_help = choose::device_help())]
     device: Vec<AddedDevice>,
     /// List the presets and exit
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["name", "device", "format", "iommu", "kernel_parameter"])]
     list: bool,
     /// In which form
     #[arg(long, value_enum, default_value_t)]
