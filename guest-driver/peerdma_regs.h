@@ -339,11 +339,12 @@
  */
 #define PEERDMA_FAULT_STRAY_WRITE	0x5
 /*
- * The last bytes written to a DMA address (at most 64 KiB) stay under way while record and
- * interrupt are sent: until the channel reads (DESC_FLUSH, the next descriptor), CTRL_SYNC,
- * or FAULT_ARG (at most 65535) steps of the engine have passed. FAULT_ARG 0: no steps count.
+ * The last bytes written to a DMA address (at most 64 KiB) stay in the device, as in a cache
+ * that writes back, while record and interrupt are sent: until the channel reads (DESC_FLUSH,
+ * the next descriptor), CTRL_SYNC, or FAULT_ARG (at most 65535) steps of the engine have
+ * passed. FAULT_ARG 0: no steps count.
  */
-#define PEERDMA_FAULT_DELAY_POSTED	0x6
+#define PEERDMA_FAULT_WRITE_BACK	0x6
 
 /* Lab only: classes of findings, in CH_VERDICT; docs/findings.md says more. */
 #define PEERDMA_VERDICT_PCI_BUS_MASTER_OFF	0x1

@@ -1,5 +1,5 @@
 //! Memory writes are posted: that the device has ended its work, and has said so by record, interrupt and fence, does not
-//! mean that the bytes are there. The lab delays them on demand (`FAULT_DELAY_POSTED`).
+//! mean that the bytes are there. The lab delays them on demand (`FAULT_WRITE_BACK`).
 
 use super::Kind::Positive;
 use super::bench::must;
@@ -32,7 +32,7 @@ fn delayed_write(
     let local = client.alloc(SIZE as u64, 1)?;
     client.view(local)?.store(0..LENGTH, after);
     shared.store(0..LENGTH, before)?;
-    client.arm_fault(0, uapi::FAULT_DELAY_POSTED, 0)?;
+    client.arm_fault(0, uapi::FAULT_WRITE_BACK, 0)?;
     let copy = Work::copy(local.at(0), imported.at(0), LENGTH as u64).with(flags);
     let cookie = if client.info.features & uapi::FEATURE_SYNC_FILE == 0 {
         client.submit(copy)?
