@@ -32,7 +32,7 @@ pub use observer::{Delivery, Input, Observer};
 pub use port::Port;
 pub use root_complex::{HostWindow, PeerRouting, RootComplex};
 pub use route::{Target, for_cpu};
-pub use stats::{Counters, RouteKind, Stats};
+pub use stats::{Counters, Moved, RouteKind, Stats};
 pub use transaction::{
     CompletionStatus, FunctionId, Kind, Purpose, ReadOutcome, Tag, Transaction, WriteOutcome,
 };
@@ -195,6 +195,17 @@ impl Fabric {
         if let Some(observer) = self.watch.observer() {
             observer.finding(&finding);
         }
+    }
+
+    /// A transaction has arrived at `owner`, or in RAM.
+    #[inline]
+    fn delivered(
+        &mut self,
+        transaction: &Transaction,
+        route: RouteKind,
+        owner: Option<FunctionId>,
+    ) {
+        self.stats.delivered(transaction, route, owner);
     }
 
     fn observe(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {

@@ -21,6 +21,16 @@ pub enum Delivery {
     Failed(CompletionStatus),
 }
 
+impl Delivery {
+    /// Whose BAR it arrived in; none for RAM, and if it did not arrive.
+    pub(super) fn owner(&self) -> Option<FunctionId> {
+        match self {
+            Self::Delivered { target, .. } => target.as_ref().and_then(Target::owner),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
 /// What a CPU or the VMM did to the lab: all that a replay has to repeat, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input<'a> {

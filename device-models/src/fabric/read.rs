@@ -68,9 +68,8 @@ impl Fabric {
     /// Completes a read that was answered by message; called by the lab when it delivers the completion.
     pub(crate) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
         let Read { transaction, route, delivery } = read;
-        let (function, kind) = (transaction.function, transaction.kind);
         if status == CompletionStatus::Success {
-            self.stats.of_mut(function).delivered(kind, *route, transaction.length);
+            self.delivered(transaction, *route, delivery.owner());
             self.observe(transaction, delivery, Some(data));
         } else {
             self.read_ended(transaction, status);

@@ -80,7 +80,7 @@ impl Fabric {
             .offer(Message::Write { from, bar, offset, msix, data, hops })
             .map_err(|_| Full)?;
         self.issue(transaction);
-        self.stats.of_mut(from).delivered(transaction.kind, to.route, transaction.length);
+        self.delivered(transaction, to.route, Some(function));
         self.observe(transaction, &to.delivery, shown.as_deref());
         Ok(None)
     }

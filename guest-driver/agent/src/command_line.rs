@@ -16,6 +16,7 @@ Usage:
   guest-agent unplug PORT             pull what sits below a port (BUS:DEVICE.FUNCTION) out of
                                       its slot, without notice
   guest-agent plug PORT               plug it in again
+  guest-agent traffic FUNCTION        bytes that a function has read and written, by target
   guest-agent exit [CODE]             end the guest at once, with this exit code (0 to 255)
   guest-agent help                    this text
 
@@ -32,6 +33,7 @@ enum Request {
     Stat,
     Unplug(String),
     Plug(String),
+    Traffic(String),
     Exit(u8),
 }
 
@@ -46,6 +48,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
         ["stat"] => Ok(Request::Stat),
         ["unplug", port] => Ok(Request::Unplug((*port).to_owned())),
         ["plug", port] => Ok(Request::Plug((*port).to_owned())),
+        ["traffic", function] => Ok(Request::Traffic((*function).to_owned())),
         ["exit"] => Ok(Request::Exit(exit::SUCCESS)),
         ["exit", code] => code
             .parse()
@@ -108,6 +111,15 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
         }
         Request::Plug(port) => {
             lab().ok_or_else(no_lab)?.plug(&port).map_err(broken)?;
+            Ok(exit::SUCCESS)
+        }
+        Request::Traffic(function) => {
+            let moved = lab().ok_or_else(no_lab)?.traffic(&function).map_err(broken)?;
+            for (word, by_target) in [("read from", moved.read), ("written to", moved.written)] {
+                for (target, bytes) in by_target {
+                    println!("{bytes:12} bytes {word} {target}");
+                }
+            }
             Ok(exit::SUCCESS)
         }
         Request::Exit(code) => {

@@ -9,9 +9,9 @@ use device_models::lab::{Lab, PlugError};
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
 
-use super::LabCounters;
 use super::engine::{Bell, Engine};
 use super::lock::PriorityLock;
+use super::{FunctionTraffic, LabCounters, Traffic};
 use crate::machine::{DeviceBus, HostMemory, MappedMemory};
 
 /// Device memory, as the machine maps it: as much as its BAR shows.
@@ -80,6 +80,15 @@ impl LabBus {
     /// When there is no such slot, or it is occupied.
     pub fn plug(&self, port: Bdf) -> Result<(), PlugError> {
         self.change(|lab| lab.plug(port))
+    }
+
+    /// What a function has moved, by target; none if there is no such function.
+    pub fn traffic(&self, requester: Bdf) -> Option<FunctionTraffic> {
+        self.with(|lab| {
+            let map = lab.address_map();
+            let (id, node) = map.functions().find(|(_, node)| node.requester == requester)?;
+            Some(FunctionTraffic { name: node.name.to_string(), traffic: Traffic::of(lab, id) })
+        })
     }
 
     /// The lab's counters at this moment.

@@ -1,11 +1,13 @@
 //! The report as a table to be read: what each test had to say, in Markdown.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
 use super::ktap::plain;
 use super::model::{RunReport, ScenarioReport, Status};
+use crate::lab::Traffic;
 
 /// Writes `report` to `path`.
 ///
@@ -43,6 +45,7 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
         );
     }
     decisions(text, scenario);
+    traffic(text, scenario);
 }
 
 /// What the kernel decided about each path, as far as a test asked.
@@ -53,6 +56,21 @@ fn decisions(text: &mut String, scenario: &ScenarioReport) {
     let _ = writeln!(text, "\n| DMA by | into the memory of | The kernel decided |\n|---|---|---|");
     for decision in &scenario.decisions {
         let _ = writeln!(text, "| peer{} | peer{} | {decision} |", decision.client, decision.owner);
+    }
+}
+
+/// Where the devices' data went, from the monitor's own counters: all of the scenario's tests together.
+fn traffic(text: &mut String, scenario: &ScenarioReport) {
+    let Traffic { read, written } = Traffic::from_counters(&scenario.counters);
+    let targets: BTreeSet<_> = read.keys().chain(written.keys()).collect();
+    if targets.is_empty() {
+        return;
+    }
+    let _ =
+        writeln!(text, "\n| Target | Bytes read from it | Bytes written to it |\n|---|---|---|");
+    for target in targets {
+        let bytes = |by_target: &BTreeMap<String, u64>| by_target.get(target).copied().unwrap_or(0);
+        let _ = writeln!(text, "| {} | {} | {} |", cell(target), bytes(&read), bytes(&written));
     }
 }
 
@@ -89,6 +107,7 @@ mod tests {
             case("b`|", Status::Failed, "broken\nmore"),
         ];
         scenario.failures = vec!["it hung".into()];
+        scenario.counters = [("bytes-written-to-peer1".to_owned(), 9)].into();
         scenario.conclude();
         let report = RunReport {
             version: 1,
@@ -103,6 +122,7 @@ mod tests {
         let text = to_markdown(&report);
         assert!(text.contains("## matrix: **failed**"), "{text}");
         assert!(text.contains("| `a` | passed | 12 | IOVA, 5 \\| 6 bytes |\n"), "{text}");
+        assert!(text.contains("| peer1 | 0 | 9 |\n"), "{text}");
         let row = text.lines().find(|line| line.contains("**failed** | 12")).unwrap();
         assert_eq!(row.matches('|').count() - row.matches("\\|").count(), 5, "{row}");
     }

@@ -50,6 +50,8 @@ pub enum Answer {
         /// Filled.
         filled: bool,
     },
+    /// `ok` and what a function has moved, by target, as JSON.
+    Traffic(Bdf),
     /// Nothing: it asked for its end, with this code.
     Exit(i32),
 }
@@ -155,12 +157,19 @@ impl Judge {
                     shorten(rest)
                 )),
             },
+            "traffic" => match rest.trim().parse() {
+                Ok(function) => Answer::Traffic(function),
+                Err(_) => Answer::fail(format_args!(
+                    "{:?} is no function; write BUS:DEVICE.FUNCTION in hexadecimal",
+                    shorten(rest)
+                )),
+            },
             "exit" => match rest.trim().parse() {
                 Ok(code) => Answer::Exit(code),
                 Err(_) => Answer::fail(format_args!("{:?} is no exit code", shorten(rest))),
             },
             _ => Answer::fail(format_args!(
-                "{:?} is no request; hello, ktap, case, path, stat, unplug, plug and exit are",
+                "{:?} is no request; hello, ktap, case, path, stat, traffic, unplug, plug and exit are",
                 shorten(word)
             )),
         }

@@ -6,10 +6,12 @@
 mod hello;
 mod port;
 mod stat;
+mod traffic;
 
 pub use hello::{Address, Expected, Hello, Mode, Module, Way};
 pub use port::{MAX_LINE, PORT, PortWire};
 pub use stat::Stat;
+pub use traffic::{Moved, RAM};
 
 /// What can go wrong on the lab port.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +172,20 @@ impl Lab {
         let answer = self.ask("stat")?;
         Stat::parse(&answer).map_err(|error| LabError::Malformed {
             request: "stat".into(),
+            answer,
+            reason: error.to_string(),
+        })
+    }
+
+    /// What a function (`BUS:DEVICE.FUNCTION`) has moved since power-on, by target.
+    ///
+    /// # Errors
+    /// When the conversation breaks down, or there is no such function.
+    pub fn traffic(&mut self, function: &str) -> Result<Moved, LabError> {
+        let request = format!("traffic {function}");
+        let answer = self.ask(&request)?;
+        serde_json::from_str(&answer).map_err(|error| LabError::Malformed {
+            request,
             answer,
             reason: error.to_string(),
         })

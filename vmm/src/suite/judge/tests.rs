@@ -18,6 +18,7 @@ fn say(judge: &mut Judge, lines: &[&str]) -> Vec<String> {
         Answer::Line(line) => line,
         Answer::Counters => "counters".into(),
         Answer::Slot { port, filled } => format!("slot {port} {filled}"),
+        Answer::Traffic(requester) => format!("traffic {requester}"),
         Answer::Exit(code) => format!("exit {code}"),
     };
     lines.iter().map(|line| text(judge.line(line))).collect()
@@ -361,4 +362,12 @@ fn slots_are_named_by_their_ports() {
     let answers = say(&mut judge, &["unplug 00:04.0", "plug 00:04.0", "unplug", "plug peer0"]);
     assert_eq!(answers[..2], ["slot 00:04.0 false", "slot 00:04.0 true"]);
     assert!(answers[2..].iter().all(|answer| answer.contains("is no port")), "{answers:?}");
+}
+
+#[test]
+fn traffic_is_asked_for_by_function() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    let answers = say(&mut judge, &["traffic 01:00.0", "traffic ram"]);
+    assert_eq!(answers[0], "traffic 01:00.0");
+    assert!(answers[1].contains("is no function"), "{answers:?}");
 }
