@@ -1,7 +1,7 @@
 //! Who looks on: reports and recorders.
 
 use super::route::Target;
-use super::{CompletionStatus, FunctionId, RouteKind, Transaction};
+use super::{CompletionStatus, FunctionId, PostedDelay, RouteKind, Transaction};
 use crate::checker::Finding;
 use crate::pci::Bdf;
 
@@ -79,6 +79,20 @@ pub enum Input<'a> {
     Plug {
         /// The port.
         port: Bdf,
+    },
+    /// Posted writes on a path stay under way from now on, or no longer.
+    DelayPosted {
+        /// Who issues them.
+        requester: Bdf,
+        /// Whose BARs they go to; none for the root complex: RAM and interrupts.
+        target: Option<Bdf>,
+        /// For how long.
+        delay: PostedDelay,
+    },
+    /// Software has seen a fence that stands for a function's work.
+    FenceSeen {
+        /// The function.
+        requester: Bdf,
     },
     /// A step in which `function` did something.
     Step {

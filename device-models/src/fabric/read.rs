@@ -19,7 +19,9 @@ impl Fabric {
         while bytes < length {
             match self.next(request, bytes, &mut verdict) {
                 Next::Memory(resolved) => {
-                    if self.held_back(request.from, resolved.owner) {
+                    if !self.push(request.from, resolved.owner)
+                        || self.held_back(request.from, resolved.owner)
+                    {
                         return ReadOutcome::Retry { bytes, verdict };
                     }
                     bytes += self.move_memory(request, &resolved, bytes);
@@ -49,7 +51,7 @@ impl Fabric {
     /// Sends one read to a register BAR: one request TLP, one message. None when there is no room for it.
     fn ask_registers(&mut self, transaction: &Transaction, to: &Registers) -> Option<Tag> {
         let from = transaction.function;
-        if !self.outstanding[from.index()].has_room() {
+        if !self.push(from, Some(to.function)) || !self.outstanding[from.index()].has_room() {
             return None;
         }
         let tag = Tag(self.tag);
