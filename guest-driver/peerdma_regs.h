@@ -339,11 +339,12 @@
  */
 #define PEERDMA_FAULT_STRAY_WRITE	0x5
 /*
- * The last bytes written to a DMA address (at most 64 KiB) stay under way while record and
- * interrupt are sent: until the channel reads (DESC_FLUSH, the next descriptor), CTRL_SYNC,
- * or FAULT_ARG (at most 65535) steps of the engine have passed. FAULT_ARG 0: no steps count.
+ * The last bytes written to a DMA address (at most 64 KiB) stay in the device, as in a cache
+ * that writes back, while record and interrupt are sent: until the channel reads (DESC_FLUSH,
+ * the next descriptor), CTRL_SYNC, or FAULT_ARG (at most 65535) steps of the engine have
+ * passed. FAULT_ARG 0: no steps count.
  */
-#define PEERDMA_FAULT_DELAY_POSTED	0x6
+#define PEERDMA_FAULT_WRITE_BACK	0x6
 
 /* Lab only: classes of findings, in CH_VERDICT; docs/findings.md says more. */
 #define PEERDMA_VERDICT_PCI_BUS_MASTER_OFF	0x1
@@ -365,6 +366,9 @@
 #define PEERDMA_VERDICT_MSI_MALFORMED	0x21
 #define PEERDMA_VERDICT_FABRIC_HOP_LIMIT	0x30
 #define PEERDMA_VERDICT_FABRIC_COMPLETION_TIMEOUT	0x31
+#define PEERDMA_VERDICT_ORDER_RECORD_BEFORE_DATA	0x32
+#define PEERDMA_VERDICT_ORDER_INTERRUPT_BEFORE_DATA	0x33
+#define PEERDMA_VERDICT_ORDER_FENCE_BEFORE_DATA	0x34
 #define PEERDMA_VERDICT_DEVICE_BAD_DESCRIPTOR	0x40
 #define PEERDMA_VERDICT_VIRTIO_BAD_QUEUE	0x41
 

@@ -6,7 +6,7 @@ mod common;
 
 use common::{COMMAND, Order, Saw, World};
 use device_models::endpoint::Progress;
-use device_models::fabric::{CompletionStatus, MAX_HOPS, RouteKind};
+use device_models::fabric::{CompletionStatus, MAX_HOPS, Moved, RouteKind};
 use device_models::iommu::NoIommu;
 
 #[test]
@@ -256,6 +256,11 @@ fn bytes_are_counted_by_route() {
     assert_eq!(counters.bytes_written[RouteKind::Memory as usize], 10);
     assert_eq!(counters.bytes_read[RouteKind::ThroughHostBridge as usize], 77);
     assert_eq!(counters.bytes_written[RouteKind::BusAddress as usize], 0);
+    let (from, to) = (world.lab.function("robot0").unwrap(), world.lab.function("robot1").unwrap());
+    let moved = |target, read, written| (target, Moved { read, written });
+    let by_target: Vec<_> = world.lab.stats().by_target(from).collect();
+    assert_eq!(by_target, [moved(None, 0, 10), moved(Some(to), 77, 1000)]);
+    assert_eq!(world.lab.stats().by_target(to).count(), 0);
 
     // Registers are read by message; the bytes still took a way.
     let mut world = World::switch(Box::new(NoIommu), false);

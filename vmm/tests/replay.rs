@@ -10,7 +10,7 @@ use device_models::endpoint::Progress;
 use device_models::endpoint::peer::regs::{
     Descriptor, channel, channel_control, flags, layout_of_bars as layout, opcode,
 };
-use device_models::fabric::InterruptSink;
+use device_models::fabric::{InterruptSink, PostedDelay};
 use device_models::lab::Lab;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm::assembly::{IommuKind, LabConfig};
@@ -127,6 +127,31 @@ fn record_surprise(path: &Path) {
     bench.recording.finish().unwrap();
 }
 
+/// Data for the peer stays under way, with and without a flush, and arrives by itself, by a push and at the end.
+fn record_delayed(path: &Path) {
+    let mut bench = Bench::new(path, DEFAULT_LIMIT);
+    let (memory, registers) = (bench.bar("peer1", 2), bench.bar("peer1", 0));
+    let bdf = |bench: &Bench, name| {
+        let function = bench.lab.function(name).unwrap();
+        bench.lab.address_map().node(function).requester
+    };
+    let (from, to) = (bdf(&bench, "peer0"), bdf(&bench, "peer1"));
+    for delay in [PostedDelay::Turns(40), PostedDelay::UntilPushed] {
+        bench.lab.delay_posted(from, Some(to), delay).unwrap();
+        for flags in [0, flags::FLUSH] {
+            bench.ram.write_slice(&[0x5a; 100], GuestAddress(DATA)).unwrap();
+            bench.register(channel::CTRL, u64::from(channel_control::RESET));
+            bench.run(&[
+                descriptor(opcode::COPY, 0, DATA, registers + 0x28, 8),
+                descriptor(opcode::COPY, flags, DATA, memory, 100),
+            ]);
+            bench.lab.fence_seen(from).unwrap();
+        }
+    }
+    bench.lab.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
+    bench.recording.finish().unwrap();
+}
+
 fn play(path: &Path) -> Replay {
     replay(&mut Reader::new(BufReader::new(File::open(path).unwrap())).unwrap()).unwrap()
 }
@@ -182,6 +207,26 @@ fn a_device_that_was_pulled_is_pulled_in_the_replay() {
     all.retain(|event| !matches!(event, Event::Unplug { .. }));
     rewrite(&path, header, &all);
     assert!(play(&path).difference.is_some(), "without it the copy arrives");
+}
+
+#[test]
+fn what_stayed_under_way_stays_as_long_in_the_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.trace");
+    record_delayed(&path);
+    let replay = play(&path);
+    assert_eq!(replay.difference, None);
+    // After so many turns the data is there when the fence is seen; what waits for a push is not.
+    let classes =
+        ["order.record-before-data", "order.record-before-data", "order.fence-before-data"];
+    assert_eq!(replay.findings.len(), classes.len(), "{:#?}", replay.findings);
+    for (finding, class) in replay.findings.iter().zip(classes) {
+        assert!(finding.contains(class), "{finding}");
+    }
+    let (header, mut all) = events(&path);
+    all.retain(|event| !matches!(event, Event::DelayPosted { .. }));
+    rewrite(&path, header, &all);
+    assert!(play(&path).difference.is_some(), "without it the data comes first");
 }
 
 #[test]

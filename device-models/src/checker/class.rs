@@ -69,6 +69,14 @@ classes! {
     /// No completion came in time.
     CompletionTimeout = 49, "fabric.completion-timeout";
 
+    /// A completion record arrived before data that was issued before it (PCIe 6.0, 2.4.1: another path), and its device
+    /// came to rest without having pushed the data.
+    RecordBeforeData = 50, "order.record-before-data";
+    /// The same with an interrupt.
+    InterruptBeforeData = 51, "order.interrupt-before-data";
+    /// Software has seen a fence while data of the work that it stands for was still under way.
+    FenceBeforeData = 52, "order.fence-before-data";
+
     /// A device was given work that makes no sense to it.
     BadDescriptor = 64, "device.bad-descriptor";
     /// A virtqueue is not what its specification says.

@@ -38,9 +38,14 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
+    /// Whether there is room for a request.
+    pub(crate) fn has_room(&self) -> bool {
+        self.requests < CAPACITY
+    }
+
     /// Takes a request, unless there is no room.
     pub(crate) fn offer(&mut self, request: Message) -> Result<(), Message> {
-        if self.requests >= CAPACITY {
+        if !self.has_room() {
             return Err(request);
         }
         self.requests += 1;

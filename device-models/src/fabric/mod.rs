@@ -4,7 +4,9 @@
 //! between check and use; a step moves at most 64 KiB, so nobody waits long for the lock.
 
 mod acs;
+mod arrive;
 mod cache;
+mod delayed;
 mod error;
 mod inbox;
 mod interrupt;
@@ -25,6 +27,7 @@ mod write;
 
 use std::sync::Arc;
 
+pub use delayed::{BadDelay, PostedDelay};
 pub use error::DetectedError;
 pub use interrupt::{InterruptPolicy, InterruptSink};
 pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind, Span};
@@ -32,11 +35,12 @@ pub use observer::{Delivery, Input, Observer};
 pub use port::Port;
 pub use root_complex::{HostWindow, PeerRouting, RootComplex};
 pub use route::{Target, for_cpu};
-pub use stats::{Counters, RouteKind, Stats};
+pub use stats::{Counters, Moved, RouteKind, Stats};
 pub use transaction::{
     CompletionStatus, FunctionId, Kind, Purpose, ReadOutcome, Tag, Transaction, WriteOutcome,
 };
 
+pub(crate) use delayed::MAX_PATHS as MAX_DELAYED_PATHS;
 pub(crate) use inbox::{Inbox, Message};
 pub(crate) use interrupt::Interrupts;
 pub(crate) use watch::Watch;
@@ -45,6 +49,7 @@ use crate::checker::{Finding, FindingClass};
 use crate::iommu::Iommu;
 use crate::pci::Abort;
 use cache::Cache;
+use delayed::Delayed;
 use outstanding::Outstanding;
 use request::Request;
 
@@ -77,6 +82,8 @@ pub(crate) struct Fabric {
     pub(crate) policy: InterruptPolicy,
     /// The virtio-iommu's own function, which nobody translates (virtio 1.3, 5.13.2).
     pub(crate) exempt: Option<FunctionId>,
+    /// Posted writes that tests keep under way.
+    delayed: Delayed,
     caches: Vec<[Cache; 2]>,
     sequence: u64,
     tag: u32,
@@ -114,6 +121,7 @@ impl Fabric {
             sink,
             policy: InterruptPolicy::default(),
             exempt: None,
+            delayed: Delayed::default(),
             caches: each(functions),
             sequence: 0,
             tag: 0,
@@ -195,6 +203,17 @@ impl Fabric {
         if let Some(observer) = self.watch.observer() {
             observer.finding(&finding);
         }
+    }
+
+    /// A transaction has arrived at `owner`, or in RAM.
+    #[inline]
+    fn delivered(
+        &mut self,
+        transaction: &Transaction,
+        route: RouteKind,
+        owner: Option<FunctionId>,
+    ) {
+        self.stats.delivered(transaction, route, owner);
     }
 
     fn observe(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {

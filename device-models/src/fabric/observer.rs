@@ -1,7 +1,7 @@
 //! Who looks on: reports and recorders.
 
 use super::route::Target;
-use super::{CompletionStatus, FunctionId, RouteKind, Transaction};
+use super::{CompletionStatus, FunctionId, PostedDelay, RouteKind, Transaction};
 use crate::checker::Finding;
 use crate::pci::Bdf;
 
@@ -19,6 +19,16 @@ pub enum Delivery {
     },
     /// It was answered, or dropped if posted, with this status.
     Failed(CompletionStatus),
+}
+
+impl Delivery {
+    /// Whose BAR it arrived in; none for RAM, and if it did not arrive.
+    pub(super) fn owner(&self) -> Option<FunctionId> {
+        match self {
+            Self::Delivered { target, .. } => target.as_ref().and_then(Target::owner),
+            Self::Failed(_) => None,
+        }
+    }
 }
 
 /// What a CPU or the VMM did to the lab: all that a replay has to repeat, in this order.
@@ -69,6 +79,20 @@ pub enum Input<'a> {
     Plug {
         /// The port.
         port: Bdf,
+    },
+    /// Posted writes on a path stay under way from now on, or no longer.
+    DelayPosted {
+        /// Who issues them.
+        requester: Bdf,
+        /// Whose BARs they go to; none for the root complex: RAM and interrupts.
+        target: Option<Bdf>,
+        /// For how long.
+        delay: PostedDelay,
+    },
+    /// Software has seen a fence that stands for a function's work.
+    FenceSeen {
+        /// The function.
+        requester: Bdf,
     },
     /// A step in which `function` did something.
     Step {

@@ -19,7 +19,9 @@ impl Fabric {
         while bytes < length {
             match self.next(request, bytes, &mut verdict) {
                 Next::Memory(resolved) => {
-                    if self.held_back(request.from, resolved.owner) {
+                    if !self.push(request.from, resolved.owner)
+                        || self.held_back(request.from, resolved.owner)
+                    {
                         return ReadOutcome::Retry { bytes, verdict };
                     }
                     bytes += self.move_memory(request, &resolved, bytes);
@@ -49,7 +51,7 @@ impl Fabric {
     /// Sends one read to a register BAR: one request TLP, one message. None when there is no room for it.
     fn ask_registers(&mut self, transaction: &Transaction, to: &Registers) -> Option<Tag> {
         let from = transaction.function;
-        if !self.outstanding[from.index()].has_room() {
+        if !self.push(from, Some(to.function)) || !self.outstanding[from.index()].has_room() {
             return None;
         }
         let tag = Tag(self.tag);
@@ -68,9 +70,8 @@ impl Fabric {
     /// Completes a read that was answered by message; called by the lab when it delivers the completion.
     pub(crate) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
         let Read { transaction, route, delivery } = read;
-        let (function, kind) = (transaction.function, transaction.kind);
         if status == CompletionStatus::Success {
-            self.stats.of_mut(function).delivered(kind, *route, transaction.length);
+            self.delivered(transaction, *route, delivery.owner());
             self.observe(transaction, delivery, Some(data));
         } else {
             self.read_ended(transaction, status);

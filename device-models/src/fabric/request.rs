@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
+use super::arrive::Full;
 use super::cache::Resolved;
+use super::delayed::Destination;
 use super::resolve::{Outcome, fault_class};
 use super::route::{Refusal, Target};
 use super::{
@@ -40,6 +42,16 @@ pub(super) struct Registers {
     pub(super) msix: bool,
     pub(super) delivery: Delivery,
     pub(super) route: RouteKind,
+}
+
+impl Registers {
+    /// The address at the target's side.
+    pub(super) fn address(&self) -> u64 {
+        match self.delivery {
+            Delivery::Delivered { address, .. } => address,
+            Delivery::Failed(_) => 0,
+        }
+    }
 }
 
 /// What stands at the next bytes of a request.
@@ -189,9 +201,12 @@ impl Fabric {
         let run = left.min((resolved.last - at).saturating_add(1));
         let transaction = self.describe(from, kind, purpose, at, run);
         self.issue(&transaction);
-        self.stats.of_mut(from).delivered(kind, resolved.route, run);
+        self.delivered(&transaction, resolved.route, resolved.owner);
         let skip = at - resolved.first;
         let Some(buffer) = request.part(done, run) else { return run };
+        if kind == Kind::MemoryWrite {
+            self.arrived(&transaction);
+        }
         if self.watch.is_on() {
             self.move_watched(&transaction, &buffer, resolved, skip);
             return run;
@@ -203,6 +218,24 @@ impl Fabric {
             Kind::MemoryWrite => buffer.copy_to_volatile_slice(memory),
         }
         run
+    }
+
+    /// Takes up to `run` bytes under way to memory instead; how many, at least one.
+    pub(super) fn hold_memory(
+        &mut self,
+        path: usize,
+        request: &Request<'_>,
+        resolved: &Resolved,
+        done: u64,
+    ) -> Result<u64, Full> {
+        let Request { from, kind, purpose, .. } = *request;
+        let at = request.address + done;
+        let left = request.buffer.len() as u64 - done;
+        let run = left.min((resolved.last - at).saturating_add(1));
+        let Some(data) = request.part(done, run) else { return Ok(run) };
+        let transaction = self.describe(from, kind, purpose, at, run);
+        let destination = Destination::Memory(*resolved, at - resolved.first);
+        self.hold(path, &transaction, destination, &data).map(|()| run)
     }
 
     /// Somebody looks on: what steers a device is read once, and shown as it was read.

@@ -1,6 +1,6 @@
 //! What went where, in bytes: the answer to "did the data really take that path?".
 
-use super::{FunctionId, Kind};
+use super::{FunctionId, Kind, Transaction};
 
 /// How a delivered request travelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,15 +56,61 @@ impl Counters {
     }
 }
 
+/// What one function's delivered requests to one target added up to, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Read from it.
+    pub read: u64,
+    /// Written to it.
+    pub written: u64,
+}
+
 /// Counters of all functions.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     functions: Vec<Counters>,
+    /// By requester, if it has moved anything: RAM first, then every function.
+    targets: Vec<Vec<Moved>>,
 }
 
 impl Stats {
     pub(crate) fn new(functions: usize) -> Self {
-        Self { functions: vec![Counters::default(); functions] }
+        Self {
+            functions: vec![Counters::default(); functions],
+            targets: vec![Vec::new(); functions],
+        }
+    }
+
+    /// What `requester` has moved, by target, as far as it has moved anything: RAM (none) and BARs of functions.
+    pub fn by_target(
+        &self,
+        requester: FunctionId,
+    ) -> impl Iterator<Item = (Option<FunctionId>, Moved)> + '_ {
+        let targets = self.targets.get(requester.index()).map(Vec::as_slice).unwrap_or_default();
+        let names = std::iter::once(None).chain((0..=u16::MAX).map(|id| Some(FunctionId(id))));
+        names.zip(targets.iter().copied()).filter(|(_, moved)| *moved != Moved::default())
+    }
+
+    /// Counts a transaction that has arrived at a BAR of `owner`, or in RAM.
+    #[inline]
+    pub(super) fn delivered(
+        &mut self,
+        transaction: &Transaction,
+        route: RouteKind,
+        owner: Option<FunctionId>,
+    ) {
+        let Transaction { function, kind, length, .. } = *transaction;
+        self.of_mut(function).delivered(kind, route, length);
+        let all = self.functions.len() + 1;
+        let targets = &mut self.targets[function.index()];
+        if targets.is_empty() {
+            *targets = vec![Moved::default(); all];
+        }
+        let moved = &mut targets[owner.map_or(0, |owner| owner.index() + 1)];
+        match kind {
+            Kind::MemoryRead => moved.read += length,
+            Kind::MemoryWrite => moved.written += length,
+        }
     }
 
     /// The counters of one function.

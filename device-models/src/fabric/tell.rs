@@ -1,5 +1,6 @@
 //! Findings about requests that did not arrive as they should, in words.
 
+use super::delayed::{Overtaken, Signal};
 use super::map::Node;
 use super::route::{self, Refusal};
 use super::{CompletionStatus, Delivery, Fabric, FunctionId, Kind, Purpose, Transaction};
@@ -88,6 +89,22 @@ impl Fabric {
             Some((owner, _)) => format!("; it is the bus address of a BAR of {}", self.call(owner)),
             None => String::new(),
         }
+    }
+
+    /// A signal has been seen, and data for `target` that was issued before it was still under way.
+    pub(super) fn tell_overtaken(&mut self, overtaken: &Overtaken, target: Option<FunctionId>) {
+        let Overtaken { signal, first, bytes } = *overtaken;
+        let (class, what) = match signal {
+            Signal::Record => (FindingClass::RecordBeforeData, "the completion record has arrived"),
+            Signal::Interrupt => (FindingClass::InterruptBeforeData, "the interrupt has arrived"),
+            Signal::Fence => (FindingClass::FenceBeforeData, "the fence has signalled"),
+        };
+        let target = target.map_or("RAM".to_owned(), |target| self.call(target));
+        let explanation = format!(
+            "{what}, and {bytes} bytes written before it were still under way to {target}: nothing has read from there \
+             since"
+        );
+        self.find(first.function, class, Some(first), explanation);
     }
 
     pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {

@@ -2,6 +2,8 @@
 
 use vm_memory::VolatileSlice;
 
+use super::arrive::Full;
+use super::delayed::Destination;
 use super::inbox::Message;
 use super::request::{Next, Registers, Request};
 use super::{
@@ -25,7 +27,13 @@ impl Fabric {
                     if self.held_back(request.from, resolved.owner) {
                         return WriteOutcome::Retry { bytes, verdict };
                     }
-                    (self.move_memory(request, &resolved, bytes), None)
+                    match self.delayed_path(request.from, resolved.owner) {
+                        Some(path) => match self.hold_memory(path, request, &resolved, bytes) {
+                            Ok(run) => (run, None),
+                            Err(Full) => return WriteOutcome::Retry { bytes, verdict },
+                        },
+                        None => (self.move_memory(request, &resolved, bytes), None),
+                    }
                 }
                 Next::Registers(transaction, registers) => {
                     let Some(data) = request.part(bytes, transaction.length) else { break };
@@ -36,8 +44,10 @@ impl Fabric {
                 }
                 Next::Window(transaction) => {
                     let Some(data) = request.part(bytes, transaction.length) else { break };
-                    self.issue(&transaction);
-                    (transaction.length, self.interrupt(transaction, &data))
+                    match self.write_window(&transaction, &data) {
+                        Ok(found) => (transaction.length, found),
+                        Err(Full) => return WriteOutcome::Retry { bytes, verdict },
+                    }
                 }
                 Next::Failed { class, run, .. } => (run, Some(class)),
             };
@@ -66,23 +76,47 @@ impl Fabric {
             self.find(from, FindingClass::HopLimit, Some(*transaction), explanation);
             return Ok(Some(FindingClass::HopLimit));
         }
+        let Registers { function, bar, offset, msix, .. } = *to;
+        if let Some(path) = self.delayed_path(from, Some(function)) {
+            let destination = Destination::Registers(*to, hops);
+            return self.hold(path, transaction, destination, source).map(|()| None);
+        }
         let mut data = vec![0; source.len()].into_boxed_slice();
         source.copy_to(&mut data[..]);
-        if transaction.purpose == Purpose::Data
-            && let Some(observer) = self.watch.observer()
-        {
-            // Bulk data is not in a record, but here it steers a device.
-            observer.replace_read(transaction, &mut data);
-        }
+        self.replace_bulk(transaction, &mut data);
         let shown = self.watch.is_on().then(|| data.clone());
-        let Registers { function, bar, offset, msix, .. } = *to;
         self.inboxes[function.index()]
             .offer(Message::Write { from, bar, offset, msix, data, hops })
             .map_err(|_| Full)?;
         self.issue(transaction);
-        self.stats.of_mut(from).delivered(transaction.kind, to.route, transaction.length);
+        self.delivered(transaction, to.route, Some(function));
         self.observe(transaction, &to.delivery, shown.as_deref());
+        self.arrived(transaction);
         Ok(None)
+    }
+
+    /// Bulk data is not in a record, but what comes to registers steers a device: a replay puts in what did then.
+    pub(super) fn replace_bulk(&mut self, transaction: &Transaction, data: &mut [u8]) {
+        if transaction.purpose == Purpose::Data
+            && let Some(observer) = self.watch.observer()
+        {
+            observer.replace_read(transaction, data);
+        }
+    }
+
+    /// One run into the interrupt window; what was found.
+    fn write_window(
+        &mut self,
+        transaction: &Transaction,
+        data: &VolatileSlice<'_>,
+    ) -> Result<Option<FindingClass>, Full> {
+        if let Some(path) = self.delayed_path(transaction.function, None) {
+            return self.hold(path, transaction, Destination::Window, data).map(|()| None);
+        }
+        self.issue(transaction);
+        let found = self.interrupt(*transaction, data);
+        self.arrived(transaction);
+        Ok(found)
     }
 
     /// Writes a few bytes of the device's own making.
@@ -97,6 +131,3 @@ impl Fabric {
         self.write(&Request { from, kind: Kind::MemoryWrite, purpose, address, buffer })
     }
 }
-
-/// The target's inbox has no room.
-struct Full;

@@ -7,6 +7,7 @@
 mod build;
 mod config;
 mod cpu;
+mod delay;
 mod errors;
 mod firmware;
 mod function;
@@ -20,6 +21,7 @@ mod topology;
 use std::sync::Arc;
 
 pub use build::BuildError;
+pub use delay::DelayError;
 pub use hot_plug::PlugError;
 pub use topology::{HostBridge, Place, Topology, What};
 

@@ -61,6 +61,10 @@ impl Lab {
         {
             progress = Progress::Worked;
         }
+        let waits = !self.fabric.outstanding[function.index()].is_empty();
+        if self.fabric.delayed_turn(function, progress == Progress::Idle && !waits) {
+            progress = Progress::Worked;
+        }
         self.log_errors();
         self.update_transactions_pending(function);
         progress

@@ -33,8 +33,19 @@ pub const RESOURCES: HostResources = HostResources {
 /// What a [`Robot`] is told to do.
 #[derive(Debug, Clone)]
 pub enum Order {
-    Read { address: u64, length: usize },
-    Write { address: u64, data: Vec<u8> },
+    Read {
+        address: u64,
+        length: usize,
+    },
+    Write {
+        address: u64,
+        data: Vec<u8>,
+    },
+    /// A completion record.
+    Record {
+        address: u64,
+        data: Vec<u8>,
+    },
     Raise(u16),
 }
 
@@ -146,6 +157,12 @@ impl Endpoint for Robot {
                 WriteOutcome::Retry { .. } => script.orders.push_front(order),
                 outcome => script.saw.push(Saw::Wrote(outcome)),
             },
+            Order::Record { address, data } => {
+                match port.write_bytes(Purpose::CompletionRecord, *address, data) {
+                    WriteOutcome::Retry { .. } => script.orders.push_front(order),
+                    outcome => script.saw.push(Saw::Wrote(outcome)),
+                }
+            }
             Order::Raise(vector) => {
                 let outcome = port.raise(*vector);
                 script.saw.push(Saw::Wrote(outcome));

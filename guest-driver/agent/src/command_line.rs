@@ -16,6 +16,12 @@ Usage:
   guest-agent unplug PORT             pull what sits below a port (BUS:DEVICE.FUNCTION) out of
                                       its slot, without notice
   guest-agent plug PORT               plug it in again
+  guest-agent traffic FUNCTION        bytes that a function has read and written, by target
+  guest-agent delay FUNCTION TARGET DELAY
+                                      keep posted writes of a function to TARGET (a function, or
+                                      ram) under way: `pushed` (until a read of the same path
+                                      pushes them), a number of turns, or `off`
+  guest-agent fence FUNCTION          say that a fence for a function's work has been seen
   guest-agent exit [CODE]             end the guest at once, with this exit code (0 to 255)
   guest-agent help                    this text
 
@@ -32,6 +38,9 @@ enum Request {
     Stat,
     Unplug(String),
     Plug(String),
+    Traffic(String),
+    Delay(String, String, String),
+    Fence(String),
     Exit(u8),
 }
 
@@ -46,6 +55,11 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
         ["stat"] => Ok(Request::Stat),
         ["unplug", port] => Ok(Request::Unplug((*port).to_owned())),
         ["plug", port] => Ok(Request::Plug((*port).to_owned())),
+        ["traffic", function] => Ok(Request::Traffic((*function).to_owned())),
+        ["delay", function, target, delay] => {
+            Ok(Request::Delay((*function).to_owned(), (*target).to_owned(), (*delay).to_owned()))
+        }
+        ["fence", function] => Ok(Request::Fence((*function).to_owned())),
         ["exit"] => Ok(Request::Exit(exit::SUCCESS)),
         ["exit", code] => code
             .parse()
@@ -110,6 +124,23 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             lab().ok_or_else(no_lab)?.plug(&port).map_err(broken)?;
             Ok(exit::SUCCESS)
         }
+        Request::Traffic(function) => {
+            let moved = lab().ok_or_else(no_lab)?.traffic(&function).map_err(broken)?;
+            for (word, by_target) in [("read from", moved.read), ("written to", moved.written)] {
+                for (target, bytes) in by_target {
+                    println!("{bytes:12} bytes {word} {target}");
+                }
+            }
+            Ok(exit::SUCCESS)
+        }
+        Request::Delay(function, target, delay) => {
+            lab().ok_or_else(no_lab)?.delay(&function, &target, &delay).map_err(broken)?;
+            Ok(exit::SUCCESS)
+        }
+        Request::Fence(function) => {
+            lab().ok_or_else(no_lab)?.fence_seen(&function).map_err(broken)?;
+            Ok(exit::SUCCESS)
+        }
         Request::Exit(code) => {
             lab().ok_or_else(no_lab)?.exit(code).map_err(broken)?;
             Err((exit::LAB_PORT, "the monitor did not end the guest".into()))
@@ -165,6 +196,11 @@ mod tests {
         assert!(parsed("exit 256").is_err());
         assert_eq!(parsed("unplug 00:04.0"), Ok(Request::Unplug("00:04.0".into())));
         assert!(parsed("plug").is_err());
+        assert_eq!(
+            parsed("delay 02:00.0 ram off"),
+            Ok(Request::Delay("02:00.0".into(), "ram".into(), "off".into()))
+        );
+        assert!(parsed("delay 02:00.0 off").is_err());
         assert!(parsed("dance").unwrap_err().contains("help"));
     }
 

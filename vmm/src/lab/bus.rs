@@ -4,14 +4,14 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use device_models::fabric::GuestMapping;
-use device_models::lab::{Lab, PlugError};
+use device_models::fabric::{GuestMapping, PostedDelay};
+use device_models::lab::{DelayError, Lab, PlugError};
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
 
-use super::LabCounters;
 use super::engine::{Bell, Engine};
 use super::lock::PriorityLock;
+use super::{FunctionTraffic, LabCounters, Traffic};
 use crate::machine::{DeviceBus, HostMemory, MappedMemory};
 
 /// Device memory, as the machine maps it: as much as its BAR shows.
@@ -80,6 +80,36 @@ impl LabBus {
     /// When there is no such slot, or it is occupied.
     pub fn plug(&self, port: Bdf) -> Result<(), PlugError> {
         self.change(|lab| lab.plug(port))
+    }
+
+    /// Keeps posted writes on a path under way; see [`Lab::delay_posted`].
+    ///
+    /// # Errors
+    /// When there is no such path, or too many.
+    pub fn delay_posted(
+        &self,
+        requester: Bdf,
+        target: Option<Bdf>,
+        delay: PostedDelay,
+    ) -> Result<(), DelayError> {
+        self.change(|lab| lab.delay_posted(requester, target, delay))
+    }
+
+    /// Software has seen a fence; see [`Lab::fence_seen`].
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn fence_seen(&self, requester: Bdf) -> Result<(), DelayError> {
+        self.change(|lab| lab.fence_seen(requester))
+    }
+
+    /// What a function has moved, by target; none if there is no such function.
+    pub fn traffic(&self, requester: Bdf) -> Option<FunctionTraffic> {
+        self.with(|lab| {
+            let map = lab.address_map();
+            let (id, node) = map.functions().find(|(_, node)| node.requester == requester)?;
+            Some(FunctionTraffic { name: node.name.to_string(), traffic: Traffic::of(lab, id) })
+        })
     }
 
     /// The lab's counters at this moment.

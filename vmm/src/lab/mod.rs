@@ -7,10 +7,12 @@
 mod bus;
 mod engine;
 mod lock;
+mod traffic;
 
 pub use bus::LabBus;
 pub use engine::Engine;
 pub use lock::{Background, PriorityLock, Urgent};
+pub use traffic::{FunctionTraffic, RAM, Traffic};
 
 use std::collections::BTreeMap;
 
@@ -52,6 +54,9 @@ pub struct LabCounters {
     pub read: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Bytes written, by function and route.
     pub written: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Bytes of all functions, by target. Not for the guest: its lines are short, and it can ask for one function's.
+    #[serde(skip)]
+    pub by_target: Traffic,
 }
 
 impl LabCounters {
@@ -75,6 +80,7 @@ impl LabCounters {
             if of.findings > 0 {
                 counters.findings.insert(name.clone(), of.findings);
             }
+            counters.by_target.add(&Traffic::of(lab, id));
             let (read, written) = (by_route(&of.bytes_read), by_route(&of.bytes_written));
             if !read.is_empty() {
                 counters.read.insert(name.clone(), read);
@@ -102,9 +108,11 @@ impl LabCounters {
                 *total = total.saturating_add(*bytes);
             }
         }
+        totals.extend(self.by_target.counters());
         totals
     }
 }
+
 /// Resident memory of this process in KiB, without what it shares with the guest: RAM and device memory are memory
 /// files and count as shared.
 fn own_memory_kib() -> Option<u64> {

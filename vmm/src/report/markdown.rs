@@ -1,5 +1,6 @@
 //! The report as a table to be read: what each test had to say, in Markdown.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use super::ktap::plain;
 use super::merge::MergedReport;
 use super::model::{RunReport, ScenarioReport, Status};
+use crate::lab::Traffic;
 
 /// Writes `report` to `path`.
 ///
@@ -55,6 +57,7 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
     }
     findings(text, scenario);
     decisions(text, scenario);
+    traffic(text, scenario);
 }
 
 /// What the checker found and no test expected.
@@ -81,6 +84,21 @@ fn decisions(text: &mut String, scenario: &ScenarioReport) {
     let _ = writeln!(text, "\n| DMA by | into the memory of | The kernel decided |\n|---|---|---|");
     for decision in &scenario.decisions {
         let _ = writeln!(text, "| peer{} | peer{} | {decision} |", decision.client, decision.owner);
+    }
+}
+
+/// Where the devices' data went, from the monitor's own counters: all of the scenario's tests together.
+fn traffic(text: &mut String, scenario: &ScenarioReport) {
+    let Traffic { read, written } = Traffic::from_counters(&scenario.counters);
+    let targets: BTreeSet<_> = read.keys().chain(written.keys()).collect();
+    if targets.is_empty() {
+        return;
+    }
+    let _ =
+        writeln!(text, "\n| Target | Bytes read from it | Bytes written to it |\n|---|---|---|");
+    for target in targets {
+        let bytes = |by_target: &BTreeMap<String, u64>| by_target.get(target).copied().unwrap_or(0);
+        let _ = writeln!(text, "| {} | {} | {} |", cell(target), bytes(&read), bytes(&written));
     }
 }
 
@@ -121,6 +139,7 @@ mod tests {
         scenario.cases[1].findings = vec![finding("#1 wanted", true), finding("#2 bad", false)];
         scenario.stray_findings = vec![finding("#3 late", false)];
         scenario.failures = vec!["it hung".into()];
+        scenario.counters = [("bytes-written-to-peer1".to_owned(), 9)].into();
         scenario.conclude();
         let report = RunReport {
             version: 1,
@@ -139,6 +158,7 @@ mod tests {
         );
         assert!(text.contains("## matrix: **failed**"), "{text}");
         assert!(text.contains("| `a` | passed | 12 | IOVA, 5 \\| 6 bytes |\n"), "{text}");
+        assert!(text.contains("| peer1 | 0 | 9 |\n"), "{text}");
         let row = text.lines().find(|line| line.contains("**failed** | 12")).unwrap();
         let list = "Unexpected findings:\n\n- `b'\\|`: #2 bad\n- outside of any test: #3 late\n";
         assert!(text.contains(list) && !text.contains("#1 wanted"), "{text}");

@@ -12,12 +12,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use device_models::checker::FindingClass;
+use device_models::fabric::PostedDelay;
 use device_models::pci::Bdf;
 
 use self::case::Case;
 pub use self::finish::{End, Ending};
 use super::event::{Event, Events};
 use super::hello::{Hello, Mode, TooLong};
+use crate::lab::RAM;
 use crate::report::ktap::{self, Line};
 use crate::report::{CaseReport, FindingReport, ObservedPath, ScenarioReport, Status};
 
@@ -50,6 +52,19 @@ pub enum Answer {
         /// Filled.
         filled: bool,
     },
+    /// `ok` and what a function has moved, by target, as JSON.
+    Traffic(Bdf),
+    /// `ok` once a path is armed or disarmed.
+    Delay {
+        /// Who issues the posted writes.
+        requester: Bdf,
+        /// Whose BARs they go to; none for the root complex.
+        target: Option<Bdf>,
+        /// For how long they stay under way.
+        delay: PostedDelay,
+    },
+    /// `ok` once the lab knows that a fence of this function's work has been seen.
+    Fence(Bdf),
     /// Nothing: it asked for its end, with this code.
     Exit(i32),
 }
@@ -155,12 +170,27 @@ impl Judge {
                     shorten(rest)
                 )),
             },
+            "delay" => match delay(rest) {
+                Some(answer) => answer,
+                None => Answer::fail(format_args!(
+                    "{:?} is no path and delay; write REQUESTER TARGET|ram off|pushed|TURNS",
+                    shorten(rest)
+                )),
+            },
+            "fence" | "traffic" => match rest.trim().parse() {
+                Ok(function) if word == "fence" => Answer::Fence(function),
+                Ok(function) => Answer::Traffic(function),
+                Err(_) => Answer::fail(format_args!(
+                    "{:?} is no function; write BUS:DEVICE.FUNCTION in hexadecimal",
+                    shorten(rest)
+                )),
+            },
             "exit" => match rest.trim().parse() {
                 Ok(code) => Answer::Exit(code),
                 Err(_) => Answer::fail(format_args!("{:?} is no exit code", shorten(rest))),
             },
             _ => Answer::fail(format_args!(
-                "{:?} is no request; hello, ktap, case, path, stat, unplug, plug and exit are",
+                "{:?} is no request; hello, ktap, case, path, stat, traffic, unplug, plug, delay, fence and exit are",
                 shorten(word)
             )),
         }
@@ -333,6 +363,18 @@ impl Judge {
     fn stage(&self, text: &str) {
         self.events.send(Event::Stage { scenario: self.report.name.clone(), text: text.into() });
     }
+}
+
+/// Takes apart what follows `delay`.
+fn delay(text: &str) -> Option<Answer> {
+    let mut words = text.split_whitespace();
+    let requester = words.next()?.parse().ok()?;
+    let target = match words.next()? {
+        RAM => None,
+        function => Some(function.parse().ok()?),
+    };
+    let delay = words.next()?.parse().ok()?;
+    words.next().is_none().then_some(Answer::Delay { requester, target, delay })
 }
 
 /// Since `begun`.

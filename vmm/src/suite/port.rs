@@ -55,10 +55,26 @@ impl LabPort for JudgePort {
                 let done = if filled { self.bus.plug(port) } else { self.bus.unplug(port) };
                 done.map_or_else(Reply::fail, |()| Reply::ok())
             }
-            Answer::Counters => match serde_json::to_string(&self.bus.counters()) {
-                Ok(text) => Reply::Line(format!("ok {text}")),
-                Err(error) => Reply::fail(error),
+            Answer::Delay { requester, target, delay } => {
+                let done = self.bus.delay_posted(requester, target, delay);
+                done.map_or_else(Reply::fail, |()| Reply::ok())
+            }
+            Answer::Fence(requester) => {
+                self.bus.fence_seen(requester).map_or_else(Reply::fail, |()| Reply::ok())
+            }
+            Answer::Traffic(requester) => match self.bus.traffic(requester) {
+                Some(traffic) => json(&traffic),
+                None => Reply::fail(format_args!("there is no function {requester}")),
             },
+            Answer::Counters => json(&self.bus.counters()),
         }
+    }
+}
+
+/// `ok` and a value as JSON.
+fn json(value: &impl serde::Serialize) -> Reply {
+    match serde_json::to_string(value) {
+        Ok(text) => Reply::Line(format!("ok {text}")),
+        Err(error) => Reply::fail(error),
     }
 }

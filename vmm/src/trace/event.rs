@@ -70,6 +70,21 @@ pub enum Event {
         /// Requester ID of the port.
         port: u16,
     },
+    /// Posted writes on a path stay under way, or no longer.
+    DelayPosted {
+        /// Requester ID of who issues them.
+        requester: u16,
+        /// Requester ID of whose BARs they go to; none for the root complex.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<u16>,
+        /// For how long.
+        delay: String,
+    },
+    /// Software has seen a fence.
+    FenceSeen {
+        /// Requester ID of the function whose work it stands for.
+        requester: u16,
+    },
     /// A function takes a turn.
     Step {
         /// Which.
@@ -150,6 +165,8 @@ impl Event {
                 | Self::RegisterRead { .. }
                 | Self::Unplug { .. }
                 | Self::Plug { .. }
+                | Self::DelayPosted { .. }
+                | Self::FenceSeen { .. }
                 | Self::Step { .. }
         )
     }
@@ -172,6 +189,12 @@ impl From<&Input<'_>> for Event {
             }
             Input::Unplug { port } => Self::Unplug { port: port.0 },
             Input::Plug { port } => Self::Plug { port: port.0 },
+            Input::DelayPosted { requester, target, delay } => Self::DelayPosted {
+                requester: requester.0,
+                target: target.map(|target| target.0),
+                delay: delay.to_string(),
+            },
+            Input::FenceSeen { requester } => Self::FenceSeen { requester: requester.0 },
             Input::Step { function } => Self::Step { function: function.index() },
             Input::Outside { function, data } => {
                 Self::Outside { function: function.index(), data: data.to_vec() }
@@ -254,6 +277,17 @@ impl fmt::Display for Event {
             }
             Self::Unplug { port } => write!(f, "the slot of {port:#06x} is emptied"),
             Self::Plug { port } => write!(f, "the slot of {port:#06x} is filled"),
+            Self::DelayPosted { requester, target, delay } => {
+                write!(f, "posted writes of {requester:#06x} to ")?;
+                match target {
+                    Some(target) => write!(f, "{target:#06x}")?,
+                    None => f.write_str("the root complex")?,
+                }
+                write!(f, " stay under way: {delay}")
+            }
+            Self::FenceSeen { requester } => {
+                write!(f, "a fence of {requester:#06x} has been seen")
+            }
             Self::Step { function } => write!(f, "turn of function {function}"),
             Self::Outside { function, data } => {
                 write!(f, "value {} from outside for function {function}", hex::text(data))

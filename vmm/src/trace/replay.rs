@@ -197,6 +197,21 @@ fn perform(lab: &mut Lab, cause: &Event) -> Option<Event> {
             }
             None
         }
+        Event::DelayPosted { requester, target, delay } => {
+            // What cannot be done did not get into the record: then what follows differs and is told.
+            match delay.parse() {
+                Ok(delay) => {
+                    let done = lab.delay_posted(Bdf(*requester), target.map(Bdf), delay);
+                    done.unwrap_or_else(|error| log::warn!("{error}"));
+                }
+                Err(error) => log::warn!("{error}"),
+            }
+            None
+        }
+        Event::FenceSeen { requester } => {
+            lab.fence_seen(Bdf(*requester)).unwrap_or_else(|error| log::warn!("{error}"));
+            None
+        }
         Event::Step { function } => {
             let found = lab.address_map().functions().nth(*function).map(|(id, _)| id);
             if let Some(id) = found {

@@ -60,7 +60,7 @@ pub(super) struct Channel {
     /// A read that nobody waits for any more, until the engine can tell the fabric. There is never a second one,
     /// because the engine does that before it issues anything.
     pub(super) abandoned: Option<Tag>,
-    /// Data that is still under way.
+    /// Data that has not left the device.
     pub(super) held: Option<Held>,
     /// Bytes between a read and what is done with them.
     pub(super) staging: Box<[u8]>,

@@ -166,7 +166,7 @@ impl<B: Bus> Engine<'_, B> {
         let job = self.job()?;
         match job.work.destination.plus(job.moved) {
             Place::Local(offset) => self.copy_local(offset, false)?,
-            Place::Remote(address) if job.delays_posted() => self.hold(address),
+            Place::Remote(address) if job.writes_back_later() => self.hold(address),
             Place::Remote(address) => self.write(Purpose::Data, address, None)?,
         }
         self.job()?.chunk_over();

@@ -1,8 +1,9 @@
-//! Posted data that stays under way while its completion is told already: the hazard `delay-posted`.
+//! Data that the device keeps although its completion has been told: a device that is not coherent with the CPU, as one
+//! with a cache that writes back. (Data that has left the device and is still under way is the fabric's:
+//! `delay-posted`.)
 //!
-//! What a driver can rely on holds here too. A read by the same channel does not pass what it has written, so reading
-//! back what was written last brings everything there first; so does the channel's next descriptor, and so does the
-//! device's SYNC.
+//! What a driver can rely on holds here too. A read by the same channel finds what it has written, so reading back what
+//! was written last brings everything there first; so does the channel's next descriptor, and so does the device's SYNC.
 
 use vm_memory::VolatileSlice;
 
@@ -14,7 +15,7 @@ use super::regs::halt;
 use crate::endpoint::turns::Flow;
 use crate::fabric::{Purpose, WriteOutcome};
 
-/// Data of a write that has been issued and has not arrived.
+/// Data that has been written as far as the channel knows, and has not left the device.
 #[derive(Debug)]
 pub(super) struct Held {
     address: u64,

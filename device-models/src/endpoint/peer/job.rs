@@ -157,9 +157,9 @@ impl Job {
         }
     }
 
-    /// The present chunk is the last one, and is to stay under way.
-    pub(super) fn delays_posted(&self) -> bool {
-        self.fault.kind == fault::DELAY_POSTED
+    /// The present chunk is the last one, and is to stay in the device.
+    pub(super) fn writes_back_later(&self) -> bool {
+        self.fault.kind == fault::WRITE_BACK
             && self.moved.saturating_add(self.chunk as u64) >= self.work.length
     }
 

@@ -52,6 +52,9 @@ pub(super) mod class {
     pub(in crate::cases) const ACS_VIOLATION: &str = "pci.acs-violation";
     pub(in crate::cases) const COMPLETION_TIMEOUT: &str = "fabric.completion-timeout";
     pub(in crate::cases) const LINK_DOWN: &str = "pci.link-down";
+    pub(in crate::cases) const RECORD_BEFORE_DATA: &str = "order.record-before-data";
+    pub(in crate::cases) const INTERRUPT_BEFORE_DATA: &str = "order.interrupt-before-data";
+    pub(in crate::cases) const FENCE_BEFORE_DATA: &str = "order.fence-before-data";
     #[cfg(test)]
     pub(in crate::cases) const ALL: &[&str] = &[
         UNMAPPED,
@@ -64,6 +67,9 @@ pub(super) mod class {
         ACS_VIOLATION,
         COMPLETION_TIMEOUT,
         LINK_DOWN,
+        RECORD_BEFORE_DATA,
+        INTERRUPT_BEFORE_DATA,
+        FENCE_BEFORE_DATA,
     ];
 }
 

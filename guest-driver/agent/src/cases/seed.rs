@@ -202,7 +202,7 @@ fn needs_sync(bench: &mut Bench<'_>) -> Verdict {
     let shared = Shared::new(&owner, Exporter::Noncoherent, SIZE as u64)?;
     let (before, after) = (Pattern::new(53), 0x5555_5555_5555_5555);
     shared.store(0..SIZE, before)?;
-    owner.arm_fault(0, uapi::FAULT_DELAY_POSTED, 0)?;
+    owner.arm_fault(0, uapi::FAULT_WRITE_BACK, 0)?;
     must(&owner, Work::fill(shared.object.at(0), SIZE as u64, after))?;
     // The device has ended its work, and the CPU looks without a word: what it sees is old.
     shared.view.expect(0..SIZE, before, 0).map_err(|there| {

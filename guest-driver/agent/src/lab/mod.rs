@@ -6,10 +6,12 @@
 mod hello;
 mod port;
 mod stat;
+mod traffic;
 
 pub use hello::{Address, Expected, Hello, Mode, Module, Way};
 pub use port::{MAX_LINE, PORT, PortWire};
 pub use stat::Stat;
+pub use traffic::{Moved, RAM};
 
 /// What can go wrong on the lab port.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +177,37 @@ impl Lab {
         })
     }
 
+    /// What a function (`BUS:DEVICE.FUNCTION`) has moved since power-on, by target.
+    ///
+    /// # Errors
+    /// When the conversation breaks down, or there is no such function.
+    pub fn traffic(&mut self, function: &str) -> Result<Moved, LabError> {
+        let request = format!("traffic {function}");
+        let answer = self.ask(&request)?;
+        serde_json::from_str(&answer).map_err(|error| LabError::Malformed {
+            request,
+            answer,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Keeps posted writes of `requester` to `target` (functions, or [`RAM`]) under way: `pushed`, until a read of the
+    /// same path pushes them; a number, so many turns of the requester; `off`, no longer.
+    ///
+    /// # Errors
+    /// When the conversation breaks down, there is no such path, or too many are delayed already.
+    pub fn delay(&mut self, requester: &str, target: &str, delay: &str) -> Result<(), LabError> {
+        self.ask(&format!("delay {requester} {target} {delay}")).map(drop)
+    }
+
+    /// A fence that stands for work of `function` has been seen: what is still under way then is a finding.
+    ///
+    /// # Errors
+    /// When the conversation breaks down, or there is no such function.
+    pub fn fence_seen(&mut self, function: &str) -> Result<(), LabError> {
+        self.ask(&format!("fence {function}")).map(drop)
+    }
+
     /// Pulls everything below a port out of its slot, without notice. `port` is `BUS:DEVICE.FUNCTION`.
     ///
     /// # Errors
@@ -273,6 +306,8 @@ mod tests {
         assert_eq!(lab.case_end(&CaseEnd::Fail("why".into())).unwrap(), None);
         lab.unplug("00:04.0").unwrap();
         lab.plug("00:04.0").unwrap();
+        lab.delay("02:00.0", RAM, "40").unwrap();
+        lab.fence_seen("02:00.0").unwrap();
         lab.exit(3).unwrap();
         assert_eq!(
             script.lines(),
@@ -284,6 +319,8 @@ mod tests {
                 "case end fail why",
                 "unplug 00:04.0",
                 "plug 00:04.0",
+                "delay 02:00.0 ram 40",
+                "fence 02:00.0",
                 "exit 3"
             ]
         );

@@ -64,6 +64,6 @@ codes! {
     FAULT_CORRUPT_DATA = 4;
     /// A write that no descriptor named.
     FAULT_STRAY_WRITE = 5;
-    /// What was written last is under way while the completion is told.
-    FAULT_DELAY_POSTED = 6;
+    /// What was written last is still in the device when the completion is told.
+    FAULT_WRITE_BACK = 6;
 }

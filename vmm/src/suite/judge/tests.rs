@@ -18,6 +18,12 @@ fn say(judge: &mut Judge, lines: &[&str]) -> Vec<String> {
         Answer::Line(line) => line,
         Answer::Counters => "counters".into(),
         Answer::Slot { port, filled } => format!("slot {port} {filled}"),
+        Answer::Delay { requester, target, delay } => {
+            let target = target.map_or("ram".into(), |target| target.to_string());
+            format!("delay {requester} {target} {delay}")
+        }
+        Answer::Fence(requester) => format!("fence {requester}"),
+        Answer::Traffic(requester) => format!("traffic {requester}"),
         Answer::Exit(code) => format!("exit {code}"),
     };
     lines.iter().map(|line| text(judge.line(line))).collect()
@@ -361,4 +367,31 @@ fn slots_are_named_by_their_ports() {
     let answers = say(&mut judge, &["unplug 00:04.0", "plug 00:04.0", "unplug", "plug peer0"]);
     assert_eq!(answers[..2], ["slot 00:04.0 false", "slot 00:04.0 true"]);
     assert!(answers[2..].iter().all(|answer| answer.contains("is no port")), "{answers:?}");
+}
+
+#[test]
+fn paths_are_delayed_by_requester_and_target() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    let good = [
+        "delay 02:00.0 01:00.0 pushed",
+        "delay 02:00.0 ram 40",
+        "delay 02:00.0 01:00.0 off",
+        "fence 02:00.0",
+        "traffic 01:00.0",
+    ];
+    assert_eq!(say(&mut judge, &good), good);
+    let bad = [
+        "delay",
+        "delay 02:00.0 01:00.0",
+        "delay 02:00.0 01:00.0 0",
+        "delay 02:00.0 01:00.0 70000",
+        "delay ram 01:00.0 off",
+        "delay 02:00.0 01:00.0 off now",
+    ];
+    for answer in say(&mut judge, &bad) {
+        assert!(answer.contains("is no path and delay"), "{answer}");
+    }
+    for answer in say(&mut judge, &["fence", "fence peer0", "traffic ram"]) {
+        assert!(answer.contains("is no function"), "{answer}");
+    }
 }

@@ -322,10 +322,11 @@ constants! {
     /// Before the record 64 bytes of FAULT_ARG's low byte are written to the DMA address
     /// CH_FAULT_LO/HI, which no descriptor named.
     STRAY_WRITE = 5;
-    /// The last bytes written to a DMA address (at most 64 KiB) stay under way while record and
-    /// interrupt are sent: until the channel reads (DESC_FLUSH, the next descriptor), CTRL_SYNC,
-    /// or FAULT_ARG (at most 65535) steps of the engine have passed. FAULT_ARG 0: no steps count.
-    DELAY_POSTED = 6;
+    /// The last bytes written to a DMA address (at most 64 KiB) stay in the device, as in a cache
+    /// that writes back, while record and interrupt are sent: until the channel reads (DESC_FLUSH,
+    /// the next descriptor), CTRL_SYNC, or FAULT_ARG (at most 65535) steps of the engine have
+    /// passed. FAULT_ARG 0: no steps count.
+    WRITE_BACK = 6;
 }
 
 /// Bytes of a descriptor.

@@ -116,14 +116,14 @@ fn a_stray_write_goes_where_nobody_asked_for_it() {
 }
 
 #[test]
-fn delayed_data_arrives_after_its_completion() {
+fn data_that_is_kept_arrives_after_its_completion() {
     let mut bench = Bench::new();
     let mut ring = bench.open(0, 0);
     let data = pattern(3, 5000);
     for target in [DATA + 0x10_0000, Bench::local(1)] {
         bench.poke(Bench::local(0), &data);
         bench.poke(target, &[0; 5000]);
-        arm(&mut bench, &ring, fault::DELAY_POSTED, 40, 0);
+        arm(&mut bench, &ring, fault::WRITE_BACK, 40, 0);
         bench.put(&mut ring, copy(0, target, 5000, FROM_LOCAL));
         bench.doorbell(&ring);
         let mut seen = false;
@@ -142,17 +142,17 @@ fn delayed_data_arrives_after_its_completion() {
 }
 
 #[test]
-fn delayed_data_waits_for_a_read_the_next_descriptor_or_a_sync() {
+fn data_that_is_kept_waits_for_a_read_the_next_descriptor_or_a_sync() {
     let mut bench = Bench::new();
     let mut ring = bench.open(0, 0);
     let (data, target) = (pattern(4, 100_000), DATA + 0x10_0000);
     let write = |bench: &mut Bench, ring: &mut Ring, flags| {
         bench.poke(Bench::local(0), &data);
         bench.poke(target, &[0; 100_000]);
-        arm(bench, ring, fault::DELAY_POSTED, 0, 0);
+        arm(bench, ring, fault::WRITE_BACK, 0, 0);
         bench.succeed(ring, copy(0, target, 100_000, FROM_LOCAL | flags));
         let there = bench.bytes(target, 100_000);
-        assert!(there[..65_536] == data[..65_536], "only the last chunk is under way");
+        assert!(there[..65_536] == data[..65_536], "only the last chunk is kept");
         there == data
     };
     let arrived = |bench: &mut Bench| bench.bytes(target, 100_000) == pattern(4, 100_000);

@@ -17,7 +17,7 @@ use crate::uapi;
 use kinds::{Contract, contract};
 pub(super) use kinds::{Exporter, Importer};
 use std::os::fd::OwnedFd;
-pub(super) use traffic::{Traffic, Way};
+pub(super) use traffic::{Traffic, Way, name};
 
 /// What a cell cannot run without.
 pub(super) const NEEDS: &[Need] =
@@ -178,15 +178,16 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
         return Ok(());
     }
     let imported = client.import(&shared.fd, importer.flags())?;
+    let name = traffic::name(bench, &owner)?;
     let before = Traffic::now(bench, client)?;
     copy_both_ways(client, imported, &shared, pattern)?;
-    let traffic = Traffic::now(bench, client)?.since(before);
+    let traffic = Traffic::now(bench, client)?.since(&before);
     let way = match contract {
         Contract::Inside => Way::Nowhere,
         Contract::Peer => Way::Peer,
         _ => Way::Memory,
     };
-    traffic.expect(way, LENGTH as u64)?;
+    traffic.expect(way, &name, LENGTH as u64)?;
     both_devices_agree(&owner, client, imported, &shared)?;
 
     if exporter == Exporter::Migrating {
@@ -206,14 +207,9 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
         _ => address_kind(&owner, client, address),
     };
     bench.note(format!(
-        "{contract:?}: {kind} {address:#x}, {} segments, {}; bytes read {} from a peer, {} from RAM; written {} to a \
-         peer, {} to RAM",
+        "{contract:?}: {kind} {address:#x}, {} segments, {}; {traffic}",
         segments.len(),
-        traffic.route(),
-        traffic.read_peer,
-        traffic.read_memory,
-        traffic.written_peer,
-        traffic.written_memory
+        traffic.route()
     ));
     client.close(imported)?;
     Ok(())

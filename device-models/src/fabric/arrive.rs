@@ -1,0 +1,286 @@
+//! How delayed writes get under way, and how they arrive.
+
+use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
+
+use super::cache::Resolved;
+use super::delayed::{Destination, Held, Signal};
+use super::inbox::Message;
+use super::request::Registers;
+use super::route::{self, Refusal, Target, Upward};
+use super::{CompletionStatus, Delivery, Fabric, FunctionId, PostedDelay, RouteKind, Transaction};
+use crate::checker::FindingClass;
+
+/// A write finds no room where it goes.
+pub(super) struct Full;
+
+impl Fabric {
+    /// Arms a path, or disarms it. Whether there was room for it.
+    pub(crate) fn delay_posted(
+        &mut self,
+        requester: FunctionId,
+        target: Option<FunctionId>,
+        delay: PostedDelay,
+    ) -> bool {
+        if !self.delayed.set(requester, target, delay) {
+            return false;
+        }
+        if delay == PostedDelay::Off
+            && let Some(index) = self.delayed.find(requester, target)
+        {
+            // Nobody waits for a push any more: what has been overtaken is told now.
+            self.tell_overtaken_on(index);
+            self.deliver_due(index);
+            self.delayed.clear_up();
+        }
+        true
+    }
+
+    /// The number of the path, if it is armed.
+    #[inline]
+    pub(super) fn delayed_path(
+        &self,
+        requester: FunctionId,
+        target: Option<FunctionId>,
+    ) -> Option<usize> {
+        if self.delayed.is_off() { None } else { self.delayed.find(requester, target) }
+    }
+
+    /// Takes a write under way; its sequence number is that of its issue.
+    pub(super) fn hold(
+        &mut self,
+        path: usize,
+        transaction: &Transaction,
+        destination: Destination,
+        source: &VolatileSlice<'_>,
+    ) -> Result<(), Full> {
+        while self.delayed.get(path).is_some_and(|path| !path.has_room(source.len())) {
+            self.deliver_next(path)?;
+        }
+        let mut data = vec![0; source.len()].into_boxed_slice();
+        source.copy_to(&mut data[..]);
+        self.issue(transaction);
+        let epoch = self.map.epoch;
+        if let Some(path) = self.delayed.get(path) {
+            path.hold(*transaction, destination, epoch, data);
+        }
+        Ok(())
+    }
+
+    /// A read of `requester` comes this way: everything there goes before it. False: not everything found room.
+    pub(super) fn push(&mut self, requester: FunctionId, target: Option<FunctionId>) -> bool {
+        let Some(index) = self.delayed_path(requester, target) else { return true };
+        loop {
+            let Some(path) = self.delayed.get(index) else { return true };
+            if path.is_empty() {
+                path.pushed();
+                return true;
+            }
+            if self.deliver_next(index).is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// A turn of `requester` is over; `at_rest`: it will do nothing more by itself. Whether time passes for what is under
+    /// way.
+    pub(crate) fn delayed_turn(&mut self, requester: FunctionId, at_rest: bool) -> bool {
+        if self.delayed.is_off() {
+            return false;
+        }
+        let mut waits = false;
+        for index in self.delayed.of(requester) {
+            if at_rest {
+                self.tell_overtaken_on(index);
+            }
+            waits |= self.delayed.get(index).is_some_and(super::delayed::Path::tick);
+            self.deliver_due(index);
+        }
+        self.delayed.clear_up();
+        waits
+    }
+
+    /// Software has seen a fence that stands for the work of `requester`.
+    pub(crate) fn fence_seen(&mut self, requester: FunctionId) {
+        for index in self.delayed.of(requester) {
+            let Some(path) = self.delayed.get(index) else { continue };
+            let target = path.target;
+            if let Some(overtaken) = path.among(Signal::Fence, 0..u64::MAX) {
+                self.tell_overtaken(&overtaken, target);
+            }
+        }
+    }
+
+    /// A write has arrived: does it tell software of the end of what is still under way?
+    #[inline]
+    pub(super) fn arrived(&mut self, transaction: &Transaction) {
+        if !self.delayed.is_off()
+            && let Some(signal) = Signal::of(transaction.purpose)
+        {
+            self.delayed.signalled(transaction.function, signal, transaction.sequence);
+        }
+    }
+
+    fn tell_overtaken_on(&mut self, index: usize) {
+        let Some(path) = self.delayed.get(index) else { return };
+        let target = path.target;
+        for overtaken in path.take_overtaken().into_iter().flatten() {
+            self.tell_overtaken(&overtaken, target);
+        }
+    }
+
+    fn deliver_due(&mut self, index: usize) {
+        while self.delayed.get(index).is_some_and(|path| path.is_due()) {
+            if self.deliver_next(index).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The oldest write of a path arrives, unless there is no room for it.
+    fn deliver_next(&mut self, index: usize) -> Result<(), Full> {
+        let Some(path) = self.delayed.get(index) else { return Ok(()) };
+        let Some(&Held { transaction, destination, epoch, .. }) = path.next() else {
+            return Ok(());
+        };
+        let found = if epoch == self.map.epoch {
+            Ok(destination)
+        } else {
+            self.find_again(&transaction, destination)
+        };
+        if found.is_ok_and(|destination| self.is_full(&transaction, destination)) {
+            return Err(Full);
+        }
+        let taken = self.delayed.get(index).and_then(super::delayed::Path::take);
+        let Some(Held { mut data, .. }) = taken else { return Ok(()) };
+        match found {
+            Err(refusal) => {
+                self.lose(&transaction, refusal);
+                return Ok(());
+            }
+            Ok(Destination::Memory(resolved, skip)) => {
+                self.fill(&transaction, &resolved, skip, &data);
+            }
+            Ok(Destination::Registers(registers, hops)) => {
+                self.queue_held(&transaction, &registers, data, hops);
+            }
+            Ok(Destination::Window) => {
+                self.interrupt(transaction, &VolatileSlice::from(&mut data[..]));
+            }
+        }
+        self.arrived(&transaction);
+        Ok(())
+    }
+
+    /// Whether there is no room for a write at its destination, or something of its requester's is in front of it.
+    fn is_full(&self, transaction: &Transaction, destination: Destination) -> bool {
+        match destination {
+            Destination::Memory(resolved, _) => {
+                self.held_back(transaction.function, resolved.owner)
+            }
+            Destination::Registers(registers, _) => {
+                !self.inboxes[registers.function.index()].has_room()
+            }
+            Destination::Window => false,
+        }
+    }
+
+    /// The bytes of a held write come to where they go.
+    fn fill(&mut self, transaction: &Transaction, to: &Resolved, skip: u64, data: &[u8]) {
+        let map = Arc::clone(&self.map);
+        let memory = map.memories.get(to.memory as usize);
+        let Some(memory) = memory.and_then(|memory| memory.slice(to.offset + skip, data.len()))
+        else {
+            return;
+        };
+        memory.copy_from(data);
+        self.delivered(transaction, to.route, to.owner);
+        let shown = transaction.purpose != super::Purpose::Data;
+        let delivery = Delivery::Delivered {
+            route: to.route,
+            target: Some(to.target(skip)),
+            address: to.address.wrapping_add(skip),
+        };
+        self.observe(transaction, &delivery, shown.then_some(data));
+    }
+
+    /// Those of one for registers, which have room for it, are queued there.
+    fn queue_held(
+        &mut self,
+        transaction: &Transaction,
+        to: &Registers,
+        mut data: Box<[u8]>,
+        hops: u8,
+    ) {
+        let Registers { function, bar, offset, msix, .. } = *to;
+        self.replace_bulk(transaction, &mut data);
+        let shown = self.watch.is_on().then(|| data.clone());
+        let from = transaction.function;
+        let message = Message::Write { from, bar, offset, msix, data, hops };
+        if self.inboxes[function.index()].offer(message).is_err() {
+            return;
+        }
+        self.delivered(transaction, to.route, Some(function));
+        self.observe(transaction, &to.delivery, shown.as_deref());
+    }
+
+    /// The address map has changed while the write was under way: who takes it now? It has been translated already.
+    fn find_again(
+        &self,
+        transaction: &Transaction,
+        destination: Destination,
+    ) -> Result<Destination, Refusal> {
+        let (route, address) = match destination {
+            Destination::Memory(resolved, skip) => {
+                (resolved.route, resolved.address.wrapping_add(skip))
+            }
+            Destination::Registers(registers, _) => (registers.route, registers.address()),
+            Destination::Window => return Ok(destination),
+        };
+        let (from, length) = (transaction.function, transaction.length);
+        let nobody = Refusal::new(FindingClass::NoTarget, None);
+        let (target, reach) = match route {
+            RouteKind::BusAddress => {
+                let up = route::upward(&self.map, from, address, length);
+                match up.outcome? {
+                    Upward::Direct(target) => (target, up.length),
+                    Upward::RootComplex => return Err(nobody),
+                }
+            }
+            _ => {
+                let down = route::at_root(&self.map, from, address, length);
+                (down.outcome?, down.length)
+            }
+        };
+        match (target, destination) {
+            _ if reach < length => Err(nobody),
+            (Target::Memory { memory, offset, function }, _) => {
+                let memory = u32::try_from(memory).unwrap_or(u32::MAX);
+                let last = transaction.address.saturating_add(length - 1);
+                let first = transaction.address;
+                let owner = function;
+                let found = Resolved { first, last, address, offset, memory, owner, route };
+                Ok(Destination::Memory(found, 0))
+            }
+            (
+                Target::Registers { function, bar, offset, msix },
+                Destination::Registers(_, hops),
+            ) => {
+                let delivery = Delivery::Delivered { route, target: Some(target), address };
+                let found = Registers { function, bar, offset, msix, delivery, route };
+                Ok(Destination::Registers(found, hops))
+            }
+            // Registers take one TLP at a time, and this is a run of them.
+            (Target::Registers { .. }, _) => Err(nobody),
+        }
+    }
+
+    /// A write does not arrive. It is posted: its requester does not notice.
+    fn lose(&mut self, transaction: &Transaction, refusal: Refusal) {
+        let status = CompletionStatus::UnsupportedRequest;
+        self.observe(transaction, &Delivery::Failed(status), None);
+        self.detect(transaction, refusal);
+        self.find_refused(transaction, refusal);
+    }
+}

@@ -1,0 +1,353 @@
+//! Posted writes that stay under way: the hazard `delay-posted`, armed by path.
+//!
+//! A path leads from one requester to one target: a function's BARs, or the root complex with RAM and interrupts behind
+//! it. PCIe orders what takes one path (6.0, 2.4.1): posted writes stay in order, and a read of the same requester
+//! pushes them before it. Nothing orders different paths: a completion record in RAM, an interrupt, and whoever reads
+//! the target by another path go ahead.
+//!
+//! A write is routed, translated and checked when it is issued; what waits is past the IOMMU. It takes its turn at the
+//! target when it arrives, and observers see it then: its sequence number says when it was issued.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use super::cache::Resolved;
+use super::request::Registers;
+use super::{FunctionId, Purpose, Transaction};
+
+/// Paths that can be armed at the same time.
+pub(crate) const MAX_PATHS: usize = 64;
+/// Bytes and writes that are under way on one path; beyond that the oldest arrive.
+const MAX_BYTES: usize = 64 << 10;
+const MAX_WRITES: usize = 1024;
+
+/// For how long posted writes stay under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PostedDelay {
+    /// Not at all: what is under way arrives.
+    Off,
+    /// Until a read of the same requester pushes them.
+    UntilPushed,
+    /// For so many turns of the requester, or until they are pushed.
+    Turns(u16),
+}
+
+impl fmt::Display for PostedDelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::UntilPushed => f.write_str("pushed"),
+            Self::Turns(turns) => write!(f, "{turns}"),
+        }
+    }
+}
+
+/// The text means no [`PostedDelay`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write `off`, `pushed`, or a number of turns from 1 to 65535")]
+pub struct BadDelay;
+
+impl FromStr for PostedDelay {
+    type Err = BadDelay;
+
+    fn from_str(text: &str) -> Result<Self, BadDelay> {
+        match text {
+            "off" => Ok(Self::Off),
+            "pushed" => Ok(Self::UntilPushed),
+            turns => match turns.parse() {
+                Ok(0) | Err(_) => Err(BadDelay),
+                Ok(turns) => Ok(Self::Turns(turns)),
+            },
+        }
+    }
+}
+
+/// What software may take for the end of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// A completion record.
+    Record,
+    /// A message-signalled interrupt.
+    Interrupt,
+    /// A fence of the guest's kernel.
+    Fence,
+}
+
+impl Signal {
+    /// What a write tells software, if anything.
+    pub(super) fn of(purpose: Purpose) -> Option<Self> {
+        match purpose {
+            Purpose::CompletionRecord => Some(Self::Record),
+            Purpose::Interrupt => Some(Self::Interrupt),
+            Purpose::DescriptorFetch | Purpose::Data | Purpose::VirtQueue => None,
+        }
+    }
+}
+
+/// Where a write goes when it arrives.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Destination {
+    /// Memory, from so many bytes behind the first one resolved.
+    Memory(Resolved, u64),
+    /// Registers, after so many hops.
+    Registers(Registers, u8),
+    /// The interrupt window.
+    Window,
+}
+
+/// A write that has been issued and has not arrived.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) transaction: Transaction,
+    pub(super) destination: Destination,
+    /// Of the address map by which it was routed.
+    pub(super) epoch: u64,
+    pub(super) data: Box<[u8]>,
+    /// The turn of its path in which it arrives by itself.
+    due: u64,
+}
+
+/// Data that a signal has overtaken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Overtaken {
+    pub(super) signal: Signal,
+    /// The first of the writes.
+    pub(super) first: Transaction,
+    /// Bytes of all.
+    pub(super) bytes: u64,
+}
+
+/// What is known of one kind of signal on one path.
+#[derive(Debug, Default)]
+struct Overtaking {
+    /// Until something pushes the data: then nobody can have been misled.
+    now: Option<Overtaken>,
+    /// Writes with lower numbers have been overtaken before: nothing more is to be said of them.
+    known: u64,
+}
+
+/// An armed path.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) requester: FunctionId,
+    /// None: the root complex.
+    pub(super) target: Option<FunctionId>,
+    delay: PostedDelay,
+    queue: VecDeque<Held>,
+    bytes: usize,
+    /// Turns of the requester so far.
+    turn: u64,
+    /// By record and by interrupt.
+    overtaking: [Overtaking; 2],
+}
+
+impl Path {
+    fn new(requester: FunctionId, target: Option<FunctionId>) -> Self {
+        Self {
+            requester,
+            target,
+            delay: PostedDelay::Off,
+            queue: VecDeque::new(),
+            bytes: 0,
+            turn: 0,
+            overtaking: Default::default(),
+        }
+    }
+
+    fn due(&self) -> u64 {
+        match self.delay {
+            PostedDelay::Off => self.turn,
+            PostedDelay::UntilPushed => u64::MAX,
+            PostedDelay::Turns(turns) => self.turn.saturating_add(turns.into()),
+        }
+    }
+
+    fn set(&mut self, delay: PostedDelay) {
+        self.delay = delay;
+        let due = self.due();
+        self.queue.iter_mut().for_each(|held| held.due = due);
+    }
+
+    /// Whether a write of `bytes` has room.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.queue.is_empty()
+            || self.queue.len() < MAX_WRITES && self.bytes.saturating_add(bytes) <= MAX_BYTES
+    }
+
+    /// Takes a write, for which there must be room.
+    pub(super) fn hold(
+        &mut self,
+        transaction: Transaction,
+        destination: Destination,
+        epoch: u64,
+        data: Box<[u8]>,
+    ) {
+        self.bytes += data.len();
+        let due = self.due();
+        self.queue.push_back(Held { transaction, destination, epoch, data, due });
+    }
+
+    /// The next write to arrive.
+    pub(super) fn next(&self) -> Option<&Held> {
+        self.queue.front()
+    }
+
+    /// The same, taken off the path.
+    pub(super) fn take(&mut self) -> Option<Held> {
+        let held = self.queue.pop_front()?;
+        self.bytes -= held.data.len();
+        Some(held)
+    }
+
+    /// A turn of the requester is over. Whether time passes for anything here.
+    pub(super) fn tick(&mut self) -> bool {
+        self.turn = self.turn.saturating_add(1);
+        self.queue.front().is_some_and(|held| held.due != u64::MAX)
+    }
+
+    /// Whether the next write arrives by itself now.
+    pub(super) fn is_due(&self) -> bool {
+        self.queue.front().is_some_and(|held| held.due <= self.turn)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Off, and nothing is left of it.
+    fn is_over(&self) -> bool {
+        self.delay == PostedDelay::Off
+            && self.queue.is_empty()
+            && self.overtaking.iter().all(|overtaking| overtaking.now.is_none())
+    }
+
+    /// The writes with numbers in this range, as overtaken by `signal`.
+    pub(super) fn among(&self, signal: Signal, numbers: Range<u64>) -> Option<Overtaken> {
+        let held = self.queue.iter().map(|held| &held.transaction);
+        let mut those = held.filter(|transaction| numbers.contains(&transaction.sequence));
+        let first = *those.next()?;
+        let bytes = those.fold(first.length, |sum, more| sum.saturating_add(more.length));
+        Some(Overtaken { signal, first, bytes })
+    }
+
+    /// Takes what has been overtaken and not been told.
+    pub(super) fn take_overtaken(&mut self) -> [Option<Overtaken>; 2] {
+        self.overtaking.each_mut().map(|overtaking| overtaking.now.take())
+    }
+
+    /// Everything has been pushed.
+    pub(super) fn pushed(&mut self) {
+        self.overtaking.iter_mut().for_each(|overtaking| overtaking.now = None);
+    }
+
+    /// `signal`, which was issued as number `sequence`, has arrived.
+    fn signalled(&mut self, signal: Signal, sequence: u64) {
+        let index = usize::from(signal == Signal::Interrupt);
+        let found = self.among(signal, self.overtaking[index].known..sequence);
+        let overtaking = &mut self.overtaking[index];
+        overtaking.known = overtaking.known.max(sequence);
+        let Some(found) = found else { return };
+        match &mut overtaking.now {
+            Some(now) => now.bytes = now.bytes.saturating_add(found.bytes),
+            now => *now = Some(found),
+        }
+    }
+}
+
+/// All armed paths.
+#[derive(Debug, Default)]
+pub(crate) struct Delayed {
+    paths: Vec<Path>,
+}
+
+impl Delayed {
+    /// Whether there is anything to think about at all.
+    #[inline]
+    pub(super) fn is_off(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// Arms a path, or changes how it is armed. Whether there was room for it.
+    pub(super) fn set(
+        &mut self,
+        requester: FunctionId,
+        target: Option<FunctionId>,
+        delay: PostedDelay,
+    ) -> bool {
+        let index = match self.find(requester, target) {
+            Some(index) => index,
+            None if delay == PostedDelay::Off => return true,
+            None if self.paths.len() >= MAX_PATHS => return false,
+            None => {
+                self.paths.push(Path::new(requester, target));
+                self.paths.len() - 1
+            }
+        };
+        self.paths[index].set(delay);
+        true
+    }
+
+    /// The number of a path.
+    #[inline]
+    pub(super) fn find(&self, requester: FunctionId, target: Option<FunctionId>) -> Option<usize> {
+        self.paths.iter().position(|path| path.requester == requester && path.target == target)
+    }
+
+    /// The path of a number.
+    pub(super) fn get(&mut self, index: usize) -> Option<&mut Path> {
+        self.paths.get_mut(index)
+    }
+
+    /// The numbers of the paths of `requester`.
+    pub(super) fn of(&self, requester: FunctionId) -> Vec<usize> {
+        let numbered = self.paths.iter().enumerate();
+        numbered.filter(|(_, path)| path.requester == requester).map(|(index, _)| index).collect()
+    }
+
+    /// Forgets paths that are off and empty.
+    pub(super) fn clear_up(&mut self) {
+        self.paths.retain(|path| !path.is_over());
+    }
+
+    /// A signal of `requester` has arrived: does it overtake anything?
+    pub(super) fn signalled(&mut self, requester: FunctionId, signal: Signal, sequence: u64) {
+        let own = self.paths.iter_mut().filter(|path| path.requester == requester);
+        own.for_each(|path| path.signalled(signal, sequence));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_written_as_it_is_read() {
+        for delay in [
+            PostedDelay::Off,
+            PostedDelay::UntilPushed,
+            PostedDelay::Turns(1),
+            PostedDelay::Turns(65535),
+        ] {
+            assert_eq!(delay.to_string().parse(), Ok(delay));
+        }
+        for bad in ["", "0", "65536", "-1", "never"] {
+            assert_eq!(bad.parse::<PostedDelay>(), Err(BadDelay), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_paths_is_bounded() {
+        let mut delayed = Delayed::default();
+        for index in 0..MAX_PATHS {
+            let requester = FunctionId(u16::try_from(index).unwrap());
+            assert!(delayed.set(requester, None, PostedDelay::UntilPushed));
+        }
+        assert!(!delayed.set(FunctionId(500), None, PostedDelay::UntilPushed));
+        assert!(delayed.set(FunctionId(500), None, PostedDelay::Off));
+        assert!(delayed.set(FunctionId(0), None, PostedDelay::Off));
+        delayed.clear_up();
+        assert!(delayed.set(FunctionId(500), None, PostedDelay::UntilPushed));
+    }
+}

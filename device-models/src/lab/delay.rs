@@ -1,0 +1,59 @@
+//! Posted writes that stay under way, path by path: the hazard `delay-posted`.
+
+use super::Lab;
+use crate::fabric::{FunctionId, Input, MAX_DELAYED_PATHS, PostedDelay};
+use crate::pci::Bdf;
+
+/// Why a path cannot be delayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DelayError {
+    /// There is no such function.
+    #[error("there is no function {0}")]
+    NoFunction(Bdf),
+    /// The IOMMU's own function: a guest waits for it with interrupts off.
+    #[error("{0} is the IOMMU, which nobody can wait for")]
+    Iommu(Bdf),
+    /// As many paths as can be are delayed already.
+    #[error("{MAX_DELAYED_PATHS} paths are delayed already; switch one off")]
+    TooMany,
+}
+
+impl Lab {
+    /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root complex, which is RAM
+    /// and interrupts. What is under way already follows the new delay.
+    ///
+    /// # Errors
+    /// When there are no such functions, or too many paths.
+    pub fn delay_posted(
+        &mut self,
+        requester: Bdf,
+        target: Option<Bdf>,
+        delay: PostedDelay,
+    ) -> Result<(), DelayError> {
+        let from = self.someone(requester)?;
+        if self.fabric.exempt == Some(from) {
+            return Err(DelayError::Iommu(requester));
+        }
+        let to = target.map(|target| self.someone(target)).transpose()?;
+        self.input(&Input::DelayPosted { requester, target, delay });
+        let armed = self.fabric.delay_posted(from, to, delay);
+        self.log_errors();
+        if armed { Ok(()) } else { Err(DelayError::TooMany) }
+    }
+
+    /// Software has seen a fence that stands for the work of `requester`: what is still under way then is a finding.
+    /// Nothing in the lab can see a fence by itself.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn fence_seen(&mut self, requester: Bdf) -> Result<(), DelayError> {
+        let function = self.someone(requester)?;
+        self.input(&Input::FenceSeen { requester });
+        self.fabric.fence_seen(function);
+        Ok(())
+    }
+
+    fn someone(&self, bdf: Bdf) -> Result<FunctionId, DelayError> {
+        self.by_bdf(bdf).ok_or(DelayError::NoFunction(bdf))
+    }
+}

@@ -1,0 +1,316 @@
+//! Posted writes that stay under way: what overtakes them, what pushes them, and what becomes of them.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use common::{COMMAND, Order, Saw, World};
+use device_models::endpoint::Progress;
+use device_models::fabric::{Delivery, PostedDelay, RouteKind, WriteOutcome};
+use device_models::iommu::NoIommu;
+use device_models::lab::DelayError;
+use device_models::pci::Bdf;
+use vm_memory::{Bytes, GuestAddress};
+
+const POSTED: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
+/// Where records go.
+const RECORD: u64 = 0x1000;
+const DATA: &[u8] = &[0x5a; 64];
+
+/// The way through the root complex, and that past it.
+fn worlds() -> [(World, RouteKind); 2] {
+    [
+        (World::root_ports(Box::new(NoIommu)), RouteKind::ThroughHostBridge),
+        (World::switch(Box::new(NoIommu), false), RouteKind::BusAddress),
+    ]
+}
+
+impl World {
+    fn delay(&mut self, from: usize, to: Option<usize>, delay: PostedDelay) {
+        let from = self.bdf(&format!("robot{from}"));
+        let to = to.map(|to| self.bdf(&format!("robot{to}")));
+        self.lab.delay_posted(from, to, delay).unwrap();
+    }
+
+    /// What a CPU sees in a robot's memory.
+    fn cpu(&mut self, robot: usize, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let address = self.bar(robot, 2) + offset;
+        for (chunk, at) in bytes.chunks_mut(8).zip((address..).step_by(8)) {
+            self.lab.mmio_read(at, chunk);
+        }
+        bytes
+    }
+
+    fn ram(&self, address: u64) -> [u8; 4] {
+        let mut bytes = [0; 4];
+        self.ram.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+        bytes
+    }
+
+    fn record(&mut self, robot: usize) -> Saw {
+        self.now(robot, Order::Record { address: RECORD, data: vec![1; 4] })
+    }
+
+    /// MSI-X vector 0 of a robot, enabled and unmasked.
+    fn enable_msix(&mut self, robot: usize) {
+        let bdf = self.bdf(&format!("robot{robot}"));
+        let msix = self.capability(bdf, 0x11);
+        self.lab.config_write(bdf, msix + 2, 2, 0x8000);
+        let table = self.bar(robot, 4);
+        for (offset, value) in [(0, 0xfee0_0000u32), (4, 0), (8, 0x41), (12, 0)] {
+            self.lab.mmio_write(table + offset, &value.to_le_bytes());
+        }
+    }
+
+    fn interrupts(&self) -> usize {
+        self.log.0.lock().unwrap().interrupts.len()
+    }
+}
+
+#[test]
+fn a_record_and_an_interrupt_overtake_data_and_that_is_found() {
+    for (mut world, route) in worlds() {
+        world.enable_msix(0);
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let memory = world.bar(1, 2);
+        assert_eq!(world.write(0, memory, DATA), POSTED);
+        assert!(world.log.classes().is_empty(), "nobody has been told anything");
+        // One after the other, before the device comes to rest.
+        world.order(0, Order::Record { address: RECORD, data: vec![1; 4] });
+        assert_eq!(world.now(0, Order::Raise(0)), POSTED);
+        assert_eq!((world.ram(RECORD), world.interrupts()), ([1; 4], 1));
+        assert_eq!(world.cpu(1, 0, 64), [0; 64], "{route:?}");
+        let findings = world.log.0.lock().unwrap().findings.clone();
+        assert_eq!(
+            world.log.classes(),
+            ["order.record-before-data", "order.interrupt-before-data"],
+            "{route:?}"
+        );
+        let text = findings[0].to_string();
+        assert!(text.contains("robot0 MWr") && text.contains("64 bytes"), "{text}");
+        assert!(text.contains("under way to robot1"), "{text}");
+        world.delay(0, Some(1), PostedDelay::Off);
+        assert_eq!(world.cpu(1, 0, 64), DATA);
+        assert_eq!(world.last_route(), Some(route));
+        assert!(world.log.classes().is_empty(), "once is enough");
+    }
+}
+
+#[test]
+fn a_read_of_the_same_path_pushes_and_nothing_is_found() {
+    for (mut world, route) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let memory = world.bar(1, 2);
+        world.write(0, memory, DATA);
+        assert_eq!(world.cpu(1, 0, 64), [0; 64], "{route:?}");
+        let Saw::Read(_, last) = world.read(0, memory + 63, 1) else { panic!("it was a read") };
+        assert_eq!(last, [0x5a], "a read never passes a posted write");
+        assert_eq!(world.cpu(1, 0, 64), DATA);
+        world.record(0);
+        assert!(world.log.classes().is_empty());
+
+        // Several records before the one that counts: the last of them comes after the push.
+        world.order(0, Order::Write { address: memory, data: vec![3; 8] });
+        world.order(0, Order::Record { address: RECORD, data: vec![2; 4] });
+        world.order(0, Order::Read { address: memory + 7, length: 1 });
+        world.record(0);
+        assert!(world.log.classes().is_empty(), "{route:?}");
+    }
+}
+
+#[test]
+fn a_read_of_registers_pushes_too() {
+    for (mut world, _) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let (registers, memory) = (world.bar(1, 0), world.bar(1, 2));
+        world.write(0, memory, DATA);
+        world.write(0, registers, &[7; 4]);
+        assert!(world.scripts[1].lock().unwrap().saw.is_empty());
+        world.read(0, registers + 8, 4);
+        assert_eq!(world.cpu(1, 0, 64), DATA);
+        let saw = Saw::Register { offset: 0, data: vec![7; 4] };
+        assert_eq!(world.scripts[1].lock().unwrap().saw, [saw]);
+    }
+}
+
+#[test]
+fn reads_by_other_paths_push_nothing() {
+    for (mut world, route) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let (other, memory) = (world.bar(0, 2), world.bar(1, 2));
+        world.write(0, memory, DATA);
+        // The same requester elsewhere, another requester, and the owner back to the requester.
+        world.read(0, RECORD, 4);
+        world.read(1, RECORD, 4);
+        world.read(1, other, 4);
+        assert_eq!(world.cpu(1, 0, 64), [0; 64], "{route:?}");
+    }
+}
+
+#[test]
+fn the_order_of_one_path_is_kept() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let memory = world.bar(1, 2);
+    world.delay(0, Some(1), PostedDelay::Turns(30));
+    for byte in 0..20 {
+        world.order(0, Order::Write { address: memory, data: vec![byte; 4] });
+    }
+    let robot = world.lab.function("robot0").unwrap();
+    let mut last = 0;
+    let mut seen = 0;
+    while world.lab.step_function(robot) == Progress::Worked {
+        let now = world.cpu(1, 0, 4)[0];
+        assert!(now >= last, "{now} after {last}");
+        seen += u32::from(now != last);
+        last = now;
+    }
+    assert_eq!((last, seen), (19, 19), "each arrives when its time has come");
+    let arrived: Vec<_> =
+        world.log.0.lock().unwrap().transactions.iter().map(|(t, _)| t.sequence).collect();
+    assert!(arrived.is_sorted(), "{arrived:?}");
+}
+
+#[test]
+fn so_many_turns_later_it_is_there() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let memory = world.bar(1, 2);
+    world.delay(0, Some(1), PostedDelay::Turns(25));
+    world.order(0, Order::Write { address: memory, data: DATA.to_vec() });
+    let robot = world.lab.function("robot0").unwrap();
+    let mut turns = 0;
+    while world.cpu(1, 0, 64) != DATA {
+        assert_eq!(world.lab.step_function(robot), Progress::Worked);
+        turns += 1;
+        assert!(turns < 1000, "it never arrives");
+    }
+    // The turn in which it was issued, and 25 more.
+    assert!((25..=26).contains(&turns), "{turns}");
+    assert_eq!(world.lab.step(), Progress::Idle, "then there is nothing to wait for");
+}
+
+#[test]
+fn ram_and_interrupts_are_one_path() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.enable_msix(0);
+    world.delay(0, None, PostedDelay::UntilPushed);
+    world.write(0, 0x2000, &[9; 4]);
+    world.record(0);
+    world.now(0, Order::Raise(0));
+    assert_eq!((world.ram(0x2000), world.ram(RECORD)), ([0; 4], [0; 4]));
+    assert_eq!(world.interrupts(), 0, "an interrupt is a write that passes no other");
+    world.read(0, RECORD, 4);
+    assert_eq!((world.ram(0x2000), world.ram(RECORD)), ([9; 4], [1; 4]));
+    assert_eq!(world.interrupts(), 1);
+    assert!(world.log.classes().is_empty(), "what comes in order misleads nobody");
+}
+
+#[test]
+fn a_late_record_has_not_overtaken_what_was_issued_after_it() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let memory = world.bar(1, 2);
+    world.delay(0, None, PostedDelay::UntilPushed);
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    world.record(0);
+    world.write(0, memory, DATA);
+    world.read(0, RECORD, 4);
+    assert_eq!(world.ram(RECORD), [1; 4]);
+    assert!(world.log.classes().is_empty());
+    world.record(0);
+    world.read(0, RECORD, 4);
+    assert_eq!(world.log.classes(), ["order.record-before-data"]);
+}
+
+#[test]
+fn a_fence_that_was_seen_too_early_is_found() {
+    for (mut world, _) in worlds() {
+        let memory = world.bar(1, 2);
+        let robot = world.bdf("robot0");
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        world.write(0, memory, DATA);
+        world.lab.fence_seen(robot).unwrap();
+        assert_eq!(world.log.classes(), ["order.fence-before-data"]);
+        world.read(0, memory, 1);
+        world.lab.fence_seen(robot).unwrap();
+        assert!(world.log.classes().is_empty());
+    }
+}
+
+#[test]
+fn what_a_path_holds_is_bounded() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let (registers, memory) = (world.bar(1, 0), world.bar(1, 2));
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    // Bytes: the oldest arrive.
+    for index in 0..40 {
+        world.write(0, memory + index * 0x1000, &[7; 0x1000]);
+    }
+    let there = (0..40).filter(|index| world.cpu(1, index * 0x1000, 8) == [7; 8]).count();
+    assert_eq!(there, 24, "16 pages, 64 KiB, are under way");
+    // Writes, however small: the registers fill up, and flow control holds the writer back as ever.
+    for byte in 0..3000u32 {
+        world.order(0, Order::Write { address: registers, data: byte.to_le_bytes().into() });
+    }
+    world.run();
+    let values: Vec<_> = world.scripts[1]
+        .lock()
+        .unwrap()
+        .saw
+        .iter()
+        .filter_map(|saw| match saw {
+            Saw::Register { data, .. } => Some(u32::from_le_bytes(data[..].try_into().unwrap())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(values, (0..3000 - 1024).collect::<Vec<_>>(), "in order, all but the last 1024");
+    world.delay(0, Some(1), PostedDelay::Off);
+    world.run();
+    let last = world.scripts[1].lock().unwrap().saw.last().cloned();
+    assert_eq!(last, Some(Saw::Register { offset: 0, data: 2999u32.to_le_bytes().into() }));
+}
+
+#[test]
+fn whoever_has_gone_meanwhile_gets_nothing() {
+    for (mut world, _) in worlds() {
+        let memory = world.bar(1, 2);
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        world.write(0, memory, DATA);
+        // Memory Space Enable.
+        world.config_write(1, COMMAND, 2, 4);
+        world.delay(0, Some(1), PostedDelay::Off);
+        assert_eq!(world.log.classes(), ["pci.memory-decode-off"]);
+        let lost = world.log.0.lock().unwrap().transactions.last().unwrap().1;
+        assert!(matches!(lost, Delivery::Failed(_)), "{lost:?}");
+        world.config_write(1, COMMAND, 2, 6);
+        assert_eq!(world.cpu(1, 0, 64), [0; 64]);
+    }
+}
+
+#[test]
+fn what_is_under_way_finds_its_target_after_an_unrelated_change() {
+    for (mut world, route) in worlds() {
+        let (registers, memory) = (world.bar(1, 0), world.bar(1, 2));
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        world.write(0, memory + 16, DATA);
+        world.write(0, registers + 4, &[3; 4]);
+        // Bus Master Enable of the target: a new address map in which everything is where it was.
+        world.config_write(1, COMMAND, 2, 2);
+        world.delay(0, Some(1), PostedDelay::Off);
+        world.run();
+        assert_eq!(world.cpu(1, 16, 64), DATA, "{route:?}");
+        let saw = Saw::Register { offset: 4, data: vec![3; 4] };
+        assert_eq!(world.scripts[1].lock().unwrap().saw, [saw]);
+        assert!(world.log.classes().is_empty());
+    }
+}
+
+#[test]
+fn only_paths_that_exist_are_delayed() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let (robot, nobody) = (world.bdf("robot0"), Bdf::new(0x77, 0, 0));
+    let delay = PostedDelay::UntilPushed;
+    let no = DelayError::NoFunction(nobody);
+    assert_eq!(world.lab.delay_posted(nobody, None, delay), Err(no));
+    assert_eq!(world.lab.delay_posted(robot, Some(nobody), delay), Err(no));
+    assert_eq!(world.lab.fence_seen(nobody), Err(no));
+}
