@@ -280,7 +280,7 @@ impl LabConfig {
         device.map_err(|error| match error {
             PeerError::LocalSize { .. } if peer.local_memory.is_some() => {
                 let (item, what) = (plan.functions[index].item, error.to_string());
-                Problem { item, key: "local-memory", what }.into()
+                Problem::new(item, "local-memory", what).into()
             }
             error => error.into(),
         })
@@ -320,7 +320,7 @@ impl LabConfig {
             range.start(),
             range.end()
         );
-        Problem { item, key, what }.into()
+        Problem::new(item, key, what).into()
     }
 }
 

@@ -42,6 +42,7 @@ Examples:
   peerdma boot -- lspci -vvv            one command; its exit status becomes ours
   peerdma boot --topology switch --iommu none
   peerdma boot --device ioat --device peer,below=host-bridge
+  peerdma boot --device ioat --modprobe ioatdma --modprobe 'dmatest iterations=10 run=1'
   peerdma boot --module my.ko --record bug.trace")]
 pub(super) struct Arguments {
     #[command(flatten)]

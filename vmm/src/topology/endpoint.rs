@@ -27,11 +27,13 @@ impl Endpoint {
     pub fn make(&self, on_link: bool, item: Item) -> Result<Box<dyn Model>, Problem> {
         let setup = self.setup(on_link);
         Kind::find(&self.kind).and_then(|kind| (kind.make)(&setup)).map_err(|error| {
-            let key = match error {
-                SetupError::Kind { .. } => "kind",
-                _ => "options",
+            let (key, option) = match &error {
+                SetupError::Kind { .. } => ("kind", None),
+                SetupError::Option { option, .. } => ("options", Some(option.as_str().into())),
+                SetupError::Value { option, .. } => ("options", Some((*option).into())),
+                SetupError::Other(_) => ("options", None),
             };
-            Problem::new(item, key, error.to_string())
+            Problem::new(item, key, error.to_string()).part(option)
         })
     }
 }

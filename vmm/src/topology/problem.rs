@@ -48,13 +48,22 @@ pub struct Problem {
     pub item: Item,
     /// Which of its keys.
     pub key: &'static str,
+    /// Which of the values below that key, where it is a table.
+    pub part: Option<Box<str>>,
     /// What is wrong, and what would be right.
     pub what: String,
 }
 
 impl Problem {
-    pub(super) fn new(item: Item, key: &'static str, what: String) -> Self {
-        Self { item, key, what }
+    /// What is wrong with `key` of `item`.
+    pub fn new(item: Item, key: &'static str, what: String) -> Self {
+        Self { item, key, part: None, what }
+    }
+
+    /// It is about this part of the key's table.
+    pub(super) fn part(mut self, part: Option<Box<str>>) -> Self {
+        self.part = part;
+        self
     }
 
     /// The line of `text` that it is about, from 1 on: that of the key, or else that of its table. None when the text
@@ -82,8 +91,12 @@ impl Problem {
             }
         };
         let entry: Option<&DeTable<'_>> = entry.as_table();
-        let key = entry.and_then(|entry| entry.get_key_value(self.key));
-        Some(line_of(text, key.map_or(span.start, |(key, _)| key.span().start)))
+        let Some((key, value)) = entry.and_then(|entry| entry.get_key_value(self.key)) else {
+            return Some(line_of(text, span.start));
+        };
+        let part = value.get_ref().as_table().zip(self.part.as_deref());
+        let part = part.and_then(|(table, part)| table.get_key_value(part));
+        Some(line_of(text, part.map_or(key.span().start, |(part, _)| part.span().start)))
     }
 }
 

@@ -272,6 +272,18 @@ fn a_wrong_value_is_named_where_it_stands() {
             "channels is \"9\"; take 1 to 4",
         ),
         (
+            "[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\ndevice = 4\n[endpoint.options]\nmodel = 'atom'\n\
+             channels = 9\n".into(),
+            12,
+            "channels is \"9\"",
+        ),
+        (
+            "[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\ndevice = 4\noptions.model = 'atom'\n\
+             options.chanels = 1\n".into(),
+            11,
+            "no option \"chanels\"",
+        ),
+        (
             "[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\ndevice = 4\noptions = { channels = true }\n".into(),
             10,
             "a text or a whole number",
