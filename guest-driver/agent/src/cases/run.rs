@@ -7,6 +7,12 @@ use crate::init::reap;
 use crate::ktap::{self, Output};
 use crate::lab::{CaseEnd, Lab, LabError};
 use crate::sys::kernel_log::{KernelLog, Record, complaints};
+use std::time::{Duration, Instant};
+
+/// A kernel that has said nothing for so long after a failure has said everything about it; and how long a test waits
+/// for that.
+const QUIET: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many tests ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +98,10 @@ fn run_one(
         }
     }
     if let Some(log) = log {
-        let records = log.drain();
+        let mut records = log.drain();
+        if matches!(verdict, Err(Stop::Fail(_))) {
+            settle(log, &mut records);
+        }
         verdict = with_complaints(verdict, &complaints(&records, &expected));
     }
     if let Some(lab) = lab {
@@ -110,6 +119,21 @@ fn run_one(
         }
     }
     Ok(verdict)
+}
+
+/// A test that failed may have set off more than it waited for, and the kernel's handlers of port errors run as threads:
+/// what they say belongs to this test and not to the next one, which may have nothing to do with it.
+fn settle(log: &mut KernelLog, records: &mut Vec<Record>) {
+    let begun = Instant::now();
+    loop {
+        std::thread::sleep(QUIET);
+        let more = log.drain();
+        let over = more.is_empty() || begun.elapsed() > PATIENCE;
+        records.extend(more);
+        if over {
+            return;
+        }
+    }
 }
 
 /// A complaint of the kernel's fails a test whatever the test says itself.

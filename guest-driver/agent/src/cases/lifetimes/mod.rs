@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 pub(super) const CASES: &[Case] = &[
     Case::new("lifetimes", "move-while-idle", Positive, PATH, move_while_idle),
     Case::new("lifetimes", "move-under-load", Positive, PATH, move_under_load),
+    Case::new("lifetimes", "fall-back-under-load", Positive, PATH, fall_back_under_load),
     Case::new("lifetimes", "moves-within-a-submission", Positive, PATH, move_in_submission),
     Case::new("lifetimes", "pinned-buffer-stays", Positive, PATH, pinned_stays),
     Case::new("lifetimes", "revoke-and-map-again", Positive, PATH, revoke),
@@ -129,6 +130,30 @@ fn move_under_load(bench: &mut Bench<'_>) -> Verdict {
         sums.push(must(peer, Work::checksum(object.at(0), SIZE))?.result);
     }
     ensure!(sums[0] == sums[1], "the devices find the checksums {sums:#x?}");
+    Ok(())
+}
+
+/// Somebody comes who can only have the buffer in RAM, while a write into it is still to come from who has it where it is:
+/// the buffer moves after that write.
+fn fall_back_under_load(bench: &mut Bench<'_>) -> Verdict {
+    let (owner, client) = bench.take_peers()?;
+    for (seed, importer) in (16..).zip([Importer::DynamicNoPeers, Importer::Static]) {
+        let shared = Shared::new(&owner, Exporter::Migrating, SIZE as u64)?;
+        shared.store(0..SIZE, Pattern::new(seed))?;
+        let first = client.import(&shared.fd, Importer::Dynamic.flags())?;
+        client.map(first, uapi::BIDIRECTIONAL)?;
+        let second = client.import(&shared.fd, importer.flags())?;
+        let busy = Busy::start(&client)?;
+        let write = client.submit(Work::fill(first.at(0), SIZE as u64, 0x4646_4646_4646_4646))?;
+        client.map(second, uapi::BIDIRECTIONAL)?;
+        let place = owner.buffer_state(shared.object)?.place;
+        ensure!(place == uapi::PLACE_SYSTEM, "{importer:?} has mapped the buffer at place {place}");
+        let found = shared.view.expect_all(0..SIZE, 0x46);
+        busy.end(&client, &[write])?;
+        found?;
+        client.close(second)?;
+        client.close(first)?;
+    }
     Ok(())
 }
 
