@@ -256,6 +256,11 @@ fn bytes_are_counted_by_route() {
     assert_eq!(counters.bytes_written[RouteKind::Memory as usize], 10);
     assert_eq!(counters.bytes_read[RouteKind::ThroughHostBridge as usize], 77);
     assert_eq!(counters.bytes_written[RouteKind::BusAddress as usize], 0);
+    let owner = *world.lab.stats().of(world.lab.function("robot1").unwrap());
+    let by_host = RouteKind::ThroughHostBridge as usize;
+    assert_eq!((owner.bytes_taken[by_host], owner.bytes_given[by_host]), (1000, 77));
+    assert_eq!(owner.bytes_taken.iter().chain(&owner.bytes_given).sum::<u64>(), 1077);
+    assert_eq!((counters.bytes_taken, counters.bytes_given), ([0; 4], [0; 4]));
 
     // Registers are read by message; the bytes still took a way.
     let mut world = World::switch(Box::new(NoIommu), false);
@@ -264,4 +269,9 @@ fn bytes_are_counted_by_route() {
     let counters = *world.lab.stats().of(world.lab.function("robot0").unwrap());
     assert_eq!(counters.bytes_read[RouteKind::BusAddress as usize], 8);
     assert_eq!(counters.bytes_read[RouteKind::ThroughHostBridge as usize], 0);
+    let owner = *world.lab.stats().of(world.lab.function("robot1").unwrap());
+    assert_eq!(owner.bytes_given[RouteKind::BusAddress as usize], 8);
+    world.write(0, registers, &[0; 4]);
+    let owner = *world.lab.stats().of(world.lab.function("robot1").unwrap());
+    assert_eq!(owner.bytes_taken[RouteKind::BusAddress as usize], 4);
 }

@@ -74,11 +74,7 @@ impl Fabric {
             );
             return self.refuse_interrupt(&transaction, FindingClass::NotAVector, explanation);
         }
-        self.stats.of_mut(transaction.function).delivered(
-            transaction.kind,
-            RouteKind::Interrupt,
-            4,
-        );
+        self.stats.delivered(transaction.function, None, transaction.kind, RouteKind::Interrupt, 4);
         self.stats.of_mut(transaction.function).interrupts += 1;
         let delivery = Delivery::Delivered {
             route: RouteKind::Interrupt,

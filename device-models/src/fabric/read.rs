@@ -4,7 +4,7 @@ use super::inbox::Message;
 use super::outstanding::Read;
 use super::request::{Next, Registers, Request};
 use super::route::Refusal;
-use super::{CompletionStatus, Delivery, Fabric, ReadOutcome, Tag, Transaction};
+use super::{CompletionStatus, Delivery, Fabric, FunctionId, ReadOutcome, Tag, Transaction};
 use crate::checker::FindingClass;
 
 impl Fabric {
@@ -70,11 +70,19 @@ impl Fabric {
         let Read { transaction, route, delivery } = read;
         let (function, kind) = (transaction.function, transaction.kind);
         if status == CompletionStatus::Success {
-            self.stats.of_mut(function).delivered(kind, *route, transaction.length);
+            self.stats.delivered(function, owner(delivery), kind, *route, transaction.length);
             self.observe(transaction, delivery, Some(data));
         } else {
             self.read_ended(transaction, status);
             self.observe(transaction, &Delivery::Failed(status), Some(data));
         }
+    }
+}
+
+/// Whose BAR a request went to; none if it was nobody's.
+fn owner(delivery: &Delivery) -> Option<FunctionId> {
+    match delivery {
+        Delivery::Delivered { target: Some(target), .. } => target.owner(),
+        _ => None,
     }
 }

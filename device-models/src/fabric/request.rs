@@ -189,7 +189,7 @@ impl Fabric {
         let run = left.min((resolved.last - at).saturating_add(1));
         let transaction = self.describe(from, kind, purpose, at, run);
         self.issue(&transaction);
-        self.stats.of_mut(from).delivered(kind, resolved.route, run);
+        self.stats.delivered(from, resolved.owner, kind, resolved.route, run);
         let skip = at - resolved.first;
         let Some(buffer) = request.part(done, run) else { return run };
         if self.watch.is_on() {

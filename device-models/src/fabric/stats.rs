@@ -38,22 +38,16 @@ pub struct Counters {
     pub bytes_read: [u64; 4],
     /// Bytes written, by [`RouteKind`].
     pub bytes_written: [u64; 4],
+    /// Bytes that others read out of its BARs, by [`RouteKind`].
+    pub bytes_given: [u64; 4],
+    /// Bytes that others wrote to its BARs, by [`RouteKind`].
+    pub bytes_taken: [u64; 4],
     /// Request TLPs issued, delivered or not.
     pub tlps: u64,
     /// Interrupts delivered.
     pub interrupts: u64,
     /// Findings about this function.
     pub findings: u64,
-}
-
-impl Counters {
-    pub(super) fn delivered(&mut self, kind: Kind, route: RouteKind, bytes: u64) {
-        let by_route = match kind {
-            Kind::MemoryRead => &mut self.bytes_read,
-            Kind::MemoryWrite => &mut self.bytes_written,
-        };
-        by_route[route as usize] += bytes;
-    }
 }
 
 /// Counters of all functions.
@@ -70,6 +64,30 @@ impl Stats {
     /// The counters of one function.
     pub fn of(&self, function: FunctionId) -> &Counters {
         &self.functions[function.index()]
+    }
+
+    /// A request of `from` was delivered: to a BAR of `to`, or to nobody's.
+    #[inline]
+    pub(super) fn delivered(
+        &mut self,
+        from: FunctionId,
+        to: Option<FunctionId>,
+        kind: Kind,
+        route: RouteKind,
+        bytes: u64,
+    ) {
+        let route = route as usize;
+        let requester = self.of_mut(from);
+        match kind {
+            Kind::MemoryRead => requester.bytes_read[route] += bytes,
+            Kind::MemoryWrite => requester.bytes_written[route] += bytes,
+        }
+        let Some(to) = to else { return };
+        let owner = self.of_mut(to);
+        match kind {
+            Kind::MemoryRead => owner.bytes_given[route] += bytes,
+            Kind::MemoryWrite => owner.bytes_taken[route] += bytes,
+        }
     }
 
     pub(super) fn of_mut(&mut self, function: FunctionId) -> &mut Counters {

@@ -80,7 +80,7 @@ impl Fabric {
             .offer(Message::Write { from, bar, offset, msix, data, hops })
             .map_err(|_| Full)?;
         self.issue(transaction);
-        self.stats.of_mut(from).delivered(transaction.kind, to.route, transaction.length);
+        self.stats.delivered(from, Some(function), transaction.kind, to.route, transaction.length);
         self.observe(transaction, &to.delivery, shown.as_deref());
         Ok(None)
     }

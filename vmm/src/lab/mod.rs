@@ -52,6 +52,10 @@ pub struct LabCounters {
     pub read: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Bytes written, by function and route.
     pub written: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Bytes that others read out of a function's BARs, by function and route.
+    pub given: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Bytes that others wrote to a function's BARs, by function and route.
+    pub taken: BTreeMap<String, BTreeMap<&'static str, u64>>,
 }
 
 impl LabCounters {
@@ -75,12 +79,16 @@ impl LabCounters {
             if of.findings > 0 {
                 counters.findings.insert(name.clone(), of.findings);
             }
-            let (read, written) = (by_route(&of.bytes_read), by_route(&of.bytes_written));
-            if !read.is_empty() {
-                counters.read.insert(name.clone(), read);
-            }
-            if !written.is_empty() {
-                counters.written.insert(name, written);
+            for (counter, bytes) in [
+                (&mut counters.read, &of.bytes_read),
+                (&mut counters.written, &of.bytes_written),
+                (&mut counters.given, &of.bytes_given),
+                (&mut counters.taken, &of.bytes_taken),
+            ] {
+                let bytes = by_route(bytes);
+                if !bytes.is_empty() {
+                    counter.insert(name.clone(), bytes);
+                }
             }
         }
         counters
