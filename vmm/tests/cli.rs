@@ -103,7 +103,7 @@ fn a_device_that_cannot_be_added_is_refused_before_anything_starts() {
         ("ioat,channels", "\"channels\" is no KEY=VALUE"),
         ("ioat,chanels=2", "no key \"chanels\", did you mean \"channels\"?"),
         ("ioat,channels=9", "channels is \"9\"; take 1 to 4"),
-        ("ioat,below=prot1", "no port or host bridge \"prot1\", did you mean \"port1\"?"),
+        ("ioat,below=prot1", "no port, switch or host bridge \"prot1\", did you mean \"port1\"?"),
         ("ioat,below=port1", "\"peer1\" is below \"port1\" already"),
         ("peer,local-memory=0x2000000000", "64 GiB"),
     ] {
