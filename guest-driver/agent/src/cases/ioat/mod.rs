@@ -27,11 +27,11 @@ const ATOM: u32 = 0x0c50;
 const CLASS: &str = "/sys/class/dma";
 
 const DRIVER_FOLDER: &str = "/sys/bus/pci/drivers/ioatdma";
-pub(super) const DRIVER: Need = Need::File(DRIVER_FOLDER, "CONFIG_INTEL_IOATDMA");
-const DMATEST: Need = Need::File(dmatest::PARAMETERS, "CONFIG_DMATEST");
+pub(super) const DRIVER: Need = Need::Module(DRIVER_FOLDER, "ioatdma", "CONFIG_INTEL_IOATDMA");
+const DMATEST: Need = Need::Module(dmatest::PARAMETERS, "dmatest", "CONFIG_DMATEST");
 const NEEDS: &[Need] = &[Need::Lab, DRIVER, DMATEST];
 
-const CLIENT: Need = Need::File(client::PATH, "CONFIG_DMA_ENGINE");
+const CLIENT: Need = Need::Module(client::PATH, "peerdma_dma", "CONFIG_DMA_ENGINE");
 const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peers, Need::Path, DRIVER, CLIENT];
 
 /// Operations of the large test: one million, and what it takes to share them out evenly.
