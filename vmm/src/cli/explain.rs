@@ -10,7 +10,7 @@ use crate::report::{Decision, ScenarioReport, Setup, merge};
 use crate::suite::hello::Address;
 use crate::suite::scenario::nearest_name;
 use crate::topology::linux::Guest;
-use crate::topology::{Explanation, Prediction, Topology};
+use crate::topology::{AddedDevice, Explanation, Prediction};
 
 /// Which path.
 #[derive(Debug, Args)]
@@ -23,6 +23,7 @@ Examples:
   peerdma explain peer0 peer1
   peerdma explain peer0 peer2 --topology two-bridges
   peerdma explain peer0 peer1 --run target/vm-test
+  peerdma explain ioat0 peer0 --topology switch --device ioat,below=switch0
   peerdma explain 03:00.0 04:00.0 --topology switch-acs --kernel-parameter 'pci=disable_acs_redir=02:00.0;02:01.0'")]
 pub(super) struct Arguments {
     /// The device that does DMA: its name or its number
@@ -31,7 +32,7 @@ pub(super) struct Arguments {
     b: String,
     /// Besides, what the guest's kernel decided in this run: the output folder of `peerdma test`, or its summary.json.
     /// The machine is the one of the run
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "iommu", "kernel_parameter"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "kernel_parameter"])]
     run: Option<PathBuf>,
     /// Which scenario of the run, when several asked their kernel about this path
     #[arg(long, value_name = "NAME", requires = "run")]
@@ -39,6 +40,9 @@ pub(super) struct Arguments {
     /// A preset, also as NAME+translated, or a file
     #[arg(long, value_name = "NAME|FILE", default_value = "root-ports")]
     topology: String,
+    /// Add a device to the topology; may be repeated
+    #[arg(long, value_name = "KIND[,KEY=VALUE]...", long_help = choose::device_help())]
+    device: Vec<AddedDevice>,
     /// The IOMMU, and how the guest's kernel uses it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = IommuMode::Strict)]
     iommu: IommuMode,
@@ -52,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return after_run(arguments, folder);
     }
     choose::no_iommu_parameters(&arguments.kernel_parameter)?;
-    let topology = Topology::load(&arguments.topology).map_err(Failure::usage)?;
+    let topology = choose::topology(&arguments.topology, &arguments.device)?;
     let guest = Guest {
         iommu: arguments.iommu,
         cpu: topology.cpu,
@@ -70,7 +74,7 @@ fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
     let explanation = Explanation::new(topology, guest, &arguments.a, &arguments.b)
         .map_err(|error| Failure::usage(format_args!("scenario {}: {error}", scenario.name)))?;
     let prediction = explanation.prediction();
-    let found = prediction.peers.and_then(|(client, owner)| {
+    let found = prediction.path.and_then(|(client, owner)| {
         scenario.decisions.iter().find(|found| (found.client, found.owner) == (client, owner))
     });
     let (verdict, exit) = match found {

@@ -13,6 +13,6 @@ pub mod merge;
 pub mod model;
 
 pub use collector::Collector;
-pub use decision::{Decision, Setup};
+pub use decision::{Client, Decision, Setup};
 pub use merge::MergedReport;
 pub use model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status, Totals};
