@@ -4,6 +4,7 @@
 mod broken;
 mod client;
 mod dmatest;
+mod paths;
 mod third_party;
 
 use super::Kind::{Negative, Partner};
@@ -14,6 +15,7 @@ use crate::sys;
 use crate::sys::kernel_config;
 use crate::sys::kernel_log::complaints;
 use crate::sys::pci::Function;
+use crate::uapi;
 use dmatest::{Operation, Outcome, Run, Summary};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +34,8 @@ const DMATEST: Need = Need::Module(dmatest::PARAMETERS, "dmatest", "CONFIG_DMATE
 const NEEDS: &[Need] = &[Need::Lab, DRIVER, DMATEST];
 
 const CLIENT: Need = Need::Module(client::PATH, "peerdma_dma", "CONFIG_DMA_ENGINE");
-const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peers, Need::Path, DRIVER, CLIENT];
+const P2P: Need = Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA");
+const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peers, P2P, DRIVER, CLIENT];
 
 /// Operations of the large test: one million, and what it takes to share them out evenly.
 const MILLION: u32 = 1_000_000;
@@ -48,7 +51,6 @@ pub(super) const CASES: &[Case] = &[
     Case::new("ioat", "dmatest-polled", Partner, NEEDS, |bench| {
         few(bench, &Run { polled: true, buffer: 256, ..Run::of(200) })
     }),
-    Case::new("ioat", "copies-between-two-devices", Partner, THIRD_PARTY, third_party::copies),
     Case::new(
         "ioat",
         "read-of-an-unmapped-address",
@@ -63,6 +65,8 @@ pub(super) const CASES: &[Case] = &[
         &[Need::Lab, Need::Peers, Need::Path, Need::Translated, DRIVER, CLIENT],
         third_party::write_unmapped,
     ),
+    Case::new("third-party", "kernel-decides-as-predicted", Partner, THIRD_PARTY, paths::decisions),
+    Case::new("third-party", "route", Partner, THIRD_PARTY, paths::routes),
     Case::new("ioat-broken", "swapped-addresses", Partner, NEEDS, broken::swap),
     Case::new("ioat-broken", "lost-completion", Partner, NEEDS, broken::lost_completion),
     Case::new("ioat-broken", "lost-interrupts", Partner, NEEDS, broken::lost_interrupts),
