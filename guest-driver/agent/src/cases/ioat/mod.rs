@@ -5,6 +5,7 @@ mod broken;
 mod client;
 mod dmatest;
 mod paths;
+mod speed;
 mod third_party;
 
 use super::Kind::{Negative, Partner};
@@ -67,6 +68,13 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::new("third-party", "kernel-decides-as-predicted", Partner, THIRD_PARTY, paths::decisions),
     Case::new("third-party", "route", Partner, THIRD_PARTY, paths::routes),
+    Case::new(
+        "ioat-speed",
+        "beside-a-peer-device",
+        Partner,
+        &[Need::Lab, Need::Peers, DRIVER, DMATEST],
+        speed::beside,
+    ),
     Case::new("ioat-broken", "swapped-addresses", Partner, NEEDS, broken::swap),
     Case::new("ioat-broken", "lost-completion", Partner, NEEDS, broken::lost_completion),
     Case::new("ioat-broken", "lost-interrupts", Partner, NEEDS, broken::lost_interrupts),
