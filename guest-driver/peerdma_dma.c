@@ -322,20 +322,73 @@ out_detach:
 	return ret;
 }
 
-static long pd_dma_ioctl(struct file *file, unsigned int command,
-			 unsigned long argument)
+static int pd_dma_address(struct pd_client *client,
+			  struct peerdma_dma_address *arg)
 {
-	struct pd_client *client = file->private_data;
-	void __user *user = (void __user *)argument;
+	/* What is locked like two ends; the second is nowhere. */
+	struct pd_end ends[2] = {};
+	u32 length = U32_MAX;
+	dma_addr_t address;
+	int ret;
+
+	ret = pd_dma_take_channel(client, arg->channel);
+	if (!ret)
+		ret = pd_dma_attach(client, &ends[0], arg->fd, arg->offset, 1);
+	if (ret)
+		return ret;
+	ret = pd_dma_lock(ends, NULL);
+	if (ret)
+		goto out_detach;
+	ret = pd_dma_map(&ends[0], DMA_BIDIRECTIONAL);
+	if (!ret)
+		ret = pd_dma_locate(&ends[0], 0, &address, &length);
+	if (!ret) {
+		arg->address = address;
+		arg->length = length;
+		arg->segments = ends[0].sgt->nents;
+	}
+	pd_dma_unmap(&ends[0], DMA_BIDIRECTIONAL);
+	pd_dma_unlock(ends);
+out_detach:
+	pd_dma_detach(&ends[0]);
+	return ret;
+}
+
+/* A name with its end. */
+static bool pd_dma_is_name(const char *channel)
+{
+	return strnlen(channel, PEERDMA_DMA_NAME) < PEERDMA_DMA_NAME;
+}
+
+static long pd_dma_ioctl_address(struct pd_client *client, void __user *user)
+{
+	struct peerdma_dma_address arg;
+	int ret;
+
+	if (copy_from_user(&arg, user, sizeof(arg)))
+		return -EFAULT;
+	if (!pd_dma_is_name(arg.channel) || arg.fd < 0 || arg.reserved)
+		return -EINVAL;
+
+	ret = mutex_lock_interruptible(&client->lock);
+	if (ret)
+		return ret;
+	ret = pd_dma_address(client, &arg);
+	mutex_unlock(&client->lock);
+	if (ret)
+		return ret;
+	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : 0;
+}
+
+static long pd_dma_ioctl_copy(struct pd_client *client, void __user *user)
+{
 	struct peerdma_dma_copy arg;
 	int ret;
 
-	if (command != PEERDMA_DMA_COPY)
-		return -ENOTTY;
 	if (copy_from_user(&arg, user, sizeof(arg)))
 		return -EFAULT;
-	if (strnlen(arg.channel, sizeof(arg.channel)) == sizeof(arg.channel) ||
-	    !arg.length || arg.length > SZ_64M || !arg.timeout_ms ||
+	if (!pd_dma_is_name(arg.channel) || !arg.length ||
+	    arg.length > SZ_64M || !arg.timeout_ms ||
 	    arg.timeout_ms > 60000 || arg.reserved)
 		return -EINVAL;
 	arg.result = DMA_TRANS_NOERROR;
@@ -348,6 +401,22 @@ static long pd_dma_ioctl(struct file *file, unsigned int command,
 	if (ret)
 		return ret;
 	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : 0;
+}
+
+static long pd_dma_ioctl(struct file *file, unsigned int command,
+			 unsigned long argument)
+{
+	struct pd_client *client = file->private_data;
+	void __user *user = (void __user *)argument;
+
+	switch (command) {
+	case PEERDMA_DMA_COPY:
+		return pd_dma_ioctl_copy(client, user);
+	case PEERDMA_DMA_ADDRESS:
+		return pd_dma_ioctl_address(client, user);
+	default:
+		return -ENOTTY;
+	}
 }
 
 static int pd_dma_open(struct inode *inode, struct file *file)

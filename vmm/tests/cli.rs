@@ -180,7 +180,7 @@ fn a_device_that_cannot_be_added_is_refused_before_anything_starts() {
         ("ioat,channels", "\"channels\" is no KEY=VALUE"),
         ("ioat,chanels=2", "no key \"chanels\", did you mean \"channels\"?"),
         ("ioat,channels=9", "channels is \"9\"; take 1 to 4"),
-        ("ioat,below=prot1", "no port or host bridge \"prot1\", did you mean \"port1\"?"),
+        ("ioat,below=prot1", "no port, switch or host bridge \"prot1\", did you mean \"port1\"?"),
         ("ioat,below=port1", "\"peer1\" is below \"port1\" already"),
         ("peer,local-memory=0x2000000000", "64 GiB"),
     ] {
@@ -228,12 +228,20 @@ fn summary(distance: i32) -> String {
 }
 
 fn report(distance: i32) -> RunReport {
-    let topology = Topology::load("root-ports").unwrap();
+    report_of("root-ports", &format!("1 0 {distance} iova 0xfffe0000"))
+}
+
+/// A run of one guest with this topology and this decision of its kernel's.
+fn summary_of(topology: &str, decision: &str) -> String {
+    serde_json::to_string(&report_of(topology, decision)).unwrap()
+}
+
+fn report_of(topology: &str, decision: &str) -> RunReport {
+    let topology = Topology::load(topology).unwrap();
     let guest = Guest { iommu: IommuMode::Strict, cpu: topology.cpu, parameters: Vec::new() };
     let mut scenario = ScenarioReport::new("basic");
     scenario.setup = Some(Box::new(Setup { topology, guest }));
-    scenario.decisions =
-        vec![ObservedPath::parse(&format!("1 0 {distance} iova 0xfffe0000")).unwrap()];
+    scenario.decisions = vec![ObservedPath::parse(decision).unwrap()];
     RunReport {
         version: 1,
         host: "nested".into(),
@@ -296,6 +304,16 @@ fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
     let (code, out, _) = explain(["peer0", "peer1"]);
     assert!(code == 1 && out.ends_with("NOT as predicted\n"), "{code} {out}");
     assert_eq!(explain(["peer0", "peer0"]).0, 2);
+    // An engine is a client, too, and owns nothing that anybody asks for.
+    let engine = || summary_of("ioat", "0 03:00.0 4 iova 0xfffe0000");
+    fs::write(&path, engine()).unwrap();
+    let (code, out, err) = explain(["ioat0", "peer0"]);
+    assert!(code == 0 && out.ends_with("IOVA 0xfffe0000; as predicted\n"), "{code} {out} {err}");
+    let (code, out, _) = explain(["peer0", "ioat0"]);
+    assert!(code == 0 && out.ends_with("no test asked about this path\n"), "{code} {out}");
+    fs::write(&path, engine().replace("03:00.0", "00:08.0")).unwrap();
+    let (code, out, _) = explain(["ioat1", "peer0"]);
+    assert!(code == 1 && out.ends_with("NOT as predicted\n"), "{code} {out}");
     let (code, _, err) = run(&["report", "merge", folder, "--out", folder]);
     assert!(code == 2 && err.contains("another folder"), "{code} {err}");
     for (text, part) in [

@@ -3,8 +3,9 @@
  * peerdma_dma: user interface of the client of the kernel's DMA engines.
  *
  * /dev/peerdma-dma gives one copy at a time to a channel of any DMA engine that
- * has a driver, for example Intel's I/OAT. An open file holds the channel that
- * it named first until it is closed, or until a copy times out.
+ * has a driver, for example Intel's I/OAT, and tells its DMA addresses. An open
+ * file holds the channel that it named first until it is closed, or until a copy
+ * times out.
  */
 #ifndef _UAPI_PEERDMA_DMA_H
 #define _UAPI_PEERDMA_DMA_H
@@ -49,6 +50,30 @@ struct peerdma_dma_copy {
 	__u64 reserved;
 };
 
+/**
+ * struct peerdma_dma_address - where a channel's device finds a byte of a dma-buf
+ * @channel:	its name as in /sys/class/dma, zero-terminated
+ * @fd:		the dma-buf
+ * @offset:	of the byte
+ * @address:	out: its DMA address. It was good while the call lasted: the
+ *		mapping is gone
+ * @length:	out: how many bytes followed there, that one included
+ * @segments:	out: of how many pieces the mapping was
+ * @reserved:	0
+ *
+ * Errors: as for a copy.
+ */
+struct peerdma_dma_address {
+	char channel[PEERDMA_DMA_NAME];
+	__s32 fd;
+	__u64 offset;
+	__u64 address;
+	__u64 length;
+	__u32 segments;
+	__u32 reserved;
+};
+
 #define PEERDMA_DMA_COPY	_IOWR(0xDB, 0x70, struct peerdma_dma_copy)
+#define PEERDMA_DMA_ADDRESS	_IOWR(0xDB, 0x71, struct peerdma_dma_address)
 
 #endif /* _UAPI_PEERDMA_DMA_H */

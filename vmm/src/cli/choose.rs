@@ -85,7 +85,7 @@ pub(super) fn device_help() -> String {
         topology::device_kinds().map(|(name, about)| format!("\n  {name}: {about}")).collect();
     format!(
         "Add a device to the topology; may be repeated. Kinds, and the options that are keys of theirs:{kinds}\nKeys of \
-         every kind: below = a port or a host bridge, by name or number [default: a root port of its own]; device and \
+         every kind: below = a port, a switch or a host bridge, by name or number [default: a root port of its own]; device and \
          function = numbers there; name"
     )
 }

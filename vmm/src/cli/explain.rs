@@ -22,8 +22,8 @@ exit code 1.
 Examples:
   peerdma explain peer0 peer1
   peerdma explain peer0 peer2 --topology two-bridges
-  peerdma explain ioat0 peer1 --topology switch --device ioat
   peerdma explain peer0 peer1 --run target/vm-test
+  peerdma explain ioat0 peer0 --topology switch --device ioat,below=switch0
   peerdma explain 03:00.0 04:00.0 --topology switch-acs --kernel-parameter 'pci=disable_acs_redir=02:00.0;02:01.0'")]
 pub(super) struct Arguments {
     /// The device that does DMA, the importer: its name or its number
@@ -79,7 +79,7 @@ fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
     let explanation = Explanation::new(topology, guest, &arguments.a, &arguments.b)
         .map_err(|error| Failure::usage(format_args!("scenario {}: {error}", scenario.name)))?;
     let prediction = explanation.prediction();
-    let found = prediction.peers.and_then(|(client, owner)| {
+    let found = prediction.path.and_then(|(client, owner)| {
         scenario.decisions.iter().find(|found| (found.client, found.owner) == (client, owner))
     });
     let (verdict, exit) = match found {

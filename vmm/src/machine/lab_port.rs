@@ -8,8 +8,10 @@ use std::fmt;
 
 use super::fault::Outcome;
 
-/// Longest line, its line feed included, in bytes.
+/// Longest line of the guest's, its line feed included, in bytes.
 pub const MAX_LINE: usize = 4096;
+/// Longest answer that a guest's agent reads, likewise.
+pub const MAX_ANSWER: usize = 1 << 16;
 
 /// What the VMM answers to a line.
 #[derive(Clone, Debug, PartialEq, Eq)]

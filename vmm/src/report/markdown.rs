@@ -83,7 +83,7 @@ fn decisions(text: &mut String, scenario: &ScenarioReport) {
     }
     let _ = writeln!(text, "\n| DMA by | into the memory of | The kernel decided |\n|---|---|---|");
     for decision in &scenario.decisions {
-        let _ = writeln!(text, "| peer{} | peer{} | {decision} |", decision.client, decision.owner);
+        let _ = writeln!(text, "| {} | peer{} | {decision} |", decision.client, decision.owner);
     }
 }
 

@@ -15,4 +15,4 @@ pub mod observed;
 pub use collector::Collector;
 pub use merge::MergedReport;
 pub use model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status, Totals};
-pub use observed::{ObservedPath, Setup};
+pub use observed::{Client, ObservedPath, Setup};

@@ -3,8 +3,11 @@
 
 use std::fmt;
 use std::num::ParseIntError;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use device_models::pci::{Bdf, ParseBdfError};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::suite::hello::Address;
 use crate::topology::Topology;
@@ -19,13 +22,66 @@ pub struct Setup {
     pub guest: Guest,
 }
 
-/// One decision: about DMA by one peer device into the memory of another. Both by their number N of `/dev/peerdmaN`.
+/// Who does DMA. Its text is a number or `BUS:DEVICE.FUNCTION`, for people with `peer` in front of the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// A peer device, by its number N of `/dev/peerdmaN`.
+    Peer(u8),
+    /// A device of another kind, by its function.
+    Function(Bdf),
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(number) => write!(f, "peer{number}"),
+            Self::Function(bdf) => write!(f, "{bdf}"),
+        }
+    }
+}
+
+impl FromStr for Client {
+    type Err = ObservedPathError;
+
+    fn from_str(text: &str) -> Result<Self, ObservedPathError> {
+        match text.contains(':') {
+            true => text.parse().map(Self::Function).map_err(ObservedPathError::Function),
+            false => device(text).map(Self::Peer),
+        }
+    }
+}
+
+impl Serialize for Client {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Peer(number) => serializer.serialize_u8(*number),
+            Self::Function(bdf) => serializer.collect_str(bdf),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Client {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a number or a function's address")]
+        enum Form {
+            Number(u8),
+            Text(String),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Number(number) => Ok(Self::Peer(number)),
+            Form::Text(text) => text.parse().map(Self::Function).map_err(D::Error::custom),
+        }
+    }
+}
+
+/// One decision: about DMA by a device into the memory of a peer device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedPath {
-    /// Whose memory.
+    /// Whose memory: the peer device's number N of `/dev/peerdmaN`.
     pub owner: u8,
     /// Who does DMA.
-    pub client: u8,
+    pub client: Client,
     /// What `pci_p2pdma_distance()` said; negative: no way.
     pub distance: i32,
     /// The DMA address that the client got for the first byte, and what kind of number it is; none: it got none.
@@ -47,23 +103,23 @@ pub enum ObservedPathError {
         /// What is wrong with it.
         source: ParseIntError,
     },
+    /// A function.
+    #[error(transparent)]
+    Function(ParseBdfError),
     /// A kind of address.
     #[error("{0:?} is no kind of address; bus, phys and iova are")]
     Kind(String),
 }
 
 impl ObservedPath {
-    /// Reads `OWNER CLIENT DISTANCE [KIND ADDRESS]`; the address in hexadecimal with 0x.
+    /// Reads `OWNER CLIENT DISTANCE [KIND ADDRESS]`; the client as [`Client`] says, the address in hexadecimal
+    /// with 0x.
     ///
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, ObservedPathError> {
         let words: Vec<&str> = text.split_whitespace().take(6).collect();
         let number = |word: &str| -> Result<i32, ObservedPathError> {
-            word.parse()
-                .map_err(|source| ObservedPathError::Number { word: word.to_owned(), source })
-        };
-        let device = |word: &str| -> Result<u8, ObservedPathError> {
             word.parse()
                 .map_err(|source| ObservedPathError::Number { word: word.to_owned(), source })
         };
@@ -86,11 +142,16 @@ impl ObservedPath {
         };
         Ok(Self {
             owner: device(owner)?,
-            client: device(client)?,
+            client: client.parse()?,
             distance: number(distance)?,
             address,
         })
     }
+}
+
+/// The number of a peer device.
+fn device(word: &str) -> Result<u8, ObservedPathError> {
+    word.parse().map_err(|source| ObservedPathError::Number { word: word.to_owned(), source })
 }
 
 impl fmt::Display for ObservedPath {
@@ -114,10 +175,17 @@ mod tests {
     fn decisions_are_read_as_the_guest_writes_them() {
         let read = ObservedPath::parse("1 0 4 iova 0xfffe0000").unwrap();
         let address = Some((Address::Iova, 0xFFFE_0000));
-        assert_eq!(read, ObservedPath { owner: 1, client: 0, distance: 4, address });
+        assert_eq!(read, ObservedPath { owner: 1, client: Client::Peer(0), distance: 4, address });
         assert_eq!(read.to_string(), "distance 4, IOVA 0xfffe0000");
         let read = ObservedPath::parse("0 1 -1").unwrap();
         assert_eq!(read.to_string(), "no way between the two, no DMA address");
+        let engine = ObservedPath::parse("1 05:00.0 3 bus 0xc0000000").unwrap();
+        assert_eq!(engine.client, Client::Function(Bdf::new(5, 0, 0)));
+        for (decision, client) in [(read, "1"), (engine, "\"05:00.0\"")] {
+            let text = serde_json::to_string(&decision).unwrap();
+            assert!(text.contains(&format!("\"client\":{client}")), "{text}");
+            assert_eq!(serde_json::from_str::<ObservedPath>(&text).unwrap(), decision);
+        }
     }
 
     #[test]
@@ -128,6 +196,8 @@ mod tests {
             "0 1 2 iova",
             "0 1 2 iova 1 1",
             "0 300 2",
+            "05:00.0 0 2",
+            "0 05:00 2",
             "0 1 x",
             "0 1 2 what 0x1",
             "0 1 2 bus 0xg",

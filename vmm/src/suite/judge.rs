@@ -22,6 +22,7 @@ use super::hello::{Hello, Mode, TooLong};
 use crate::lab::RAM;
 use crate::report::ktap::{self, Line};
 use crate::report::{CaseReport, FindingReport, ObservedPath, ScenarioReport, Status};
+use crate::topology::{MAX_ENDPOINTS, MAX_PEERS};
 
 /// Most tests in one run.
 const MAX_CASES: usize = 10_000;
@@ -31,8 +32,8 @@ const MAX_DIAGNOSTICS: usize = 20_000;
 const MAX_FINDINGS: usize = 50;
 /// Most failures of the run that the guest's own words can bring about.
 const MAX_FAILURES: usize = 20;
-/// Most paths whose decision is kept: both directions between any two of sixteen devices.
-const MAX_DECISIONS: usize = 16 * 15;
+/// Most paths whose decision is kept: into the memory of each of the peer devices, by every other device.
+const MAX_DECISIONS: usize = MAX_PEERS * (MAX_PEERS - 1 + MAX_ENDPOINTS);
 /// Longest text of one finding or name that is kept, in bytes.
 const MAX_TEXT: usize = 1000;
 /// The name under which the user's own command is reported.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::rand::{GetRandomFlags, getrandom};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::console::{ConsoleWatch, Outputs};
@@ -26,10 +27,19 @@ use crate::machine::{
 use crate::report::ScenarioReport;
 use crate::trace::{self, Header, Recording};
 
-/// Where the guest's virtio-rng gets its entropy.
-const ENTROPY: &str = "/dev/urandom";
 /// How long console input waits for a guest that does not read.
 const INPUT_PAUSE: Duration = Duration::from_millis(5);
+
+/// Where the guest's virtio-rng gets its entropy: the host's generator, as it is. A test host that has just started has
+/// not collected much yet, and `/dev/urandom` would spend seconds on that, with the lab and so the whole guest waiting.
+#[derive(Debug)]
+struct Entropy;
+
+impl Read for Entropy {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(getrandom(buffer, GetRandomFlags::INSECURE)?)
+    }
+}
 
 /// Who sits in front of a guest.
 pub struct Console {
@@ -144,11 +154,10 @@ fn guest(
 
     let vcpus = u8::try_from(run.cpus).unwrap_or(u8::MAX);
     let platform = Platform::new(vcpus, run.memory)?;
-    let entropy = File::open(ENTROPY).map_err(RunError::file("opening", Path::new(ENTROPY)))?;
     let interrupts = Box::new(Interrupts(platform.msi()));
     let lab_config = run.lab.clone();
     let recording = start_recording(job, run, &lab_config, &platform)?;
-    let mut lab = lab_config.build(platform.ram().memory(), interrupts, entropy)?;
+    let mut lab = lab_config.build(platform.ram().memory(), interrupts, Entropy)?;
     if let Some((recording, _)) = &recording {
         lab.add_observer(Box::new(recording.recorder()));
     }
@@ -284,6 +293,14 @@ mod tests {
     use super::*;
     use crate::suite::event::QUEUE;
     use crate::suite::hello::{Hello, Mode};
+
+    #[test]
+    fn entropy_is_never_the_same_and_never_ends() {
+        let (mut one, mut other) = ([0; 4096], [0; 4096]);
+        Entropy.read_exact(&mut one).unwrap();
+        Entropy.read_exact(&mut other).unwrap();
+        assert!(one != other && one != [0; 4096]);
+    }
 
     /// Guests that cannot start, so no KVM is needed: what counts is who is told of whom, and when.
     fn job(guests: usize, at_once: usize) -> Job {

@@ -247,7 +247,13 @@ pub fn nearest_name<'a>(
 
 #[cfg(test)]
 mod tests {
+    use device_models::pci::Bdf;
+
     use super::*;
+    use crate::suite::hello::Expected;
+    use crate::suite::parameters::parameters;
+    use crate::topology::linux::Guest;
+    use crate::topology::{Plan, Topology};
 
     #[test]
     fn the_scenarios_that_come_with_the_program_are_right() {
@@ -257,6 +263,46 @@ mod tests {
             assert!(!scenario.description.is_empty());
         }
         assert!(!Scenario::select(&[]).unwrap().is_empty());
+    }
+
+    /// What the monitor expects of a scenario's kernel, and where the peer devices are.
+    fn expected(scenario: &Scenario) -> (Expected, Vec<Bdf>) {
+        let mut topology = Topology::load(&scenario.topology).unwrap();
+        for device in &scenario.devices {
+            topology.add(device).unwrap();
+        }
+        let plan = Plan::new(&topology, scenario.iommu.has_iommu()).unwrap();
+        let peers = plan.peers().into_iter().map(|peer| plan.functions[peer].bdf).collect();
+        let parameters = parameters(scenario, false);
+        let guest = Guest { iommu: scenario.iommu, cpu: topology.cpu, parameters };
+        (Expected::new(&topology, &guest).unwrap(), peers)
+    }
+
+    #[test]
+    fn an_engine_is_a_third_party_in_every_preset_and_changes_nothing_for_the_peers() {
+        const GROUP: &str = "third-party";
+        let all = Scenario::all().unwrap();
+        let has = |scenario: &Scenario, group| scenario.groups.iter().any(|name| name == group);
+        for preset in Topology::presets() {
+            let is_it = |scenario: &&Scenario| scenario.topology.split('+').next() == Some(preset);
+            assert!(all.iter().filter(is_it).any(|scenario| has(scenario, GROUP)), "{preset}");
+        }
+        for scenario in all.iter().filter(|scenario| has(scenario, "topology")) {
+            let name = &scenario.name;
+            let (with, places) = expected(scenario);
+            let without = Scenario { devices: Vec::new(), ..scenario.clone() };
+            let (without, places_without) = expected(&without);
+            assert_eq!(places, places_without, "{name}");
+            assert_eq!(with.paths, without.paths, "{name}");
+            assert_eq!(with.direct_requests, without.direct_requests, "{name}");
+            assert_eq!(with.direct_completions, without.direct_completions, "{name}");
+            let shared = |groups: &[usize]| -> Vec<bool> {
+                let pairs = groups.iter().flat_map(|one| groups.iter().map(move |two| one == two));
+                pairs.collect()
+            };
+            assert_eq!(shared(&with.groups), shared(&without.groups), "{name}");
+            assert_eq!(has(scenario, GROUP), !with.others.is_empty(), "{name}");
+        }
     }
 
     #[test]

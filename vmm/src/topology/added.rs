@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Acs;
-use super::description::{Endpoint, Peer, RootPort, Topology};
+use super::description::{Endpoint, Peer, RootPort, SwitchPort, Topology};
 use super::plan::{Kind, Plan};
 use super::problem::{Item, Problem};
 use crate::suite::scenario::nearest_name;
@@ -147,7 +147,8 @@ struct Place {
 
 impl Topology {
     /// Adds `added`. Without a port it gets a root port of its own, on the first host bridge behind everything else
-    /// there; without a name its kind's with the first number that is free.
+    /// there; below a switch a downstream port of its own, behind the others; without a name its kind's with the first
+    /// number that is free.
     ///
     /// # Errors
     /// When a name is nobody's, the place is taken, or the kind does not take the options. Nothing is added then.
@@ -159,7 +160,10 @@ impl Topology {
             None => free_name(&plan, &added.kind)?,
         };
         let Place { below, device, function } = match &added.below {
-            Some(below) => self.place(added, &plan, below)?,
+            Some(below) => match self.switch(&plan, below) {
+                Some(switch) => new.switch_port(added, &name, switch)?,
+                None => self.place(added, &plan, below)?,
+            },
             None => new.own_port(added, &name)?,
         };
         let acs = Acs::NONE;
@@ -185,15 +189,53 @@ impl Topology {
         }
     }
 
+    /// The switch whose upstream port is called `below`, by its place in the description.
+    fn switch(&self, plan: &Plan, below: &str) -> Option<usize> {
+        let found = &plan.functions[plan.find(below)?];
+        match found.kind {
+            Kind::SwitchUpstream => {
+                self.switches.iter().position(|switch| switch.name == found.name)
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes a downstream port for the device called `name`: ACS as at the last one that is there.
+    fn switch_port(
+        &mut self,
+        added: &AddedDevice,
+        name: &str,
+        switch: usize,
+    ) -> Result<Place, AddError> {
+        if added.device.is_some() || added.function.is_some() {
+            let what =
+                "below a switch it gets a port of its own: leave `device` and `function` out";
+            return Err(AddError::Impossible(what.into()));
+        }
+        let ports = &mut self.switches[switch].ports;
+        let used: Vec<_> = ports.iter().map(|port| port.device).collect();
+        let behind = used.iter().max().map_or(0, |last| last.saturating_add(1));
+        let free = (behind..=LAST_DEVICE).chain(0..=LAST_DEVICE).find(|at| !used.contains(at));
+        let Some(device) = free else {
+            return Err(AddError::Impossible("the switch has no device number left".into()));
+        };
+        let last = ports.iter().max_by_key(|port| port.device);
+        let acs = last.map_or(Acs::NONE, |port| port.acs);
+        let port = format!("{name}-port");
+        ports.push(SwitchPort { name: port.clone(), device, acs, hot_plug: false });
+        Ok(Place { below: port, device: 0, function: 0 })
+    }
+
     /// The place below the port or on the host bridge called `below`.
     fn place(&self, added: &AddedDevice, plan: &Plan, below: &str) -> Result<Place, AddError> {
         let takes =
             |kind| matches!(kind, Kind::RootPort | Kind::SwitchDownstream | Kind::HostBridge);
         let found = plan.find(below).map(|index| &plan.functions[index]);
         let Some(above) = found.filter(|function| takes(function.kind)) else {
+            let takes = |kind| takes(kind) || kind == Kind::SwitchUpstream;
             let all = plan.functions.iter().filter(|function| takes(function.kind));
             let names: Vec<_> = all.map(|function| function.name.as_str()).collect();
-            return Err(AddError::unknown("port or host bridge", below, &names));
+            return Err(AddError::unknown("port, switch or host bridge", below, &names));
         };
         let name = above.name.clone();
         let function = added.function.unwrap_or(0);
@@ -347,6 +389,12 @@ mod tests {
         assert_eq!(placed(&function, "ioat0"), ("down0".into(), "03:00.1".into()));
         let by_number = with("root-ports", &["ioat,below=00:04.0,function=2"]).unwrap();
         assert_eq!(placed(&by_number, "ioat0"), ("port0".into(), "01:00.2".into()));
+        let ports = with("switch-acs", &["ioat,below=switch0", "ioat,below=01:00.0"]).unwrap();
+        assert_eq!(placed(&ports, "ioat0"), ("ioat0-port".into(), "05:00.0".into()));
+        assert_eq!(placed(&ports, "ioat1"), ("ioat1-port".into(), "06:00.0".into()));
+        assert_eq!(placed(&ports, "ioat1-port"), ("switch0".into(), "02:03.0".into()));
+        assert_eq!(ports.switches[0].ports[3].acs, ports.switches[0].ports[1].acs);
+        assert_eq!(placed(&ports, "peer1"), ("down1".into(), "04:00.0".into()));
         let memory = with("root-ports", &["peer,local-memory=0x200000,name=small"]).unwrap();
         assert_eq!(memory.peers[2].local_memory, Some(2 << 20));
     }
@@ -376,7 +424,10 @@ mod tests {
             ("ioat,chanels=2", "no key \"chanels\", did you mean \"channels\"?"),
             ("ioat,bellow=port0", "did you mean \"below\"?"),
             ("ioat,channels=9", "take 1 to 4"),
-            ("ioat,below=prot0", "no port or host bridge \"prot0\", did you mean \"port0\"?"),
+            (
+                "ioat,below=prot0",
+                "no port, switch or host bridge \"prot0\", did you mean \"port0\"?",
+            ),
             ("ioat,below=peer0", "there are host-bridge, port0, port1"),
             ("ioat,below=port0", "\"peer0\" is below \"port0\" already (no port is free)"),
             ("ioat,below=port0,function=0", "has something at device 0 function 0 already"),
@@ -391,5 +442,7 @@ mod tests {
             let error = with("root-ports", &[device]).unwrap_err();
             assert!(error.contains(part), "{device}: {error}");
         }
+        let error = with("switch", &["ioat,below=switch0,device=7"]).unwrap_err();
+        assert!(error.contains("a port of its own"), "{error}");
     }
 }

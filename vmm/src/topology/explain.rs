@@ -9,6 +9,7 @@ use super::plan::{Kind, Plan, Planned};
 use super::problem::Problem;
 use super::{Acs, Cpu, Topology, acs_state};
 use crate::assembly::IommuMode;
+use crate::report::Client;
 
 /// The identity of a host bridge that Linux trusts without reserve.
 const TRUSTED: &str = "8086:2020";
@@ -27,9 +28,9 @@ pub struct Prediction {
     pub distance: i32,
     /// The kind of DMA address that the client will get.
     pub address: AddressKind,
-    /// The two devices, client and owner of the memory, by their number among the peer devices; none when one of the
-    /// functions is no peer device.
-    pub peers: Option<(u8, u8)>,
+    /// The two devices, client and owner of the memory, as a guest's tests name them: the owner by its number among the
+    /// peer devices. None when no test asks about them.
+    pub path: Option<(Client, u8)>,
 }
 
 impl Explanation {
@@ -137,10 +138,14 @@ impl Explanation {
             let at = peers.iter().position(|peer| *peer == function)?;
             u8::try_from(at).ok()
         };
+        let client = match plan.functions[a].kind {
+            Kind::Endpoint(..) => Some(Client::Function(plan.functions[a].bdf)),
+            _ => number(a).map(Client::Peer),
+        };
         let prediction = Prediction {
             distance,
             address: view.address_kind(decision.map),
-            peers: number(a).zip(number(b)),
+            path: client.zip(number(b)),
         };
         Ok(Self { text, prediction })
     }

@@ -26,6 +26,8 @@ pub enum Need {
     Path,
     /// A file that the kernel offers, and the option behind it.
     File(&'static str, &'static str),
+    /// A file that a module of this name offers, and the option that it takes: either may be what is missing.
+    Module(&'static str, &'static str, &'static str),
     /// The kernel does not check its every access: the test's own time limits are not made for that.
     Unchecked,
     /// The kernel looks for lost memory.
@@ -67,11 +69,28 @@ impl Need {
             }
             Self::File(path, _) if Path::new(path).exists() => Ok(()),
             Self::File(path, option) => skip(format!("there is no {path} (this kernel lacks {option})")),
+            Self::Module(path, ..) if Path::new(path).exists() => Ok(()),
+            Self::Module(path, module, option) => {
+                skip(missing(path, module, option, kernel_config::is_known(), kernel_config::option(option)))
+            }
             Self::Unchecked if kernel_config::option("CONFIG_KASAN").is_none() => Ok(()),
             Self::Unchecked => skip("the test's own limit of 30 s for each of its parts is too short for a kernel with CONFIG_KASAN".into()),
             Self::Kmemleak if leaks::has_kmemleak() => Ok(()),
             Self::Kmemleak => skip("this kernel lacks CONFIG_DEBUG_KMEMLEAK".into()),
         }
+    }
+}
+
+/// Why a module's file is not there: what the kernel's configuration says of the option, if it says anything.
+fn missing(path: &str, module: &str, option: &str, is_known: bool, value: Option<&str>) -> String {
+    match (is_known, value) {
+        (true, None) => format!("there is no {path}: this kernel lacks {option}"),
+        (true, Some(_)) => format!(
+            "there is no {path}: this kernel has {option}, but the module {module} is not loaded"
+        ),
+        (false, _) => format!(
+            "there is no {path}: the module {module} is not loaded, or this kernel, which does not tell, lacks {option}"
+        ),
     }
 }
 
@@ -97,4 +116,18 @@ fn check_peers() -> Verdict {
         Peer::path(0).display(),
         Peer::path(1).display()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing;
+
+    #[test]
+    fn a_missing_module_is_not_blamed_on_an_option_that_is_set() {
+        let reason = |is_known, value| missing("/dev/x", "x", "CONFIG_Y", is_known, value);
+        assert!(reason(true, None).ends_with("this kernel lacks CONFIG_Y"));
+        assert!(reason(true, Some("y")).ends_with("but the module x is not loaded"));
+        let either = reason(false, None);
+        assert!(either.contains("not loaded, or") && either.contains("CONFIG_Y"), "{either}");
+    }
 }

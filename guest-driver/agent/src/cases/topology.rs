@@ -32,10 +32,10 @@ pub(super) const CASES: &[Case] = &[
 const LENGTH: u64 = (64 << 10) + 1027;
 
 /// The monitor's ways of a request from device to device, by the names that its counters have.
-const BY_BUS: &str = "bus-address";
-const BY_HOST: &str = "through-host-bridge";
+pub(super) const BY_BUS: &str = "bus-address";
+pub(super) const BY_HOST: &str = "through-host-bridge";
 
-fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
+pub(super) fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
     let lab =
         bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
     let expected = lab.hello()?.expected;
@@ -54,19 +54,19 @@ fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
 
 /// Whether this kernel's driver can do as the kernel decides. Before Linux 6.19 memory without pages is mapped as a
 /// resource, which goes through the host bridge and past swiotlb whatever the way.
-fn can_follow(bench: &mut Bench<'_>, way: Way, address: Address) -> Result<bool, Stop> {
+pub(super) fn can_follow(bench: &mut Bench<'_>, way: Way, address: Address) -> Result<bool, Stop> {
     let plain = way == Way::None || (way == Way::Host && address != Address::None);
     Ok(plain || bench.peer(0)?.info.features & uapi::FEATURE_WAYS != 0)
 }
 
-fn cannot_follow() -> Verdict {
+pub(super) fn cannot_follow() -> Verdict {
     let reason = "this kernel maps device memory without regard to the way (pcim_p2pdma_provider came with Linux 6.19)";
     Err(Stop::Skip(reason.into()))
 }
 
 /// Distance and kind of DMA address between every two devices, in both directions.
 fn decisions(bench: &mut Bench<'_>) -> Verdict {
-    let (mut wrong, mut told) = (Vec::new(), Vec::new());
+    let (mut wrong, mut found_out) = (Vec::new(), Vec::new());
     let mut all = true;
     for (a, b, way, distance, address) in expected(bench)?.paths {
         let follow = can_follow(bench, way, address)?;
@@ -101,20 +101,31 @@ fn decisions(bench: &mut Bench<'_>) -> Verdict {
                     owner.info.memory_bus, owner.info.memory_phys
                 ));
             }
-            told.push((owner.instance, client.instance, found, mapped));
+            found_out.push((owner.instance, client.instance, found, mapped));
         }
     }
     // What the kernel has decided, for whoever reads the report.
     if let Some(lab) = bench.lab.as_mut() {
-        for (owner, client, distance, mapped) in told {
-            lab.path(owner, client, distance, mapped)?;
-            let address = mapped
-                .map_or("no DMA address".into(), |(_, value)| format!("DMA address {value:#x}"));
-            lab.ktap(&format!("# peer{client} -> peer{owner}: distance {distance}, {address}"))?;
+        for (owner, client, distance, mapped) in found_out {
+            lab.path(owner, &client, distance, mapped)?;
+            let line = told(&format!("peer{client}"), owner, distance, mapped);
+            lab.ktap(&format!("# {line}"))?;
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     if all { Ok(()) } else { cannot_follow() }
+}
+
+/// What the kernel has decided, for people.
+pub(super) fn told(
+    client: &str,
+    owner: u32,
+    distance: i32,
+    mapped: Option<(Address, u64)>,
+) -> String {
+    let address =
+        mapped.map_or("no DMA address".into(), |(_, value)| format!("DMA address {value:#x}"));
+    format!("{client} -> peer{owner}: distance {distance}, {address}")
 }
 
 /// Shares a buffer of `owner` with `client` and gives the DMA address that comes of it, if one should, and its kind:
@@ -160,7 +171,7 @@ fn mapped(
 }
 
 /// The kinds of address that a number can be. Where the host bridge does not translate, two of them look the same.
-fn kinds_of(owner: &Peer, address: u64) -> Vec<Address> {
+pub(super) fn kinds_of(owner: &Peer, address: u64) -> Vec<Address> {
     let within =
         |start: u64| (start..start.saturating_add(owner.info.memory_size)).contains(&address);
     let mut kinds = Vec::new();
@@ -307,7 +318,7 @@ fn counter(stat: &Stat, kind: &str, peer: &Peer, route: &str) -> u64 {
 }
 
 /// The names of the way and of the other one.
-fn by(way: Way) -> (&'static str, &'static str) {
+pub(super) fn by(way: Way) -> (&'static str, &'static str) {
     match way {
         Way::Bus => (BY_BUS, BY_HOST),
         Way::Host | Way::None => (BY_HOST, BY_BUS),

@@ -146,11 +146,15 @@ impl Peer {
     /// # Errors
     /// The driver's.
     pub fn distance(&self, client: &Self) -> Result<i32, DeviceError> {
-        let mut argument = uapi::Distance {
-            segment: client.info.segment,
-            bdf: client.info.bdf,
-            ..uapi::Distance::default()
-        };
+        self.distance_of(client.info.segment, client.info.bdf)
+    }
+
+    /// The same for any function.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn distance_of(&self, segment: u32, bdf: u32) -> Result<i32, DeviceError> {
+        let mut argument = uapi::Distance { segment, bdf, ..uapi::Distance::default() };
         uapi::get_distance(&self.file, &mut argument).map_err(self.failed("GET_DISTANCE"))?;
         Ok(argument.distance)
     }

@@ -104,6 +104,24 @@ pub struct Expected {
     /// The IOMMU group of each, by a number that means nothing by itself; empty without an IOMMU.
     #[serde(default)]
     pub groups: Vec<u32>,
+    /// What devices of other kinds may do with the memories of the peer devices.
+    #[serde(default)]
+    pub others: Vec<Other>,
+}
+
+/// What the monitor expects of DMA by a device of another kind.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Other {
+    /// Its function, `05:00.0`.
+    pub function: String,
+    /// For each peer device, by number: the way into its memory, the kernel's distance, the kind of DMA address.
+    pub paths: Vec<(Way, i32, Address)>,
+    /// A bit for each peer device: see [`Expected::direct_requests`].
+    #[serde(default)]
+    pub direct_requests: u16,
+    /// Likewise: see [`Expected::direct_completions`].
+    #[serde(default)]
+    pub direct_completions: u16,
 }
 
 /// What the monitor wants from this guest. Unknown keys are ignored, so that a newer monitor can say more.
@@ -173,6 +191,14 @@ mod tests {
         let expected = hello.expected.unwrap();
         assert_eq!(expected.paths[1], (0, 2, Way::None, -1, Address::None));
         assert_eq!(expected.groups, [4, 5, 5]);
+        assert!(expected.others.is_empty());
+        let hello = Hello::parse(
+            r#"{"expected":{"topology":"t","paths":[],"others":[{"function":"05:00.0","paths":[["bus",4,"bus"]],
+               "direct_requests":1}]}}"#,
+        )
+        .unwrap();
+        let other = &hello.expected.unwrap().others[0];
+        assert_eq!((other.paths[0], other.direct_requests), ((Way::Bus, 4, Address::Bus), 1));
         assert!(
             Hello::parse(r#"{"expected":{"topology":"t","paths":[[0,1,"air",4,"iova"]]}}"#)
                 .is_err()

@@ -8,8 +8,8 @@ mod port;
 mod stat;
 mod traffic;
 
-pub use hello::{Address, Expected, Hello, Mode, Module, Way};
-pub use port::{MAX_LINE, PORT, PortWire};
+pub use hello::{Address, Expected, Hello, Mode, Module, Other, Way};
+pub use port::{MAX_ANSWER, MAX_LINE, PORT, PortWire};
 pub use stat::Stat;
 pub use traffic::{Moved, RAM};
 
@@ -28,7 +28,7 @@ pub enum LabError {
     #[error("an answer of the lab port ended in the middle of its line")]
     Truncated,
     /// The answer is longer than the protocol allows.
-    #[error("an answer of the lab port is longer than {MAX_LINE} bytes")]
+    #[error("an answer of the lab port is longer than {MAX_ANSWER} bytes")]
     TooLong,
     /// The answer is not UTF-8.
     #[error("an answer of the lab port is not text")]
@@ -144,15 +144,15 @@ impl Lab {
         }
     }
 
-    /// What the kernel decided about DMA by peer device `client` into the memory of peer device `owner`: the distance,
-    /// and the DMA address with its kind, if the client got one.
+    /// What the kernel decided about DMA by `client`, a peer device's number or a function's address, into the memory of
+    /// peer device `owner`: the distance, and the DMA address with its kind, if the client got one.
     ///
     /// # Errors
     /// When the conversation breaks down.
     pub fn path(
         &mut self,
         owner: u32,
-        client: u32,
+        client: &dyn std::fmt::Display,
         distance: i32,
         address: Option<(Address, u64)>,
     ) -> Result<(), LabError> {

@@ -13,8 +13,10 @@ const NOTHING: u8 = 0xff;
 /// How much of an answer is fetched at once. Most answers are `ok`, which fits into the first piece; reading past the
 /// end of an answer is harmless, it gives [`NOTHING`].
 const PIECE: usize = 64;
-/// Longest line in either direction, without the line end.
+/// Longest request, without the line end.
 pub const MAX_LINE: usize = 4095;
+/// Longest answer, likewise.
+pub const MAX_ANSWER: usize = (1 << 16) - 1;
 
 /// Proof that this process may use the port.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ impl Wire for PortWire {
                 Some(at) if piece[at] == b'\n' => break,
                 Some(_) if answer.is_empty() => return Err(LabError::Absent),
                 Some(_) => return Err(LabError::Truncated),
-                None if answer.len() > MAX_LINE => return Err(LabError::TooLong),
+                None if answer.len() > MAX_ANSWER => return Err(LabError::TooLong),
                 None => {}
             }
         }

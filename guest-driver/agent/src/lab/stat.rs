@@ -7,6 +7,7 @@ use serde_json::Value;
 ///
 /// - `live_mappings`: mappings that the IOMMU holds now, over all its domains;
 /// - `msi/FUNCTION`: interrupts of this function that were signalled to a CPU;
+/// - `read/FUNCTION/ROUTE`, `written/FUNCTION/ROUTE`: bytes that this function read and wrote by this route;
 /// - `tlps/FUNCTION`: requests that this function emitted, of any kind and whatever became of them;
 /// - `findings/FUNCTION`: what the checker found about it, where that is not nothing.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,8 +8,17 @@ use std::sync::OnceLock;
 /// The value of an option such as `CONFIG_PCI_P2PDMA`: `y`, `m`, a number, a string. `None` when it is not set, and
 /// also when this kernel does not tell: whoever asks must then probe.
 pub fn option(name: &str) -> Option<&'static str> {
+    options().get(name).map(String::as_str)
+}
+
+/// Whether this kernel tells at all.
+pub fn is_known() -> bool {
+    !options().is_empty()
+}
+
+fn options() -> &'static BTreeMap<String, String> {
     static OPTIONS: OnceLock<BTreeMap<String, String>> = OnceLock::new();
-    OPTIONS.get_or_init(|| parse(&text().unwrap_or_default())).get(name).map(String::as_str)
+    OPTIONS.get_or_init(|| parse(&text().unwrap_or_default()))
 }
 
 fn text() -> Option<String> {

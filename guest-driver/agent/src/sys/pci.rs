@@ -32,6 +32,14 @@ impl Function {
         self.name.split_once(':').map_or(self.name.as_str(), |(_, address)| address)
     }
 
+    /// Segment and requester ID; `None` for a name that is none.
+    pub fn numbers(&self) -> Option<(u32, u32)> {
+        let mut parts = self.name.split([':', '.']).map(|part| u32::from_str_radix(part, 16).ok());
+        let mut part = || parts.next().flatten();
+        let (segment, bus, device, function) = (part()?, part()?, part()?, part()?);
+        Some((segment, bus << 8 | device << 3 | function))
+    }
+
     /// Whether the kernel knows it at present.
     pub fn exists(&self) -> bool {
         self.path().exists()
@@ -203,6 +211,10 @@ mod tests {
     fn a_function_has_the_kernels_name() {
         assert_eq!(Function::new(0, 0x0100).name, "0000:01:00.0");
         assert_eq!(Function::new(1, 0xfffa).name, "0001:ff:1f.2");
+        for (segment, bdf) in [(0, 0x0100), (1, 0xfffa)] {
+            assert_eq!(Function::new(segment, bdf).numbers(), Some((segment, bdf)));
+        }
+        assert_eq!(Function { name: "0000:01:00".into() }.numbers(), None);
     }
 
     #[test]

@@ -82,6 +82,8 @@ calls! {
     "LAB_READ_PAGE" lab_read_page 0x88 LabReadPage;
     /// Copies by a channel of any DMA engine; a call of `/dev/peerdma-dma`.
     "DMA_COPY" dma_copy 0x70 DmaCopy;
+    /// Where a channel's device finds a byte of a dma-buf; likewise.
+    "DMA_ADDRESS" dma_address 0x71 DmaAddress;
 }
 
 const GET_SEGMENTS: Opcode = number::<Segments>(0x23);

@@ -291,4 +291,15 @@ structures! {
         result: u32,
         reserved: u64,
     }
+
+    /// Where a channel's device finds a byte of a dma-buf.
+    "peerdma_dma_address" DmaAddress 56 {
+        channel: [u8; 20],
+        fd: i32,
+        offset: u64,
+        address: u64,
+        length: u64,
+        segments: u32,
+        reserved: u32,
+    }
 }

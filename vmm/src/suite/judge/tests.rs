@@ -250,7 +250,7 @@ fn decisions_about_paths_are_kept_once_each_and_no_more_than_there_can_be() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     say(&mut judge, &["path 0 1 4 iova 0x1000", "path 1 0 -1", "path 0 1 4 bus 0x2000"]);
     for owner in 0..=255 {
-        say(&mut judge, &[&format!("path {owner} 9 4")]);
+        say(&mut judge, &[&format!("path {owner} 9 4"), &format!("path {owner} 05:00.0 4")]);
     }
     assert!(say(&mut judge, &["path 0 8 4"])[0].starts_with("fail "));
     let decisions = judge.finish(end(Ending::Exit(0))).decisions;

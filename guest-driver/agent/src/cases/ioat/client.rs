@@ -2,6 +2,7 @@
 
 use crate::cases::Stop;
 use crate::uapi;
+use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -40,26 +41,67 @@ impl Channel {
         Ok(Self { file, name: name.to_owned() })
     }
 
-    /// Copies; gives what the engine's driver says, one of `DMA_*`.
+    /// The name as the calls have it.
+    fn field(&self) -> [u8; uapi::DMA_NAME as usize] {
+        let mut field = [0; uapi::DMA_NAME as usize];
+        // Its last byte stays 0.
+        let room = field.len() - 1;
+        for (to, from) in field[..room].iter_mut().zip(self.name.bytes()) {
+            *to = from;
+        }
+        field
+    }
+
+    /// The DMA address by which the channel's device reaches the first byte of a dma-buf.
+    ///
+    /// # Errors
+    /// The kernel's; what the exporter says is among them.
+    pub(super) fn address(&self, buffer: &OwnedFd) -> Result<u64, Errno> {
+        let mut argument = uapi::DmaAddress {
+            channel: self.field(),
+            fd: buffer.as_raw_fd(),
+            ..uapi::DmaAddress::default()
+        };
+        uapi::dma_address(&self.file, &mut argument)?;
+        Ok(argument.address)
+    }
+
+    /// Copies; gives what the engine's driver says, one of `DMA_*`, or the kernel's reason for not even trying.
+    pub(super) fn attempt(
+        &self,
+        source: Place<'_>,
+        target: Place<'_>,
+        length: u32,
+    ) -> Result<u32, Errno> {
+        let (source_fd, source) = source.parts();
+        let (target_fd, target) = target.parts();
+        let mut copy = uapi::DmaCopy {
+            channel: self.field(),
+            source_fd,
+            source,
+            target_fd,
+            target,
+            length,
+            timeout_ms: 30_000,
+            ..uapi::DmaCopy::default()
+        };
+        uapi::dma_copy(&self.file, &mut copy)?;
+        Ok(copy.result)
+    }
+
+    /// Copies, and must at least be allowed to.
     pub(super) fn copy(
         &self,
         source: Place<'_>,
         target: Place<'_>,
         length: u32,
     ) -> Result<u32, Stop> {
-        let mut copy = uapi::DmaCopy { length, timeout_ms: 30_000, ..uapi::DmaCopy::default() };
-        for (to, from) in copy.channel.iter_mut().zip(self.name.bytes()) {
-            *to = from;
-        }
-        (copy.source_fd, copy.source) = source.parts();
-        (copy.target_fd, copy.target) = target.parts();
-        match uapi::dma_copy(&self.file, &mut copy) {
-            Ok(()) => Ok(copy.result),
-            Err(error) => Err(Stop::Fail(format!(
+        self.attempt(source, target, length).map_err(|error| {
+            Stop::Fail(format!(
                 "{}: a copy of {length} bytes from {source:?} to {target:?}: {error}",
                 self.name
-            ))),
-        }
+            ))
+        })
     }
 
     /// Copies, and nothing may go wrong.

@@ -55,12 +55,31 @@ pub(super) struct Summary {
     pub(super) failures: u64,
     /// Operations a second, without the time for filling and looking.
     rate: f64,
+    /// KiB a second, likewise.
+    pub(super) throughput: u64,
 }
 
 impl Run {
     /// A run of one thread a channel and operation.
     pub(super) fn of(iterations: u32) -> Self {
         Self { threads: 1, iterations, buffer: 4 << 10, polled: false, timeout: 30_000 }
+    }
+
+    /// Runs one thread on one channel of this function, which copies; each operation takes the whole buffer.
+    pub(super) fn run_alone(&self, function: &str) -> Result<Outcome, Stop> {
+        let set = |device: &str, channels: &str, whole: &str| -> Result<(), Stop> {
+            for (name, value) in
+                [("device", device), ("max_channels", channels), ("norandom", whole)]
+            {
+                sys::write(Path::new(PARAMETERS).join(name), value)?;
+            }
+            Ok(())
+        };
+        set(function, "1", "Y")?;
+        let outcome = self.run(1);
+        // As it was: any device, all channels, a part of the buffer.
+        set("\n", "0", "N")?;
+        outcome
     }
 
     /// Runs it until all `threads` have ended. Their lines go to the console, too.
@@ -123,7 +142,8 @@ fn parse(line: &str) -> Option<Summary> {
     let tests = words.next()?.parse().ok()?;
     let failures = words.nth(1)?.parse().ok()?;
     let rate = words.nth(1)?.parse().ok()?;
-    Some(Summary { thread: thread.to_owned(), operation, tests, failures, rate })
+    let throughput = words.nth(1)?.parse().ok()?;
+    Some(Summary { thread: thread.to_owned(), operation, tests, failures, rate, throughput })
 }
 
 /// The whole run in a line.
@@ -151,6 +171,7 @@ mod tests {
         };
         let copy = parse(&line("dma0chan1-copy12", 3)).unwrap();
         assert_eq!((copy.tests, copy.failures, copy.rate), (100, 3, 74.03));
+        assert_eq!(copy.throughput, 154);
         assert_eq!((copy.thread.as_str(), copy.operation), ("dma0chan1-copy12", Operation::Copy));
         let xor = parse(&line("dma0chan1-xor0", 0)).unwrap();
         assert_eq!(

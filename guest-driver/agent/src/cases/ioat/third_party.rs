@@ -11,42 +11,46 @@ use crate::{sys, uapi};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-const SIZE: usize = 256 << 10;
+/// Of a buffer in a device's memory.
+pub(super) const SIZE: usize = 128 << 10;
 /// Of a copy that is meant to fail; more than one payload, within a page.
 const SHORT: u32 = 600;
 
 /// A buffer in a device's memory, shared.
-struct Shared<'p> {
-    peer: &'p Peer,
-    object: Object,
-    buffer: OwnedFd,
+pub(super) struct Shared<'p> {
+    pub(super) peer: &'p Peer,
+    pub(super) object: Object,
+    pub(super) buffer: OwnedFd,
 }
 
 impl<'p> Shared<'p> {
-    fn new(peer: &'p Peer) -> Result<Self, Stop> {
+    pub(super) fn new(peer: &'p Peer) -> Result<Self, Stop> {
         let object = peer.alloc(SIZE as u64, 1)?;
         Ok(Self { peer, object, buffer: peer.export(object)? })
     }
 
-    fn at(&self, offset: u64) -> Place<'_> {
+    pub(super) fn at(&self, offset: u64) -> Place<'_> {
         Place::Buffer(&self.buffer, offset)
     }
 
-    fn close(self) -> Verdict {
+    pub(super) fn close(self) -> Verdict {
         drop(self.buffer);
         Ok(self.peer.close(self.object)?)
     }
 }
 
-/// The first channel of every engine.
-fn first_channels() -> Result<Vec<String>, Stop> {
-    let mut channels = channels()?;
-    let first = |engine: crate::sys::pci::Function| Some(channels.remove(&engine.name)?.remove(0));
-    Ok(engines()?.into_iter().filter_map(first).collect())
+/// The first channel of every engine, in their order: its driver must have taken it.
+pub(super) fn first_channels() -> Result<Vec<String>, Stop> {
+    let channels = channels()?;
+    let first = |engine: crate::sys::pci::Function| {
+        let own = channels.get(&engine.name).and_then(|own| own.first());
+        own.cloned().ok_or_else(|| Stop::Fail(format!("{} has no channel", engine.name)))
+    };
+    engines()?.into_iter().map(first).collect()
 }
 
 /// Copies `length` bytes from one buffer to the other and looks at them.
-fn carry(
+pub(super) fn carry(
     channel: &Channel,
     from: &Shared<'_>,
     to: &Shared<'_>,
@@ -57,20 +61,6 @@ fn carry(
     from.peer.view(from.object)?.store(1..1 + length, pattern);
     channel.must(from.at(1), to.at(3), u32::try_from(length)?)?;
     Ok(to.peer.view(to.object)?.expect(3..3 + length, pattern, 1)?)
-}
-
-pub(super) fn copies(bench: &mut Bench<'_>) -> Verdict {
-    let (peer0, peer1) = bench.take_peers()?;
-    let (one, other) = (Shared::new(&peer0)?, Shared::new(&peer1)?);
-    let names = first_channels()?;
-    for (name, seed) in names.iter().zip(70..) {
-        let channel = Channel::new(name)?;
-        carry(&channel, &one, &other, seed, SIZE - 8)?;
-        carry(&channel, &other, &one, seed + 10, 1000)?;
-    }
-    bench.note(format!("{} each carried {SIZE} bytes from peer0 to peer1", names.join(" and ")));
-    one.close()?;
-    other.close()
 }
 
 /// The read completes with an error, the engine halts, its driver resets it and tells the client; the same channel

@@ -17,7 +17,7 @@ use crate::uapi;
 use kinds::{Contract, contract};
 pub(super) use kinds::{Exporter, Importer};
 use std::os::fd::OwnedFd;
-pub(super) use traffic::{Traffic, Way, name};
+pub(super) use traffic::{Traffic, Way, moved, name};
 
 /// What a cell cannot run without.
 pub(super) const NEEDS: &[Need] =

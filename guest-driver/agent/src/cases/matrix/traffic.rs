@@ -45,7 +45,7 @@ impl Traffic {
 
     /// The counters of `peer` now.
     pub(crate) fn now(bench: &mut Bench<'_>, peer: &Peer) -> Result<Self, Stop> {
-        let moved = moved(bench, peer)?;
+        let moved = moved(bench, peer.function().address())?;
         Ok(Self::of(moved, &bench.stat()?, peer.function().address()))
     }
 
@@ -114,13 +114,14 @@ impl fmt::Display for Traffic {
 
 /// The name of a device in the topology.
 pub(crate) fn name(bench: &mut Bench<'_>, peer: &Peer) -> Result<String, Stop> {
-    Ok(moved(bench, peer)?.name)
+    Ok(moved(bench, peer.function().address())?.name)
 }
 
-fn moved(bench: &mut Bench<'_>, peer: &Peer) -> Result<Moved, Stop> {
+/// What the function at this address has moved since power-on.
+pub(crate) fn moved(bench: &mut Bench<'_>, address: &str) -> Result<Moved, Stop> {
     let lab =
         bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
-    Ok(lab.traffic(peer.function().address())?)
+    Ok(lab.traffic(address)?)
 }
 
 fn at(by_target: &BTreeMap<String, u64>, target: &str) -> u64 {
