@@ -47,10 +47,10 @@ pub(super) const CASES: &[Case] = &[
         few(bench, &Run { threads: 1, buffer: 16 << 10, ..Run::of(20) })
     }),
     Case::new("ioat", "dmatest-three-threads-a-channel", Partner, NEEDS, |bench| {
-        few(bench, &Run { threads: 3, buffer: 1 << 10, ..Run::of(40) })
+        few(bench, &Run { threads: 3, buffer: 1 << 10, ..Run::of(20) })
     }),
     Case::new("ioat", "dmatest-polled", Partner, NEEDS, |bench| {
-        few(bench, &Run { polled: true, buffer: 256, ..Run::of(200) })
+        few(bench, &Run { polled: true, buffer: 256, ..Run::of(100) })
     }),
     Case::new(
         "ioat",
