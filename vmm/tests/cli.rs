@@ -304,13 +304,13 @@ fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
     let (code, out, _) = explain(["peer0", "peer1"]);
     assert!(code == 1 && out.ends_with("NOT as predicted\n"), "{code} {out}");
     assert_eq!(explain(["peer0", "peer0"]).0, 2);
-    // An engine is a client, too, and owns nothing that anybody asks for.
+    // An engine is a client, too, and owns nothing that anybody could ask for.
     let engine = || summary_of("ioat", "0 03:00.0 4 iova 0xfffe0000");
     fs::write(&path, engine()).unwrap();
     let (code, out, err) = explain(["ioat0", "peer0"]);
     assert!(code == 0 && out.ends_with("IOVA 0xfffe0000; as predicted\n"), "{code} {out} {err}");
-    let (code, out, _) = explain(["peer0", "ioat0"]);
-    assert!(code == 0 && out.ends_with("no test asked about this path\n"), "{code} {out}");
+    let (code, _, err) = explain(["peer0", "ioat0"]);
+    assert!(code == 2 && err.contains("memory"), "{code} {err}");
     fs::write(&path, engine().replace("03:00.0", "00:08.0")).unwrap();
     let (code, out, _) = explain(["ioat1", "peer0"]);
     assert!(code == 1 && out.ends_with("NOT as predicted\n"), "{code} {out}");
