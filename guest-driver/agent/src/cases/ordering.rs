@@ -10,7 +10,7 @@ use super::bench::succeeded;
 use super::faults::class;
 use super::matrix::{Exporter, Importer, PATH, SIZE, Shared, Traffic};
 use super::need::Need;
-use super::{Bench, Case, Stop, Verdict, ensure};
+use super::{Bench, Case, Stop, Verdict, ensure, topology};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::lab::{Lab, RAM};
 use crate::sys::dma_buf;
@@ -122,22 +122,40 @@ fn write(
     Ok(client.close(local)?)
 }
 
+/// Those of `wanted` that this kernel has and can share by the way between the two; at least one, or there is nothing to
+/// be tested.
+fn kinds(bench: &mut Bench<'_>, wanted: &[Exporter]) -> Result<Vec<Exporter>, Stop> {
+    let follows = topology::first_two_can_follow(bench)?;
+    let (owner, _) = bench.take_peers()?;
+    let mut there = Vec::new();
+    let mut why = String::from("this kernel maps memory without pages without regard to the way");
+    for exporter in wanted {
+        if !follows && *exporter != Exporter::ZoneDevice {
+            bench.note(format!("not {exporter:?}: {why}"));
+            continue;
+        }
+        match Shared::new(&owner, *exporter, SIZE as u64) {
+            Ok(_) => there.push(*exporter),
+            Err(Stop::Skip(reason)) => {
+                bench.note(format!("not {exporter:?}: {reason}"));
+                why = reason;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    if there.is_empty() { Err(Stop::Skip(why)) } else { Ok(there) }
+}
+
 /// Does `work` for each kind of memory, with its data under way until something pushes it.
 fn each_kind(
     bench: &mut Bench<'_>,
+    kinds: &[Exporter],
     mut work: impl FnMut(&mut Bench<'_>, &Peer, Object, &Shared, Exporter) -> Verdict,
 ) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let before = Traffic::now(bench, &client)?;
-    for exporter in KINDS {
-        let shared = match Shared::new(&owner, exporter, SIZE as u64) {
-            // The others are there all the same.
-            Err(Stop::Skip(reason)) => {
-                bench.note(reason);
-                continue;
-            }
-            shared => shared?,
-        };
+    for exporter in kinds.iter().copied() {
+        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
         let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
         let delay = Delay::until_pushed(bench, &client, &owner)?;
         let done = work(bench, &client, imported, &shared, exporter);
@@ -153,7 +171,8 @@ fn each_kind(
 /// The driver reads back what it has written to another device: then the data is there when the signal comes.
 fn with_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
     let (before, after) = (Pattern::new(110), Pattern::new(111));
-    each_kind(bench, |bench, client, imported, shared, _| {
+    let kinds = kinds(bench, &KINDS)?;
+    each_kind(bench, &kinds, |bench, client, imported, shared, _| {
         shared.store(0..LENGTH, before)?;
         write(bench, client, imported, after, (signal, 0))?;
         // Without asking anybody: the signal was enough.
@@ -165,17 +184,16 @@ fn with_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
 /// came too early.
 fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
     let (before, after) = (Pattern::new(112), Pattern::new(113));
-    let mut kinds = 0;
-    // How many kinds of memory there are depends on the kernel; each makes one of each.
-    bench.expect(class::RECORD_BEFORE_DATA, 2, Some(3))?;
+    let kinds = kinds(bench, &KINDS)?;
+    let each = u32::try_from(kinds.len())?;
+    bench.expect(class::RECORD_BEFORE_DATA, each, Some(each))?;
     if signal != Signal::Record {
-        bench.expect(class::INTERRUPT_BEFORE_DATA, 2, Some(3))?;
+        bench.expect(class::INTERRUPT_BEFORE_DATA, each, Some(each))?;
     }
     if signal == Signal::Fence {
-        bench.expect(class::FENCE_BEFORE_DATA, 2, Some(3))?;
+        bench.expect(class::FENCE_BEFORE_DATA, each, Some(each))?;
     }
-    each_kind(bench, |bench, client, imported, shared, exporter| {
-        kinds += 1;
+    each_kind(bench, &kinds, |bench, client, imported, shared, exporter| {
         shared.store(0..LENGTH, before)?;
         write(bench, client, imported, after, (signal, uapi::SUBMIT_NO_FLUSH))?;
         shared.view.expect(0..LENGTH, before, 0).map_err(|there| {
@@ -192,19 +210,15 @@ fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
         // What it reads there does.
         super::bench::must(client, Work::checksum(imported.at(0), 8))?;
         Ok(shared.view.expect(0..LENGTH, after, 0)?)
-    })?;
-    ensure!(kinds >= 2, "{kinds} kinds of memory");
-    Ok(())
+    })
 }
 
 /// Work of many descriptors has as many records, and only the last one ends it: the flush before that is enough, and the
 /// records before it are no mistake.
 fn many_descriptors(bench: &mut Bench<'_>) -> Verdict {
     let (before, after) = (Pattern::new(114), Pattern::new(115));
-    each_kind(bench, |bench, client, imported, shared, exporter| {
-        if exporter != Exporter::Scattered {
-            return Ok(());
-        }
+    let kinds = kinds(bench, &[Exporter::Scattered])?;
+    each_kind(bench, &kinds, |bench, client, imported, shared, _| {
         shared.store(0..LENGTH, before)?;
         let local = client.alloc(SIZE as u64, 1)?;
         client.view(local)?.store(0..LENGTH, after);

@@ -59,6 +59,15 @@ pub(super) fn can_follow(bench: &mut Bench<'_>, way: Way, address: Address) -> R
     Ok(plain || bench.peer(0)?.info.features & uapi::FEATURE_WAYS != 0)
 }
 
+/// Whether it can for memory without pages that the first two share, whichever way that is here.
+pub(super) fn first_two_can_follow(bench: &mut Bench<'_>) -> Result<bool, Stop> {
+    let paths = expected(bench)?.paths;
+    match paths.iter().find(|(a, b, ..)| (*a, *b) == (0, 1)) {
+        Some(&(_, _, way, _, address)) => can_follow(bench, way, address),
+        None => Ok(true),
+    }
+}
+
 pub(super) fn cannot_follow() -> Verdict {
     let reason = "this kernel maps device memory without regard to the way (pcim_p2pdma_provider came with Linux 6.19)";
     Err(Stop::Skip(reason.into()))
