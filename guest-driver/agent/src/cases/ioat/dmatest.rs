@@ -54,7 +54,7 @@ pub(super) struct Summary {
     pub(super) tests: u64,
     pub(super) failures: u64,
     /// Operations a second, without the time for filling and looking.
-    rate: f64,
+    pub(super) rate: f64,
     /// KiB a second, likewise.
     pub(super) throughput: u64,
 }
