@@ -10,6 +10,7 @@ pub mod host;
 pub mod images;
 pub mod lab;
 pub mod machine;
+mod nearest;
 pub mod report;
 mod say;
 pub mod suite;

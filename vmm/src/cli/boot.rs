@@ -21,6 +21,7 @@ use crate::suite::drive::{JobEnd, drive};
 use crate::suite::event::Event;
 use crate::suite::hello::{Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
+use crate::suite::judge::MAX_FINDINGS;
 use crate::suite::parameters::parameters;
 use crate::suite::prepare::{self, Prepared, Quiet};
 use crate::suite::scenario::Scenario;
@@ -264,6 +265,8 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>) -> Result<u8, Failure> 
     match findings.filter(|finding| !finding.expected).count() {
         0 => {}
         1 => say!("1 finding, see above"),
+        // The report keeps no more of them.
+        MAX_FINDINGS.. => say!("{MAX_FINDINGS} findings or more, see above"),
         count => say!("{count} findings, see above"),
     }
     Ok(match report.exit_code {

@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::{Exit, Failure, choose, output};
 use crate::assembly::{IommuMode, LabConfig};
+use crate::nearest::nearest_name;
 use crate::report::{ObservedPath, ScenarioReport, Setup, merge};
 use crate::suite::hello::Address;
-use crate::suite::scenario::nearest_name;
 use crate::topology::linux::Guest;
 use crate::topology::{AddedDevice, Explanation, Prediction};
 

@@ -29,7 +29,7 @@ const MAX_CASES: usize = 10_000;
 /// Most diagnostic lines handed on in one run.
 const MAX_DIAGNOSTICS: usize = 20_000;
 /// Most findings whose text is kept: per test, and outside of all tests. The rest are counted.
-const MAX_FINDINGS: usize = 50;
+pub(crate) const MAX_FINDINGS: usize = 50;
 /// Most failures of the run that the guest's own words can bring about.
 const MAX_FAILURES: usize = 20;
 /// Most paths whose decision is kept: into the memory of each of the peer devices, by every other device.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::assembly::IommuMode;
+use crate::nearest::nearest_name;
 use crate::topology::AddedDevice;
 
 /// The files, as they were when the program was built: it needs no source tree to run them.
@@ -229,20 +230,6 @@ impl Scenario {
     pub fn limit(&self, factor: u64) -> u64 {
         self.timeout.saturating_mul(factor.max(1))
     }
-}
-
-/// The candidate that looks most like `name`, if any does.
-pub fn nearest_name<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
-    let name = name.to_ascii_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&name, candidate), candidate))
-        .filter(|(likeness, _)| *likeness > 0.6)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate.to_owned())
 }
 
 #[cfg(test)]

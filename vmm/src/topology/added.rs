@@ -12,7 +12,7 @@ use super::Acs;
 use super::description::{Endpoint, Peer, RootPort, SwitchPort, Topology};
 use super::plan::{Kind, Plan};
 use super::problem::{Item, Problem};
-use crate::suite::scenario::nearest_name;
+use crate::nearest::nearest_name;
 
 /// What the peer device is called here.
 const PEER: &str = "peer";

@@ -10,6 +10,7 @@ use device_models::pci::{AcsControl, Bdf};
 use super::description::{HostBridge, PciId, PeerRouting, Topology, Window};
 use super::problem::{Item, Problem};
 use super::windows;
+use crate::lab::RAM;
 
 /// Most peer devices in a topology.
 pub const MAX_PEERS: usize = 16;
@@ -185,9 +186,10 @@ fn names(topology: &Topology) -> Result<Names<'_>, Problem> {
             let what = format!("{name:?} is no name: take 1 to 32 letters, digits, '-' or '_'");
             return Err(Problem::new(item, "name", what));
         }
-        if matches!(name, "virtio-iommu" | "virtio-rng") {
+        // Counters and pictures have these names beside those of the devices.
+        if matches!(name, "virtio-iommu" | "virtio-rng" | RAM) {
             let what =
-                format!("{name:?} is what the lab calls a device of its own; take another name");
+                format!("{name:?} is what the lab calls a part of its own; take another name");
             return Err(Problem::new(item, "name", what));
         }
         if names.insert(name, item).is_some() {

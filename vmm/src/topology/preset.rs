@@ -7,7 +7,7 @@ use std::path::Path;
 use super::description::{TRANSLATED, Topology};
 use super::plan::Plan;
 use super::problem::{Problem, TopologyError};
-use crate::suite::scenario::nearest_name;
+use crate::nearest::nearest_name;
 
 /// The files, as they were when the program was built.
 const BUILT_IN: &[(&str, &str)] = &[

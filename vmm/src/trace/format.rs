@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Event, Header};
 
 const FORMAT: &str = "peerdma-trace";
-/// 2: the header holds a topology, not a number of devices.
-const VERSION: u32 = 2;
+/// 2: the header holds a topology, not a number of devices. 3: posted writes can be delayed on a path.
+const VERSION: u32 = 3;
 
 /// No event is longer; a line that is, is not one of ours.
 const MAX_LINE: u64 = 4 << 20;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{BuiltKernel, KernelError};
-use crate::suite::scenario::nearest_name;
+use crate::nearest::nearest_name;
 
 /// Modules need modules that need modules, this often at most: a loop among them is an error in the kernel's files.
 const DEPTH_LIMIT: usize = 32;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use device_models::checker::FindingClass;
 
 use super::{CaseReport, FindingReport, MAX_FINDINGS, Status, milliseconds, shorten};
-use crate::suite::scenario::nearest_name;
+use crate::nearest::nearest_name;
 
 /// Most objections to one test whose text is kept.
 const MAX_OBJECTIONS: usize = 8;

@@ -103,6 +103,10 @@ fn broken(
     let other = failures.iter().find(|failure| !failure.contains(symptom));
     ensure!(other.is_none(), "dmatest says {other:?}, not {symptom:?}");
     let failed = summaries.iter().filter(|summary| summary.failures == 1).count();
+    ensure!(
+        failed > 0,
+        "dmatest itself noticed nothing; the driver reset a channel {resets} times: {summaries:?}"
+    );
     let given_up = summaries.len() - failed;
     bench.note(match given_up {
         0 => format!("{failed} threads, each says {symptom:?}"),

@@ -131,7 +131,6 @@ fn mapped(engine: &Engine, owner: &Peer) -> Result<Option<(Address, u64)>, Stop>
     shared.close()?;
     match answer {
         Err(Errno::REMOTEIO) if way == Way::None => Ok(None),
-        Err(_) if way != Way::None && address == Address::None => Ok(None),
         Err(errno) => Err(Stop::Fail(format!("no DMA address: {errno}"))),
         Ok(value) if way == Way::None => {
             Err(Stop::Fail(format!("there is no way, but {value:#x} is its DMA address")))
@@ -297,8 +296,7 @@ fn refused(
     let answer = engine.channel.attempt(source.at(0), target.at(0), SHORT);
     let after = Count::now(bench, engine)?;
     match answer {
-        Err(Errno::REMOTEIO) => {}
-        Err(_) if !no_way => {}
+        Err(Errno::REMOTEIO) if no_way => {}
         Err(errno) => return Err(Stop::Fail(format!("{what}: refused with {errno}"))),
         Ok(result) => {
             return Err(Stop::Fail(format!("{what}: must be refused, and ended with {result}")));
