@@ -94,10 +94,15 @@ pub(super) struct Busy {
 
 impl Busy {
     pub(super) fn start(peer: &Peer) -> Result<Self, Stop> {
+        Self::start_of(peer, 6)
+    }
+
+    /// So many fills, each of which takes some milliseconds.
+    pub(super) fn start_of(peer: &Peer, fills: u32) -> Result<Self, Stop> {
         const LENGTH: u64 = 16 << 20;
         let object = peer.alloc(LENGTH, 1)?;
         let fill = || peer.submit(Work::fill(object.at(0), LENGTH, 1));
-        Ok(Self { object, cookies: (0..6).map(|_| fill()).collect::<Result<_, _>>()? })
+        Ok(Self { object, cookies: (0..fills).map(|_| fill()).collect::<Result<_, _>>()? })
     }
 
     /// Waits for its end, and for the work `after` it.

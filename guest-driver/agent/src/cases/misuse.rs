@@ -68,56 +68,60 @@ fn expect_stale(bench: &mut Bench<'_>, owner: &Peer, client: &Peer, imported: Ob
     Ok(())
 }
 
-/// Queues a write to the import behind work that takes a while; gives what to wait for.
-fn late_write(client: &Peer, imported: Object) -> Result<(Busy, u64), Stop> {
-    let busy = Busy::start(client)?;
-    let write = client.submit(Work::fill(imported.at(0), SIZE as u64, 0x4444_4444_4444_4444))?;
-    Ok((busy, write))
-}
-
-/// The write came too late: its reading back failed, and nothing of it is in the buffer.
-fn write_is_lost(
-    client: &Peer,
-    shared: &Shared,
-    (busy, write): (Busy, u64),
-    pattern: Pattern,
+/// Queues a write to a new import behind work that takes a while, has the mapping `taken` away meanwhile, and sees that
+/// the write came too late: its reading back failed, and nothing of it is in the buffer. On a busy machine the work may
+/// be over before anybody takes anything away; then again, with more of it.
+fn write_comes_late(
+    bench: &mut Bench<'_>,
+    exporter: Exporter,
+    flags: u32,
+    taken: impl Fn(&Peer, Object) -> Verdict,
 ) -> Verdict {
-    let result = client.wait(write, WAIT_MS)?;
-    ensure!(
-        result.error == -libc::EIO,
-        "a write through a mapping that had gone ended with error {}",
-        result.error
-    );
-    busy.end(client, &[])?;
-    shared.expect(0..SIZE, pattern, 0)
+    let (owner, client) = bench.take_peers()?;
+    let pattern = Pattern::new(90);
+    for fills in [6, 24, 96] {
+        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+        shared.store(0..SIZE, pattern)?;
+        let imported = client.import(&shared.fd, flags)?;
+        if fills == 6 {
+            expect_stale(bench, &owner, &client, imported)?;
+        } else {
+            client.map(imported, uapi::BIDIRECTIONAL)?;
+        }
+        let busy = Busy::start_of(&client, fills)?;
+        let write =
+            client.submit(Work::fill(imported.at(0), SIZE as u64, 0x4444_4444_4444_4444))?;
+        taken(&owner, shared.object)?;
+        let result = client.wait(write, WAIT_MS)?;
+        busy.end(&client, &[])?;
+        match result.error {
+            0 => bench.note(format!("the write was not too late behind {fills} others")),
+            error => {
+                ensure!(
+                    error == -libc::EIO,
+                    "a write through a mapping that had gone ended with error {error}"
+                );
+                return shared.expect(0..SIZE, pattern, 0);
+            }
+        }
+        client.close(imported)?;
+    }
+    Err(Stop::Fail("no write came too late: what was taken away could still be used".into()))
 }
 
 /// The exporter moves a buffer and does not wait for its importer's fence: the importer's device goes on with addresses
 /// that have been taken away.
 fn move_without_wait(bench: &mut Bench<'_>) -> Verdict {
-    let (owner, client) = bench.take_peers()?;
-    let shared = Shared::new(&owner, Exporter::Migrating, SIZE as u64)?;
-    let pattern = Pattern::new(90);
-    shared.store(0..SIZE, pattern)?;
-    let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
-    expect_stale(bench, &owner, &client, imported)?;
-    let late = late_write(&client, imported)?;
-    owner.move_buffer(shared.object, uapi::PLACE_SYSTEM, uapi::MOVE_LAB_NO_WAIT)?;
-    write_is_lost(&client, &shared, late, pattern)
+    let flags = Importer::Dynamic.flags();
+    write_comes_late(bench, Exporter::Migrating, flags, |owner, object| {
+        Ok(owner.move_buffer(object, uapi::PLACE_SYSTEM, uapi::MOVE_LAB_NO_WAIT)?)
+    })
 }
 
 /// The importer is told that the buffer moves and unmaps at once, with its own work still to come.
 fn hasty_importer(bench: &mut Bench<'_>) -> Verdict {
-    let (owner, client) = bench.take_peers()?;
-    let shared = Shared::new(&owner, Exporter::Local, SIZE as u64)?;
-    let pattern = Pattern::new(91);
-    shared.store(0..SIZE, pattern)?;
     let flags = Importer::Dynamic.flags() | uapi::IMPORT_LAB_HASTY;
-    let imported = client.import(&shared.fd, flags)?;
-    expect_stale(bench, &owner, &client, imported)?;
-    let late = late_write(&client, imported)?;
-    owner.invalidate(shared.object)?;
-    write_is_lost(&client, &shared, late, pattern)
+    write_comes_late(bench, Exporter::Local, flags, |owner, object| Ok(owner.invalidate(object)?))
 }
 
 /// The exporter gives away what is an address for CPUs only.
