@@ -6,7 +6,7 @@ mod common;
 
 use common::{COMMAND, Order, Saw, World};
 use device_models::endpoint::Progress;
-use device_models::fabric::{Delivery, PostedDelay, RouteKind, WriteOutcome};
+use device_models::fabric::{CompletionStatus, Delivery, PostedDelay, RouteKind, WriteOutcome};
 use device_models::iommu::NoIommu;
 use device_models::lab::DelayError;
 use device_models::pci::Bdf;
@@ -61,6 +61,19 @@ impl World {
         for (offset, value) in [(0, 0xfee0_0000u32), (4, 0), (8, 0x41), (12, 0)] {
             self.lab.mmio_write(table + offset, &value.to_le_bytes());
         }
+    }
+
+    /// A CPU reads a robot's registers.
+    fn registers(&mut self, robot: usize) {
+        let address = self.bar(robot, 0);
+        self.lab.mmio_read(address, &mut [0; 4]);
+    }
+
+    /// A function level reset begins.
+    fn flr(&mut self, robot: usize) {
+        let bdf = self.bdf(&format!("robot{robot}"));
+        let control = self.capability(bdf, 0x10) + 8;
+        self.lab.config_write(bdf, control, 2, 1 << 15);
     }
 
     fn interrupts(&self) -> usize {
@@ -138,13 +151,119 @@ fn a_read_of_registers_pushes_too() {
 fn reads_by_other_paths_push_nothing() {
     for (mut world, route) in worlds() {
         world.delay(0, Some(1), PostedDelay::UntilPushed);
-        let (other, memory) = (world.bar(0, 2), world.bar(1, 2));
+        let (robot, memory) = (world.bdf("robot0"), world.bar(1, 2));
         world.write(0, memory, DATA);
-        // The same requester elsewhere, another requester, and the owner back to the requester.
+        // The same requester elsewhere, another requester, and the CPUs, whose completions go to the root complex.
         world.read(0, RECORD, 4);
         world.read(1, RECORD, 4);
-        world.read(1, other, 4);
+        world.registers(0);
+        world.registers(1);
+        world.lab.config_read(robot, 0, 4);
         assert_eq!(world.cpu(1, 0, 64), [0; 64], "{route:?}");
+    }
+}
+
+#[test]
+fn a_completion_pushes_what_its_completer_has_posted() {
+    for (mut world, route) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let memory = world.bar(1, 2);
+        for bar in [2, 0] {
+            let flag = world.bar(0, bar);
+            let data = [bar + 1; 64];
+            world.write(0, memory, &data);
+            assert_ne!(world.cpu(1, 0, 64), data, "{route:?}");
+            world.read(1, flag, 4);
+            assert_eq!(world.cpu(1, 0, 64), data, "{route:?}, BAR {bar}");
+        }
+    }
+}
+
+#[test]
+fn a_completion_waits_until_what_it_pushes_has_room() {
+    for (mut world, route) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let (flag, registers) = (world.bar(0, 0), world.bar(1, 0));
+        for bar in [0, 2] {
+            // More than the registers take at once.
+            for _ in 0..300 {
+                world.order(0, Order::Write { address: registers, data: vec![7; 4] });
+            }
+            world.run();
+            let flag = if bar == 0 { flag } else { world.bar(0, 2) };
+            let read = world.read(1, flag, 4);
+            assert!(matches!(read, Saw::Read(CompletionStatus::Success, _)), "{read:?}");
+            let script = world.scripts[1].lock().unwrap();
+            let writes = script.saw.iter().filter(|saw| matches!(saw, Saw::Register { .. }));
+            assert_eq!(writes.count(), 300, "{route:?}, BAR {bar}");
+            let last = script.saw.last();
+            assert!(matches!(last, Some(Saw::Read(..))), "they came before it: {last:?}");
+        }
+    }
+}
+
+#[test]
+fn two_that_read_from_each_other_do_not_wait_for_ever() {
+    for (mut world, route) in worlds() {
+        for (from, to) in [(0, 1), (1, 0)] {
+            world.delay(from, Some(to), PostedDelay::UntilPushed);
+            for _ in 0..1000 {
+                let address = world.bar(to, 0);
+                world.order(from, Order::Write { address, data: vec![7; 4] });
+            }
+        }
+        world.run();
+        for (from, to) in [(0, 1), (1, 0)] {
+            world.order(from, Order::Read { address: world.bar(to, 0), length: 4 });
+        }
+        world.run();
+        for script in &world.scripts {
+            let script = script.lock().unwrap();
+            assert!(script.waiting.is_none(), "{route:?}");
+            let writes = script.saw.iter().filter(|saw| matches!(saw, Saw::Register { .. }));
+            assert_eq!(writes.count(), 1000, "{route:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_is_reset_while_its_completion_waits_does_not_answer() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    let (flag, registers) = (world.bar(0, 0), world.bar(1, 0));
+    for _ in 0..300 {
+        world.order(0, Order::Write { address: registers, data: vec![7; 4] });
+    }
+    world.run();
+    world.order(1, Order::Read { address: flag, length: 4 });
+    let [completer, reader] = [0, 1].map(|index| world.lab.function(&format!("robot{index}")));
+    world.lab.step_function(reader.unwrap());
+    world.lab.step_function(completer.unwrap());
+    world.flr(0);
+    world.run();
+    let last = world.scripts[1].lock().unwrap().saw.last().cloned();
+    assert_eq!(last, Some(Saw::Read(CompletionStatus::Timeout, Vec::new())));
+}
+
+#[test]
+fn a_cpu_that_reads_registers_pushes_what_goes_to_ram() {
+    for (mut world, route) in worlds() {
+        let robot = world.bdf("robot0");
+        world.enable_msix(0);
+        world.delay(0, None, PostedDelay::UntilPushed);
+        world.write(0, 0x2000, &[9; 4]);
+        world.now(0, Order::Raise(0));
+        // Neither another function's registers nor memory, which CPUs reach past the lab.
+        world.registers(1);
+        world.cpu(0, 0, 8);
+        assert_eq!((world.ram(0x2000), world.interrupts()), ([0; 4], 0), "{route:?}");
+        world.registers(0);
+        assert_eq!((world.ram(0x2000), world.interrupts()), ([9; 4], 1), "{route:?}");
+        // Its configuration space completes the same way.
+        world.write(0, 0x2000, &[8; 4]);
+        world.lab.config_read(robot, 0, 4);
+        assert_eq!(world.ram(0x2000), [8; 4], "{route:?}");
+        assert!(world.log.classes().is_empty());
     }
 }
 

@@ -68,14 +68,29 @@ impl Fabric {
         Ok(())
     }
 
-    /// A read of `requester` comes this way: everything there goes before it. False: not everything found room.
+    /// A read of `requester`, or a read completion, comes this way: everything there goes before it. False: not
+    /// everything found room.
     pub(super) fn push(&mut self, requester: FunctionId, target: Option<FunctionId>) -> bool {
+        self.push_before(requester, target, u64::MAX)
+    }
+
+    /// The same for writes with numbers below `sequence` only.
+    pub(super) fn push_before(
+        &mut self,
+        requester: FunctionId,
+        target: Option<FunctionId>,
+        sequence: u64,
+    ) -> bool {
         let Some(index) = self.delayed_path(requester, target) else { return true };
         loop {
             let Some(path) = self.delayed.get(index) else { return true };
-            if path.is_empty() {
-                path.pushed();
-                return true;
+            match path.next() {
+                Some(held) if held.transaction.sequence >= sequence => return true,
+                Some(_) => {}
+                None => {
+                    path.pushed();
+                    return true;
+                }
             }
             if self.deliver_next(index).is_err() {
                 return false;

@@ -212,8 +212,9 @@ impl Path {
         self.queue.front().is_some_and(|held| held.due <= self.turn)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+    /// Writes under way.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
     }
 
     /// Off, and nothing is left of it.

@@ -4,6 +4,7 @@
 //! between check and use; a step moves at most 64 KiB, so nobody waits long for the lock.
 
 mod acs;
+mod answer;
 mod arrive;
 mod cache;
 mod delayed;
@@ -25,6 +26,7 @@ mod transaction;
 mod watch;
 mod write;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use delayed::{BadDelay, PostedDelay};
@@ -40,6 +42,7 @@ pub use transaction::{
     CompletionStatus, FunctionId, Kind, Purpose, ReadOutcome, Tag, Transaction, WriteOutcome,
 };
 
+pub(crate) use answer::Answer;
 pub(crate) use delayed::MAX_PATHS as MAX_DELAYED_PATHS;
 pub(crate) use inbox::{Inbox, Message};
 pub(crate) use interrupt::Interrupts;
@@ -72,6 +75,8 @@ pub(crate) struct Fabric {
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) interrupts: Vec<Interrupts>,
     pub(crate) outstanding: Vec<Outstanding>,
+    /// Completions that wait behind their completer's own writes.
+    pub(crate) answers: Vec<VecDeque<Answer>>,
     pub(crate) errors: Vec<DetectedError>,
     /// Reads that were answered with an error, to be shown in their requesters' Status registers.
     pub(crate) aborts: Vec<(FunctionId, Abort)>,
@@ -113,6 +118,7 @@ impl Fabric {
             inboxes: each(functions),
             interrupts: each(functions),
             outstanding: each(functions),
+            answers: each(functions),
             errors: Vec::new(),
             aborts: Vec::new(),
             hops: vec![0; functions],

@@ -39,7 +39,9 @@ impl Lab {
         self.fabric.outstanding[index].clear();
         // Nobody answers these reads any more. On hardware their requesters wait for a time-out (2.8); here it is
         // known at once that no completion can come.
-        for (requester, tag) in self.fabric.inboxes[index].clear() {
+        let answers = std::mem::take(&mut self.fabric.answers[index]);
+        let answered = answers.into_iter().map(|answer| (answer.reader, answer.tag));
+        for (requester, tag) in answered.chain(self.fabric.inboxes[index].clear()) {
             let (status, data) = (CompletionStatus::Timeout, Box::default());
             self.fabric.inboxes[requester.index()].complete(Message::Completion {
                 tag,
