@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{COMMAND, Order, Saw, World};
+use common::{COMMAND, MEMORY_AND_MASTER, Order, Saw, World};
 use device_models::endpoint::Progress;
 use device_models::fabric::{CompletionStatus, Delivery, PostedDelay, RouteKind, WriteOutcome};
 use device_models::iommu::NoIommu;
@@ -403,6 +403,78 @@ fn whoever_has_gone_meanwhile_gets_nothing() {
         world.config_write(1, COMMAND, 2, 6);
         assert_eq!(world.cpu(1, 0, 64), [0; 64]);
     }
+}
+
+#[test]
+fn what_is_under_way_to_a_function_that_is_reset_is_lost() {
+    for (mut world, route) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let (memory, registers) = (world.bar(1, 2), world.bar(1, 0));
+        world.write(0, memory, DATA);
+        world.write(0, registers, &[1; 4]);
+        world.flr(1);
+        let findings = world.log.0.lock().unwrap().findings.clone();
+        assert_eq!(world.log.classes(), ["pci.not-in-d0"], "{route:?}");
+        let text = findings[0].to_string();
+        assert!(text.contains("68 bytes were still under way to robot1"), "{text}");
+        world.run();
+        // The driver sets it up as it was.
+        let (robot, bars) = (world.bdf("robot1"), [(0x10, registers), (0x18, memory)]);
+        for (offset, address) in bars {
+            for (offset, half) in [(offset, address & 0xffff_ffff), (offset + 4, address >> 32)] {
+                let half = u32::try_from(half).unwrap();
+                if offset != 0x14 {
+                    world.lab.config_write(robot, offset, 4, half);
+                }
+            }
+        }
+        world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
+        assert_eq!(world.bar(1, 2), memory);
+        world.delay(0, Some(1), PostedDelay::Off);
+        world.run();
+        assert_eq!(world.cpu(1, 0, 64), [0; 64], "{route:?}");
+        assert!(world.scripts[1].lock().unwrap().saw.is_empty(), "{route:?}");
+        assert!(world.log.classes().is_empty());
+    }
+}
+
+#[test]
+fn a_record_before_data_that_never_comes_is_found_although_something_is_read_later() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    let robot = world.lab.function("robot0").unwrap();
+    world.order(0, Order::Write { address: world.bar(1, 2), data: DATA.to_vec() });
+    world.order(0, Order::Record { address: RECORD, data: vec![1; 4] });
+    world.lab.step_function(robot);
+    world.lab.step_function(robot);
+    world.flr(1);
+    assert_eq!(world.log.classes(), ["order.record-before-data", "pci.not-in-d0"]);
+}
+
+#[test]
+fn what_is_under_way_to_a_function_that_is_pulled_is_lost() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let (robot, target, port) = (world.bdf("robot0"), world.bdf("robot1"), world.bdf("port1"));
+    let off = PostedDelay::Off;
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    world.write(0, world.bar(1, 2), DATA);
+    world.lab.unplug(port).unwrap();
+    assert_eq!(world.log.classes(), ["pci.link-down"]);
+    world.lab.plug(port).unwrap();
+    world.run();
+    assert_eq!(world.log.classes(), [""; 0], "what comes back gets nothing of it");
+
+    // Whoever has gone can still be switched off, and what it had sent arrives.
+    world.delay(1, Some(0), PostedDelay::UntilPushed);
+    world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
+    world.write(1, world.bar(0, 2), DATA);
+    world.lab.unplug(port).unwrap();
+    assert_eq!(world.lab.delay_posted(robot, Some(target), off), Ok(()));
+    assert_eq!(world.cpu(0, 0, 8), [0; 8]);
+    assert_eq!(world.lab.delay_posted(target, Some(robot), off), Ok(()));
+    assert_eq!(world.cpu(0, 0, 64), DATA);
+    let nobody = DelayError::NoFunction(target);
+    assert_eq!(world.lab.delay_posted(target, Some(robot), off), Err(nobody), "it is off");
 }
 
 #[test]

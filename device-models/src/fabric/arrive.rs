@@ -11,6 +11,7 @@ use super::request::Registers;
 use super::route::{self, Refusal, Target, Upward};
 use super::{CompletionStatus, Delivery, Fabric, FunctionId, PostedDelay, RouteKind, Transaction};
 use crate::checker::FindingClass;
+use crate::pci::Bdf;
 
 /// A write finds no room where it goes.
 pub(super) struct Full;
@@ -19,11 +20,11 @@ impl Fabric {
     /// Arms a path, or disarms it. Whether there was room for it.
     pub(crate) fn delay_posted(
         &mut self,
-        requester: FunctionId,
-        target: Option<FunctionId>,
+        (requester, target): (FunctionId, Option<FunctionId>),
+        numbers: (Bdf, Option<Bdf>),
         delay: PostedDelay,
     ) -> bool {
-        if !self.delayed.set(requester, target, delay) {
+        if !self.delayed.set((requester, target), numbers, delay) {
             return false;
         }
         if delay == PostedDelay::Off
@@ -35,6 +36,17 @@ impl Fabric {
             self.delayed.clear_up();
         }
         true
+    }
+
+    /// The armed path of these two functions; failing that, the one whose functions had these numbers when it was
+    /// armed: they may have lost them since.
+    pub(crate) fn armed_path(
+        &self,
+        path: Option<(FunctionId, Option<FunctionId>)>,
+        numbers: (Bdf, Option<Bdf>),
+    ) -> Option<(FunctionId, Option<FunctionId>)> {
+        let here = path.filter(|&(from, to)| self.delayed.find(from, to).is_some());
+        here.or_else(|| self.delayed.armed_as(numbers))
     }
 
     /// The number of the path, if it is armed.
@@ -96,6 +108,29 @@ impl Fabric {
                 return false;
             }
         }
+    }
+
+    /// `target` is reset, or its link goes down: what is under way to it is discarded (2.9.1, 6.6.2), and one finding
+    /// a path says so. No AER: nothing is wrong with the link, or with the requests.
+    pub(crate) fn discard_held(&mut self, target: FunctionId, class: FindingClass) {
+        if self.delayed.is_off() {
+            return;
+        }
+        for index in self.delayed.to(target) {
+            // It never comes: whoever was told of it has been misled, whatever is read later.
+            self.tell_overtaken_on(index);
+            let Some(path) = self.delayed.get(index) else { continue };
+            let lost = path.take_all();
+            for held in &lost {
+                let status = CompletionStatus::UnsupportedRequest;
+                self.observe(&held.transaction, &Delivery::Failed(status), None);
+            }
+            if let Some(first) = lost.front() {
+                let bytes = lost.iter().map(|held| held.data.len()).sum();
+                self.tell_discarded(&first.transaction, target, bytes, class);
+            }
+        }
+        self.delayed.clear_up();
     }
 
     /// A turn of `requester` is over; `at_rest`: it will do nothing more by itself. Whether time passes for what is under

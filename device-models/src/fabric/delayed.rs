@@ -16,6 +16,7 @@ use std::str::FromStr;
 use super::cache::Resolved;
 use super::request::Registers;
 use super::{FunctionId, Purpose, Transaction};
+use crate::pci::Bdf;
 
 /// Paths that can be armed at the same time.
 pub(crate) const MAX_PATHS: usize = 64;
@@ -134,6 +135,8 @@ pub(super) struct Path {
     pub(super) requester: FunctionId,
     /// None: the root complex.
     pub(super) target: Option<FunctionId>,
+    /// The numbers that the two had when it was armed.
+    numbers: (Bdf, Option<Bdf>),
     delay: PostedDelay,
     queue: VecDeque<Held>,
     bytes: usize,
@@ -144,10 +147,14 @@ pub(super) struct Path {
 }
 
 impl Path {
-    fn new(requester: FunctionId, target: Option<FunctionId>) -> Self {
+    fn new(
+        (requester, target): (FunctionId, Option<FunctionId>),
+        numbers: (Bdf, Option<Bdf>),
+    ) -> Self {
         Self {
             requester,
             target,
+            numbers,
             delay: PostedDelay::Off,
             queue: VecDeque::new(),
             bytes: 0,
@@ -217,6 +224,12 @@ impl Path {
         self.queue.len()
     }
 
+    /// Everything that is under way, taken off the path.
+    pub(super) fn take_all(&mut self) -> VecDeque<Held> {
+        self.bytes = 0;
+        std::mem::take(&mut self.queue)
+    }
+
     /// Off, and nothing is left of it.
     fn is_over(&self) -> bool {
         self.delay == PostedDelay::Off
@@ -273,8 +286,8 @@ impl Delayed {
     /// Arms a path, or changes how it is armed. Whether there was room for it.
     pub(super) fn set(
         &mut self,
-        requester: FunctionId,
-        target: Option<FunctionId>,
+        (requester, target): (FunctionId, Option<FunctionId>),
+        numbers: (Bdf, Option<Bdf>),
         delay: PostedDelay,
     ) -> bool {
         let index = match self.find(requester, target) {
@@ -282,10 +295,11 @@ impl Delayed {
             None if delay == PostedDelay::Off => return true,
             None if self.paths.len() >= MAX_PATHS => return false,
             None => {
-                self.paths.push(Path::new(requester, target));
+                self.paths.push(Path::new((requester, target), numbers));
                 self.paths.len() - 1
             }
         };
+        self.paths[index].numbers = numbers;
         self.paths[index].set(delay);
         true
     }
@@ -294,6 +308,15 @@ impl Delayed {
     #[inline]
     pub(super) fn find(&self, requester: FunctionId, target: Option<FunctionId>) -> Option<usize> {
         self.paths.iter().position(|path| path.requester == requester && path.target == target)
+    }
+
+    /// The path that was armed last with these numbers, as requester and target.
+    pub(super) fn armed_as(
+        &self,
+        numbers: (Bdf, Option<Bdf>),
+    ) -> Option<(FunctionId, Option<FunctionId>)> {
+        let path = self.paths.iter().rev().find(|path| path.numbers == numbers)?;
+        Some((path.requester, path.target))
     }
 
     /// The path of a number.
@@ -305,6 +328,12 @@ impl Delayed {
     pub(super) fn of(&self, requester: FunctionId) -> Vec<usize> {
         let numbered = self.paths.iter().enumerate();
         numbered.filter(|(_, path)| path.requester == requester).map(|(index, _)| index).collect()
+    }
+
+    /// The numbers of the paths to `target`.
+    pub(super) fn to(&self, target: FunctionId) -> Vec<usize> {
+        let numbered = self.paths.iter().enumerate();
+        numbered.filter(|(_, path)| path.target == Some(target)).map(|(index, _)| index).collect()
     }
 
     /// Forgets paths that are off and empty.
@@ -341,14 +370,17 @@ mod tests {
     #[test]
     fn the_number_of_paths_is_bounded() {
         let mut delayed = Delayed::default();
+        let set = |delayed: &mut Delayed, requester: u16, delay| {
+            delayed.set((FunctionId(requester), None), (Bdf(requester), None), delay)
+        };
         for index in 0..MAX_PATHS {
-            let requester = FunctionId(u16::try_from(index).unwrap());
-            assert!(delayed.set(requester, None, PostedDelay::UntilPushed));
+            let requester = u16::try_from(index).unwrap();
+            assert!(set(&mut delayed, requester, PostedDelay::UntilPushed));
         }
-        assert!(!delayed.set(FunctionId(500), None, PostedDelay::UntilPushed));
-        assert!(delayed.set(FunctionId(500), None, PostedDelay::Off));
-        assert!(delayed.set(FunctionId(0), None, PostedDelay::Off));
+        assert!(!set(&mut delayed, 500, PostedDelay::UntilPushed));
+        assert!(set(&mut delayed, 500, PostedDelay::Off));
+        assert!(set(&mut delayed, 0, PostedDelay::Off));
         delayed.clear_up();
-        assert!(delayed.set(FunctionId(500), None, PostedDelay::UntilPushed));
+        assert!(set(&mut delayed, 500, PostedDelay::UntilPushed));
     }
 }

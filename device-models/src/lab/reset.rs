@@ -1,6 +1,7 @@
 //! Resets (PCIe 6.0, 6.6).
 
 use super::Lab;
+use crate::checker::FindingClass;
 use crate::endpoint::{Progress, ResetKind};
 use crate::fabric::{CompletionStatus, FunctionId, Message};
 
@@ -49,6 +50,13 @@ impl Lab {
                 data,
             });
         }
+        self.fabric.discard_held(
+            function,
+            match kind {
+                ResetKind::FunctionLevel => FindingClass::NotInD0,
+                _ => FindingClass::LinkDown,
+            },
+        );
         self.fabric.hops[index] = 0;
         if let Some(table) = &mut self.fabric.interrupts[index].msix {
             table.reset();
