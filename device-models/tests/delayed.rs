@@ -6,7 +6,9 @@ mod common;
 
 use common::{COMMAND, MEMORY_AND_MASTER, Order, Saw, World};
 use device_models::endpoint::Progress;
-use device_models::fabric::{CompletionStatus, Delivery, PostedDelay, RouteKind, WriteOutcome};
+use device_models::fabric::{
+    CompletionStatus, Delivery, InterruptPolicy, PostedDelay, RouteKind, WriteOutcome,
+};
 use device_models::iommu::NoIommu;
 use device_models::lab::DelayError;
 use device_models::pci::Bdf;
@@ -306,6 +308,32 @@ fn so_many_turns_later_it_is_there() {
     // The turn in which it was issued, and 25 more.
     assert!((25..=26).contains(&turns), "{turns}");
     assert_eq!(world.lab.step(), Progress::Idle, "then there is nothing to wait for");
+}
+
+#[test]
+fn an_interrupt_that_nobody_gets_has_overtaken_nothing() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.lab.set_interrupt_policy(InterruptPolicy::Block);
+    world.enable_msix(0);
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    let signal = |world: &mut World, address, data| {
+        world.now(0, Order::Signal { address, data: vec![data, 0, 0, 0] });
+        // If it is under way itself.
+        world.registers(0);
+        world.run();
+        world.log.classes()
+    };
+    for delay in [PostedDelay::Off, PostedDelay::UntilPushed] {
+        world.delay(0, None, delay);
+        world.write(0, world.bar(1, 2), DATA);
+        assert_eq!(signal(&mut world, 0xfee0_0000, 0x55), ["msi.not-a-vector"], "{delay:?}");
+        assert_eq!(signal(&mut world, 0xfee0_0002, 0x41), ["msi.malformed"], "{delay:?}");
+        assert_eq!(
+            signal(&mut world, 0xfee0_0000, 0x41),
+            ["order.interrupt-before-data"],
+            "{delay:?}"
+        );
+    }
 }
 
 #[test]

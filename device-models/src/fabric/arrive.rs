@@ -219,7 +219,6 @@ impl Fabric {
                 self.interrupt(transaction, &VolatileSlice::from(&mut data[..]));
             }
         }
-        self.arrived(&transaction);
         Ok(())
     }
 
@@ -253,6 +252,7 @@ impl Fabric {
             address: to.address.wrapping_add(skip),
         };
         self.observe(transaction, &delivery, shown.then_some(data));
+        self.arrived(transaction);
     }
 
     /// Those of one for registers, which have room for it, are queued there.
@@ -273,6 +273,7 @@ impl Fabric {
         }
         self.delivered(transaction, to.route, Some(function));
         self.observe(transaction, &to.delivery, shown.as_deref());
+        self.arrived(transaction);
     }
 
     /// The address map has changed while the write was under way: who takes it now? It has been translated already.

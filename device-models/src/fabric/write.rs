@@ -114,9 +114,7 @@ impl Fabric {
             return self.hold(path, transaction, Destination::Window, data).map(|()| None);
         }
         self.issue(transaction);
-        let found = self.interrupt(*transaction, data);
-        self.arrived(transaction);
-        Ok(found)
+        Ok(self.interrupt(*transaction, data))
     }
 
     /// Writes a few bytes of the device's own making.

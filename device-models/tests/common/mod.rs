@@ -46,6 +46,11 @@ pub enum Order {
         address: u64,
         data: Vec<u8>,
     },
+    /// A message-signalled interrupt of the robot's own making.
+    Signal {
+        address: u64,
+        data: Vec<u8>,
+    },
     Raise(u16),
 }
 
@@ -159,6 +164,12 @@ impl Endpoint for Robot {
             },
             Order::Record { address, data } => {
                 match port.write_bytes(Purpose::CompletionRecord, *address, data) {
+                    WriteOutcome::Retry { .. } => script.orders.push_front(order),
+                    outcome => script.saw.push(Saw::Wrote(outcome)),
+                }
+            }
+            Order::Signal { address, data } => {
+                match port.write_bytes(Purpose::Interrupt, *address, data) {
                     WriteOutcome::Retry { .. } => script.orders.push_front(order),
                     outcome => script.saw.push(Saw::Wrote(outcome)),
                 }
