@@ -377,6 +377,14 @@ fn a_fence_that_was_seen_too_early_is_found() {
         world.write(0, memory, DATA);
         world.lab.fence_seen(robot).unwrap();
         assert_eq!(world.log.classes(), ["order.fence-before-data"]);
+        world.lab.fence_seen(robot).unwrap();
+        assert!(world.log.classes().is_empty(), "once is enough");
+        world.write(0, memory, DATA);
+        world.lab.fence_seen(robot).unwrap();
+        let findings = world.log.0.lock().unwrap().findings.clone();
+        assert_eq!(world.log.classes(), ["order.fence-before-data"]);
+        let text = findings[0].to_string();
+        assert!(text.contains(" 64 bytes written before it"), "only what is new: {text}");
         world.read(0, memory, 1);
         world.lab.fence_seen(robot).unwrap();
         assert!(world.log.classes().is_empty());

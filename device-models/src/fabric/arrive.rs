@@ -156,7 +156,7 @@ impl Fabric {
         for index in self.delayed.of(requester) {
             let Some(path) = self.delayed.get(index) else { continue };
             let target = path.target;
-            if let Some(overtaken) = path.among(Signal::Fence, 0..u64::MAX) {
+            if let Some(overtaken) = path.fence_seen(self.sequence) {
                 self.tell_overtaken(&overtaken, target);
             }
         }

@@ -144,6 +144,8 @@ pub(super) struct Path {
     turn: u64,
     /// By record and by interrupt.
     overtaking: [Overtaking; 2],
+    /// A fence has been told of writes with lower numbers.
+    fenced: u64,
 }
 
 impl Path {
@@ -160,6 +162,7 @@ impl Path {
             bytes: 0,
             turn: 0,
             overtaking: Default::default(),
+            fenced: 0,
         }
     }
 
@@ -238,12 +241,19 @@ impl Path {
     }
 
     /// The writes with numbers in this range, as overtaken by `signal`.
-    pub(super) fn among(&self, signal: Signal, numbers: Range<u64>) -> Option<Overtaken> {
+    fn among(&self, signal: Signal, numbers: Range<u64>) -> Option<Overtaken> {
         let held = self.queue.iter().map(|held| &held.transaction);
         let mut those = held.filter(|transaction| numbers.contains(&transaction.sequence));
         let first = *those.next()?;
         let bytes = those.fold(first.length, |sum, more| sum.saturating_add(more.length));
         Some(Overtaken { signal, first, bytes })
+    }
+
+    /// A fence has been seen after writes with numbers below `sequence`: what of them it overtook, unless a fence before
+    /// it did.
+    pub(super) fn fence_seen(&mut self, sequence: u64) -> Option<Overtaken> {
+        let before = std::mem::replace(&mut self.fenced, sequence);
+        self.among(Signal::Fence, before..sequence)
     }
 
     /// Takes what has been overtaken and not been told.
