@@ -110,6 +110,19 @@ impl Fabric {
         }
     }
 
+    /// If the IOMMU gives other answers than before: what it has translated for RAM arrives before it says that it does.
+    /// Real ones drain writes in the same way before they complete an invalidation, so that an unmapped page is not
+    /// written to.
+    pub(crate) fn drain_translated(&mut self) {
+        let epoch = self.iommu.epoch();
+        if std::mem::replace(&mut self.drained, epoch) == epoch {
+            return;
+        }
+        for requester in self.delayed.to_root() {
+            self.push(requester, None);
+        }
+    }
+
     /// `target` is reset, or its link goes down: what is under way to it is discarded (2.9.1, 6.6.2), and one finding
     /// a path says so. No AER: nothing is wrong with the link, or with the requests.
     pub(crate) fn discard_held(&mut self, target: FunctionId, class: FindingClass) {

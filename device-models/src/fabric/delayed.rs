@@ -346,6 +346,12 @@ impl Delayed {
         numbered.filter(|(_, path)| path.target == Some(target)).map(|(index, _)| index).collect()
     }
 
+    /// Whose paths to the root complex there are.
+    pub(super) fn to_root(&self) -> Vec<FunctionId> {
+        let those = self.paths.iter().filter(|path| path.target.is_none());
+        those.map(|path| path.requester).collect()
+    }
+
     /// Forgets paths that are off and empty.
     pub(super) fn clear_up(&mut self) {
         self.paths.retain(|path| !path.is_over());

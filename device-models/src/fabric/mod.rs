@@ -89,6 +89,8 @@ pub(crate) struct Fabric {
     pub(crate) exempt: Option<FunctionId>,
     /// Posted writes that tests keep under way.
     delayed: Delayed,
+    /// The epoch of the IOMMU for which writes that it has translated have been drained.
+    drained: u64,
     caches: Vec<[Cache; 2]>,
     sequence: u64,
     tag: u32,
@@ -128,6 +130,7 @@ impl Fabric {
             policy: InterruptPolicy::default(),
             exempt: None,
             delayed: Delayed::default(),
+            drained: 0,
             caches: each(functions),
             sequence: 0,
             tag: 0,

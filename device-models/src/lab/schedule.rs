@@ -61,6 +61,9 @@ impl Lab {
         {
             progress = Progress::Worked;
         }
+        if self.fabric.exempt == Some(function) {
+            self.fabric.drain_translated();
+        }
         let waits = !self.fabric.outstanding[function.index()].is_empty();
         if self.fabric.delayed_turn(function, progress == Progress::Idle && !waits) {
             progress = Progress::Worked;
