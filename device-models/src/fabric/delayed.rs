@@ -24,6 +24,10 @@ pub(crate) const MAX_PATHS: usize = 64;
 const MAX_BYTES: usize = 64 << 10;
 const MAX_WRITES: usize = 1024;
 
+/// Turns for which writes stay under way at most. A turn in which a function does nothing but wait is work and is
+/// recorded, so that they cost something.
+pub const MAX_TURNS: u16 = 1024;
+
 /// For how long posted writes stay under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostedDelay {
@@ -31,7 +35,7 @@ pub enum PostedDelay {
     Off,
     /// Until a read of the same requester pushes them.
     UntilPushed,
-    /// For so many turns of the requester, or until they are pushed.
+    /// For so many turns of the requester, at most [`MAX_TURNS`], or until they are pushed.
     Turns(u16),
 }
 
@@ -47,7 +51,7 @@ impl fmt::Display for PostedDelay {
 
 /// The text means no [`PostedDelay`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("write `off`, `pushed`, or a number of turns from 1 to 65535")]
+#[error("write `off`, `pushed`, or a number of turns from 1 to {MAX_TURNS}")]
 pub struct BadDelay;
 
 impl FromStr for PostedDelay {
@@ -58,8 +62,8 @@ impl FromStr for PostedDelay {
             "off" => Ok(Self::Off),
             "pushed" => Ok(Self::UntilPushed),
             turns => match turns.parse() {
-                Ok(0) | Err(_) => Err(BadDelay),
-                Ok(turns) => Ok(Self::Turns(turns)),
+                Ok(turns @ 1..=MAX_TURNS) => Ok(Self::Turns(turns)),
+                Ok(_) | Err(_) => Err(BadDelay),
             },
         }
     }
@@ -170,7 +174,7 @@ impl Path {
         match self.delay {
             PostedDelay::Off => self.turn,
             PostedDelay::UntilPushed => u64::MAX,
-            PostedDelay::Turns(turns) => self.turn.saturating_add(turns.into()),
+            PostedDelay::Turns(turns) => self.turn.saturating_add(turns.min(MAX_TURNS).into()),
         }
     }
 
@@ -374,11 +378,11 @@ mod tests {
             PostedDelay::Off,
             PostedDelay::UntilPushed,
             PostedDelay::Turns(1),
-            PostedDelay::Turns(65535),
+            PostedDelay::Turns(1024),
         ] {
             assert_eq!(delay.to_string().parse(), Ok(delay));
         }
-        for bad in ["", "0", "65536", "-1", "never"] {
+        for bad in ["", "0", "1025", "65536", "-1", "never"] {
             assert_eq!(bad.parse::<PostedDelay>(), Err(BadDelay), "{bad}");
         }
     }

@@ -29,7 +29,7 @@ mod write;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub use delayed::{BadDelay, PostedDelay};
+pub use delayed::{BadDelay, MAX_TURNS as MAX_DELAY_TURNS, PostedDelay};
 pub use error::DetectedError;
 pub use interrupt::{InterruptPolicy, InterruptSink};
 pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind, Span};
