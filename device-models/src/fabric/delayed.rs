@@ -39,6 +39,16 @@ pub enum PostedDelay {
     Turns(u16),
 }
 
+impl PostedDelay {
+    /// The same with no more turns than there may be.
+    pub(crate) fn bounded(self) -> Self {
+        match self {
+            Self::Turns(turns) => Self::Turns(turns.min(MAX_TURNS)),
+            delay => delay,
+        }
+    }
+}
+
 impl fmt::Display for PostedDelay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -174,7 +184,7 @@ impl Path {
         match self.delay {
             PostedDelay::Off => self.turn,
             PostedDelay::UntilPushed => u64::MAX,
-            PostedDelay::Turns(turns) => self.turn.saturating_add(turns.min(MAX_TURNS).into()),
+            PostedDelay::Turns(turns) => self.turn.saturating_add(turns.into()),
         }
     }
 

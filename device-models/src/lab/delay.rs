@@ -31,6 +31,7 @@ impl Lab {
         target: Option<Bdf>,
         delay: PostedDelay,
     ) -> Result<(), DelayError> {
+        let delay = delay.bounded();
         let mut path = self.path(requester, target);
         if delay == PostedDelay::Off {
             let armed = self.fabric.armed_path(path.ok(), (requester, target));

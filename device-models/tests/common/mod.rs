@@ -31,7 +31,7 @@ pub const RESOURCES: HostResources = HostResources {
 };
 
 /// What a [`Robot`] is told to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     Read {
         address: u64,
