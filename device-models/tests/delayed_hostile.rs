@@ -327,7 +327,10 @@ proptest! {
         prop_assert!(bench.under_way() <= BOUND, "{} TLPs", bench.under_way());
         let seen = std::mem::take(&mut *bench.record.0.lock().unwrap());
         let mut again = fresh(switch);
-        for cause in seen.iter().filter(|seen| seen.is_cause()) {
+        for (index, cause) in seen.iter().enumerate().filter(|(_, seen)| seen.is_cause()) {
+            // What came of a cause is recorded behind it.
+            let so_far = again.record.0.lock().unwrap().len();
+            prop_assert_eq!(so_far, index, "events before {:?}", cause);
             again.replay(cause);
         }
         let replayed = std::mem::take(&mut *again.record.0.lock().unwrap());
