@@ -4,9 +4,11 @@
 
 mod common;
 
-use common::{COMMAND, Order, Saw, World};
+use common::{COMMAND, MEMORY_AND_MASTER, Order, Saw, World};
 use device_models::endpoint::Progress;
-use device_models::fabric::{Delivery, PostedDelay, RouteKind, WriteOutcome};
+use device_models::fabric::{
+    CompletionStatus, Delivery, InterruptPolicy, PostedDelay, RouteKind, WriteOutcome,
+};
 use device_models::iommu::NoIommu;
 use device_models::lab::DelayError;
 use device_models::pci::Bdf;
@@ -61,6 +63,19 @@ impl World {
         for (offset, value) in [(0, 0xfee0_0000u32), (4, 0), (8, 0x41), (12, 0)] {
             self.lab.mmio_write(table + offset, &value.to_le_bytes());
         }
+    }
+
+    /// A CPU reads a robot's registers.
+    fn registers(&mut self, robot: usize) {
+        let address = self.bar(robot, 0);
+        self.lab.mmio_read(address, &mut [0; 4]);
+    }
+
+    /// A function level reset begins.
+    fn flr(&mut self, robot: usize) {
+        let bdf = self.bdf(&format!("robot{robot}"));
+        let control = self.capability(bdf, 0x10) + 8;
+        self.lab.config_write(bdf, control, 2, 1 << 15);
     }
 
     fn interrupts(&self) -> usize {
@@ -138,13 +153,119 @@ fn a_read_of_registers_pushes_too() {
 fn reads_by_other_paths_push_nothing() {
     for (mut world, route) in worlds() {
         world.delay(0, Some(1), PostedDelay::UntilPushed);
-        let (other, memory) = (world.bar(0, 2), world.bar(1, 2));
+        let (robot, memory) = (world.bdf("robot0"), world.bar(1, 2));
         world.write(0, memory, DATA);
-        // The same requester elsewhere, another requester, and the owner back to the requester.
+        // The same requester elsewhere, another requester, and the CPUs, whose completions go to the root complex.
         world.read(0, RECORD, 4);
         world.read(1, RECORD, 4);
-        world.read(1, other, 4);
+        world.registers(0);
+        world.registers(1);
+        world.lab.config_read(robot, 0, 4);
         assert_eq!(world.cpu(1, 0, 64), [0; 64], "{route:?}");
+    }
+}
+
+#[test]
+fn a_completion_pushes_what_its_completer_has_posted() {
+    for (mut world, route) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let memory = world.bar(1, 2);
+        for bar in [2, 0] {
+            let flag = world.bar(0, bar);
+            let data = [bar + 1; 64];
+            world.write(0, memory, &data);
+            assert_ne!(world.cpu(1, 0, 64), data, "{route:?}");
+            world.read(1, flag, 4);
+            assert_eq!(world.cpu(1, 0, 64), data, "{route:?}, BAR {bar}");
+        }
+    }
+}
+
+#[test]
+fn a_completion_waits_until_what_it_pushes_has_room() {
+    for (mut world, route) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let (flag, registers) = (world.bar(0, 0), world.bar(1, 0));
+        for bar in [0, 2] {
+            // More than the registers take at once.
+            for _ in 0..300 {
+                world.order(0, Order::Write { address: registers, data: vec![7; 4] });
+            }
+            world.run();
+            let flag = if bar == 0 { flag } else { world.bar(0, 2) };
+            let read = world.read(1, flag, 4);
+            assert!(matches!(read, Saw::Read(CompletionStatus::Success, _)), "{read:?}");
+            let script = world.scripts[1].lock().unwrap();
+            let writes = script.saw.iter().filter(|saw| matches!(saw, Saw::Register { .. }));
+            assert_eq!(writes.count(), 300, "{route:?}, BAR {bar}");
+            let last = script.saw.last();
+            assert!(matches!(last, Some(Saw::Read(..))), "they came before it: {last:?}");
+        }
+    }
+}
+
+#[test]
+fn two_that_read_from_each_other_do_not_wait_for_ever() {
+    for (mut world, route) in worlds() {
+        for (from, to) in [(0, 1), (1, 0)] {
+            world.delay(from, Some(to), PostedDelay::UntilPushed);
+            for _ in 0..1000 {
+                let address = world.bar(to, 0);
+                world.order(from, Order::Write { address, data: vec![7; 4] });
+            }
+        }
+        world.run();
+        for (from, to) in [(0, 1), (1, 0)] {
+            world.order(from, Order::Read { address: world.bar(to, 0), length: 4 });
+        }
+        world.run();
+        for script in &world.scripts {
+            let script = script.lock().unwrap();
+            assert!(script.waiting.is_none(), "{route:?}");
+            let writes = script.saw.iter().filter(|saw| matches!(saw, Saw::Register { .. }));
+            assert_eq!(writes.count(), 1000, "{route:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_is_reset_while_its_completion_waits_does_not_answer() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    let (flag, registers) = (world.bar(0, 0), world.bar(1, 0));
+    for _ in 0..300 {
+        world.order(0, Order::Write { address: registers, data: vec![7; 4] });
+    }
+    world.run();
+    world.order(1, Order::Read { address: flag, length: 4 });
+    let [completer, reader] = [0, 1].map(|index| world.lab.function(&format!("robot{index}")));
+    world.lab.step_function(reader.unwrap());
+    world.lab.step_function(completer.unwrap());
+    world.flr(0);
+    world.run();
+    let last = world.scripts[1].lock().unwrap().saw.last().cloned();
+    assert_eq!(last, Some(Saw::Read(CompletionStatus::Timeout, Vec::new())));
+}
+
+#[test]
+fn a_cpu_that_reads_registers_pushes_what_goes_to_ram() {
+    for (mut world, route) in worlds() {
+        let robot = world.bdf("robot0");
+        world.enable_msix(0);
+        world.delay(0, None, PostedDelay::UntilPushed);
+        world.write(0, 0x2000, &[9; 4]);
+        world.now(0, Order::Raise(0));
+        // Neither another function's registers nor memory, which CPUs reach past the lab.
+        world.registers(1);
+        world.cpu(0, 0, 8);
+        assert_eq!((world.ram(0x2000), world.interrupts()), ([0; 4], 0), "{route:?}");
+        world.registers(0);
+        assert_eq!((world.ram(0x2000), world.interrupts()), ([9; 4], 1), "{route:?}");
+        // Its configuration space completes the same way.
+        world.write(0, 0x2000, &[8; 4]);
+        world.lab.config_read(robot, 0, 4);
+        assert_eq!(world.ram(0x2000), [8; 4], "{route:?}");
+        assert!(world.log.classes().is_empty());
     }
 }
 
@@ -190,6 +311,32 @@ fn so_many_turns_later_it_is_there() {
 }
 
 #[test]
+fn an_interrupt_that_nobody_gets_has_overtaken_nothing() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.lab.set_interrupt_policy(InterruptPolicy::Block);
+    world.enable_msix(0);
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    let signal = |world: &mut World, address, data| {
+        world.now(0, Order::Signal { address, data: vec![data, 0, 0, 0] });
+        // If it is under way itself.
+        world.registers(0);
+        world.run();
+        world.log.classes()
+    };
+    for delay in [PostedDelay::Off, PostedDelay::UntilPushed] {
+        world.delay(0, None, delay);
+        world.write(0, world.bar(1, 2), DATA);
+        assert_eq!(signal(&mut world, 0xfee0_0000, 0x55), ["msi.not-a-vector"], "{delay:?}");
+        assert_eq!(signal(&mut world, 0xfee0_0002, 0x41), ["msi.malformed"], "{delay:?}");
+        assert_eq!(
+            signal(&mut world, 0xfee0_0000, 0x41),
+            ["order.interrupt-before-data"],
+            "{delay:?}"
+        );
+    }
+}
+
+#[test]
 fn ram_and_interrupts_are_one_path() {
     let mut world = World::root_ports(Box::new(NoIommu));
     world.enable_msix(0);
@@ -230,6 +377,14 @@ fn a_fence_that_was_seen_too_early_is_found() {
         world.write(0, memory, DATA);
         world.lab.fence_seen(robot).unwrap();
         assert_eq!(world.log.classes(), ["order.fence-before-data"]);
+        world.lab.fence_seen(robot).unwrap();
+        assert!(world.log.classes().is_empty(), "once is enough");
+        world.write(0, memory, DATA);
+        world.lab.fence_seen(robot).unwrap();
+        let findings = world.log.0.lock().unwrap().findings.clone();
+        assert_eq!(world.log.classes(), ["order.fence-before-data"]);
+        let text = findings[0].to_string();
+        assert!(text.contains(" 64 bytes written before it"), "only what is new: {text}");
         world.read(0, memory, 1);
         world.lab.fence_seen(robot).unwrap();
         assert!(world.log.classes().is_empty());
@@ -284,6 +439,78 @@ fn whoever_has_gone_meanwhile_gets_nothing() {
         world.config_write(1, COMMAND, 2, 6);
         assert_eq!(world.cpu(1, 0, 64), [0; 64]);
     }
+}
+
+#[test]
+fn what_is_under_way_to_a_function_that_is_reset_is_lost() {
+    for (mut world, route) in worlds() {
+        world.delay(0, Some(1), PostedDelay::UntilPushed);
+        let (memory, registers) = (world.bar(1, 2), world.bar(1, 0));
+        world.write(0, memory, DATA);
+        world.write(0, registers, &[1; 4]);
+        world.flr(1);
+        let findings = world.log.0.lock().unwrap().findings.clone();
+        assert_eq!(world.log.classes(), ["pci.not-in-d0"], "{route:?}");
+        let text = findings[0].to_string();
+        assert!(text.contains("68 bytes were still under way to robot1"), "{text}");
+        world.run();
+        // The driver sets it up as it was.
+        let (robot, bars) = (world.bdf("robot1"), [(0x10, registers), (0x18, memory)]);
+        for (offset, address) in bars {
+            for (offset, half) in [(offset, address & 0xffff_ffff), (offset + 4, address >> 32)] {
+                let half = u32::try_from(half).unwrap();
+                if offset != 0x14 {
+                    world.lab.config_write(robot, offset, 4, half);
+                }
+            }
+        }
+        world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
+        assert_eq!(world.bar(1, 2), memory);
+        world.delay(0, Some(1), PostedDelay::Off);
+        world.run();
+        assert_eq!(world.cpu(1, 0, 64), [0; 64], "{route:?}");
+        assert!(world.scripts[1].lock().unwrap().saw.is_empty(), "{route:?}");
+        assert!(world.log.classes().is_empty());
+    }
+}
+
+#[test]
+fn a_record_before_data_that_never_comes_is_found_although_something_is_read_later() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    let robot = world.lab.function("robot0").unwrap();
+    world.order(0, Order::Write { address: world.bar(1, 2), data: DATA.to_vec() });
+    world.order(0, Order::Record { address: RECORD, data: vec![1; 4] });
+    world.lab.step_function(robot);
+    world.lab.step_function(robot);
+    world.flr(1);
+    assert_eq!(world.log.classes(), ["order.record-before-data", "pci.not-in-d0"]);
+}
+
+#[test]
+fn what_is_under_way_to_a_function_that_is_pulled_is_lost() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let (robot, target, port) = (world.bdf("robot0"), world.bdf("robot1"), world.bdf("port1"));
+    let off = PostedDelay::Off;
+    world.delay(0, Some(1), PostedDelay::UntilPushed);
+    world.write(0, world.bar(1, 2), DATA);
+    world.lab.unplug(port).unwrap();
+    assert_eq!(world.log.classes(), ["pci.link-down"]);
+    world.lab.plug(port).unwrap();
+    world.run();
+    assert_eq!(world.log.classes(), [""; 0], "what comes back gets nothing of it");
+
+    // Whoever has gone can still be switched off, and what it had sent arrives.
+    world.delay(1, Some(0), PostedDelay::UntilPushed);
+    world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
+    world.write(1, world.bar(0, 2), DATA);
+    world.lab.unplug(port).unwrap();
+    assert_eq!(world.lab.delay_posted(robot, Some(target), off), Ok(()));
+    assert_eq!(world.cpu(0, 0, 8), [0; 8]);
+    assert_eq!(world.lab.delay_posted(target, Some(robot), off), Ok(()));
+    assert_eq!(world.cpu(0, 0, 64), DATA);
+    let nobody = DelayError::NoFunction(target);
+    assert_eq!(world.lab.delay_posted(target, Some(robot), off), Err(nobody), "it is off");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::request::Registers;
 use super::route::{self, Refusal, Target, Upward};
 use super::{CompletionStatus, Delivery, Fabric, FunctionId, PostedDelay, RouteKind, Transaction};
 use crate::checker::FindingClass;
+use crate::pci::Bdf;
 
 /// A write finds no room where it goes.
 pub(super) struct Full;
@@ -19,11 +20,11 @@ impl Fabric {
     /// Arms a path, or disarms it. Whether there was room for it.
     pub(crate) fn delay_posted(
         &mut self,
-        requester: FunctionId,
-        target: Option<FunctionId>,
+        (requester, target): (FunctionId, Option<FunctionId>),
+        numbers: (Bdf, Option<Bdf>),
         delay: PostedDelay,
     ) -> bool {
-        if !self.delayed.set(requester, target, delay) {
+        if !self.delayed.set((requester, target), numbers, delay) {
             return false;
         }
         if delay == PostedDelay::Off
@@ -35,6 +36,17 @@ impl Fabric {
             self.delayed.clear_up();
         }
         true
+    }
+
+    /// The armed path of these two functions; failing that, the one whose functions had these numbers when it was
+    /// armed: they may have lost them since.
+    pub(crate) fn armed_path(
+        &self,
+        path: Option<(FunctionId, Option<FunctionId>)>,
+        numbers: (Bdf, Option<Bdf>),
+    ) -> Option<(FunctionId, Option<FunctionId>)> {
+        let here = path.filter(|&(from, to)| self.delayed.find(from, to).is_some());
+        here.or_else(|| self.delayed.armed_as(numbers))
     }
 
     /// The number of the path, if it is armed.
@@ -68,19 +80,70 @@ impl Fabric {
         Ok(())
     }
 
-    /// A read of `requester` comes this way: everything there goes before it. False: not everything found room.
+    /// A read of `requester`, or a read completion, comes this way: everything there goes before it. False: not
+    /// everything found room.
     pub(super) fn push(&mut self, requester: FunctionId, target: Option<FunctionId>) -> bool {
+        self.push_before(requester, target, u64::MAX)
+    }
+
+    /// The same for writes with numbers below `sequence` only.
+    pub(super) fn push_before(
+        &mut self,
+        requester: FunctionId,
+        target: Option<FunctionId>,
+        sequence: u64,
+    ) -> bool {
         let Some(index) = self.delayed_path(requester, target) else { return true };
         loop {
             let Some(path) = self.delayed.get(index) else { return true };
-            if path.is_empty() {
-                path.pushed();
-                return true;
+            match path.next() {
+                Some(held) if held.transaction.sequence >= sequence => return true,
+                Some(_) => {}
+                None => {
+                    path.pushed();
+                    return true;
+                }
             }
             if self.deliver_next(index).is_err() {
                 return false;
             }
         }
+    }
+
+    /// If the IOMMU gives other answers than before: what it has translated for RAM arrives before it says that it does.
+    /// Real ones drain writes in the same way before they complete an invalidation, so that an unmapped page is not
+    /// written to.
+    pub(crate) fn drain_translated(&mut self) {
+        let epoch = self.iommu.epoch();
+        if std::mem::replace(&mut self.drained, epoch) == epoch {
+            return;
+        }
+        for requester in self.delayed.to_root() {
+            self.push(requester, None);
+        }
+    }
+
+    /// `target` is reset, or its link goes down: what is under way to it is discarded (2.9.1, 6.6.2), and one finding
+    /// a path says so. No AER: nothing is wrong with the link, or with the requests.
+    pub(crate) fn discard_held(&mut self, target: FunctionId, class: FindingClass) {
+        if self.delayed.is_off() {
+            return;
+        }
+        for index in self.delayed.to(target) {
+            // It never comes: whoever was told of it has been misled, whatever is read later.
+            self.tell_overtaken_on(index);
+            let Some(path) = self.delayed.get(index) else { continue };
+            let lost = path.take_all();
+            for held in &lost {
+                let status = CompletionStatus::UnsupportedRequest;
+                self.observe(&held.transaction, &Delivery::Failed(status), None);
+            }
+            if let Some(first) = lost.front() {
+                let bytes = lost.iter().map(|held| held.data.len()).sum();
+                self.tell_discarded(&first.transaction, target, bytes, class);
+            }
+        }
+        self.delayed.clear_up();
     }
 
     /// A turn of `requester` is over; `at_rest`: it will do nothing more by itself. Whether time passes for what is under
@@ -106,7 +169,7 @@ impl Fabric {
         for index in self.delayed.of(requester) {
             let Some(path) = self.delayed.get(index) else { continue };
             let target = path.target;
-            if let Some(overtaken) = path.among(Signal::Fence, 0..u64::MAX) {
+            if let Some(overtaken) = path.fence_seen(self.sequence) {
                 self.tell_overtaken(&overtaken, target);
             }
         }
@@ -169,7 +232,6 @@ impl Fabric {
                 self.interrupt(transaction, &VolatileSlice::from(&mut data[..]));
             }
         }
-        self.arrived(&transaction);
         Ok(())
     }
 
@@ -203,6 +265,7 @@ impl Fabric {
             address: to.address.wrapping_add(skip),
         };
         self.observe(transaction, &delivery, shown.then_some(data));
+        self.arrived(transaction);
     }
 
     /// Those of one for registers, which have room for it, are queued there.
@@ -223,6 +286,7 @@ impl Fabric {
         }
         self.delivered(transaction, to.route, Some(function));
         self.observe(transaction, &to.delivery, shown.as_deref());
+        self.arrived(transaction);
     }
 
     /// The address map has changed while the write was under way: who takes it now? It has been translated already.

@@ -16,12 +16,17 @@ use std::str::FromStr;
 use super::cache::Resolved;
 use super::request::Registers;
 use super::{FunctionId, Purpose, Transaction};
+use crate::pci::Bdf;
 
 /// Paths that can be armed at the same time.
 pub(crate) const MAX_PATHS: usize = 64;
 /// Bytes and writes that are under way on one path; beyond that the oldest arrive.
 const MAX_BYTES: usize = 64 << 10;
 const MAX_WRITES: usize = 1024;
+
+/// Turns for which writes stay under way at most. A turn in which a function does nothing but wait is work and is
+/// recorded, so that they cost something.
+pub const MAX_TURNS: u16 = 1024;
 
 /// For how long posted writes stay under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +35,18 @@ pub enum PostedDelay {
     Off,
     /// Until a read of the same requester pushes them.
     UntilPushed,
-    /// For so many turns of the requester, or until they are pushed.
+    /// For so many turns of the requester, at most [`MAX_TURNS`], or until they are pushed.
     Turns(u16),
+}
+
+impl PostedDelay {
+    /// The same with no more turns than there may be.
+    pub(crate) fn bounded(self) -> Self {
+        match self {
+            Self::Turns(turns) => Self::Turns(turns.min(MAX_TURNS)),
+            delay => delay,
+        }
+    }
 }
 
 impl fmt::Display for PostedDelay {
@@ -46,7 +61,7 @@ impl fmt::Display for PostedDelay {
 
 /// The text means no [`PostedDelay`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("write `off`, `pushed`, or a number of turns from 1 to 65535")]
+#[error("write `off`, `pushed`, or a number of turns from 1 to {MAX_TURNS}")]
 pub struct BadDelay;
 
 impl FromStr for PostedDelay {
@@ -57,8 +72,8 @@ impl FromStr for PostedDelay {
             "off" => Ok(Self::Off),
             "pushed" => Ok(Self::UntilPushed),
             turns => match turns.parse() {
-                Ok(0) | Err(_) => Err(BadDelay),
-                Ok(turns) => Ok(Self::Turns(turns)),
+                Ok(turns @ 1..=MAX_TURNS) => Ok(Self::Turns(turns)),
+                Ok(_) | Err(_) => Err(BadDelay),
             },
         }
     }
@@ -134,6 +149,8 @@ pub(super) struct Path {
     pub(super) requester: FunctionId,
     /// None: the root complex.
     pub(super) target: Option<FunctionId>,
+    /// The numbers that the two had when it was armed.
+    numbers: (Bdf, Option<Bdf>),
     delay: PostedDelay,
     queue: VecDeque<Held>,
     bytes: usize,
@@ -141,18 +158,25 @@ pub(super) struct Path {
     turn: u64,
     /// By record and by interrupt.
     overtaking: [Overtaking; 2],
+    /// A fence has been told of writes with lower numbers.
+    fenced: u64,
 }
 
 impl Path {
-    fn new(requester: FunctionId, target: Option<FunctionId>) -> Self {
+    fn new(
+        (requester, target): (FunctionId, Option<FunctionId>),
+        numbers: (Bdf, Option<Bdf>),
+    ) -> Self {
         Self {
             requester,
             target,
+            numbers,
             delay: PostedDelay::Off,
             queue: VecDeque::new(),
             bytes: 0,
             turn: 0,
             overtaking: Default::default(),
+            fenced: 0,
         }
     }
 
@@ -212,8 +236,15 @@ impl Path {
         self.queue.front().is_some_and(|held| held.due <= self.turn)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+    /// Writes under way.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Everything that is under way, taken off the path.
+    pub(super) fn take_all(&mut self) -> VecDeque<Held> {
+        self.bytes = 0;
+        std::mem::take(&mut self.queue)
     }
 
     /// Off, and nothing is left of it.
@@ -224,12 +255,19 @@ impl Path {
     }
 
     /// The writes with numbers in this range, as overtaken by `signal`.
-    pub(super) fn among(&self, signal: Signal, numbers: Range<u64>) -> Option<Overtaken> {
+    fn among(&self, signal: Signal, numbers: Range<u64>) -> Option<Overtaken> {
         let held = self.queue.iter().map(|held| &held.transaction);
         let mut those = held.filter(|transaction| numbers.contains(&transaction.sequence));
         let first = *those.next()?;
         let bytes = those.fold(first.length, |sum, more| sum.saturating_add(more.length));
         Some(Overtaken { signal, first, bytes })
+    }
+
+    /// A fence has been seen after writes with numbers below `sequence`: what of them it overtook, unless a fence before
+    /// it did.
+    pub(super) fn fence_seen(&mut self, sequence: u64) -> Option<Overtaken> {
+        let before = std::mem::replace(&mut self.fenced, sequence);
+        self.among(Signal::Fence, before..sequence)
     }
 
     /// Takes what has been overtaken and not been told.
@@ -272,8 +310,8 @@ impl Delayed {
     /// Arms a path, or changes how it is armed. Whether there was room for it.
     pub(super) fn set(
         &mut self,
-        requester: FunctionId,
-        target: Option<FunctionId>,
+        (requester, target): (FunctionId, Option<FunctionId>),
+        numbers: (Bdf, Option<Bdf>),
         delay: PostedDelay,
     ) -> bool {
         let index = match self.find(requester, target) {
@@ -281,10 +319,11 @@ impl Delayed {
             None if delay == PostedDelay::Off => return true,
             None if self.paths.len() >= MAX_PATHS => return false,
             None => {
-                self.paths.push(Path::new(requester, target));
+                self.paths.push(Path::new((requester, target), numbers));
                 self.paths.len() - 1
             }
         };
+        self.paths[index].numbers = numbers;
         self.paths[index].set(delay);
         true
     }
@@ -293,6 +332,15 @@ impl Delayed {
     #[inline]
     pub(super) fn find(&self, requester: FunctionId, target: Option<FunctionId>) -> Option<usize> {
         self.paths.iter().position(|path| path.requester == requester && path.target == target)
+    }
+
+    /// The path that was armed last with these numbers, as requester and target.
+    pub(super) fn armed_as(
+        &self,
+        numbers: (Bdf, Option<Bdf>),
+    ) -> Option<(FunctionId, Option<FunctionId>)> {
+        let path = self.paths.iter().rev().find(|path| path.numbers == numbers)?;
+        Some((path.requester, path.target))
     }
 
     /// The path of a number.
@@ -304,6 +352,18 @@ impl Delayed {
     pub(super) fn of(&self, requester: FunctionId) -> Vec<usize> {
         let numbered = self.paths.iter().enumerate();
         numbered.filter(|(_, path)| path.requester == requester).map(|(index, _)| index).collect()
+    }
+
+    /// The numbers of the paths to `target`.
+    pub(super) fn to(&self, target: FunctionId) -> Vec<usize> {
+        let numbered = self.paths.iter().enumerate();
+        numbered.filter(|(_, path)| path.target == Some(target)).map(|(index, _)| index).collect()
+    }
+
+    /// Whose paths to the root complex there are.
+    pub(super) fn to_root(&self) -> Vec<FunctionId> {
+        let those = self.paths.iter().filter(|path| path.target.is_none());
+        those.map(|path| path.requester).collect()
     }
 
     /// Forgets paths that are off and empty.
@@ -328,11 +388,11 @@ mod tests {
             PostedDelay::Off,
             PostedDelay::UntilPushed,
             PostedDelay::Turns(1),
-            PostedDelay::Turns(65535),
+            PostedDelay::Turns(1024),
         ] {
             assert_eq!(delay.to_string().parse(), Ok(delay));
         }
-        for bad in ["", "0", "65536", "-1", "never"] {
+        for bad in ["", "0", "1025", "65536", "-1", "never"] {
             assert_eq!(bad.parse::<PostedDelay>(), Err(BadDelay), "{bad}");
         }
     }
@@ -340,14 +400,17 @@ mod tests {
     #[test]
     fn the_number_of_paths_is_bounded() {
         let mut delayed = Delayed::default();
+        let set = |delayed: &mut Delayed, requester: u16, delay| {
+            delayed.set((FunctionId(requester), None), (Bdf(requester), None), delay)
+        };
         for index in 0..MAX_PATHS {
-            let requester = FunctionId(u16::try_from(index).unwrap());
-            assert!(delayed.set(requester, None, PostedDelay::UntilPushed));
+            let requester = u16::try_from(index).unwrap();
+            assert!(set(&mut delayed, requester, PostedDelay::UntilPushed));
         }
-        assert!(!delayed.set(FunctionId(500), None, PostedDelay::UntilPushed));
-        assert!(delayed.set(FunctionId(500), None, PostedDelay::Off));
-        assert!(delayed.set(FunctionId(0), None, PostedDelay::Off));
+        assert!(!set(&mut delayed, 500, PostedDelay::UntilPushed));
+        assert!(set(&mut delayed, 500, PostedDelay::Off));
+        assert!(set(&mut delayed, 0, PostedDelay::Off));
         delayed.clear_up();
-        assert!(delayed.set(FunctionId(500), None, PostedDelay::UntilPushed));
+        assert!(set(&mut delayed, 500, PostedDelay::UntilPushed));
     }
 }

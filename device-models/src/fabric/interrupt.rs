@@ -87,6 +87,7 @@ impl Fabric {
         };
         self.observe(&transaction, &delivery, Some(&bytes));
         self.sink.signal_msi(transaction.address, data);
+        self.arrived(&transaction);
         (!owned).then(|| {
             let explanation = format!(
                 "data {data:#x} is no enabled MSI or MSI-X vector of this requester; delivered, as hardware without \

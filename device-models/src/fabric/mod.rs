@@ -4,6 +4,7 @@
 //! between check and use; a step moves at most 64 KiB, so nobody waits long for the lock.
 
 mod acs;
+mod answer;
 mod arrive;
 mod cache;
 mod delayed;
@@ -25,9 +26,10 @@ mod transaction;
 mod watch;
 mod write;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub use delayed::{BadDelay, PostedDelay};
+pub use delayed::{BadDelay, MAX_TURNS as MAX_DELAY_TURNS, PostedDelay};
 pub use error::DetectedError;
 pub use interrupt::{InterruptPolicy, InterruptSink};
 pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind, Span};
@@ -40,6 +42,7 @@ pub use transaction::{
     CompletionStatus, FunctionId, Kind, Purpose, ReadOutcome, Tag, Transaction, WriteOutcome,
 };
 
+pub(crate) use answer::Answer;
 pub(crate) use delayed::MAX_PATHS as MAX_DELAYED_PATHS;
 pub(crate) use inbox::{Inbox, Message};
 pub(crate) use interrupt::Interrupts;
@@ -72,6 +75,8 @@ pub(crate) struct Fabric {
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) interrupts: Vec<Interrupts>,
     pub(crate) outstanding: Vec<Outstanding>,
+    /// Completions that wait behind their completer's own writes.
+    pub(crate) answers: Vec<VecDeque<Answer>>,
     pub(crate) errors: Vec<DetectedError>,
     /// Reads that were answered with an error, to be shown in their requesters' Status registers.
     pub(crate) aborts: Vec<(FunctionId, Abort)>,
@@ -84,6 +89,8 @@ pub(crate) struct Fabric {
     pub(crate) exempt: Option<FunctionId>,
     /// Posted writes that tests keep under way.
     delayed: Delayed,
+    /// The epoch of the IOMMU for which writes that it has translated have been drained.
+    drained: u64,
     caches: Vec<[Cache; 2]>,
     sequence: u64,
     tag: u32,
@@ -113,6 +120,7 @@ impl Fabric {
             inboxes: each(functions),
             interrupts: each(functions),
             outstanding: each(functions),
+            answers: each(functions),
             errors: Vec::new(),
             aborts: Vec::new(),
             hops: vec![0; functions],
@@ -122,6 +130,7 @@ impl Fabric {
             policy: InterruptPolicy::default(),
             exempt: None,
             delayed: Delayed::default(),
+            drained: 0,
             caches: each(functions),
             sequence: 0,
             tag: 0,

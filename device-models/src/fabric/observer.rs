@@ -45,7 +45,8 @@ pub enum Input<'a> {
         /// Value, in the low bytes.
         value: u32,
     },
-    /// A configuration read of a vendor capability, which may have side effects.
+    /// A configuration read that may have side effects: of a vendor capability, or of a function whose posted writes
+    /// its completion pushes.
     ConfigRead {
         /// Which function.
         bdf: Bdf,

@@ -4,7 +4,7 @@ use super::inbox::Message;
 use super::outstanding::Read;
 use super::request::{Next, Registers, Request};
 use super::route::Refusal;
-use super::{CompletionStatus, Delivery, Fabric, ReadOutcome, Tag, Transaction};
+use super::{CompletionStatus, Delivery, Fabric, FunctionId, ReadOutcome, Tag, Transaction};
 use crate::checker::FindingClass;
 
 impl Fabric {
@@ -21,6 +21,7 @@ impl Fabric {
                 Next::Memory(resolved) => {
                     if !self.push(request.from, resolved.owner)
                         || self.held_back(request.from, resolved.owner)
+                        || !self.completion_pushes(resolved.owner, request.from)
                     {
                         return ReadOutcome::Retry { bytes, verdict };
                     }
@@ -46,6 +47,15 @@ impl Fabric {
             }
         }
         ReadOutcome::Done { status: CompletionStatus::Success, bytes, verdict }
+    }
+
+    /// The completion of a read pushes what its completer has posted the same way (2.4.1, rule D2a); nobody has posted
+    /// anything in the name of RAM. False: not everything is there.
+    #[inline]
+    fn completion_pushes(&mut self, completer: Option<FunctionId>, reader: FunctionId) -> bool {
+        completer.is_none_or(|completer| {
+            self.push(completer, Some(reader)) && !self.held_back(completer, Some(reader))
+        })
     }
 
     /// Sends one read to a register BAR: one request TLP, one message. None when there is no room for it.

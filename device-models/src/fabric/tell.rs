@@ -107,6 +107,24 @@ impl Fabric {
         self.find(first.function, class, Some(first), explanation);
     }
 
+    /// `bytes` that were under way to `target` have been discarded.
+    pub(super) fn tell_discarded(
+        &mut self,
+        first: &Transaction,
+        target: FunctionId,
+        bytes: usize,
+        class: FindingClass,
+    ) {
+        let why = match class {
+            FindingClass::LinkDown => "the link to it went down, or it was reset with its bus",
+            _ => "it was reset",
+        };
+        let target = self.call(target);
+        let explanation =
+            format!("{bytes} bytes were still under way to {target} when {why}: they are lost");
+        self.find(first.function, class, Some(*first), explanation);
+    }
+
     pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {
         let class = FindingClass::MmioFlagOnRam;
         let explanation = "mapped as MMIO, but guest RAM stands there".to_owned();

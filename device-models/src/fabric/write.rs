@@ -16,6 +16,10 @@ impl Fabric {
     /// Writes the buffer of `request`.
     pub(super) fn write(&mut self, request: &Request<'_>) -> WriteOutcome {
         let length = request.buffer.len() as u64;
+        if self.exempt == Some(request.from) {
+            // Before the IOMMU answers.
+            self.drain_translated();
+        }
         if !self.may_issue(request) {
             return WriteOutcome::NotEmitted;
         }
@@ -114,9 +118,7 @@ impl Fabric {
             return self.hold(path, transaction, Destination::Window, data).map(|()| None);
         }
         self.issue(transaction);
-        let found = self.interrupt(*transaction, data);
-        self.arrived(transaction);
-        Ok(found)
+        Ok(self.interrupt(*transaction, data))
     }
 
     /// Writes a few bytes of the device's own making.

@@ -15,19 +15,27 @@ impl Lab {
     pub fn config_read(&mut self, bdf: Bdf, offset: u16, length: u8) -> u32 {
         let Some(function) = self.by_bdf(bdf) else { return all_ones(length) };
         let state = &mut self.states[function.index()];
-        let value = state.config.read(offset, length);
-        let Some(VendorRegister { index, offset: register }) = state.config.vendor_register(offset)
-        else {
-            return value;
-        };
-        let mut data = value.to_le_bytes();
-        let part = &mut data[..usize::from(length.min(4))];
-        let register = from_capability(register);
-        let answered = state
-            .endpoint()
-            .and_then(|endpoint| endpoint.vendor_config_read(index, register, part));
-        let value = if answered.is_some() { u32::from_le_bytes(data) } else { value };
-        self.input(&Input::ConfigRead { bdf, offset, length, value });
+        let mut value = state.config.read(offset, length);
+        let vendor = state.config.vendor_register(offset);
+        if let Some(VendorRegister { index, offset: register }) = vendor {
+            let mut data = value.to_le_bytes();
+            let part = &mut data[..usize::from(length.min(4))];
+            let register = from_capability(register);
+            let answered = state
+                .endpoint()
+                .and_then(|endpoint| endpoint.vendor_config_read(index, register, part));
+            if answered.is_some() {
+                value = u32::from_le_bytes(data);
+            }
+        }
+        let pushes = self.fabric.cpu_read_pushes(function);
+        if pushes || vendor.is_some() {
+            self.input(&Input::ConfigRead { bdf, offset, length, value });
+        }
+        if pushes {
+            self.fabric.completed_to_cpu(function);
+            self.log_errors();
+        }
         value
     }
 

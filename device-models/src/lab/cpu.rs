@@ -22,7 +22,10 @@ impl Lab {
             }
             Target::Registers { function, bar, offset, msix } => {
                 self.read_registers(function, bar, offset, msix, data);
+                // In the record what the completion pushes comes behind its cause.
                 self.input(&Input::MmioRead { address, data });
+                self.fabric.completed_to_cpu(function);
+                self.log_errors();
             }
         }
     }

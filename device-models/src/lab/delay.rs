@@ -20,7 +20,8 @@ pub enum DelayError {
 
 impl Lab {
     /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root complex, which is RAM
-    /// and interrupts. What is under way already follows the new delay.
+    /// and interrupts. What is under way already follows the new delay. A path can be switched off by the numbers that
+    /// its functions had when it was armed, even if they have lost them since.
     ///
     /// # Errors
     /// When there are no such functions, or too many paths.
@@ -30,13 +31,18 @@ impl Lab {
         target: Option<Bdf>,
         delay: PostedDelay,
     ) -> Result<(), DelayError> {
-        let from = self.someone(requester)?;
-        if self.fabric.exempt == Some(from) {
+        let delay = delay.bounded();
+        let mut path = self.path(requester, target);
+        if delay == PostedDelay::Off {
+            let armed = self.fabric.armed_path(path.ok(), (requester, target));
+            path = armed.map_or(path, Ok);
+        }
+        let path = path?;
+        if self.fabric.exempt == Some(path.0) {
             return Err(DelayError::Iommu(requester));
         }
-        let to = target.map(|target| self.someone(target)).transpose()?;
         self.input(&Input::DelayPosted { requester, target, delay });
-        let armed = self.fabric.delay_posted(from, to, delay);
+        let armed = self.fabric.delay_posted(path, (requester, target), delay);
         self.log_errors();
         if armed { Ok(()) } else { Err(DelayError::TooMany) }
     }
@@ -51,6 +57,15 @@ impl Lab {
         self.input(&Input::FenceSeen { requester });
         self.fabric.fence_seen(function);
         Ok(())
+    }
+
+    fn path(
+        &self,
+        requester: Bdf,
+        target: Option<Bdf>,
+    ) -> Result<(FunctionId, Option<FunctionId>), DelayError> {
+        let from = self.someone(requester)?;
+        Ok((from, target.map(|target| self.someone(target)).transpose()?))
     }
 
     fn someone(&self, bdf: Bdf) -> Result<FunctionId, DelayError> {

@@ -1,7 +1,8 @@
 //! Devices that are pulled out of their slots, announced or not, and plugged in again (PCIe 6.0, 6.7).
 //!
-//! Whoever is pulled is gone between two transactions: what it had under way is forgotten, reads that wait for it end
-//! in a time-out, its numbers and addresses lead to a link that is down. It comes back as after power-on.
+//! Whoever is pulled is gone between two transactions: reads that it had under way are forgotten, reads that wait for it
+//! end in a time-out, posted writes that were under way to it are lost and those that had left it arrive. Its numbers and
+//! addresses lead to a link that is down. It comes back as after power-on.
 
 use super::links;
 use super::{Lab, function::FunctionState};

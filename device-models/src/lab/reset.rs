@@ -1,6 +1,7 @@
 //! Resets (PCIe 6.0, 6.6).
 
 use super::Lab;
+use crate::checker::FindingClass;
 use crate::endpoint::{Progress, ResetKind};
 use crate::fabric::{CompletionStatus, FunctionId, Message};
 
@@ -39,7 +40,9 @@ impl Lab {
         self.fabric.outstanding[index].clear();
         // Nobody answers these reads any more. On hardware their requesters wait for a time-out (2.8); here it is
         // known at once that no completion can come.
-        for (requester, tag) in self.fabric.inboxes[index].clear() {
+        let answers = std::mem::take(&mut self.fabric.answers[index]);
+        let answered = answers.into_iter().map(|answer| (answer.reader, answer.tag));
+        for (requester, tag) in answered.chain(self.fabric.inboxes[index].clear()) {
             let (status, data) = (CompletionStatus::Timeout, Box::default());
             self.fabric.inboxes[requester.index()].complete(Message::Completion {
                 tag,
@@ -47,6 +50,13 @@ impl Lab {
                 data,
             });
         }
+        self.fabric.discard_held(
+            function,
+            match kind {
+                ResetKind::FunctionLevel => FindingClass::NotInD0,
+                _ => FindingClass::LinkDown,
+            },
+        );
         self.fabric.hops[index] = 0;
         if let Some(table) = &mut self.fabric.interrupts[index].msix {
             table.reset();

@@ -61,6 +61,9 @@ impl Lab {
         {
             progress = Progress::Worked;
         }
+        if self.fabric.exempt == Some(function) {
+            self.fabric.drain_translated();
+        }
         let waits = !self.fabric.outstanding[function.index()].is_empty();
         if self.fabric.delayed_turn(function, progress == Progress::Idle && !waits) {
             progress = Progress::Worked;
@@ -70,9 +73,9 @@ impl Lab {
         progress
     }
 
-    /// Delivers what waits for `function`; whether there was anything.
+    /// Delivers what waits for `function`, and its answers that had to wait; whether there was anything.
     fn deliver(&mut self, function: FunctionId) -> bool {
-        let mut any = false;
+        let mut any = self.fabric.send_answers(function);
         for _ in 0..MESSAGES {
             let Some(message) = self.fabric.inboxes[function.index()].pop() else { break };
             any = true;
@@ -89,12 +92,7 @@ impl Lab {
                     for (chunk, at) in data.chunks_mut(8).zip((offset..).step_by(8)) {
                         self.read_registers(function, bar, at, msix, chunk);
                     }
-                    let status = CompletionStatus::Success;
-                    self.fabric.inboxes[from.index()].complete(Message::Completion {
-                        tag,
-                        status,
-                        data,
-                    });
+                    self.fabric.answer(function, from, tag, data);
                 }
                 Message::Completion { tag, status, data } => {
                     // A reset, or a time-out, has given up waiting: the completion is unexpected and dropped.

@@ -31,7 +31,7 @@ pub const RESOURCES: HostResources = HostResources {
 };
 
 /// What a [`Robot`] is told to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     Read {
         address: u64,
@@ -43,6 +43,11 @@ pub enum Order {
     },
     /// A completion record.
     Record {
+        address: u64,
+        data: Vec<u8>,
+    },
+    /// A message-signalled interrupt of the robot's own making.
+    Signal {
         address: u64,
         data: Vec<u8>,
     },
@@ -159,6 +164,12 @@ impl Endpoint for Robot {
             },
             Order::Record { address, data } => {
                 match port.write_bytes(Purpose::CompletionRecord, *address, data) {
+                    WriteOutcome::Retry { .. } => script.orders.push_front(order),
+                    outcome => script.saw.push(Saw::Wrote(outcome)),
+                }
+            }
+            Order::Signal { address, data } => {
+                match port.write_bytes(Purpose::Interrupt, *address, data) {
                     WriteOutcome::Retry { .. } => script.orders.push_front(order),
                     outcome => script.saw.push(Saw::Wrote(outcome)),
                 }

@@ -54,7 +54,8 @@ pub struct LabCounters {
     pub read: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Bytes written, by function and route.
     pub written: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// Bytes of all functions, by target. Not for the guest: its lines are short, and it can ask for one function's.
+    /// Bytes of all functions, by target. Not for the guest: it asks for one function's, and its agent reads
+    /// answers of a limited length only.
     #[serde(skip)]
     pub by_target: Traffic,
 }

@@ -198,7 +198,8 @@ fn perform(lab: &mut Lab, cause: &Event) -> Option<Event> {
             None
         }
         Event::DelayPosted { requester, target, delay } => {
-            // What cannot be done did not get into the record: then what follows differs and is told.
+            // A path too many is in the record too, and fails here as it did then. Functions that do not exist are not in
+            // it: then what follows differs and is told.
             match delay.parse() {
                 Ok(delay) => {
                     let done = lab.delay_posted(Bdf(*requester), target.map(Bdf), delay);
