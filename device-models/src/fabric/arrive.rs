@@ -60,6 +60,7 @@ impl Fabric {
     }
 
     /// Takes a write under way; its sequence number is that of its issue.
+    #[cold]
     pub(super) fn hold(
         &mut self,
         path: usize,
@@ -82,11 +83,13 @@ impl Fabric {
 
     /// A read of `requester`, or a read completion, comes this way: everything there goes before it. False: not
     /// everything found room.
+    #[inline]
     pub(super) fn push(&mut self, requester: FunctionId, target: Option<FunctionId>) -> bool {
-        self.push_before(requester, target, u64::MAX)
+        self.delayed.is_off() || self.push_before(requester, target, u64::MAX)
     }
 
     /// The same for writes with numbers below `sequence` only.
+    #[cold]
     pub(super) fn push_before(
         &mut self,
         requester: FunctionId,

@@ -330,6 +330,7 @@ impl Delayed {
 
     /// The number of a path.
     #[inline]
+    #[cold]
     pub(super) fn find(&self, requester: FunctionId, target: Option<FunctionId>) -> Option<usize> {
         self.paths.iter().position(|path| path.requester == requester && path.target == target)
     }
@@ -372,6 +373,7 @@ impl Delayed {
     }
 
     /// A signal of `requester` has arrived: does it overtake anything?
+    #[cold]
     pub(super) fn signalled(&mut self, requester: FunctionId, signal: Signal, sequence: u64) {
         let own = self.paths.iter_mut().filter(|path| path.requester == requester);
         own.for_each(|path| path.signalled(signal, sequence));

@@ -221,6 +221,7 @@ impl Fabric {
     }
 
     /// Takes up to `run` bytes under way to memory instead; how many, at least one.
+    #[cold]
     pub(super) fn hold_memory(
         &mut self,
         path: usize,

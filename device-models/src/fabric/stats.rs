@@ -65,6 +65,12 @@ pub struct Moved {
     pub written: u64,
 }
 
+/// Out of the way of every transaction but a function's first.
+#[cold]
+fn fresh(targets: &mut Vec<Moved>, all: usize) {
+    *targets = vec![Moved::default(); all];
+}
+
 /// Counters of all functions.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -104,7 +110,7 @@ impl Stats {
         let all = self.functions.len() + 1;
         let targets = &mut self.targets[function.index()];
         if targets.is_empty() {
-            *targets = vec![Moved::default(); all];
+            fresh(targets, all);
         }
         let moved = &mut targets[owner.map_or(0, |owner| owner.index() + 1)];
         match kind {
