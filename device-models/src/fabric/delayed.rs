@@ -329,7 +329,6 @@ impl Delayed {
     }
 
     /// The number of a path.
-    #[inline]
     #[cold]
     pub(super) fn find(&self, requester: FunctionId, target: Option<FunctionId>) -> Option<usize> {
         self.paths.iter().position(|path| path.requester == requester && path.target == target)

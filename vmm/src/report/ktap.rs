@@ -36,7 +36,8 @@ pub struct TestResult {
     pub number: Option<usize>,
     /// The test's name; empty if it has none.
     pub name: String,
-    /// How the guest says it ended. A `TODO` counts as skipped, and so does `SKIP`; `TIMEOUT` and `ERROR` as failed.
+    /// How the guest says it ended. KTAP's directives for tests that are skipped or not expected to pass yet count as
+    /// skipped, `TIMEOUT` and `ERROR` as failed.
     pub status: Status,
     /// What follows the directive, or the `#` if there is none.
     pub detail: String,
