@@ -27,6 +27,7 @@ mod seed;
 mod surprise;
 mod system;
 mod topology;
+mod traffic;
 
 pub use bench::Bench;
 pub use need::Need;
@@ -39,6 +40,16 @@ pub enum Stop {
     Fail(String),
     /// This guest cannot answer the question.
     Skip(String),
+}
+
+impl Stop {
+    /// The same, with what it is about in front if something is wrong.
+    fn of(self, what: &str) -> Self {
+        match self {
+            Self::Fail(why) => Self::Fail(format!("{what}: {why}")),
+            skip @ Self::Skip(_) => skip,
+        }
+    }
 }
 
 /// Any error in a test is a failure of that test.

@@ -8,8 +8,9 @@
 use super::Kind::{Negative, Positive};
 use super::bench::succeeded;
 use super::faults::class;
-use super::matrix::{Exporter, Importer, PATH, SIZE, Shared, Traffic};
+use super::matrix::{Exporter, Importer, PATH, SIZE, Shared};
 use super::need::Need;
+use super::traffic::Traffic;
 use super::{Bench, Case, Stop, Verdict, ensure, topology};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::lab::{Lab, RAM};
@@ -153,17 +154,18 @@ fn each_kind(
     mut work: impl FnMut(&mut Bench<'_>, &Peer, Object, &Shared, Exporter) -> Verdict,
 ) -> Verdict {
     let (owner, client) = bench.take_peers()?;
-    let before = Traffic::now(bench, &client)?;
-    for exporter in kinds.iter().copied() {
-        let shared = Shared::new(&owner, exporter, SIZE as u64)?;
-        let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
-        let delay = Delay::until_pushed(bench, &client, &owner)?;
-        let done = work(bench, &client, imported, &shared, exporter);
-        delay.off(bench)?;
-        done?;
-        client.close(imported)?;
-    }
-    let traffic = Traffic::now(bench, &client)?.since(&before);
+    let traffic = Traffic::during(bench, &client.function(), |bench| {
+        for exporter in kinds.iter().copied() {
+            let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+            let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
+            let delay = Delay::until_pushed(bench, &client, &owner)?;
+            let done = work(bench, &client, imported, &shared, exporter);
+            delay.off(bench)?;
+            done?;
+            client.close(imported)?;
+        }
+        Ok(())
+    })?;
     bench.note(format!("{}; {traffic}", traffic.route()));
     Ok(())
 }

@@ -4,13 +4,13 @@
 use super::client::Channel;
 use super::engines;
 use super::third_party::{Shared, carry, first_channels};
-use crate::cases::matrix::{moved, name};
 use crate::cases::topology::{
-    BY_BUS, BY_HOST, by, can_follow, cannot_follow, expected, kinds_of, told,
+    Access, Client, Decisions, Expectation, can_follow, cannot_follow, expected, ways,
 };
-use crate::cases::{Bench, Stop, Verdict, ensure};
+use crate::cases::traffic::{Traffic, name};
+use crate::cases::{Bench, Stop, Verdict};
 use crate::device::{Pattern, Peer};
-use crate::lab::{Address, Moved, Other, RAM, Stat, Way};
+use crate::lab::{Address, Other, Way};
 use crate::sys::pci::Function;
 use rustix::io::Errno;
 
@@ -48,13 +48,8 @@ impl Engine {
     /// The way of its requests with data, and that of completions with data that it asked for.
     fn ways(&self, owner: &Peer) -> Result<(Way, Way), Stop> {
         let (way, _, address) = self.path(owner)?;
-        let is_named = |mask: u16| mask.checked_shr(owner.instance).unwrap_or(0) & 1 != 0;
-        // To a switch, the CPUs' address is a bus address where both are one number.
-        let on_the_bus =
-            address == Address::Phys && owner.info.memory_phys == owner.info.memory_bus;
-        let ahead = on_the_bus && is_named(self.expected.direct_requests);
-        let back = is_named(self.expected.direct_completions);
-        Ok((if ahead { Way::Bus } else { way }, if back { Way::Bus } else { way }))
+        let Other { direct_requests, direct_completions, .. } = self.expected;
+        Ok(ways(owner, (way, address), (direct_requests, direct_completions)))
     }
 }
 
@@ -81,69 +76,32 @@ fn everybody(bench: &mut Bench<'_>) -> Result<(Vec<Engine>, Vec<Peer>), Stop> {
 /// Distance and kind of DMA address, for every engine and the memory of every peer device.
 pub(super) fn decisions(bench: &mut Bench<'_>) -> Verdict {
     let (engines, peers) = everybody(bench)?;
-    let mut wrong = Vec::new();
-    let mut all = true;
+    let mut decisions = Decisions::default();
     for engine in &engines {
+        let numbers = engine.function.numbers();
+        let (segment, bdf) =
+            numbers.ok_or_else(|| Stop::Fail(format!("{} is no address", engine.address())))?;
         for owner in &peers {
             let (way, distance, address) = engine.path(owner)?;
-            let follow = can_follow(bench, way, address)?;
-            all &= follow;
-            let what = format!("{} into peer{}", engine.address(), owner.instance);
-            let (segment, bdf) =
-                engine.function.numbers().ok_or_else(|| Stop::Fail(what.clone()))?;
-            let found = owner.distance_of(segment, bdf)?;
-            if found != distance {
-                wrong.push(format!(
-                    "{what}: expected a distance of {distance}, the kernel says {found}"
-                ));
-            }
-            let mapped = match mapped(engine, owner) {
-                Err(Stop::Fail(reason)) => {
-                    // A driver that cannot follow has its own way of being wrong: the test is skipped in the end.
-                    if follow {
-                        wrong.push(format!("{what}: {reason}"));
-                    }
-                    continue;
-                }
-                other => other?,
-            };
-            if let Some((kind, value)) = mapped
-                && kind != address
-                && follow
-            {
-                wrong.push(format!(
-                    "{what}: expected an address of kind {address:?}, {value:#x} is of kind {kind:?}"
-                ));
-            }
-            if let Some(lab) = bench.lab.as_mut() {
-                lab.path(owner.instance, &engine.address(), found, mapped)?;
-            }
-            bench.note(told(engine.address(), owner.instance, found, mapped));
+            let client = Client::Other(engine.address());
+            let expected = Expectation { client, owner, way, distance, address };
+            let (found, access) = (owner.distance_of(segment, bdf)?, access(engine, owner)?);
+            decisions.add(bench, &expected, found, &access)?;
         }
     }
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    if all { Ok(()) } else { cannot_follow() }
+    decisions.verdict()
 }
 
-/// The DMA address by which the engine finds a buffer of `owner`, if it should get one, and its kind: the expected one if
-/// it can be that.
-fn mapped(engine: &Engine, owner: &Peer) -> Result<Option<(Address, u64)>, Stop> {
-    let (way, _, address) = engine.path(owner)?;
+/// Shares a buffer of `owner` with the engine's driver.
+fn access(engine: &Engine, owner: &Peer) -> Result<Access, Stop> {
     let shared = Shared::new(owner)?;
-    let answer = engine.channel.address(&shared.buffer);
+    let access = match engine.channel.address(&shared.buffer) {
+        Ok(value) => Access::At(value),
+        Err(Errno::REMOTEIO) => Access::NotAttached,
+        Err(errno) => Access::NotMapped(errno.to_string()),
+    };
     shared.close()?;
-    match answer {
-        Err(Errno::REMOTEIO) if way == Way::None => Ok(None),
-        Err(errno) => Err(Stop::Fail(format!("no DMA address: {errno}"))),
-        Ok(value) if way == Way::None => {
-            Err(Stop::Fail(format!("there is no way, but {value:#x} is its DMA address")))
-        }
-        Ok(value) => {
-            let kinds = kinds_of(owner, value);
-            let kind = if kinds.contains(&address) { Some(&address) } else { kinds.first() };
-            Ok(kind.map(|kind| (*kind, value)))
-        }
-    }
+    Ok(access)
 }
 
 /// Copies by every engine between every two peer devices whose memories it reaches, and within one whose memory is the
@@ -184,100 +142,44 @@ pub(super) fn routes(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// What the monitor has counted up to a moment.
-struct Count {
-    by_route: Stat,
-    /// By target, of the engine alone.
-    by_target: Moved,
-}
-
-impl Count {
-    fn now(bench: &mut Bench<'_>, engine: &Engine) -> Result<Self, Stop> {
-        let by_target = moved(bench, engine.address())?;
-        Ok(Self { by_route: bench.stat()?, by_target })
+/// What the engine moves meanwhile; the peer devices themselves move nothing between each other.
+fn traffic(
+    bench: &mut Bench<'_>,
+    engine: &Engine,
+    peers: &[Peer],
+    work: impl FnOnce() -> Verdict,
+) -> Result<Traffic, Stop> {
+    let functions: Vec<_> = peers.iter().map(Peer::function).collect();
+    let mut before = Vec::new();
+    for function in &functions {
+        before.push(Traffic::now(bench, function)?);
     }
-}
-
-/// The monitor's counters of bytes at two moments.
-struct Between {
-    before: Count,
-    after: Count,
-}
-
-impl Between {
-    /// What a function did by a route meanwhile.
-    fn bytes(&self, kind: &str, function: &Function, route: &str) -> u64 {
-        let path = format!("{kind}/{}/{route}", function.address());
-        // What never happened has no counter.
-        let of = |count: &Count| count.by_route.counter(&path).unwrap_or(0);
-        of(&self.after).saturating_sub(of(&self.before))
+    let traffic = Traffic::during(bench, &engine.function, |_| work())?;
+    for (function, before) in functions.iter().zip(&before) {
+        let own = Traffic::now(bench, function)?.since(before);
+        own.expect_none_between_devices().map_err(|stop| stop.of(function.address()))?;
     }
-
-    /// Exactly `wanted` bytes by the route, and none by the other one.
-    fn must(&self, what: &str, kind: &str, function: &Function, way: Way, wanted: u64) -> Verdict {
-        let (right, wrong) = by(way);
-        let (moved, astray) =
-            (self.bytes(kind, function, right), self.bytes(kind, function, wrong));
-        ensure!(
-            moved == wanted && astray == 0,
-            "{what}: {}: {kind}: {moved} bytes {right} and {astray} {wrong}, not {wanted} {right}",
-            function.address()
-        );
-        Ok(())
-    }
-
-    /// The engine has read `wanted` bytes from the one peer device and written them to the other, and touched no
-    /// other function's memory.
-    fn targets(&self, what: &str, from: &str, to: &str, wanted: u64) -> Verdict {
-        let (before, after) = (&self.before.by_target, &self.after.by_target);
-        for (kind, owner, before, after) in [
-            ("read from", from, &before.read, &after.read),
-            ("written to", to, &before.written, &after.written),
-        ] {
-            for (target, bytes) in after.iter().filter(|(target, _)| *target != RAM) {
-                let bytes = bytes.saturating_sub(before.get(target).copied().unwrap_or(0));
-                let wanted = if target == owner { wanted } else { 0 };
-                ensure!(bytes == wanted, "{what}: {bytes} bytes {kind} {target}, not {wanted}");
-            }
-            ensure!(after.contains_key(owner), "{what}: no bytes {kind} {owner}, not {wanted}");
-        }
-        Ok(())
-    }
-
-    /// Nothing of any kind by either way between devices.
-    fn nothing(&self, what: &str, function: &Function) -> Verdict {
-        for kind in ["read", "written"] {
-            for route in [BY_BUS, BY_HOST] {
-                let bytes = self.bytes(kind, function, route);
-                let address = function.address();
-                ensure!(bytes == 0, "{what}: {address}: {kind}: {bytes} bytes {route}");
-            }
-        }
-        Ok(())
-    }
+    Ok(traffic)
 }
 
 fn copy(bench: &mut Bench<'_>, engine: &Engine, peers: &[Peer], from: &Peer, to: &Peer) -> Verdict {
     let what = format!("{} from peer{} to peer{}", engine.address(), from.instance, to.instance);
     let (source, target) = (Shared::new(from)?, Shared::new(to)?);
     let (one, other) = (name(bench, from)?, name(bench, to)?);
-    let before = Count::now(bench, engine)?;
-    carry(&engine.channel, &source, &target, 70, LENGTH)?;
-    let after = Count::now(bench, engine)?;
+    let traffic =
+        traffic(bench, engine, peers, || carry(&engine.channel, &source, &target, 70, LENGTH))
+            .map_err(|stop| stop.of(&what))?;
     source.close()?;
     target.close()?;
 
-    let between = Between { before, after };
     let (ahead, back) = (engine.ways(to)?.0, engine.ways(from)?.1);
     let length = LENGTH as u64;
-    between.must(&what, "read", &engine.function, back, length)?;
-    between.must(&what, "written", &engine.function, ahead, length)?;
-    between.targets(&what, &one, &other, length)?;
-    for peer in peers {
-        between.must(&what, "read", &peer.function(), Way::Bus, 0)?;
-        between.must(&what, "written", &peer.function(), Way::Bus, 0)?;
-    }
-    Ok(())
+    let check = || {
+        traffic.expect_read(back, length..=length)?;
+        traffic.expect_written(ahead, length..=length)?;
+        traffic.expect_carried(&one, &other, length)
+    };
+    check().map_err(|stop| stop.of(&what))
 }
 
 /// The exporter refuses the attachment, or the DMA API the mapping.
@@ -295,21 +197,15 @@ fn refused(
     let end = SHORT as usize;
     source.peer.view(source.object)?.store(0..end, new);
     target.peer.view(target.object)?.store(0..end, old);
-    let before = Count::now(bench, engine)?;
-    let answer = engine.channel.attempt(source.at(0), target.at(0), SHORT);
-    let after = Count::now(bench, engine)?;
-    match answer {
-        Err(Errno::REMOTEIO) if no_way => {}
-        Err(errno) => return Err(Stop::Fail(format!("{what}: refused with {errno}"))),
-        Ok(result) => {
-            return Err(Stop::Fail(format!("{what}: must be refused, and ended with {result}")));
-        }
-    }
+    let attempt = || match engine.channel.attempt(source.at(0), target.at(0), SHORT) {
+        Err(Errno::REMOTEIO) if no_way => Ok(()),
+        Err(errno) => Err(Stop::Fail(format!("refused with {errno}"))),
+        Ok(result) => Err(Stop::Fail(format!("must be refused, and ended with {result}"))),
+    };
+    let checked = traffic(bench, engine, peers, attempt)
+        .and_then(|traffic| traffic.expect_none_between_devices());
+    checked.map_err(|stop| stop.of(&what))?;
     target.peer.view(target.object)?.expect(0..end, old, 0)?;
     source.close()?;
-    target.close()?;
-
-    let between = Between { before, after };
-    between.nothing(&what, &engine.function)?;
-    peers.iter().try_for_each(|peer| between.nothing(&what, &peer.function()))
+    target.close()
 }

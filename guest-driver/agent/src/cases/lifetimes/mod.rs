@@ -6,7 +6,8 @@ use super::Kind::Positive;
 use super::bench::{must, succeeded};
 use super::cpu_access::{Busy, published_bytes};
 use super::leaks::Account;
-use super::matrix::{self, Exporter, FENCED, Importer, NEEDS, PATH, SIZE, Shared, Traffic, Way};
+use super::matrix::{Exporter, FENCED, Importer, NEEDS, PATH, SIZE, Shared};
+use super::traffic::{self, Traffic, Where};
 use super::{Bench, Case, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf::{self, Access};
@@ -51,19 +52,19 @@ fn both_ways(
     (owner, client): (&Peer, &Peer),
     imported: Object,
     shared: &Shared,
-    (seed, way): (u64, Way),
+    (seed, to): (u64, Where),
 ) -> Verdict {
     let local = client.alloc(SIZE as u64, 1)?;
     let (before, after) = (Pattern::new(seed), Pattern::new(seed + 1));
     shared.expect(0..SIZE, before, 0)?;
-    let counted = Traffic::now(bench, client)?;
-    must(client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
-    client.view(local)?.expect(0..SIZE, before, 0)?;
-    client.view(local)?.store(0..SIZE, after);
-    must(client, Work::copy(local.at(0), imported.at(0), SIZE as u64))?;
-    shared.expect(0..SIZE, after, 0)?;
-    let moved = Traffic::now(bench, client)?.since(&counted);
-    moved.expect(way, &matrix::name(bench, owner)?, SIZE as u64)?;
+    let moved = Traffic::during(bench, &client.function(), |_| {
+        must(client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
+        client.view(local)?.expect(0..SIZE, before, 0)?;
+        client.view(local)?.store(0..SIZE, after);
+        must(client, Work::copy(local.at(0), imported.at(0), SIZE as u64))?;
+        shared.expect(0..SIZE, after, 0)
+    })?;
+    moved.expect(to, &traffic::name(bench, owner)?, SIZE as u64)?;
     Ok(client.close(local)?)
 }
 
@@ -74,12 +75,12 @@ fn move_while_idle(bench: &mut Bench<'_>) -> Verdict {
     let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
     shared.store(0..SIZE, Pattern::new(10))?;
     let before = client.counters()?;
-    both_ways(bench, (&owner, &client), imported, &shared, (10, Way::Peer))?;
+    both_ways(bench, (&owner, &client), imported, &shared, (10, Where::Peer))?;
     owner.move_buffer(shared.object, uapi::PLACE_SYSTEM, 0)?;
     ensure!(owner.buffer_state(shared.object)?.mappings == 0, "an idle importer keeps its mapping");
-    both_ways(bench, (&owner, &client), imported, &shared, (11, Way::Memory))?;
+    both_ways(bench, (&owner, &client), imported, &shared, (11, Where::Memory))?;
     owner.move_buffer(shared.object, uapi::PLACE_LOCAL, 0)?;
-    both_ways(bench, (&owner, &client), imported, &shared, (12, Way::Peer))?;
+    both_ways(bench, (&owner, &client), imported, &shared, (12, Where::Peer))?;
     let after = client.counters()?;
     let (told, mapped) = (after.invalidations - before.invalidations, after.maps - before.maps);
     ensure!(told == 2 && mapped == 3, "2 moves: told {told} times, mapped {mapped} times");

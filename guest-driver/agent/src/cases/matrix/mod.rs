@@ -4,12 +4,12 @@
 //! contract says ([`contract`]): by which way the data goes, or with which error the attachment is refused.
 
 mod kinds;
-mod traffic;
 
 use super::Kind::Positive;
 use super::bench::must;
 use super::copy::crc32c;
 use super::need::Need;
+use super::traffic::{self, Traffic, Where};
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, View, Work};
 use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
@@ -17,7 +17,6 @@ use crate::uapi;
 use kinds::{Contract, contract};
 pub(super) use kinds::{Exporter, Importer};
 use std::os::fd::OwnedFd;
-pub(super) use traffic::{Traffic, Way, moved, name};
 
 /// What a cell cannot run without.
 pub(super) const NEEDS: &[Need] =
@@ -179,15 +178,15 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
     }
     let imported = client.import(&shared.fd, importer.flags())?;
     let name = traffic::name(bench, &owner)?;
-    let before = Traffic::now(bench, client)?;
-    copy_both_ways(client, imported, &shared, pattern)?;
-    let traffic = Traffic::now(bench, client)?.since(&before);
-    let way = match contract {
-        Contract::Inside => Way::Nowhere,
-        Contract::Peer => Way::Peer,
-        _ => Way::Memory,
+    let traffic = Traffic::during(bench, &client.function(), |_| {
+        copy_both_ways(client, imported, &shared, pattern)
+    })?;
+    let place = match contract {
+        Contract::Inside => Where::Nowhere,
+        Contract::Peer => Where::Peer,
+        _ => Where::Memory,
     };
-    traffic.expect(way, &name, LENGTH as u64)?;
+    traffic.expect(place, &name, LENGTH as u64)?;
     both_devices_agree(&owner, client, imported, &shared)?;
 
     if exporter == Exporter::Migrating {

@@ -1,0 +1,171 @@
+//! What the kernel decides about DMA into the memory of a peer device, against what the monitor expects.
+
+use super::{can_follow, cannot_follow};
+use crate::cases::{Bench, Verdict, ensure};
+use crate::device::Peer;
+use crate::lab::{Address, Way};
+use std::fmt;
+
+/// Whose DMA it is.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cases) enum Client<'a> {
+    /// A peer device, by its number.
+    Peer(u32),
+    /// A device of another kind, by its function's address.
+    Other(&'a str),
+}
+
+impl fmt::Display for Client<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(instance) => write!(f, "peer{instance}"),
+            Self::Other(address) => f.write_str(address),
+        }
+    }
+}
+
+/// What is expected of a client's DMA into the memory of another device.
+#[derive(Debug)]
+pub(in crate::cases) struct Expectation<'a> {
+    /// Who wants in.
+    pub(in crate::cases) client: Client<'a>,
+    /// Whose memory it is.
+    pub(in crate::cases) owner: &'a Peer,
+    /// By which way.
+    pub(in crate::cases) way: Way,
+    /// What `pci_p2pdma_distance()` must say.
+    pub(in crate::cases) distance: i32,
+    /// The kind of DMA address.
+    pub(in crate::cases) address: Address,
+}
+
+/// What came of sharing a buffer with the client.
+#[derive(Clone, Debug)]
+pub(in crate::cases) enum Access {
+    /// The exporter has refused the attachment: there is no way.
+    NotAttached,
+    /// Attached, but not mapped, for this reason.
+    NotMapped(String),
+    /// Something else went wrong: never expected.
+    Failed(String),
+    /// Its first byte has this DMA address.
+    At(u64),
+}
+
+impl Expectation<'_> {
+    /// What is wrong with the kernel's answer, a sentence for each thing.
+    fn wrong(&self, distance: i32, access: &Access) -> Vec<String> {
+        let mut wrong = Vec::from_iter(self.wrong_distance(distance));
+        let expected = (self.way != Way::None).then_some(self.address);
+        match (access, expected) {
+            (Access::NotAttached, None) | (Access::NotMapped(_), Some(Address::None)) => {}
+            (Access::NotAttached, Some(_)) => {
+                wrong.push(format!(
+                    "there is a way ({:?}), but the exporter refuses the attachment",
+                    self.way
+                ));
+            }
+            (Access::NotMapped(reason) | Access::Failed(reason), _) => {
+                wrong.push(format!("no DMA address: {reason}"))
+            }
+            (Access::At(value), None) => {
+                wrong.push(format!("there is no way, but {value:#x} is its DMA address"));
+            }
+            (Access::At(value), Some(address)) => {
+                let kind = self.kind(*value);
+                if kind != address {
+                    wrong.push(format!(
+                        "expected an address of kind {address:?}, {value:#x} is of kind {kind:?} (bus {:#x}, CPU {:#x})",
+                        self.owner.info.memory_bus, self.owner.info.memory_phys
+                    ));
+                }
+            }
+        }
+        wrong
+    }
+
+    fn wrong_distance(&self, distance: i32) -> Option<String> {
+        let expected = self.distance;
+        (distance != expected)
+            .then(|| format!("expected a distance of {expected}, the kernel says {distance}"))
+    }
+
+    /// The kind of a DMA address: the expected one if it can be that. Where the host bridge does not translate, two of
+    /// them look the same.
+    fn kind(&self, address: u64) -> Address {
+        let kinds = kinds_of(self.owner, address);
+        if kinds.contains(&self.address) {
+            self.address
+        } else {
+            kinds.first().copied().unwrap_or(Address::Iova)
+        }
+    }
+}
+
+/// The kernel's decisions of one test, and what is wrong with them.
+#[derive(Debug, Default)]
+pub(in crate::cases) struct Decisions {
+    wrong: Vec<String>,
+    /// Some that this kernel's driver cannot follow.
+    beyond: bool,
+}
+
+impl Decisions {
+    /// One more: told to the monitor and to whoever reads the report, and compared with what is expected.
+    pub(in crate::cases) fn add(
+        &mut self,
+        bench: &mut Bench<'_>,
+        expected: &Expectation<'_>,
+        distance: i32,
+        access: &Access,
+    ) -> Verdict {
+        let Expectation { client, owner, .. } = expected;
+        let mapped = match access {
+            Access::At(value) => Some((expected.kind(*value), *value)),
+            Access::NotAttached | Access::NotMapped(_) | Access::Failed(_) => None,
+        };
+        if let Some(lab) = bench.lab.as_mut() {
+            match client {
+                Client::Peer(instance) => lab.path(owner.instance, instance, distance, mapped)?,
+                Client::Other(address) => lab.path(owner.instance, address, distance, mapped)?,
+            }
+        }
+        let address =
+            mapped.map_or("no DMA address".into(), |(_, value)| format!("DMA address {value:#x}"));
+        bench.note(format!("{client} -> peer{}: distance {distance}, {address}", owner.instance));
+
+        let wrong = if can_follow(bench, expected.way, expected.address)? {
+            expected.wrong(distance, access)
+        } else {
+            // A driver that cannot follow has its own way of being wrong: the test is skipped in the end.
+            self.beyond = true;
+            Vec::from_iter(expected.wrong_distance(distance))
+        };
+        let what = |wrong| format!("{client} into peer{}: {wrong}", owner.instance);
+        self.wrong.extend(wrong.into_iter().map(what));
+        Ok(())
+    }
+
+    /// The verdict on all of them.
+    pub(in crate::cases) fn verdict(self) -> Verdict {
+        ensure!(self.wrong.is_empty(), "{}", self.wrong.join("\n"));
+        if self.beyond { cannot_follow() } else { Ok(()) }
+    }
+}
+
+/// The kinds of address that a number can be.
+fn kinds_of(owner: &Peer, address: u64) -> Vec<Address> {
+    let within =
+        |start: u64| (start..start.saturating_add(owner.info.memory_size)).contains(&address);
+    let mut kinds = Vec::new();
+    if within(owner.info.memory_bus) {
+        kinds.push(Address::Bus);
+    }
+    if within(owner.info.memory_phys) {
+        kinds.push(Address::Phys);
+    }
+    if kinds.is_empty() {
+        kinds.push(Address::Iova);
+    }
+    kinds
+}
