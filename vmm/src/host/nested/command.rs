@@ -10,9 +10,9 @@ use std::thread::available_parallelism;
 use super::{Recipe, SUBCOMMAND, clock, descriptor_path, inside};
 use crate::host::qemu::escape;
 
-/// RAM of the test host in MiB for one guest: the guest's RAM, the local memory of its devices as far as it is touched,
-/// and this program.
-const RAM_MIB: u32 = 3072;
+/// RAM of the test host in MiB for itself: its kernel, this program, and the guests' kernels and folders, all of which
+/// are in its memory.
+const OWN_MIB: u32 = 1536;
 /// Local memory of a guest's devices that is touched, in MiB: for each guest that runs beside another.
 const LOCAL_MIB: u32 = 512;
 
@@ -53,8 +53,8 @@ pub(super) struct Machine<'a> {
     pub(super) record: Option<&'a Path>,
     /// How many guests run beside each other.
     pub(super) at_once: usize,
-    /// RAM of the largest of them, in MiB.
-    pub(super) guest_memory: u32,
+    /// RAM of the guests, in MiB.
+    pub(super) guest_memory: Vec<u32>,
 }
 
 /// A command, and the descriptors that it must inherit.
@@ -94,11 +94,13 @@ impl Machine<'_> {
         WithDescriptors { command, descriptors }
     }
 
-    /// RAM in MiB.
+    /// RAM in MiB: enough for the largest guests that can come to run beside each other. A guest may use all of what it
+    /// has, and a test host that is short of memory has nothing to end but the guest that asks for more.
     fn ram(&self) -> u32 {
-        let others = u32::try_from(self.at_once.saturating_sub(1)).unwrap_or(u32::MAX);
-        let each = self.guest_memory.saturating_add(LOCAL_MIB);
-        RAM_MIB.saturating_add(others.saturating_mul(each))
+        let mut guests = self.guest_memory.clone();
+        guests.sort_unstable_by(|one, other| other.cmp(one));
+        let largest = guests.iter().take(self.at_once.max(1));
+        largest.fold(OWN_MIB, |sum, guest| sum.saturating_add(*guest).saturating_add(LOCAL_MIB))
     }
 }
 
@@ -164,10 +166,11 @@ mod tests {
             log: Path::new("/o,ut/log"),
             out: Path::new("/o,ut"),
             record: Some(Path::new("/r")),
-            at_once: 3,
-            guest_memory: 700,
+            at_once: 2,
+            guest_memory: vec![512, 3072, 512, 700],
         };
-        assert_eq!(machine.ram(), 3072 + 2 * (700 + 512));
+        // The two largest beside each other.
+        assert_eq!(machine.ram(), 1536 + 3072 + 512 + 700 + 512);
         let WithDescriptors { command, descriptors } = machine.command();
         assert_eq!(descriptors, [archive.as_raw_fd(), events.as_raw_fd(), console.as_raw_fd()]);
         let line =

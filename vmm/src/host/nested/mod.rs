@@ -117,7 +117,7 @@ impl TestHost {
             out: &job.out,
             record: job.record.as_deref(),
             at_once: job.at_once,
-            guest_memory: job.runs.iter().map(|run| run.memory).max().unwrap_or(0),
+            guest_memory: job.runs.iter().map(|run| run.memory).collect(),
         };
         let process = Process::start(machine.command())?;
         drop((theirs, console, archive));
