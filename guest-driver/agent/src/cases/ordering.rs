@@ -10,8 +10,9 @@ use super::bench::succeeded;
 use super::faults::class;
 use super::matrix::{Exporter, Importer, PATH, SIZE, Shared};
 use super::need::Need;
+use super::topology::FirstPath;
 use super::traffic::Traffic;
-use super::{Bench, Case, Stop, Verdict, ensure, topology};
+use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::lab::{Lab, RAM};
 use crate::sys::dma_buf;
@@ -126,7 +127,7 @@ fn write(
 /// Those of `wanted` that this kernel has and can share by the way between the two; at least one, or there is nothing to
 /// be tested.
 fn kinds(bench: &mut Bench<'_>, wanted: &[Exporter]) -> Result<Vec<Exporter>, Stop> {
-    let follows = topology::first_two_can_follow(bench)?;
+    let follows = FirstPath::new(bench)?.follows();
     let (owner, _) = bench.take_peers()?;
     let mut there = Vec::new();
     let mut why = String::from("this kernel maps memory without pages without regard to the way");

@@ -31,6 +31,9 @@ struct ByRoute {
 /// Descriptors are read and completion records written by the way: no more than this for a few pieces of work, bytes.
 const OVERHEAD: u64 = 2048;
 
+/// The driver reads the last byte back after it has written to another device.
+pub(super) const READ_BACK: u64 = 1;
+
 /// Where data must have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Where {
@@ -185,8 +188,7 @@ impl Traffic {
         };
         let about = |found: u64, wanted: u64| (wanted..=wanted + OVERHEAD).contains(&found);
         let Moved { read, written, .. } = &self.moved;
-        // The driver reads the last byte back after it has written to another device.
-        let read_back = u64::from(to == Where::Peer);
+        let read_back = if to == Where::Peer { READ_BACK } else { 0 };
         ensure!(
             at(read, owner) == peer + read_back
                 && at(written, owner) == peer

@@ -53,9 +53,16 @@ pub(crate) enum Contract {
     Memory,
     /// The buffer leaves the exporter's memory for RAM, with its contents.
     FallsBack,
-    /// The attachment is refused.
-    Refused(Errno),
+    /// The attachment is refused, for this reason.
+    Refused(Errno, &'static str),
 }
+
+const NO_PATH: &str = "pci_p2pdma_distance() knows no path between the devices";
+const NO_PEERS: &str =
+    "the importer takes no memory of another device (it has not set allow_peer2peer)";
+const DEAF: &str = "the exporter may take the memory away, and the importer has no invalidate_mappings to hear of it";
+const OWN_ONLY: &str = "what dma_alloc_coherent() gives belongs to its own device: for another one it would need \
+                        dma_get_sgtable(), which does not fit it";
 
 impl Exporter {
     pub(crate) const ALL: [Self; 8] = [
@@ -133,21 +140,23 @@ pub(crate) fn contract(exporter: Exporter, importer: Importer, reachable: bool) 
     if importer == Importer::OwnDevice {
         return if exporter.begins_inside() { Contract::Inside } else { Contract::Memory };
     }
-    let no_path = Contract::Refused(Errno::REMOTEIO);
-    let refused = Contract::Refused(Errno::OPNOTSUPP);
+    let refused = |why| Contract::Refused(Errno::OPNOTSUPP, why);
+    // Pages of a device stay where they are until the last importer has gone.
+    let may_be_taken = exporter != E::ZoneDevice;
     match exporter {
-        E::Local | E::Scattered => match importer.takes_peers() && importer.revocable() {
-            true if reachable => Contract::Peer,
-            true => no_path,
-            false => refused,
-        },
-        E::ZoneDevice => match importer.takes_peers() {
-            true if reachable => Contract::Peer,
-            true => no_path,
-            false => refused,
-        },
+        E::Local | E::Scattered | E::ZoneDevice => {
+            if !importer.takes_peers() {
+                refused(NO_PEERS)
+            } else if may_be_taken && !importer.revocable() {
+                refused(DEAF)
+            } else if !reachable {
+                Contract::Refused(Errno::REMOTEIO, NO_PATH)
+            } else {
+                Contract::Peer
+            }
+        }
         E::Pages | E::Noncontiguous | E::Noncoherent => Contract::Memory,
-        E::Coherent => refused,
+        E::Coherent => refused(OWN_ONLY),
         E::Migrating => match importer.takes_peers() && importer.revocable() && reachable {
             true => Contract::Peer,
             false => Contract::FallsBack,
@@ -163,7 +172,7 @@ mod tests {
     fn device_memory_never_reaches_who_cannot_have_it() {
         for exporter in [Exporter::Local, Exporter::Scattered, Exporter::ZoneDevice] {
             for importer in [Importer::Static, Importer::DynamicNoPeers] {
-                let refused = Contract::Refused(Errno::OPNOTSUPP);
+                let refused = Contract::Refused(Errno::OPNOTSUPP, NO_PEERS);
                 assert_eq!(contract(exporter, importer, true), refused);
             }
         }

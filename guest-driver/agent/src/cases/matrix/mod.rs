@@ -9,7 +9,8 @@ use super::Kind::Positive;
 use super::bench::must;
 use super::copy::crc32c;
 use super::need::Need;
-use super::traffic::{self, Traffic, Where};
+use super::topology::{self, FirstPath, kinds_of};
+use super::traffic::{self, READ_BACK, Traffic, Where};
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, View, Work};
 use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
@@ -165,15 +166,19 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
         check_deaf_importers(&other)?;
     }
     let client = if importer == Importer::OwnDevice { &owner } else { &other };
-    let contract = contract(exporter, importer, owner.distance(client)? >= 0);
+    let path = FirstPath::new(bench)?;
+    let contract = contract(exporter, importer, path.is_open());
+    if contract == Contract::Peer && exporter != Exporter::ZoneDevice && !path.follows() {
+        return topology::cannot_follow();
+    }
     let shared = Shared::new(&owner, exporter, SIZE as u64)?;
     let pattern = Pattern::new(61);
     shared.store(0..SIZE, pattern)?;
 
-    if let Contract::Refused(expected) = contract {
+    if let Contract::Refused(expected, why) = contract {
         let refused = client.import(&shared.fd, importer.flags()).err().map(|error| error.errno);
         ensure!(refused == Some(expected), "the contract says {expected}, it was {refused:?}");
-        bench.note(format!("refused: {expected}"));
+        bench.note(format!("refused: {expected}: {why}"));
         return Ok(());
     }
     let imported = client.import(&shared.fd, importer.flags())?;
@@ -187,6 +192,10 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
         _ => Where::Memory,
     };
     traffic.expect(place, &name, LENGTH as u64)?;
+    match contract {
+        Contract::Peer => path.expect(&traffic, LENGTH as u64, READ_BACK)?,
+        _ => traffic.expect_none_between_devices()?,
+    }
     both_devices_agree(&owner, client, imported, &shared)?;
 
     if exporter == Exporter::Migrating {
@@ -201,6 +210,11 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
     }
     let (segments, _) = client.segments(imported)?;
     let address = segments.first().map_or(0, |segment| segment.address);
+    let right = path.address();
+    ensure!(
+        contract != Contract::Peer || kinds_of(&owner, address).contains(&right),
+        "expected an address of kind {right:?}, it is {address:#x}"
+    );
     let kind = match contract {
         Contract::Inside => "local offset",
         _ => address_kind(&owner, client, address),

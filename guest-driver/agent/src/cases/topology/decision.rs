@@ -154,7 +154,7 @@ impl Decisions {
 }
 
 /// The kinds of address that a number can be.
-fn kinds_of(owner: &Peer, address: u64) -> Vec<Address> {
+pub(in crate::cases) fn kinds_of(owner: &Peer, address: u64) -> Vec<Address> {
     let within =
         |start: u64| (start..start.saturating_add(owner.info.memory_size)).contains(&address);
     let mut kinds = Vec::new();

@@ -2,6 +2,7 @@
 //! data then takes that way and no other.
 
 mod decision;
+mod first_path;
 mod route;
 mod wrong_kind;
 
@@ -12,7 +13,8 @@ use crate::device::{DEVICE, DeviceError, Peer, VENDOR};
 use crate::lab::{Address, Expected, Way};
 use crate::sys::pci::Function;
 use crate::uapi;
-pub(super) use decision::{Access, Client, Decisions, Expectation};
+pub(super) use decision::{Access, Client, Decisions, Expectation, kinds_of};
+pub(super) use first_path::FirstPath;
 use rustix::io::Errno;
 
 const NEEDS: &[Need] =
@@ -53,15 +55,6 @@ pub(super) fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
 pub(super) fn can_follow(bench: &mut Bench<'_>, way: Way, address: Address) -> Result<bool, Stop> {
     let plain = way == Way::None || (way == Way::Host && address != Address::None);
     Ok(plain || bench.peer(0)?.info.features & uapi::FEATURE_WAYS != 0)
-}
-
-/// Whether it can for memory without pages that the first two share, whichever way that is here.
-pub(super) fn first_two_can_follow(bench: &mut Bench<'_>) -> Result<bool, Stop> {
-    let paths = expected(bench)?.paths;
-    match paths.iter().find(|(a, b, ..)| (*a, *b) == (0, 1)) {
-        Some(&(_, _, way, _, address)) => can_follow(bench, way, address),
-        None => Ok(true),
-    }
 }
 
 pub(super) fn cannot_follow() -> Verdict {
