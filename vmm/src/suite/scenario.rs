@@ -15,6 +15,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("ioat", include_str!("../../../ci/scenarios/ioat.toml")),
     ("ioat-lazy", include_str!("../../../ci/scenarios/ioat-lazy.toml")),
     ("ioat-million", include_str!("../../../ci/scenarios/ioat-million.toml")),
+    ("ioat-many-strict", include_str!("../../../ci/scenarios/ioat-many-strict.toml")),
+    ("ioat-many-lazy", include_str!("../../../ci/scenarios/ioat-many-lazy.toml")),
     ("ioat-none", include_str!("../../../ci/scenarios/ioat-none.toml")),
     ("kselftest-dmabuf", include_str!("../../../ci/scenarios/kselftest-dmabuf.toml")),
     ("kselftest-iommufd", include_str!("../../../ci/scenarios/kselftest-iommufd.toml")),

@@ -4,7 +4,7 @@
 //! Without an IOMMU only: with one the engine would be caught at writing where it may not, before dmatest sees a byte.
 
 use super::dmatest::{Outcome, Run, Summary};
-use super::{engines, few, threads, verified};
+use super::{Channels, engines, few, run_dmatest, verified};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::View;
 use crate::sys;
@@ -84,11 +84,10 @@ fn broken(
     let quiet = QuietConsole::new()?;
     let faults = Faults::new()?;
     let run = Run { buffer: 64, timeout, ..Run::of(1) };
-    let threads = threads(run.threads as usize)?.values().sum();
     let mut log = KernelLog::open()?;
     log.drain();
     faults.set(fault | STICKY);
-    let Outcome { summaries, failures } = run.run(threads)?;
+    let (Outcome { summaries, failures }, _) = run_dmatest(&run, Channels::First)?;
     faults.set(NONE);
     drop(quiet);
     if let Some(first) = failures.first() {
@@ -112,7 +111,7 @@ fn broken(
         0 => format!("{failed} threads, each says {symptom:?}"),
         _ => format!("{failed} threads say {symptom:?}, {given_up} were given up by the driver"),
     });
-    few(bench, &Run::of(5))
+    few(bench, &Run::of(5), Channels::First)
 }
 
 pub(super) fn swap(bench: &mut Bench<'_>) -> Verdict {
@@ -138,11 +137,11 @@ pub(super) fn lost_interrupts(bench: &mut Bench<'_>) -> Verdict {
     let faults = Faults::new()?;
     faults.set(DROP_INTERRUPT | STICKY);
     // Now and then nobody looks before dmatest's time is up.
-    let seen = verified(bench, &Run { timeout: 1000, ..Run::of(1) });
+    let seen = verified(bench, &Run { timeout: 1000, ..Run::of(1) }, Channels::First);
     faults.set(NONE);
     match seen {
         Err(Stop::Fail(reason)) if reason.contains(" 0 interrupts") => bench.note(reason),
         other => return Err(Stop::Fail(format!("no interrupt is sent, and that gives {other:?}"))),
     }
-    few(bench, &Run::of(5))
+    few(bench, &Run::of(5), Channels::First)
 }

@@ -20,7 +20,7 @@ pub(super) enum Operation {
     Xor,
 }
 
-/// One run over all channels that there are.
+/// One run over all channels that there are, or some.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     /// Threads for each channel and operation.
@@ -36,7 +36,7 @@ pub(super) struct Run {
 }
 
 /// What became of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
     /// What its threads said at their end.
     pub(super) summaries: Vec<Summary>,
@@ -67,6 +67,15 @@ impl Run {
 
     /// Runs one thread on one channel of this function, which copies; each operation takes the whole buffer.
     pub(super) fn run_alone(&self, function: &str) -> Result<Outcome, Stop> {
+        self.run_on(function, "Y", 1)
+    }
+
+    /// Runs it on one channel of this function, until all `threads` have ended.
+    pub(super) fn run_first(&self, function: &str, threads: usize) -> Result<Outcome, Stop> {
+        self.run_on(function, "N", threads)
+    }
+
+    fn run_on(&self, function: &str, whole: &str, threads: usize) -> Result<Outcome, Stop> {
         let set = |device: &str, channels: &str, whole: &str| -> Result<(), Stop> {
             for (name, value) in
                 [("device", device), ("max_channels", channels), ("norandom", whole)]
@@ -75,8 +84,8 @@ impl Run {
             }
             Ok(())
         };
-        set(function, "1", "Y")?;
-        let outcome = self.run(1);
+        set(function, "1", whole)?;
+        let outcome = self.run(threads);
         // As it was: any device, all channels, a part of the buffer.
         set("\n", "0", "N")?;
         outcome

@@ -38,19 +38,20 @@ const CLIENT: Need = Need::Module(client::PATH, "peerdma_dma", "CONFIG_DMA_ENGIN
 const P2P: Need = Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA");
 const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peers, P2P, DRIVER, CLIENT];
 
-/// Operations of the large test: one million, and what it takes to share them out evenly.
+/// Operations of the large tests; as many more as it takes to share them out evenly.
 const MILLION: u32 = 1_000_000;
+const MANY: u32 = 20_000;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("ioat", "driver-is-bound", Partner, &[DRIVER], bound),
     Case::new("ioat", "dmatest-one-thread-a-channel", Partner, NEEDS, |bench| {
-        few(bench, &Run { threads: 1, buffer: 16 << 10, ..Run::of(20) })
+        few(bench, &Run { threads: 1, buffer: 16 << 10, ..Run::of(20) }, Channels::All)
     }),
     Case::new("ioat", "dmatest-three-threads-a-channel", Partner, NEEDS, |bench| {
-        few(bench, &Run { threads: 3, buffer: 1 << 10, ..Run::of(20) })
+        few(bench, &Run { threads: 3, buffer: 1 << 10, ..Run::of(20) }, Channels::All)
     }),
     Case::new("ioat", "dmatest-polled", Partner, NEEDS, |bench| {
-        few(bench, &Run { polled: true, buffer: 256, ..Run::of(100) })
+        few(bench, &Run { polled: true, buffer: 256, ..Run::of(100) }, Channels::First)
     }),
     Case::new(
         "ioat",
@@ -80,9 +81,15 @@ pub(super) const CASES: &[Case] = &[
     Case::new("ioat-broken", "lost-interrupts", Partner, NEEDS, broken::lost_interrupts),
     Case::new("ioat-broken", "corrupted-byte", Partner, NEEDS, broken::corruption),
     Case::new("ioat-million", "dmatest-with-interrupts", Partner, NEEDS, |bench| {
-        few(bench, &Run { threads: 2, buffer: 64, ..Run::of(2000) })
+        few(bench, &Run { threads: 2, buffer: 64, ..Run::of(2000) }, Channels::All)
     }),
-    Case::new("ioat-million", "dmatest-polled", Partner, NEEDS, million),
+    Case::new("ioat-million", "dmatest-polled", Partner, NEEDS, |bench| {
+        many(bench, MILLION, false)
+    }),
+    Case::new("ioat-many", "dmatest-with-interrupts", Partner, NEEDS, |bench| {
+        many(bench, MANY / 4, true)
+    }),
+    Case::new("ioat-many", "dmatest-polled", Partner, NEEDS, |bench| many(bench, MANY, false)),
 ];
 
 /// Both engines on the bus.
@@ -147,24 +154,52 @@ fn is_translated() -> Result<bool, Stop> {
     Ok(engines()?.iter().any(|engine| domain(engine).starts_with("DMA")))
 }
 
-/// Runs dmatest once on every channel; all of it must succeed. Behind an IOMMU an operation is mostly mapping and
+/// Which channels a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Channels {
+    /// All of every engine, at the same time.
+    All,
+    /// The first of every engine, one after the other. The driver makes 65536 descriptors ready for each channel that it
+    /// opens, which takes a kernel that checks itself most of the time.
+    First,
+}
+
+/// Runs dmatest; gives what became of it, and how many threads there must have been for each operation.
+fn run_dmatest(run: &Run, on: Channels) -> Result<(Outcome, BTreeMap<Operation, usize>), Stop> {
+    let wanted = threads(run.threads as usize, on)?;
+    if on == Channels::All {
+        return Ok((run.run(wanted.values().sum())?, wanted));
+    }
+    let mut all = Outcome::default();
+    for engine in engines()? {
+        let operations = if engine.is(VENDOR, ATOM) { 2 } else { 1 };
+        let Outcome { summaries, failures } =
+            run.run_first(&engine.name, operations * run.threads as usize)?;
+        all.summaries.extend(summaries);
+        all.failures.extend(failures);
+    }
+    Ok((all, wanted))
+}
+
+/// Runs dmatest once; all of it must succeed. Behind an IOMMU an operation is mostly mapping and
 /// unmapping, and takes ten times as long: fewer of them show as much.
-fn few(bench: &mut Bench<'_>, run: &Run) -> Verdict {
+fn few(bench: &mut Bench<'_>, run: &Run, on: Channels) -> Verdict {
     const SHARE: u32 = 4;
     let share = if is_translated()? { SHARE } else { 1 };
     let run = Run { iterations: run.iterations.div_ceil(share), ..*run };
-    let summaries = verified(bench, &run)?;
+    let summaries = verified(bench, &run, on)?;
     bench.note(dmatest::figures(&summaries));
     Ok(())
 }
 
-fn million(bench: &mut Bench<'_>) -> Verdict {
+/// So many operations in all, each verified.
+fn many(bench: &mut Bench<'_>, wanted: u32, interrupts: bool) -> Verdict {
     // A kernel that checks each of its own steps would take hours.
-    let wanted =
-        if kernel_config::option("CONFIG_KASAN").is_some() { MILLION / 50 } else { MILLION };
-    let threads = threads(1)?;
+    let wanted = if kernel_config::option("CONFIG_KASAN").is_some() { wanted / 50 } else { wanted };
+    let threads = threads(1, Channels::All)?;
     let each = wanted.div_ceil(u32::try_from(threads.values().sum::<usize>()).unwrap_or(1).max(1));
-    let summaries = verified(bench, &Run { polled: true, buffer: 64, ..Run::of(each) })?;
+    let run = Run { polled: !interrupts, buffer: 64, ..Run::of(each) };
+    let summaries = verified(bench, &run, Channels::All)?;
     let total: u64 = summaries.iter().map(|summary| summary.tests).sum();
     ensure!(total >= u64::from(wanted), "dmatest verified {total} operations only");
     bench.note(dmatest::figures(&summaries));
@@ -172,11 +207,12 @@ fn million(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// How many threads dmatest starts for each operation, with so many for a channel and operation.
-fn threads(each: usize) -> Result<BTreeMap<Operation, usize>, Stop> {
+fn threads(each: usize, on: Channels) -> Result<BTreeMap<Operation, usize>, Stop> {
     let channels = channels()?;
     let mut threads = BTreeMap::<Operation, usize>::new();
     for engine in engines()? {
-        let own = channels.get(&engine.name).map_or(0, Vec::len) * each;
+        let there = channels.get(&engine.name).map_or(0, Vec::len);
+        let own = each * if on == Channels::All { there } else { there.min(1) };
         *threads.entry(Operation::Copy).or_default() += own;
         if engine.is(VENDOR, ATOM) {
             *threads.entry(Operation::Xor).or_default() += own;
@@ -186,13 +222,12 @@ fn threads(each: usize) -> Result<BTreeMap<Operation, usize>, Stop> {
 }
 
 /// What the threads report of a run in which every operation was verified; anything else is a failure.
-fn verified(bench: &mut Bench<'_>, run: &Run) -> Result<Vec<Summary>, Stop> {
+fn verified(bench: &mut Bench<'_>, run: &Run, on: Channels) -> Result<Vec<Summary>, Stop> {
     let before = bench.stat()?;
     // Of a thread that waited for a processor for more than 100 ms, between handing a descriptor in and ringing for it:
     // nothing is lost, the driver rings itself. Lost interrupts are counted below.
     bench.expect_message("Completion timeout with pending descriptors");
-    let threads = threads(run.threads as usize)?;
-    let Outcome { summaries, failures } = run.run(threads.values().sum())?;
+    let (Outcome { summaries, failures }, threads) = run_dmatest(run, on)?;
     if let Some(first) = failures.first() {
         let all = failures.len();
         return Err(Stop::Fail(format!("dmatest: {all} operations failed, the first: {first}")));
