@@ -359,6 +359,15 @@ fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
         (&["topology", "--list", "--format", "json"], "cannot be used with"),
         (&["kernel", "build", "--clean", "--json"], "cannot be used with"),
         (&["test", "--scenario", "basic", "--scenario", "lazy", "--", "x"], "one guest"),
+        // The kernel ends it early, should it begin.
+        (
+            &["test", "--all", "--kernel", "/no", "--", "x"],
+            "'--all' cannot be used with '[CMD]...'",
+        ),
+        (
+            &["test", "--shard", "1/2", "--kernel", "/no", "--", "x"],
+            "cannot be used with '[CMD]...'",
+        ),
         (&["replay", "/no/such/record"], "/no/such/record"),
         (&[], "Usage: peerdma"),
     ] {

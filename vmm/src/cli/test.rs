@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// Run all scenarios that have tests of their own, also those that do not run by default
-    #[arg(long, conflicts_with = "scenario")]
+    #[arg(long, conflicts_with_all = ["scenario", "command"])]
     all: bool,
     /// With --all: also those that take many minutes
     #[arg(long, requires = "all")]
