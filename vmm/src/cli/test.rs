@@ -66,7 +66,7 @@ pub(super) struct Arguments {
     /// Run only part I of N of the scenarios; `peerdma report merge` puts the parts' reports together
     #[arg(long, value_name = "I/N", conflicts_with = "command")]
     shard: Option<Shard>,
-    /// Guests that run beside each other [default: one for every processor, up to four; half as many on the debug kernel]
+    /// Guests that run beside each other [default: one for every processor, up to four; half as many on any kernel but the lab's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: Option<u8>,
     #[command(flatten)]
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     scenarios.iter_mut().for_each(|scenario| arguments.guest.machine.apply(scenario));
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
     let kernel = arguments.guest.kernel_choice();
-    let at_once = arguments.jobs.map_or_else(|| guests_at_once(&kernel), usize::from);
+    let at_once = arguments.jobs.map_or_else(|| guests_at_once(&kernel, processors()), usize::from);
     let factor = time_factor(&kernel)?.saturating_mul(crowding(at_once));
     let out = prepare_folder(&arguments.out, "output")?;
     let _lock = lock(&out, "--out")?;
@@ -321,11 +321,12 @@ fn job(
     })
 }
 
-/// A guest has two processors and leaves one of them idle most of the time. One whose kernel checks itself does not, and
-/// other people's tests have time limits that nothing stretches.
-fn guests_at_once(kernel: &KernelChoice) -> usize {
+/// A guest has two processors and leaves one of them idle most of the time. One whose kernel checks itself does not; the
+/// others' guests are slower than the lab kernel's as well, or nobody knows, and other people's tests have time limits that
+/// nothing stretches.
+fn guests_at_once(kernel: &KernelChoice, processors: usize) -> usize {
     let share = if kernel.time_factor() > 1 { 2 } else { 1 };
-    processors().div_euclid(share).clamp(1, 4)
+    processors.div_euclid(share).clamp(1, 4)
 }
 
 /// By how much guests slow each other down, when there are more than the processors can serve.
@@ -445,6 +446,18 @@ mod tests {
         assert_eq!(exit_code(&report(1, Some(77), false), false, true), 77);
         assert_eq!(exit_code(&report(1, Some(0), false), false, true), 1);
         assert_eq!(exit_code(&report(1, Some(300), false), false, true), 1);
+    }
+
+    #[test]
+    fn only_the_lab_kernel_s_guests_share_processors() {
+        let at_once = |kernel: &str| {
+            let kernel = KernelChoice::parse(kernel);
+            [1, 2, 4, 16].map(|processors| guests_at_once(&kernel, processors))
+        };
+        assert_eq!(at_once("lab"), [1, 2, 4, 4]);
+        for kernel in ["debug", "stock", "lts", "./vmlinux"] {
+            assert_eq!(at_once(kernel), [1, 1, 2, 4], "{kernel}");
+        }
     }
 
     #[test]
