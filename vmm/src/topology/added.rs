@@ -280,8 +280,8 @@ impl Topology {
         Ok(Place { below: port, device: 0, function: 0 })
     }
 
-    /// A device number on the root bus of `bridge` that nothing has: behind all others, so that no bus changes its
-    /// number, or else the first.
+    /// A device number on the root bus of `bridge` that nothing has: behind all others, so that no bus below the bridge
+    /// changes its number, or else the first. The buses of further bridges follow and move up if a bus is added.
     fn free_device(&self, bridge: &str) -> Result<u8, AddError> {
         let ports = self.root_ports.iter().map(|port| (&port.on, port.device));
         let peers = self.peers.iter().map(|peer| (&peer.below, peer.device));
@@ -444,5 +444,25 @@ mod tests {
         }
         let error = with("switch", &["ioat,below=switch0,device=7"]).unwrap_err();
         assert!(error.contains("a port of its own"), "{error}");
+    }
+
+    #[test]
+    fn further_host_bridges_move_up_unless_they_have_a_first_bus() {
+        let mut before = Topology::load("two-bridges").unwrap();
+        let number = |topology: &Topology, name| placed(topology, name).1;
+        for (first_bus, from, to) in
+            [(None, "04:00.0", "05:00.0"), (Some(0x40), "41:00.0", "41:00.0")]
+        {
+            before.host_bridges[1].first_bus = first_bus;
+            let mut after = before.clone();
+            after.add(&"ioat".parse().unwrap()).unwrap();
+            assert_eq!(
+                (number(&before, "peer2"), number(&after, "peer2")),
+                (from.into(), to.into())
+            );
+            for same in ["peer0", "peer1", "port0", "port1"] {
+                assert_eq!(number(&before, same), number(&after, same));
+            }
+        }
     }
 }
