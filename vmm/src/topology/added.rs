@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Acs;
 use super::description::{Endpoint, Peer, RootPort, SwitchPort, Topology};
-use super::plan::{Kind, Plan};
+use super::plan::{Kind, MAX_NAME, Plan, check_name};
 use super::problem::{Item, Problem};
 use crate::nearest::nearest_name;
 
@@ -159,12 +159,14 @@ impl Topology {
             Some(name) => name.clone(),
             None => free_name(&plan, &added.kind)?,
         };
+        // Before a port is called after it: nobody has asked for that one.
+        check_name(&name).map_err(AddError::Impossible)?;
         let Place { below, device, function } = match &added.below {
             Some(below) => match self.switch(&plan, below) {
-                Some(switch) => new.switch_port(added, &name, switch)?,
+                Some(switch) => new.switch_port(added, port_name(&plan, &name)?, switch)?,
                 None => self.place(added, &plan, below)?,
             },
-            None => new.own_port(added, &name)?,
+            None => new.own_port(added, port_name(&plan, &name)?)?,
         };
         let acs = Acs::NONE;
         let item = if added.kind == PEER {
@@ -200,11 +202,11 @@ impl Topology {
         }
     }
 
-    /// Makes a downstream port for the device called `name`: ACS as at the last one that is there.
+    /// Makes a downstream port, called `name`, for a device: ACS as at the last one that is there.
     fn switch_port(
         &mut self,
         added: &AddedDevice,
-        name: &str,
+        name: String,
         switch: usize,
     ) -> Result<Place, AddError> {
         if added.device.is_some() || added.function.is_some() {
@@ -221,9 +223,8 @@ impl Topology {
         };
         let last = ports.iter().max_by_key(|port| port.device);
         let acs = last.map_or(Acs::NONE, |port| port.acs);
-        let port = format!("{name}-port");
-        ports.push(SwitchPort { name: port.clone(), device, acs, hot_plug: false });
-        Ok(Place { below: port, device: 0, function: 0 })
+        ports.push(SwitchPort { name: name.clone(), device, acs, hot_plug: false });
+        Ok(Place { below: name, device: 0, function: 0 })
     }
 
     /// The place below the port or on the host bridge called `below`.
@@ -263,8 +264,8 @@ impl Topology {
         Ok(Place { below: name, device: added.device.unwrap_or(0), function })
     }
 
-    /// Makes a root port for the device called `name`.
-    fn own_port(&mut self, added: &AddedDevice, name: &str) -> Result<Place, AddError> {
+    /// Makes a root port, called `name`, for a device.
+    fn own_port(&mut self, added: &AddedDevice, name: String) -> Result<Place, AddError> {
         if added.device.is_some() || added.function.is_some() {
             let what = "`device` and `function` say where on a bus: give `below`, too";
             return Err(AddError::Impossible(what.into()));
@@ -272,12 +273,11 @@ impl Topology {
         let Some(bridge) = self.host_bridges.first() else {
             return Err(AddError::Impossible("there is no host bridge".into()));
         };
-        let (on, port) = (bridge.name.clone(), format!("{name}-port"));
+        let on = bridge.name.clone();
         let device = self.free_device(&on)?;
-        let acs = Acs::standard();
-        let name = port.clone();
+        let (below, acs) = (name.clone(), Acs::standard());
         self.root_ports.push(RootPort { name, on, device, function: 0, acs, hot_plug: false });
-        Ok(Place { below: port, device: 0, function: 0 })
+        Ok(Place { below, device: 0, function: 0 })
     }
 
     /// A device number on the root bus of `bridge` that nothing has: behind all others, so that no bus below the bridge
@@ -343,6 +343,23 @@ fn free_name(plan: &Plan, kind: &str) -> Result<String, AddError> {
     names.find(is_free).ok_or_else(|| AddError::Impossible("give it a name".into()))
 }
 
+/// A name for the port that the device called `device` gets: after it, cut and numbered as need be.
+fn port_name(plan: &Plan, device: &str) -> Result<String, AddError> {
+    let is_free = |name: &String| {
+        *name != device && plan.functions.iter().all(|function| function.name != *name)
+    };
+    let name = |number: u16| {
+        let suffix = if number == 0 { "-port".to_owned() } else { format!("-port{number}") };
+        let room = MAX_NAME.saturating_sub(suffix.len());
+        device.chars().take(room).collect::<String>() + &suffix
+    };
+    // There are fewer functions than that.
+    (0..=u16::MAX)
+        .map(name)
+        .find(is_free)
+        .ok_or_else(|| AddError::Impossible("give it another name".into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,6 +414,31 @@ mod tests {
         assert_eq!(placed(&ports, "peer1"), ("down1".into(), "04:00.0".into()));
         let memory = with("root-ports", &["peer,local-memory=0x200000,name=small"]).unwrap();
         assert_eq!(memory.peers[2].local_memory, Some(2 << 20));
+    }
+
+    #[test]
+    fn any_legal_name_will_do_wherever_the_device_gets_a_port() {
+        let long = "n".repeat(32);
+        for length in [1, 27, 28, 32] {
+            let name = &long[..length];
+            for place in ["", ",below=switch0"] {
+                let topology = with("switch", &[&format!("ioat,name={name}{place}")]).unwrap();
+                let port = format!("{}-port", &name[..length.min(27)]);
+                assert_eq!(placed(&topology, name).0, port);
+            }
+        }
+        // The cut name is the device's own, and what is there already is another's.
+        let own = format!("{}-port", &long[..27]);
+        let two = [format!("ioat,name={own}"), format!("ioat,name={long}")];
+        let topology = with("root-ports", &[&two[0], &two[1]]).unwrap();
+        assert_eq!(placed(&topology, &own).0, format!("{}-port1", &long[..26]));
+        assert_eq!(placed(&topology, &long).0, format!("{}-port2", &long[..26]));
+        let taken = with("root-ports", &["ioat,name=x-port", "ioat,name=x"]).unwrap();
+        assert_eq!(placed(&taken, "x").0, "x-port1");
+        for name in ["n".repeat(33), "a/b".into(), "ram".into()] {
+            let error = with("root-ports", &[&format!("ioat,name={name}")]).unwrap_err();
+            assert!(error.starts_with(&format!("{name:?} is ")), "{error}");
+        }
     }
 
     #[test]

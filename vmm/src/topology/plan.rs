@@ -19,6 +19,9 @@ pub const MAX_ENDPOINTS: usize = 16;
 /// Most host bridges.
 pub(super) const MAX_HOST_BRIDGES: usize = 8;
 
+/// Longest name, in bytes.
+pub(super) const MAX_NAME: usize = 32;
+
 /// BARs of an endpoint function (PCIe 6.0, 7.5.1.2.1).
 const BARS: u8 = 6;
 
@@ -158,7 +161,7 @@ type Names<'t> = BTreeMap<&'t str, Item>;
 
 fn names(topology: &Topology) -> Result<Names<'_>, Problem> {
     for (key, text, most) in
-        [("name", &topology.name, 32), ("description", &topology.description, 200)]
+        [("name", &topology.name, MAX_NAME), ("description", &topology.description, 200)]
     {
         if text.len() > most || text.chars().any(char::is_control) {
             let what = format!("the {key} is one line of at most {most} bytes");
@@ -181,23 +184,28 @@ fn names(topology: &Topology) -> Result<Names<'_>, Problem> {
     let endpoints = topology.endpoints.iter().map(|endpoint| endpoint.name.as_str());
     all.extend(endpoints.enumerate().map(|(index, name)| (name, Item::Endpoint(index))));
     for (name, item) in all {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
-            let what = format!("{name:?} is no name: take 1 to 32 letters, digits, '-' or '_'");
-            return Err(Problem::new(item, "name", what));
-        }
-        // Counters and pictures have these names beside those of the devices.
-        if matches!(name, "virtio-iommu" | "virtio-rng" | RAM) {
-            let what =
-                format!("{name:?} is what the lab calls a part of its own; take another name");
-            return Err(Problem::new(item, "name", what));
-        }
+        check_name(name).map_err(|what| Problem::new(item, "name", what))?;
         if names.insert(name, item).is_some() {
             let what = format!("there is another {name:?}; every name is given once");
             return Err(Problem::new(item, "name", what));
         }
     }
     Ok(names)
+}
+
+/// Whether anything can be called `name`; why not otherwise.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
+        return Err(format!(
+            "{name:?} is no name: take 1 to {MAX_NAME} letters, digits, '-' or '_'"
+        ));
+    }
+    // Counters and pictures have these names beside those of the devices.
+    if matches!(name, "virtio-iommu" | "virtio-rng" | RAM) {
+        return Err(format!("{name:?} is what the lab calls a part of its own; take another name"));
+    }
+    Ok(())
 }
 
 fn limits(topology: &Topology) -> Result<(), Problem> {
