@@ -4,9 +4,10 @@ use device_models::fabric::InterruptSink;
 use device_models::pci::Bdf;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
+use super::description::PciId;
 use super::linux::{AddressKind, Guest, MapType, View};
-use super::{Cpu, Drawing, Explanation, Format, Plan, Topology};
-use crate::assembly::{IommuKind, IommuMode, LabConfig};
+use super::{Cpu, Drawing, Explanation, Format, Kind, Plan, Planned, Topology};
+use crate::assembly::{IommuKind, IommuMode, LabConfig, PEER_IDS, PORT_IDS};
 
 #[derive(Debug)]
 struct NoInterrupts;
@@ -129,6 +130,20 @@ fn groups_follow_from_acs_above() {
     assert_ne!(apart[0], apart[1], "two functions of one device with ACS");
 }
 
+/// Vendor and device ID of a function.
+fn ids(plan: &Plan, function: &Planned) -> PciId {
+    let of = |(vendor, device)| PciId { vendor, device };
+    match function.kind {
+        Kind::HostBridge => plan.host_bridges[function.host_bridge].id,
+        // virtio 1.2, 4.1.2.1: the kind of device, above 0x1040.
+        Kind::Iommu => of((0x1af4, 0x1040 + 23)),
+        Kind::Rng => of((0x1af4, 0x1040 + 4)),
+        Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => of(PORT_IDS),
+        Kind::Peer(_) => of(PEER_IDS),
+        Kind::Endpoint(_, id) => id,
+    }
+}
+
 #[test]
 fn pictures_name_every_function_in_every_form() {
     let guest = guest(IommuMode::Strict, &[]);
@@ -137,15 +152,24 @@ fn pictures_name_every_function_in_every_form() {
         let drawing = Drawing::new(&topology, &guest).unwrap();
         for format in [Format::Text, Format::Dot, Format::Svg, Format::Json] {
             let picture = drawing.to_text(format);
-            for function in Plan::new(&topology, true).unwrap().functions {
-                assert!(picture.contains(&function.bdf.to_string()), "{name} {format:?}");
-                assert!(picture.contains(&function.name), "{name} {format:?} {}", function.name);
+            let plan = Plan::new(&topology, true).unwrap();
+            for function in &plan.functions {
+                let Planned { bdf, name: function_name, .. } = function;
+                let title = format!("{bdf} {function_name}");
+                let from = picture.find(&title).unwrap_or_else(|| panic!("{format:?} {title}"));
+                let title = picture[from..].split_inclusive(']').next().unwrap();
+                let id = format!(" [{}]", ids(&plan, function));
+                assert!(title.ends_with(&id) && title.len() < 80, "{name} {format:?} {title:?}");
             }
             assert!(picture.contains("0x1000000000"), "{name} {format:?} shows windows");
         }
         let toml = drawing.to_text(Format::Toml);
         assert_eq!(Topology::parse("again", &toml), Ok(topology).map_err(|()| unreachable!()));
     }
+    let mut long = Topology::default();
+    long.add(&format!("ioat,name={}", "n".repeat(32)).parse().unwrap()).unwrap();
+    let svg = Drawing::new(&long, &guest).unwrap().to_text(Format::Svg);
+    assert!(svg.contains("width=\"4") && !svg.contains("width=\"340\""), "boxes grow: {svg}");
     let acs = Drawing::new(&Topology::load("switch-acs").unwrap(), &guest).unwrap();
     assert!(acs.to_text(Format::Text).contains("ACS SV+ TB- RR+ CR+ UF+"));
 }
@@ -381,7 +405,7 @@ fn devices_of_other_kinds_stand_beside_the_peers() {
     let found = decide(&topology, &guest, "ioat0", "peer0");
     assert_eq!(found, (MapType::ThroughHostBridge, 4, AddressKind::Iova));
     let drawn = Drawing::new(&topology, &guest).unwrap().to_text(Format::Text);
-    assert!(drawn.contains("03:00.0 ioat0 device\n"), "{drawn}");
+    assert!(drawn.contains("03:00.0 ioat0 device [8086:2021]\n"), "{drawn}");
     assert!(Explanation::new(&topology, &guest, "ioat1", "peer1").is_ok());
 }
 

@@ -1,4 +1,5 @@
-//! Pictures of a topology: every function with its number, its ACS state and its windows after the firmware has run.
+//! Pictures of a topology: every function with its number, its IDs, its ACS state and its windows after the firmware has
+//! run.
 
 mod dot;
 mod svg;
@@ -6,13 +7,16 @@ mod text;
 
 use clap::ValueEnum;
 use device_models::fabric::{AddressMap, InterruptSink, Node};
+use device_models::lab::Lab;
+use device_models::pci::Bdf;
 use serde::Serialize;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use super::Topology;
+use super::description::PciId;
 use super::explain::acs_label;
 use super::linux::{self, Guest, View};
 use super::plan::Kind;
+use super::{Plan, Topology};
 use crate::assembly::{AssemblyError, IommuKind, LabConfig};
 
 /// In which form.
@@ -34,7 +38,7 @@ pub enum Format {
 /// A function and what is below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Branch {
-    /// Number and name.
+    /// Number, name and IDs.
     pub title: String,
     /// What there is to know about it, a line each.
     pub details: Vec<String>,
@@ -68,7 +72,9 @@ impl Drawing {
         let iommu = if guest.iommu.has_iommu() { IommuKind::Virtio } else { IommuKind::None };
         let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
         let plan = config.plan()?;
-        let map = config.layout()?;
+        let mut lab = config.trial()?;
+        let ids = ids(&mut lab, &plan);
+        let map = lab.address_map();
         let view = View::new(&plan, guest);
         let host_bridges = plan.host_bridges.iter().map(|bridge| {
             let mut details = vec![format!(
@@ -90,7 +96,7 @@ impl Drawing {
                     bridge.name, bridge.buses.0, bridge.buses.1
                 ),
                 details,
-                below: bridge.root.iter().map(|index| branch(&view, &map, *index)).collect(),
+                below: bridge.root.iter().map(|index| branch(&view, map, &ids, *index)).collect(),
             }
         });
         Ok(Self {
@@ -122,7 +128,20 @@ impl Drawing {
     }
 }
 
-fn branch(view: &View<'_>, map: &AddressMap, index: usize) -> Branch {
+/// Vendor and device ID of every function of the plan, as software reads them.
+fn ids(lab: &mut Lab, plan: &Plan) -> Vec<PciId> {
+    let mut id = |bdf: Bdf| {
+        let [vendor_low, vendor_high, device_low, device_high] =
+            lab.config_read(bdf, 0, 4).to_le_bytes();
+        PciId {
+            vendor: u16::from_le_bytes([vendor_low, vendor_high]),
+            device: u16::from_le_bytes([device_low, device_high]),
+        }
+    };
+    plan.functions.iter().map(|function| id(function.bdf)).collect()
+}
+
+fn branch(view: &View<'_>, map: &AddressMap, ids: &[PciId], index: usize) -> Branch {
     let function = &view.plan.functions[index];
     let node = map.functions().map(|(_, node)| node).find(|node| *node.name == *function.name);
     let what = match function.kind {
@@ -145,9 +164,9 @@ fn branch(view: &View<'_>, map: &AddressMap, index: usize) -> Branch {
     }
     details.extend(node.map(addresses).unwrap_or_default());
     Branch {
-        title: format!("{} {}{what}", function.bdf, function.name),
+        title: format!("{} {}{what} [{}]", function.bdf, function.name, ids[index]),
         details,
-        below: function.children.iter().map(|child| branch(view, map, *child)).collect(),
+        below: function.children.iter().map(|child| branch(view, map, ids, *child)).collect(),
     }
 }
 
@@ -170,8 +189,12 @@ impl LabConfig {
     /// # Errors
     /// When it cannot be built.
     pub fn layout(&self) -> Result<AddressMap, AssemblyError> {
+        Ok(AddressMap::clone(self.trial()?.address_map()))
+    }
+
+    /// A lab to look at.
+    fn trial(&self) -> Result<Lab, AssemblyError> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
-        let lab = self.build(&ram, Box::new(NoInterrupts), std::io::empty())?;
-        Ok(AddressMap::clone(lab.address_map()))
+        self.build(&ram, Box::new(NoInterrupts), std::io::empty())
     }
 }

@@ -4,23 +4,27 @@ use std::fmt::Write as _;
 
 use super::{Branch, Drawing};
 
-/// Width of a column, in pixels.
-const COLUMN: usize = 380;
-/// Width of a box.
+/// Space between two columns, in pixels.
+const LANE: usize = 40;
+/// Least width of a box.
 const BOX: usize = 340;
+/// Width of eight characters, rounded up.
+const EIGHT: usize = 59;
 /// Height of a line of text.
 const LINE: usize = 16;
 /// Space around everything, and between boxes.
 const GAP: usize = 14;
 
 pub(super) fn draw(drawing: &Drawing) -> String {
+    let longest = drawing.host_bridges.iter().map(longest).max().unwrap_or(0);
+    let boxes = BOX.max((longest * EIGHT).div_ceil(8) + GAP);
     let mut body = String::new();
     let mut bottom = GAP + 2 * LINE;
     for bridge in &drawing.host_bridges {
-        place(&mut body, bridge, 0, &mut bottom);
+        place(&mut body, bridge, 0, boxes, &mut bottom);
     }
     let depth = drawing.host_bridges.iter().map(depth).max().unwrap_or(0);
-    let (width, height) = (depth * COLUMN + GAP, bottom + GAP);
+    let (width, height) = (depth * (boxes + LANE) + GAP, bottom + GAP);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"monospace\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{GAP}\" y=\"{}\" \
@@ -34,16 +38,29 @@ fn depth(branch: &Branch) -> usize {
     1 + branch.below.iter().map(depth).max().unwrap_or(0)
 }
 
-/// Draws a box and what is below it; gives where lines end that lead to it.
-fn place(body: &mut String, branch: &Branch, level: usize, bottom: &mut usize) -> (usize, usize) {
-    let (x, y) = (GAP + level * COLUMN, *bottom);
+/// Characters of the longest line in it.
+fn longest(branch: &Branch) -> usize {
+    let lines = std::iter::once(&branch.title).chain(&branch.details);
+    let own = lines.map(|line| line.chars().count()).max().unwrap_or(0);
+    branch.below.iter().map(longest).fold(own, usize::max)
+}
+
+/// Draws a box of this `width` and what is below it; gives where lines end that lead to it.
+fn place(
+    body: &mut String,
+    branch: &Branch,
+    level: usize,
+    width: usize,
+    bottom: &mut usize,
+) -> (usize, usize) {
+    let (x, y) = (GAP + level * (width + LANE), *bottom);
     let lines = 1 + branch.details.len();
     let height = lines * LINE + GAP / 2;
     let joint = (x, y + LINE / 2 + GAP / 4);
     // Writing to a string does not fail.
     let _ = writeln!(
         body,
-        "<rect x=\"{x}\" y=\"{y}\" width=\"{BOX}\" height=\"{height}\" fill=\"#f4f6fa\" stroke=\"#345\"/>"
+        "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"#f4f6fa\" stroke=\"#345\"/>"
     );
     for (index, line) in std::iter::once(&branch.title).chain(&branch.details).enumerate() {
         let weight = if index == 0 { " font-weight=\"bold\"" } else { "" };
@@ -57,13 +74,13 @@ fn place(body: &mut String, branch: &Branch, level: usize, bottom: &mut usize) -
     }
     let own_bottom = y + height + GAP;
     for child in &branch.below {
-        let (to_x, to_y) = place(body, child, level + 1, bottom);
-        let from = x + BOX;
+        let (to_x, to_y) = place(body, child, level + 1, width, bottom);
+        let from = x + width;
         let _ = writeln!(
             body,
             "<path d=\"M{from},{} H{} V{to_y} H{to_x}\" fill=\"none\" stroke=\"#345\"/>",
             joint.1,
-            from + (COLUMN - BOX) / 2
+            from + LANE / 2
         );
     }
     *bottom = own_bottom.max(*bottom);
