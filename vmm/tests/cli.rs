@@ -251,6 +251,7 @@ fn report_of(topology: &str, decision: &str) -> RunReport {
         totals: Totals::default(),
         milliseconds: 0,
         shard: None,
+        split: Vec::new(),
     }
 }
 
@@ -272,6 +273,7 @@ fn a_merged_report_has_the_tables_of_the_whole_run() {
         let part = RunReport {
             scenarios: vec![whole.scenarios[index - 1].clone()],
             shard: Some(Shard { index, of: 2 }),
+            split: vec!["basic".into(), "lazy".into()],
             ..whole.clone()
         };
         let name = path(&format!("part{index}"));
@@ -285,6 +287,17 @@ fn a_merged_report_has_the_tables_of_the_whole_run() {
     assert!(text.contains("| `copy` | passed | 7 | IOVA |"), "{text}");
     assert!(text.contains("| peer0 | peer1 | distance 4, IOVA 0xfffe0000 |"), "{text}");
     assert_eq!(text, markdown::to_markdown(&whole));
+    // Part 2 of a run with fewer scenarios has the same numbers.
+    let other = RunReport {
+        scenarios: Vec::new(),
+        shard: Some(Shard { index: 2, of: 2 }),
+        split: vec!["basic".into()],
+        ..whole
+    };
+    fs::write(path("part2/summary.json"), serde_json::to_vec(&other).unwrap()).unwrap();
+    let (code, _, err) =
+        run(&["report", "merge", &path("part1"), &path("part2"), "--out", &path("again")]);
+    assert!(code == 2 && err.contains("\"lazy\" is in one of them only"), "{code} {err}");
 }
 
 #[test]

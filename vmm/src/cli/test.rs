@@ -93,7 +93,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.list {
         return list(arguments.json);
     }
-    let mut scenarios = scenarios(arguments)?;
+    let scenarios = scenarios(arguments)?;
+    let split = match arguments.shard {
+        Some(_) => scenarios.iter().map(|scenario| scenario.name.clone()).collect(),
+        None => Vec::new(),
+    };
+    let mut scenarios = match arguments.shard {
+        Some(shard) => shard.select(scenarios),
+        None => scenarios,
+    };
     scenarios.iter_mut().for_each(|scenario| arguments.guest.machine.apply(scenario));
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
     let kernel = arguments.guest.kernel_choice();
@@ -141,6 +149,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         kernel: prepared.kernel_name.clone(),
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         shard: arguments.shard,
+        split,
         scenarios,
     };
     write_reports(&report, &out)?;
@@ -178,6 +187,7 @@ fn list(json: bool) -> Result<u8, Failure> {
     Ok(Exit::Success as u8)
 }
 
+/// The scenarios that were asked for, all parts of the run together.
 fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
     let user = [USER_SCENARIO.to_owned()];
     let names = match (arguments.command.is_empty(), arguments.scenario.as_slice()) {
@@ -198,10 +208,6 @@ fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
             all.into_iter().filter(wanted).collect()
         }
         false => Scenario::select(names).map_err(Failure::usage)?,
-    };
-    let scenarios: Vec<_> = match arguments.shard {
-        Some(shard) => shard.select(scenarios),
-        None => scenarios,
     };
     match scenarios.iter().find(|scenario| scenario.groups.is_empty()) {
         Some(scenario) if arguments.command.is_empty() => {
@@ -432,6 +438,7 @@ mod tests {
             kernel: String::new(),
             milliseconds: 0,
             shard: None,
+            split: Vec::new(),
             scenarios: vec![scenario],
         }
     }

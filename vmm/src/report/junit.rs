@@ -144,6 +144,7 @@ mod tests {
             kernel: "lab".into(),
             milliseconds: 0,
             shard: None,
+            split: Vec::new(),
             scenarios: vec![scenario],
         };
         let xml = to_xml(std::slice::from_ref(&report)).unwrap();

@@ -150,6 +150,7 @@ mod tests {
             totals: Totals::default(),
             milliseconds: 0,
             shard: None,
+            split: Vec::new(),
         };
         let text = to_markdown(&report);
         assert!(

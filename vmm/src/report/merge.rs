@@ -172,6 +172,7 @@ fn join(mut reports: Vec<RunReport>) -> Result<RunReport, MergeError> {
     all.totals = RunReport::totals_of(&all.scenarios);
     all.milliseconds = milliseconds;
     all.shard = None;
+    all.split = Vec::new();
     Ok(all)
 }
 
@@ -190,7 +191,52 @@ fn check_parts(kernel: &str, reports: &[RunReport]) -> Result<(), MergeError> {
             _ => return mixed(&format!("part {index} is there twice")),
         }
     }
+    one_run(reports).map_err(|why| MergeError::Mixed { kernel: kernel.into(), why })
+}
+
+/// Whether the parts are of one run, and each is what it should be; why not otherwise.
+fn one_run(parts: &[RunReport]) -> Result<(), String> {
+    let numbered: Vec<_> =
+        parts.iter().filter_map(|part| part.shard.map(|shard| (shard, part))).collect();
+    let Some((first_shard, first)) = numbered.first() else { return Ok(()) };
+    for (shard, part) in &numbered {
+        let index = shard.index;
+        if part.split.is_empty() {
+            return Err(format!(
+                "part {index} does not say of which scenarios the whole run is; an older peerdma wrote it"
+            ));
+        }
+        if part.split != first.split {
+            let of = |part: &RunReport| part.split.len();
+            return Err(format!(
+                "part {} is of a run of {} scenarios, part {index} of one of {}: {}",
+                first_shard.index,
+                of(first),
+                of(part),
+                difference(&first.split, &part.split)
+            ));
+        }
+        let should: Vec<_> = shard.select(part.split.iter().map(String::as_str));
+        let has: Vec<_> = part.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+        if should != has {
+            let (should, has) = (should.join(", "), has.join(", "));
+            return Err(format!("part {index} should have the scenarios {should}, and has {has}"));
+        }
+    }
     Ok(())
+}
+
+/// In what two lists of names differ.
+fn difference(one: &[String], other: &[String]) -> String {
+    let only = |from: &[String], not_in: &[String]| -> Vec<String> {
+        let missing = from.iter().filter(|name| !not_in.contains(name));
+        missing.map(|name| format!("{name:?}")).collect()
+    };
+    match [only(one, other), only(other, one)].concat().as_slice() {
+        [] => "they are the same in another order".into(),
+        [name] => format!("{name} is in one of them only"),
+        names => format!("{} are in one of them only", names.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -221,20 +267,44 @@ mod tests {
             kernel: kernel.into(),
             milliseconds: 1000,
             shard: shard.map(|(index, of)| Shard { index, of }),
+            split: Vec::new(),
             scenarios,
         }
     }
 
+    /// Part `index` of `of` of a run of the scenarios `all`.
+    fn part(index: usize, of: usize, all: &[&str]) -> RunReport {
+        let mine = Shard { index, of }.select(all.iter().copied());
+        let split = all.iter().map(|name| (*name).to_owned()).collect();
+        RunReport { split, ..run("lab", Some((index, of)), &mine) }
+    }
+
     #[test]
     fn parts_become_the_whole_in_the_order_of_the_parts() {
-        let reports = vec![run("lab", Some((2, 2)), &["b"]), run("lab", Some((1, 2)), &["a", "c"])];
-        let merged = MergedReport::new(reports).unwrap();
+        let all = ["a", "b", "c"];
+        let merged = MergedReport::new(vec![part(2, 2, &all), part(1, 2, &all)]).unwrap();
         assert_eq!(merged.runs.len(), 1);
         let names: Vec<_> = merged.runs[0].scenarios.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["a", "c", "b"]);
         assert_eq!(merged.totals, Totals { passed: 3, failed: 0, skipped: 3 });
         assert_eq!(merged.runs[0].totals, merged.totals);
-        assert_eq!(merged.runs[0].shard, None);
+        assert_eq!((merged.runs[0].shard, merged.runs[0].split.len()), (None, 0));
+    }
+
+    #[test]
+    fn parts_of_different_runs_are_no_whole() {
+        let error = |reports| MergedReport::new(reports).unwrap_err().to_string();
+        let more = error(vec![part(1, 2, &["a", "b", "c", "d"]), part(2, 2, &["a", "b", "c"])]);
+        assert!(more.contains("part 1 is of a run of 4 scenarios, part 2 of one of 3"), "{more}");
+        assert!(more.contains("\"d\" is in one of them only"), "{more}");
+        let order = error(vec![part(1, 2, &["a", "b", "c"]), part(2, 2, &["c", "a", "b"])]);
+        assert!(order.contains("in another order"), "{order}");
+        let old = error(vec![part(1, 2, &["a", "b"]), run("lab", Some((2, 2)), &["b"])]);
+        assert!(old.contains("part 2 does not say of which scenarios"), "{old}");
+        let mut short = part(1, 2, &["a", "b", "c"]);
+        short.scenarios.pop();
+        let short = error(vec![short, part(2, 2, &["a", "b", "c"])]);
+        assert!(short.contains("part 1 should have the scenarios a, c, and has a"), "{short}");
     }
 
     #[test]
@@ -250,7 +320,8 @@ mod tests {
     #[test]
     fn nothing_is_lost_unnoticed() {
         let error = |reports| MergedReport::new(reports).unwrap_err().to_string();
-        let lost = error(vec![run("lab", Some((1, 3)), &["a"]), run("lab", Some((3, 3)), &["c"])]);
+        let all = ["a", "b", "c"];
+        let lost = error(vec![part(1, 3, &all), part(3, 3, &all)]);
         assert!(lost.contains("part 2"), "{lost}");
         let twice = error(vec![run("lab", Some((1, 1)), &["a"]), run("lab", Some((1, 1)), &["b"])]);
         assert!(twice.contains("part 1 is there twice"), "{twice}");

@@ -152,6 +152,9 @@ pub struct RunReport {
     /// Which part of a run that was split; `None`: the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
+    /// The names of all scenarios of the run that was split, in order; empty: the whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub split: Vec<String>,
     /// The scenarios, in the order in which they were run.
     pub scenarios: Vec<ScenarioReport>,
 }
@@ -238,6 +241,7 @@ mod tests {
             kernel: "lab".into(),
             milliseconds: 5,
             shard: Some(Shard { index: 1, of: 2 }),
+            split: vec!["s".into(), "t".into()],
             scenarios: vec![scenario],
         };
         let text = serde_json::to_string(&report).unwrap();
