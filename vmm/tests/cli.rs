@@ -381,6 +381,7 @@ fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
             &["test", "--shard", "1/2", "--kernel", "/no", "--", "x"],
             "cannot be used with '[CMD]...'",
         ),
+        (&["boot", "--modprobe", "dmatest x=\"a b"], "a double quote is not closed"),
         (&["replay", "/no/such/record"], "/no/such/record"),
         (&[], "Usage: peerdma"),
     ] {

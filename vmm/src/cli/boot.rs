@@ -84,7 +84,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
     venue.adapt(&mut job);
-    job.runs.iter().try_for_each(|run| run.hello.to_line().map(drop)).map_err(Failure::usage)?;
+    job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
 
     let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;
     let terminal = RawTerminal::enter().map_err(Failure::internal)?;
@@ -132,6 +132,7 @@ fn job(
         ..Hello::new(mode, &scenario.name)
     };
     let mut all = parameters(scenario, true);
+    all.extend(prepared.parameters.iter().cloned());
     all.extend(arguments.append.iter().cloned());
     let (folder, file) = record.unzip();
     let run = GuestRun {

@@ -37,7 +37,8 @@ pub(super) struct GuestOptions {
     /// Kernel module to load at boot in place of the lab's own driver, built or as a folder of sources; may be repeated
     #[arg(long, value_name = "FILE.ko|FOLDER")]
     pub(super) module: Vec<PathBuf>,
-    /// Load a module of the guest's kernel's own with all that it needs, before all others; may be repeated
+    /// Load a module of the guest's kernel's own with all that it needs, before all others; may be repeated. The
+    /// parameters of one that is built in go on the kernel's command line
     #[arg(long, value_name = "NAME [PARAMETER=VALUE]...")]
     pub(super) modprobe: Vec<KernelModule>,
     /// Load the lab's own driver too, before the modules

@@ -137,9 +137,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
     let mut job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
     venue.adapt(&mut job);
-    for run in &job.runs {
-        run.hello.to_line().map_err(Failure::usage)?;
-    }
+    job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
     let (scenarios, lost) = execute(&venue, &job, factor, arguments.json)?;
     let report = RunReport {
         version: RunReport::VERSION,
@@ -287,7 +285,8 @@ fn job(
     at_once: usize,
 ) -> Result<Job, Failure> {
     let run = |((scenario, lab), carried): &((&Scenario, LabConfig), Carried)| {
-        let parameters = parameters(scenario, false);
+        let mut parameters = parameters(scenario, false);
+        parameters.extend(prepared.parameters.iter().cloned());
         let mode = if arguments.command.is_empty() { Mode::Test } else { Mode::Command };
         let guest = choose::guest(lab, scenario, &parameters);
         let hello = Hello {

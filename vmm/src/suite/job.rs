@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hello::Hello;
 use crate::assembly::LabConfig;
+use crate::machine::layout::COMMAND_LINE_CAPACITY;
 use crate::report::Setup;
 
 /// One guest's run.
@@ -59,6 +60,28 @@ pub struct Job {
     pub runs: Vec<GuestRun>,
 }
 
+impl GuestRun {
+    /// Whether all that the user put into it has room.
+    ///
+    /// # Errors
+    /// What is too long.
+    pub fn check(&self) -> Result<(), String> {
+        self.hello.to_line().map_err(|error| error.to_string())?;
+        let (length, most) = (self.command_line().len(), COMMAND_LINE_CAPACITY - 1);
+        if length > most {
+            return Err(format!(
+                "the kernel's command line has {length} bytes, and {most} fit: give fewer or shorter parameters"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The kernel's command line.
+    pub fn command_line(&self) -> String {
+        self.parameters.join(" ")
+    }
+}
+
 impl Job {
     /// How many seconds all guests may take together, one after the other; `None` if one of them has no limit.
     pub fn limit(&self) -> Option<u64> {
@@ -88,6 +111,12 @@ mod tests {
             record: None,
             interactive: false,
         };
+        assert_eq!(run.check(), Ok(()));
+        let long = |parameters| GuestRun { parameters, ..run.clone() };
+        let just = long(vec!["x".repeat(2000), "y".repeat(46)]);
+        assert_eq!((just.check(), just.command_line().len()), (Ok(()), 2047));
+        let error = long(vec!["x".repeat(2000), "y".repeat(47)]).check().unwrap_err();
+        assert!(error.contains("2048 bytes, and 2047 fit"), "{error}");
         let mut job = Job {
             kernel: "/k".into(),
             initramfs: "/i".into(),

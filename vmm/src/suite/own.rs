@@ -110,24 +110,55 @@ fn check_module(path: &Path) -> Result<(), String> {
 pub struct KernelModule {
     /// Its name, as for modprobe.
     pub name: String,
-    /// Its parameters, as for insmod.
-    pub parameters: String,
+    /// Its parameters, as for insmod: with the quotes that keep blanks in a value.
+    pub parameters: Vec<String>,
 }
 
 impl FromStr for KernelModule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut words = text.split_whitespace();
-        let name = words.next().unwrap_or_default();
+        let text = text.trim();
+        let (name, parameters) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || !name.chars().all(plain) {
             return Err("it is the name of a module, without a path and without .ko, and behind it parameters as in \
                         \"dmatest iterations=10\""
                 .into());
         }
-        let parameters: Vec<_> = words.collect();
-        Ok(Self { name: name.to_owned(), parameters: parameters.join(" ") })
+        Ok(Self { name: name.to_owned(), parameters: split(parameters)? })
+    }
+}
+
+/// Takes parameters apart as the kernel does (lib/cmdline.c, `next_arg()`): at blanks outside of double quotes. There is
+/// no way to write a quote that is none, and one that stays open would take all that follows with it.
+fn split(text: &str) -> Result<Vec<String>, String> {
+    let mut parameters = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match (c, parameters.last_mut()) {
+            (c, _) if c.is_ascii_whitespace() && !quoted => parameters.push(String::new()),
+            (' ' | '!'..='~', Some(parameter)) => {
+                quoted ^= c == '"';
+                parameter.push(c);
+            }
+            _ => return Err(format!("{c:?} cannot stand in a parameter")),
+        }
+    }
+    if quoted {
+        return Err(
+            "a double quote is not closed; it goes around a value with blanks, NAME=\"A B\"".into(),
+        );
+    }
+    parameters.retain(|parameter| !parameter.is_empty());
+    let has_name = |parameter: &&String| {
+        let inner = parameter.strip_prefix('"').unwrap_or(parameter);
+        let name = inner.split('=').next().unwrap_or_default();
+        !name.is_empty() && !name.contains(['"', ' '])
+    };
+    match parameters.iter().find(|parameter| !has_name(parameter)) {
+        Some(parameter) => Err(format!("{parameter:?} is no NAME=VALUE")),
+        None => Ok(parameters),
     }
 }
 
@@ -148,10 +179,27 @@ impl KernelModule {
         let parameters = |file: &Path| {
             let stem = file.file_stem().unwrap_or_default().to_string_lossy();
             let same = |module: &&Self| kernel::plain(&module.name) == kernel::plain(&stem);
-            let own = modules.iter().filter(same).map(|module| module.parameters.as_str());
-            own.collect::<Vec<_>>().join(" ").trim().to_owned()
+            let own = modules.iter().filter(same).flat_map(|module| &module.parameters);
+            own.map(String::as_str).collect::<Vec<_>>().join(" ")
         };
         Ok(files.into_iter().map(|file| (file.clone(), parameters(&file))).collect())
+    }
+
+    /// The parameters of those of `modules` that the kernel built in `tree` has built in, as its command line has them:
+    /// nothing else reaches these.
+    pub fn command_line(modules: &[Self], tree: &Path) -> Vec<String> {
+        let built_in =
+            |module: &&Self| kernel::availability(tree, &module.name) == Availability::BuiltIn;
+        modules.iter().filter(built_in).flat_map(Self::prefixed).collect()
+    }
+
+    /// Its parameters with its name in front; a quote around a whole parameter goes around both.
+    fn prefixed(&self) -> impl Iterator<Item = String> {
+        let name = kernel::plain(&self.name);
+        self.parameters.iter().map(move |parameter| match parameter.strip_prefix('"') {
+            Some(quoted) => format!("\"{name}.{quoted}"),
+            None => format!("{name}.{parameter}"),
+        })
     }
 }
 
@@ -224,10 +272,14 @@ mod tests {
     fn a_module_of_the_kernel_s_has_a_name_and_perhaps_parameters() {
         let module = |name: &str, parameters: &str| KernelModule {
             name: name.into(),
-            parameters: parameters.into(),
+            parameters: parameters
+                .split(';')
+                .filter(|p| !p.is_empty())
+                .map(str::to_owned)
+                .collect(),
         };
         assert_eq!("ioatdma".parse(), Ok(module("ioatdma", "")));
-        assert_eq!("dmatest  a=1 b=2,3".parse(), Ok(module("dmatest", "a=1 b=2,3")));
+        assert_eq!(" dmatest  a=1  b=2,3 ".parse(), Ok(module("dmatest", "a=1;b=2,3")));
         for text in ["", " ", "a/b", "x.ko", "a=1"] {
             assert!(text.parse::<KernelModule>().is_err(), "{text:?}");
         }
@@ -249,6 +301,33 @@ mod tests {
         assert_eq!(names, [("c.ko", ""), ("snd-core.ko", "x=1")]);
         let error = files(&[module("snd_cor", "")]).unwrap_err();
         assert!(error.is_of_the_user() && error.to_string().contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn parameters_of_what_is_built_in_go_on_the_kernel_s_command_line() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::write(tree.path().join("modules.builtin"), "kernel/d/snd-core.ko\n").unwrap();
+        std::fs::write(tree.path().join("modules.order"), "c.o\n").unwrap();
+        std::fs::write(tree.path().join("c.ko"), "\x7fELF\0").unwrap();
+        let line = |module: &str| {
+            KernelModule::command_line(&[module.parse().unwrap()], tree.path()).join(" ")
+        };
+        assert_eq!(line("snd-core"), "");
+        assert_eq!(line("snd-core a=1\tflag b=2,3"), "snd_core.a=1 snd_core.flag snd_core.b=2,3");
+        assert_eq!(line("snd_core a=\"x  y\" \"b=x y\""), "snd_core.a=\"x  y\" \"snd_core.b=x y\"");
+        // A module gets them when it is loaded.
+        assert_eq!(line("c a=1"), "");
+        for (text, part) in [
+            ("m a=\"x y", "is not closed"),
+            ("m a=x\u{a0}y", "cannot stand in a parameter"),
+            ("m a=\"x\ny\"", "'\\n' cannot stand"),
+            ("m =1", "is no NAME=VALUE"),
+            ("m \"\"", "is no NAME=VALUE"),
+            ("m \"a\"=1", "is no NAME=VALUE"),
+        ] {
+            let error = text.parse::<KernelModule>().unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
     }
 
     #[test]

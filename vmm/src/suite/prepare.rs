@@ -186,6 +186,8 @@ pub struct Prepared {
     pub initramfs: PathBuf,
     /// What the guest loads first.
     pub modules: Vec<Module>,
+    /// What goes on the kernel's command line for modules that it has built in.
+    pub parameters: Vec<String>,
     /// What the user should know: for example why our driver is not there.
     pub notes: Vec<String>,
     /// The initramfs before it was packed, for scenarios whose guests carry more.
@@ -209,9 +211,12 @@ pub fn prepare(
     let cache = Cache::open()?;
     let mut notes = Vec::new();
     let Found { elf, name: kernel_name, tree, image, built } = find_kernel(kernel, progress)?;
-    let kernel_modules = match &tree {
-        _ if own.kernel_modules.is_empty() => Vec::new(),
-        Some(tree) => KernelModule::files(&own.kernel_modules, tree)?,
+    let (kernel_modules, parameters) = match &tree {
+        _ if own.kernel_modules.is_empty() => (Vec::new(), Vec::new()),
+        Some(tree) => (
+            KernelModule::files(&own.kernel_modules, tree)?,
+            KernelModule::command_line(&own.kernel_modules, tree),
+        ),
         None => return Err(PrepareError::NoKernelModules { kernel: kernel_name }),
     };
     let modules = own.built_modules(&cache, tree.as_deref(), progress)?;
@@ -246,11 +251,11 @@ pub fn prepare(
     own.pack(&mut initramfs)?;
     let mut loaded = Vec::new();
     // What the lab loads first anyway is loaded once, with the parameters that somebody asks for.
-    let parameters = |file: &PathBuf| {
+    let asked_for = |file: &PathBuf| {
         let asked = kernel_modules.iter().find(|(own, _)| own == file);
         asked.map(|(_, parameters)| parameters.clone()).unwrap_or_default()
     };
-    let early: Vec<_> = first.iter().map(|file| (file.clone(), parameters(file))).collect();
+    let early: Vec<_> = first.iter().map(|file| (file.clone(), asked_for(file))).collect();
     let asked = kernel_modules.into_iter().filter(|(file, _)| !first.contains(file));
     let own = driver.into_iter().chain(modules).map(|file| (file, String::new()));
     for (file, parameters) in early.into_iter().chain(asked).chain(own) {
@@ -263,6 +268,7 @@ pub fn prepare(
         kernel_name,
         initramfs: initramfs.store(&cache)?,
         modules: loaded,
+        parameters,
         notes,
         base: initramfs,
         tree,

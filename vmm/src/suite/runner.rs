@@ -167,7 +167,7 @@ fn guest(
     let kernel = KernelBoot {
         kernel: open(&job.kernel)?.into(),
         initramfs: Some(open(run.initramfs.as_ref().unwrap_or(&job.initramfs))?.into()),
-        command_line: run.parameters.join(" "),
+        command_line: run.command_line(),
         protocol: Protocol::Auto,
     };
     let config = MachineConfig {
