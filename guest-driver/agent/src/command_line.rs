@@ -142,7 +142,7 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             Ok(exit::SUCCESS)
         }
         Request::Exit(code) => {
-            lab().ok_or_else(no_lab)?.exit(code).map_err(broken)?;
+            lab().ok_or_else(no_lab)?.exit(code, None).map_err(broken)?;
             Err((exit::LAB_PORT, "the monitor did not end the guest".into()))
         }
     }

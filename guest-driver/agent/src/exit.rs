@@ -1,7 +1,8 @@
 //! How a guest ends: the codes that the agent hands to the virtual machine monitor.
 //!
 //! A user's own command ends the guest with its own status, so the agent's failures sit high, where few programs put
-//! theirs, and each prints its reason on the console first.
+//! theirs. Each prints its reason on the console first, and has it behind the code at the lab port: that tells the monitor
+//! whose code it is.
 
 /// Every test passed or was skipped, or the user's command succeeded.
 pub const SUCCESS: u8 = 0;

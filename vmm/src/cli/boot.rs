@@ -271,6 +271,7 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>) -> Result<u8, Failure> 
         count => say!("{count} findings, see above"),
     }
     Ok(match report.exit_code {
+        Some(_) if report.not_run => Exit::Internal as u8,
         Some(code) => u8::try_from(code).unwrap_or(Exit::Failed as u8),
         None if report.failures.is_empty() => Exit::Success as u8,
         None => Exit::Internal as u8,
@@ -299,7 +300,9 @@ mod tests {
         report.failures.push("triple fault".into());
         assert_eq!(conclude(JobEnd::Done, Some(report.clone())).unwrap(), 4);
         report.exit_code = Some(9);
-        assert_eq!(conclude(JobEnd::Done, Some(report)).unwrap(), 9);
+        assert_eq!(conclude(JobEnd::Done, Some(report.clone())).unwrap(), 9);
+        report.not_run = true;
+        assert_eq!(conclude(JobEnd::Done, Some(report)).unwrap(), 4);
         let lost = JobEnd::Lost { reason: "gone".into(), hung: false, last_words: Vec::new() };
         assert_eq!(conclude(lost, None).unwrap_err().exit, Exit::Internal);
     }

@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 fn exit_code(merged: &MergedReport) -> Exit {
-    if merged.runs.iter().any(RunReport::hung) {
+    if merged.runs.iter().any(RunReport::broke_down) {
         Exit::Internal
     } else if merged.totals.failed > 0 {
         Exit::Failed

@@ -408,7 +408,7 @@ fn explain(report: &RunReport, out: &Path) {
 }
 
 fn exit_code(report: &RunReport, lost: bool, command: bool) -> u8 {
-    if lost || report.hung() {
+    if lost || report.broke_down() {
         return Exit::Internal as u8;
     }
     let status = report.scenarios.first().and_then(|scenario| scenario.exit_code);
@@ -452,6 +452,10 @@ mod tests {
         assert_eq!(exit_code(&report(1, Some(77), false), false, true), 77);
         assert_eq!(exit_code(&report(1, Some(0), false), false, true), 1);
         assert_eq!(exit_code(&report(1, Some(300), false), false, true), 1);
+        // A command that was not run has no status.
+        let mut not_run = report(1, Some(123), false);
+        not_run.scenarios[0].not_run = true;
+        assert_eq!(exit_code(&not_run, false, true), 4);
     }
 
     #[test]

@@ -40,13 +40,14 @@ pub trait LabPort: Send {
     fn line(&mut self, line: &str) -> Reply;
 }
 
-/// Answers every line but `exit CODE` with a failure: for machines without a test suite.
+/// Answers every line but `exit CODE [REASON]` with a failure: for machines without a test suite.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExitOnly;
 
 impl LabPort for ExitOnly {
     fn line(&mut self, line: &str) -> Reply {
-        match line.strip_prefix("exit ").map(str::trim).map(str::parse) {
+        let code = line.strip_prefix("exit ").and_then(|rest| rest.split_whitespace().next());
+        match code.map(str::parse) {
             Some(Ok(code)) => Reply::Exit(code),
             _ => Reply::fail("nobody listens here"),
         }
@@ -171,6 +172,7 @@ mod tests {
     #[test]
     fn only_exit_is_answered_where_nobody_listens() {
         assert_eq!(ExitOnly.line("exit 7"), Reply::Exit(7));
+        assert_eq!(ExitOnly.line("exit 121 no /proc"), Reply::Exit(121));
         assert_eq!(ExitOnly.line("hello"), Reply::fail("nobody listens here"));
     }
 }

@@ -63,6 +63,9 @@ pub struct ScenarioReport {
     pub cases: Vec<CaseReport>,
     /// Whether the guest or its test host was killed because it no longer answered.
     pub hung: bool,
+    /// Whether the user's command, or the shell, was not run, or not to its end: the exit code is none of theirs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_run: bool,
     /// The guest's own exit code, if it came that far.
     pub exit_code: Option<i32>,
     /// From the VMM's start to the guest's end, in milliseconds.
@@ -93,6 +96,7 @@ impl ScenarioReport {
             stray_findings: Vec::new(),
             cases: Vec::new(),
             hung: false,
+            not_run: false,
             exit_code: None,
             milliseconds: 0,
             boot_milliseconds: None,
@@ -184,9 +188,9 @@ impl RunReport {
         self.kernel.split_once(" (").map_or(&self.kernel, |(short, _)| short)
     }
 
-    /// Whether anything hung and had to be killed.
-    pub fn hung(&self) -> bool {
-        self.scenarios.iter().any(|scenario| scenario.hung)
+    /// Whether anything hung and had to be killed, or a user's command could not be run.
+    pub fn broke_down(&self) -> bool {
+        self.scenarios.iter().any(|scenario| scenario.hung || scenario.not_run)
     }
 }
 

@@ -101,6 +101,10 @@ pub struct Judge {
     diagnostics: usize,
     /// Findings told as they happened.
     told: usize,
+    /// The user's command has been started.
+    started: bool,
+    /// Why the guest's agent gave up; none when somebody else asked for the guest's end.
+    gave_up: Option<String>,
     /// A bound was exceeded: said once.
     overflow: Option<&'static str>,
 }
@@ -125,6 +129,8 @@ impl Judge {
             depth: 0,
             diagnostics: 0,
             told: 0,
+            started: false,
+            gave_up: None,
             overflow: None,
         })
     }
@@ -186,15 +192,28 @@ impl Judge {
                     shorten(rest)
                 )),
             },
-            "exit" => match rest.trim().parse() {
-                Ok(code) => Answer::Exit(code),
-                Err(_) => Answer::fail(format_args!("{:?} is no exit code", shorten(rest))),
-            },
+            "started" => {
+                self.started = true;
+                Answer::ok()
+            }
+            "exit" => self.exit(rest.trim()),
             _ => Answer::fail(format_args!(
-                "{:?} is no request; hello, ktap, case, path, stat, traffic, unplug, plug, delay, fence and exit are",
+                "{:?} is no request; hello, ktap, case, path, stat, traffic, unplug, plug, delay, fence, started and exit \
+                 are",
                 shorten(word)
             )),
         }
+    }
+
+    /// `CODE`, or `CODE REASON`.
+    fn exit(&mut self, rest: &str) -> Answer {
+        let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+        let Ok(code) = code.parse() else {
+            return Answer::fail(format_args!("{:?} is no exit code", shorten(rest)));
+        };
+        let reason = shorten(&ktap::plain(reason));
+        self.gave_up = Some(reason).filter(|reason| !reason.is_empty());
+        Answer::Exit(code)
     }
 
     /// What the kernel decided about a path; what is said later goes before what was said first.

@@ -55,10 +55,8 @@ fn watch(receiver: Receiver<(String, Duration)>) {
             Ok(next) => (name, limit) = next,
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
-                eprintln!(
-                    "peerdma agent: test {name} has not ended after {} s; giving up",
-                    limit.as_secs()
-                );
+                let reason = format!("test {name} has not ended after {} s", limit.as_secs());
+                eprintln!("peerdma agent: {reason}; giving up");
                 // Where in the kernel it hangs, if it does: needs CONFIG_STACKTRACE, does no harm without.
                 // Tests run on the main thread, whose number is the process's.
                 if let Ok(stack) =
@@ -66,7 +64,7 @@ fn watch(receiver: Receiver<(String, Duration)>) {
                 {
                     eprintln!("{stack}");
                 }
-                init::end(exit::HANG);
+                init::end(exit::HANG, Some(&reason));
             }
         }
     }

@@ -20,11 +20,16 @@ pub(crate) enum Ended {
     Asked,
 }
 
-/// Runs `argv` on the console until it ends, reaping every orphan meanwhile.
+/// Runs `argv` on the console until it ends, reaping every orphan meanwhile. `started` is called when nothing is left to
+/// do but that: not afterwards, since the command may end the guest at once.
 ///
 /// # Errors
 /// When it cannot be started; the code says whether it was not found or not executable.
-pub(crate) fn run(argv: &[String], hello: &Hello) -> Result<Ended, Failure> {
+pub(crate) fn run(
+    argv: &[String],
+    hello: &Hello,
+    started: impl FnOnce() -> Result<(), Failure>,
+) -> Result<Ended, Failure> {
     let (program, arguments) = argv
         .split_first()
         .ok_or_else(|| Failure::new(exit::NOT_FOUND, "there is no command to run"))?;
@@ -44,6 +49,7 @@ pub(crate) fn run(argv: &[String], hello: &Hello) -> Result<Ended, Failure> {
         let _ = std::env::set_current_dir("/");
     }
     attach_terminal(&mut command, hello);
+    started()?;
     let child = command.spawn().map_err(|error| {
         let code = if error.kind() == io::ErrorKind::NotFound {
             exit::NOT_FOUND

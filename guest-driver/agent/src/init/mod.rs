@@ -24,16 +24,15 @@ const SHELLS: [&str; 3] = ["/bin/sh", "/bin/busybox", "/bin/bash"];
 pub fn run() -> ! {
     power::own_the_system();
     set_panic_hook();
-    let code = match live() {
-        Ok(code) => code,
+    match live() {
+        Ok(code) => power::end(code, None),
         Err(failure) => {
             // It may have failed before there was anywhere to say so.
             console::ensure_streams();
             eprintln!("peerdma agent: {failure}");
-            failure.code
+            power::end(failure.code, Some(&failure.reason))
         }
-    };
-    power::end(code)
+    }
 }
 
 /// A panic in any thread ends the guest with a code of its own: a first process that dies takes the kernel down with a
@@ -41,7 +40,7 @@ pub fn run() -> ! {
 fn set_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         eprintln!("peerdma agent: {info}");
-        power::end(exit::PANIC);
+        power::end(exit::PANIC, Some(&info.to_string()));
     }));
 }
 
@@ -55,7 +54,7 @@ fn live() -> Result<u8, Failure> {
     }
     match hello.mode {
         Mode::Test => run_tests(&hello, lab.as_mut()),
-        Mode::Command => run_command(&hello.command, &hello),
+        Mode::Command => run_command(&hello.command, &hello, lab.as_mut()),
         Mode::Shell => run_shell(&hello),
     }
 }
@@ -86,8 +85,12 @@ fn run_tests(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
     Ok(summary.exit_code())
 }
 
-fn run_command(argv: &[String], hello: &Hello) -> Result<u8, Failure> {
-    match child::run(argv, hello)? {
+fn run_command(argv: &[String], hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
+    let started = || match lab {
+        Some(lab) => lab.started().map_err(|error| Failure::new(exit::LAB_PORT, error.to_string())),
+        None => Ok(()),
+    };
+    match child::run(argv, hello, started)? {
         Ended::Status(status) => Ok(status),
         Ended::Asked => Err(Failure::new(
             exit::INTERRUPTED,
@@ -110,7 +113,7 @@ fn run_shell(hello: &Hello) -> Result<u8, Failure> {
     }
     // A login shell reads /etc/profile, where an image can put its greeting.
     argv.push("-l".into());
-    match child::run(&argv, hello)? {
+    match child::run(&argv, hello, || Ok(()))? {
         Ended::Status(status) => Ok(status),
         // `poweroff` at the prompt is the ordinary way out.
         Ended::Asked => Ok(exit::SUCCESS),

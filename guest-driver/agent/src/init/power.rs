@@ -12,8 +12,9 @@ pub(crate) fn own_the_system() {
 }
 
 /// Ends the guest with `code`: by the lab port, else by powering off (then nobody learns the code but by the console).
-/// In a process that is not the first, ends just the process.
-pub(crate) fn end(code: u8) -> ! {
+/// `reason` is why the agent gives up; none when it has done its work. In a process that is not the first, ends just the
+/// process.
+pub(crate) fn end(code: u8, reason: Option<&str>) -> ! {
     if !FIRST.load(Ordering::Relaxed) {
         std::process::exit(i32::from(code));
     }
@@ -22,7 +23,7 @@ pub(crate) fn end(code: u8) -> ! {
     unsafe { libc::tcdrain(1) };
     // A fresh wire: this may be a panic in the middle of another conversation.
     if let Ok(wire) = PortWire::open() {
-        let _ = Lab::new(Box::new(wire)).exit(code);
+        let _ = Lab::new(Box::new(wire)).exit(code, reason);
     }
     rustix::fs::sync();
     for how in [libc::RB_POWER_OFF, libc::RB_HALT_SYSTEM] {

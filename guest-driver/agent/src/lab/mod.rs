@@ -224,12 +224,25 @@ impl Lab {
         self.ask(&format!("plug {port}")).map(drop)
     }
 
-    /// Ends the guest. Returns only when the monitor did not do it.
+    /// The user's command begins: from here on an exit code is its status.
     ///
     /// # Errors
     /// When the conversation breaks down.
-    pub fn exit(&mut self, code: u8) -> Result<(), LabError> {
-        self.ask(&format!("exit {code}")).map(drop)
+    pub fn started(&mut self) -> Result<(), LabError> {
+        self.ask("started").map(drop)
+    }
+
+    /// Ends the guest, with a reason when that is the agent's wish and nobody else's. Returns only when the monitor did
+    /// not do it.
+    ///
+    /// # Errors
+    /// When the conversation breaks down.
+    pub fn exit(&mut self, code: u8, reason: Option<&str>) -> Result<(), LabError> {
+        let request = match reason {
+            Some(reason) => format!("exit {code} {reason}"),
+            None => format!("exit {code}"),
+        };
+        self.ask(&request).map(drop)
     }
 
     /// Sends a request; gives what follows `ok`.
@@ -308,7 +321,9 @@ mod tests {
         lab.plug("00:04.0").unwrap();
         lab.delay("02:00.0", RAM, "40").unwrap();
         lab.fence_seen("02:00.0").unwrap();
-        lab.exit(3).unwrap();
+        lab.started().unwrap();
+        lab.exit(3, None).unwrap();
+        lab.exit(123, Some("no module")).unwrap();
         assert_eq!(
             script.lines(),
             [
@@ -321,7 +336,9 @@ mod tests {
                 "plug 00:04.0",
                 "delay 02:00.0 ram 40",
                 "fence 02:00.0",
-                "exit 3"
+                "started",
+                "exit 3",
+                "exit 123 no module"
             ]
         );
     }

@@ -5,6 +5,8 @@ use crate::report::CaseReport;
 
 /// The guest agent's exit code for "at least one test failed".
 const TESTS_FAILED: i32 = 1;
+/// Its codes for a command that cannot be executed, or is not there: a shell has the same, so they are the command's own.
+const NO_COMMAND: [i32; 2] = [126, 127];
 
 /// How a guest's run came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,10 @@ impl Judge {
             }
         });
         self.ending(&end.ending, running.as_deref());
+        // Whatever ended the guest before that is nothing that the command has to say.
+        self.report.not_run |= self.mode == Mode::Command
+            && !self.started
+            && !matches!(end.ending, Ending::Interrupted);
         for complaint in &end.complaints {
             self.report.failures.push(format!("the guest's kernel complained: {complaint}"));
         }
@@ -69,8 +75,13 @@ impl Judge {
     }
 
     fn ending(&mut self, ending: &Ending, running: Option<&str>) {
-        let while_running =
-            running.map(|name| format!(" while {name} was running")).unwrap_or_default();
+        let while_running = match running {
+            Some(name) => format!(" while {name} was running"),
+            None if self.mode == Mode::Command && !self.started => {
+                " before the command began".into()
+            }
+            None => String::new(),
+        };
         let failure = match ending {
             Ending::Exit(code) => {
                 self.report.exit_code = Some(*code);
@@ -85,8 +96,8 @@ impl Judge {
                 self.report.hung = true;
                 let what = match (self.report.boot_milliseconds, running) {
                     (None, _) => " before it reported for the first time".to_owned(),
-                    (Some(_), None) => " between two tests".to_owned(),
-                    (Some(_), Some(_)) => while_running,
+                    (Some(_), None) if self.mode == Mode::Test => " between two tests".to_owned(),
+                    (Some(_), _) => while_running,
                 };
                 Some(format!("the guest hung: it was killed after {limit} s{what}"))
             }
@@ -98,16 +109,36 @@ impl Judge {
     /// What an exit code says that the tests have not said already.
     fn exit_code(&mut self, code: i32) -> Option<String> {
         let failed = self.report.cases.iter().any(|case| case.status == Status::Failed);
-        match (self.mode, code) {
-            (Mode::Test, 0) | (Mode::Shell, _) => None,
-            (Mode::Test, TESTS_FAILED) if failed => None,
-            (Mode::Test, code) => Some(format!(
+        match (self.mode, self.gave_up.take(), code) {
+            (Mode::Test, _, 0) | (Mode::Shell, None, _) => None,
+            (Mode::Test, None, TESTS_FAILED) if failed => None,
+            (Mode::Test, None, code) => Some(format!(
                 "the guest's test program ended with code {code}; the console log says why"
             )),
-            (Mode::Command, code) => {
-                let status = if code == 0 { Status::Passed } else { Status::Failed };
+            (Mode::Test, Some(reason), code) => {
+                Some(format!("the guest's test program ended with code {code}: {reason}"))
+            }
+            (Mode::Shell, Some(reason), _) => {
+                self.report.not_run = true;
+                Some(format!("the guest's agent gave up: {reason}"))
+            }
+            (Mode::Command, reason, code) if !self.started => {
+                let reason = reason.unwrap_or_else(|| format!("the guest ended with code {code}"));
+                Some(format!("the command was not run: {reason}"))
+            }
+            (Mode::Command, Some(reason), code) if !NO_COMMAND.contains(&code) => {
+                self.report.not_run = true;
+                Some(format!("the command did not come to its end: {reason}"))
+            }
+            (Mode::Command, reason, code) => {
+                let (status, detail) = match (code, reason) {
+                    (0, _) => (Status::Passed, String::new()),
+                    (code, None) => (Status::Failed, format!("exit status {code}")),
+                    (code, Some(reason)) => {
+                        (Status::Failed, format!("exit status {code}: {reason}"))
+                    }
+                };
                 let stray = std::mem::replace(&mut self.stray, super::Case::new(COMMAND));
-                let detail = if code == 0 { String::new() } else { format!("exit status {code}") };
                 let report: CaseReport = stray.conclude(status, &detail);
                 self.push(report);
                 None

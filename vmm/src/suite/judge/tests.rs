@@ -195,17 +195,85 @@ fn the_kernel_s_complaint_fails_the_run() {
 }
 
 #[test]
+fn what_keeps_a_command_from_running_is_not_its_status() {
+    let no_module = "exit 123 loading x.ko failed: no\tsuch symbol";
+    for (mode, lines, ending, failure) in [
+        (
+            Mode::Command,
+            &["hello", no_module][..],
+            Ending::Exit(123),
+            "the command was not run: loading x.ko failed: no such symbol",
+        ),
+        (
+            Mode::Command,
+            &["hello", "exit 0"],
+            Ending::Exit(0),
+            "the command was not run: the guest ended with code 0",
+        ),
+        (
+            Mode::Command,
+            &["hello"],
+            Ending::Broke("triple fault".into()),
+            "triple fault before the command began",
+        ),
+        (
+            Mode::Command,
+            &["hello", "started", "exit 120 panicked"],
+            Ending::Exit(120),
+            "the command did not come to its end: panicked",
+        ),
+        (
+            Mode::Shell,
+            &["hello", no_module],
+            Ending::Exit(123),
+            "the guest's agent gave up: loading x.ko failed: no such symbol",
+        ),
+    ] {
+        let (mut judge, _events) = judge(mode, 0);
+        say(&mut judge, lines);
+        let report = judge.finish(end(ending));
+        assert_eq!((report.status, report.not_run), (Status::Failed, true), "{failure}");
+        assert_eq!(
+            (report.failures.as_slice(), report.cases.len()),
+            (&[failure.to_owned()][..], 0)
+        );
+    }
+    // Tests have a reason to give as well, and a command that crashes the guest has been run.
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    say(&mut judge, &["case begin a", "case end ok", no_module]);
+    let report = judge.finish(end(Ending::Exit(123)));
+    assert!(report.failures[0].ends_with("code 123: loading x.ko failed: no such symbol"));
+    let (mut judge, _events) = self::judge(Mode::Command, 0);
+    say(&mut judge, &["started"]);
+    let report = judge.finish(end(Ending::Broke("triple fault".into())));
+    assert_eq!((report.not_run, report.failures[0].as_str()), (false, "triple fault"));
+}
+
+#[test]
 fn a_user_s_command_is_one_test_with_all_findings() {
     let (mut judge, _events) = self::judge(Mode::Command, 0);
+    assert_eq!(say(&mut judge, &["hello", "started"])[1], "ok");
     let report = judge.finish(end(Ending::Exit(0)));
-    assert_eq!((report.status, report.cases.len()), (Status::Passed, 1));
+    assert_eq!((report.status, report.cases.len(), report.not_run), (Status::Passed, 1, false));
+
+    for (request, detail) in [
+        ("exit 7", "exit status 7"),
+        // The command's own, or a shell's word for it.
+        ("exit 123", "exit status 123"),
+        ("exit 127 running x failed", "exit status 127: running x failed"),
+    ] {
+        let (mut judge, _events) = self::judge(Mode::Command, 0);
+        let Answer::Exit(code) = ["started", request].map(|line| judge.line(line))[1] else {
+            panic!("{request}")
+        };
+        let report = judge.finish(end(Ending::Exit(code)));
+        assert_eq!((report.status, report.exit_code), (Status::Failed, Some(code)));
+        assert_eq!((report.cases[0].detail.as_str(), report.not_run), (detail, false));
+        assert!(report.failures.is_empty());
+    }
 
     let (mut judge, _events) = self::judge(Mode::Command, 0);
-    let report = judge.finish(end(Ending::Exit(7)));
-    assert_eq!((report.status, report.exit_code), (Status::Failed, Some(7)));
-    assert_eq!(report.cases[0].detail, "exit status 7");
-
-    let (mut judge, _events) = self::judge(Mode::Command, 0);
+    say(&mut judge, &["started"]);
     find(&mut judge, FindingClass::Stale, "#1");
     let report = judge.finish(end(Ending::Exit(0)));
     assert_eq!(report.cases[0].status, Status::Failed);
