@@ -9,7 +9,7 @@ const HELP: &str = "\
 First process and test program of a peerdma guest.
 
 Usage:
-  guest-agent list                    every test, with the kind of its verdict
+  guest-agent list [GROUP|TEST]...    every test, or those, with the kind of its verdict
   guest-agent test [GROUP|TEST]...    run tests: all, groups, a kind (positive, negative,
                                       partner), or single ones
   guest-agent stat                    the counters of the virtual machine monitor
@@ -33,7 +33,7 @@ loaded. Every test runs under the monitor's checker: an unexpected finding fails
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Request {
     Help,
-    List,
+    List(Vec<String>),
     Test(Vec<String>),
     Stat,
     Unplug(String),
@@ -46,12 +46,11 @@ enum Request {
 
 fn parse(arguments: &[String]) -> Result<Request, String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     match words.as_slice() {
         [] | ["help" | "--help" | "-h"] => Ok(Request::Help),
-        ["list"] => Ok(Request::List),
-        ["test", names @ ..] => {
-            Ok(Request::Test(names.iter().map(|&name| name.to_owned()).collect()))
-        }
+        ["list", names @ ..] => Ok(Request::List(owned(names))),
+        ["test", names @ ..] => Ok(Request::Test(owned(names))),
         ["stat"] => Ok(Request::Stat),
         ["unplug", port] => Ok(Request::Unplug((*port).to_owned())),
         ["plug", port] => Ok(Request::Plug((*port).to_owned())),
@@ -94,15 +93,12 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             print!("{HELP}");
             Ok(exit::SUCCESS)
         }
-        Request::List => {
-            for case in cases::all() {
-                println!("{:9} {}", case.kind.name(), case.full_name());
-            }
+        Request::List(names) => {
+            print!("{}", list(&selection(&names)?));
             Ok(exit::SUCCESS)
         }
         Request::Test(names) => {
-            let selection =
-                cases::select(&names).map_err(|error| (exit::USAGE, error.to_string()))?;
+            let selection = selection(&names)?;
             let mut lab = lab();
             let summary =
                 cases::run(&selection, lab.as_mut(), ktap::Output::Terminal).map_err(broken)?;
@@ -146,6 +142,15 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             Err((exit::LAB_PORT, "the monitor did not end the guest".into()))
         }
     }
+}
+
+fn selection(names: &[String]) -> Result<Vec<cases::Case>, (u8, String)> {
+    cases::select(names).map_err(|error| (exit::USAGE, error.to_string()))
+}
+
+/// A line for each test: kind and full name, which the monitor's `peerdma test --list` reads.
+pub fn list(cases: &[cases::Case]) -> String {
+    cases.iter().map(|case| format!("{:9} {}\n", case.kind.name(), case.full_name())).collect()
 }
 
 /// The lab, if this is one of its guests. Looks for a peer device first: on any other machine the port's number may
@@ -192,6 +197,7 @@ mod tests {
             parsed("test copy faults.x"),
             Ok(Request::Test(vec!["copy".into(), "faults.x".into()]))
         );
+        assert_eq!(parsed("list copy"), Ok(Request::List(vec!["copy".into()])));
         assert_eq!(parsed("exit 7"), Ok(Request::Exit(7)));
         assert!(parsed("exit 256").is_err());
         assert_eq!(parsed("unplug 00:04.0"), Ok(Request::Unplug("00:04.0".into())));
@@ -207,6 +213,7 @@ mod tests {
     #[test]
     fn an_unknown_test_is_a_usage_error() {
         assert_eq!(run(&["test".into(), "nonsense".into()]), exit::USAGE);
+        assert_eq!(run(&["list".into(), "nonsense".into()]), exit::USAGE);
         assert_eq!(run(&["help".into()]), exit::SUCCESS);
         assert_eq!(run(&["list".into()]), exit::SUCCESS);
     }

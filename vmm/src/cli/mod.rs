@@ -8,6 +8,7 @@ mod doctor;
 mod explain;
 mod failure;
 mod kernel;
+mod list;
 mod output;
 mod replay;
 mod report;

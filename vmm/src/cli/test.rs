@@ -11,7 +11,7 @@ use clap::Args;
 use rustix::fs::{FlockOperation, flock};
 
 use super::choose::{self, GuestOptions, prepare_failure};
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, list, output};
 use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::report::collector::write_whole;
@@ -40,6 +40,7 @@ summary.json, report.md (a row for each test), and SCENARIO/console.log.
 Examples:
   peerdma test                                   all scenarios that run by default
   peerdma test --list                            which there are
+  peerdma test --list --scenario matrix          and which tests are in one of them
   peerdma test --scenario basic --kernel debug   on the kernel that checks itself
   peerdma test --kernel ~/linux                  on your own build
   peerdma test --scenario topology-switch --iommu lazy
@@ -51,8 +52,9 @@ Examples:
   peerdma test --device ioat --modprobe ioatdma --file my-test -- my-test
                                                  and with the kernel's own driver for it")]
 pub(super) struct Arguments {
-    /// List the scenarios and exit
-    #[arg(long)]
+    /// List the scenarios with the number of their tests and exit; with --scenario, --all or --shard what these would run,
+    /// every test by name
+    #[arg(long, conflicts_with = "command")]
     list: bool,
     /// Run this scenario; may be repeated [default: those that --list marks]
     #[arg(long, value_name = "NAME")]
@@ -85,23 +87,35 @@ pub(super) struct Arguments {
     pub(super) command: Vec<String>,
 }
 
+impl Arguments {
+    /// Of the scenarios of a whole run those that are this one's.
+    fn part(&self, all: Vec<Scenario>) -> Vec<Scenario> {
+        match self.shard {
+            Some(shard) => shard.select(all),
+            None => all,
+        }
+    }
+}
+
 /// Preparations that took less are not worth a word.
 const WORTH_TELLING: Duration = Duration::from_secs(5);
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let begun = Instant::now();
     if arguments.list {
-        return list(arguments.json);
+        let is_wanted =
+            arguments.all || arguments.shard.is_some() || !arguments.scenario.is_empty();
+        let wanted = is_wanted.then(|| scenarios(arguments)).transpose()?;
+        let wanted = wanted.map(|all| arguments.part(all));
+        return list::run(wanted.as_deref(), arguments.json);
     }
     let scenarios = scenarios(arguments)?;
+    have_tests(arguments, &scenarios)?;
     let split = match arguments.shard {
         Some(_) => scenarios.iter().map(|scenario| scenario.name.clone()).collect(),
         None => Vec::new(),
     };
-    let mut scenarios = match arguments.shard {
-        Some(shard) => shard.select(scenarios),
-        None => scenarios,
-    };
+    let mut scenarios = arguments.part(scenarios);
     scenarios.iter_mut().for_each(|scenario| arguments.guest.machine.apply(scenario));
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
     let kernel = arguments.guest.kernel_choice();
@@ -165,26 +179,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
 }
 
-fn list(json: bool) -> Result<u8, Failure> {
-    let all = Scenario::all().map_err(Failure::internal)?;
-    if json {
-        output::json(&all)?;
-        return Ok(Exit::Success as u8);
-    }
-    let width = all.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
-    let line = |scenario: &Scenario| {
-        let mark = match (scenario.default, scenario.long) {
-            (true, _) => '*',
-            (_, true) => 'l',
-            (false, false) => ' ',
-        };
-        format!("{mark} {:width$}  {}\n", scenario.name, scenario.description)
-    };
-    output::print(&all.iter().map(line).collect::<String>())?;
-    say!("* runs by default; l takes many minutes: by its name, or with --all --long");
-    Ok(Exit::Success as u8)
-}
-
 /// The scenarios that were asked for, all parts of the run together.
 fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
     let user = [USER_SCENARIO.to_owned()];
@@ -197,23 +191,24 @@ fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
             return Err(Failure::usage("a command runs in one guest: give one --scenario at most"));
         }
     };
-    let scenarios = match arguments.all {
-        true => {
-            let all = Scenario::all().map_err(Failure::internal)?;
-            let wanted = |scenario: &Scenario| {
-                !scenario.groups.is_empty() && (arguments.long || !scenario.long)
-            };
-            all.into_iter().filter(wanted).collect()
-        }
-        false => Scenario::select(names).map_err(Failure::usage)?,
-    };
+    if !arguments.all {
+        return Scenario::select(names).map_err(Failure::usage);
+    }
+    let all = Scenario::all().map_err(Failure::internal)?;
+    let wanted =
+        |scenario: &Scenario| !scenario.groups.is_empty() && (arguments.long || !scenario.long);
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// Refuses a scenario in which there is nothing to run.
+fn have_tests(arguments: &Arguments, scenarios: &[Scenario]) -> Result<(), Failure> {
     match scenarios.iter().find(|scenario| scenario.groups.is_empty()) {
         Some(scenario) if arguments.command.is_empty() => {
             let name = &scenario.name;
             Err(Failure::usage(format_args!("the scenario {name:?} has no tests of its own"))
                 .hint(format_args!("give a command: peerdma test --scenario {name} -- CMD")))
         }
-        _ => Ok(scenarios),
+        _ => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! a verdict.
 
 pub mod carried;
+pub mod cases;
 pub mod console;
 pub mod drive;
 pub mod event;

@@ -364,7 +364,11 @@ pub fn test_host_kernel(progress: &dyn Progress) -> Result<TestHostKernel, Prepa
     }
 }
 
-fn agent() -> Result<PathBuf, PrepareError> {
+/// The guest's agent.
+///
+/// # Errors
+/// [`PrepareError::NotBuilt`] when it is not there.
+pub fn agent() -> Result<PathBuf, PrepareError> {
     let beside = || {
         env::current_exe()
             .ok()
