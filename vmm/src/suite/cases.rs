@@ -108,4 +108,19 @@ mod tests {
             assert_eq!(parse(line), None, "{line:?}");
         }
     }
+
+    #[test]
+    fn a_scenario_demands_every_test_that_it_asks_for() {
+        let tests = |groups: &[String]| match groups {
+            // It runs the user's command.
+            [] => 0,
+            groups => cases::select(groups).unwrap().len(),
+        };
+        let all = Scenario::all().unwrap();
+        let wrong = all.iter().filter(|scenario| scenario.at_least != tests(&scenario.groups));
+        let wrong: Vec<_> = wrong
+            .map(|scenario| format!("{}: at_least = {}", scenario.name, tests(&scenario.groups)))
+            .collect();
+        assert!(wrong.is_empty(), "ci/scenarios should have {wrong:#?}");
+    }
 }

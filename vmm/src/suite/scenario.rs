@@ -110,7 +110,7 @@ pub struct Scenario {
     pub kselftests: Vec<String>,
     /// Seconds from the guest's start to its end on the lab kernel in the nested host; see [`Scenario::limit`].
     pub timeout: u64,
-    /// Fewer tests than this mean that something is wrong with the run itself.
+    /// Fewer tests than this mean that something is wrong with the run itself: as many as its groups have.
     #[serde(default)]
     pub at_least: usize,
     /// Guest RAM, in MiB.
