@@ -159,7 +159,8 @@ fn is_translated() -> Result<bool, Stop> {
 enum Channels {
     /// All of every engine, at the same time.
     All,
-    /// The first of every engine, one after the other. The driver makes 65536 descriptors ready for each channel that it
+    /// The first of every engine, one engine after the other; for each kind of operation another one: so dmatest asks for
+    /// them. The driver makes 65536 descriptors ready for each channel that it
     /// opens, which takes a kernel that checks itself most of the time.
     First,
 }
@@ -172,9 +173,8 @@ fn run_dmatest(run: &Run, on: Channels) -> Result<(Outcome, BTreeMap<Operation, 
     }
     let mut all = Outcome::default();
     for engine in engines()? {
-        let operations = if engine.is(VENDOR, ATOM) { 2 } else { 1 };
-        let Outcome { summaries, failures } =
-            run.run_first(&engine.name, operations * run.threads as usize)?;
+        let own = threads_of(&engine, run.threads as usize, on)?;
+        let Outcome { summaries, failures } = run.run_first(&engine.name, own.values().sum())?;
         all.summaries.extend(summaries);
         all.failures.extend(failures);
     }
@@ -208,17 +208,31 @@ fn many(bench: &mut Bench<'_>, wanted: u32, interrupts: bool) -> Verdict {
 
 /// How many threads dmatest starts for each operation, with so many for a channel and operation.
 fn threads(each: usize, on: Channels) -> Result<BTreeMap<Operation, usize>, Stop> {
-    let channels = channels()?;
     let mut threads = BTreeMap::<Operation, usize>::new();
     for engine in engines()? {
-        let there = channels.get(&engine.name).map_or(0, Vec::len);
-        let own = each * if on == Channels::All { there } else { there.min(1) };
-        *threads.entry(Operation::Copy).or_default() += own;
-        if engine.is(VENDOR, ATOM) {
-            *threads.entry(Operation::Xor).or_default() += own;
+        for (operation, own) in threads_of(&engine, each, on)? {
+            *threads.entry(operation).or_default() += own;
         }
     }
     Ok(threads)
+}
+
+/// Those on the channels of one engine.
+fn threads_of(
+    engine: &Function,
+    each: usize,
+    on: Channels,
+) -> Result<BTreeMap<Operation, usize>, Stop> {
+    let operations: &[_] = match engine.is(VENDOR, ATOM) {
+        true => &[Operation::Copy, Operation::Xor],
+        false => &[Operation::Copy],
+    };
+    let there = channels()?.get(&engine.name).map_or(0, Vec::len);
+    let used = match on {
+        Channels::All => there,
+        Channels::First => there.min(operations.len()),
+    };
+    Ok(operations.iter().map(|operation| (*operation, used * each)).collect())
 }
 
 /// What the threads report of a run in which every operation was verified; anything else is a failure.
