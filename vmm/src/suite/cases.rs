@@ -38,7 +38,7 @@ pub enum CasesError {
         agent: String,
         /// What went wrong.
         #[source]
-        source: CommandError,
+        source: Box<CommandError>,
     },
     /// It said something else.
     #[error("{agent} listed {line:?}, which is no test; is it a guest's agent?")]
@@ -64,7 +64,7 @@ pub fn of(scenario: &Scenario, agent: &Path) -> Result<Vec<ListedCase>, CasesErr
     let text = job.output(&Silent).map_err(|source| CasesError::Agent {
         scenario: scenario.name.clone(),
         agent: agent.display().to_string(),
-        source,
+        source: Box::new(source),
     })?;
     let wrong = |line: &str| CasesError::Line {
         agent: agent.display().to_string(),
