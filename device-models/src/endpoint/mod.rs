@@ -8,6 +8,8 @@ pub mod ioat;
 mod kind;
 pub mod peer;
 mod turns;
+#[cfg(test)]
+mod walk;
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::regs::{channel, control, descriptor, device, error, fault, interrupt_control, status};
 use super::{IoatConfig, IoatDevice};
-use crate::endpoint::Progress;
+use crate::endpoint::{Endpoint, Progress};
 use crate::fabric::InterruptSink;
 use crate::iommu::NoIommu;
 use crate::lab::{Lab, Place, Topology};
@@ -49,9 +49,18 @@ impl Bench {
 
     /// With an engine of this kind, wherever it is attached.
     fn with(config: IoatConfig) -> Self {
+        Self::of(IoatDevice::new(&Self::attached(config)).unwrap())
+    }
+
+    /// The same on the root bus.
+    fn attached(config: IoatConfig) -> IoatConfig {
+        IoatConfig { attachment: PcieKind::RootComplexIntegratedEndpoint, ..config }
+    }
+
+    /// With this engine, which is [`attached`](Self::attached).
+    fn of(engine: impl Endpoint + 'static) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 8 << 20)]).unwrap();
-        let config = IoatConfig { attachment: PcieKind::RootComplexIntegratedEndpoint, ..config };
-        let place = Place::endpoint(5, "ioat0", IoatDevice::new(&config).unwrap());
+        let place = Place::endpoint(5, "ioat0", engine);
         let sink = Sink::default();
         let topology = Topology::of(vec![place]);
         let lab = Lab::new(topology, &ram, Box::new(NoIommu), Box::new(sink.clone())).unwrap();
