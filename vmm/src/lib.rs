@@ -17,3 +17,4 @@ pub mod suite;
 pub mod topology;
 pub mod trace;
 pub mod virtio;
+mod warnings;

@@ -21,16 +21,27 @@ use device_models::lab::Lab;
 use serde::Serialize;
 
 use crate::machine::MsiSignaller;
+use crate::warnings::Warnings;
 
 /// Sends the lab's interrupts to the guest's interrupt controllers.
 #[derive(Debug)]
-pub struct Interrupts(pub MsiSignaller);
+pub struct Interrupts {
+    signaller: MsiSignaller,
+    refused: Warnings,
+}
+
+impl Interrupts {
+    /// To the guest that `signaller` belongs to.
+    pub fn new(signaller: MsiSignaller) -> Self {
+        Self { signaller, refused: Warnings::of("interrupt messages that KVM refused") }
+    }
+}
 
 impl InterruptSink for Interrupts {
     fn signal_msi(&mut self, address: u64, data: u32) {
         // A message that no vCPU takes is lost, as on hardware.
-        if let Err(error) = self.0.signal(address, data) {
-            log::warn!("interrupt message {data:#x} to {address:#x}: {error}");
+        if let Err(error) = self.signaller.signal(address, data) {
+            self.refused.warn(format_args!("interrupt message {data:#x} to {address:#x}: {error}"));
         }
     }
 }
@@ -123,4 +134,25 @@ fn own_memory_kib() -> Option<u64> {
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
     field("RssAnon:")?.checked_add(field("RssFile:")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::warnings::tests::told;
+
+    #[test]
+    fn messages_that_are_refused_do_not_fill_the_log() {
+        // Without KVM nobody refuses anything.
+        let Ok(vm) = kvm_ioctls::Kvm::new().and_then(|kvm| kvm.create_vm()) else { return };
+        let lines = told(|| {
+            // It has no interrupt controllers.
+            let mut interrupts = Interrupts::new(MsiSignaller::new(Arc::new(vm)));
+            (0..500).for_each(|data| interrupts.signal_msi(0xfee0_0000, data));
+        });
+        assert_eq!(lines.len(), 8 + 1 + 1, "{lines:#?}");
+        assert!(lines[9].contains("500 in all"), "{lines:#?}");
+    }
 }

@@ -15,6 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::error::MachineError;
 use super::layout;
+use crate::warnings::Warnings;
 
 /// Output that waits for a slow sink; what comes beyond is dropped and counted.
 const OUTPUT_CAPACITY: usize = 1 << 20;
@@ -91,6 +92,7 @@ impl Write for OutputEnd {
 struct State {
     uart: Serial<IrqLine, NoEvents, OutputEnd>,
     input: VecDeque<u8>,
+    errors: Warnings,
 }
 
 /// COM1.
@@ -116,7 +118,8 @@ impl SerialPort {
             .name("serial".into())
             .spawn(move || write_out(&end, sink))
             .map_err(MachineError::host("start the serial port's thread"))?;
-        Ok(Self { state: Mutex::new(State { uart, input: VecDeque::new() }), output })
+        let errors = Warnings::of("errors of the serial port");
+        Ok(Self { state: Mutex::new(State { uart, input: VecDeque::new(), errors }), output })
     }
 
     pub(crate) fn read(&self, port: u16, data: &mut [u8]) {
@@ -133,7 +136,7 @@ impl SerialPort {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for &byte in data {
             if let Err(error) = state.uart.write(offset, byte) {
-                log::warn!("serial port: {error:?}");
+                state.errors.warn(format_args!("serial port: {error:?}"));
             }
         }
         state.refill();
@@ -194,7 +197,7 @@ impl State {
                 Ok(0) => return,
                 Ok(taken) => drop(self.input.drain(..taken)),
                 Err(error) => {
-                    log::warn!("serial port: {error:?}");
+                    self.errors.warn(format_args!("serial port: {error:?}"));
                     return;
                 }
             }

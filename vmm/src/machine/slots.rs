@@ -12,6 +12,7 @@ use super::bus::{DeviceBus, MappedMemory};
 use super::error::MachineError;
 use super::layout;
 use super::memory::GuestRam;
+use crate::warnings::Warnings;
 
 /// The memory slots of one VM. Keeps alive whatever a slot maps.
 #[derive(Debug)]
@@ -24,12 +25,16 @@ pub(crate) struct MemorySlots {
     devices: Mutex<DeviceSlots>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct DeviceSlots {
     first: u32,
     limit: u32,
     /// Index plus `first` is the slot number.
     installed: Vec<Option<MappedMemory>>,
+    // Where a BAR stands is the guest's doing, and how often it moves one.
+    misplaced: Warnings,
+    crowded_out: Warnings,
+    refused: Warnings,
 }
 
 impl MemorySlots {
@@ -44,7 +49,7 @@ impl MemorySlots {
             slot += 1;
         }
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let devices = Mutex::new(DeviceSlots { first: slot, limit, installed: Vec::new() });
+        let devices = Mutex::new(DeviceSlots::new(slot, limit));
         Ok(Self { vm, _ram: ram, epoch: AtomicU64::new(u64::MAX), devices })
     }
 
@@ -64,6 +69,18 @@ impl MemorySlots {
 }
 
 impl DeviceSlots {
+    /// Slots from `first` on, below `limit`; none is in use.
+    fn new(first: u32, limit: u32) -> Self {
+        Self {
+            first,
+            limit,
+            installed: Vec::new(),
+            misplaced: Warnings::of("device memories in places that cannot be mapped"),
+            crowded_out: Warnings::of("device memories without a slot"),
+            refused: Warnings::of("device memories that KVM does not map"),
+        }
+    }
+
     fn replace(&mut self, vm: &VmFd, mut wanted: Vec<MappedMemory>) -> Result<(), MachineError> {
         // What stays is not touched: its pages remain mapped in the guest. Removal comes first, because KVM
         // refuses slots that overlap.
@@ -81,7 +98,9 @@ impl DeviceSlots {
         for memory in wanted {
             if let Err(reason) = check(&memory) {
                 // The guest's doing: on hardware, too, nobody would answer there.
-                log::warn!("device memory at {:#x} is not mapped: {reason}", memory.address);
+                let address = memory.address;
+                self.misplaced
+                    .warn(format_args!("device memory at {address:#x} is not mapped: {reason}"));
                 continue;
             }
             let index = match self.installed.iter().position(Option::is_none) {
@@ -93,10 +112,10 @@ impl DeviceSlots {
             };
             let slot = slot_number(self.first, index);
             if slot >= self.limit {
-                log::warn!(
+                self.crowded_out.warn(format_args!(
                     "device memory at {:#x} is not mapped: KVM has no memory slot left",
                     memory.address
-                );
+                ));
                 continue;
             }
             let (address, len) = (memory.address, memory.memory.len());
@@ -105,8 +124,9 @@ impl DeviceSlots {
             let set =
                 unsafe { set_slot(vm, slot, address, len, memory.memory.host_address() as u64) };
             if let Err(error) = set {
-                // Where a BAR stands is the guest's doing, and no reason to end its run.
-                log::warn!("device memory at {address:#x} is not mapped: {error}");
+                // No reason to end the guest's run.
+                self.refused
+                    .warn(format_args!("device memory at {address:#x} is not mapped: {error}"));
                 continue;
             }
             if let Some(place) = self.installed.get_mut(index) {
@@ -165,4 +185,35 @@ unsafe fn set_slot(
     // SAFETY: the caller's promise.
     unsafe { vm.set_user_memory_region(region) }
         .map_err(MachineError::kvm("KVM_SET_USER_MEMORY_REGION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use kvm_ioctls::Kvm;
+    use vm_memory::MmapRegion;
+
+    use super::super::bus::HostMemory;
+    use super::*;
+    use crate::warnings::tests::told;
+
+    #[test]
+    fn a_guest_that_moves_its_bars_about_is_told_of_a_few_times() {
+        // Without KVM there is nothing to map into.
+        let Ok(vm) = Kvm::new().and_then(|kvm| kvm.create_vm()) else { return };
+        let memory: Arc<dyn HostMemory> = Arc::new(MmapRegion::<()>::new(0x1000).unwrap());
+        let at = |address| MappedMemory { address, memory: Arc::clone(&memory) };
+        let window = layout::PCI_WINDOW_32.start;
+        let lines = told(|| {
+            let mut slots = DeviceSlots::new(0, 1);
+            for turn in 0..500 {
+                let misplaced = at(0x1000 + turn);
+                let crowded_out = at(window + 0x1000 * (turn + 1));
+                slots.replace(&vm, vec![at(window), misplaced, crowded_out]).unwrap();
+            }
+        });
+        let about = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+        assert_eq!(about("500 in all"), 2, "{lines:#?}");
+        assert_eq!(lines.len(), 2 * (8 + 1 + 1), "{lines:#?}");
+        assert_eq!(about("no memory slot left"), 8);
+    }
 }

@@ -154,7 +154,7 @@ fn guest(
 
     let vcpus = u8::try_from(run.cpus).unwrap_or(u8::MAX);
     let platform = Platform::new(vcpus, run.memory)?;
-    let interrupts = Box::new(Interrupts(platform.msi()));
+    let interrupts = Box::new(Interrupts::new(platform.msi()));
     let lab_config = run.lab.clone();
     let recording = start_recording(job, run, &lab_config, &platform)?;
     let mut lab = lab_config.build(platform.ram().memory(), interrupts, Entropy)?;

@@ -95,6 +95,8 @@ pub struct PeerDevice {
     vectors: u16,
     /// The channel that comes first in the next step.
     first: usize,
+    /// It has been told that local memory outlives a reset.
+    kept: bool,
 }
 
 impl PeerDevice {
@@ -120,6 +122,7 @@ impl PeerDevice {
             acs,
             vectors: u16::from(channels) + 1,
             first: 0,
+            kept: false,
         })
     }
 
@@ -206,7 +209,9 @@ impl Endpoint for PeerDevice {
         self.registers = DeviceRegisters::default();
         self.channels.iter_mut().for_each(Channel::reset);
         self.first = 0;
-        if let Err(error) = self.local.discard() {
+        if let Err(error) = self.local.discard()
+            && !std::mem::replace(&mut self.kept, true)
+        {
             log::error!(
                 "local memory keeps its contents over a reset, the host does not discard it: {error}"
             );
