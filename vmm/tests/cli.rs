@@ -510,7 +510,18 @@ fn bad_input_is_a_usage_error_everywhere() {
     let good = record("good", "[[0,1048576]]", "");
     let (code, _, err) = run(&["replay", &good]);
     assert_eq!(code, 0, "{err}");
+    let event = |name: &str, event: &str| {
+        let path = record(name, "[[0,1048576]]", "");
+        let header = fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
+        fs::write(&path, format!("{header}\n{event}\n")).unwrap();
+        path
+    };
+    let long = format!("{{\"event\":\"step\",\"function\":0{}}}", " ".repeat(300_000));
+    let wide = r#"{"event":"register-write","address":0,"data":"000000000000000000"}"#;
     for (arguments, part) in [
+        (vec!["replay", &event("i", r#"{"event":"\u001b[2J"}"#)], "line 2 is not an event"),
+        (vec!["replay", &event("j", &long)], "line 2 is not an event: it is longer than"),
+        (vec!["replay", &event("k", wide)], "not a record made with --record: line 2: a register"),
         (vec!["replay", &here], "it is a folder"),
         (vec!["replay", &path("noise")], "not a record"),
         (vec!["replay", &record("a", "[[0,18446744073709551615]]", "")], "RAM that no guest has"),
@@ -534,6 +545,7 @@ fn bad_input_is_a_usage_error_everywhere() {
         let (code, out, err) = run(&arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
         assert!(err.contains(part), "{arguments:?}: {err}");
+        assert!(!err.contains('\u{1b}'), "{arguments:?}: {err}");
     }
 }
 

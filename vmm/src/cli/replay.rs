@@ -49,6 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             "events": result.events,
             "transactions": result.transactions,
             "findings": result.findings,
+            "findings-in-all": result.found,
             "identical": result.difference.is_none(),
             "difference": result.difference.as_ref().map(|difference| json!({
                 "line": difference.line,
@@ -65,7 +66,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 fn named(path: &Path, error: impl std::fmt::Display) -> String {
-    format!("{}: {error}", path.display())
+    // What is wrong with a file may quote it.
+    format!("{}: {}", path.display(), plain(&error.to_string()))
 }
 
 fn text(result: &Replay) -> String {
@@ -77,8 +79,9 @@ fn text(result: &Replay) -> String {
     for finding in result.findings.iter().take(SHOWN) {
         line(&mut text, format_args!("{}", plain(finding)));
     }
-    if result.findings.len() > SHOWN {
-        line(&mut text, format_args!("and {} more", result.findings.len() - SHOWN));
+    let shown = result.findings.len().min(SHOWN) as u64;
+    if result.found > shown {
+        line(&mut text, format_args!("and {} more", result.found - shown));
     }
     if let Some(difference) = &result.difference {
         line(&mut text, format_args!("first difference, at line {}:", difference.line));
@@ -111,9 +114,7 @@ fn text(result: &Replay) -> String {
         &mut text,
         format_args!(
             "{verdict}: {} events, {} transactions, {} findings",
-            result.events,
-            result.transactions,
-            result.findings.len()
+            result.events, result.transactions, result.found
         ),
     );
     text
@@ -129,6 +130,7 @@ mod tests {
         let mut result =
             Replay { events: 3, transactions: 2, truncated: true, ..Replay::default() };
         result.findings.push("#1 x".into());
+        result.found = 1;
         assert_eq!(
             text(&result),
             "#1 x\nthe record ends without its end mark: it was cut, or its writer was killed\n\

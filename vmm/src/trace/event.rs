@@ -172,6 +172,28 @@ impl Event {
     }
 }
 
+impl Event {
+    /// What it is, in a few words.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ConfigWrite { .. } => "configuration write",
+            Self::ConfigRead { .. } => "configuration read",
+            Self::RegisterWrite { .. } => "register write",
+            Self::RegisterRead { .. } => "register read",
+            Self::Unplug { .. } => "unplugging",
+            Self::Plug { .. } => "plugging in",
+            Self::DelayPosted { .. } => "delay of posted writes",
+            Self::FenceSeen { .. } => "fence",
+            Self::Step { .. } => "turn",
+            Self::Outside { .. } => "value from outside",
+            Self::Transaction { .. } => "transaction",
+            Self::Finding { .. } => "finding",
+            Self::End { .. } => "end",
+            Self::Cut { .. } => "cut",
+        }
+    }
+}
+
 impl From<&Input<'_>> for Event {
     fn from(input: &Input<'_>) -> Self {
         match *input {

@@ -12,8 +12,14 @@ const FORMAT: &str = "peerdma-trace";
 /// 2: the header holds a topology, not a number of devices. 3: posted writes can be delayed on a path.
 const VERSION: u32 = 3;
 
-/// No event is longer; a line that is, is not one of ours.
-const MAX_LINE: u64 = 4 << 20;
+/// No first line is longer, in bytes: it holds a topology, which has at most 16 peer devices and 16 others.
+const MAX_FIRST_LINE: u64 = 4 << 20;
+
+/// No event is longer: its data are those of 64 KiB at most, in hexadecimal digits.
+const MAX_LINE: u64 = 256 << 10;
+
+/// As much of a parser's words as is of use: they may hold the whole line.
+const MAX_REASON: usize = 200;
 
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,6 +115,7 @@ pub struct Reader<R> {
     input: R,
     header: Header,
     line: u64,
+    bytes: u64,
     ended: bool,
     truncated: bool,
 }
@@ -119,9 +126,12 @@ impl<R: BufRead> Reader<R> {
     /// # Errors
     /// When it is none, or one of another version.
     pub fn new(mut input: R) -> Result<Self, TraceError> {
-        let (line, _) = read_line(&mut input)?;
+        let (line, end) = read_line(&mut input, MAX_FIRST_LINE)?;
+        if matches!(end, LineEnd::TooFar) {
+            return Err(TraceError::NotARecord("its first line is too long".to_owned()));
+        }
         let first: serde_json::Value = serde_json::from_slice(&line)
-            .map_err(|error| TraceError::NotARecord(error.to_string()))?;
+            .map_err(|error| TraceError::NotARecord(reason(&error)))?;
         if first.get("format").and_then(|format| format.as_str()) != Some(FORMAT) {
             return Err(TraceError::NotARecord("its first line does not say so".to_owned()));
         }
@@ -134,8 +144,9 @@ impl<R: BufRead> Reader<R> {
             }
         }
         let FirstLine { header, .. } = serde_json::from_value(first)
-            .map_err(|error| TraceError::NotARecord(error.to_string()))?;
-        Ok(Self { input, header, line: 1, ended: false, truncated: false })
+            .map_err(|error| TraceError::NotARecord(reason(&error)))?;
+        let bytes = line.len() as u64;
+        Ok(Self { input, header, line: 1, bytes, ended: false, truncated: false })
     }
 
     /// The header.
@@ -146,6 +157,11 @@ impl<R: BufRead> Reader<R> {
     /// The line of the event that was read last.
     pub fn line(&self) -> u64 {
         self.line
+    }
+
+    /// Bytes of all lines so far, without their ends.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether the file stopped without an end mark: its writer was killed, or the file was cut.
@@ -161,37 +177,61 @@ impl<R: BufRead> Iterator for Reader<R> {
         if self.ended || self.truncated {
             return None;
         }
-        let (line, whole) = match read_line(&mut self.input) {
+        let (line, end) = match read_line(&mut self.input, MAX_LINE) {
             Ok(read) => read,
             Err(error) => return Some(Err(error.into())),
         };
-        if !whole {
+        if matches!(end, LineEnd::OfFile) {
             // The end of the file without an end mark, perhaps in the middle of a line.
             self.truncated = true;
             return None;
         }
         self.line += 1;
+        self.bytes += line.len() as u64;
+        if matches!(end, LineEnd::TooFar) {
+            let reason = format!("it is longer than {MAX_LINE} bytes");
+            return Some(Err(TraceError::Malformed { line: self.line, reason }));
+        }
         match serde_json::from_slice(&line) {
             Ok(event) => {
                 self.ended = matches!(event, Event::End { .. } | Event::Cut { .. });
                 Some(Ok(event))
             }
             Err(error) => {
-                Some(Err(TraceError::Malformed { line: self.line, reason: error.to_string() }))
+                Some(Err(TraceError::Malformed { line: self.line, reason: reason(&error) }))
             }
         }
     }
 }
 
-/// A line without its newline, and whether it had one.
-fn read_line(input: &mut impl BufRead) -> io::Result<(Vec<u8>, bool)> {
+/// Where a line ended.
+enum LineEnd {
+    /// Where the next begins.
+    Newline,
+    /// With the file.
+    OfFile,
+    /// Nowhere as far as it was read.
+    TooFar,
+}
+
+/// A line without its newline, at most `limit` bytes of it.
+fn read_line(input: &mut impl BufRead, limit: u64) -> io::Result<(Vec<u8>, LineEnd)> {
     let mut line = Vec::new();
-    io::Read::take(&mut *input, MAX_LINE).read_until(b'\n', &mut line)?;
-    let whole = line.last() == Some(&b'\n');
-    if whole {
-        line.pop();
-    }
-    Ok((line, whole))
+    let read = io::Read::take(&mut *input, limit).read_until(b'\n', &mut line)?;
+    let end = match line.last() {
+        Some(b'\n') => {
+            line.pop();
+            LineEnd::Newline
+        }
+        _ if read as u64 == limit => LineEnd::TooFar,
+        _ => LineEnd::OfFile,
+    };
+    Ok((line, end))
+}
+
+/// What is wrong with a line, in a few words.
+fn reason(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(MAX_REASON).collect()
 }
 
 /// Bytes as hexadecimal text.
@@ -316,5 +356,26 @@ mod tests {
         let mut file = record(&events());
         file.splice(file.len() - 1.., *b"}\n");
         assert!(Reader::new(&file[..]).unwrap().last().unwrap().is_err());
+    }
+
+    #[test]
+    fn a_line_without_end_is_no_event_and_not_read_to_its_end() {
+        use io::Read;
+        let endless = || io::BufReader::new(io::repeat(b'x'));
+        assert!(matches!(Reader::new(endless()), Err(TraceError::NotARecord(_))));
+        let file = record(&events()[..1]);
+        let mut reader = Reader::new(file.chain(endless())).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap(), events()[0]);
+        let error = reader.next().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "line 3 is not an event: it is longer than 262144 bytes");
+        assert!(!reader.is_truncated());
+    }
+
+    #[test]
+    fn a_parser_s_words_are_few() {
+        let mut file = record(&[]);
+        file.extend(format!("{{\"event\":\"{}\"}}\n", "e".repeat(10_000)).bytes());
+        let error = Reader::new(&file[..]).unwrap().next().unwrap().unwrap_err();
+        assert!(error.to_string().len() < 300, "{error}");
     }
 }
