@@ -1,6 +1,6 @@
 //! Kinds of devices: what a topology or a command line can ask for by name.
 //!
-//! A kind is a constant in the device's own folder, and a line in [`KINDS`]. Who builds a lab knows no more of it than
+//! A kind is a constant in the device's own folder, and stands in [`KINDS`]. Who builds a lab knows no more of it than
 //! what stands here.
 
 use std::collections::BTreeMap;
@@ -8,11 +8,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::{Endpoint, ioat};
+use super::{Endpoint, KINDS};
 use crate::pci::{AcsCapabilities, PcieKind};
-
-/// Every kind there is, beside the peer device, which topologies have lists of their own for.
-pub const KINDS: &[Kind] = &[ioat::KIND];
 
 /// A kind of device.
 #[derive(Debug, Clone, Copy)]
