@@ -127,6 +127,7 @@ fn job(
             .map(|term| format!("TERM={term}"))
             .into_iter()
             .collect(),
+        time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
         rows: size.map(|(rows, _)| rows),
         columns: size.map(|(_, columns)| columns),
         ..Hello::new(mode, &scenario.name)

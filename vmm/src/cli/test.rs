@@ -293,6 +293,7 @@ fn job(
                 Mode::Test => Some(Expected::new(&lab.topology, &guest).map_err(Failure::usage)?),
                 Mode::Command | Mode::Shell => None,
             },
+            time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
             ..Hello::new(mode, &scenario.name)
         };
         Ok(GuestRun {

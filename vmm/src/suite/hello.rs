@@ -52,6 +52,9 @@ pub struct Hello {
     /// What Linux should make of the lab's topology; nothing when nobody asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
+    /// What limits of time are stretched by, for slow kernels and machines.
+    #[serde(default, skip_serializing_if = "is_one")]
+    pub time_factor: u32,
     /// Height of the user's terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u16>,
@@ -254,6 +257,12 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
+/// What every guest assumes need not be said: the line has a limit.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_one(factor: &u32) -> bool {
+    *factor == 1
+}
+
 impl Hello {
     /// A guest that does `mode` and nothing else.
     pub fn new(mode: Mode, scenario: impl Into<String>) -> Self {
@@ -265,6 +274,7 @@ impl Hello {
             modules: Vec::new(),
             environment: Vec::new(),
             expected: None,
+            time_factor: 1,
             rows: None,
             columns: None,
         }

@@ -52,7 +52,8 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
         output.line(lab.as_deref_mut(), &line)?;
     }
     let mut summary = Summary::default();
-    let watchdog = Watchdog::start();
+    let hello = lab.as_mut().map(|lab| lab.hello()).transpose()?;
+    let watchdog = Watchdog::start(hello.map_or(1, |hello| hello.time_factor));
     for (number, case) in (1..).zip(cases) {
         watchdog.test(&case.full_name(), case.kind);
         let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot, output)?;

@@ -6,31 +6,34 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long one test may take. The longest one here takes a few seconds where everything is emulated twice; a kernel
-/// with all its debugging on is ten times slower, and the host may be busy.
-const LIMIT: Duration = Duration::from_secs(100);
+/// How long one test may take, times what the monitor stretches limits by. The longest one here takes some ten seconds
+/// where everything is emulated twice, and the host may be busy.
+const LIMIT: Duration = Duration::from_secs(60);
 /// And one that runs a whole program of somebody else's.
 const PARTNER_LIMIT: Duration = Duration::from_secs(1500);
 
 /// Watches tests from a thread of its own, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watchdog {
+    limit: Duration,
     sender: Option<Sender<(String, Duration)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
     /// Begins to watch. Without a thread (no memory) tests simply go unwatched.
-    pub(super) fn start() -> Self {
+    /// `factor`: what limits are stretched by, for slow kernels and machines.
+    pub(super) fn start(factor: u32) -> Self {
+        let limit = LIMIT.saturating_mul(factor.max(1));
         let (sender, receiver) = channel();
         let thread =
             std::thread::Builder::new().name("watchdog".into()).spawn(|| watch(receiver)).ok();
-        Self { sender: Some(sender), thread }
+        Self { limit, sender: Some(sender), thread }
     }
 
     /// A test begins, and with it a new limit.
     pub(super) fn test(&self, name: &str, kind: Kind) {
-        let limit = if kind == Kind::Partner { PARTNER_LIMIT } else { LIMIT };
+        let limit = if kind == Kind::Partner { PARTNER_LIMIT } else { self.limit };
         if let Some(sender) = &self.sender {
             let _ = sender.send((name.to_owned(), limit));
         }
@@ -76,7 +79,7 @@ mod tests {
 
     #[test]
     fn it_ends_with_the_tests() {
-        let watchdog = Watchdog::start();
+        let watchdog = Watchdog::start(1);
         watchdog.test("a.b", Kind::Positive);
         watchdog.test("a.c", Kind::Partner);
         drop(watchdog);

@@ -142,6 +142,8 @@ pub struct Hello {
     pub environment: Vec<String>,
     /// What the monitor expects of the kernel's decisions, if it does.
     pub expected: Option<Expected>,
+    /// What limits of time are stretched by, for slow kernels and machines; 0 as 1.
+    pub time_factor: u32,
     /// Size of the terminal behind the serial console, when somebody sits there.
     pub rows: Option<u16>,
     /// See [`Hello::rows`].
