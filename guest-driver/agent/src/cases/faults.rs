@@ -51,6 +51,7 @@ pub(super) mod class {
     pub(in crate::cases) const NO_TARGET: &str = "pci.no-target";
     pub(in crate::cases) const ACS_VIOLATION: &str = "pci.acs-violation";
     pub(in crate::cases) const COMPLETION_TIMEOUT: &str = "fabric.completion-timeout";
+    pub(in crate::cases) const PEER_TO_PEER_REFUSED: &str = "pci.peer-to-peer-refused";
     pub(in crate::cases) const LINK_DOWN: &str = "pci.link-down";
     pub(in crate::cases) const RECORD_BEFORE_DATA: &str = "order.record-before-data";
     pub(in crate::cases) const INTERRUPT_BEFORE_DATA: &str = "order.interrupt-before-data";
@@ -66,6 +67,7 @@ pub(super) mod class {
         NO_TARGET,
         ACS_VIOLATION,
         COMPLETION_TIMEOUT,
+        PEER_TO_PEER_REFUSED,
         LINK_DOWN,
         RECORD_BEFORE_DATA,
         INTERRUPT_BEFORE_DATA,

@@ -20,6 +20,8 @@ pub enum Need {
     Translated,
     /// And unmapping takes effect at once.
     Strict,
+    /// The peers are in IOMMU groups: something can translate for them, whatever it does for their driver.
+    Iommu,
     /// Nothing translates, and the kernel bounces every mapping of system memory.
     Bounced,
     /// The kernel has a path for DMA from each of the first two peers to the other.
@@ -58,6 +60,8 @@ impl Need {
             Self::Translated => skip("no IOMMU translates for the peer devices (CONFIG_VIRTIO_IOMMU, iommu.passthrough=0)".into()),
             Self::Strict if bench.peer(0)?.info.iommu == uapi::IOMMU_STRICT => Ok(()),
             Self::Strict => skip("unmapping does not take effect at once (iommu.strict=1)".into()),
+            Self::Iommu if bench.peer(0)?.function().iommu_group().is_some() => Ok(()),
+            Self::Iommu => skip("there is no IOMMU, so no address space that VFIO could fill".into()),
             Self::Bounced if !bench.peer(0)?.is_translated() && is_bounced() => Ok(()),
             Self::Bounced => skip("the kernel does not bounce mappings (swiotlb=force, without an IOMMU that translates)".into()),
             Self::Path => {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Bench, Stop, Verdict, ensure};
-use crate::device::Peer;
 use crate::lab::{self, Moved, RAM, Stat};
 use crate::sys::pci::Function;
 
@@ -118,6 +117,25 @@ impl Traffic {
         Ok(Self::now(bench, function)?.since(&before))
     }
 
+    /// The same while `others` must move nothing between each other.
+    pub(super) fn during_alone(
+        bench: &mut Bench<'_>,
+        function: &Function,
+        others: &[Function],
+        work: impl FnOnce() -> Verdict,
+    ) -> Result<Self, Stop> {
+        let mut before = Vec::new();
+        for other in others {
+            before.push(Self::now(bench, other)?);
+        }
+        let traffic = Self::during(bench, function, |_| work())?;
+        for (other, before) in others.iter().zip(&before) {
+            let own = Self::now(bench, other)?.since(before);
+            own.expect_none_between_devices().map_err(|stop| stop.of(other.address()))?;
+        }
+        Ok(traffic)
+    }
+
     /// By which route the data went, in the monitor's words.
     pub(super) fn route(&self) -> &'static str {
         let ByRoute { bus_address, through_host_bridge } = self.between_devices();
@@ -215,9 +233,9 @@ impl fmt::Display for Traffic {
     }
 }
 
-/// The name of a device in the topology.
-pub(super) fn name(bench: &mut Bench<'_>, peer: &Peer) -> Result<String, Stop> {
-    Ok(moved(bench, &peer.function())?.name)
+/// The name of a function in the topology.
+pub(super) fn name(bench: &mut Bench<'_>, function: &Function) -> Result<String, Stop> {
+    Ok(moved(bench, function)?.name)
 }
 
 /// What the function has moved since power-on.

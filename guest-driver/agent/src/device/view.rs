@@ -107,6 +107,14 @@ impl View {
         unsafe { self.start.add(offset).cast::<u32>().write_volatile(value.to_le()) }
     }
 
+    /// Stores a half word at `offset`, a multiple of two.
+    pub fn set_half(&self, offset: usize, value: u16) {
+        self.check_range(&(offset..offset + 2));
+        assert!(offset.is_multiple_of(2), "{offset} is no multiple of 2");
+        // SAFETY: range and alignment were checked.
+        unsafe { self.start.add(offset).cast::<u16>().write_volatile(value.to_le()) }
+    }
+
     /// Where it begins, for a kernel interface that wants to know.
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.start

@@ -24,10 +24,21 @@ pub(super) const fn number<T>(read: bool, kind: u8, number: u8) -> u32 {
 /// # Errors
 /// The kernel's.
 pub(super) unsafe fn call<T>(fd: impl AsFd, number: u32, argument: &mut T) -> Result<i32, Errno> {
+    // SAFETY: the caller vouches for what the argument points to.
+    unsafe { call_with(fd, number, std::ptr::from_mut(argument) as usize) }
+}
+
+/// Calls with a number where most calls have a pointer; gives what the kernel returns.
+///
+/// # Safety
+/// If the call `number` of this device takes an address all the same, it must be that of what the call reads and writes.
+///
+/// # Errors
+/// The kernel's.
+pub(super) unsafe fn call_with(fd: impl AsFd, number: u32, argument: usize) -> Result<i32, Errno> {
     // SAFETY: the descriptor is open as long as `fd` lives; the caller vouches for the argument.
-    let result = unsafe {
-        libc::ioctl(fd.as_fd().as_raw_fd(), libc::Ioctl::from(number), std::ptr::from_mut(argument))
-    };
+    let result =
+        unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::Ioctl::from(number), argument) };
     if result >= 0 {
         return Ok(result);
     }

@@ -6,10 +6,12 @@
 pub mod binding;
 pub mod buffer;
 mod call;
+pub mod container;
 pub mod iommufd;
 pub mod known;
 pub mod tap;
 pub mod user_driver;
+pub mod user_engine;
 pub mod vfio;
 pub mod vgem;
 

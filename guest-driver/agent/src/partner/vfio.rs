@@ -1,4 +1,4 @@
-//! A device in user space's hands: vfio-pci through its character device and iommufd.
+//! A device in user space's hands: vfio-pci through its character device and iommufd, or as part of a container.
 
 use super::call::{call, descriptor};
 use super::iommufd::AddressSpace;
@@ -89,6 +89,11 @@ const fn size<T>() -> u32 {
 pub struct Device(OwnedFd);
 
 impl Device {
+    /// One that is open already.
+    pub(super) fn new(file: OwnedFd) -> Self {
+        Self(file)
+    }
+
     /// Opens a function that is bound to vfio-pci, and lets its DMA go through `space`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod dmatest;
 mod paths;
 mod speed;
 mod third_party;
+mod user_space;
 
 use super::Kind::{Negative, Partner};
 use super::need::Need;
@@ -38,6 +39,9 @@ const CLIENT: Need = Need::Module(client::PATH, "peerdma_dma", "CONFIG_DMA_ENGIN
 const P2P: Need = Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA");
 const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peers, P2P, DRIVER, CLIENT];
 
+/// What ioatdma says, at level error, when it lets go of an engine.
+pub(super) const LETTING_GO: &str = "Removing dma and dca services";
+
 /// Operations of the large tests; as many more as it takes to share them out evenly.
 const MILLION: u32 = 1_000_000;
 const MANY: u32 = 20_000;
@@ -67,8 +71,16 @@ pub(super) const CASES: &[Case] = &[
         &[Need::Lab, Need::Peers, Need::Path, Need::Translated, DRIVER, CLIENT],
         third_party::write_unmapped,
     ),
+    Case::new(
+        "ioat",
+        "vfio-read-after-unmap",
+        Negative,
+        user_space::NEEDS_AND_OWN,
+        user_space::unmapped,
+    ),
     Case::new("third-party", "kernel-decides-as-predicted", Partner, THIRD_PARTY, paths::decisions),
     Case::new("third-party", "route", Partner, THIRD_PARTY, paths::routes),
+    Case::new("third-party", "vfio-route", Partner, user_space::NEEDS, user_space::routes),
     Case::new(
         "ioat-speed",
         "beside-a-peer-device",

@@ -150,22 +150,13 @@ fn traffic(
     work: impl FnOnce() -> Verdict,
 ) -> Result<Traffic, Stop> {
     let functions: Vec<_> = peers.iter().map(Peer::function).collect();
-    let mut before = Vec::new();
-    for function in &functions {
-        before.push(Traffic::now(bench, function)?);
-    }
-    let traffic = Traffic::during(bench, &engine.function, |_| work())?;
-    for (function, before) in functions.iter().zip(&before) {
-        let own = Traffic::now(bench, function)?.since(before);
-        own.expect_none_between_devices().map_err(|stop| stop.of(function.address()))?;
-    }
-    Ok(traffic)
+    Traffic::during_alone(bench, &engine.function, &functions, work)
 }
 
 fn copy(bench: &mut Bench<'_>, engine: &Engine, peers: &[Peer], from: &Peer, to: &Peer) -> Verdict {
     let what = format!("{} from peer{} to peer{}", engine.address(), from.instance, to.instance);
     let (source, target) = (Shared::new(from)?, Shared::new(to)?);
-    let (one, other) = (name(bench, from)?, name(bench, to)?);
+    let (one, other) = (name(bench, &from.function())?, name(bench, &to.function())?);
     let traffic =
         traffic(bench, engine, peers, || carry(&engine.channel, &source, &target, 70, LENGTH))
             .map_err(|stop| stop.of(&what))?;

@@ -64,7 +64,7 @@ fn both_ways(
         must(client, Work::copy(local.at(0), imported.at(0), SIZE as u64))?;
         shared.expect(0..SIZE, after, 0)
     })?;
-    moved.expect(to, &traffic::name(bench, owner)?, SIZE as u64)?;
+    moved.expect(to, &traffic::name(bench, &owner.function())?, SIZE as u64)?;
     Ok(client.close(local)?)
 }
 

@@ -182,7 +182,7 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
         return Ok(());
     }
     let imported = client.import(&shared.fd, importer.flags())?;
-    let name = traffic::name(bench, &owner)?;
+    let name = traffic::name(bench, &owner.function())?;
     let traffic = Traffic::during(bench, &client.function(), |_| {
         copy_both_ways(client, imported, &shared, pattern)
     })?;

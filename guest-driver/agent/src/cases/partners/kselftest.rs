@@ -99,7 +99,7 @@ pub(super) fn run_small_pages(bench: &mut Bench<'_>) -> Verdict {
 /// The engine that is lent, and what is gone meanwhile: it is back when ioatdma has set up its channels again.
 fn engine(bench: &mut Bench<'_>) -> Result<(Function, PathBuf), Stop> {
     bench.expect_messages(VFIO_SAYS);
-    bench.expect_message("Removing dma and dca services");
+    bench.expect_message(ioat::LETTING_GO);
     let engine = ioat::skylake(0)?;
     let channels = engine.path().join("dma");
     Ok((engine, channels))

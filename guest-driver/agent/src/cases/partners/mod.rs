@@ -25,7 +25,7 @@ use rustix::io::Errno;
 const HEAP: Need = Need::File(buffer::SYSTEM_HEAP, "CONFIG_DMABUF_HEAPS_SYSTEM");
 const UDMABUF: Need = Need::File(buffer::UDMABUF, "CONFIG_UDMABUF");
 const IOMMUFD: Need = Need::File(iommufd::PATH, "CONFIG_IOMMUFD");
-const VFIO: Need = Need::File(device::DRIVER_FOLDER, "CONFIG_VFIO_PCI");
+pub(super) const VFIO: Need = Need::File(device::DRIVER_FOLDER, "CONFIG_VFIO_PCI");
 const P2P: Need = Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA");
 /// What lending a device to user space takes. Without translation there is no address space to put it into.
 const LENT: &[Need] = &[Need::Peers, P2P, Need::Translated, IOMMUFD, VFIO];
@@ -173,7 +173,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// What vfio-pci says whenever it takes a device and resets it.
-const VFIO_SAYS: &[&str] = &[
+pub(super) const VFIO_SAYS: &[&str] = &[
     // Because of allow_unsafe_interrupts, which is set: virtio-iommu does not remap interrupts.
     "MSI interrupts are not secure",
     ": resetting",

@@ -138,9 +138,9 @@ fn groups(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whether the bit for `owner` is set in a mask.
-pub(super) fn names(mask: u16, owner: &Peer) -> bool {
-    mask.checked_shr(owner.instance).unwrap_or(0) & 1 != 0
+/// Whether the bit for the peer device `owner` is set in a mask.
+pub(super) fn names(mask: u16, owner: u32) -> bool {
+    mask.checked_shr(owner).unwrap_or(0) & 1 != 0
 }
 
 /// The mask of `requester`.
@@ -157,7 +157,7 @@ pub(super) fn ways(
 ) -> (Way, Way) {
     // To a switch, the CPUs' address is a bus address where both are one number.
     let on_the_bus = address == Address::Phys && owner.info.memory_phys == owner.info.memory_bus;
-    let ahead = if on_the_bus && names(requests, owner) { Way::Bus } else { way };
-    let back = if names(completions, owner) { Way::Bus } else { way };
+    let ahead = if on_the_bus && names(requests, owner.instance) { Way::Bus } else { way };
+    let back = if names(completions, owner.instance) { Way::Bus } else { way };
     (ahead, back)
 }

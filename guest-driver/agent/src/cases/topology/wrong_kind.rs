@@ -16,7 +16,7 @@ pub(super) fn is_caught(bench: &mut Bench<'_>) -> Verdict {
     }
     let (owner, client) = bench.take_peers()?;
     let mut wrong = vec![("the CPUs' address", owner.info.memory_phys)];
-    if direct == Some(Way::Host) && !names(mask_of(&direct_requests, &client), &owner) {
+    if direct == Some(Way::Host) && !names(mask_of(&direct_requests, &client), owner.instance) {
         wrong.push(("the bus address", owner.info.memory_bus));
     } else if owner.info.memory_bus == owner.info.memory_phys {
         return Err(Stop::Skip("the host bridge does not translate: both are one number".into()));
