@@ -1,12 +1,13 @@
 //! Shared buffers while somebody moves, revokes, closes, unbinds or dies.
 
 mod leaving;
+mod reset;
 
 use super::Kind::Positive;
 use super::bench::{must, succeeded};
 use super::cpu_access::{Busy, published_bytes};
 use super::leaks::Account;
-use super::matrix::{Exporter, FENCED, Importer, NEEDS, PATH, SIZE, Shared};
+use super::matrix::{Exporter, FENCED, FENCED_PATH, Importer, NEEDS, PATH, SIZE, Shared};
 use super::traffic::{self, Traffic, Where};
 use super::{Bench, Case, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
@@ -42,6 +43,13 @@ pub(super) const CASES: &[Case] = &[
         Positive,
         PATH,
         leaving::reset_takes_back,
+    ),
+    Case::new(
+        "lifetimes",
+        "reset-during-a-transfer",
+        Positive,
+        FENCED_PATH,
+        reset::during_a_transfer,
     ),
     Case::new("lifetimes", "pages-outlive-their-exporter", Positive, NEEDS, leaving::pages_outlive),
 ];

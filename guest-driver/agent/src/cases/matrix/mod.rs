@@ -35,6 +35,15 @@ pub(super) const FENCED: &[Need] = &[
     Need::Feature(uapi::FEATURE_SYNC_FILE, "CONFIG_SYNC_FILE"),
 ];
 
+/// And what one cannot that does both.
+pub(super) const FENCED_PATH: &[Need] = &[
+    Need::Lab,
+    Need::Peers,
+    Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
+    Need::Feature(uapi::FEATURE_SYNC_FILE, "CONFIG_SYNC_FILE"),
+    Need::Path,
+];
+
 /// The table: each exporter's row has all importers.
 macro_rules! matrix {
     (@row $($exporter_name:literal $exporter:ident $importer_name:literal $importer:ident;)*) => {
