@@ -2,7 +2,7 @@
 
 use super::Kind::Positive;
 use super::bench::{must, succeeded};
-use super::matrix::{Exporter, NEEDS, PATH, SIZE, Shared};
+use super::matrix::{Contract, Exporter, Importer, NEEDS, PATH, SIZE, Shared, contract};
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
@@ -24,35 +24,58 @@ fn bytes(pattern: Pattern, positions: std::ops::Range<usize>) -> Vec<u8> {
     positions.map(|position| pattern.byte(position as u64)).collect()
 }
 
-/// Written by the kernel, read by the user's mapping and by the own device, and the other way round.
+/// Written by the kernel, read by the user's mapping, by the own device and by the other one, and the other way round.
 fn kernel_mapping(bench: &mut Bench<'_>) -> Verdict {
     let (owner, other) = bench.take_peers()?;
-    let local = owner.alloc(SIZE as u64, 1)?;
-    let view = owner.view(local)?;
+    let reachable = owner.distance(&other)? >= 0;
     for (seed, exporter) in (70..).zip(Exporter::ALL) {
         if exporter == Exporter::Scattered {
             continue;
         }
         let shared = Shared::new(&owner, exporter, SIZE as u64)?;
-        let (first, second) = (Pattern::new(seed), Pattern::new(seed + 100));
+        let imported = match contract(exporter, Importer::Dynamic, reachable) {
+            Contract::Refused(..) => None,
+            _ => Some(other.import(&shared.fd, Importer::Dynamic.flags())?),
+        };
         // Anybody's kernel: the driver of the other device maps it.
+        let first = Pattern::new(seed);
         other.kernel_write(shared.fd.as_fd(), 9, &bytes(first, 0..LENGTH))?;
         shared.expect(9..9 + LENGTH, first, 0)?;
-        must(&owner, Work::copy(shared.object.at(9), local.at(0), LENGTH as u64))?;
-        view.expect(0..LENGTH, first, 0)?;
-
-        view.store(0..LENGTH, second);
-        must(&owner, Work::copy(local.at(0), shared.object.at(5), LENGTH as u64))?;
-        let mut found = vec![0; LENGTH];
-        other.kernel_read(shared.fd.as_fd(), 5, &mut found)?;
-        ensure!(
-            found == bytes(second, 0..LENGTH),
-            "{exporter:?}: the kernel does not find what the device wrote"
-        );
-        drop(shared.view);
+        both_ways(&owner, &other, (shared.object, &shared), (first, Pattern::new(seed + 100)))?;
+        if let Some(imported) = imported {
+            let (again, answer) = (Pattern::new(seed + 200), Pattern::new(seed + 300));
+            other.kernel_write(shared.fd.as_fd(), 9, &bytes(again, 0..LENGTH))?;
+            both_ways(&other, &owner, (imported, &shared), (again, answer))?;
+            other.close(imported)?;
+        }
         owner.close(shared.object)?;
     }
     Ok(())
+}
+
+/// The device reads what the kernel has written, and the kernel of `reader` what the device then writes.
+fn both_ways(
+    device: &Peer,
+    reader: &Peer,
+    (object, shared): (Object, &Shared),
+    (written, answer): (Pattern, Pattern),
+) -> Verdict {
+    let local = device.alloc(SIZE as u64, 1)?;
+    let view = device.view(local)?;
+    must(device, Work::copy(object.at(9), local.at(0), LENGTH as u64))?;
+    view.expect(0..LENGTH, written, 0)?;
+
+    view.store(0..LENGTH, answer);
+    must(device, Work::copy(local.at(0), object.at(5), LENGTH as u64))?;
+    let mut found = vec![0; LENGTH];
+    reader.kernel_read(shared.fd.as_fd(), 5, &mut found)?;
+    ensure!(
+        found == bytes(answer, 0..LENGTH),
+        "the kernel does not find what the device of peer{} wrote",
+        device.instance
+    );
+    drop(view);
+    Ok(device.close(local)?)
 }
 
 fn scattered(bench: &mut Bench<'_>) -> Verdict {

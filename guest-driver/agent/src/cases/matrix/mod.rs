@@ -15,8 +15,7 @@ use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, View, Work};
 use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
 use crate::uapi;
-use kinds::{Contract, contract};
-pub(super) use kinds::{Exporter, Importer};
+pub(super) use kinds::{Contract, Exporter, Importer, contract};
 use std::os::fd::OwnedFd;
 
 /// What a cell cannot run without.
