@@ -8,6 +8,8 @@ const COMMON: &[&str] = &[
     // A panic is a reset, which ends the run.
     "panic=-1",
     "printk.time=1",
+    // The tests read the log when each of them ends, and what is overwritten until then is lost.
+    "log_buf_len=1M",
     "tsc=reliable",
     "no_timer_check",
     "random.trust_cpu=on",

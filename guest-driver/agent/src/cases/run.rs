@@ -6,7 +6,7 @@ use super::{Bench, Case, Kind, Stop, Verdict};
 use crate::init::reap;
 use crate::ktap::{self, Output};
 use crate::lab::{CaseEnd, Lab, LabError};
-use crate::sys::kernel_log::{KernelLog, Record, complaints};
+use crate::sys::kernel_log::{KernelLog, OVERWRITTEN, Record, complaints};
 use std::time::{Duration, Instant};
 
 /// A kernel that has said nothing for so long after a failure has said everything about it; and how long a test waits
@@ -90,20 +90,23 @@ fn run_one(
         verdict = traffic_goes_on(&mut bench);
     }
     let expected = std::mem::take(&mut bench.expected_messages);
-    let notes = std::mem::take(&mut bench.notes);
+    let mut notes = std::mem::take(&mut bench.notes);
     // Closes the devices: what that still does belongs to this test.
     drop(bench);
-    if lab.is_none() {
-        for note in &notes {
-            output.line(None, &format!("# {note}"))?;
-        }
-    }
     if let Some(log) = log {
         let mut records = log.drain();
         if matches!(verdict, Err(Stop::Fail(_))) {
             settle(log, &mut records);
         }
         verdict = with_complaints(verdict, &complaints(&records, &expected));
+        // Where that belongs to the test it is still worth knowing.
+        let losses = records.iter().filter(|record| record.text.starts_with(OVERWRITTEN));
+        notes.extend(losses.map(|record| record.text.clone()));
+    }
+    if lab.is_none() {
+        for note in &notes {
+            output.line(None, &format!("# {note}"))?;
+        }
     }
     if let Some(lab) = lab {
         let end = match &verdict {

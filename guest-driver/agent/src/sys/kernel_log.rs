@@ -72,10 +72,16 @@ const TOLERATED: &[Tolerated] = &[
     },
 ];
 
+/// In the text of a record of ours, which stands where the kernel has overwritten some of its own before we came: what
+/// they said nobody knows, so it is a complaint.
+pub const OVERWRITTEN: &str = "peerdma agent: records of the kernel's log were overwritten";
+
 /// Reads `/dev/kmsg` from where it stopped last.
 #[derive(Debug)]
 pub struct KernelLog {
     fd: OwnedFd,
+    /// The number of the next record.
+    next: u64,
 }
 
 impl KernelLog {
@@ -90,10 +96,11 @@ impl KernelLog {
                 OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
                 Mode::empty(),
             )?,
+            next: 0,
         })
     }
 
-    /// All records since the last call.
+    /// All records since the last call, and one of our own in the place of any that are lost.
     pub fn drain(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         // As large as the kernel's own limit for a record with its dictionary.
@@ -101,9 +108,11 @@ impl KernelLog {
         loop {
             match rustix::io::read(&self.fd, &mut buffer) {
                 Ok(length) if length > 0 => {
-                    records.extend(parse(&String::from_utf8_lossy(&buffer[..length])))
+                    let line = String::from_utf8_lossy(&buffer[..length]);
+                    records.extend(follow(&mut self.next, &line));
                 }
-                // Records were overwritten before we came; the next read goes on with the oldest left.
+                // Records were overwritten before we came; the next read goes on with the oldest left, whose number shows
+                // how many.
                 Err(Errno::PIPE | Errno::INTR) => {}
                 _ => return records,
             }
@@ -117,11 +126,24 @@ impl KernelLog {
     }
 }
 
-fn parse(line: &str) -> Option<Record> {
+/// The record in `line`, behind one for those that are missing before it.
+fn follow(next: &mut u64, line: &str) -> Vec<Record> {
+    let Some((number, record)) = parse(line) else { return Vec::new() };
+    let lost = number.saturating_sub(*next);
+    *next = number + 1;
+    let loss =
+        (lost > 0).then(|| Record { level: WARNING, text: format!("{OVERWRITTEN}: {lost}") });
+    loss.into_iter().chain([record]).collect()
+}
+
+/// A record, and its number since the kernel's start.
+fn parse(line: &str) -> Option<(u64, Record)> {
     let (head, text) = line.split_once(';')?;
-    let priority: u32 = head.split(',').next()?.parse().ok()?;
+    let mut fields = head.split(',');
+    let priority: u32 = fields.next()?.parse().ok()?;
+    let number = fields.next()?.parse().ok()?;
     let text = text.lines().next().unwrap_or_default();
-    Some(Record { level: u8::try_from(priority & 7).ok()?, text: text.to_owned() })
+    Some((number, Record { level: u8::try_from(priority & 7).ok()?, text: text.to_owned() }))
 }
 
 /// The records that speak against us, without those that the test expects.
@@ -151,11 +173,24 @@ mod tests {
     fn records_are_parsed() {
         assert_eq!(
             parse("4,507,1234,-;pci 0000:01:00.0: x\n SUBSYSTEM=pci\n"),
-            Some(record(4, "pci 0000:01:00.0: x"))
+            Some((507, record(4, "pci 0000:01:00.0: x")))
         );
         // The facility sits above the lower three bits.
-        assert_eq!(parse("12,1,1,-;user").map(|record| record.level), Some(4));
+        assert_eq!(parse("12,1,1,-;user").map(|(_, record)| record.level), Some(4));
         assert_eq!(parse("rubbish"), None);
+    }
+
+    #[test]
+    fn records_that_were_overwritten_are_a_complaint() {
+        let mut next = 0;
+        assert_eq!(follow(&mut next, "6,0,1,-;first"), [record(6, "first")]);
+        assert_eq!(follow(&mut next, "6,1,1,-;second"), [record(6, "second")]);
+        let after = follow(&mut next, "6,44,1,-;and so on");
+        assert_eq!(after.len(), 2);
+        assert!(after[0].text.ends_with(": 42"), "{after:?}");
+        assert_eq!(complaints(&after, &[]), [&after[0]]);
+        assert_eq!(complaints(&after, &[OVERWRITTEN]), [] as [&Record; 0]);
+        assert_eq!(follow(&mut next, "6,45,1,-;last"), [record(6, "last")]);
     }
 
     #[test]

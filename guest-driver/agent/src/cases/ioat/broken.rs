@@ -8,7 +8,7 @@ use super::{Channels, engines, few, run_dmatest, verified};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::View;
 use crate::sys;
-use crate::sys::kernel_log::KernelLog;
+use crate::sys::kernel_log::{KernelLog, OVERWRITTEN};
 use std::fs::File;
 
 /// The lab's register in BAR 0, and what can be asked of it: `device-models/src/endpoint/ioat/regs.rs`.
@@ -79,8 +79,9 @@ fn broken(
     timeout: u32,
     excuse: fn(&Summary) -> bool,
 ) -> Verdict {
-    // What it found wrong with which byte.
+    // What it found wrong with which byte, and that was too much if the log is small.
     bench.expect_message("dmatest: ");
+    bench.expect_message(OVERWRITTEN);
     let quiet = QuietConsole::new()?;
     let faults = Faults::new()?;
     let run = Run { buffer: 64, timeout, ..Run::of(1) };
