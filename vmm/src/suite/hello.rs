@@ -53,7 +53,7 @@ pub struct Hello {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
     /// What limits of time are stretched by, for slow kernels and machines.
-    #[serde(default, skip_serializing_if = "is_one")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub time_factor: u32,
     /// Height of the user's terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -256,6 +256,10 @@ impl fmt::Display for TooLong {
 }
 
 impl std::error::Error for TooLong {}
+
+fn one() -> u32 {
+    1
+}
 
 /// What every guest assumes need not be said: the line has a limit.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
