@@ -5,7 +5,7 @@
 #                           distribution's), lts (ours on the long-term series), or yours (vmlinux, bzImage, tree)
 #   SCENARIO=NAME           another scenario than the quick set (make vm-test); target/peerdma test --list
 #   OUT=DIR                 where make vm-test leaves its reports and logs
-#   ARGS='...'              more arguments for peerdma
+#   ARGS='...'              more arguments for peerdma; for make bench: --strict, names of groups
 
 CARGO   ?= cargo
 PEERDMA := target/peerdma
@@ -48,7 +48,7 @@ vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)
 
 bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
-	$(CARGO) bench --locked -p vmm --bench lab
+	$(CARGO) bench --locked -p vmm --bench lab $(if $(ARGS),-- $(ARGS))
 
 lint: setup ## Formatting, clippy, and the kernel's own checkpatch for the driver
 	$(CARGO) fmt --all --check

@@ -14,7 +14,7 @@ use vmm::topology::Topology;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::clock::Stopwatch;
-use crate::report::{Figure, Report, median};
+use crate::report::{Figure, Goal, Report, median};
 use crate::rig::{NoInterrupts, to_usize};
 
 pub const CHUNK: u64 = 64 << 10;
@@ -67,7 +67,7 @@ pub fn run(report: &mut Report, rounds: usize) {
             value: median(ratios),
             unit: "of memcpy",
             compared_with,
-            goal,
+            goal: Goal::AtLeast(goal),
             rate,
         });
     }

@@ -12,36 +12,45 @@ mod copies;
 mod ioat;
 mod mappings;
 mod memory;
+mod options;
 mod report;
 mod rig;
 mod transactions;
 
+use std::process::ExitCode;
+
+use options::Options;
 use report::Report;
 
-fn main() -> std::io::Result<()> {
-    // `cargo test --benches` only asks whether it runs.
-    let quick = std::env::args().any(|argument| argument == "--test");
-    let rounds = if quick { 1 } else { 7 };
-    // Any other argument picks a group: `cargo bench -p vmm --bench lab -- copies`.
-    let chosen: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let wanted = |group: &str| chosen.is_empty() || chosen.iter().any(|choice| choice == group);
+/// Groups can be picked, and goals made to count: `make bench ARGS='copies --strict'`.
+fn main() -> std::io::Result<ExitCode> {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let rounds = if options.quick { 1 } else { 7 };
     let mut report = Report::default();
-    if wanted("copies") {
+    if options.wants("copies") {
         copies::run(&mut report, rounds);
     }
-    if wanted("ioat") {
+    if options.wants("ioat") {
         ioat::run(&mut report, rounds);
     }
-    if wanted("transactions") {
+    if options.wants("transactions") {
         transactions::run(&mut report, rounds);
     }
-    if wanted("mappings") {
+    if options.wants("mappings") {
         mappings::run(&mut report, rounds);
     }
-    if wanted("memory") {
+    if options.wants("memory") {
         memory::run(&mut report);
     }
-    report.print();
-    if quick || !chosen.is_empty() { Ok(()) } else { report.write() }
+    print!("{report}");
+    if options.is_whole() {
+        report.write()?;
+    }
+    Ok(if options.strict && report.misses_a_goal() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
