@@ -21,7 +21,7 @@ struct Descriptor {
     reads: Vec<u64>,
     /// First byte of what is written.
     writes: Option<u64>,
-    /// Bytes of each.
+    /// Bytes of each; 0 if there is nothing to do.
     length: u64,
     /// The engine may take source and destination for each other.
     swapped: bool,
@@ -29,20 +29,18 @@ struct Descriptor {
 
 impl Descriptor {
     /// As fetched from `address`; `longest` is the length of the longest transfer.
-    fn new(address: u64, words: [u64; 8], longest: u64) -> Self {
-        let mut new = Self {
-            address,
-            words,
-            more: None,
-            reads: vec![],
-            writes: None,
-            length: words[0] & 0xffff_ffff,
-            swapped: false,
-        };
-        if (1..=longest).contains(&new.length) {
-            new.read();
-        }
-        new
+    fn new(address: u64, words: [u64; 8], longest: u64, swapped: bool) -> Self {
+        let length = Some(words[0] & 0xffff_ffff).filter(|length| *length <= longest);
+        let length = length.unwrap_or(0);
+        let nothing =
+            Self { address, words, more: None, reads: vec![], writes: None, length, swapped };
+        nothing.read()
+    }
+
+    /// The same with a second half.
+    fn with(&self, more: [u64; 8]) -> Self {
+        let nothing = Self { more: Some(more), reads: vec![], writes: None, ..*self };
+        nothing.read()
     }
 
     fn control(&self) -> u32 {
@@ -52,7 +50,7 @@ impl Descriptor {
     /// Sources of an XOR that stand in a second half.
     fn missing(&self) -> usize {
         match (self.operation(), self.count()) {
-            (bit::XOR | bit::XOR_CHECK, count @ ..=bit::SOURCES_MAX) => {
+            (bit::XOR | bit::XOR_CHECK, count @ ..=bit::SOURCES_MAX) if self.length > 0 => {
                 count.saturating_sub(bit::SOURCES_IN_FIRST)
             }
             _ => 0,
@@ -72,20 +70,11 @@ impl Descriptor {
         self.more.map_or(self.words[3], |more| more[3])
     }
 
-    /// The second half is to be fetched from this address.
-    fn goes_on_at(&self, address: u64) -> bool {
-        self.missing() > 0 && self.more.is_none() && self.next() == address
-    }
-
-    fn go_on(&mut self, words: [u64; 8]) {
-        self.more = Some(words);
-        self.read();
-    }
-
     /// Makes out what is asked for, if anything is.
-    fn read(&mut self) {
+    fn read(mut self) -> Self {
         let [_, one, destination, _, two, three, four, five] = self.words;
         let (reads, writes) = match self.operation() {
+            _ if self.length == 0 => return self,
             bit::COPY if self.control() & bit::NULL == 0 => (vec![one], Some(destination)),
             bit::FILL => (vec![], Some(destination)),
             operation @ (bit::XOR | bit::XOR_CHECK) if self.count() <= bit::SOURCES_MAX => {
@@ -93,7 +82,7 @@ impl Descriptor {
                 sources.truncate(self.count());
                 match self.more {
                     Some(more) => sources.extend(&more[..self.missing()]),
-                    None if self.missing() > 0 => return,
+                    None if self.missing() > 0 => return self,
                     None => {}
                 }
                 if operation == bit::XOR {
@@ -103,18 +92,19 @@ impl Descriptor {
                     (sources, None)
                 }
             }
-            _ => return,
+            _ => return self,
         };
         let ends = |start: &u64| start.checked_add(self.length - 1).is_some();
         if reads.iter().chain(&writes).all(ends) {
             (self.reads, self.writes) = (reads, writes);
         }
+        self
     }
 
-    /// Both permit the same.
+    /// Whether the other says the same.
     fn is(&self, other: &Self) -> bool {
-        let same = self.address == other.address && self.words == other.words;
-        same && self.missing() == 0 && self.swapped == other.swapped
+        let parts = |it: &Self| (it.address, it.words, it.more, it.swapped);
+        parts(self) == parts(other)
     }
 
     fn permits(&self, access: &Transaction) -> bool {
@@ -148,7 +138,7 @@ pub(super) struct Ledger {
     records: Vec<u64>,
     /// Some channel writes a record when it fails.
     tells_errors: bool,
-    /// Some channel, or whoever asks for it, takes source and destination for each other.
+    /// The engine has been asked to take source and destination for each other.
     swaps: bool,
     /// Addresses of the descriptors that channels are at.
     begun: Vec<u64>,
@@ -249,28 +239,32 @@ impl Ledger {
 
     fn fetch(&mut self, access: &Transaction, data: Option<&[u8]>) -> bool {
         let address = access.address;
+        let alone = self.channels == 1;
+        // Of several, another may be at the same place, and find something else there.
+        let goes_on = |known: &&Descriptor| {
+            known.missing() > 0 && known.words[3] == address && !(alone && known.more.is_some())
+        };
         let first = self.leads_to(address);
-        let second = self.current.iter().any(|known| known.goes_on_at(address));
+        let second = self.current.iter().any(|known| goes_on(&known));
         if access.length != bit::SIZE as u64 || !address.is_multiple_of(64) || !(first || second) {
             return false;
         }
         let Some(words) = data.and_then(words) else { return true };
-        if self.channels == 1 {
-            // What it was at before is over, unless this is more of it.
-            self.current.retain(|known| known.goes_on_at(address));
+        let mut new: Vec<_> =
+            self.current.iter().filter(goes_on).map(|known| known.with(words)).collect();
+        if first {
+            new.push(Descriptor::new(address, words, self.longest, self.swaps));
+        }
+        if alone {
+            // What it was at before is over, or has become more.
+            self.current.clear();
             self.links.clear();
         }
-        for known in self.current.iter_mut().filter(|known| known.goes_on_at(address)) {
-            known.go_on(words);
-            self.links.extend([known.address, known.next()]);
-        }
-        if first {
-            self.links.extend([address, words[3]]);
-            let mut known = Descriptor::new(address, words, self.longest);
-            known.swapped = self.swaps;
+        for new in new {
+            self.links.extend([new.address, new.next()]);
             // In a loop it comes again and again.
-            self.current.retain(|old| !old.is(&known));
-            self.current.push(known);
+            self.current.retain(|old| !old.is(&new));
+            self.current.push(new);
         }
         true
     }
