@@ -10,6 +10,9 @@ const TAIL: usize = 25;
 const MAX_LINE: usize = 1024;
 /// Bytes of the longest time stamp: twenty digits, six more, and what stands around them.
 const LONGEST_STAMP: usize = 32;
+/// Bytes of a console's log at most, thousands of times what a guest has to say: one that never stops must not fill the
+/// disk.
+const MAX_LOG: u64 = 64 << 20;
 /// How many complaints are kept.
 const MAX_COMPLAINTS: usize = 8;
 
@@ -182,6 +185,8 @@ pub struct Outputs {
     watch: ConsoleWatch,
     screen: Option<Box<dyn Write + Send>>,
     log: Option<Box<dyn Write + Send>>,
+    /// Bytes that still fit into the log.
+    room: u64,
 }
 
 impl std::fmt::Debug for Outputs {
@@ -195,13 +200,13 @@ impl std::fmt::Debug for Outputs {
 }
 
 impl Outputs {
-    /// `screen` and `log` get everything that `watch` sees.
+    /// `screen` gets everything that `watch` sees, `log` the first 64 MiB.
     pub fn new(
         watch: ConsoleWatch,
         screen: Option<Box<dyn Write + Send>>,
         log: Option<Box<dyn Write + Send>>,
     ) -> Self {
-        Self { watch, screen, log }
+        Self { watch, screen, log, room: MAX_LOG }
     }
 
     fn each(&mut self, mut work: impl FnMut(&mut dyn Write) -> io::Result<()>) {
@@ -223,6 +228,12 @@ impl Outputs {
 impl Write for Outputs {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.watch.feed(bytes);
+        let left = self.room.checked_sub(bytes.len() as u64);
+        if left.is_none() && self.log.take().is_some() {
+            let reason = format!("it was cut at its limit of {} MiB", MAX_LOG >> 20);
+            self.watch.lock().log_error = Some(reason);
+        }
+        self.room = left.unwrap_or(0);
         self.each(|output| output.write_all(bytes));
         Ok(bytes.len())
     }
@@ -350,5 +361,19 @@ mod tests {
         assert_eq!((screen.got(), log.got()), (51, 17));
         assert_eq!(watch.complaints().len(), 2);
         assert!(watch.log_error().is_some());
+    }
+
+    #[test]
+    fn a_guest_that_never_stops_fills_its_log_up_to_the_limit_and_no_more() {
+        let watch = ConsoleWatch::default();
+        let (screen, log) = (Limited::to(usize::MAX), Limited::to(usize::MAX));
+        let boxed = |sink: &Limited| Some(Box::new(sink.clone()) as Box<dyn Write + Send>);
+        let mut outputs = Outputs::new(watch.clone(), boxed(&screen), boxed(&log));
+        outputs.room = 30;
+        for _ in 0..4 {
+            outputs.write_all(b"ten bytes\n").unwrap();
+        }
+        assert_eq!((screen.got(), log.got()), (40, 30));
+        assert!(watch.log_error().unwrap().contains("limit"));
     }
 }
