@@ -9,10 +9,9 @@ use crate::device::View;
 use crate::sys::pci::Function;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// There when the module is.
 pub const MODULE: &str = "/sys/module/vfio_iommu_type1";
@@ -57,7 +56,7 @@ const fn size<T>() -> u32 {
 pub struct Container {
     file: OwnedFd,
     /// By number.
-    groups: RefCell<BTreeMap<String, OwnedFd>>,
+    groups: Mutex<BTreeMap<String, Arc<OwnedFd>>>,
 }
 
 impl Container {
@@ -65,9 +64,9 @@ impl Container {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn new() -> Result<Rc<Self>, CallError> {
+    pub fn new() -> Result<Arc<Self>, CallError> {
         let file = open(PATH, "opening /dev/vfio/vfio")?;
-        Ok(Rc::new(Self { file, groups: RefCell::default() }))
+        Ok(Arc::new(Self { file, groups: Mutex::default() }))
     }
 
     /// Opens a function that is bound to vfio-pci; its DMA, and that of all in its IOMMU group, goes through this.
@@ -78,13 +77,7 @@ impl Container {
     pub fn open(&self, function: &Function) -> Result<Device, CallError> {
         const GET: &str = "VFIO_GROUP_GET_DEVICE_FD";
         let missing = || CallError { call: "finding the IOMMU group", errno: Errno::NOENT };
-        let number = function.iommu_group().ok_or_else(missing)?;
-        let mut groups = self.groups.borrow_mut();
-        if !groups.contains_key(&number) {
-            let group = self.add(&number, groups.is_empty())?;
-            groups.insert(number.clone(), group);
-        }
-        let group = groups.get(&number).ok_or_else(missing)?;
+        let group = self.group(&function.iommu_group().ok_or_else(missing)?)?;
         let error = |errno| CallError { call: GET, errno };
         let name = CString::new(function.name.as_str()).map_err(|_| error(Errno::INVAL))?;
         // SAFETY: the call reads a text with a zero at its end, which outlives it.
@@ -92,6 +85,17 @@ impl Container {
             .map_err(error)?;
         // SAFETY: the call returns a descriptor that it has just installed for us.
         Ok(Device::new(unsafe { descriptor(fd) }.map_err(error)?))
+    }
+
+    /// The group's file, which can be opened once only; its devices use this container then.
+    fn group(&self, number: &str) -> Result<Arc<OwnedFd>, CallError> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = groups.get(number) {
+            return Ok(Arc::clone(group));
+        }
+        let group = Arc::new(self.add(number, groups.is_empty())?);
+        groups.insert(number.to_owned(), Arc::clone(&group));
+        Ok(group)
     }
 
     fn add(&self, number: &str, is_first: bool) -> Result<OwnedFd, CallError> {
@@ -112,8 +116,8 @@ impl Container {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn map(self: &Rc<Self>, view: View, iova: u64) -> Result<Mapping, CallError> {
-        let mut mapping = Mapping { container: Rc::clone(self), view, iova };
+    pub fn map(self: &Arc<Self>, view: View, iova: u64) -> Result<Mapping, CallError> {
+        let mut mapping = Mapping { container: Arc::clone(self), view, iova };
         mapping.map()?;
         Ok(mapping)
     }
@@ -122,7 +126,7 @@ impl Container {
 /// Memory in a container's address space, until this is dropped.
 #[derive(Debug)]
 pub struct Mapping {
-    container: Rc<Container>,
+    container: Arc<Container>,
     view: View,
     /// Where the devices find its first byte.
     pub iova: u64,

@@ -9,7 +9,7 @@ use super::vfio::Device;
 use crate::cases::Stop;
 use crate::device::View;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Bytes of BAR 0.
@@ -51,7 +51,7 @@ impl UserEngine {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn new(device: &Device, container: &Rc<Container>, iova: u64) -> Result<Self, CallError> {
+    pub fn new(device: &Device, container: &Arc<Container>, iova: u64) -> Result<Self, CallError> {
         let registers = device.view(0, 0, REGISTERS)?;
         let memory = memfd_create("descriptor", MemfdFlags::CLOEXEC)
             .map_err(CallError::of("memfd_create"))?;

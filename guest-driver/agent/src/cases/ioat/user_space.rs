@@ -98,13 +98,26 @@ fn is_off_the_bus(peer: &Peer) -> bool {
     is_outside(info.memory_bus) && is_outside(info.memory_phys)
 }
 
+/// Does the work for all at once: most of it is waiting, for resets when a device is opened and closed, for drivers.
+fn at_once<T: Send, R: Send>(
+    items: impl Iterator<Item = T>,
+    work: impl Fn(T) -> Result<R, Stop> + Sync,
+) -> Result<Vec<R>, Stop> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
+        let panicked = |_| Stop::Fail("a thread of the test has panicked".into());
+        threads.into_iter().map(|thread| thread.join().map_err(panicked)?).collect()
+    })
+}
+
 /// Every engine and every peer device in user space's hands. Fields are dropped in this order: all that is open before
 /// the drivers go.
 struct Taken {
     engines: Vec<Engine>,
     memories: Vec<Memory>,
     /// Open: a device that nobody has open is asleep, and answers nobody.
-    _devices: Vec<Device>,
+    devices: Vec<Device>,
     /// With the file that each brings when it is back.
     lent: Vec<(Lent, PathBuf)>,
 }
@@ -129,44 +142,48 @@ impl Taken {
         }
         bench.close_peers();
 
-        let mut lent = Vec::new();
-        for function in engines()? {
-            let channels = function.path().join("dma");
-            lent.push((Lent::new(function, DRIVER)?, channels));
+        let lend = |(function, file): (Function, PathBuf)| -> Result<_, Stop> {
+            Ok((Lent::new(function, DRIVER)?, file))
+        };
+        let found = self::engines()?;
+        let files = found.iter().map(|engine| (engine.clone(), engine.path().join("dma")));
+        let mut lent = at_once(files, lend)?;
+        for engine in &found {
+            refused_beside_others(bench, engine)?;
         }
-        for (engine, _) in &lent {
-            refused_beside_others(bench, &engine.function)?;
-        }
-        for (instance, _, function, _) in &peers {
-            lent.push((Lent::new(function.clone(), DRIVER)?, Peer::path(*instance)));
-        }
+        let files =
+            peers.iter().map(|(instance, _, peer, _)| (peer.clone(), Peer::path(*instance)));
+        lent.extend(at_once(files, lend)?);
 
         let space = Container::new()?;
-        let (mut memories, mut devices, mut engines) = (Vec::new(), Vec::new(), Vec::new());
-        for (instance, name, function, iova) in peers {
-            let device = space.open(&function)?;
+        let functions = lent.iter().map(|(lent, _)| lent.function.clone());
+        let devices = at_once(functions, |function| Ok(space.open(&function)?))?;
+        let (of_engines, of_peers) = devices.split_at(found.len());
+        let (mut memories, mut engines) = (Vec::new(), Vec::new());
+        for ((instance, name, function, iova), device) in peers.into_iter().zip(of_peers) {
             let mapping = space.map(device.view(BAR, OFFSET, WINDOW)?, iova)?;
             memories.push(Memory { function, name, instance, mapping });
-            devices.push(device);
         }
-        for (function, number) in self::engines()?.into_iter().zip(0..) {
+        for ((function, device), number) in found.into_iter().zip(of_engines).zip(0..) {
             let address = function.address();
             let own = others.iter().find(|other| other.function == address).cloned();
             let expected =
                 own.ok_or_else(|| Stop::Fail(format!("the monitor expects nothing of {address}")))?;
-            let device = space.open(&function)?;
-            let user = UserEngine::new(&device, &space, DESCRIPTORS + number * STRIDE)?;
+            let user = UserEngine::new(device, &space, DESCRIPTORS + number * STRIDE)?;
             engines.push(Engine { function, expected, user });
-            devices.push(device);
         }
-        Ok(Self { engines, memories, _devices: devices, lent })
+        Ok(Self { engines, memories, devices, lent })
     }
 
     /// Gives all of it back to the drivers it came from.
     fn give_back(self) -> Verdict {
-        let Self { engines, memories, _devices, lent } = self;
-        drop((engines, memories, _devices));
-        lent.into_iter().try_for_each(|(lent, file)| lent.give_back(&file))
+        let Self { engines, memories, devices, lent } = self;
+        drop((engines, memories));
+        at_once(devices.into_iter(), |device| {
+            drop(device);
+            Ok(())
+        })?;
+        at_once(lent.into_iter(), |(lent, file)| lent.give_back(&file)).map(drop)
     }
 
     /// Between which memories `engine` is tried: every two, and within one that is the only one it reaches.
