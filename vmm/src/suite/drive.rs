@@ -41,12 +41,22 @@ impl Venue {
 }
 
 impl Venue {
-    /// Kernel parameters that guests need there. A kernel patches itself most while it boots: where the emulator is not
-    /// good at that, it does so on one processor, and the guest's first process starts the others.
+    /// Kernel parameters that guests need there.
+    ///
+    /// `maxcpus=1`: a kernel patches itself most while it boots. Where the emulator is not good at that, it does so on one
+    /// processor, and the guest's first process starts the others.
+    ///
+    /// `nohz=off`: TCG's VMRUN does not restore the interrupt shadow of STI. A guest that was left between the STI and
+    /// the HLT of its idle loop gets the next interrupt before the HLT, and then halts although somebody has been woken:
+    /// until the next interrupt, which without a periodic tick may be minutes away. Seen as a sleep of 100 ms that
+    /// lasted as long as the longest timer there was.
     pub fn parameters(&self) -> &'static [&'static str] {
         match self {
-            Self::Nested(recipe) if recipe.qemu.may_run_replaced_code() => &["maxcpus=1"],
-            Self::Nested(_) | Self::Here => &[],
+            Self::Nested(recipe) if recipe.qemu.may_run_replaced_code() => {
+                &["maxcpus=1", "nohz=off"]
+            }
+            Self::Nested(_) => &["nohz=off"],
+            Self::Here => &[],
         }
     }
 
