@@ -1,7 +1,8 @@
 //! The lab port: lines of text between the guest's tests and the VMM, one way at a time, over one I/O port.
 //!
-//! The guest writes a line byte by byte or with `rep outsb`, then reads the answer from the same port until the
-//! line feed. A read with no answer waiting gives `0xFF`, a byte that no UTF-8 text holds.
+//! The guest writes a line in pieces of one, two or four bytes, or with a string instruction, then reads the answer
+//! from the same port until the line feed. A read with no answer waiting gives `0xFF` in each byte, which no UTF-8 text
+//! holds.
 
 use std::collections::VecDeque;
 use std::fmt;
