@@ -1,4 +1,5 @@
-//! Tests of the kernel's own that are known to fail: `ci/known-failures.toml`, handed to the guest as JSON.
+//! Tests of the kernel's own that are known to fail, and how many must pass: `ci/known-failures.toml`, handed to the
+//! guest as JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,23 @@ const TEXT: &str = include_str!("../../../ci/known-failures.toml");
 struct List {
     #[serde(default)]
     failure: Vec<Failure>,
+    #[serde(default)]
+    passes: Vec<Passes>,
+}
+
+/// How many tests of a program pass at the least.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Passes {
+    /// The program or KUnit suite.
+    program: String,
+    /// As for a failure.
+    #[serde(default)]
+    kernels: Vec<String>,
+    /// A part of the release of kernels whose configuration this is about.
+    config: String,
+    /// So many.
+    least: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,5 +68,6 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), all);
         assert!(list.failure.iter().all(|failure| failure.reason.len() > 20));
+        assert!(list.passes.iter().all(|passes| passes.least > 0 && !passes.config.is_empty()));
     }
 }

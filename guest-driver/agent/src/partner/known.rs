@@ -1,4 +1,4 @@
-//! Tests of the kernel's own that are known to fail here; the initramfs brings the list along.
+//! Tests of the kernel's own that are known to fail here, and how many must pass; the initramfs brings the list along.
 
 use serde::Deserialize;
 
@@ -8,6 +8,16 @@ const LIST: &str = "/lib/kselftests/known-failures.json";
 #[derive(Debug, Deserialize)]
 struct List {
     failure: Vec<Failure>,
+    #[serde(default)]
+    passes: Vec<Passes>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Passes {
+    program: String,
+    kernels: Vec<String>,
+    config: String,
+    least: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -19,8 +29,11 @@ struct Failure {
 }
 
 /// The list.
-#[derive(Debug)]
-pub struct Known(Vec<Failure>);
+#[derive(Debug, Default)]
+pub struct Known {
+    failures: Vec<Failure>,
+    passes: Vec<Passes>,
+}
 
 /// The list is there and cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +50,15 @@ impl Known {
             kernels: Vec::new(),
             reason: reason.to_owned(),
         };
-        Self(all.map(failure).collect())
+        Self { failures: all.map(failure).collect(), passes: Vec::new() }
+    }
+
+    /// The same, and so many tests of `program` must pass.
+    #[cfg(test)]
+    pub(super) fn with_least(mut self, program: &str, least: usize) -> Self {
+        let (kernels, config) = (Vec::new(), String::new());
+        self.passes.push(Passes { program: program.to_owned(), kernels, config, least });
+        self
     }
 
     /// The list that came along, as far as it is about this kernel. Without a list nothing is known to fail.
@@ -45,24 +66,32 @@ impl Known {
     /// # Errors
     /// When there is one that makes no sense.
     pub fn load() -> Result<Self, BadList> {
-        let Ok(text) = std::fs::read_to_string(LIST) else { return Ok(Self(Vec::new())) };
+        let Ok(text) = std::fs::read_to_string(LIST) else { return Ok(Self::default()) };
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         Self::parse(&text, &release)
     }
 
     fn parse(text: &str, release: &str) -> Result<Self, BadList> {
         let list: List = serde_json::from_str(text).map_err(|error| BadList(error.to_string()))?;
-        let concerns = |failure: &Failure| {
-            failure.kernels.is_empty()
-                || failure.kernels.iter().any(|kernel| is_of(release, kernel))
+        let concerns = |kernels: &[String]| {
+            kernels.is_empty() || kernels.iter().any(|kernel| is_of(release, kernel))
         };
-        Ok(Self(list.failure.into_iter().filter(concerns).collect()))
+        let List { mut failure, mut passes } = list;
+        failure.retain(|failure| concerns(&failure.kernels));
+        passes.retain(|passes| concerns(&passes.kernels) && release.contains(&passes.config));
+        Ok(Self { failures: failure, passes })
+    }
+
+    /// How many tests of this program must pass.
+    pub fn least(&self, program: &str) -> usize {
+        let same = |passes: &&Passes| passes.program == program;
+        self.passes.iter().find(same).map_or(0, |passes| passes.least)
     }
 
     /// Why this test fails, if that is known.
     pub fn reason(&self, program: &str, test: &str) -> Option<&str> {
         let same = |failure: &&Failure| failure.program == program && failure.test == test;
-        self.0.iter().find(same).map(|failure| failure.reason.as_str())
+        self.failures.iter().find(same).map(|failure| failure.reason.as_str())
     }
 }
 
@@ -80,12 +109,16 @@ mod tests {
         let text = r#"{"failure":[
             {"program":"p","test":"a","kernels":["7.3"],"reason":"r"},
             {"program":"p","test":"b","kernels":["6.12","7.2"],"reason":"r"},
-            {"program":"p","test":"c","kernels":[],"reason":"always"}]}"#;
+            {"program":"p","test":"c","kernels":[],"reason":"always"}],
+            "passes":[{"program":"p","kernels":["7.3"],"config":"-peerdma","least":5}]}"#;
         let known = Known::parse(text, "7.3.4-peerdma").unwrap();
         assert_eq!(known.reason("p", "a"), Some("r"));
         assert_eq!(known.reason("p", "b"), None);
         assert_eq!(known.reason("p", "c"), Some("always"));
         assert_eq!(known.reason("q", "a"), None);
+        assert_eq!((known.least("p"), known.least("q")), (5, 0));
+        assert_eq!(Known::parse(text, "7.3.4-amd64").unwrap().least("p"), 0);
+        assert_eq!(Known::parse(text, "6.12.1-peerdma-lts").unwrap().least("p"), 0);
         assert!(!is_of("7.30.1", "7.3") && is_of("7.3", "7.3"));
         assert!(Known::parse("{", "7.3").is_err());
     }
