@@ -235,16 +235,25 @@ fn threads_of(
     each: usize,
     on: Channels,
 ) -> Result<BTreeMap<Operation, usize>, Stop> {
-    let operations: &[_] = match engine.is(VENDOR, ATOM) {
+    let used = channels_used(engine, on)?;
+    Ok(operations_of(engine).iter().map(|operation| (*operation, used * each)).collect())
+}
+
+/// What dmatest asks of an engine.
+fn operations_of(engine: &Function) -> &'static [Operation] {
+    match engine.is(VENDOR, ATOM) {
         true => &[Operation::Copy, Operation::Xor],
         false => &[Operation::Copy],
-    };
+    }
+}
+
+/// How many of an engine's channels dmatest opens.
+fn channels_used(engine: &Function, on: Channels) -> Result<usize, Stop> {
     let there = channels()?.get(&engine.name).map_or(0, Vec::len);
-    let used = match on {
+    Ok(match on {
         Channels::All => there,
-        Channels::First => there.min(operations.len()),
-    };
-    Ok(operations.iter().map(|operation| (*operation, used * each)).collect())
+        Channels::First => there.min(operations_of(engine).len()),
+    })
 }
 
 /// What the threads report of a run in which every operation was verified; anything else is a failure.
@@ -285,12 +294,15 @@ fn verified(bench: &mut Bench<'_>, run: &Run, on: Channels) -> Result<Vec<Summar
             of(&after).saturating_sub(of(&before))
         };
         ensure!(count("tlps") > 0, "{address}: dmatest ran, and the lab saw no request of it");
-        // The driver's timer would do without interrupts, five times a second. Threads of one channel may share one.
-        let fewest = u64::from(if run.polled { 0 } else { run.iterations });
+        // The driver's timer would do without interrupts, five times a second. Threads of one channel may share one;
+        // each channel has a vector of its own.
+        let used = channels_used(&engine, on)?;
+        let iterations = if run.polled { 0 } else { run.iterations };
         let interrupts = count("msi");
         ensure!(
-            interrupts >= fewest,
-            "{address}: {interrupts} interrupts, and each thread waited {fewest} times for one"
+            interrupts >= used as u64 * u64::from(iterations),
+            "{address}: {interrupts} interrupts, and the threads of each of {used} channels waited {iterations} times \
+             for one"
         );
     }
     Ok(summaries)
