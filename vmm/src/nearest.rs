@@ -9,7 +9,7 @@ pub(crate) fn nearest_name<'a>(
     candidates
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(&name, candidate), candidate))
-        .filter(|(likeness, _)| *likeness > 0.6)
+        .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate.to_owned())
 }
@@ -24,5 +24,6 @@ mod tests {
         assert_eq!(nearest_name("Matirx", names).as_deref(), Some("matrix"));
         assert_eq!(nearest_name("topology-swich", names).as_deref(), Some("topology-switch"));
         assert_eq!(nearest_name("qqq", names), None);
+        assert_eq!(nearest_name("nope", ["topology-refused"]), None);
     }
 }

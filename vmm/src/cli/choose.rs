@@ -7,11 +7,12 @@ use clap::{Args, ValueEnum};
 use super::Failure;
 use crate::assembly::{AssemblyError, IommuMode, LabConfig};
 use crate::host::choice::{self, Place, Request};
+use crate::say::say;
 use crate::suite::own::{KernelModule, Own, OwnFile};
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
-use crate::topology::linux::Guest;
-use crate::topology::{self, AddedDevice, Topology};
+use crate::topology::linux::{Guest, without_effect};
+use crate::topology::{self, AddedDevice, Plan, Topology};
 
 /// Where a guest runs, as the user says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -132,6 +133,14 @@ pub(super) fn no_iommu_parameters(parameters: &[String]) -> Result<(), Failure> 
                 .hint("say --iommu strict, lazy, passthrough or none"))
         }
         None => Ok(()),
+    }
+}
+
+/// Says which kernel parameters a prediction does not look at, or finds nothing for in this topology.
+pub(super) fn tell_without_effect(topology: &Topology, guest: &Guest) {
+    let Ok(plan) = Plan::new(topology, guest.iommu.has_iommu()) else { return };
+    for line in without_effect(&guest.parameters, &plan) {
+        say!("warning: kernel parameter {line}");
     }
 }
 

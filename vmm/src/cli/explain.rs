@@ -67,6 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         cpu: topology.cpu,
         parameters: arguments.kernel_parameter.clone(),
     };
+    choose::tell_without_effect(&topology, &guest);
     let explanation = Explanation::new(&topology, &guest, &arguments.a, &arguments.b);
     output::print(&explanation.map_err(Failure::usage)?.to_string())?;
     Ok(Exit::Success as u8)

@@ -54,6 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     };
     let drawing = Drawing::new(&topology, &guest)
         .map_err(|error| choose::unbuildable(&arguments.name, &arguments.device, error))?;
+    choose::tell_without_effect(&topology, &guest);
     output::print(&drawing.to_text(arguments.format))?;
     Ok(Exit::Success as u8)
 }

@@ -333,6 +333,11 @@ fn knobs(
         let name = format!("--iommu {}", mode.name());
         attempt(name, topology, &Guest { iommu: mode, ..guest.clone() });
     }
+    for (index, parameter) in guest.parameters.iter().enumerate() {
+        let mut changed = guest.clone();
+        changed.parameters.remove(index);
+        attempt(format!("without kernel parameter {parameter}"), topology, &changed);
+    }
     if !decision.redirects.is_empty() {
         let devices: Vec<_> =
             decision.redirects.iter().map(|at| view.plan.functions[*at].bdf.to_string()).collect();

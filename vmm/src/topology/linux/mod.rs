@@ -13,6 +13,7 @@ use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
 
 pub use map_type::{MapDecision, MapType, Reason};
+pub use parameters::without_effect;
 pub use trust::{Trust, of as trust_of};
 
 use super::description::{Cpu, PciId};

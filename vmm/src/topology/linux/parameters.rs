@@ -57,6 +57,46 @@ impl AcsParameters {
     }
 }
 
+/// What of these parameters changes nothing that is predicted here, and why: misspelled, or meant for another topology.
+pub fn without_effect(parameters: &[String], plan: &Plan) -> Vec<String> {
+    let nobody = |device: &str| {
+        let hit = (0..plan.functions.len()).any(|function| names(device, plan, function));
+        (!hit).then(|| format!("{device:?} names no function of this topology"))
+    };
+    let mut found = Vec::new();
+    for parameter in parameters {
+        let Some(options) = parameter.strip_prefix("pci=") else {
+            if !parameter.starts_with("swiotlb=") {
+                found.push(format!("{parameter}: {OTHERS}"));
+            }
+            continue;
+        };
+        for option in options.split(',') {
+            if let Some(devices) = option.strip_prefix("disable_acs_redir=") {
+                found.extend(
+                    devices.split(';').filter_map(nobody).map(|why| format!("{option}: {why}")),
+                );
+            } else if let Some(rules) = option.strip_prefix("config_acs=") {
+                let why = |rule: &str| match configure(rule) {
+                    Some(rule) => nobody(&rule.device),
+                    None => Some(format!(
+                        "{rule:?} is not FLAGS@DEVICE, with flags of 0, 1 and x; Linux stops there"
+                    )),
+                };
+                found
+                    .extend(rules.split(';').filter_map(why).map(|why| format!("{option}: {why}")));
+            } else {
+                found.push(format!("pci={option}: {OTHERS}"));
+            }
+        }
+    }
+    found
+}
+
+/// Why a parameter is not looked at.
+const OTHERS: &str = "not looked at; what changes the prediction is pci=disable_acs_redir=, pci=config_acs= and \
+                      swiotlb=force";
+
 /// `FLAGS@DEVICE`: a digit for each control, the lowest bit last; `x` leaves it as it is.
 fn configure(text: &str) -> Option<Rule> {
     let (digits, device) = text.split_once('@')?;
@@ -167,5 +207,20 @@ mod tests {
             two.disable_redirection.iter().map(|rule| rule.device.as_str()).collect();
         assert_eq!(devices, ["02:00.0", "02:01.0"]);
         assert_eq!(parameters(&["quiet", "pci=nomsi"]), AcsParameters::default());
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
+        let told = |parameter: &str| without_effect(&[parameter.to_owned()], &plan);
+        assert!(told("pci=disable_acs_redir=02:00.0;02:01.0").is_empty());
+        assert!(told("pci=config_acs=111x1@02:00.0").is_empty());
+        assert!(told("swiotlb=force").is_empty());
+        assert_eq!(told("pci=disable_acs_redir=02:00.0;zz").len(), 1);
+        assert_eq!(told("pci=disable_acs_redir=05:00.0").len(), 1);
+        assert_eq!(told("pci=config_acs=zzz").len(), 1);
+        assert_eq!(told("pci=config_acs=111x1@05:00.0").len(), 1);
+        assert_eq!(told("pci=disable_acs_redirr=02:00.0,noaer").len(), 2);
+        assert_eq!(told("quiet").len(), 1);
     }
 }
