@@ -41,7 +41,7 @@ pub(super) fn run(wanted: Option<&[Scenario]>, json: bool) -> Result<u8, Failure
         (false, None) => {
             output::print(&overview(&listed))?;
             say!("* runs by default; l takes many minutes: by its name, or with --all --long");
-            say!("--list --scenario NAME names its tests, --list --all those of all");
+            say!("--list --scenario NAME names its tests, --list --all --long those of all");
         }
         (false, Some(_)) => output::print(&listed.iter().map(in_full).collect::<String>())?,
     }

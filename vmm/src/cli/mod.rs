@@ -28,7 +28,7 @@ use crate::say::say;
 const AFTER_HELP: &str = "\
 Examples:
   peerdma doctor                       what this machine can do, and what it lacks
-  peerdma test                         boot guests, run all tests, check every DMA transaction
+  peerdma test                         boot a guest, run the quick set, check every DMA transaction
   peerdma test --scenario basic --kernel ~/linux
   peerdma test --module my.ko --file my-test -- my-test --all
   peerdma boot                         a console in the guest; Ctrl-A x leaves

@@ -23,7 +23,7 @@ use crate::suite::hello::{Expected, Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
 use crate::suite::parameters::parameters;
 use crate::suite::prepare::{self, KernelChoice, Prepared, Quiet};
-use crate::suite::scenario::Scenario;
+use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::suite::shard::Shard;
 
 /// The variable that stretches all time limits.
@@ -107,6 +107,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             arguments.all || arguments.shard.is_some() || !arguments.scenario.is_empty();
         let wanted = is_wanted.then(|| scenarios(arguments)).transpose()?;
         let wanted = wanted.map(|all| arguments.part(all));
+        tell_if_empty(arguments.shard, wanted.as_deref());
         return list::run(wanted.as_deref(), arguments.json);
     }
     let scenarios = scenarios(arguments)?;
@@ -117,6 +118,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     };
     let mut scenarios = arguments.part(scenarios);
     scenarios.iter_mut().for_each(|scenario| arguments.guest.machine.apply(scenario));
+    tell_if_empty(arguments.shard, Some(&scenarios));
+    tell_of_useless_bouncing(&scenarios);
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
     let kernel = arguments.guest.kernel_choice();
     let at_once = arguments.jobs.map_or_else(|| guests_at_once(&kernel, processors()), usize::from);
@@ -177,6 +180,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         );
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
+}
+
+/// More parts than scenarios: there is nothing to run in this one, and its report says as much.
+fn tell_if_empty(shard: Option<Shard>, scenarios: Option<&[Scenario]>) {
+    if let (Some(shard), Some([])) = (shard, scenarios) {
+        say!("no scenario falls to part {shard}: there are fewer scenarios than parts");
+    }
+}
+
+/// A guest bounces nothing where an IOMMU translates, whatever it was told.
+fn tell_of_useless_bouncing(scenarios: &[Scenario]) {
+    for scenario in scenarios {
+        if scenario.swiotlb == Swiotlb::Force && scenario.iommu.translates() {
+            say!(
+                "{}: swiotlb=force has no effect where the IOMMU translates; --iommu none or passthrough makes room for it",
+                scenario.name
+            );
+        }
+    }
 }
 
 /// The scenarios that were asked for, all parts of the run together.
