@@ -74,7 +74,7 @@ pub fn without_effect(parameters: &[String], plan: &Plan) -> Vec<String> {
         for option in options.split(',') {
             if let Some(devices) = option.strip_prefix("disable_acs_redir=") {
                 found.extend(
-                    devices.split(';').filter_map(nobody).map(|why| format!("{option}: {why}")),
+                    devices.split(';').filter_map(nobody).map(|why| format!("pci={option}: {why}")),
                 );
             } else if let Some(rules) = option.strip_prefix("config_acs=") {
                 let why = |rule: &str| match configure(rule) {
@@ -83,8 +83,9 @@ pub fn without_effect(parameters: &[String], plan: &Plan) -> Vec<String> {
                         "{rule:?} is not FLAGS@DEVICE, with flags of 0, 1 and x; Linux stops there"
                     )),
                 };
-                found
-                    .extend(rules.split(';').filter_map(why).map(|why| format!("{option}: {why}")));
+                found.extend(
+                    rules.split(';').filter_map(why).map(|why| format!("pci={option}: {why}")),
+                );
             } else {
                 found.push(format!("pci={option}: {OTHERS}"));
             }
