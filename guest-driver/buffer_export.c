@@ -133,7 +133,7 @@ static struct sg_table *pd_buffer_map(struct dma_buf_attachment *attach,
 		return ERR_CAST(loan);
 	list_add_tail(&loan->node, &buf->loans);
 	buf->lent++;
-	pd_export_lent(exp, attach);
+	pd_export_lent(exp, loan);
 	return &loan->sgt;
 }
 
@@ -142,13 +142,14 @@ static void pd_buffer_unmap(struct dma_buf_attachment *attach,
 {
 	struct pd_buffer *buf = pd_buffer_of(attach->dmabuf);
 	struct pd_loan *loan = to_pd_loan(sgt);
+	u64 recall = loan->recall;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	list_del(&loan->node);
 	buf->lent--;
 	pd_loan_end(loan);
-	pd_export_returned(attach->dmabuf->priv, attach);
+	pd_export_returned(attach->dmabuf->priv, attach, recall);
 }
 
 /* ------------------------------------------------------------- CPU access */

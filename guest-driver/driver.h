@@ -355,9 +355,10 @@ int pd_ioctl_alloc(struct pd_call *call, void *data);
  * @node:	in pd_device.exports
  * @sibling:	in pd_buffer.exports, for a buffer. Under dma_resv
  * @offset:	where it begins in @obj
- * @maps:	mappings handed out to importers that can be told to let go. Under
- *		dma_resv
- * @unmaps:	those of them that came back; equal to @maps when nobody has one
+ * @recall:	how often importers have been told to let go. Under dma_resv
+ * @lent:	mappings made since the last time, of importers that can be told.
+ *		Under dma_resv
+ * @recalled:	those made before, that have not come back
  * @revoked:	nobody gets a mapping any more, under dma_resv
  * @ranges:	elements of @range
  * @range:	physical ranges, for memory
@@ -368,17 +369,20 @@ struct pd_export {
 	struct list_head node;
 	struct list_head sibling;
 	u64 offset;
-	u64 maps;
-	atomic64_t unmaps;
+	u64 recall;
+	u64 lent;
+	atomic64_t recalled;
 	bool revoked;
 	u32 ranges;
 	struct phys_vec range[] __counted_by(ranges);
 };
 
+struct pd_loan;
+
 struct pd_object *pd_export_own(struct dma_buf *dmabuf, struct pd_device *pd);
-void pd_export_lent(struct pd_export *exp, struct dma_buf_attachment *attach);
+void pd_export_lent(struct pd_export *exp, struct pd_loan *loan);
 void pd_export_returned(struct pd_export *exp,
-			struct dma_buf_attachment *attach);
+			struct dma_buf_attachment *attach, u64 recall);
 void pd_export_release(struct dma_buf *dmabuf);
 void pd_exports_revoke(struct pd_device *pd, bool for_good);
 int pd_ioctl_export(struct pd_call *call, void *data);

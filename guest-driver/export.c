@@ -48,26 +48,31 @@ static bool pd_export_waits(struct pd_export *exp)
 }
 
 /* An importer has got a mapping. Under dma_resv. */
-void pd_export_lent(struct pd_export *exp, struct dma_buf_attachment *attach)
+void pd_export_lent(struct pd_export *exp, struct pd_loan *loan)
 {
-	if (dma_buf_attach_revocable(attach))
-		exp->maps++;
+	loan->recall = exp->recall;
+	if (dma_buf_attach_revocable(loan->attach))
+		exp->lent++;
 	else if (pd_export_waits(exp))
 		atomic_inc(&exp->obj->pd->held);
 	pd_count(exp->obj->pd, PD_EXPORTER_MAPS);
 }
 
-/* ... and given it back. */
+/* ... and given it back: the one with this @recall, which is gone by now. */
 void pd_export_returned(struct pd_export *exp,
-			struct dma_buf_attachment *attach)
+			struct dma_buf_attachment *attach, u64 recall)
 {
 	struct pd_device *pd = exp->obj->pd;
 
 	pd_count(pd, PD_EXPORTER_UNMAPS);
-	if (dma_buf_attach_revocable(attach))
-		atomic64_inc(&exp->unmaps);
-	else if (pd_export_waits(exp))
+	if (dma_buf_attach_revocable(attach)) {
+		if (recall == exp->recall)
+			exp->lent--;
+		else
+			atomic64_dec(&exp->recalled);
+	} else if (pd_export_waits(exp)) {
 		atomic_dec(&pd->held);
+	}
 	wake_up_all(&pd->idle);
 }
 
@@ -90,17 +95,20 @@ static struct sg_table *pd_export_map(struct dma_buf_attachment *attach,
 			      dir);
 	if (IS_ERR(loan))
 		return ERR_CAST(loan);
-	pd_export_lent(exp, attach);
+	pd_export_lent(exp, loan);
 	return &loan->sgt;
 }
 
 static void pd_export_unmap(struct dma_buf_attachment *attach,
 			    struct sg_table *sgt, enum dma_data_direction dir)
 {
+	struct pd_loan *loan = to_pd_loan(sgt);
+	u64 recall = loan->recall;
+
 	dma_resv_assert_held(attach->dmabuf->resv);
 
-	pd_loan_end(to_pd_loan(sgt));
-	pd_export_returned(attach->dmabuf->priv, attach);
+	pd_loan_end(loan);
+	pd_export_returned(attach->dmabuf->priv, attach, recall);
 }
 
 void pd_export_release(struct dma_buf *dmabuf)

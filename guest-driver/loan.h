@@ -12,6 +12,7 @@
  * @sgt:	the importer's table
  * @node:	in pd_buffer.loans, for who wants to know them
  * @attach:	whose
+ * @recall:	the export's @recall when it was made
  * @direction:	of the mapping
  * @pages:	@sgt has pages, mapped by dma_map_sgtable()
  * @ram:	and they are the system's, not those of a BAR
@@ -23,6 +24,7 @@ struct pd_loan {
 	struct sg_table sgt;
 	struct list_head node;
 	struct dma_buf_attachment *attach;
+	u64 recall;
 	enum dma_data_direction direction;
 	bool pages;
 	bool ram;

@@ -21,12 +21,13 @@ static void pd_export_invalidate(struct pd_export *exp, bool for_good)
 {
 	struct dma_buf *dmabuf = exp->dmabuf;
 	struct pd_device *pd = exp->obj->pd;
-	u64 maps;
 
 	dma_resv_lock(dmabuf->resv, NULL);
 	if (for_good)
 		exp->revoked = true;
-	maps = exp->maps;
+	exp->recall++;
+	atomic64_add(exp->lent, &exp->recalled);
+	exp->lent = 0;
 	dma_buf_invalidate_mappings(dmabuf);
 	/* BOOKKEEP: all fences, also those that nobody syncs to implicitly. */
 	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
@@ -35,9 +36,10 @@ static void pd_export_invalidate(struct pd_export *exp, bool for_good)
 
 	/*
 	 * Every importer that got in here can be told (see attach), so this ends.
-	 * Mappings made since then are none of ours to wait for.
+	 * Mappings made since then are none of ours to wait for, and their ends do
+	 * not count for others.
 	 */
-	wait_event(pd->idle, atomic64_read(&exp->unmaps) >= maps);
+	wait_event(pd->idle, !atomic64_read(&exp->recalled));
 	pd_count(pd, PD_REVOCATIONS);
 }
 
