@@ -5,6 +5,7 @@
 #include <linux/file.h>
 
 #include "buffer.h"
+#include "work.h"
 
 /* Whether the memory cannot stay where it is when the driver goes, or in a reset. */
 static bool pd_export_concerned(struct pd_export *exp, bool for_good)
@@ -13,11 +14,20 @@ static bool pd_export_concerned(struct pd_export *exp, bool for_good)
 	       pd_buffer_concerned(exp->obj, for_good);
 }
 
+/* Tells importers to let go of what they have. Under dma_resv. */
+static void pd_export_recall(struct pd_export *exp)
+{
+	exp->recall++;
+	atomic64_add(exp->lent, &exp->recalled);
+	exp->lent = 0;
+	dma_buf_invalidate_mappings(exp->dmabuf);
+}
+
 /*
  * Takes back what importers have: they are told, may go on until their fences
  * have signalled, and have to unmap. With @exp->dmabuf kept alive by the caller.
  */
-static void pd_export_invalidate(struct pd_export *exp, bool for_good)
+static void pd_export_revoke(struct pd_export *exp, bool for_good)
 {
 	struct dma_buf *dmabuf = exp->dmabuf;
 	struct pd_device *pd = exp->obj->pd;
@@ -25,10 +35,7 @@ static void pd_export_invalidate(struct pd_export *exp, bool for_good)
 	dma_resv_lock(dmabuf->resv, NULL);
 	if (for_good)
 		exp->revoked = true;
-	exp->recall++;
-	atomic64_add(exp->lent, &exp->recalled);
-	exp->lent = 0;
-	dma_buf_invalidate_mappings(dmabuf);
+	pd_export_recall(exp);
 	/* BOOKKEEP: all fences, also those that nobody syncs to implicitly. */
 	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
 			      MAX_SCHEDULE_TIMEOUT);
@@ -41,6 +48,31 @@ static void pd_export_invalidate(struct pd_export *exp, bool for_good)
 	 */
 	wait_event(pd->idle, !atomic64_read(&exp->recalled));
 	pd_count(pd, PD_REVOCATIONS);
+}
+
+/*
+ * The same because somebody wants it. Fences are anybody's, and he may want to live
+ * no longer. What has not come back then comes back some time: the next one waits
+ * for it as well.
+ */
+static int pd_export_invalidate(struct pd_export *exp)
+{
+	struct dma_buf *dmabuf = exp->dmabuf;
+	struct pd_device *pd = exp->obj->pd;
+	long left = msecs_to_jiffies(pd_timeout_ms);
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	pd_export_recall(exp);
+	left = dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP,
+				     true, left);
+	dma_resv_unlock(dmabuf->resv);
+	if (left > 0)
+		left = wait_event_interruptible_timeout(pd->idle,
+				!atomic64_read(&exp->recalled), left);
+	if (left <= 0)
+		return left ?: -ETIME;
+	pd_count(pd, PD_REVOCATIONS);
+	return 0;
 }
 
 /*
@@ -61,7 +93,7 @@ void pd_exports_revoke(struct pd_device *pd, bool for_good)
 		/* Being released: nobody can have a mapping. */
 		if (!file)
 			continue;
-		pd_export_invalidate(exp, for_good);
+		pd_export_revoke(exp, for_good);
 		/* After that: until then a buffer's page faults are served. */
 		unmap_mapping_range(file->f_mapping, 0, 0, 1);
 		fput(file);
@@ -99,8 +131,10 @@ int pd_ioctl_invalidate(struct pd_call *call, void *data)
 		file = get_file_active(&exp->dmabuf->file);
 		if (!file)
 			continue;
-		pd_export_invalidate(exp, false);
+		ret = pd_export_invalidate(exp);
 		fput(file);
+		if (ret)
+			break;
 	}
 	mutex_unlock(&pd->exports_lock);
 out_put:

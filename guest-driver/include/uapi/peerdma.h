@@ -234,7 +234,8 @@ struct peerdma_export {
  *
  * Tells every importer of the object's dma-bufs to drop its mappings, and
  * waits until their fences have signalled and the mappings are gone. Importers
- * may map again at once. Those that cannot be told keep theirs.
+ * may map again at once. Those that cannot be told keep theirs. ETIME: not all
+ * are gone in time (the module's timeout_ms); they have been told.
  */
 struct peerdma_invalidate {
 	__u32 handle;
