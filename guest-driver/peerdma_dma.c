@@ -136,21 +136,32 @@ static void pd_dma_detach(struct pd_end *end)
 static int pd_dma_map(struct pd_end *end, enum dma_data_direction dir)
 {
 	struct sg_table *sgt;
-	long ret;
 
 	if (!end->attach)
 		return 0;
-	ret = dma_resv_wait_timeout(end->attach->dmabuf->resv,
-				    dir == DMA_TO_DEVICE ? DMA_RESV_USAGE_WRITE :
-							   DMA_RESV_USAGE_READ,
-				    true, MAX_SCHEDULE_TIMEOUT);
-	if (ret < 0)
-		return ret;
 	sgt = dma_buf_map_attachment(end->attach, dir);
 	if (IS_ERR(sgt))
 		return PTR_ERR(sgt);
 	end->sgt = sgt;
 	return 0;
+}
+
+/*
+ * After both ends have been mapped, not before: an exporter may begin to move the
+ * buffer when it is asked for a mapping, and leaves a fence for that.
+ */
+static int pd_dma_wait(struct pd_end *end, enum dma_data_direction dir)
+{
+	enum dma_resv_usage usage = dir == DMA_TO_DEVICE ?
+					    DMA_RESV_USAGE_WRITE :
+					    DMA_RESV_USAGE_READ;
+	long ret;
+
+	if (!end->attach)
+		return 0;
+	ret = dma_resv_wait_timeout(end->attach->dmabuf->resv, usage, true,
+				    MAX_SCHEDULE_TIMEOUT);
+	return ret < 0 ? ret : 0;
 }
 
 static void pd_dma_unmap(struct pd_end *end, enum dma_data_direction dir)
@@ -309,6 +320,10 @@ static int pd_dma_copy(struct pd_client *client, struct peerdma_dma_copy *arg)
 	ret = pd_dma_map(&ends[0], DMA_TO_DEVICE);
 	if (!ret)
 		ret = pd_dma_map(&ends[1], DMA_FROM_DEVICE);
+	if (!ret)
+		ret = pd_dma_wait(&ends[0], DMA_TO_DEVICE);
+	if (!ret)
+		ret = pd_dma_wait(&ends[1], DMA_FROM_DEVICE);
 	if (!ret)
 		ret = pd_dma_pieces(client, arg, &ends[0], &ends[1]);
 	pd_dma_unmap(&ends[1], DMA_FROM_DEVICE);
