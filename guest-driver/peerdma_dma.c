@@ -15,6 +15,7 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -203,7 +204,7 @@ static void pd_dma_callback(void *param, const struct dmaengine_result *result)
 }
 
 static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
-			dma_addr_t source, u32 length, u32 timeout_ms,
+			dma_addr_t source, u32 length, unsigned long timeout,
 			u32 *result)
 {
 	struct dma_async_tx_descriptor *tx;
@@ -221,8 +222,7 @@ static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
 	if (ret)
 		return ret;
 	dma_async_issue_pending(client->channel);
-	if (!wait_for_completion_timeout(&answer.done,
-					 msecs_to_jiffies(timeout_ms))) {
+	if (!wait_for_completion_timeout(&answer.done, timeout)) {
 		/*
 		 * Afterwards nobody calls back any more: by the engine's own
 		 * means where it has any, and ioatdma with its channel.
@@ -238,20 +238,25 @@ static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
 static int pd_dma_pieces(struct pd_client *client, struct peerdma_dma_copy *arg,
 			 struct pd_end *source, struct pd_end *target)
 {
+	unsigned long end = jiffies + msecs_to_jiffies(arg->timeout_ms);
 	u32 done = 0;
 	int ret = 0;
 
 	while (!ret && done < arg->length && !arg->result) {
 		/* What every engine takes at once. */
 		u32 length = min_t(u32, arg->length - done, SZ_64K);
+		long left = end - jiffies;
 		dma_addr_t from, to;
 
+		/* Whoever is killed has others waiting for the buffers. */
+		if (fatal_signal_pending(current))
+			return -EINTR;
 		ret = pd_dma_locate(source, done, &from, &length);
 		if (!ret)
 			ret = pd_dma_locate(target, done, &to, &length);
 		if (!ret)
 			ret = pd_dma_piece(client, to, from, length,
-					   arg->timeout_ms, &arg->result);
+					   max(left, 1L), &arg->result);
 		done += length;
 	}
 	return ret;

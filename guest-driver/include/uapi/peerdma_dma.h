@@ -29,14 +29,15 @@
  * @source:	offset into the dma-buf, or a DMA address as it is
  * @target:	likewise
  * @length:	bytes, 1 to 64 MiB
- * @timeout_ms:	time for each piece that the driver takes, 1 to 60000
+ * @timeout_ms:	time for all of it, 1 to 60000
  * @result:	out: PEERDMA_DMA_*
  * @reserved:	0
  *
  * Errors: EINVAL (an argument), EPERM (a DMA address without CAP_SYS_RAWIO),
  * EBADF (no dma-buf), ENODEV (no such channel, or another has it), EBUSY (this
  * file holds another one), ERANGE (past the end of a dma-buf), ETIMEDOUT (no
- * answer; the channel has been given back), and what the exporter says.
+ * answer; the channel has been given back), EINTR (killed in the midst of it), and
+ * what the exporter says.
  */
 struct peerdma_dma_copy {
 	char channel[PEERDMA_DMA_NAME];
