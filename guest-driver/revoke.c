@@ -23,6 +23,12 @@ static void pd_export_recall(struct pd_export *exp)
 	dma_buf_invalidate_mappings(exp->dmabuf);
 }
 
+/* Whether nobody has anything any more that he was told to let go. */
+static bool pd_export_is_back(struct pd_export *exp)
+{
+	return !atomic64_read(&exp->recalled);
+}
+
 /*
  * Takes back what importers have: they are told, may go on until their fences
  * have signalled, and have to unmap. With @exp->dmabuf kept alive by the caller.
@@ -46,7 +52,7 @@ static void pd_export_revoke(struct pd_export *exp, bool for_good)
 	 * Mappings made since then are none of ours to wait for, and their ends do
 	 * not count for others.
 	 */
-	wait_event(pd->idle, !atomic64_read(&exp->recalled));
+	wait_event(pd->idle, pd_export_is_back(exp));
 	pd_count(pd, PD_REVOCATIONS);
 }
 
@@ -68,7 +74,8 @@ static int pd_export_invalidate(struct pd_export *exp)
 	dma_resv_unlock(dmabuf->resv);
 	if (left > 0)
 		left = wait_event_interruptible_timeout(pd->idle,
-				!atomic64_read(&exp->recalled), left);
+							pd_export_is_back(exp),
+							left);
 	if (left <= 0)
 		return left ?: -ETIME;
 	pd_count(pd, PD_REVOCATIONS);
