@@ -234,8 +234,9 @@ struct peerdma_export {
  *
  * Tells every importer of the object's dma-bufs to drop its mappings, and
  * waits until their fences have signalled and the mappings are gone. Importers
- * may map again at once. Those that cannot be told keep theirs. ETIME: not all
- * are gone in time (the module's timeout_ms); they have been told.
+ * may map again at once. Those that cannot be told keep theirs. ETIME: those of
+ * one dma-buf are not all gone in time (the module's timeout_ms, for each); they
+ * have been told, importers of the dma-bufs behind it have not.
  */
 struct peerdma_invalidate {
 	__u32 handle;
