@@ -27,14 +27,31 @@ const TESTED: &[&str] = &["loglevel=5", "oops=panic"];
 /// Only what brings the kernel down: somebody wants to read a program's output, and `dmesg` has the rest.
 const USED: &[&str] = &["loglevel=2"];
 
+/// Where no test asks the leak detector, nobody reads what it writes down, and it writes down each allocation: half a
+/// minute of a debug kernel's time for each I/OAT channel, which has 65536 descriptors.
+const NO_LEAK_DETECTOR: &str = "kmemleak=off";
+/// The group whose tests ask it.
+const LEAKS: &str = "leaks";
+
+/// Whether the guest runs tests, and none that asks the leak detector. Groups may be narrowed down to a test of theirs.
+fn is_detector_idle(scenario: &Scenario) -> bool {
+    let is_asking = |group: &String| group.split('.').next() == Some(LEAKS);
+    !scenario.groups.is_empty() && !scenario.groups.iter().any(is_asking)
+}
+
 /// The parameters of a scenario's guest, one each. `used` is for somebody who sits in front of it.
 pub fn parameters(scenario: &Scenario, used: bool) -> Vec<String> {
     let common = COMMON
         .iter()
         .chain(if used { USED } else { TESTED })
         .map(|parameter| (*parameter).to_owned());
+    let detector = is_detector_idle(scenario).then(|| NO_LEAK_DETECTOR.to_owned());
     let iommu = scenario.iommu.parameters().iter().copied().chain(scenario.swiotlb.parameter());
-    common.chain(iommu.map(str::to_owned)).chain(scenario.parameters.iter().cloned()).collect()
+    common
+        .chain(iommu.map(str::to_owned))
+        .chain(detector)
+        .chain(scenario.parameters.iter().cloned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -53,5 +70,17 @@ mod tests {
         assert_eq!(bounced.last().unwrap(), "swiotlb=force");
         assert!(!bounced.iter().any(|parameter| parameter.starts_with("iommu")));
         assert!(all.join(" ").len() < 1024);
+    }
+
+    #[test]
+    fn leaks_are_looked_for_where_somebody_asks_or_runs_what_is_theirs() {
+        let is_off = |groups: &str| {
+            let text = format!("name='a'\ndescription='b'\ntimeout=5\ngroups={groups}");
+            let scenario = Scenario::parse("f", &text).unwrap();
+            parameters(&scenario, false).iter().any(|parameter| parameter == NO_LEAK_DETECTOR)
+        };
+        assert!(is_off("['matrix']") && is_off("['copy', 'faults.leaks']"));
+        assert!(!is_off("['copy', 'leaks']") && !is_off("['leaks.kmemleak']"));
+        assert!(!is_off("[]"));
     }
 }
