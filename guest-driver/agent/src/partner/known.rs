@@ -1,6 +1,7 @@
 //! Tests of the kernel's own that are known to fail here, and how many must pass; the initramfs brings the list along.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// Where the list lies.
 const LIST: &str = "/lib/kselftests/known-failures.json";
@@ -8,16 +9,14 @@ const LIST: &str = "/lib/kselftests/known-failures.json";
 #[derive(Debug, Deserialize)]
 struct List {
     failure: Vec<Failure>,
-    #[serde(default)]
-    passes: Vec<Passes>,
+    least: Least,
 }
 
 #[derive(Debug, Deserialize)]
-struct Passes {
-    program: String,
+struct Least {
     kernels: Vec<String>,
     config: String,
-    least: usize,
+    passes: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -32,7 +31,8 @@ struct Failure {
 #[derive(Debug, Default)]
 pub struct Known {
     failures: Vec<Failure>,
-    passes: Vec<Passes>,
+    /// Programs, and how many of their tests must pass.
+    least: BTreeMap<String, usize>,
 }
 
 /// The list is there and cannot be read.
@@ -50,14 +50,13 @@ impl Known {
             kernels: Vec::new(),
             reason: reason.to_owned(),
         };
-        Self { failures: all.map(failure).collect(), passes: Vec::new() }
+        Self { failures: all.map(failure).collect(), least: BTreeMap::new() }
     }
 
     /// The same, and so many tests of `program` must pass.
     #[cfg(test)]
     pub(super) fn with_least(mut self, program: &str, least: usize) -> Self {
-        let (kernels, config) = (Vec::new(), String::new());
-        self.passes.push(Passes { program: program.to_owned(), kernels, config, least });
+        self.least.insert(program.to_owned(), least);
         self
     }
 
@@ -76,16 +75,21 @@ impl Known {
         let concerns = |kernels: &[String]| {
             kernels.is_empty() || kernels.iter().any(|kernel| is_of(release, kernel))
         };
-        let List { mut failure, mut passes } = list;
-        failure.retain(|failure| concerns(&failure.kernels));
-        passes.retain(|passes| concerns(&passes.kernels) && release.contains(&passes.config));
-        Ok(Self { failures: failure, passes })
+        let List { failure: mut failures, least: Least { kernels, config, passes } } = list;
+        failures.retain(|failure| concerns(&failure.kernels));
+        let is_ours = concerns(&kernels) && release.contains(&config);
+        Ok(Self { failures, least: if is_ours { passes } else { BTreeMap::new() } })
     }
 
     /// How many tests of this program must pass.
     pub fn least(&self, program: &str) -> usize {
-        let same = |passes: &&Passes| passes.program == program;
-        self.passes.iter().find(same).map_or(0, |passes| passes.least)
+        self.least.get(program).copied().unwrap_or(0)
+    }
+
+    /// The tests of this program that are known to fail.
+    pub fn tests<'a>(&'a self, program: &str) -> impl Iterator<Item = &'a str> {
+        let of_program = move |failure: &&Failure| failure.program == program;
+        self.failures.iter().filter(of_program).map(|failure| failure.test.as_str())
     }
 
     /// Why this test fails, if that is known.
@@ -110,13 +114,14 @@ mod tests {
             {"program":"p","test":"a","kernels":["7.3"],"reason":"r"},
             {"program":"p","test":"b","kernels":["6.12","7.2"],"reason":"r"},
             {"program":"p","test":"c","kernels":[],"reason":"always"}],
-            "passes":[{"program":"p","kernels":["7.3"],"config":"-peerdma","least":5}]}"#;
+            "least":{"kernels":["7.3"],"config":"-peerdma","passes":{"p":5}}}"#;
         let known = Known::parse(text, "7.3.4-peerdma").unwrap();
         assert_eq!(known.reason("p", "a"), Some("r"));
         assert_eq!(known.reason("p", "b"), None);
         assert_eq!(known.reason("p", "c"), Some("always"));
         assert_eq!(known.reason("q", "a"), None);
         assert_eq!((known.least("p"), known.least("q")), (5, 0));
+        assert_eq!(known.tests("p").collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(Known::parse(text, "7.3.4-amd64").unwrap().least("p"), 0);
         assert_eq!(Known::parse(text, "6.12.1-peerdma-lts").unwrap().least("p"), 0);
         assert!(!is_of("7.30.1", "7.3") && is_of("7.3", "7.3"));
