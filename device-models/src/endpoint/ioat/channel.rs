@@ -217,21 +217,18 @@ impl Channel {
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
         let before = self.image();
         let value = |register: u64, length: u64| merged(&before, register, length, offset, data);
-        if let Some((value, touched)) = value(reg::CONTROL, 2) {
+        if let Some(value) = value(reg::CONTROL, 2) {
             let [low, high, ..] = value.to_le_bytes();
-            let value = u16::from_le_bytes([low, high]);
-            self.control = value & control::WRITABLE;
-            if touched & 1 != 0
-                && value & control::REARM != 0
-                && written(offset, data, reg::CONTROL) & 1 != 0
-            {
+            self.control = u16::from_le_bytes([low, high]) & control::WRITABLE;
+            // By what is written: it reads as 1 while it is off.
+            if u16::from(written(offset, data, reg::CONTROL)) & control::REARM != 0 {
                 self.interrupt_off = false;
             }
         }
-        if let Some((value, _)) = value(reg::CHAIN, 8) {
+        if let Some(value) = value(reg::CHAIN, 8) {
             self.set_chain(value);
         }
-        if let Some((value, _)) = value(reg::COMPLETION, 8) {
+        if let Some(value) = value(reg::COMPLETION, 8) {
             self.completion = value & !7;
         }
         if value(reg::ERROR, 4).is_some() {
@@ -240,13 +237,13 @@ impl Channel {
                 self.error &= !(ones << (8 * lane));
             }
         }
-        if let Some((value, _)) = value(reg::ERROR_MASK, 4) {
+        if let Some(value) = value(reg::ERROR_MASK, 4) {
             self.error_mask = low(value);
         }
-        if let Some((value, _)) = value(reg::CACHE_HINT, 4) {
+        if let Some(value) = value(reg::CACHE_HINT, 4) {
             self.cache_hint = low(value);
         }
-        if let Some((value, _)) = value(reg::COUNT, 2) {
+        if let Some(value) = value(reg::COUNT, 2) {
             self.set_count(low(value));
         }
         if value(reg::COMMAND, 1).is_some() {
@@ -395,26 +392,26 @@ fn written(offset: u64, data: &[u8], at: u64) -> u8 {
         .unwrap_or(0)
 }
 
-/// What a register of `length` bytes holds after a write, and a bit for each byte touched; none if none is.
+/// What a register of `length` bytes holds after a write; none if that leaves it alone.
 fn merged(
     before: &[u8; 0x80],
     register: u64,
     length: u64,
     offset: u64,
     data: &[u8],
-) -> Option<(u64, u8)> {
+) -> Option<u64> {
     let mut bytes = [0; 8];
-    let mut touched = 0;
+    let mut is_touched = false;
     for lane in 0..length {
         let at = register + lane;
         let index = usize::try_from(lane).unwrap_or(0);
         let covered = at >= offset && at - offset < data.len() as u64;
         bytes[index] = if covered {
-            touched |= 1 << lane;
+            is_touched = true;
             written(offset, data, at)
         } else {
             usize::try_from(at).ok().and_then(|at| before.get(at).copied()).unwrap_or(0)
         };
     }
-    (touched != 0).then_some((u64::from_le_bytes(bytes), touched))
+    is_touched.then(|| u64::from_le_bytes(bytes))
 }
