@@ -38,11 +38,13 @@ struct pd_client {
  * @attach:	the dma-buf's attachment; NULL for a DMA address
  * @sgt:	its mapping
  * @address:	DMA address, or offset into the dma-buf
+ * @moved:	the exporter has called the mapping back
  */
 struct pd_end {
 	struct dma_buf_attachment *attach;
 	struct sg_table *sgt;
 	u64 address;
+	bool moved;
 };
 
 /**
@@ -54,6 +56,15 @@ struct pd_answer {
 	struct completion done;
 	enum dmaengine_tx_result result;
 };
+
+/* How often an exporter may move a buffer while it is mapped. */
+#define PD_TRIES 3
+
+/* How many jiffies there are until then; not none, which would not even look. */
+static unsigned long pd_dma_left(unsigned long deadline)
+{
+	return max_t(long, deadline - jiffies, 1);
+}
 
 static bool pd_dma_is_named(struct dma_chan *channel, void *name)
 {
@@ -83,10 +94,14 @@ static void pd_dma_give_channel(struct pd_client *client)
 
 /*
  * A mapping lives while the dma_resv is held, and only then: the exporter, who
- * needs it for moving or revoking, waits. So there is nothing to do here.
+ * needs it for moving or revoking, waits. But where both ends are in one buffer,
+ * the exporter holds it as well when it is asked for the second mapping.
  */
 static void pd_dma_invalidate(struct dma_buf_attachment *attach)
 {
+	struct pd_end *end = attach->importer_priv;
+
+	end->moved = true;
 }
 
 static const struct dma_buf_attach_ops pd_dma_attach_ops = {
@@ -144,14 +159,46 @@ static int pd_dma_map(struct pd_end *end, enum dma_data_direction dir)
 	if (IS_ERR(sgt))
 		return PTR_ERR(sgt);
 	end->sgt = sgt;
+	/* What was moved for this mapping was moved before it was made. */
+	end->moved = false;
 	return 0;
+}
+
+static void pd_dma_unmap(struct pd_end *end, enum dma_data_direction dir)
+{
+	if (end->sgt)
+		dma_buf_unmap_attachment(end->attach, end->sgt, dir);
+	end->sgt = NULL;
+}
+
+static void pd_dma_unmap_both(struct pd_end *ends)
+{
+	pd_dma_unmap(&ends[1], DMA_FROM_DEVICE);
+	pd_dma_unmap(&ends[0], DMA_TO_DEVICE);
+}
+
+/* Whatever the result, pd_dma_unmap_both() follows. */
+static int pd_dma_map_both(struct pd_end *ends)
+{
+	int tries, ret;
+
+	for (tries = 0; tries < PD_TRIES; tries++) {
+		ret = pd_dma_map(&ends[0], DMA_TO_DEVICE);
+		if (!ret)
+			ret = pd_dma_map(&ends[1], DMA_FROM_DEVICE);
+		if (ret || !ends[0].moved)
+			return ret;
+		pd_dma_unmap_both(ends);
+	}
+	return -EAGAIN;
 }
 
 /*
  * After both ends have been mapped, not before: an exporter may begin to move the
  * buffer when it is asked for a mapping, and leaves a fence for that.
  */
-static int pd_dma_wait(struct pd_end *end, enum dma_data_direction dir)
+static int pd_dma_wait(struct pd_end *end, enum dma_data_direction dir,
+		       unsigned long deadline)
 {
 	enum dma_resv_usage usage = dir == DMA_TO_DEVICE ?
 					    DMA_RESV_USAGE_WRITE :
@@ -161,15 +208,10 @@ static int pd_dma_wait(struct pd_end *end, enum dma_data_direction dir)
 	if (!end->attach)
 		return 0;
 	ret = dma_resv_wait_timeout(end->attach->dmabuf->resv, usage, true,
-				    MAX_SCHEDULE_TIMEOUT);
+				    pd_dma_left(deadline));
+	if (!ret)
+		return -ETIMEDOUT;
 	return ret < 0 ? ret : 0;
-}
-
-static void pd_dma_unmap(struct pd_end *end, enum dma_data_direction dir)
-{
-	if (end->sgt)
-		dma_buf_unmap_attachment(end->attach, end->sgt, dir);
-	end->sgt = NULL;
 }
 
 /* The DMA address @done bytes into the copy, and how many bytes follow it. */
@@ -236,27 +278,29 @@ static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
 }
 
 static int pd_dma_pieces(struct pd_client *client, struct peerdma_dma_copy *arg,
-			 struct pd_end *source, struct pd_end *target)
+			 struct pd_end *source, struct pd_end *target,
+			 unsigned long deadline)
 {
-	unsigned long end = jiffies + msecs_to_jiffies(arg->timeout_ms);
 	u32 done = 0;
 	int ret = 0;
 
 	while (!ret && done < arg->length && !arg->result) {
 		/* What every engine takes at once. */
 		u32 length = min_t(u32, arg->length - done, SZ_64K);
-		long left = end - jiffies;
 		dma_addr_t from, to;
 
 		/* Whoever is killed has others waiting for the buffers. */
 		if (fatal_signal_pending(current))
 			return -EINTR;
+		/* Nothing is begun that is not likely to end: that costs the channel. */
+		if (done && time_after_eq(jiffies, deadline))
+			return -ETIMEDOUT;
 		ret = pd_dma_locate(source, done, &from, &length);
 		if (!ret)
 			ret = pd_dma_locate(target, done, &to, &length);
 		if (!ret)
 			ret = pd_dma_piece(client, to, from, length,
-					   max(left, 1L), &arg->result);
+					   pd_dma_left(deadline), &arg->result);
 		done += length;
 	}
 	return ret;
@@ -303,6 +347,7 @@ static int pd_dma_copy(struct pd_client *client, struct peerdma_dma_copy *arg)
 {
 	/* The source, the target */
 	struct pd_end ends[2] = {};
+	unsigned long deadline = jiffies + msecs_to_jiffies(arg->timeout_ms);
 	struct ww_acquire_ctx ctx;
 	int ret;
 
@@ -322,17 +367,14 @@ static int pd_dma_copy(struct pd_client *client, struct peerdma_dma_copy *arg)
 	if (ret)
 		goto out_fini;
 	ww_acquire_done(&ctx);
-	ret = pd_dma_map(&ends[0], DMA_TO_DEVICE);
+	ret = pd_dma_map_both(ends);
 	if (!ret)
-		ret = pd_dma_map(&ends[1], DMA_FROM_DEVICE);
+		ret = pd_dma_wait(&ends[0], DMA_TO_DEVICE, deadline);
 	if (!ret)
-		ret = pd_dma_wait(&ends[0], DMA_TO_DEVICE);
+		ret = pd_dma_wait(&ends[1], DMA_FROM_DEVICE, deadline);
 	if (!ret)
-		ret = pd_dma_wait(&ends[1], DMA_FROM_DEVICE);
-	if (!ret)
-		ret = pd_dma_pieces(client, arg, &ends[0], &ends[1]);
-	pd_dma_unmap(&ends[1], DMA_FROM_DEVICE);
-	pd_dma_unmap(&ends[0], DMA_TO_DEVICE);
+		ret = pd_dma_pieces(client, arg, &ends[0], &ends[1], deadline);
+	pd_dma_unmap_both(ends);
 	pd_dma_unlock(ends);
 out_fini:
 	ww_acquire_fini(&ctx);
