@@ -3,19 +3,12 @@
 use super::Kind::Negative;
 use super::cpu_access::Busy;
 use super::faults::{IOMMU_FAULT, PORT_ERROR, class};
-use super::matrix::{Exporter, Importer, SIZE, Shared, goes_by_bus_address};
+use super::matrix::{Exporter, Importer, SIZE, Shared, TRANSLATED, goes_by_bus_address};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::uapi;
 
-const NEEDS: &[Need] = &[
-    Need::Lab,
-    Need::Peers,
-    Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
-    Need::Path,
-    Need::Translated,
-];
 const STRICT: &[Need] = &[
     Need::Lab,
     Need::Peers,
@@ -28,7 +21,13 @@ const STRICT: &[Need] = &[
 pub(super) const CASES: &[Case] = &[
     Case::new("misuse", "move-without-fence-wait", Negative, STRICT, move_without_wait),
     Case::new("misuse", "importer-unmaps-before-its-work-ends", Negative, STRICT, hasty_importer),
-    Case::new("misuse", "cpu-physical-address-for-a-device", Negative, NEEDS, physical_address),
+    Case::new(
+        "misuse",
+        "cpu-physical-address-for-a-device",
+        Negative,
+        TRANSLATED,
+        physical_address,
+    ),
 ];
 
 /// An address that this device has not got: never had, or no more.

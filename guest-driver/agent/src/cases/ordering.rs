@@ -8,8 +8,7 @@
 use super::Kind::{Negative, Positive};
 use super::bench::succeeded;
 use super::faults::class;
-use super::matrix::{Exporter, Importer, PATH, SIZE, Shared};
-use super::need::Need;
+use super::matrix::{Exporter, FENCED_PATH, Importer, PATH, SIZE, Shared};
 use super::topology::FirstPath;
 use super::traffic::Traffic;
 use super::{Bench, Case, Stop, Verdict, ensure};
@@ -39,14 +38,6 @@ pub(super) const CASES: &[Case] = &[
     }),
     Case::new("ordering", "many-descriptors-and-one-flush", Positive, PATH, many_descriptors),
     Case::new("ordering", "ram-needs-no-flush", Positive, PATH, ram_needs_none),
-];
-
-const FENCED_PATH: &[Need] = &[
-    Need::Lab,
-    Need::Peers,
-    Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
-    Need::Feature(uapi::FEATURE_SYNC_FILE, "CONFIG_SYNC_FILE"),
-    Need::Path,
 ];
 
 /// The kinds whose memory another device writes to by the path between the two.

@@ -3,22 +3,13 @@
 
 use super::Kind::{Negative, Positive};
 use super::bench::must;
-use super::matrix::{Exporter, Importer, PATH, SIZE, Shared, goes_by_bus_address};
+use super::matrix::{Exporter, Importer, PATH, SIZE, Shared, TRANSLATED, goes_by_bus_address};
 use super::misuse::{expect_no_such_address, must_fault};
-use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, Work, at_address};
 use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
 use crate::uapi;
 use rustix::io::Errno;
-
-const TRANSLATED: &[Need] = &[
-    Need::Lab,
-    Need::Peers,
-    Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
-    Need::Path,
-    Need::Translated,
-];
 
 pub(super) const CASES: &[Case] = &[
     Case::new(

@@ -73,6 +73,17 @@ impl Channel {
         target: Place<'_>,
         length: u32,
     ) -> Result<u32, Errno> {
+        self.attempt_within(30_000, source, target, length)
+    }
+
+    /// The same, and it may take so many milliseconds.
+    pub(super) fn attempt_within(
+        &self,
+        timeout_ms: u32,
+        source: Place<'_>,
+        target: Place<'_>,
+        length: u32,
+    ) -> Result<u32, Errno> {
         let (source_fd, source) = source.parts();
         let (target_fd, target) = target.parts();
         let mut copy = uapi::DmaCopy {
@@ -82,7 +93,7 @@ impl Channel {
             target_fd,
             target,
             length,
-            timeout_ms: 30_000,
+            timeout_ms,
             ..uapi::DmaCopy::default()
         };
         uapi::dma_copy(&self.file, &mut copy)?;

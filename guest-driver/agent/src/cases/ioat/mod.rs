@@ -9,7 +9,7 @@ mod speed;
 mod third_party;
 mod user_space;
 
-use super::Kind::{Negative, Partner};
+use super::Kind::{Negative, Partner, Positive};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::lab::Stat;
@@ -17,6 +17,7 @@ use crate::sys;
 use crate::sys::kernel_config;
 use crate::sys::kernel_log::complaints;
 use crate::sys::pci::Function;
+use crate::sys::sw_sync;
 use crate::uapi;
 use dmatest::{Operation, Outcome, Run, Summary};
 use std::collections::BTreeMap;
@@ -57,6 +58,20 @@ pub(super) const CASES: &[Case] = &[
     Case::new("ioat", "dmatest-polled", Partner, NEEDS, |bench| {
         few(bench, &Run { polled: true, buffer: 256, ..Run::of(100) }, Channels::First)
     }),
+    Case::new(
+        "ioat",
+        "a-copy-gives-up-in-time",
+        Positive,
+        &[
+            Need::Peers,
+            P2P,
+            Need::Path,
+            DRIVER,
+            CLIENT,
+            Need::File(sw_sync::PATH, "CONFIG_SW_SYNC"),
+        ],
+        third_party::gives_up,
+    ),
     Case::new(
         "ioat",
         "read-of-an-unmapped-address",

@@ -6,10 +6,13 @@ use super::{LETTING_GO, channels, engines};
 use crate::cases::faults::{IOMMU_FAULT, NEVER_MAPPED, PORT_ERROR, class};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer};
+use crate::sys::dma_buf::{Access, import_sync_file};
 use crate::sys::kernel_log::KernelLog;
 use crate::sys::pci::Function;
+use crate::sys::sw_sync::Pending;
 use crate::{sys, uapi};
-use std::os::fd::OwnedFd;
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Of a buffer in a device's memory.
@@ -62,6 +65,27 @@ pub(super) fn carry(
     from.peer.view(from.object)?.store(1..1 + length, pattern);
     channel.must(from.at(1), to.at(3), u32::try_from(length)?)?;
     Ok(to.peer.view(to.object)?.expect(3..3 + length, pattern, 1)?)
+}
+
+/// A fence of somebody else's in one of the buffers: the copy waits for it as long as it was told to. The engine was not
+/// asked for anything, so that its channel is there for the next one.
+pub(super) fn gives_up(bench: &mut Bench<'_>) -> Verdict {
+    let (peer0, peer1) = bench.take_peers()?;
+    let (one, other) = (Shared::new(&peer0)?, Shared::new(&peer1)?);
+    for (name, seed) in first_channels()?.iter().zip(70..) {
+        let channel = Channel::new(name)?;
+        let pending = Pending::new()?;
+        import_sync_file(&other.buffer, Access::Write, pending.fence.as_fd())?;
+        let outcome = channel.attempt_within(100, one.at(0), other.at(0), SHORT);
+        ensure!(
+            outcome == Err(Errno::TIMEDOUT),
+            "{name}: a copy under a fence that does not signal: {outcome:?}"
+        );
+        pending.signal()?;
+        carry(&channel, &one, &other, seed, 300)?;
+    }
+    one.close()?;
+    other.close()
 }
 
 /// The read completes with an error, the engine halts, its driver resets it and tells the client; the same channel

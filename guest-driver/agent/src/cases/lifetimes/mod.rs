@@ -1,6 +1,7 @@
 //! Shared buffers while somebody moves, revokes, closes, unbinds or dies.
 
 mod leaving;
+mod patience;
 mod reset;
 
 use super::Kind::Positive;
@@ -27,6 +28,14 @@ pub(super) const CASES: &[Case] = &[
     Case::new("lifetimes", "every-kind-comes-back", Positive, NEEDS, comes_back),
     Case::new("lifetimes", "sync-file-out", Positive, FENCED, sync_file_out),
     Case::new("lifetimes", "sync-file-in", Positive, FENCED, sync_file_in),
+    Case::new("lifetimes", "a-move-gives-up-in-time", Positive, patience::NEEDS, patience::moving),
+    Case::new(
+        "lifetimes",
+        "a-recall-gives-up-in-time",
+        Positive,
+        patience::NEEDS,
+        patience::recall,
+    ),
     Case::new("lifetimes", "importer-unbinds-first", Positive, PATH, leaving::importer_unbinds),
     Case::new("lifetimes", "exporter-unbinds-first", Positive, PATH, leaving::exporter_unbinds),
     Case::new(

@@ -26,6 +26,15 @@ pub(super) const NEEDS: &[Need] =
 pub(super) const PATH: &[Need] =
     &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"), Need::Path];
 
+/// And what one cannot whose mistake only an IOMMU can notice.
+pub(super) const TRANSLATED: &[Need] = &[
+    Need::Lab,
+    Need::Peers,
+    Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
+    Need::Path,
+    Need::Translated,
+];
+
 /// And what a test with fences of its own cannot.
 pub(super) const FENCED: &[Need] = &[
     Need::Lab,
