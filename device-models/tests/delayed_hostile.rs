@@ -156,7 +156,9 @@ impl Bench {
             Act::ReadConfig(what) => {
                 lab.config_read(bdfs[what], 0, 4);
             }
-            Act::WriteRegisters(robot) => lab.mmio_write(bars[robot][0], &[1; 4]),
+            Act::WriteRegisters(robot) => {
+                lab.mmio_write(bars[robot][0], &[1; 4]);
+            }
             Act::Config { what, offset, length, value } => {
                 lab.config_write(bdfs[what], offset, length, value);
             }
@@ -205,7 +207,9 @@ impl Bench {
             Seen::ConfigRead { bdf, offset, length, .. } => {
                 lab.config_read(bdf, offset, length);
             }
-            Seen::Write { address, data } => lab.mmio_write(address, &data),
+            Seen::Write { address, data } => {
+                lab.mmio_write(address, &data);
+            }
             Seen::Read { address, data } => lab.mmio_read(address, &mut vec![0; data.len()]),
             Seen::Unplug(port) => lab.unplug(port).unwrap(),
             Seen::Plug(port) => lab.plug(port).unwrap(),

@@ -43,6 +43,11 @@ impl Inbox {
         self.requests < CAPACITY
     }
 
+    /// Whether nothing waits here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Takes a request, unless there is no room.
     pub(crate) fn offer(&mut self, request: Message) -> Result<(), Message> {
         if !self.has_room() {

@@ -137,6 +137,13 @@ impl Fabric {
         }
     }
 
+    /// Whether nothing is on its way to any function, or is held back on it.
+    pub(crate) fn is_still(&self) -> bool {
+        self.delayed.is_off()
+            && self.inboxes.iter().all(Inbox::is_empty)
+            && self.answers.iter().all(VecDeque::is_empty)
+    }
+
     /// TLPs issued since power-on.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence

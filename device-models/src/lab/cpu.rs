@@ -31,8 +31,10 @@ impl Lab {
     }
 
     /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when nobody is there.
-    pub fn mmio_write(&mut self, address: u64, data: &[u8]) {
-        let Some(target) = self.decode(address, data.len()) else { return };
+    ///
+    /// [`Progress::Idle`] means that all it led to is done, and that it leaves nothing for [`Lab::step`].
+    pub fn mmio_write(&mut self, address: u64, data: &[u8]) -> Progress {
+        let Some(target) = self.decode(address, data.len()) else { return Progress::Idle };
         match target {
             Target::Memory { memory, offset, .. } => {
                 if let Some(slice) =
@@ -40,13 +42,14 @@ impl Lab {
                 {
                     slice.copy_from(data);
                 }
+                Progress::Idle
             }
             Target::Registers { function, bar, offset, msix } => {
                 self.input(&Input::MmioWrite { address, data });
                 // A CPU is where a chain of causes begins.
                 self.fabric.hops[function.index()] = 0;
                 self.write_registers(function, bar, offset, msix, data);
-                self.serve_in_exit(function);
+                self.serve_in_exit(function)
             }
         }
     }
@@ -92,18 +95,16 @@ impl Lab {
         }
     }
 
-    /// Finishes the work of a function whose driver waits for it with interrupts off.
-    pub(super) fn serve_in_exit(&mut self, function: FunctionId) {
+    /// Finishes the work of a function whose driver waits for it with interrupts off. Whether there may be something
+    /// left for a step.
+    pub(super) fn serve_in_exit(&mut self, function: FunctionId) -> Progress {
         let served = self.states[function.index()]
             .endpoint()
             .is_some_and(|endpoint| endpoint.served_in_exit());
         if !served {
-            return;
+            return Progress::Worked;
         }
-        for _ in 0..EXIT_BUDGET {
-            if self.run_function(function) == Progress::Idle {
-                break;
-            }
-        }
+        let idle = (0..EXIT_BUDGET).any(|_| self.run_function(function) == Progress::Idle);
+        if idle && self.fabric.is_still() { Progress::Idle } else { Progress::Worked }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use device_models::endpoint::Progress;
 use device_models::fabric::{GuestMapping, PostedDelay};
 use device_models::lab::{DelayError, Lab, PlugError};
 use device_models::memory::Memory;
@@ -119,13 +120,17 @@ impl LabBus {
 
     /// A write: afterwards there may be something to do.
     fn change<R>(&self, work: impl FnOnce(&mut Lab) -> R) -> R {
-        let result = self.with(|lab| {
+        let result = self.with_epoch(work);
+        self.bell.ring();
+        result
+    }
+
+    fn with_epoch<R>(&self, work: impl FnOnce(&mut Lab) -> R) -> R {
+        self.with(|lab| {
             let result = work(lab);
             self.epoch.store(lab.address_map().epoch, Ordering::Release);
             result
-        });
-        self.bell.ring();
-        result
+        })
     }
 }
 
@@ -149,7 +154,10 @@ impl DeviceBus for LabBus {
     }
 
     fn mmio_write(&self, address: u64, data: &[u8]) {
-        self.change(|lab| lab.mmio_write(address, data));
+        // The engine is not woken for nothing: with each mapping that the guest's kernel makes, it would be.
+        if self.with_epoch(|lab| lab.mmio_write(address, data)) == Progress::Worked {
+            self.bell.ring();
+        }
     }
 
     fn memory_epoch(&self) -> u64 {

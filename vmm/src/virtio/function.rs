@@ -123,10 +123,10 @@ impl<D: VirtioDevice> VirtioPci<D> {
             return false;
         }
         match queue.serve(number, &mut self.device, port, &self.arena) {
-            Ok(Served::One { tell }) => {
+            Ok(Served::One { tell, more }) => {
                 self.isr |= Isr::QUEUE;
-                // There may be another, about which the driver need not speak.
-                queue.notified = true;
+                // About one that is there already the driver need not speak.
+                queue.notified = more;
                 if tell {
                     queue.interrupt(port);
                 }

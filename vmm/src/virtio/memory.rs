@@ -75,6 +75,8 @@ pub struct PortMemory<'a, 'port> {
     used: Cell<usize>,
     unflushed: Cell<Option<Unflushed>>,
     failure: Cell<Option<Failure>>,
+    /// An address, and what the last read of two bytes there found.
+    remembered: Cell<Option<(u64, Option<u16>)>>,
 }
 
 impl<'a, 'port> PortMemory<'a, 'port> {
@@ -85,7 +87,18 @@ impl<'a, 'port> PortMemory<'a, 'port> {
             used: Cell::new(0),
             unflushed: Cell::new(None),
             failure: Cell::new(None),
+            remembered: Cell::new(None),
         }
+    }
+
+    /// From here on keeps what is read of the 16-bit number at `address`.
+    pub(crate) fn remember(&self, address: u64) {
+        self.remembered.set(Some((address, None)));
+    }
+
+    /// What was read there, if it was.
+    pub(crate) fn remembered(&self) -> Option<u16> {
+        self.remembered.get().and_then(|(_, value)| value)
     }
 
     /// Sends what was written last.
@@ -157,6 +170,13 @@ impl<'a, 'port> PortMemory<'a, 'port> {
             let mut port = self.port.borrow_mut();
             let outcome = port.read(Purpose::VirtQueue, address, &slice);
             completed(&mut port, outcome)?;
+            if let (Some((wanted, _)), 2) = (self.remembered.get(), length)
+                && wanted == address
+            {
+                let mut bytes = [0; 2];
+                slice.copy_to(&mut bytes);
+                self.remembered.set(Some((address, Some(u16::from_le_bytes(bytes)))));
+            }
         }
         Ok(slice)
     }

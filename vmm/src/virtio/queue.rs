@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::chain::Chain;
 use super::device::VirtioDevice;
 use super::memory::{Arena, Failure, PortMemory};
-use super::spec::{AVAIL_NO_INTERRUPT, NO_VECTOR};
+use super::spec::{AVAIL_INDEX, AVAIL_NO_INTERRUPT, NO_VECTOR};
 use device_models::fabric::{Port, WriteOutcome};
 
 /// What became of looking for a chain.
@@ -16,6 +16,8 @@ pub(crate) enum Served {
     One {
         /// Whether the driver wants an interrupt.
         tell: bool,
+        /// Whether the driver had made another one available. It notifies of any that it makes available later.
+        more: bool,
     },
     /// There was none.
     None,
@@ -91,6 +93,7 @@ impl VirtQueue {
         memory: &PortMemory<'_, '_>,
     ) -> Result<Served, Failure> {
         let size = self.ring.size();
+        memory.remember(self.ring.avail_ring() + AVAIL_INDEX);
         // An error without a failed access is an index that lies.
         let chain = self.ring.iter(memory).map(|mut chains| chains.next());
         memory.flush()?;
@@ -106,7 +109,8 @@ impl VirtQueue {
         added.map_err(|_| {
             Failure::Broken("the available ring names a descriptor that does not exist")
         })?;
-        Ok(Served::One { tell: self.vector != NO_VECTOR && self.driver_listens(memory)? })
+        let more = memory.remembered() != Some(self.ring.next_avail());
+        Ok(Served::One { tell: self.vector != NO_VECTOR && self.driver_listens(memory)?, more })
     }
 
     /// Whether the driver wants an interrupt for used buffers (2.7.7.2). One too many does no harm.

@@ -49,6 +49,8 @@ bitflags! {
     }
 }
 
+/// Where `idx` stands in the available ring (2.7.6).
+pub(crate) const AVAIL_INDEX: u64 = 2;
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT` (2.7.6).
 pub(crate) const AVAIL_NO_INTERRUPT: u16 = 1;
 

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use device_models::checker::{Finding, FindingClass};
+use device_models::endpoint::Progress;
 use device_models::fabric::{Delivery, InterruptSink, Observer, Transaction};
 use device_models::iommu::virtio::{VirtioIommu, VirtioIommuConfig};
 use device_models::lab::{Lab, Place, Topology};
@@ -339,8 +340,9 @@ impl Ring {
         self.offer(machine, head);
     }
 
-    pub(super) fn kick(&self, machine: &mut Machine) {
-        machine.lab.mmio_write(self.notify, &self.index.to_le_bytes());
+    /// Notifies the device; whether that leaves anything for a step of the lab.
+    pub(super) fn kick(&self, machine: &mut Machine) -> Progress {
+        machine.lab.mmio_write(self.notify, &self.index.to_le_bytes())
     }
 
     /// The next used element: head and length.

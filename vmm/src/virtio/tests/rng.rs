@@ -1,6 +1,7 @@
 //! virtio-rng, whose every access is translated.
 
 use device_models::checker::FindingClass;
+use device_models::endpoint::Progress;
 
 use super::super::spec::Status;
 use super::driver::{Driver, IOMMU, Machine, RNG, Ring};
@@ -32,7 +33,7 @@ fn entropy_arrives_where_the_mapping_leads() {
     let (mut requests, _, mut ring) = start(&mut machine);
     send(&mut machine, &mut requests, &map(DOMAIN, AWAY + 0x1000, AWAY + 0x1fff, 0x40_0000, 2), 4);
     ring.offer_buffers(&machine, 0, &[], &[(AWAY + 0x1010, 3), (AWAY + 0x1100, 5)]);
-    ring.kick(&mut machine);
+    assert_eq!(ring.kick(&mut machine), Progress::Worked);
     assert_eq!(ring.take(&machine), None, "it works in its own time, not in the exit");
     machine.run();
     assert_eq!(ring.take(&machine), Some((0, 8)));

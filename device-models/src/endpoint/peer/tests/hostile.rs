@@ -107,7 +107,7 @@ fn act(draw: &mut Draw<'_>) -> Act {
 fn perform(bench: &mut Bench, act: Act) -> u64 {
     match act {
         Act::Write { peer, offset, data } => {
-            bench.lab.mmio_write(Bench::registers(peer) + offset, &data)
+            bench.lab.mmio_write(Bench::registers(peer) + offset, &data);
         }
         Act::Register { peer, channel, offset, value } => {
             bench.write32(Bench::register(peer, channel, offset), value);

@@ -96,7 +96,9 @@ impl Watched {
 
     pub(super) fn perform(&mut self, act: Act) {
         match act {
-            Act::Write { offset, data } => self.bench.lab.mmio_write(REGISTERS + offset, &data),
+            Act::Write { offset, data } => {
+                self.bench.lab.mmio_write(REGISTERS + offset, &data);
+            }
             Act::Register { channel, offset, value } => {
                 self.put_bytes(channel, offset, &value.to_le_bytes());
                 let mut data = [0; 8];
