@@ -287,8 +287,16 @@ static pci_ers_result_t pd_mmio_enabled(struct pci_dev *pdev)
 
 static pci_ers_result_t pd_slot_reset(struct pci_dev *pdev)
 {
+	struct pd_device *pd = pci_get_drvdata(pdev);
+
 	pci_restore_state(pdev);
 	pci_save_state(pdev);
+	/*
+	 * Another function below the port may have wanted the reset for an error that
+	 * needed none here: nobody has been told yet that it happened.
+	 */
+	if (!pd->bar_blocked)
+		pd_suspend(pd);
 	return PCI_ERS_RESULT_RECOVERED;
 }
 
@@ -296,7 +304,7 @@ static void pd_error_resume(struct pci_dev *pdev)
 {
 	struct pd_device *pd = pci_get_drvdata(pdev);
 
-	/* Stopped only if the error was a fatal one. */
+	/* Stopped only if there was a reset. */
 	if (pd->bar_blocked)
 		pd_resume(pd);
 }

@@ -5,6 +5,10 @@ use crate::uapi;
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// How long a copy may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Its device.
 pub(super) const PATH: &str = "/dev/peerdma-dma";
@@ -73,7 +77,8 @@ impl Channel {
         target: Place<'_>,
         length: u32,
     ) -> Result<u32, Errno> {
-        self.attempt_within(30_000, source, target, length)
+        let patience = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
+        self.attempt_within(patience, source, target, length)
     }
 
     /// The same, and it may take so many milliseconds.
