@@ -116,7 +116,7 @@ static int pd_dma_attach(struct pd_client *client, struct pd_end *end, int fd,
 	struct dma_buf *dmabuf;
 
 	end->address = address;
-	if (fd < 0)
+	if (fd == -1)
 		return capable(CAP_SYS_RAWIO) ? 0 : -EPERM;
 	dmabuf = dma_buf_get(fd);
 	if (IS_ERR(dmabuf))
@@ -293,7 +293,7 @@ static int pd_dma_pieces(struct pd_client *client, struct peerdma_dma_copy *arg,
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		/* Nothing is begun that is not likely to end: that costs the channel. */
-		if (done && time_after_eq(jiffies, deadline))
+		if (time_after_eq(jiffies, deadline))
 			return -ETIMEDOUT;
 		ret = pd_dma_locate(source, done, &from, &length);
 		if (!ret)
@@ -317,15 +317,20 @@ static int pd_dma_lock(struct pd_end *ends, struct ww_acquire_ctx *ctx)
 	if (one == two)
 		two = NULL;
 	if (one)
-		ret = dma_resv_lock(one, ctx);
-	if (!ret && two)
-		ret = dma_resv_lock(two, ctx);
-	while (ret == -EDEADLK) {
-		/* Whoever is older goes first; then again from the other end. */
-		dma_resv_unlock(one);
-		dma_resv_lock_slow(two, ctx);
-		swap(one, two);
-		ret = dma_resv_lock(two, ctx);
+		ret = dma_resv_lock_interruptible(one, ctx);
+	if (!ret && two) {
+		ret = dma_resv_lock_interruptible(two, ctx);
+		while (ret == -EDEADLK) {
+			/* Whoever is older goes first; then again from the other end. */
+			dma_resv_unlock(one);
+			ret = dma_resv_lock_slow_interruptible(two, ctx);
+			if (ret)
+				return ret;
+			swap(one, two);
+			ret = dma_resv_lock_interruptible(two, ctx);
+		}
+		if (ret && one)
+			dma_resv_unlock(one);
 	}
 	return ret;
 }

@@ -42,9 +42,16 @@ static void pd_export_revoke(struct pd_export *exp, bool for_good)
 	if (for_good)
 		exp->revoked = true;
 	pd_export_recall(exp);
-	/* BOOKKEEP: all fences, also those that nobody syncs to implicitly. */
-	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
-			      MAX_SCHEDULE_TIMEOUT);
+	/*
+	 * BOOKKEEP: all fences, also those that nobody syncs to implicitly. Work on
+	 * mappings ends, or its importer does not give them back; what else there is
+	 * may be anybody's fence, who may never signal it: not for ever.
+	 */
+	if (!dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
+				   msecs_to_jiffies(pd_timeout_ms)))
+		dev_warn(&pd->pdev->dev,
+			 "a fence of a dma-buf has not signalled in %u ms; taken back without it\n",
+			 pd_timeout_ms);
 	dma_resv_unlock(dmabuf->resv);
 
 	/*

@@ -38,7 +38,8 @@
  * file holds another one), ERANGE (past the end of a dma-buf), ETIMEDOUT (somebody's
  * fence, or the engine, took longer; without an answer from the engine the channel
  * has been given back), EAGAIN (the exporter moved the buffer again and again),
- * EINTR (a signal), and what the exporter says.
+ * EINTR (a signal, unless its handler has the call begun again), and what the
+ * exporter says.
  */
 struct peerdma_dma_copy {
 	char channel[PEERDMA_DMA_NAME];
