@@ -22,7 +22,7 @@ use crate::suite::event::Event;
 use crate::suite::hello::{Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
 use crate::suite::judge::MAX_FINDINGS;
-use crate::suite::parameters::parameters;
+use crate::suite::parameters::{Purpose, parameters};
 use crate::suite::prepare::{self, Prepared, Quiet};
 use crate::suite::scenario::Scenario;
 
@@ -132,7 +132,7 @@ fn job(
         columns: size.map(|(_, columns)| columns),
         ..Hello::new(mode, &scenario.name)
     };
-    let mut all = parameters(scenario, true);
+    let mut all = parameters(scenario, Purpose::Use);
     all.extend(prepared.parameters.iter().cloned());
     all.extend(arguments.append.iter().cloned());
     let (folder, file) = record.unzip();

@@ -21,7 +21,7 @@ use crate::suite::carried::{self, Carried};
 use crate::suite::drive::{JobEnd, Venue, drive};
 use crate::suite::hello::{Expected, Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
-use crate::suite::parameters::parameters;
+use crate::suite::parameters::{Purpose, parameters};
 use crate::suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::suite::shard::Shard;
@@ -302,9 +302,12 @@ fn job(
     at_once: usize,
 ) -> Result<Job, Failure> {
     let run = |((scenario, lab), carried): &((&Scenario, LabConfig), Carried)| {
-        let mut parameters = parameters(scenario, false);
+        let (mode, purpose) = match arguments.command.as_slice() {
+            [] => (Mode::Test, Purpose::Tests),
+            [..] => (Mode::Command, Purpose::OwnTest),
+        };
+        let mut parameters = parameters(scenario, purpose);
         parameters.extend(prepared.parameters.iter().cloned());
-        let mode = if arguments.command.is_empty() { Mode::Test } else { Mode::Command };
         let guest = choose::guest(lab, scenario, &parameters);
         let hello = Hello {
             groups: scenario.groups.clone(),

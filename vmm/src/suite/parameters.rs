@@ -33,19 +33,30 @@ const NO_LEAK_DETECTOR: &str = "kmemleak=off";
 /// The group whose tests ask it.
 const LEAKS: &str = "leaks";
 
-/// Whether the guest runs tests, and none that asks the leak detector. Groups may be narrowed down to a test of theirs.
-fn is_detector_idle(scenario: &Scenario) -> bool {
-    let is_asking = |group: &String| group.split('.').next() == Some(LEAKS);
-    !scenario.groups.is_empty() && !scenario.groups.iter().any(is_asking)
+/// What a guest is booted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The scenario's tests.
+    Tests,
+    /// A user's test, which takes their place.
+    OwnTest,
+    /// Somebody sits in front of it, or reads what a command prints.
+    Use,
 }
 
-/// The parameters of a scenario's guest, one each. `used` is for somebody who sits in front of it.
-pub fn parameters(scenario: &Scenario, used: bool) -> Vec<String> {
+/// Whether no test asks the leak detector. Groups may be narrowed down to a test of theirs.
+fn is_detector_idle(scenario: &Scenario, purpose: Purpose) -> bool {
+    let is_asking = |group: &String| group.split('.').next() == Some(LEAKS);
+    purpose == Purpose::Tests && !scenario.groups.iter().any(is_asking)
+}
+
+/// The parameters of a scenario's guest, one each.
+pub fn parameters(scenario: &Scenario, purpose: Purpose) -> Vec<String> {
     let common = COMMON
         .iter()
-        .chain(if used { USED } else { TESTED })
+        .chain(if purpose == Purpose::Use { USED } else { TESTED })
         .map(|parameter| (*parameter).to_owned());
-    let detector = is_detector_idle(scenario).then(|| NO_LEAK_DETECTOR.to_owned());
+    let detector = is_detector_idle(scenario, purpose).then(|| NO_LEAK_DETECTOR.to_owned());
     let iommu = scenario.iommu.parameters().iter().copied().chain(scenario.swiotlb.parameter());
     common
         .chain(iommu.map(str::to_owned))
@@ -62,11 +73,11 @@ mod tests {
     fn a_scenario_has_the_last_word() {
         let text = "name='a'\ndescription='b'\ntimeout=5\niommu='lazy'\nparameters=['loglevel=8']";
         let scenario = Scenario::parse("f", text).unwrap();
-        let all = parameters(&scenario, false);
+        let all = parameters(&scenario, Purpose::Tests);
         assert_eq!(all.last().unwrap(), "loglevel=8");
         assert!(all.contains(&"iommu.strict=0".to_owned()));
         let text = "name='a'\ndescription='b'\ntimeout=5\niommu='none'\nswiotlb='force'";
-        let bounced = parameters(&Scenario::parse("f", text).unwrap(), false);
+        let bounced = parameters(&Scenario::parse("f", text).unwrap(), Purpose::Tests);
         assert_eq!(bounced.last().unwrap(), "swiotlb=force");
         assert!(!bounced.iter().any(|parameter| parameter.starts_with("iommu")));
         assert!(all.join(" ").len() < 1024);
@@ -74,13 +85,14 @@ mod tests {
 
     #[test]
     fn leaks_are_looked_for_where_somebody_asks_or_runs_what_is_theirs() {
-        let is_off = |groups: &str| {
+        let is_off = |groups: &str, purpose| {
             let text = format!("name='a'\ndescription='b'\ntimeout=5\ngroups={groups}");
             let scenario = Scenario::parse("f", &text).unwrap();
-            parameters(&scenario, false).iter().any(|parameter| parameter == NO_LEAK_DETECTOR)
+            parameters(&scenario, purpose).iter().any(|parameter| parameter == NO_LEAK_DETECTOR)
         };
-        assert!(is_off("['matrix']") && is_off("['copy', 'faults.leaks']"));
-        assert!(!is_off("['copy', 'leaks']") && !is_off("['leaks.kmemleak']"));
-        assert!(!is_off("[]"));
+        let is_off_for_tests = |groups| is_off(groups, Purpose::Tests);
+        assert!(is_off_for_tests("['matrix']") && is_off_for_tests("['copy', 'faults.leaks']"));
+        assert!(!is_off_for_tests("['copy', 'leaks']") && !is_off_for_tests("['leaks.kmemleak']"));
+        assert!(!is_off("['matrix']", Purpose::OwnTest) && !is_off("[]", Purpose::Use));
     }
 }

@@ -240,7 +240,7 @@ mod tests {
 
     use super::*;
     use crate::suite::hello::Expected;
-    use crate::suite::parameters::parameters;
+    use crate::suite::parameters::{Purpose, parameters};
     use crate::topology::linux::Guest;
     use crate::topology::{Plan, Topology};
 
@@ -262,7 +262,7 @@ mod tests {
         }
         let plan = Plan::new(&topology, scenario.iommu.has_iommu()).unwrap();
         let peers = plan.peers().into_iter().map(|peer| plan.functions[peer].bdf).collect();
-        let parameters = parameters(scenario, false);
+        let parameters = parameters(scenario, Purpose::Tests);
         let guest = Guest { iommu: scenario.iommu, cpu: topology.cpu, parameters };
         (Expected::new(&topology, &guest).unwrap(), peers)
     }
