@@ -44,10 +44,11 @@ pub enum Purpose {
     Use,
 }
 
-/// Whether no test asks the leak detector. Groups may be narrowed down to a test of theirs.
+/// Whether there are tests and none of them asks the leak detector. Groups may be narrowed down to a test of theirs.
 fn is_detector_idle(scenario: &Scenario, purpose: Purpose) -> bool {
     let is_asking = |group: &String| group.split('.').next() == Some(LEAKS);
-    purpose == Purpose::Tests && !scenario.groups.iter().any(is_asking)
+    let is_tested = purpose == Purpose::Tests && !scenario.groups.is_empty();
+    is_tested && !scenario.groups.iter().any(is_asking)
 }
 
 /// The parameters of a scenario's guest, one each.
