@@ -2,6 +2,7 @@
 
 use device_models::checker::FindingClass;
 use device_models::endpoint::Progress;
+use device_models::fabric::PostedDelay;
 use device_models::iommu::{Access, FaultReason, Iommu};
 
 use super::super::spec::Status;
@@ -86,6 +87,19 @@ fn a_batch_is_served_by_one_kick() {
     assert_eq!(ring.kick(&mut machine), Progress::Idle);
     assert_eq!(machine.iommu().live_mappings(), 8);
     assert_eq!(std::iter::from_fn(|| ring.take(&machine)).count(), 8);
+}
+
+#[test]
+fn while_writes_are_held_back_a_request_leaves_steps_to_do() {
+    let mut machine = Machine::new();
+    let driver = Driver::probe(&mut machine, IOMMU);
+    let mut rings = driver.start(&mut machine);
+    let ring = &mut rings[0];
+    machine.lab.delay_posted(RNG, None, PostedDelay::UntilPushed).unwrap();
+    machine.poke(REQUEST, &attach(1, RNG.0));
+    ring.offer_buffers(&machine, 0, &[(REQUEST, 20)], &[(REPLY, 4)]);
+    assert_eq!(ring.kick(&mut machine), Progress::Worked);
+    assert_eq!(ring.take(&machine), Some((0, 4)));
 }
 
 #[test]
