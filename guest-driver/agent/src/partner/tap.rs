@@ -140,8 +140,7 @@ impl Tap {
                 figures.passed
             ));
         }
-        news.append(&mut remarks);
-        let remarks = news;
+        let remarks = [news, remarks].concat();
         let verdict = if !reasons.is_empty() {
             Err(Stop::Fail(format!("{figures}: {}", reasons.join("\n"))))
         } else if figures.skipped == figures.total() {
