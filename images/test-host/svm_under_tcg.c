@@ -15,6 +15,10 @@
  * host's own is pending at VMRUN. The event is injected before it is looked
  * at, and leaving the guest clears what was left behind. This costs one exit
  * for each interrupt injected.
+ *
+ * That exit comes before the guest has ended its interrupt, and KVM takes back
+ * at each exit what spares the guest an exit for that (paravirtual EOI). It
+ * gives it again where it looks at the guest's interrupts, so it is asked to.
  */
 #include <linux/irq_work.h>
 #include <linux/kvm_host.h>
@@ -36,8 +40,10 @@ static DEFINE_PER_CPU(struct irq_work, leave) =
 static void on_entry(void *data, struct kvm_vcpu *vcpu,
 		     bool force_immediate_exit)
 {
-	if (vcpu->arch.interrupt.injected && !force_immediate_exit)
-		irq_work_queue(this_cpu_ptr(&leave));
+	if (!vcpu->arch.interrupt.injected || force_immediate_exit)
+		return;
+	irq_work_queue(this_cpu_ptr(&leave));
+	kvm_make_request(KVM_REQ_EVENT, vcpu);
 }
 
 static int __init svm_under_tcg_init(void)
