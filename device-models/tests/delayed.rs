@@ -541,3 +541,21 @@ fn only_paths_that_exist_are_delayed() {
     assert_eq!(world.lab.delay_posted(robot, Some(nobody), delay), Err(no));
     assert_eq!(world.lab.fence_seen(nobody), Err(no));
 }
+
+#[test]
+fn a_configuration_space_whose_reads_push_is_asked_each_time() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.lab.share_config_spaces().unwrap();
+    let (robot, other) = (world.bdf("robot0"), world.bdf("robot1"));
+    let mapped = |world: &World| -> Vec<_> {
+        world.lab.config_mappings().iter().map(|mapping| mapping.bdf).collect()
+    };
+    let all = mapped(&world);
+    assert!(all.contains(&robot) && all.contains(&other));
+    let epoch = world.lab.address_map().epoch;
+    world.delay(0, None, PostedDelay::UntilPushed);
+    assert!(world.lab.address_map().epoch > epoch, "a VMM hears of it");
+    assert!(!mapped(&world).contains(&robot) && mapped(&world).contains(&other));
+    world.delay(0, None, PostedDelay::Off);
+    assert_eq!(mapped(&world), all);
+}

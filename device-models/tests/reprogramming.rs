@@ -5,12 +5,16 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::{Order, Saw, World};
 use device_models::endpoint::Progress;
 use device_models::fabric::{CompletionStatus, WriteOutcome};
 use device_models::iommu::NoIommu;
+use device_models::lab::ConfigMapping;
 use device_models::pci::Bdf;
 use proptest::prelude::*;
+use vm_memory::Bytes;
 
 /// Bridges of [`World::switch`], from the root down.
 const BRIDGES: [&str; 4] = ["port0", "up", "down0", "down1"];
@@ -28,6 +32,8 @@ enum Act {
     Transfer { robot: usize, target: usize, bar: u8, offset: i32, length: usize, write: bool },
     /// What is below a bridge is pulled out of its slot, or plugged in again.
     Slot { bridge: usize, filled: bool },
+    /// A robot is reset (function level).
+    Reset { robot: usize },
     /// Let the lab run a little.
     Step(u8),
 }
@@ -53,8 +59,9 @@ fn act() -> impl Strategy<Value = Act> {
         });
     let slot =
         (0..BRIDGES.len(), any::<bool>()).prop_map(|(bridge, filled)| Act::Slot { bridge, filled });
+    let reset = (0..2usize).prop_map(|robot| Act::Reset { robot });
     let step = (1..20u8).prop_map(Act::Step);
-    prop_oneof![3 => program, 1 => acs, 3 => transfer, 1 => slot, 3 => step]
+    prop_oneof![3 => program, 1 => acs, 3 => transfer, 1 => slot, 1 => reset, 3 => step]
 }
 
 /// The registers of all bridges as the firmware left them.
@@ -69,7 +76,26 @@ fn snapshot(world: &mut World) -> Vec<(Bdf, u16, u8, u32)> {
     saved
 }
 
-fn perform(world: &mut World, bars: &[[u64; 3]; 2], acs: u16, act: &Act) {
+/// What CPUs read of all configuration spaces without asking is what they would be told. `places` is where those are
+/// that answered once: where one does not answer now, its memory says so, for those who have it mapped still.
+fn mirrors_agree(world: &mut World, places: &[ConfigMapping]) -> bool {
+    let mappings = world.lab.config_mappings();
+    let is_mapped =
+        |place: &ConfigMapping| mappings.iter().any(|mapping| mapping.offset == place.offset);
+    let dword = |mapping: &ConfigMapping, at: u16| {
+        let slice = mapping.memory.slice(mapping.offset + u64::from(at), 4).unwrap();
+        slice.read_obj::<u32>(0).unwrap()
+    };
+    // All registers of the header and of the capabilities that there are.
+    let dwords = || (0..0x200u16).step_by(4);
+    let hidden = |place: &ConfigMapping| dwords().all(|at| dword(place, at) == u32::MAX);
+    places.iter().all(|place| is_mapped(place) || hidden(place))
+        && mappings.iter().all(|mapping| {
+            dwords().all(|at| dword(mapping, at) == world.lab.config_read(mapping.bdf, at, 4))
+        })
+}
+
+fn perform(world: &mut World, bars: &[[u64; 3]; 2], [acs, express]: [u16; 2], act: &Act) {
     match *act {
         Act::Program { bridge, register, value } => {
             let bdf = world.bdf(BRIDGES[bridge]);
@@ -95,6 +121,10 @@ fn perform(world: &mut World, bars: &[[u64; 3]; 2], acs: u16, act: &Act) {
             let bdf = world.bdf(BRIDGES[bridge]);
             let _ = if filled { world.lab.plug(bdf) } else { world.lab.unplug(bdf) };
         }
+        Act::Reset { robot } => {
+            let bdf = world.bdf(&format!("robot{robot}"));
+            world.lab.config_write(bdf, express + 8, 2, 1 << 15);
+        }
         Act::Step(count) => {
             for _ in 0..count {
                 if world.lab.step() == Progress::Idle {
@@ -111,11 +141,18 @@ proptest! {
     #[test]
     fn bridges_reprogrammed_under_load_break_nothing(acts in prop::collection::vec(act(), 1..60)) {
         let mut world = World::switch(Box::new(NoIommu), true);
+        world.lab.share_config_spaces().unwrap();
+        let places = world.lab.config_mappings();
+        prop_assert_eq!(places.len(), places.iter().map(|place| place.bdf).collect::<BTreeSet<_>>().len());
+        prop_assert!(places.len() >= BRIDGES.len() + 2);
         let saved = snapshot(&mut world);
         let acs = world.acs("down0");
+        let robot = world.bdf("robot0");
+        let express = world.capability(robot, 0x10);
         let bars = [0, 1].map(|robot| [0, 2, 4].map(|bar| world.bar(robot, bar)));
         for act in &acts {
-            perform(&mut world, &bars, acs, act);
+            perform(&mut world, &bars, [acs, express], act);
+            prop_assert!(mirrors_agree(&mut world, &places), "after {act:?}");
         }
         // Whatever is under way ends.
         world.run();

@@ -119,6 +119,9 @@ impl Lab {
             }
         }
         self.fabric.map = Arc::new(map);
+        for (state, address) in self.states.iter_mut().zip(&addresses) {
+            state.config.show(address.is_some());
+        }
     }
 
     /// The number of every function that configuration requests reach under the present bus numbers; none for one

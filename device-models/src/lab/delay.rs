@@ -44,6 +44,8 @@ impl Lab {
         self.input(&Input::DelayPosted { requester, target, delay });
         let armed = self.fabric.delay_posted(path, (requester, target), delay);
         self.log_errors();
+        // A read of configuration space pushes what is under way, or need not any more: see `config_mappings`.
+        self.publish();
         if armed { Ok(()) } else { Err(DelayError::TooMany) }
     }
 

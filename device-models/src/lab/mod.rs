@@ -6,6 +6,7 @@
 
 mod build;
 mod config;
+mod config_mapping;
 mod cpu;
 mod delay;
 mod errors;
@@ -21,6 +22,7 @@ mod topology;
 use std::sync::Arc;
 
 pub use build::BuildError;
+pub use config_mapping::ConfigMapping;
 pub use delay::DelayError;
 pub use hot_plug::PlugError;
 pub use topology::{HostBridge, Place, Topology, What};

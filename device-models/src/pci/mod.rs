@@ -26,6 +26,7 @@ pub use description::{
     VendorCapability,
 };
 pub use msix_table::{MsixFunction, MsixTable, Raised};
+pub(crate) use spec::CONFIG_SPACE_SIZE;
 
 #[cfg(test)]
 mod tests;

@@ -6,31 +6,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use device_models::endpoint::Progress;
 use device_models::fabric::{GuestMapping, PostedDelay};
-use device_models::lab::{DelayError, Lab, PlugError};
+use device_models::lab::{ConfigMapping, DelayError, Lab, PlugError};
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
 
 use super::engine::{Bell, Engine};
 use super::lock::PriorityLock;
 use super::{FunctionTraffic, LabCounters, Traffic};
-use crate::machine::{DeviceBus, HostMemory, MappedMemory};
+use crate::machine::{DeviceBus, HostMemory, MappedMemory, layout};
 
-/// Device memory, as the machine maps it: as much as its BAR shows.
+/// Memory of the lab's, as the machine maps it: what a BAR shows of a device's, or one configuration space.
 #[derive(Debug)]
 struct Mapped {
     memory: Memory,
+    offset: u64,
     length: u64,
 }
 
-// SAFETY: a `Memory` maps its `len` bytes, of which these are the first, shared, readable, writable and page-aligned
+// SAFETY: a `Memory` maps its `len` bytes, of which these are a part, shared, readable, writable and page-aligned
 // until its last clone is dropped, and everybody accesses it as memory that others write to.
 unsafe impl HostMemory for Mapped {
     fn host_address(&self) -> *mut u8 {
-        self.memory.host_address() as *mut u8
+        let address = self.memory.host_address().saturating_add(self.offset.min(self.memory.len()));
+        address as *mut u8
     }
 
     fn len(&self) -> u64 {
-        self.length.min(self.memory.len())
+        self.length.min(self.memory.len().saturating_sub(self.offset))
     }
 }
 
@@ -49,7 +51,10 @@ impl LabBus {
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub fn new(lab: Lab) -> io::Result<(Arc<Self>, Engine)> {
+    pub fn new(mut lab: Lab) -> io::Result<(Arc<Self>, Engine)> {
+        if let Err(error) = lab.share_config_spaces() {
+            log::warn!("each read of configuration space will leave the guest: {error}");
+        }
         let epoch = Arc::new(AtomicU64::new(lab.address_map().epoch));
         let lab = Arc::new(PriorityLock::new(lab));
         let bell = Arc::new(Bell::default());
@@ -165,20 +170,25 @@ impl DeviceBus for LabBus {
     }
 
     fn memory(&self) -> Vec<MappedMemory> {
-        let wanted = self.with(|lab| lab.address_map().guest_mappings());
+        let (bars, spaces) =
+            self.with(|lab| (lab.address_map().guest_mappings(), lab.config_mappings()));
+        let bars =
+            bars.into_iter().map(|GuestMapping { guest_address, memory, length, .. }| {
+                (guest_address, Mapped { memory, offset: 0, length }, true)
+            });
+        let spaces = spaces.into_iter().map(|ConfigMapping { bdf, memory, offset }| {
+            let address = layout::config_space(bdf.0);
+            (address, Mapped { memory, offset, length: layout::PAGE_SIZE }, false)
+        });
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = wanted.into_iter().map(|mapping| {
-            let GuestMapping { guest_address: address, memory, length, .. } = mapping;
+        let new = bars.chain(spaces).map(|(address, new, writable)| {
             let same = |old: &&MappedMemory| {
                 old.address == address
-                    && old.memory.host_address() as u64 == memory.host_address()
-                    && old.memory.len() == length
+                    && old.memory.host_address() == new.host_address()
+                    && old.memory.len() == new.len()
             };
             let old = mapped.iter().find(same).cloned();
-            old.unwrap_or_else(|| MappedMemory {
-                address,
-                memory: Arc::new(Mapped { memory, length }),
-            })
+            old.unwrap_or_else(|| MappedMemory { address, memory: Arc::new(new), writable })
         });
         let new: Vec<_> = new.collect();
         mapped.clone_from(&new);
@@ -240,7 +250,8 @@ mod tests {
         resize(&mut lab, 1, second, 0);
         let (bus, _engine) = LabBus::new(lab).unwrap();
         let places = |memory: &[MappedMemory]| {
-            memory.iter().map(|m| (m.address, m.memory.len())).collect::<Vec<_>>()
+            let bars = memory.iter().filter(|m| m.writable);
+            bars.map(|m| (m.address, m.memory.len())).collect::<Vec<_>>()
         };
         let small = bus.memory();
         assert_eq!(places(&small), [(second - MIB, MIB), (second, MIB)]);

@@ -32,13 +32,15 @@ unsafe impl HostMemory for vm_memory::MmapRegion {
     }
 }
 
-/// A memory BAR as the guest's CPUs are to see it now.
+/// A memory BAR, or a configuration space, as the guest's CPUs are to see it now.
 #[derive(Clone, Debug)]
 pub struct MappedMemory {
     /// Guest physical address, 4 KiB aligned.
     pub address: u64,
     /// What is there.
     pub memory: Arc<dyn HostMemory>,
+    /// Whether the CPUs write there too. Else their writes go the way of all that is not mapped.
+    pub writable: bool,
 }
 
 /// Everything that is not RAM and not in the interrupt controllers: PCI configuration space and BARs.
@@ -56,7 +58,7 @@ pub trait DeviceBus: Send + Sync {
     fn mmio_write(&self, address: u64, data: &[u8]);
     /// Changes whenever [`DeviceBus::memory`] does. Cheap: asked after every access that leaves the guest.
     fn memory_epoch(&self) -> u64;
-    /// The memory BARs that decode now, not overlapping.
+    /// The memory BARs that decode now, and the configuration spaces that may be read without asking; not overlapping.
     fn memory(&self) -> Vec<MappedMemory>;
 }
 

@@ -33,6 +33,11 @@ pub const ECAM: Range<u64> = 0xE000_0000..0xF000_0000;
 /// Bytes of ECAM that belong to one bus.
 pub const ECAM_BYTES_PER_BUS: u64 = 1 << 20;
 
+/// Where ECAM has the 4 KiB of the function whose requester ID this is.
+pub const fn config_space(function: u16) -> u64 {
+    ECAM.start + function as u64 * PAGE_SIZE
+}
+
 /// Writes here are message-signalled interrupts (Intel SDM vol. 3, 12.11).
 pub const INTERRUPT_WINDOW: Range<u64> = 0xFEE0_0000..0xFEF0_0000;
 /// Registers of each vCPU's local APIC.

@@ -1,10 +1,10 @@
-//! KVM memory slots: RAM once, memory BARs as they come and go.
+//! KVM memory slots: RAM once, memory BARs and configuration spaces as they come and go.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -45,7 +45,7 @@ impl MemorySlots {
             let host = region.as_ptr() as u64;
             // SAFETY: the region is mapped for as long as `ram`, of which we keep a clone, and is plain memory
             // that anybody may change at any time: it is only ever accessed through vm-memory.
-            unsafe { set_slot(&vm, slot, region.start_addr().raw_value(), region.len(), host)? };
+            unsafe { set_slot(&vm, slot, 0, region.start_addr().raw_value(), region.len(), host)? };
             slot += 1;
         }
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
@@ -90,7 +90,9 @@ impl DeviceSlots {
                 Some(at) => drop(wanted.swap_remove(at)),
                 None => {
                     // SAFETY: size 0 removes the slot; nothing stays mapped.
-                    unsafe { set_slot(vm, slot_number(self.first, index), current.address, 0, 0)? };
+                    unsafe {
+                        set_slot(vm, slot_number(self.first, index), 0, current.address, 0, 0)?
+                    };
                     *place = None;
                 }
             }
@@ -119,10 +121,11 @@ impl DeviceSlots {
                 continue;
             }
             let (address, len) = (memory.address, memory.memory.len());
+            let flags = if memory.writable { 0 } else { KVM_MEM_READONLY };
             // SAFETY: `HostMemory` promises `len` mapped bytes for as long as the value lives, and the value
             // is kept in `installed` until the slot is gone.
-            let set =
-                unsafe { set_slot(vm, slot, address, len, memory.memory.host_address() as u64) };
+            let host = memory.memory.host_address() as u64;
+            let set = unsafe { set_slot(vm, slot, flags, address, len, host) };
             if let Err(error) = set {
                 // No reason to end the guest's run.
                 self.refused
@@ -142,7 +145,9 @@ fn slot_number(first: u32, index: usize) -> u32 {
 }
 
 fn same(a: &MappedMemory, b: &MappedMemory) -> bool {
-    a.address == b.address && std::ptr::addr_eq(Arc::as_ptr(&a.memory), Arc::as_ptr(&b.memory))
+    a.address == b.address
+        && a.writable == b.writable
+        && std::ptr::addr_eq(Arc::as_ptr(&a.memory), Arc::as_ptr(&b.memory))
 }
 
 /// Whether it can be mapped, as far as we can tell before KVM.
@@ -158,11 +163,9 @@ fn check(memory: &MappedMemory) -> Result<(), &'static str> {
     let inside = |window: &std::ops::Range<u64>| {
         memory.address >= window.start && end.is_some_and(|end| end <= window.end)
     };
-    if inside(&layout::PCI_WINDOW_32) || inside(&layout::PCI_HIGH) {
-        Ok(())
-    } else {
-        Err("it lies outside of the PCI windows")
-    }
+    let windows: &[_] =
+        if memory.writable { &[layout::PCI_WINDOW_32, layout::PCI_HIGH] } else { &[layout::ECAM] };
+    if windows.iter().any(inside) { Ok(()) } else { Err("it lies outside of the PCI windows") }
 }
 
 /// # Safety
@@ -171,13 +174,14 @@ fn check(memory: &MappedMemory) -> Result<(), &'static str> {
 unsafe fn set_slot(
     vm: &VmFd,
     slot: u32,
+    flags: u32,
     address: u64,
     len: u64,
     host: u64,
 ) -> Result<(), MachineError> {
     let region = kvm_userspace_memory_region {
         slot,
-        flags: 0,
+        flags,
         guest_phys_addr: address,
         memory_size: len,
         userspace_addr: host,
@@ -201,7 +205,7 @@ mod tests {
         // Without KVM there is nothing to map into.
         let Ok(vm) = Kvm::new().and_then(|kvm| kvm.create_vm()) else { return };
         let memory: Arc<dyn HostMemory> = Arc::new(MmapRegion::<()>::new(0x1000).unwrap());
-        let at = |address| MappedMemory { address, memory: Arc::clone(&memory) };
+        let at = |address| MappedMemory { address, memory: Arc::clone(&memory), writable: true };
         let window = layout::PCI_WINDOW_32.start;
         let lines = told(|| {
             let mut slots = DeviceSlots::new(0, 1);

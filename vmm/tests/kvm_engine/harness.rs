@@ -8,7 +8,7 @@ use vm_memory::MmapRegion;
 use vmm::machine::lab_port::ExitOnly;
 use vmm::machine::{
     CpuProfile, DeviceBus, Endpoints, FlatProgram, LabPort, Machine, MachineConfig, MachineError,
-    MappedMemory, Outcome, Platform, Workload,
+    MappedMemory, Outcome, Platform, Workload, layout,
 };
 
 /// A program that takes longer hangs. Generous: the computer may be busy.
@@ -89,7 +89,8 @@ pub(crate) enum Access {
 pub(crate) const REGISTERS: u64 = 0xC000_0000;
 
 /// 4 KiB of registers at [`REGISTERS`] that hold what is written; configuration space likewise, the same for all
-/// functions; memory that configuration register 0x10 of function 0 maps at the address of its value times 1 MiB.
+/// functions; memory that configuration register 0x10 of function 0 maps at the address of its value times 1 MiB, in
+/// ECAM for reads only.
 #[derive(Debug, Default)]
 pub(crate) struct FakeBus {
     state: Mutex<State>,
@@ -143,8 +144,10 @@ impl DeviceBus for FakeBus {
         state.config[place(0, offset.into(), data.len()).unwrap()].copy_from_slice(data);
         if offset == 0x10 {
             let mib = data.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+            let address = mib << 20;
             let memory = state.region.clone().filter(|_| mib != 0);
-            state.memory = memory.map(|memory| MappedMemory { address: mib << 20, memory });
+            let writable = !layout::ECAM.contains(&address);
+            state.memory = memory.map(|memory| MappedMemory { address, memory, writable });
             state.epoch += 1;
         }
     }

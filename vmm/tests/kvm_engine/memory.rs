@@ -1,4 +1,4 @@
-//! Memory BARs come and go while the guest runs.
+//! Memory BARs and configuration spaces come and go while the guest runs.
 
 use std::sync::Arc;
 
@@ -93,4 +93,50 @@ fn device_memory_outside_of_the_windows_is_not_mapped() {
         "jne 91f",
     );
     expect_success(run(code, FakeBus::with_memory(region), quiet()));
+}
+
+/// A configuration space that is mapped is read without an exit, and written as ever.
+#[test]
+fn a_mapped_configuration_space_is_for_reads_only() {
+    let region: Arc<MmapRegion> = Arc::new(MmapRegion::new(0x1000).unwrap());
+    region.as_volatile_slice().write_obj(0x1234_5678_u32, 0xFFC).unwrap();
+    let bus = FakeBus::with_memory(region.clone());
+    let code = program!(
+        "mov ebx, 0xE0000010",
+        // That of 10:00.0, which nobody has set to anything before.
+        "mov esi, 0xE1000FFC",
+        "mov r15d, 1",
+        "cmp dword ptr [rsi], 0",
+        "jne 91f",
+        "mov dword ptr [rbx], 0xE10",
+        "mov r15d, 2",
+        "cmp dword ptr [rsi], 0x12345678",
+        "jne 91f",
+        "cmp word ptr [rsi + 2], 0x1234",
+        "jne 91f",
+        "mov dword ptr [rsi], 0xCAFEF00D",
+        "mov r15d, 3",
+        "cmp dword ptr [rsi], 0x12345678",
+        "jne 91f",
+        // Gone: asked for again.
+        "mov dword ptr [rbx], 0",
+        "mov r15d, 4",
+        "cmp dword ptr [rsi], 0xCAFEF00D",
+        "jne 91f",
+    );
+    let outcome = run(code, bus.clone(), quiet());
+    let ran = outcome.is_some();
+    expect_success(outcome);
+    if !ran {
+        return;
+    }
+    let slice = region.as_volatile_slice();
+    assert_eq!(slice.read_obj::<u32>(0xFFC).unwrap(), 0x1234_5678);
+    let of_the_space = |access: &Access| {
+        matches!(access, Access::ConfigRead(0x1000, ..) | Access::ConfigWrite(0x1000, ..))
+    };
+    let accesses: Vec<_> = bus.take_log().into_iter().filter(of_the_space).collect();
+    let read = Access::ConfigRead(0x1000, 0xFFC, 4);
+    let written = Access::ConfigWrite(0x1000, 0xFFC, 0xCAFE_F00D_u32.to_le_bytes().to_vec());
+    assert_eq!(accesses, [read.clone(), written, read]);
 }

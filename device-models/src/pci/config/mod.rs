@@ -4,6 +4,7 @@ mod build;
 mod builder;
 mod effects;
 mod header;
+mod mirror;
 mod registers;
 
 pub(super) use builder::Builder;
@@ -16,6 +17,7 @@ pub(super) use registers::RegisterFile;
 use super::capability::Services;
 use super::description::{Link, PortKind};
 use super::spec::header::bar;
+use crate::memory::Memory;
 
 /// The resets of a function (section 6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +111,24 @@ impl ConfigSpace {
             effects |= ConfigEffects::INTERRUPT;
         }
         effects
+    }
+
+    /// Keeps a copy at `offset` of `memory` for the guest's CPUs to read without an exit. [`ConfigSpace::show`] shows it:
+    /// until then it reads as all ones, as if nobody answered.
+    pub fn mirror_to(&mut self, memory: Memory, offset: u64) {
+        self.registers.mirror_to(memory, offset);
+    }
+
+    /// The memory of that copy, and where in it the copy begins; none while a read has to be asked for: without
+    /// [`ConfigSpace::mirror_to`], or where a device answers for some registers itself.
+    #[must_use]
+    pub fn mirror(&self) -> Option<(&Memory, u64)> {
+        self.registers.mirror().filter(|_| self.layout.vendor.is_empty())
+    }
+
+    /// Whether configuration requests reach the function: what the copy shows.
+    pub fn show(&mut self, reached: bool) {
+        self.registers.show(reached);
     }
 
     /// Brings the function into the state after a reset: registers to their initial values but

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::mirror::Mirror;
+use crate::memory::Memory;
 use crate::pci::config::ResetKind;
 use crate::pci::spec::CONFIG_SPACE_SIZE;
 
@@ -19,6 +21,8 @@ pub(in crate::pci) struct RegisterFile {
     kept_by_function_reset: Page,
     /// "Sticky": kept by every reset that leaves the power on.
     sticky: Page,
+    /// What CPUs see of `value`.
+    mirror: Mirror,
 }
 
 impl RegisterFile {
@@ -31,7 +35,23 @@ impl RegisterFile {
             clearable: page(),
             kept_by_function_reset: page(),
             sticky: page(),
+            mirror: Mirror::default(),
         }
+    }
+
+    /// Keeps a copy of all values at `offset` of `memory`; hidden, until [`RegisterFile::show`] shows it.
+    pub(in crate::pci) fn mirror_to(&mut self, memory: Memory, offset: u64) {
+        self.mirror = Mirror::at(memory, offset);
+    }
+
+    /// Where the copy is.
+    pub(in crate::pci) fn mirror(&self) -> Option<(&Memory, u64)> {
+        self.mirror.place()
+    }
+
+    /// Whether the copy shows the values, or all ones.
+    pub(in crate::pci) fn show(&mut self, shown: bool) {
+        self.mirror.show(shown, &self.value);
     }
 
     /// Software's read of `len` bytes (at most 4); bytes beyond the end read as all ones.
@@ -46,14 +66,15 @@ impl RegisterFile {
 
     /// Software's write of `len` bytes (at most 4); what lies beyond the end is dropped.
     pub(in crate::pci) fn write(&mut self, offset: u16, len: u8, value: u32) {
-        for (i, byte) in value.to_le_bytes().into_iter().take(usize::from(len)).enumerate() {
-            let at = usize::from(offset) + i;
-            if at >= CONFIG_SPACE_SIZE {
-                return;
-            }
+        let first = usize::from(offset);
+        let end = first.saturating_add(usize::from(len.min(4))).min(CONFIG_SPACE_SIZE);
+        for (at, byte) in (first..end).zip(value.to_le_bytes()) {
             let writable = self.writable[at];
             let cleared = self.clearable[at] & byte;
             self.value[at] = (self.value[at] & !writable | byte & writable) & !cleared;
+        }
+        if let Some(bytes) = self.value.get(first..end) {
+            self.mirror.update(first, bytes);
         }
     }
 
@@ -67,6 +88,7 @@ impl RegisterFile {
             };
             self.value[at] = self.value[at] & kept | self.initial[at] & !kept;
         }
+        self.mirror.update(0, &*self.value);
     }
 
     pub(in crate::pci) fn u8(&self, offset: u16) -> u8 {
@@ -90,6 +112,7 @@ impl RegisterFile {
     /// The function's own change of a register, whatever software may do to it.
     pub(in crate::pci) fn put<const N: usize>(&mut self, offset: u16, bytes: [u8; N]) {
         store(&mut self.value, offset, bytes);
+        self.mirror.update(offset.into(), &bytes);
     }
 
     pub(in crate::pci) fn put_u16(&mut self, offset: u16, value: u16) {
@@ -107,7 +130,7 @@ impl RegisterFile {
 
     /// The value after power-on and reset.
     pub(in crate::pci) fn define<const N: usize>(&mut self, offset: u16, bytes: [u8; N]) {
-        store(&mut self.value, offset, bytes);
+        self.put(offset, bytes);
         store(&mut self.initial, offset, bytes);
     }
 
