@@ -121,10 +121,10 @@ impl DeviceSlots {
                 continue;
             }
             let (address, len) = (memory.address, memory.memory.len());
+            let host = memory.memory.host_address() as u64;
             let flags = if memory.writable { 0 } else { KVM_MEM_READONLY };
             // SAFETY: `HostMemory` promises `len` mapped bytes for as long as the value lives, and the value
             // is kept in `installed` until the slot is gone.
-            let host = memory.memory.host_address() as u64;
             let set = unsafe { set_slot(vm, slot, flags, address, len, host) };
             if let Err(error) = set {
                 // No reason to end the guest's run.
