@@ -17,8 +17,9 @@
  * for each interrupt injected.
  *
  * That exit comes before the guest has ended its interrupt, and KVM takes back
- * at each exit what spares the guest an exit for that (paravirtual EOI). It
- * gives it again where it looks at the guest's interrupts, so it is asked to.
+ * at each exit its offer to do so without one (paravirtual EOI). It renews the
+ * offer when it looks at the guest's interrupts; the request makes it look
+ * before the next entry. This only saves exits.
  */
 #include <linux/irq_work.h>
 #include <linux/kvm_host.h>

@@ -36,7 +36,8 @@ impl Lab {
 
     /// The configuration spaces that may be mapped now; may change with [`AddressMap::epoch`]. Left out is where a read
     /// does more than read: a device answers for some registers itself, or posted writes are under way that the
-    /// completion would push ahead of itself.
+    /// completion would push ahead of itself. One may come to be among them without a new epoch, when the last of those
+    /// writes has arrived: until the next, its reads are asked for.
     ///
     /// [`AddressMap::epoch`]: crate::fabric::AddressMap::epoch
     pub fn config_mappings(&self) -> Vec<ConfigMapping> {

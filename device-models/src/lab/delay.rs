@@ -45,7 +45,9 @@ impl Lab {
         let armed = self.fabric.delay_posted(path, (requester, target), delay);
         self.log_errors();
         // A read of configuration space pushes what is under way, or need not any more: see `config_mappings`.
-        self.publish();
+        if target.is_none() {
+            self.publish();
+        }
         if armed { Ok(()) } else { Err(DelayError::TooMany) }
     }
 

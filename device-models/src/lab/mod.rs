@@ -55,7 +55,7 @@ struct Root {
 
 impl Lab {
     /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM maps into its guest
-    /// are [`AddressMap::guest_mappings`].
+    /// are [`AddressMap::guest_mappings`], and the configuration spaces [`Lab::config_mappings`].
     pub fn address_map(&self) -> &Arc<AddressMap> {
         &self.fabric.map
     }

@@ -29,6 +29,8 @@ impl Lab {
         while let Some(function) = below.pop() {
             below.extend_from_slice(&self.states[function.index()].children);
             self.states[function.index()].resetting = true;
+            // Nobody reaches it any more; the new map, which comes next, says so of its configuration space as well.
+            self.states[function.index()].config.show(false);
             self.states[function.index()].config.reset(kind);
             self.forget(function, kind);
             self.follow_interrupt_enables(function);

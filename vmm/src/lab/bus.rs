@@ -199,7 +199,7 @@ impl DeviceBus for LabBus {
 #[cfg(test)]
 mod tests {
     use device_models::fabric::InterruptSink;
-    use vm_memory::{GuestAddress, GuestMemoryMmap};
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
     use super::*;
     use crate::assembly::LabConfig;
@@ -238,6 +238,42 @@ mod tests {
         lab.config_write(port, 0x2c, 4, high);
         lab.config_write(port, 4, 2, 6);
         lab.config_write(peer, 4, 2, 6);
+    }
+
+    #[test]
+    fn configuration_spaces_are_mapped_where_ecam_has_them() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let iommu = lab.function("virtio-iommu").unwrap();
+        let iommu = lab.address_map().node(iommu).requester;
+        let peer = bdf(&lab, "peer", 0);
+        let (bus, _engine) = LabBus::new(lab).unwrap();
+        let at = |function: Bdf| layout::config_space(function.0);
+        let spaces = || bus.memory().into_iter().filter(|memory| !memory.writable);
+        let addresses = || spaces().map(|space| space.address).collect::<Vec<_>>();
+        let before = addresses();
+        assert!(before.contains(&at(peer)) && !before.contains(&at(iommu)), "{before:x?}");
+
+        for space in bus.with(|lab| lab.config_mappings()) {
+            let slice = space.memory.slice(space.offset, 4).unwrap();
+            let id = bus.with(|lab| lab.config_read(space.bdf, 0, 4));
+            assert_eq!(slice.read_obj::<u32>(0).unwrap(), id);
+            let mapped = spaces().find(|mapped| mapped.address == at(space.bdf)).unwrap();
+            assert_eq!(
+                mapped.memory.host_address() as u64,
+                space.memory.host_address() + space.offset
+            );
+            assert_eq!(mapped.memory.len(), layout::PAGE_SIZE);
+        }
+
+        // One whose reads push is asked each time, and the machine hears of it.
+        let epoch = bus.memory_epoch();
+        bus.delay_posted(peer, None, PostedDelay::UntilPushed).unwrap();
+        assert_ne!(bus.memory_epoch(), epoch);
+        assert!(!addresses().contains(&at(peer)));
+        bus.delay_posted(peer, None, PostedDelay::Off).unwrap();
+        assert_eq!(addresses(), before);
     }
 
     #[test]

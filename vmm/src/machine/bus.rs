@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::layout;
 
-/// Host memory that can be mapped into the guest as a memory BAR.
+/// Host memory that can be mapped into the guest as a memory BAR or a configuration space.
 ///
 /// # Safety
 /// `host_address` must point to `len` bytes of page-aligned memory that stay mapped, readable and writable,
@@ -93,7 +93,7 @@ pub struct EcamAccess {
 }
 
 /// Takes an ECAM address apart (PCIe Base 6.0, table 7-1). `None`: not ECAM, or an access that crosses a dword,
-/// which the specification leaves to the root complex; ours does not answer.
+/// which the specification leaves to the root complex; ours does not answer, except to reads of a space that is mapped.
 pub fn decode_ecam(address: u64, len: usize) -> Option<EcamAccess> {
     if !layout::ECAM.contains(&address) || !matches!(len, 1 | 2 | 4) {
         return None;

@@ -97,6 +97,8 @@ impl DeviceSlots {
                 }
             }
         }
+        // Who must not be without one comes first: a BAR is memory to programs, a configuration space is read seldom.
+        wanted.sort_by_key(|memory| !memory.writable);
         for memory in wanted {
             if let Err(reason) = check(&memory) {
                 // The guest's doing: on hardware, too, nobody would answer there.
@@ -165,7 +167,11 @@ fn check(memory: &MappedMemory) -> Result<(), &'static str> {
     };
     let windows: &[_] =
         if memory.writable { &[layout::PCI_WINDOW_32, layout::PCI_HIGH] } else { &[layout::ECAM] };
-    if windows.iter().any(inside) { Ok(()) } else { Err("it lies outside of the PCI windows") }
+    if windows.iter().any(inside) {
+        Ok(())
+    } else {
+        Err("it lies outside of the windows for its kind")
+    }
 }
 
 /// # Safety

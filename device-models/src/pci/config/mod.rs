@@ -90,6 +90,7 @@ impl ConfigSpace {
         let before = dwords.map(|dword| self.registers.u32(dword));
         let power_state = self.power_state();
         let ones = written_ones(offset, len, value);
+        self.registers.hold();
         self.registers.write(offset, len, value);
         self.discard_unsupported_power_state(power_state);
         self.adopt_bar_sizes();
@@ -110,34 +111,36 @@ impl ConfigSpace {
         if self.interrupt_due() {
             effects |= ConfigEffects::INTERRUPT;
         }
+        self.registers.release();
         effects
     }
 
     /// Keeps a copy at `offset` of `memory` for the guest's CPUs to read without an exit. [`ConfigSpace::show`] shows it:
     /// until then it reads as all ones, as if nobody answered.
-    pub fn mirror_to(&mut self, memory: Memory, offset: u64) {
+    pub(crate) fn mirror_to(&mut self, memory: Memory, offset: u64) {
         self.registers.mirror_to(memory, offset);
     }
 
     /// The memory of that copy, and where in it the copy begins; none while a read has to be asked for: without
     /// [`ConfigSpace::mirror_to`], or where a device answers for some registers itself.
-    #[must_use]
-    pub fn mirror(&self) -> Option<(&Memory, u64)> {
+    pub(crate) fn mirror(&self) -> Option<(&Memory, u64)> {
         self.registers.mirror().filter(|_| self.layout.vendor.is_empty())
     }
 
     /// Whether configuration requests reach the function: what the copy shows.
-    pub fn show(&mut self, reached: bool) {
+    pub(crate) fn show(&mut self, reached: bool) {
         self.registers.show(reached);
     }
 
     /// Brings the function into the state after a reset: registers to their initial values but
     /// for those this kind of reset keeps. The link is taken as trained again.
     pub fn reset(&mut self, kind: ResetKind) {
+        self.registers.hold();
         self.registers.reset(kind);
         self.asserted = Services::empty();
         self.adopt_bar_sizes();
         self.refresh_link();
+        self.registers.release();
     }
 
     pub(in crate::pci) fn layout(&self) -> &Layout {

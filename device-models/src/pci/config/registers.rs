@@ -49,6 +49,16 @@ impl RegisterFile {
         self.mirror.place()
     }
 
+    /// Keeps changes from the copy until [`RegisterFile::release`]: CPUs are to see the last of several.
+    pub(in crate::pci) fn hold(&mut self) {
+        self.mirror.hold();
+    }
+
+    /// Ends what [`RegisterFile::hold`] began.
+    pub(in crate::pci) fn release(&mut self) {
+        self.mirror.release(&self.value);
+    }
+
     /// Whether the copy shows the values, or all ones.
     pub(in crate::pci) fn show(&mut self, shown: bool) {
         self.mirror.show(shown, &self.value);
@@ -73,9 +83,7 @@ impl RegisterFile {
             let cleared = self.clearable[at] & byte;
             self.value[at] = (self.value[at] & !writable | byte & writable) & !cleared;
         }
-        if let Some(bytes) = self.value.get(first..end) {
-            self.mirror.update(first, bytes);
-        }
+        self.mirror.update(&self.value, first..end);
     }
 
     /// Back to the initial values, but for what this kind of reset keeps.
@@ -88,7 +96,7 @@ impl RegisterFile {
             };
             self.value[at] = self.value[at] & kept | self.initial[at] & !kept;
         }
-        self.mirror.update(0, &*self.value);
+        self.mirror.update(&self.value, 0..CONFIG_SPACE_SIZE);
     }
 
     pub(in crate::pci) fn u8(&self, offset: u16) -> u8 {
@@ -112,7 +120,8 @@ impl RegisterFile {
     /// The function's own change of a register, whatever software may do to it.
     pub(in crate::pci) fn put<const N: usize>(&mut self, offset: u16, bytes: [u8; N]) {
         store(&mut self.value, offset, bytes);
-        self.mirror.update(offset.into(), &bytes);
+        let at = usize::from(offset);
+        self.mirror.update(&self.value, at..at + N);
     }
 
     pub(in crate::pci) fn put_u16(&mut self, offset: u16, value: u16) {
