@@ -9,13 +9,13 @@ use std::time::Duration;
 /// How long one test may take, times what the monitor stretches limits by. The longest one here takes some ten seconds
 /// where everything is emulated twice, and the host may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
-/// And one that runs a whole program of somebody else's.
+/// And one that runs a whole program of somebody else's, likewise.
 const PARTNER_LIMIT: Duration = Duration::from_secs(1500);
 
 /// Watches tests from a thread of its own, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watchdog {
-    limit: Duration,
+    factor: u32,
     sender: Option<Sender<(String, Duration)>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -24,16 +24,16 @@ impl Watchdog {
     /// Begins to watch. Without a thread (no memory) tests simply go unwatched.
     /// `factor`: what limits are stretched by, for slow kernels and machines.
     pub(super) fn start(factor: u32) -> Self {
-        let limit = LIMIT.saturating_mul(factor.max(1));
         let (sender, receiver) = channel();
         let thread =
             std::thread::Builder::new().name("watchdog".into()).spawn(|| watch(receiver)).ok();
-        Self { limit, sender: Some(sender), thread }
+        Self { factor: factor.max(1), sender: Some(sender), thread }
     }
 
     /// A test begins, and with it a new limit.
     pub(super) fn test(&self, name: &str, kind: Kind) {
-        let limit = if kind == Kind::Partner { PARTNER_LIMIT } else { self.limit };
+        let limit = if kind == Kind::Partner { PARTNER_LIMIT } else { LIMIT };
+        let limit = limit.saturating_mul(self.factor);
         if let Some(sender) = &self.sender {
             let _ = sender.send((name.to_owned(), limit));
         }
