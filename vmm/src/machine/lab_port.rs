@@ -2,7 +2,7 @@
 //!
 //! The guest writes a line in pieces of one, two or four bytes, or with a string instruction, then reads the answer
 //! from the same port until the line feed. A read with no answer waiting gives `0xFF` in each byte, which no UTF-8 text
-//! holds.
+//! holds. Any program can do that; the agent, which has much to say, uses the [`call`](super::lab_call) instead.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -98,10 +98,9 @@ impl LabPortDevice {
             return None;
         }
         let line = std::mem::take(&mut self.line);
-        let reply = match (std::mem::take(&mut self.overlong), str::from_utf8(&line)) {
-            (true, _) => Reply::fail(format_args!("the line is longer than {MAX_LINE} bytes")),
-            (false, Err(_)) => Reply::fail("the line is not UTF-8"),
-            (false, Ok(line)) => self.port.line(line),
+        let reply = match std::mem::take(&mut self.overlong) {
+            true => overlong(),
+            false => self.ask(&line),
         };
         // An answer that the guest did not fetch is void: it has asked something else.
         self.answer.clear();
@@ -115,6 +114,19 @@ impl LabPortDevice {
             }
         }
     }
+
+    /// Answers one line, given without its line feed.
+    pub(crate) fn ask(&mut self, line: &[u8]) -> Reply {
+        match str::from_utf8(line) {
+            Err(_) => Reply::fail("the line is not UTF-8"),
+            Ok(line) => self.port.line(line),
+        }
+    }
+}
+
+/// The answer to a line that is longer than [`MAX_LINE`].
+pub(crate) fn overlong() -> Reply {
+    Reply::fail(format_args!("the line is longer than {MAX_LINE} bytes"))
 }
 
 #[cfg(test)]

@@ -82,6 +82,8 @@ pub const COM1: Range<u16> = 0x3F8..0x400;
 pub const COM1_GSI: u32 = 4;
 /// The text line between the guest's tests and the VMM.
 pub const LAB_PORT: u16 = 0x0D10;
+/// The same by a buffer in the guest's memory, see `lab_call`.
+pub const LAB_CALL: u16 = 0x0D14;
 /// Reset register named by the FADT (ACPI 6.5, 4.8.3.6).
 pub const RESET_REGISTER: u16 = 0x0CF9;
 /// The value that resets when it is written to [`RESET_REGISTER`].

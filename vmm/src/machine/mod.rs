@@ -15,6 +15,7 @@ mod error;
 mod fault;
 mod irqchip;
 mod kick;
+mod lab_call;
 pub mod lab_port;
 pub mod layout;
 #[expect(clippy::module_inception, reason = "the machine of the module of that name")]

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::fault::Outcome;
+use super::lab_call::{Call, LinearMemory};
 use super::lab_port::LabPortDevice;
 use super::layout;
 use super::serial::SerialPort;
@@ -46,6 +47,11 @@ impl Ports {
             }
             _ => None,
         }
+    }
+
+    /// Serves a lab call; `Some` if it ends the run.
+    pub(crate) fn lab_call(&self, call: Call, memory: &impl LinearMemory) -> Option<Outcome> {
+        call.serve(memory, &mut self.lab.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -8,13 +8,14 @@ use kvm_bindings::{
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vm_memory::{Bytes, GuestAddress};
 
 use super::bus;
 use super::control::Control;
 use super::error::MachineError;
 use super::fault::{Fault, FaultKind, Outcome, Registers};
 use super::kick::Kicker;
+use super::lab_call::{Call, LinearMemory, VcpuMemory};
+use super::layout;
 use super::machine::Shared;
 
 /// How often in a row `KVM_RUN` is called again after KVM says that an exit happened while an event was delivered.
@@ -29,6 +30,8 @@ const DELIVERY_RETRIES: u32 = 16;
 enum Next {
     Resume,
     End(Outcome),
+    /// The line of a lab call has so many bytes; where it is, registers say.
+    LabCall(u32),
 }
 
 /// A vCPU that has not started yet.
@@ -80,8 +83,12 @@ impl Vcpu {
                 continue;
             }
             in_a_row = 0;
+            let next = match next {
+                Ok(Next::LabCall(line)) => self.lab_call(line, shared),
+                other => other,
+            };
             match next {
-                Ok(Next::Resume) => {}
+                Ok(Next::Resume | Next::LabCall(_)) => {}
                 Ok(Next::End(outcome)) => shared.control.finish(outcome),
                 Err(kind) => {
                     let fault = self.fault(kind, shared);
@@ -91,6 +98,16 @@ impl Vcpu {
         }
         if let Some(registers) = self.registers() {
             shared.control.left(self.index, registers);
+        }
+    }
+
+    fn lab_call(&self, line: u32, shared: &Shared) -> Result<Next, FaultKind> {
+        let registers = self.fd.get_regs().map_err(|error| FaultKind::Run(error.into()))?;
+        let call = Call { line, buffer: registers.rdi, room: registers.rcx };
+        let memory = VcpuMemory { fd: &self.fd, ram: &shared.ram };
+        match shared.ports.lab_call(call, &memory) {
+            Some(outcome) => Ok(Next::End(outcome)),
+            None => after_access(shared),
         }
     }
 
@@ -133,10 +150,10 @@ impl Vcpu {
 
     fn bytes_at_rip(&self, shared: &Shared) -> Vec<u8> {
         let Ok(regs) = self.fd.get_regs() else { return Vec::new() };
-        let Ok(translation) = self.fd.translate_gva(regs.rip) else { return Vec::new() };
         let mut bytes = vec![0; 15];
-        let read = shared.ram.memory().read(&mut bytes, GuestAddress(translation.physical_address));
-        bytes.truncate(if translation.valid != 0 { read.unwrap_or(0) } else { 0 });
+        let memory = VcpuMemory { fd: &self.fd, ram: &shared.ram };
+        let read = memory.read(regs.rip, &mut bytes);
+        bytes.truncate(read);
         bytes
     }
 }
@@ -160,28 +177,38 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
     match exit {
         VcpuExit::MmioRead(address, data) => {
             bus::read(&*shared.bus, address, data);
-            shared.slots.follow(&*shared.bus).map_err(FaultKind::Machine)?;
+            after_access(shared)
         }
         VcpuExit::MmioWrite(address, data) => {
             bus::write(&*shared.bus, address, data);
-            shared.slots.follow(&*shared.bus).map_err(FaultKind::Machine)?;
+            after_access(shared)
         }
-        VcpuExit::IoIn(port, data) => shared.ports.read(port, data),
-        VcpuExit::IoOut(port, data) => {
-            if let Some(outcome) = shared.ports.write(port, data) {
-                return Ok(Next::End(outcome));
-            }
-            // The lab port's listener may have pulled a device.
-            shared.slots.follow(&*shared.bus).map_err(FaultKind::Machine)?;
+        VcpuExit::IoIn(port, data) => {
+            shared.ports.read(port, data);
+            Ok(Next::Resume)
         }
-        VcpuExit::Shutdown => return Err(FaultKind::TripleFault),
+        // Narrower writes, and those of a string instruction, mean nothing there.
+        VcpuExit::IoOut(layout::LAB_CALL, data) => Ok(match <[u8; 4]>::try_from(data) {
+            Ok(line) => Next::LabCall(u32::from_le_bytes(line)),
+            Err(_) => Next::Resume,
+        }),
+        VcpuExit::IoOut(port, data) => match shared.ports.write(port, data) {
+            Some(outcome) => Ok(Next::End(outcome)),
+            None => after_access(shared),
+        },
+        VcpuExit::Shutdown => Err(FaultKind::TripleFault),
         VcpuExit::InternalError => {
-            return Err(FaultKind::Internal { suberror: 0, instruction: Vec::new() });
+            Err(FaultKind::Internal { suberror: 0, instruction: Vec::new() })
         }
-        VcpuExit::FailEntry(reason, _) => return Err(FaultKind::EntryFailed { reason }),
+        VcpuExit::FailEntry(reason, _) => Err(FaultKind::EntryFailed { reason }),
         // Interrupted; a halt is waited out in the kernel, but an old KVM may still report one.
-        VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen => {}
-        other => return Err(FaultKind::Unexpected(format!("{other:?}"))),
+        VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen => Ok(Next::Resume),
+        other => Err(FaultKind::Unexpected(format!("{other:?}"))),
     }
+}
+
+/// What the CPUs see of devices may have changed: a BAR was moved, or the lab port's listener has pulled a device.
+fn after_access(shared: &Shared) -> Result<Next, FaultKind> {
+    shared.slots.follow(&*shared.bus).map_err(FaultKind::Machine)?;
     Ok(Next::Resume)
 }

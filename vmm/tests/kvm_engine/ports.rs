@@ -81,6 +81,58 @@ fn a_line_is_asked_and_answered() {
 }
 
 #[test]
+fn a_call_takes_the_line_and_leaves_the_answer_in_memory() {
+    let port = Pong::default();
+    let code = program!(
+        "lea rdi, [rip + 30f]",
+        "mov ecx, 8",
+        "mov edx, 0x0d14",
+        // Only four bytes at once are a call.
+        "mov r15d, 1",
+        "mov eax, 4",
+        "out dx, al",
+        "out dx, ax",
+        "cmp dword ptr [rdi], -1",
+        "jne 91f",
+        "mov r15d, 2",
+        "out dx, eax",
+        "cmp dword ptr [rdi], 4",
+        "jne 91f",
+        "mov ebx, [rip + 31f]",
+        "cmp ebx, [rdi + 4]",
+        "jne 91f",
+        // What follows the answer is as it was, and so are the registers.
+        "mov r15d, 3",
+        "cmp dword ptr [rdi + 8], 0x12345678",
+        "jne 91f",
+        "cmp ecx, 8",
+        "jne 91f",
+        "cmp eax, 4",
+        "jne 91f",
+        // Where nothing is mapped nobody is asked, and the guest goes on.
+        "mov rdi, 1 << 40",
+        "out dx, eax",
+        "mov rdi, -2",
+        "out dx, eax",
+        // Nor where there is no RAM.
+        "mov edi, 0xC0000000",
+        "out dx, eax",
+        "jmp 32f",
+        "30: .long -1",
+        ".ascii \"ping\"",
+        ".long 0x12345678",
+        "31: .ascii \"pong\"",
+        "32:",
+    );
+    let outcome = run(code, Arc::new(EmptyBus), with_port(port.clone()));
+    let ran = outcome.is_some();
+    expect_success(outcome);
+    if ran {
+        assert_eq!(*port.0.lock().unwrap(), ["ping", "exit 0"]);
+    }
+}
+
+#[test]
 fn power_and_reset_registers_end_the_run() {
     let power_off = program!("mov edx, 0x600", "mov al, (5 << 2) | (1 << 5)", "out dx, al");
     let reset = program!("mov edx, 0xCF9", "mov al, 0x0E", "out dx, al");

@@ -24,9 +24,6 @@ pub enum LabError {
         "nobody answers at the lab's I/O port {PORT:#06x}: this machine is no guest of peerdma"
     )]
     Absent,
-    /// The answer stopped before its line end.
-    #[error("an answer of the lab port ended in the middle of its line")]
-    Truncated,
     /// The answer is longer than the protocol allows.
     #[error("an answer of the lab port is longer than {MAX_ANSWER} bytes")]
     TooLong,

@@ -1,29 +1,30 @@
-//! The lab port: one x86 I/O port, a line each way.
+//! The lab call: a line in memory of ours, and its answer there, by one OUT.
 //!
-//! Everything the agent says to the monitor goes through here, and so does the answer. Each exit of the virtual CPU is
-//! dear where it is emulated itself, and those for a string instruction are several times dearer, since KVM interprets
-//! it; for OUTS that is an exit for each element all the same. So a line is written by OUT, four bytes at once. INS
-//! fetches as much as KVM reads ahead by one exit, which pays for all answers but the shortest.
+//! Everything the agent says to the monitor goes this way. Each exit of the virtual CPU is dear where it is emulated
+//! itself, and through a port as wide as they get a line is twenty of them. So the monitor is told where the line is: RDI
+//! has the buffer's address, RCX its size, EAX the line's length.
 
 use super::{LabError, Wire};
 
 /// The I/O port number.
-pub const PORT: u16 = 0x0d10;
-/// What the port reads as when there is no (more) answer. No byte of a UTF-8 text has this value.
-const NOTHING: u8 = 0xff;
-/// How many ports it takes up: as many as it is bytes wide.
+pub const PORT: u16 = 0x0d14;
+/// How many ports it takes up.
 const WIDTH: usize = 4;
-/// How much of an answer is fetched at once: what KVM's emulator reads ahead for one instruction. Reading past the end
-/// of an answer is harmless, it gives [`NOTHING`].
-const PIECE: usize = 1024;
-/// Longest request, without the line end.
+/// Longest request.
 pub const MAX_LINE: usize = 4095;
-/// Longest answer, likewise.
+/// Longest answer.
 pub const MAX_ANSWER: usize = (1 << 16) - 1;
+/// Bytes before the text: the answer's length.
+const HEADER: usize = size_of::<u32>();
+/// What stands there before the call, and stays if nobody serves it.
+const UNANSWERED: u32 = u32::MAX;
+const PAGE: usize = 4096;
 
-/// Proof that this process may use the port.
+/// Proof that this process may use the port, and the buffer.
 #[derive(Debug)]
-pub struct PortWire(());
+pub struct PortWire {
+    buffer: Box<[u8]>,
+}
 
 impl PortWire {
     /// Asks the kernel for access to the port. This says nothing about anybody listening there.
@@ -42,48 +43,50 @@ impl PortWire {
             )
         };
         if status == 0 {
-            Ok(Self(()))
+            Ok(Self { buffer: vec![0; HEADER + MAX_ANSWER].into() })
         } else {
             Err(LabError::Permission(std::io::Error::last_os_error()))
         }
     }
 }
 
+impl PortWire {
+    /// Puts a request into the buffer. Writes to each page: the monitor works on what the page tables say at the moment
+    /// of the call, and a page that a child process of ours still shares, or that we never had, is not ours there.
+    fn prepare(&mut self, line: &str) -> usize {
+        for page in self.buffer.chunks_mut(PAGE) {
+            page[0] = 0;
+        }
+        // Pages do not begin where chunks do.
+        if let Some(last) = self.buffer.last_mut() {
+            *last = 0;
+        }
+        let line = truncate(line, MAX_LINE).as_bytes();
+        self.buffer[..HEADER].copy_from_slice(&UNANSWERED.to_le_bytes());
+        let text = &mut self.buffer[HEADER..][..line.len()];
+        text.copy_from_slice(line);
+        // One line, whatever was in it.
+        text.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+        line.len()
+    }
+
+    /// What the buffer has for an answer.
+    fn answer(&self) -> Result<String, LabError> {
+        let (header, text) = self.buffer.split_at(HEADER);
+        let length = header.try_into().map_or(UNANSWERED, u32::from_le_bytes);
+        if length == UNANSWERED {
+            return Err(LabError::Absent);
+        }
+        let text = text.get(..length as usize).ok_or(LabError::TooLong)?;
+        String::from_utf8(text.to_vec()).map_err(|_| LabError::NotText)
+    }
+}
+
 impl Wire for PortWire {
     fn exchange(&mut self, line: &str) -> Result<String, LabError> {
-        let mut request = Vec::with_capacity(line.len().min(MAX_LINE) + 1);
-        request.extend_from_slice(truncate(line, MAX_LINE).as_bytes());
-        // A line end inside would be taken as the end of the request.
-        request.iter_mut().for_each(|byte| {
-            if *byte == b'\n' {
-                *byte = b' ';
-            }
-        });
-        request.push(b'\n');
-        write_bytes(&request);
-
-        let mut answer = Vec::new();
-        let mut room = [NOTHING; PIECE];
-        loop {
-            // Most answers are `ok`.
-            let piece = if answer.is_empty() {
-                room[..WIDTH].copy_from_slice(&read_word());
-                &room[..WIDTH]
-            } else {
-                read_bytes(&mut room);
-                &room[..]
-            };
-            let end = piece.iter().position(|&byte| byte == b'\n' || byte == NOTHING);
-            answer.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
-            match end {
-                Some(at) if piece[at] == b'\n' => break,
-                Some(_) if answer.is_empty() => return Err(LabError::Absent),
-                Some(_) => return Err(LabError::Truncated),
-                None if answer.len() > MAX_ANSWER => return Err(LabError::TooLong),
-                None => {}
-            }
-        }
-        String::from_utf8(answer).map_err(|_| LabError::NotText)
+        let length = self.prepare(line);
+        call(length, &mut self.buffer);
+        self.answer()
     }
 }
 
@@ -97,57 +100,16 @@ fn truncate(line: &str, limit: usize) -> &str {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn write_bytes(bytes: &[u8]) {
-    let (words, rest) = bytes.as_chunks::<WIDTH>();
-    for word in words {
-        // SAFETY: touches no memory. Access to the port was granted, or `PortWire` could not exist.
-        unsafe {
-            std::arch::asm!(
-                "out dx, eax",
-                in("dx") PORT,
-                in("eax") u32::from_le_bytes(*word),
-                options(nostack, preserves_flags, nomem),
-            );
-        }
-    }
-    for byte in rest {
-        // SAFETY: as above.
-        unsafe {
-            std::arch::asm!(
-                "out dx, al",
-                in("dx") PORT,
-                in("al") *byte,
-                options(nostack, preserves_flags, nomem),
-            );
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn read_word() -> [u8; WIDTH] {
-    let word: u32;
-    // SAFETY: touches no memory. Access to the port was granted, or `PortWire` could not exist.
+fn call(line: usize, buffer: &mut [u8]) {
+    // SAFETY: RDI and RCX describe `buffer` exactly, which we hold exclusively, and the monitor writes nowhere else; any
+    // byte is a valid `u8`. Access to the port was granted, or `PortWire` could not exist.
     unsafe {
         std::arch::asm!(
-            "in eax, dx",
+            "out dx, eax",
             in("dx") PORT,
-            out("eax") word,
-            options(nostack, preserves_flags, nomem),
-        );
-    }
-    word.to_le_bytes()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn read_bytes(bytes: &mut [u8]) {
-    // SAFETY: RDI and RCX describe `bytes` exactly, which we hold exclusively; any byte is a valid `u8`. The direction
-    // flag is clear as the ABI demands. Access to the port was granted, or `PortWire` could not exist.
-    unsafe {
-        std::arch::asm!(
-            "rep insb",
-            in("dx") PORT,
-            inout("rdi") bytes.as_mut_ptr() => _,
-            inout("rcx") bytes.len() => _,
+            in("rax") line,
+            in("rdi") buffer.as_mut_ptr(),
+            in("rcx") buffer.len() - HEADER,
             options(nostack, preserves_flags),
         );
     }
@@ -155,7 +117,22 @@ fn read_bytes(bytes: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::truncate;
+    use super::*;
+
+    #[test]
+    fn the_buffer_has_the_line_and_then_the_answer() {
+        let mut wire = PortWire { buffer: vec![7; HEADER + MAX_ANSWER].into() };
+        assert_eq!(wire.prepare("two\nlines"), 9);
+        assert_eq!(&wire.buffer[..HEADER + 9], b"\xff\xff\xff\xfftwo lines");
+        assert!(matches!(wire.answer(), Err(LabError::Absent)));
+        wire.buffer[..HEADER + 4].copy_from_slice(b"\x04\0\0\0ok a");
+        assert_eq!(wire.answer().unwrap(), "ok a");
+        wire.buffer[HEADER] = 0xff;
+        assert!(matches!(wire.answer(), Err(LabError::NotText)));
+        wire.buffer[2] = 1;
+        assert!(matches!(wire.answer(), Err(LabError::TooLong)));
+        assert_eq!(wire.prepare(&"x".repeat(5000)), 4095);
+    }
 
     #[test]
     fn a_long_line_is_cut_between_characters() {
