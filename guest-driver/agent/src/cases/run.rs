@@ -6,6 +6,7 @@ use super::{Bench, Case, Kind, Stop, Verdict};
 use crate::init::reap;
 use crate::ktap::{self, Output};
 use crate::lab::{CaseEnd, Lab, LabError};
+use crate::sys::bus_error::{self, BusErrors};
 use crate::sys::kernel_log::{KernelLog, OVERWRITTEN, Record, complaints};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,9 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
     }
     let mut summary = Summary::default();
     let hello = lab.as_mut().map(|lab| lab.hello()).transpose()?;
+    if let Err(error) = bus_error::survive() {
+        output.line(lab.as_deref_mut(), &format!("# SIGBUS will end the guest: {error}"))?;
+    }
     let watchdog = Watchdog::start(hello.map_or(1, |hello| hello.time_factor));
     for (number, case) in (1..).zip(cases) {
         watchdog.test(&case.full_name(), case.kind);
@@ -93,6 +97,7 @@ fn run_one(
     let mut notes = std::mem::take(&mut bench.notes);
     // Closes the devices: what that still does belongs to this test.
     drop(bench);
+    verdict = with_bus_errors(verdict, bus_error::take());
     if let Some(log) = log {
         let mut records = log.drain();
         if matches!(verdict, Err(Stop::Fail(_))) {
@@ -138,6 +143,18 @@ fn settle(log: &mut KernelLog, records: &mut Vec<Record>) {
             return;
         }
     }
+}
+
+/// A device whose memory went while the test was using it fails the test, which would have been killed.
+fn with_bus_errors(verdict: Verdict, errors: Option<BusErrors>) -> Verdict {
+    let Some(BusErrors { count, last }) = errors else { return verdict };
+    let gone = format!(
+        "memory of a device was gone when it was used, {count} times, the last time at {last:#x}"
+    );
+    Err(Stop::Fail(match verdict {
+        Err(Stop::Fail(reason)) => format!("{reason}\n{gone}"),
+        _ => gone,
+    }))
 }
 
 /// A complaint of the kernel's fails a test whatever the test says itself.
@@ -199,6 +216,17 @@ mod tests {
                 "case end fail broken"
             ]
         );
+    }
+
+    #[test]
+    fn a_bus_error_fails_whatever_the_test_says() {
+        let errors = Some(BusErrors { count: 2, last: 0x7000 });
+        let skip = Err(Stop::Skip("no".into()));
+        for verdict in [Ok(()), skip.clone(), Err(Stop::Fail("own".into()))] {
+            let Err(Stop::Fail(reason)) = with_bus_errors(verdict, errors) else { panic!() };
+            assert!(reason.ends_with("2 times, the last time at 0x7000"), "{reason}");
+        }
+        assert_eq!(with_bus_errors(skip.clone(), None), skip);
     }
 
     #[test]

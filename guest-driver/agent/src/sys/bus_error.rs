@@ -1,0 +1,96 @@
+//! Memory of a device that is not there any more.
+//!
+//! vfio-pci takes a BAR's pages away while the device is reset, or sleeps, or has its memory switched off; a driver does
+//! when its device goes. Who touches them then gets SIGBUS, and the end of the guest's first process is the end of the
+//! guest. Here it finds all ones instead, as it would on the bus, and the test that it happened to fails.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const PAGE: usize = 4096;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static LAST: AtomicUsize = AtomicUsize::new(0);
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusErrors {
+    /// How often, each time for one page.
+    pub count: usize,
+    /// The address, the last time.
+    pub last: usize,
+}
+
+/// From here on, memory that has gone reads as all ones in this process.
+///
+/// # Errors
+/// The kernel's.
+pub fn survive() -> std::io::Result<()> {
+    // SAFETY: all zeros is a valid `sigaction`: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_bus_error as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: the handler has the signature that SA_SIGINFO asks for, and does nothing but system calls and atomics; the
+    // old action is not asked for.
+    match unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// What has happened since it was last asked for.
+pub fn take() -> Option<BusErrors> {
+    let count = COUNT.swap(0, Ordering::Relaxed);
+    (count > 0).then(|| BusErrors { count, last: LAST.load(Ordering::Relaxed) })
+}
+
+/// Puts a page of ones where the memory has gone. The access is then done once more, and succeeds.
+extern "C" fn on_bus_error(
+    _signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel hands a valid structure to a handler with SA_SIGINFO; `si_addr` is there for SIGBUS, and is only
+    // used if the code says that the kernel has filled it.
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
+    let page = address & !(PAGE - 1);
+    if code == libc::BUS_ADRERR && page != 0 {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: there is a mapping at this page, whose memory has gone: nothing in it can be lost, and all who use it
+        // do so by volatile accesses of any value.
+        let replaced = unsafe { libc::mmap(page as *mut _, PAGE, access, kind, -1, 0) };
+        if replaced != libc::MAP_FAILED {
+            // SAFETY: the page has just been mapped for writing.
+            unsafe { std::ptr::write_bytes(replaced.cast::<u8>(), 0xff, PAGE) };
+            LAST.store(address, Ordering::Relaxed);
+            COUNT.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    }
+    // Somebody has sent it, or there is no help: as if there were no handler.
+    // SAFETY: setting the default action touches no memory of ours.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::View;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    #[test]
+    fn memory_that_has_gone_reads_as_ones() {
+        survive().unwrap();
+        let file = memfd_create("gone", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 3 * PAGE as u64).unwrap();
+        let view = View::new(&file, 3 * PAGE, 0).unwrap();
+        view.set_dword(8, 7);
+        ftruncate(&file, PAGE as u64).unwrap();
+        assert_eq!((view.dword(8), take()), (7, None));
+        assert_eq!(view.dword(PAGE + 8), u32::MAX);
+        view.set_word(2 * PAGE + 16, 1);
+        let errors = take().unwrap();
+        assert_eq!((errors.count, errors.last % PAGE), (2, 16));
+        assert_eq!(take(), None);
+    }
+}
