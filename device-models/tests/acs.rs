@@ -29,21 +29,34 @@ fn arrived(data: Vec<u8>) -> Saw {
 
 /// A port that has every control.
 fn full(kind: PortKind, number: u8) -> BridgeDescription {
-    let acs = AcsCapabilities { controls: AcsControl::all(), egress_vector_bits: 32 };
+    defective(kind, number, AcsControl::empty())
+}
+
+/// The same, but some do nothing.
+fn defective(kind: PortKind, number: u8, without_effect: AcsControl) -> BridgeDescription {
+    let controls = AcsControl::all();
+    let acs = AcsCapabilities { controls, egress_vector_bits: 32, without_effect };
     BridgeDescription { port_number: number, acs: Some(acs), ..port(kind, false) }
 }
 
 /// Two robots below a switch whose ports, the root port included, have every control.
 fn switch() -> World {
+    defective_switch(AcsControl::empty())
+}
+
+/// The same; some controls of its downstream ports, and of the root port, do nothing.
+fn defective_switch(without_effect: AcsControl) -> World {
     World::new(2, Box::new(NoIommu), |robots| {
         let below = robots.into_iter().zip(0..).map(|(robot, index)| {
             let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
             let kind = PortKind::SwitchDownstream;
-            Place::bridge(index, format!("down{index}"), full(kind, index + 1), robot)
+            let port = defective(kind, index + 1, without_effect);
+            Place::bridge(index, format!("down{index}"), port, robot)
         });
         let up = port(PortKind::SwitchUpstream, false);
         let upstream = Place::bridge(0, "up", up, below.collect());
-        vec![Place::bridge(4, "port0", full(PortKind::RootPort, 1), vec![upstream])]
+        let port = defective(PortKind::RootPort, 1, without_effect);
+        vec![Place::bridge(4, "port0", port, vec![upstream])]
     })
 }
 
@@ -188,4 +201,34 @@ fn egress_control_works_between_root_ports() {
     world.set_acs("port0", EC | RR);
     assert_eq!(world.write(0, memory, &[1; 4]), CLEAN);
     assert_eq!(world.last_route(), REDIRECTED);
+}
+
+#[test]
+fn a_control_without_effect_reads_back_and_does_nothing() {
+    let mut world = defective_switch(RR);
+    let memory = world.bar(1, 2);
+    world.set_acs("port0", UF);
+    world.set_acs("down0", RR | CR);
+    let (down0, control) = (world.bdf("down0"), world.acs("down0") + 6);
+    assert_eq!(world.lab.config_read(down0, control, 2), u32::from((RR | CR).bits()));
+    assert_eq!(world.write(0, memory, &[1; 300]), CLEAN);
+    assert_eq!(world.last_route(), DIRECT);
+    // The others are as they were.
+    let other = world.bar(0, 2);
+    assert_eq!(world.read(1, other, 4), arrived(vec![0; 4]));
+    assert_eq!(world.last_route(), REDIRECTED);
+
+    let mut world = defective_switch(UF);
+    let memory = world.bar(1, 2);
+    world.set_acs("port0", UF);
+    world.set_acs("down0", RR);
+    assert_eq!(world.write(0, memory, &[1; 4]), found(FindingClass::TurnedBack));
+
+    let mut world = defective_switch(EC);
+    let (memory, vector) = (world.bar(1, 2), world.acs("down0") + 8);
+    let down0 = world.bdf("down0");
+    world.lab.config_write(down0, vector, 4, u32::MAX);
+    world.set_acs("down0", EC);
+    assert_eq!(world.write(0, memory, &[1; 4]), CLEAN);
+    assert_eq!(world.last_route(), DIRECT);
 }

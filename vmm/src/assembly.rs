@@ -17,7 +17,9 @@ use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{Iommu, NoIommu, VirtioIommu};
 use device_models::lab::{BuildError, HostBridge, Lab, Place, Topology as Tree};
 use device_models::pci::firmware::{FirmwareError, HostResources, WindowKind};
-use device_models::pci::{BridgeDescription, HostBridgeDescription, PcieKind, PortKind};
+use device_models::pci::{
+    AcsCapabilities, BridgeDescription, HostBridgeDescription, PcieKind, PortKind,
+};
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 
@@ -367,7 +369,9 @@ fn port(plan: &Plan, index: usize, bus: &[usize]) -> BridgeDescription {
         slot_number: if function.hot_plug { u16::try_from(index).unwrap_or(0) + 1 } else { 0 },
         hot_plug: function.hot_plug,
         port_number: u8::try_from(number).unwrap_or(u8::MAX),
-        acs: crate::topology::Acs(function.acs).capabilities(),
+        acs: crate::topology::Acs(function.acs)
+            .capabilities()
+            .map(|acs| AcsCapabilities { without_effect: function.acs_without_effect, ..acs }),
         ..BridgeDescription::new(kind)
     }
 }

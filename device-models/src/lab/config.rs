@@ -196,7 +196,7 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
         link_down: state.has_link_below() && config.link().is_none(),
         max_payload: u32::from(config.max_payload_size()),
         max_read_request: u32::from(config.max_read_request_size()),
-        acs: config.acs_control(),
+        acs: config.acs_in_effect(),
         port_number: state.port_number,
         egress: config.acs_egress_vector(),
         buses: config.bridge_buses().map(|buses| (buses.secondary, buses.subordinate)),

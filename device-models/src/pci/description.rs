@@ -230,6 +230,8 @@ pub struct AcsCapabilities {
     /// Length of the egress control vector in bits, 1 to 256, used with
     /// [`AcsControl::P2P_EGRESS_CONTROL`] only.
     pub egress_vector_bits: u16,
+    /// Controls that software switches on and nothing comes of it: a defect that real ports have had.
+    pub without_effect: AcsControl,
 }
 
 impl Default for AcsCapabilities {
@@ -242,6 +244,7 @@ impl Default for AcsCapabilities {
                 | AcsControl::P2P_COMPLETION_REDIRECT
                 | AcsControl::UPSTREAM_FORWARDING,
             egress_vector_bits: 0,
+            without_effect: AcsControl::empty(),
         }
     }
 }

@@ -40,7 +40,16 @@ impl Acs {
     pub fn capabilities(self) -> Option<AcsCapabilities> {
         let egress = self.0?.contains(AcsControl::P2P_EGRESS_CONTROL);
         let egress_vector_bits = if egress { EGRESS_BITS } else { 0 };
-        self.0.map(|controls| AcsCapabilities { controls, egress_vector_bits })
+        self.0.map(|controls| AcsCapabilities {
+            controls,
+            egress_vector_bits,
+            ..AcsCapabilities::default()
+        })
+    }
+
+    /// Whether there is no capability, for serde.
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_none()
     }
 }
 

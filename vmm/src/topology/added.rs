@@ -222,9 +222,11 @@ impl Topology {
             return Err(AddError::Impossible("the switch has no device number left".into()));
         };
         let last = ports.iter().max_by_key(|port| port.device);
-        let acs = last.map_or(Acs::NONE, |port| port.acs);
-        ports.push(SwitchPort { name: name.clone(), device, acs, hot_plug: false });
-        Ok(Place { below: name, device: 0, function: 0 })
+        let (acs, acs_without_effect) =
+            last.map_or((Acs::NONE, Acs::NONE), |port| (port.acs, port.acs_without_effect));
+        let below = name.clone();
+        ports.push(SwitchPort { name, device, acs, acs_without_effect, hot_plug: false });
+        Ok(Place { below, device: 0, function: 0 })
     }
 
     /// The place below the port or on the host bridge called `below`.
@@ -275,8 +277,16 @@ impl Topology {
         };
         let on = bridge.name.clone();
         let device = self.free_device(&on)?;
-        let (below, acs) = (name.clone(), Acs::standard());
-        self.root_ports.push(RootPort { name, on, device, function: 0, acs, hot_plug: false });
+        let below = name.clone();
+        self.root_ports.push(RootPort {
+            name,
+            on,
+            device,
+            function: 0,
+            acs: Acs::standard(),
+            acs_without_effect: Acs::NONE,
+            hot_plug: false,
+        });
         Ok(Place { below, device: 0, function: 0 })
     }
 

@@ -131,6 +131,9 @@ pub struct RootPort {
     /// Access Control Services.
     #[serde(default = "Acs::standard")]
     pub acs: Acs,
+    /// Controls of those that can be switched on and do nothing.
+    #[serde(default, skip_serializing_if = "Acs::is_none")]
+    pub acs_without_effect: Acs,
     /// Its slot tells when a device comes or goes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hot_plug: bool,
@@ -160,6 +163,9 @@ pub struct SwitchPort {
     /// Access Control Services.
     #[serde(default)]
     pub acs: Acs,
+    /// Controls of those that can be switched on and do nothing.
+    #[serde(default, skip_serializing_if = "Acs::is_none")]
+    pub acs_without_effect: Acs,
     /// Its slot tells when a device comes or goes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hot_plug: bool,
@@ -312,6 +318,7 @@ impl Topology {
                     device: 4 + index,
                     function: 0,
                     acs: Acs::standard(),
+                    acs_without_effect: Acs::NONE,
                     hot_plug: false,
                 })
                 .collect(),

@@ -7,7 +7,7 @@ use device_models::pci::AcsControl;
 use super::linux::{AddressKind, Guest, MapDecision, MapType, Reason, View};
 use super::plan::{Kind, Plan, Planned};
 use super::problem::Problem;
-use super::{Acs, Cpu, Topology, acs_state};
+use super::{Acs, Cpu, Topology, acs_names, acs_state};
 use crate::assembly::IommuMode;
 use crate::report::Client;
 
@@ -237,10 +237,7 @@ fn write(
 
 fn line(text: &mut String, view: &View<'_>, at: usize, common: Option<usize>) -> fmt::Result {
     let function = &view.plan.functions[at];
-    let acs = match function.acs {
-        None => "no ACS".to_owned(),
-        Some(capabilities) => format!("ACS {}", acs_state(capabilities, view.controls[at])),
-    };
+    let acs = acs_label(function, view.controls[at]);
     let common = if Some(at) == common { "  <- above both" } else { "" };
     let redirects = if view.redirects(at) { "  redirects" } else { "" };
     writeln!(
@@ -356,7 +353,7 @@ fn knobs(
         let mut touched = Vec::new();
         for port in ports.filter(|port| on_the_way(&port.name)) {
             touched.push(port.name.clone());
-            port.acs = acs;
+            (port.acs, port.acs_without_effect) = (acs, Acs::NONE);
         }
         if !touched.is_empty() {
             attempt(format!("acs = \"{what}\" at {}", touched.join(", ")), &changed, guest);
@@ -389,6 +386,11 @@ fn outcome(
 }
 
 /// The ACS state of a function as a drawing shows it; nothing for a function without the capability.
-pub(super) fn acs_label(capabilities: Option<AcsControl>, on: AcsControl) -> String {
-    capabilities.map_or_else(|| "no ACS".into(), |acs| format!("ACS {}", acs_state(acs, on)))
+pub(super) fn acs_label(function: &Planned, on: AcsControl) -> String {
+    let Some(capabilities) = function.acs else { return "no ACS".into() };
+    let state = acs_state(capabilities, on);
+    match function.acs_without_effect {
+        none if none.is_empty() => format!("ACS {state}"),
+        defects => format!("ACS {state} ({} without effect)", acs_names(defects)),
+    }
 }

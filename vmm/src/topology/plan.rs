@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use device_models::fabric::{HostWindow, Span};
 use device_models::pci::{AcsControl, Bdf};
 
+use super::acs::{self, Acs};
 use super::description::{HostBridge, PciId, PeerRouting, Topology, Window};
 use super::problem::{Item, Problem};
 use super::windows;
@@ -70,6 +71,8 @@ pub struct Planned {
     pub buses: Option<(u8, u8)>,
     /// Its ACS capability.
     pub acs: Option<AcsControl>,
+    /// Controls that can be switched on and do nothing: part of [`acs`](Self::acs).
+    pub acs_without_effect: AcsControl,
     /// A port whose slot has hot-plug.
     pub hot_plug: bool,
     /// A device with memory behind a BAR, which others can reach.
@@ -333,6 +336,7 @@ impl Planner<'_> {
             bdf,
             buses: None,
             acs: None,
+            acs_without_effect: AcsControl::empty(),
             hot_plug: false,
             has_memory: false,
             multi_function: false,
@@ -450,6 +454,7 @@ impl Planner<'_> {
             let others = |other: &Candidate| other.device == device && other.function != function;
             self.plan.functions[index].multi_function = candidates.iter().any(others);
             self.plan.functions[index].acs = acs;
+            self.plan.functions[index].acs_without_effect = self.acs_without_effect(item, acs)?;
             self.plan.functions[index].hot_plug = self.has_hot_plug(item);
             self.plan.functions[index].has_memory = has_memory;
             functions.push(index);
@@ -501,6 +506,28 @@ impl Planner<'_> {
             }
             Item::HostBridge(_) | Item::Whole => described("", Kind::HostBridge, None, false),
         })
+    }
+
+    /// What the ports' descriptions have under `acs-without-effect`, each of which must be among their `acs`.
+    fn acs_without_effect(
+        &self,
+        item: Item,
+        acs: Option<AcsControl>,
+    ) -> Result<AcsControl, Problem> {
+        let defects = match item {
+            Item::RootPort(index) => self.topology.root_ports[index].acs_without_effect,
+            Item::SwitchPort(switch, port) => {
+                self.topology.switches[switch].ports[port].acs_without_effect
+            }
+            _ => Acs::NONE,
+        };
+        let defects = defects.0.unwrap_or_default();
+        let missing = defects - acs.unwrap_or_default();
+        if missing.is_empty() {
+            return Ok(defects);
+        }
+        let what = format!("the port does not have {} under `acs`", acs::names(missing));
+        Err(Problem::new(item, "acs-without-effect", what))
     }
 
     fn has_hot_plug(&self, item: Item) -> bool {

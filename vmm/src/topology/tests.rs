@@ -328,6 +328,11 @@ fn a_wrong_value_is_named_where_it_stands() {
             "\"XX\" is no ACS control",
         ),
         (
+            "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\nacs = 'SV RR'\nacs-without-effect = 'RR CR UF'\n".into(),
+            10,
+            "the port does not have CR UF under `acs`",
+        ),
+        (
             "[[host-bridge]]\nname = 'i'\nid = '1ae0:0001'\nfirst-bus = 0\n".into(),
             8,
             "bus 0 is taken",
@@ -344,6 +349,30 @@ fn a_wrong_value_is_named_where_it_stands() {
     }
     let error = Topology::load("swich").unwrap_err().to_string();
     assert!(error.contains("did you mean \"switch\""), "{error}");
+}
+
+#[test]
+fn what_a_port_does_not_do_changes_nothing_that_linux_decides() {
+    let text = include_str!("../../../ci/topologies/switch-acs.toml");
+    let defect = "name = \"down1\"\nacs-without-effect = \"RR\"";
+    let text = text.replacen("name = \"down1\"", defect, 1);
+    let mut topology = Topology::parse("t", &text).unwrap();
+    assert_eq!(Topology::parse("t", &toml::to_string(&topology).unwrap()).unwrap(), topology);
+    let strict = guest(IommuMode::Strict, &[]);
+    let explained = Explanation::new(&topology, &strict, "peer0", "peer1").unwrap().to_string();
+    for part in [
+        "ACS SV+ TB- RR+ CR+ UF+ (RR without effect)",
+        "through the host bridge",
+        "acs = \"none\" at",
+    ] {
+        assert!(explained.contains(part), "{part:?} is not in\n{explained}");
+    }
+    let drawn = Drawing::new(&topology, &strict).unwrap().to_text(Format::Text);
+    assert_eq!(drawn.matches("RR without effect").count(), 1, "{drawn}");
+    // One more port is like the last.
+    topology.add(&"ioat,below=switch0".parse().unwrap()).unwrap();
+    let drawn = Drawing::new(&topology, &strict).unwrap().to_text(Format::Text);
+    assert_eq!(drawn.matches("RR without effect").count(), 2, "{drawn}");
 }
 
 #[test]

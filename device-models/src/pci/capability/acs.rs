@@ -9,7 +9,7 @@ pub(in crate::pci) fn install(
     builder: &mut Builder,
     capabilities: AcsCapabilities,
 ) -> Result<u16, DescriptionError> {
-    let AcsCapabilities { controls, egress_vector_bits } = capabilities;
+    let AcsCapabilities { controls, egress_vector_bits, .. } = capabilities;
     let egress = controls.contains(AcsControl::P2P_EGRESS_CONTROL);
     if egress && !(1..=256).contains(&egress_vector_bits) {
         return Err(DescriptionError::EgressVector(egress_vector_bits));
@@ -39,6 +39,13 @@ impl ConfigSpace {
         let bits =
             self.layout().acs.map_or(0, |offset| self.registers().u16(offset + acs::CONTROL));
         AcsControl::from_bits_truncate(bits)
+    }
+
+    /// The services that the port performs: those switched on, but for a defective port's, see
+    /// [`AcsCapabilities::without_effect`].
+    #[must_use]
+    pub fn acs_in_effect(&self) -> AcsControl {
+        self.acs_control() - self.layout().acs_without_effect
     }
 
     /// The services that exist; `None` for a function without the capability.

@@ -49,6 +49,7 @@ impl ConfigSpace {
         }
         if let Some(capabilities) = function.acs {
             layout.acs = Some(acs::install(b, capabilities)?);
+            layout.acs_without_effect = capabilities.without_effect;
         }
         layout.resizable = resizable_bar::install(b, function)?;
         if let Some(number) = function.serial_number {
@@ -89,6 +90,7 @@ impl ConfigSpace {
         }
         if let Some(capabilities) = bridge.acs {
             layout.acs = Some(acs::install(b, capabilities)?);
+            layout.acs_without_effect = capabilities.without_effect;
         }
         link::install_secondary(b, bridge.link)?;
         let mut config = Self::assemble(builder, layout, [None; bar::COUNT], Some(bridge.kind));

@@ -15,7 +15,7 @@ pub use header::{BridgeBuses, DecodedBar, Windows};
 pub(super) use registers::RegisterFile;
 
 use super::capability::Services;
-use super::description::{Link, PortKind};
+use super::description::{AcsControl, Link, PortKind};
 use super::spec::header::bar;
 use crate::memory::Memory;
 
@@ -49,6 +49,8 @@ pub(in crate::pci) struct Layout {
     pub(in crate::pci) pcie: Option<u16>,
     pub(in crate::pci) aer: Option<u16>,
     pub(in crate::pci) acs: Option<u16>,
+    /// ACS controls whose bits do nothing.
+    pub(in crate::pci) acs_without_effect: AcsControl,
     /// Header of the capability and number of entries.
     pub(in crate::pci) resizable: Option<(u16, u16)>,
     /// First byte of each body and its length.

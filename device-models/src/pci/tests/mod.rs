@@ -33,7 +33,11 @@ fn endpoint() -> FunctionDescription {
         flr: true,
         aer: true,
         resizable_bars: vec![ResizableBar { bar: 2, sizes: 0b1_1111_1111 }],
-        acs: Some(AcsCapabilities { controls: AcsControl::all(), egress_vector_bits: 40 }),
+        acs: Some(AcsCapabilities {
+            controls: AcsControl::all(),
+            egress_vector_bits: 40,
+            ..Default::default()
+        }),
         serial_number: Some(0x0011_22ff_fe33_4455),
         vendor_capabilities: vec![
             vec![6, 1, 2, 3].into(),

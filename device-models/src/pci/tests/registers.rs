@@ -107,7 +107,11 @@ fn the_egress_vector_ends_where_it_should() {
     assert!(config.acs_egress_blocked(9) && config.acs_egress_blocked(39));
     assert!(!config.acs_egress_blocked(8) && !config.acs_egress_blocked(40));
     for bits in [1, 32, 33, 255, 256] {
-        let acs = AcsCapabilities { controls: AcsControl::all(), egress_vector_bits: bits };
+        let acs = AcsCapabilities {
+            controls: AcsControl::all(),
+            egress_vector_bits: bits,
+            ..Default::default()
+        };
         let mut port =
             ConfigSpace::bridge(&BridgeDescription { acs: Some(acs), ..root_port() }).unwrap();
         let vector = find_extended(&port, 0xd) + 8;
@@ -117,7 +121,11 @@ fn the_egress_vector_ends_where_it_should() {
         let blocked = (0..=255).filter(|port_number| port.acs_egress_blocked(*port_number));
         assert_eq!(blocked.count(), usize::from(bits));
     }
-    let none = AcsCapabilities { controls: AcsControl::all(), egress_vector_bits: 0 };
+    let none = AcsCapabilities {
+        controls: AcsControl::all(),
+        egress_vector_bits: 0,
+        ..Default::default()
+    };
     let refused = ConfigSpace::bridge(&BridgeDescription { acs: Some(none), ..root_port() });
     assert_eq!(refused.err(), Some(DescriptionError::EgressVector(0)));
 }

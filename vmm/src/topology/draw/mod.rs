@@ -154,7 +154,7 @@ fn branch(view: &View<'_>, map: &AddressMap, ids: &[PciId], index: usize) -> Bra
     };
     let mut details = Vec::new();
     if matches!(function.kind, Kind::RootPort | Kind::SwitchDownstream) || function.acs.is_some() {
-        details.push(acs_label(function.acs, view.controls[index]));
+        details.push(acs_label(function, view.controls[index]));
     }
     if function.hot_plug {
         details.push("hot-plug slot".into());
