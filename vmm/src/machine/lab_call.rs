@@ -5,19 +5,25 @@
 //!
 //! | register | content |
 //! |---|---|
-//! | EAX | bytes of the line, without a line feed |
+//! | EAX | bytes of the line, without a line feed; 0 asks for the last answer once more |
 //! | RDI | linear address of the buffer |
 //! | RCX | bytes of the buffer behind its first four |
 //!
 //! The buffer holds a little-endian number of 32 bits, then the text: first the line, afterwards the answer, whose
-//! length the number then is. A buffer that is not mapped stays as it is, as it does where nobody listens; so the guest
-//! puts a number there that no answer has. It must have written to each page: nothing here breaks up what a process
-//! shares with another.
+//! length the number then is. If that is more than there is room for, the text is as it was, and the answer is kept: the
+//! guest asks for it with a larger buffer.
+//!
+//! A buffer that is not in RAM from end to end stays as it is, and nobody is asked; as where nobody listens. So the guest
+//! puts a number there that no answer has, and may try again. It must have written to each page: the page tables are
+//! followed, but what they allow is not looked at, and what a process shares with another would be changed for both.
+//!
+//! The addresses hold until the guest runs on: a kernel that moves a page waits for this vCPU to have forgotten where it
+//! was. That is why paravirtual TLB flushes, which do not wait for one that has left the guest, are not offered.
 //!
 //! [`layout::LAB_CALL`]: super::layout::LAB_CALL
 
 use kvm_ioctls::VcpuFd;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::fault::Outcome;
 use super::lab_port::{LabPortDevice, MAX_ANSWER, MAX_LINE, Reply, overlong};
@@ -25,7 +31,7 @@ use super::layout::PAGE_SIZE;
 use super::memory::GuestRam;
 
 /// Bytes before the text.
-const HEADER: u64 = size_of::<u32>() as u64;
+const HEADER: usize = size_of::<u32>();
 
 /// The guest's memory, by the addresses that the program uses which runs on a vCPU.
 pub(crate) trait LinearMemory {
@@ -36,9 +42,8 @@ pub(crate) trait LinearMemory {
 
     /// Reads as many bytes as are mapped and RAM; says how many.
     fn read(&self, linear: u64, bytes: &mut [u8]) -> usize {
-        let pieces = pieces(linear, bytes.len());
         let mut done = 0;
-        for (at, length) in pieces {
+        for (at, length) in pieces(linear, bytes.len()) {
             let piece = bytes.get_mut(done..).and_then(|rest| rest.get_mut(..length));
             let (Some(piece), Some(address)) = (piece, self.translate(at)) else { break };
             if self.ram().memory().read_slice(piece, address).is_err() {
@@ -47,23 +52,6 @@ pub(crate) trait LinearMemory {
             done += length;
         }
         done
-    }
-
-    /// Writes all of `bytes`, or as many as come before the first page that is not mapped or not RAM: then false.
-    fn write(&self, linear: u64, bytes: &[u8]) -> bool {
-        let mut rest = bytes;
-        for (at, length) in pieces(linear, bytes.len()) {
-            let (Some((piece, behind)), Some(address)) =
-                (rest.split_at_checked(length), self.translate(at))
-            else {
-                return false;
-            };
-            if self.ram().memory().write_slice(piece, address).is_err() {
-                return false;
-            }
-            rest = behind;
-        }
-        true
     }
 }
 
@@ -99,6 +87,63 @@ impl LinearMemory for VcpuMemory<'_> {
     }
 }
 
+/// A buffer, found in RAM.
+struct Buffer<'a> {
+    ram: &'a GuestRam,
+    pieces: Vec<(GuestAddress, usize)>,
+}
+
+impl<'a> Buffer<'a> {
+    /// Finds all `length` bytes from `start`, or says that they are not there.
+    fn find(memory: &'a impl LinearMemory, start: u64, length: usize) -> Option<Self> {
+        let ram = memory.ram();
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for (at, length) in pieces(start, length) {
+            let address = memory.translate(at)?;
+            if !ram.memory().check_range(address, length) {
+                return None;
+            }
+            bytes += length;
+            found.push((address, length));
+        }
+        (bytes == length).then_some(Self { ram, pieces: found })
+    }
+
+    /// The parts of RAM that `length` bytes from `offset` of the buffer are, as far as it goes.
+    fn parts(&self, offset: usize, length: usize) -> impl Iterator<Item = (GuestAddress, usize)> {
+        let (mut skip, mut left) = (offset, length);
+        self.pieces.iter().filter_map(move |&(address, size)| {
+            let before = skip.min(size);
+            let part = (size - before).min(left);
+            skip -= before;
+            left -= part;
+            (part > 0).then(|| (GuestAddress(address.0 + before as u64), part))
+        })
+    }
+
+    fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let mut rest = bytes.as_mut_slice();
+        for (address, part) in self.parts(offset, length) {
+            let Some((piece, behind)) = rest.split_at_mut_checked(part) else { break };
+            // All of it has been found in RAM, which is there as long as the machine is.
+            let _ = self.ram.memory().read_slice(piece, address);
+            rest = behind;
+        }
+        bytes
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        let mut rest = bytes;
+        for (address, part) in self.parts(offset, bytes.len()) {
+            let Some((piece, behind)) = rest.split_at_checked(part) else { break };
+            let _ = self.ram.memory().write_slice(piece, address);
+            rest = behind;
+        }
+    }
+}
+
 /// What the registers said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
@@ -117,34 +162,30 @@ impl Call {
         memory: &impl LinearMemory,
         device: &mut LabPortDevice,
     ) -> Option<Outcome> {
-        let text = self.buffer.checked_add(HEADER)?;
-        let reply = match usize::try_from(self.line).ok().filter(|length| *length < MAX_LINE) {
-            None => overlong(),
-            Some(length) => {
-                let mut line = vec![0; length];
-                if memory.read(text, &mut line) < length {
-                    log::debug!("lab call: the line at {text:#x} is not in memory");
-                    return None;
+        let room = usize::try_from(self.room).map_or(MAX_ANSWER, |room| room.min(MAX_ANSWER));
+        let Some(buffer) = Buffer::find(memory, self.buffer, HEADER + room) else {
+            log::debug!("lab call: {room} bytes at {:#x} are not in RAM", self.buffer);
+            return None;
+        };
+        let answer = match usize::try_from(self.line) {
+            Ok(0) => device.last_call().to_owned(),
+            Ok(length) if length < MAX_LINE && length <= room => {
+                match device.call(&buffer.read(HEADER, length)) {
+                    Reply::Exit(code) => return Some(Outcome::Exit(code)),
+                    Reply::Line(answer) => answer,
                 }
-                device.ask(&line)
             }
+            _ => match overlong() {
+                Reply::Line(answer) => answer,
+                Reply::Exit(code) => return Some(Outcome::Exit(code)),
+            },
         };
-        let mut answer = match reply {
-            Reply::Exit(code) => return Some(Outcome::Exit(code)),
-            Reply::Line(answer) => answer,
-        };
-        let room = usize::try_from(self.room).unwrap_or(MAX_ANSWER).min(MAX_ANSWER);
-        if answer.len() > room {
-            answer = format!("fail the answer has {} bytes, the buffer {room}", answer.len());
-            answer.truncate(room);
+        if answer.len() <= room {
+            buffer.write(HEADER, answer.as_bytes());
         }
         // The number last: who sees it sees the text.
         let length = u32::try_from(answer.len()).unwrap_or(u32::MAX);
-        let written = memory.write(text, answer.as_bytes())
-            && memory.write(self.buffer, &length.to_le_bytes());
-        if !written {
-            log::debug!("lab call: the buffer at {:#x} is not in memory", self.buffer);
-        }
+        buffer.write(0, &length.to_le_bytes());
         None
     }
 }
@@ -159,9 +200,14 @@ mod tests {
 
     const FIRST: u64 = 0x7000;
     const PAGES: u64 = 4;
+    /// Mapped to a device's memory.
+    const NO_RAM: u64 = 0x9_0000;
 
     impl LinearMemory for Mapped {
         fn translate(&self, linear: u64) -> Option<GuestAddress> {
+            if linear == NO_RAM {
+                return Some(GuestAddress(0xC000_0000));
+            }
             let page = (linear / PAGE_SIZE).checked_sub(FIRST / PAGE_SIZE)?;
             let frame = (PAGES - 1).checked_sub(page)? + 0x20;
             Some(GuestAddress(frame * PAGE_SIZE + linear % PAGE_SIZE))
@@ -184,30 +230,45 @@ mod tests {
         }
     }
 
+    fn device() -> LabPortDevice {
+        LabPortDevice::new(Box::new(Echo))
+    }
+
     fn mapped() -> Mapped {
         Mapped(GuestRam::new(4).unwrap())
     }
 
+    /// Calls with registers as they are; nothing may come of it but what is in memory afterwards.
+    fn registers(memory: &Mapped, device: &mut LabPortDevice, line: u32, buffer: u64, room: u64) {
+        assert!(Call { line, buffer, room }.serve(memory, device).is_none());
+    }
+
     /// Puts `line` into a buffer and calls; gives the number and the text that are there afterwards.
-    fn call(memory: &Mapped, buffer: u64, line: &[u8], room: u64) -> (u32, Vec<u8>) {
-        memory.write(buffer, &u32::MAX.to_le_bytes());
-        memory.write(buffer + HEADER, line);
-        let call = Call { line: line.len().try_into().unwrap(), buffer, room };
-        assert!(call.serve(memory, &mut LabPortDevice::new(Box::new(Echo))).is_none());
-        let mut number = [0; 4];
-        assert_eq!(memory.read(buffer, &mut number), 4);
-        let number = u32::from_le_bytes(number);
-        let mut text = vec![0; number.min(0x4000).try_into().unwrap()];
-        memory.read(buffer + HEADER, &mut text);
-        (number, text)
+    fn call_on(
+        memory: &Mapped,
+        device: &mut LabPortDevice,
+        buffer: u64,
+        line: &[u8],
+        room: usize,
+    ) -> (u32, Vec<u8>) {
+        let whole = Buffer::find(memory, buffer, HEADER + room).unwrap();
+        whole.write(0, &u32::MAX.to_le_bytes());
+        whole.write(HEADER, line);
+        registers(memory, device, line.len().try_into().unwrap(), buffer, room as u64);
+        let number = u32::from_le_bytes(whole.read(0, HEADER).try_into().unwrap());
+        (number, whole.read(HEADER, room.min(number as usize)))
+    }
+
+    fn call(memory: &Mapped, buffer: u64, line: &[u8], room: usize) -> (u32, Vec<u8>) {
+        call_on(memory, &mut device(), buffer, line, room)
     }
 
     #[test]
     fn the_answer_replaces_the_line() {
         let memory = mapped();
         assert_eq!(call(&memory, FIRST, b"hello", 100), (7, b"<hello>".to_vec()));
-        assert_eq!(call(&memory, FIRST, b"", 100), (2, b"<>".to_vec()));
         assert_eq!(call(&memory, FIRST, b"\xff", 100).1, b"fail the line is not UTF-8");
+        assert!(call(&memory, FIRST, b"a\nb", 100).1.starts_with(b"fail a line has no line feed"));
     }
 
     #[test]
@@ -222,55 +283,70 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_never_leaves_its_buffer() {
-        let memory = mapped();
+    fn an_answer_never_leaves_its_buffer_and_waits_for_a_larger_one() {
+        let (memory, mut device) = (mapped(), device());
+        let behind = Buffer::find(&memory, FIRST + 4 + 100, 4).unwrap();
+        behind.write(0, b"mine");
+        let short = call_on(&memory, &mut device, FIRST, b"long 101", 100);
         assert_eq!(
-            call(&memory, FIRST, b"long 101", 100).1,
-            b"fail the answer has 101 bytes, the buffer 100"
+            (short.0, &short.1[..8]),
+            (101, b"long 101".as_slice()),
+            "the text is as it was"
         );
-        assert_eq!(call(&memory, FIRST, b"long 101", 4), (4, b"fail".to_vec()));
-        assert_eq!(call(&memory, FIRST, b"long 101", 0), (0, Vec::new()));
-        memory.write(FIRST + HEADER + 100, b"mine");
-        call(&memory, FIRST, b"long 100", 100);
-        let mut behind = [0; 4];
-        memory.read(FIRST + HEADER + 100, &mut behind);
-        assert_eq!(&behind, b"mine");
+        assert_eq!(call_on(&memory, &mut device, FIRST, b"", 100).0, 101);
+        assert_eq!(behind.read(0, 4), b"mine");
+        assert_eq!(call_on(&memory, &mut device, FIRST, b"", 101), (101, vec![b'y'; 101]));
+        assert_eq!(call_on(&memory, &mut device, FIRST, b"", 0).0, 101);
+        // Longer than any buffer may be.
+        assert_eq!(call(&memory, FIRST, b"long 70000", 12).0, 70000);
     }
 
     #[test]
-    fn what_is_not_mapped_is_left_alone() {
+    fn what_is_not_in_ram_from_end_to_end_is_left_alone_and_nobody_is_asked() {
         let memory = mapped();
+        let mut device = LabPortDevice::new(Box::new(Nobody));
         let end = FIRST + PAGES * PAGE_SIZE;
-        let unanswered = |buffer, line, room| {
-            let device = &mut LabPortDevice::new(Box::new(Echo));
-            assert!(Call { line, buffer, room }.serve(&memory, device).is_none());
-        };
-        for buffer in [0, FIRST - 0x1000, end, end - 2, u64::MAX, u64::MAX - 3, u64::MAX - 100] {
-            unanswered(buffer, 3, 100);
-            unanswered(buffer, 0, u64::MAX);
+        for buffer in
+            [0, FIRST - 0x1000, FIRST - 1, end - 3, end, u64::MAX, u64::MAX - 3, u64::MAX - 100]
+        {
+            registers(&memory, &mut device, 0, buffer, 100);
+            registers(&memory, &mut device, 3, buffer, 100);
+            registers(&memory, &mut device, u32::MAX, buffer, u64::MAX);
         }
-        // The line is there, the end of the answer is not: the number stays.
-        assert_eq!(call(&memory, end - 0x100, b"long 300", 300).0, u32::MAX);
-        assert_eq!(call(&memory, FIRST, b"fine", u64::MAX).1, b"<fine>");
+        let last = Buffer::find(&memory, end - 0x100, 0x100).unwrap();
+        last.write(0, b"\xff\xff\xff\xfflong 300");
+        registers(&memory, &mut device, 8, end - 0x100, 0x100);
+        assert_eq!(last.read(0, 12), b"\xff\xff\xff\xfflong 300");
+        // Mapped, but not to RAM.
+        registers(&memory, &mut device, 3, NO_RAM, 100);
+    }
+
+    /// Must not be asked.
+    struct Nobody;
+
+    impl LabPort for Nobody {
+        fn line(&mut self, line: &str) -> Reply {
+            panic!("{line:?} was asked")
+        }
     }
 
     #[test]
-    fn a_line_without_end_is_not_even_read() {
+    fn a_line_longer_than_lines_or_than_its_buffer_is_not_even_read() {
         let memory = mapped();
-        let device = &mut LabPortDevice::new(Box::new(Echo));
-        let call = Call { line: u32::MAX, buffer: FIRST, room: 100 };
-        assert!(call.serve(&memory, device).is_none());
-        let mut text = [0; 27];
-        memory.read(FIRST + HEADER, &mut text);
-        assert_eq!(&text, b"fail the line is longer tha");
+        let mut device = LabPortDevice::new(Box::new(Nobody));
+        let whole = Buffer::find(&memory, FIRST, 104).unwrap();
+        for (line, room) in [(u32::MAX, 100), (4096, 5000), (101, 100)] {
+            whole.write(0, &[0; 104]);
+            registers(&memory, &mut device, line, FIRST, room);
+            assert_eq!(whole.read(HEADER, 23), b"fail the line is longer");
+        }
     }
 
     #[test]
     fn the_run_may_end() {
         let memory = mapped();
-        memory.write(FIRST + HEADER, b"exit 5");
-        let call = Call { line: 6, buffer: FIRST, room: 0 };
-        let outcome = call.serve(&memory, &mut LabPortDevice::new(Box::new(Echo)));
+        Buffer::find(&memory, FIRST, 10).unwrap().write(HEADER, b"exit 5");
+        let outcome = Call { line: 6, buffer: FIRST, room: 6 }.serve(&memory, &mut device());
         assert!(matches!(outcome, Some(Outcome::Exit(5))));
     }
 }

@@ -62,6 +62,8 @@ pub(crate) struct LabPortDevice {
     /// The line has grown past [`MAX_LINE`]: the rest of it is dropped.
     overlong: bool,
     answer: VecDeque<u8>,
+    /// The answer to the last call.
+    called: String,
 }
 
 impl fmt::Debug for LabPortDevice {
@@ -75,7 +77,13 @@ impl fmt::Debug for LabPortDevice {
 
 impl LabPortDevice {
     pub(crate) fn new(port: Box<dyn LabPort>) -> Self {
-        Self { port, line: Vec::new(), overlong: false, answer: VecDeque::new() }
+        Self {
+            port,
+            line: Vec::new(),
+            overlong: false,
+            answer: VecDeque::new(),
+            called: String::new(),
+        }
     }
 
     pub(crate) fn read(&mut self, data: &mut [u8]) {
@@ -107,19 +115,36 @@ impl LabPortDevice {
         match reply {
             Reply::Exit(code) => Some(Outcome::Exit(code)),
             Reply::Line(text) => {
-                self.answer
-                    .extend(text.bytes().map(|byte| if byte == b'\n' { b' ' } else { byte }));
+                self.answer.extend(text.bytes());
                 self.answer.push_back(b'\n');
                 None
             }
         }
     }
 
-    /// Answers one line, given without its line feed.
-    pub(crate) fn ask(&mut self, line: &[u8]) -> Reply {
-        match str::from_utf8(line) {
+    /// Answers a line that came by a call, and keeps the answer.
+    pub(crate) fn call(&mut self, line: &[u8]) -> Reply {
+        let reply = match line.contains(&b'\n') {
+            true => Reply::fail("a line has no line feed within"),
+            false => self.ask(line),
+        };
+        if let Reply::Line(answer) = &reply {
+            self.called.clone_from(answer);
+        }
+        reply
+    }
+
+    /// The answer to the last call; empty before the first.
+    pub(crate) fn last_call(&self) -> &str {
+        &self.called
+    }
+
+    /// Answers one line, given without its line feed, with one line.
+    fn ask(&mut self, line: &[u8]) -> Reply {
+        match str::from_utf8(line).map(|line| self.port.line(line)) {
             Err(_) => Reply::fail("the line is not UTF-8"),
-            Ok(line) => self.port.line(line),
+            Ok(Reply::Line(answer)) => Reply::Line(answer.replace('\n', " ")),
+            Ok(exit @ Reply::Exit(_)) => exit,
         }
     }
 }

@@ -187,7 +187,7 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
             shared.ports.read(port, data);
             Ok(Next::Resume)
         }
-        // Narrower writes, and those of a string instruction, mean nothing there.
+        // Narrower writes mean nothing there.
         VcpuExit::IoOut(layout::LAB_CALL, data) => Ok(match <[u8; 4]>::try_from(data) {
             Ok(line) => Next::LabCall(u32::from_le_bytes(line)),
             Err(_) => Next::Resume,

@@ -109,6 +109,16 @@ fn a_call_takes_the_line_and_leaves_the_answer_in_memory() {
         "jne 91f",
         "cmp eax, 4",
         "jne 91f",
+        // A number, a line and an answer on two pages each.
+        "mov r15d, 4",
+        "mov edi, 0x300ffe",
+        "mov dword ptr [rdi], -1",
+        "mov dword ptr [rdi + 4], 0x676e6970",
+        "out dx, eax",
+        "cmp dword ptr [rdi], 4",
+        "jne 91f",
+        "cmp ebx, [rdi + 4]",
+        "jne 91f",
         // Where nothing is mapped nobody is asked, and the guest goes on.
         "mov rdi, 1 << 40",
         "out dx, eax",
@@ -128,7 +138,7 @@ fn a_call_takes_the_line_and_leaves_the_answer_in_memory() {
     let ran = outcome.is_some();
     expect_success(outcome);
     if ran {
-        assert_eq!(*port.0.lock().unwrap(), ["ping", "exit 0"]);
+        assert_eq!(*port.0.lock().unwrap(), ["ping", "ping", "exit 0"]);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Everything the agent says to the monitor goes this way. Each exit of the virtual CPU is dear where it is emulated
 //! itself, and through a port as wide as they get a line is twenty of them. So the monitor is told where the line is: RDI
-//! has the buffer's address, RCX its size, EAX the line's length.
+//! has the buffer's address, RCX its size without the first four bytes, EAX the line's length. Those four bytes are the
+//! answer's length afterwards; an answer that does not fit is asked for once more, by an empty line.
 
 use super::{LabError, Wire};
 
@@ -10,20 +11,35 @@ use super::{LabError, Wire};
 pub const PORT: u16 = 0x0d14;
 /// How many ports it takes up.
 const WIDTH: usize = 4;
-/// Longest request.
-pub const MAX_LINE: usize = 4095;
-/// Longest answer.
-pub const MAX_ANSWER: usize = (1 << 16) - 1;
 /// Bytes before the text: the answer's length.
 const HEADER: usize = size_of::<u32>();
 /// What stands there before the call, and stays if nobody serves it.
 const UNANSWERED: u32 = u32::MAX;
 const PAGE: usize = 4096;
+/// Bytes of text in the first page: room for any line, and all answers but the longest. The monitor looks each page up.
+const SHORT: usize = PAGE - HEADER;
+/// Longest request.
+pub const MAX_LINE: usize = SHORT - 1;
+/// Longest answer.
+pub const MAX_ANSWER: usize = (1 << 16) - 1;
+/// How often the monitor is told again. It leaves everything alone when it does not find the buffer, whose page the
+/// kernel may just be moving.
+const ATTEMPTS: usize = 100;
+
+#[repr(align(4096))]
+struct Aligned([u8; HEADER + MAX_ANSWER]);
 
 /// Proof that this process may use the port, and the buffer.
-#[derive(Debug)]
 pub struct PortWire {
-    buffer: Box<[u8]>,
+    buffer: Box<Aligned>,
+    /// Somebody is there.
+    answered: bool,
+}
+
+impl std::fmt::Debug for PortWire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortWire").field("answered", &self.answered).finish_non_exhaustive()
+    }
 }
 
 impl PortWire {
@@ -43,7 +59,7 @@ impl PortWire {
             )
         };
         if status == 0 {
-            Ok(Self { buffer: vec![0; HEADER + MAX_ANSWER].into() })
+            Ok(Self::new())
         } else {
             Err(LabError::Permission(std::io::Error::last_os_error()))
         }
@@ -51,42 +67,57 @@ impl PortWire {
 }
 
 impl PortWire {
-    /// Puts a request into the buffer. Writes to each page: the monitor works on what the page tables say at the moment
-    /// of the call, and a page that a child process of ours still shares, or that we never had, is not ours there.
-    fn prepare(&mut self, line: &str) -> usize {
-        for page in self.buffer.chunks_mut(PAGE) {
+    fn new() -> Self {
+        Self { buffer: Box::new(Aligned([0; HEADER + MAX_ANSWER])), answered: false }
+    }
+
+    /// Puts a request into a buffer with `room` for text. Writes to each page: the monitor goes by the page tables, and a
+    /// page that a child process of ours still shares, or that we never had, is not ours there.
+    fn prepare(&mut self, line: &str, room: usize) -> usize {
+        let buffer = &mut self.buffer.0[..HEADER + room];
+        for page in buffer.chunks_mut(PAGE) {
             page[0] = 0;
         }
-        // Pages do not begin where chunks do.
-        if let Some(last) = self.buffer.last_mut() {
-            *last = 0;
-        }
         let line = truncate(line, MAX_LINE).as_bytes();
-        self.buffer[..HEADER].copy_from_slice(&UNANSWERED.to_le_bytes());
-        let text = &mut self.buffer[HEADER..][..line.len()];
+        buffer[..HEADER].copy_from_slice(&UNANSWERED.to_le_bytes());
+        let text = &mut buffer[HEADER..][..line.len()];
         text.copy_from_slice(line);
         // One line, whatever was in it.
         text.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
         line.len()
     }
 
-    /// What the buffer has for an answer.
-    fn answer(&self) -> Result<String, LabError> {
-        let (header, text) = self.buffer.split_at(HEADER);
+    /// The length of the answer, `None` if there is none.
+    fn length(&self) -> Option<usize> {
+        let (header, _) = self.buffer.0.split_at(HEADER);
         let length = header.try_into().map_or(UNANSWERED, u32::from_le_bytes);
-        if length == UNANSWERED {
-            return Err(LabError::Absent);
+        if length == UNANSWERED { None } else { usize::try_from(length).ok() }
+    }
+
+    /// Asks until there is an answer, which may be longer than `room`; gives its length.
+    fn ask(&mut self, line: &str, room: usize) -> Result<usize, LabError> {
+        let attempts = if self.answered { ATTEMPTS } else { 1 };
+        for _ in 0..attempts {
+            let length = self.prepare(line, room);
+            call(length, &mut self.buffer.0[..HEADER + room]);
+            if let Some(length) = self.length() {
+                self.answered = true;
+                return Ok(length);
+            }
+            std::thread::yield_now();
         }
-        let text = text.get(..length as usize).ok_or(LabError::TooLong)?;
-        String::from_utf8(text.to_vec()).map_err(|_| LabError::NotText)
+        Err(LabError::Absent)
     }
 }
 
 impl Wire for PortWire {
     fn exchange(&mut self, line: &str) -> Result<String, LabError> {
-        let length = self.prepare(line);
-        call(length, &mut self.buffer);
-        self.answer()
+        let mut length = self.ask(line, SHORT)?;
+        if length > SHORT {
+            length = self.ask("", MAX_ANSWER)?;
+        }
+        let text = self.buffer.0[HEADER..].get(..length).ok_or(LabError::TooLong)?;
+        String::from_utf8(text.to_vec()).map_err(|_| LabError::NotText)
     }
 }
 
@@ -101,8 +132,8 @@ fn truncate(line: &str, limit: usize) -> &str {
 
 #[cfg(target_arch = "x86_64")]
 fn call(line: usize, buffer: &mut [u8]) {
-    // SAFETY: RDI and RCX describe `buffer` exactly, which we hold exclusively, and the monitor writes nowhere else; any
-    // byte is a valid `u8`. Access to the port was granted, or `PortWire` could not exist.
+    // SAFETY: RDI and RCX say where `buffer` begins and, less the header, how long it is. We hold it exclusively, and the
+    // monitor writes nowhere else; any byte is a valid `u8`. Access to the port was granted, or `PortWire` could not exist.
     unsafe {
         std::arch::asm!(
             "out dx, eax",
@@ -120,18 +151,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_buffer_has_the_line_and_then_the_answer() {
-        let mut wire = PortWire { buffer: vec![7; HEADER + MAX_ANSWER].into() };
-        assert_eq!(wire.prepare("two\nlines"), 9);
-        assert_eq!(&wire.buffer[..HEADER + 9], b"\xff\xff\xff\xfftwo lines");
-        assert!(matches!(wire.answer(), Err(LabError::Absent)));
-        wire.buffer[..HEADER + 4].copy_from_slice(b"\x04\0\0\0ok a");
-        assert_eq!(wire.answer().unwrap(), "ok a");
-        wire.buffer[HEADER] = 0xff;
-        assert!(matches!(wire.answer(), Err(LabError::NotText)));
-        wire.buffer[2] = 1;
-        assert!(matches!(wire.answer(), Err(LabError::TooLong)));
-        assert_eq!(wire.prepare(&"x".repeat(5000)), 4095);
+    fn the_buffer_has_the_line_and_then_the_answers_length() {
+        let mut wire = PortWire::new();
+        assert_eq!(wire.buffer.0.as_ptr() as usize % PAGE, 0);
+        assert_eq!(wire.prepare("two\nlines", SHORT), 9);
+        assert_eq!(&wire.buffer.0[..HEADER + 9], b"\xff\xff\xff\xfftwo lines");
+        assert_eq!(wire.length(), None);
+        wire.buffer.0[..HEADER].copy_from_slice(b"\x04\x01\0\0");
+        assert_eq!(wire.length(), Some(0x104));
+        assert_eq!(wire.prepare(&"x".repeat(5000), SHORT), MAX_LINE);
     }
 
     #[test]
