@@ -52,24 +52,42 @@ extern "C" fn on_bus_error(
     // SAFETY: the kernel hands a valid structure to a handler with SA_SIGINFO; `si_addr` is there for SIGBUS, and is only
     // used if the code says that the kernel has filled it.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
-    let page = address & !(PAGE - 1);
-    if code == libc::BUS_ADRERR && page != 0 {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-        // SAFETY: there is a mapping at this page, whose memory has gone: nothing in it can be lost, and all who use it
-        // do so by volatile accesses of any value.
-        let replaced = unsafe { libc::mmap(page as *mut _, PAGE, access, kind, -1, 0) };
-        if replaced != libc::MAP_FAILED {
-            // SAFETY: the page has just been mapped for writing.
-            unsafe { std::ptr::write_bytes(replaced.cast::<u8>(), 0xff, PAGE) };
-            LAST.store(address, Ordering::Relaxed);
-            COUNT.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
+    // Somebody has sent it. The first process of a guest would not have noticed without a handler either.
+    if code <= 0 {
+        return;
     }
-    // Somebody has sent it, or there is no help: as if there were no handler.
+    if code == libc::BUS_ADRERR && put_ones_at(address & !(PAGE - 1)) {
+        LAST.store(address, Ordering::Relaxed);
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    // There is no help: as if there were no handler, when the access is done once more.
     // SAFETY: setting the default action touches no memory of ours.
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}
+
+/// Makes `page`, which must be one whose access has raised SIGBUS, a page of ones; false if the kernel refuses. Nobody ever
+/// sees it otherwise.
+fn put_ones_at(page: usize) -> bool {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, where the kernel likes.
+    let ones = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, access, kind, -1, 0) };
+    if ones == libc::MAP_FAILED {
+        return false;
+    }
+    // SAFETY: the page has just been mapped for writing, and is ours alone.
+    unsafe { std::ptr::write_bytes(ones.cast::<u8>(), 0xff, PAGE) };
+    let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: what is mapped at `page` has lost its memory, so nothing can be lost with it. Only files whose memory can go
+    // are of that kind: a device's, which views reach by volatile accesses of any value. This program itself and all that
+    // it has read come from the initramfs, which stays in RAM.
+    let moved = unsafe { libc::mremap(ones, PAGE, PAGE, how, page as *mut libc::c_void) };
+    if moved == libc::MAP_FAILED {
+        // SAFETY: the page is still where it was, and nobody else knows of it.
+        unsafe { libc::munmap(ones, PAGE) };
+    }
+    moved != libc::MAP_FAILED
 }
 
 #[cfg(test)]
