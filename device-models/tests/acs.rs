@@ -223,6 +223,22 @@ fn a_control_without_effect_reads_back_and_does_nothing() {
     world.set_acs("port0", UF);
     world.set_acs("down0", RR);
     assert_eq!(world.write(0, memory, &[1; 4]), found(FindingClass::TurnedBack));
+    let findings = std::mem::take(&mut world.log.0.lock().unwrap().findings);
+    assert!(findings[0].to_string().ends_with("is on there, without effect"), "{}", findings[0]);
+
+    let mut world = defective_switch(CR);
+    let memory = world.bar(1, 2);
+    world.set_acs("port0", UF);
+    world.set_acs("down1", CR);
+    assert_eq!(world.read(0, memory, 4), arrived(vec![0; 4]));
+    assert_eq!(world.last_route(), DIRECT);
+
+    let mut world = defective_switch(AcsControl::SOURCE_VALIDATION);
+    world.set_acs("port0", AcsControl::SOURCE_VALIDATION);
+    let port0 = world.bdf("port0");
+    // A range without any bus, as above.
+    world.lab.config_write(port0, 0x18, 4, 0x0003_0900);
+    assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN);
 
     let mut world = defective_switch(EC);
     let (memory, vector) = (world.bar(1, 2), world.acs("down0") + 8);

@@ -28,6 +28,24 @@ fn topologies_are_drawn_and_explained_without_a_guest() {
 }
 
 #[test]
+fn tests_that_a_topology_is_not_for_are_refused_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    let path = path.to_str().unwrap();
+    fs::write(path, "name = 't'\n[[host-bridge]]\nname = 'h'\nid = '1ae0:0001'\n").unwrap();
+    let (code, _, err) = run(&["test", "--topology", path]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("two peer devices, the topology") && err.contains("has 0"), "{err}");
+    assert!(err.contains("peerdma test --topology FILE -- CMD"), "{err}");
+    // The scenario's own device does not fit, and the user has named none.
+    let (code, _, err) =
+        run(&["test", "--scenario", "topology-switch", "--topology", "root-ports"]);
+    assert_eq!(code, 2, "{err}");
+    let why = "the scenario topology-switch brings ioat,below=switch0,channels=1 itself";
+    assert!(err.contains(why) && err.contains("topology-root-ports"), "{err}");
+}
+
+#[test]
 fn a_wrong_topology_file_is_refused_with_its_line_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.toml");

@@ -95,8 +95,10 @@ pub struct Node {
     pub max_payload: u32,
     /// Max_Read_Request_Size in bytes.
     pub max_read_request: u32,
-    /// ACS controls that are on; empty without the capability.
+    /// ACS controls that are on, and in effect; empty without the capability.
     pub acs: AcsControl,
+    /// ACS controls that are on, and without effect: a defect of the port's.
+    pub acs_without_effect: AcsControl,
     /// Port Number of a bridge.
     pub port_number: u8,
     /// Egress control vector: by [`Node::port_number`], whether a sibling may not be reached directly.

@@ -5,6 +5,7 @@ use super::map::Node;
 use super::route::{self, Refusal};
 use super::{CompletionStatus, Delivery, Fabric, FunctionId, Kind, Purpose, Transaction};
 use crate::checker::FindingClass;
+use crate::pci::AcsControl;
 
 impl Fabric {
     /// A function with the name and number by which people know it.
@@ -46,18 +47,30 @@ impl Fabric {
             }
             FindingClass::CompletionTimeout => {
                 format!(
-                    "the completions end at {by}, which would have to send them back to where they came from; ACS \
-                     Upstream Forwarding is off there"
+                    "the completions end at {by}, which would have to send them back to where they came from; {}",
+                    self.no_forwarding(refusal.detector)
                 )
             }
             FindingClass::TurnedBack => {
                 format!(
-                    "{by} would have to send it back to where it came from; ACS Upstream Forwarding is off there"
+                    "{by} would have to send it back to where it came from; {}",
+                    self.no_forwarding(refusal.detector)
                 )
             }
             _ => format!("refused by {by}"),
         };
         self.find(transaction.function, refusal.class, Some(*transaction), explanation);
+    }
+
+    /// Why `port` sends nothing back.
+    fn no_forwarding(&self, port: Option<FunctionId>) -> &'static str {
+        let is_on =
+            |port| self.map.node(port).acs_without_effect.contains(AcsControl::UPSTREAM_FORWARDING);
+        if port.is_some_and(is_on) {
+            "ACS Upstream Forwarding is on there, without effect"
+        } else {
+            "ACS Upstream Forwarding is off there"
+        }
     }
 
     /// Whether the requester's bus is behind `port`.

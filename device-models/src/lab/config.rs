@@ -197,6 +197,7 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
         max_payload: u32::from(config.max_payload_size()),
         max_read_request: u32::from(config.max_read_request_size()),
         acs: config.acs_in_effect(),
+        acs_without_effect: config.acs_control() - config.acs_in_effect(),
         port_number: state.port_number,
         egress: config.acs_egress_vector(),
         buses: config.bridge_buses().map(|buses| (buses.secondary, buses.subordinate)),

@@ -92,6 +92,9 @@ pub(super) fn device_help() -> String {
     )
 }
 
+/// Where to turn with a topology of one's own.
+pub(super) const ANY_TOPOLOGY: &str = "the tests of `--scenario topology-root-ports` run on any topology with two peer devices or more";
+
 /// The topology called `name` with more devices.
 pub(super) fn topology(name: &str, devices: &[AddedDevice]) -> Result<Topology, Failure> {
     let mut topology = Topology::load(name).map_err(Failure::usage)?;
@@ -105,7 +108,19 @@ pub(super) fn topology(name: &str, devices: &[AddedDevice]) -> Result<Topology, 
 
 /// The devices of a scenario's guest: built once here, so that what does not fit is said before anything starts.
 pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
-    let topology = topology(&scenario.topology, &scenario.devices)?;
+    let topology = topology(&scenario.topology, &scenario.devices).map_err(|failure| {
+        let own = Scenario::select(std::slice::from_ref(&scenario.name)).unwrap_or_default();
+        let own: Vec<_> =
+            own.iter().flat_map(|own| &own.devices).map(ToString::to_string).collect();
+        match own.is_empty() {
+            true => failure,
+            false => failure.hint(format_args!(
+                "the scenario {} brings {} itself; {ANY_TOPOLOGY}",
+                scenario.name,
+                own.join(" and ")
+            )),
+        }
+    })?;
     let lab = LabConfig { topology, iommu: scenario.iommu.kind(), ..LabConfig::default() };
     match lab.layout() {
         Ok(_) => Ok(lab),

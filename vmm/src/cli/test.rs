@@ -121,6 +121,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     tell_if_empty(arguments.shard, Some(&scenarios));
     tell_of_useless_bouncing(&scenarios);
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
+    if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
+        scenarios.iter().zip(&labs).try_for_each(|(scenario, lab)| have_peers(scenario, lab))?;
+    }
     let kernel = arguments.guest.kernel_choice();
     let at_once = arguments.jobs.map_or_else(|| guests_at_once(&kernel, processors()), usize::from);
     let factor = time_factor(&kernel)?.saturating_mul(crowding(at_once));
@@ -232,6 +235,21 @@ fn have_tests(arguments: &Arguments, scenarios: &[Scenario]) -> Result<(), Failu
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a topology of the user's in which the lab's tests would all fail for want of devices.
+fn have_peers(scenario: &Scenario, lab: &LabConfig) -> Result<(), Failure> {
+    let count = lab.topology.peers.len();
+    if count >= 2 {
+        return Ok(());
+    }
+    Err(Failure::usage(format_args!(
+        "the tests of the scenario {:?} use two peer devices, the topology {:?} has {count}",
+        scenario.name, scenario.topology
+    ))
+    .hint(
+        "add `--device peer`, or give a command of your own: peerdma test --topology FILE -- CMD",
+    ))
 }
 
 /// By how much limits are stretched, by the kernel and by the user's wish.

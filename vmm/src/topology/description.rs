@@ -270,7 +270,10 @@ impl FromStr for PciId {
             plain.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
         };
         let ids = text.split_once(':').and_then(|(v, d)| number(v).zip(number(d)));
-        let (vendor, device) = ids.ok_or_else(|| NotAnId(text.chars().take(40).collect()))?;
+        // Where nothing is, all ones are read: no vendor has that number (PCIe 6.0, 7.5.1.1.1).
+        let (vendor, device) = ids
+            .filter(|(vendor, _)| *vendor != u16::MAX)
+            .ok_or_else(|| NotAnId(text.chars().take(40).collect()))?;
         Ok(Self { vendor, device })
     }
 }

@@ -214,13 +214,39 @@ fn write(
     writeln!(text, "\nWhy: {}.", because(view, decision))?;
     if decision.map == MapType::ThroughHostBridge {
         for port in view.dead_ends(b, a) {
+            let defect = plan.functions[port].acs_without_effect;
+            let why = if defect.contains(AcsControl::UPSTREAM_FORWARDING) {
+                "without effect"
+            } else {
+                "off"
+            };
             writeln!(
                 text,
-                "Beware: ACS Upstream Forwarding is off at {}, and all of it would have to turn around there or above. \
-                 Linux does not look at that; the requests or their completions are lost.",
+                "Beware: ACS Upstream Forwarding is {why} at {}, and all of it would have to turn around there or \
+                 above. Linux does not look at that; the requests or their completions are lost.",
                 call(plan, port)
             )?;
         }
+        for &port in &decision.redirects {
+            let in_vain = view.redirects_in_vain(port);
+            if !in_vain.is_empty() {
+                writeln!(
+                    text,
+                    "Beware: {} without effect at {}, which Linux cannot know: what a switch finds an address for goes \
+                     straight there, past the IOMMU.",
+                    acs_names(in_vain),
+                    call(plan, port)
+                )?;
+            }
+        }
+    }
+    if let Some(port) = view.turned_back(decision) {
+        writeln!(
+            text,
+            "Beware: {} is the port of one device that both are functions of, and would have to send requests back to \
+             where they came from; here functions of a device do not reach each other inside it. The requests are lost.",
+            call(plan, port)
+        )?;
     }
     writeln!(text, "Host bridge on Linux's list: {}", listed(view, (a, b)))?;
     writeln!(text, "DMA address of the memory: {}", view.address_kind(decision.map).name())?;

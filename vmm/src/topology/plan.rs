@@ -383,17 +383,22 @@ impl Planner<'_> {
         let on_root = matches!(above, Item::HostBridge(_));
         // The host bridge's own function, and the lab's.
         let own = if above == Item::HostBridge(0) { 3 } else { 1 };
+        let instead = match above {
+            Item::Switch(_) => ": it is a switch, name one of its ports",
+            _ => "",
+        };
         for (index, &Candidate { device, function, item }) in all.iter().enumerate() {
             let wrong = |key, what| Err(Problem::new(item, key, what));
             match item {
                 Item::Switch(_) if !on_link => {
                     return wrong(
                         "below",
-                        format!("{name:?} is no port; a switch hangs below one"),
+                        format!("{name:?} is no port, and a switch hangs below one{instead}"),
                     );
                 }
                 Item::Peer(_) | Item::Endpoint(_) if !on_link && !on_root => {
-                    return wrong("below", format!("{name:?} is neither a port nor a host bridge"));
+                    let what = format!("{name:?} is neither a port nor a host bridge{instead}");
+                    return wrong("below", what);
                 }
                 _ => {}
             }
@@ -405,7 +410,10 @@ impl Planner<'_> {
                 return wrong("device", "below a port there is device 0 and no other".into());
             }
             if on_root && device < own {
-                let what = format!("devices 0 to {} of this bus are the lab's own", own - 1);
+                let what = match own {
+                    1 => "device 0 of this bus is the host bridge's own".to_owned(),
+                    _ => format!("devices 0 to {} of this bus are the lab's own", own - 1),
+                };
                 return wrong("device", what);
             }
             let taken = all[..index].iter().find(|other| {

@@ -328,6 +328,13 @@ fn a_wrong_value_is_named_where_it_stands() {
             "\"XX\" is no ACS control",
         ),
         (
+            "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\n[[switch]]\nname = 's'\nbelow = 'a'\n\
+             [[switch.port]]\nname = 'd'\ndevice = 0\n[[peer]]\nname = 'p'\nbelow = 's'\n".into(),
+            17,
+            "it is a switch, name one of its ports",
+        ),
+        ("[[host-bridge]]\nname = 'i'\nid = 'ffff:0001'\n".into(), 7, "\"ffff:0001\""),
+        (
             "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\nacs = 'SV RR'\nacs-without-effect = 'RR CR UF'\n".into(),
             10,
             "the port does not have CR UF under `acs`",
@@ -340,7 +347,7 @@ fn a_wrong_value_is_named_where_it_stands() {
         (
             "[[host-bridge]]\nname = 'i'\nid = '1ae0:0001'\nmemory = { first = 0xc0000000, last = 0xc00fffff }\n".into(),
             8,
-            "overlaps",
+            "overlaps 0xc0000000 to 0xcfffffff of \"h\"",
         ),
     ] {
         let error = error(&rest);
@@ -364,15 +371,43 @@ fn what_a_port_does_not_do_changes_nothing_that_linux_decides() {
         "ACS SV+ TB- RR+ CR+ UF+ (RR without effect)",
         "through the host bridge",
         "acs = \"none\" at",
+        "Beware: RR without effect at down1 (02:01.0)",
     ] {
         assert!(explained.contains(part), "{part:?} is not in\n{explained}");
     }
     let drawn = Drawing::new(&topology, &strict).unwrap().to_text(Format::Text);
     assert_eq!(drawn.matches("RR without effect").count(), 1, "{drawn}");
+    let forwards = include_str!("../../../ci/broken/ignores-forwarding.toml");
+    let forwards = Topology::parse("t", forwards).unwrap();
+    let explained = Explanation::new(&forwards, &strict, "peer0", "peer1").unwrap().to_string();
+    let beware = "Beware: ACS Upstream Forwarding is without effect at port0 (00:04.0)";
+    assert!(explained.contains(beware), "{explained}");
+    let redirects = include_str!("../../../ci/broken/ignores-redirect.toml");
+    let redirects = Topology::parse("t", redirects).unwrap();
+    let drawn = Drawing::new(&redirects, &strict).unwrap().to_text(Format::Text);
+    assert_eq!(drawn.matches("RR without effect").count(), 2, "{drawn}");
     // One more port is like the last.
     topology.add(&"ioat,below=switch0".parse().unwrap()).unwrap();
     let drawn = Drawing::new(&topology, &strict).unwrap().to_text(Format::Text);
     assert_eq!(drawn.matches("RR without effect").count(), 2, "{drawn}");
+}
+
+#[test]
+fn functions_of_one_device_do_not_reach_each_other_by_a_port_that_sends_nothing_back() {
+    let text = include_str!("../../../ci/topologies/switch.toml");
+    let (text, _) = text.split_once("[[peer]]").unwrap();
+    let peer = |function: u8| {
+        format!("[[peer]]\nname = 'p{function}'\nbelow = 'down0'\nfunction = {function}\n")
+    };
+    let text = format!("{text}{}{}", peer(0), peer(1));
+    let strict = guest(IommuMode::Strict, &[]);
+    let explain = |text: &str| {
+        let topology = Topology::parse("t", text).unwrap();
+        Explanation::new(&topology, &strict, "p0", "p1").unwrap().to_string()
+    };
+    let explained = explain(&text);
+    assert!(explained.contains("Beware: down0 (02:00.0) is the port of one device"), "{explained}");
+    assert!(!explain(&text.replace("acs = \"none\"", "acs = \"UF\"")).contains("Beware"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 pub(super) fn share_out(topology: &Topology) -> Result<Vec<[HostWindow; 2]>, Problem> {
     let bridges = &topology.host_bridges;
     let mut all = Vec::new();
-    let mut taken: Vec<Span> = Vec::new();
+    let mut taken: Vec<(Span, &str)> = Vec::new();
     for (index, bridge) in bridges.iter().enumerate() {
         let item = Item::HostBridge(index);
         if !bridge.translation.is_multiple_of(MIB) {
@@ -33,14 +33,15 @@ pub(super) fn share_out(topology: &Topology) -> Result<Vec<[HostWindow; 2]>, Pro
         ];
         for (window, key) in pair.iter().zip(["memory", "prefetchable"]) {
             let seen = window.seen_by_cpu();
-            if taken.iter().any(|other| seen.first <= other.last && other.first <= seen.last) {
+            let overlaps = |other: &Span| seen.first <= other.last && other.first <= seen.last;
+            if let Some((other, whose)) = taken.iter().find(|(other, _)| overlaps(other)) {
                 let what = format!(
-                    "on the CPUs' side its {key} window {:#x} to {:#x} overlaps another one",
-                    seen.first, seen.last
+                    "on the CPUs' side its {key} window {:#x} to {:#x} overlaps {:#x} to {:#x} of {whose:?}",
+                    seen.first, seen.last, other.first, other.last
                 );
                 return Err(Problem::new(item, key, what));
             }
-            taken.push(seen);
+            taken.push((seen, &bridge.name));
         }
         all.push(pair);
     }

@@ -29,7 +29,7 @@ pub enum Format {
     Dot,
     /// A picture for browsers
     Svg,
-    /// Everything, for programs
+    /// The same tree, for programs
     Json,
     /// The description, ready to be changed and used
     Toml,

@@ -93,7 +93,7 @@ impl View<'_> {
 
     /// Whether completions from `completer` to `requester` go through the root complex: the switch that both are below,
     /// if there is one, sends them back directly unless the port that they come by redirects completions. This is what
-    /// hardware does with Linux's settings; Linux itself takes any redirection for all of it.
+    /// hardware that does what it says does with Linux's settings; Linux itself takes any redirection for all of it.
     pub fn completions_redirected(&self, completer: usize, requester: usize) -> bool {
         self.redirected(completer, requester, AcsControl::P2P_COMPLETION_REDIRECT)
     }
@@ -114,8 +114,8 @@ impl View<'_> {
         })
     }
 
-    /// The ports above both at which redirected traffic cannot turn around, because Upstream Forwarding is off there:
-    /// Linux does not look at them.
+    /// The ports above both at which redirected traffic cannot turn around, because Upstream Forwarding is off there, or
+    /// without effect: Linux does not look at them.
     pub fn dead_ends(&self, provider: usize, client: usize) -> Vec<usize> {
         let (_, common) = self.between(provider, client);
         let Some(common) = common else { return Vec::new() };
@@ -130,7 +130,27 @@ impl View<'_> {
             _ => false,
         };
         let above = self.plan.path_up(common).filter(turns);
-        above.filter(|at| !self.controls[*at].contains(AcsControl::UPSTREAM_FORWARDING)).collect()
+        above.filter(|at| !self.in_effect(*at).contains(AcsControl::UPSTREAM_FORWARDING)).collect()
+    }
+
+    /// The port above both functions of a device that Linux lets reach each other by bus address, if it does not send
+    /// back what comes from below it.
+    pub fn turned_back(&self, decision: &MapDecision) -> Option<usize> {
+        let port = decision.common.filter(|_| decision.map == MapType::BusAddress)?;
+        let kind = self.plan.functions[port].kind;
+        let is_port = matches!(kind, Kind::RootPort | Kind::SwitchDownstream);
+        let forwards = self.in_effect(port).contains(AcsControl::UPSTREAM_FORWARDING);
+        (is_port && !forwards).then_some(port)
+    }
+
+    /// What a port does of what Linux switches on.
+    fn in_effect(&self, function: usize) -> AcsControl {
+        self.controls[function] - self.plan.functions[function].acs_without_effect
+    }
+
+    /// The redirections that Linux switches on at this port, and counts on, and that do nothing.
+    pub fn redirects_in_vain(&self, function: usize) -> AcsControl {
+        self.controls[function] & REDIRECTS & self.plan.functions[function].acs_without_effect
     }
 
     /// Decides for DMA by `client` into the memory of `provider`.
