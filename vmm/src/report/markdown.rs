@@ -8,6 +8,7 @@ use std::path::Path;
 use super::ktap::plain;
 use super::merge::MergedReport;
 use super::model::{RunReport, ScenarioReport, Status};
+use super::observed::Setup;
 use crate::lab::Traffic;
 
 /// Writes `report` to `path`.
@@ -41,6 +42,9 @@ pub fn to_markdown(report: &RunReport) -> String {
 
 fn section(text: &mut String, scenario: &ScenarioReport) {
     let _ = writeln!(text, "\n## {}: {}\n", cell(&scenario.name), word(scenario.status));
+    if let Some(setup) = &scenario.setup {
+        machine(text, setup);
+    }
     for failure in &scenario.failures {
         let _ = writeln!(text, "- {}", cell(failure));
     }
@@ -58,6 +62,17 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
     findings(text, scenario);
     decisions(text, scenario);
     traffic(text, scenario);
+}
+
+/// What the guest was.
+fn machine(text: &mut String, setup: &Setup) {
+    let Setup { topology, guest } = setup;
+    let parameters = match guest.parameters.is_empty() {
+        true => String::new(),
+        false => format!(" Kernel parameters: `{}`.", cell(&guest.parameters.join(" "))),
+    };
+    let (name, iommu) = (cell(&topology.name), guest.iommu.name());
+    let _ = writeln!(text, "Topology: {name}. IOMMU: {iommu}.{parameters}\n");
 }
 
 /// What the checker found and no test expected.

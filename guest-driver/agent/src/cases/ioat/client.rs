@@ -3,6 +3,7 @@
 use crate::cases::Stop;
 use crate::uapi;
 use rustix::io::Errno;
+use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -20,6 +21,15 @@ pub(super) enum Place<'a> {
     Buffer(&'a OwnedFd, u64),
     /// At a DMA address, whatever the IOMMU thinks of it.
     Address(u64),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Buffer(_, offset) => write!(f, "offset {offset:#x} of a dma-buf"),
+            Self::Address(address) => write!(f, "DMA address {address:#x}"),
+        }
+    }
 }
 
 impl Place<'_> {
@@ -114,7 +124,7 @@ impl Channel {
     ) -> Result<u32, Stop> {
         self.attempt(source, target, length).map_err(|error| {
             Stop::Fail(format!(
-                "{}: a copy of {length} bytes from {source:?} to {target:?}: {error}",
+                "{}: a copy of {length} bytes from {source} to {target}: {error}",
                 self.name
             ))
         })
@@ -130,7 +140,7 @@ impl Channel {
         match self.copy(source, target, length)? {
             uapi::DMA_DONE => Ok(()),
             other => Err(Stop::Fail(format!(
-                "{}: a copy of {length} bytes from {source:?} to {target:?} ended with {other}",
+                "{}: a copy of {length} bytes from {source} to {target} ended with {other}",
                 self.name
             ))),
         }

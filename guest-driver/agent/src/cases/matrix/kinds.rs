@@ -3,6 +3,7 @@
 use crate::device::{DeviceError, Object, Peer};
 use crate::uapi;
 use rustix::io::Errno;
+use std::fmt;
 
 /// What backs an exported buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,18 @@ pub(crate) enum Contract {
     FallsBack,
     /// The attachment is refused, for this reason.
     Refused(Errno, &'static str),
+}
+
+impl fmt::Display for Contract {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inside => f.write_str("inside the device"),
+            Self::Peer => f.write_str("between the devices"),
+            Self::Memory => f.write_str("in system memory"),
+            Self::FallsBack => f.write_str("falls back to system memory"),
+            Self::Refused(errno, why) => write!(f, "refused: {errno}: {why}"),
+        }
+    }
 }
 
 const NO_PATH: &str = "pci_p2pdma_distance() knows no path between the devices";
@@ -175,6 +188,36 @@ mod tests {
                 let refused = Contract::Refused(Errno::OPNOTSUPP, NO_PEERS);
                 assert_eq!(contract(exporter, importer, true), refused);
             }
+        }
+    }
+
+    #[test]
+    fn the_documentation_has_the_contract() {
+        let text = include_str!("../../../../../docs/matrix.md");
+        let line = |name: &str| {
+            let start = format!("| `{name}` | ");
+            let mut lines = text.lines().filter_map(move |line| line.strip_prefix(&start));
+            lines.next_back().unwrap().trim_end_matches(" |").split(" | ").collect::<Vec<_>>()
+        };
+        let names = [
+            "local",
+            "scattered",
+            "zone-device",
+            "pages",
+            "noncontiguous",
+            "noncoherent",
+            "coherent",
+            "migrating",
+        ];
+        for (exporter, name) in Exporter::ALL.into_iter().zip(names) {
+            let cells = Importer::ALL.map(|importer| match contract(exporter, importer, true) {
+                Contract::Inside => "inside",
+                Contract::Peer => "peer",
+                Contract::Memory => "memory",
+                Contract::FallsBack => "falls back",
+                Contract::Refused(..) => "refused",
+            });
+            assert_eq!(line(name), cells, "{name}");
         }
     }
 

@@ -192,10 +192,10 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
     let pattern = Pattern::new(61);
     shared.store(0..SIZE, pattern)?;
 
-    if let Contract::Refused(expected, why) = contract {
+    if let Contract::Refused(expected, _) = contract {
         let refused = client.import(&shared.fd, importer.flags()).err().map(|error| error.errno);
         ensure!(refused == Some(expected), "the contract says {expected}, it was {refused:?}");
-        bench.note(format!("refused: {expected}: {why}"));
+        bench.note(contract.to_string());
         return Ok(());
     }
     let imported = client.import(&shared.fd, importer.flags())?;
@@ -220,7 +220,7 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
         let moved = u64::from(contract == Contract::FallsBack);
         ensure!(
             state.moves == moved && u64::from(state.place) == moved,
-            "{contract:?}, but the buffer moved {} times and is at place {}",
+            "{contract}, but the buffer moved {} times and is at place {}",
             state.moves,
             state.place
         );
@@ -237,8 +237,9 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
         _ => address_kind(&owner, client, address),
     };
     bench.note(format!(
-        "{contract:?}: {kind} {address:#x}, {} segments, {}; {traffic}",
+        "{contract}: {kind} {address:#x}, {} {}, {}; {traffic}",
         segments.len(),
+        if segments.len() == 1 { "segment" } else { "segments" },
         traffic.route()
     ));
     client.close(imported)?;
