@@ -100,6 +100,23 @@ impl Problem {
     }
 }
 
+/// What the parser says, with the names of Rust's types in the words of the format.
+fn in_words(message: &str) -> String {
+    const WORDS: [(&str, &str); 7] = [
+        (" as i128", ""),
+        ("invalid type: map, ", "a table here, "),
+        (
+            "expected a sequence",
+            "expected a list: each of its tables begins with [[...]], in double brackets",
+        ),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u64", "expected a whole number that is not negative"),
+        ("expected struct Window", "expected { first = ..., last = ... }"),
+        ("wanted exactly 1 element, found 0 elements", "expected a word in quotes, not a table"),
+    ];
+    WORDS.iter().fold(message.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
+}
+
 /// The line in which the byte `at` lies, from 1 on.
 fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
@@ -154,7 +171,7 @@ pub enum TopologyError {
 impl TopologyError {
     pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> Self {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
-        Self::Syntax { file: file.into(), line, what: error.message().to_owned() }
+        Self::Syntax { file: file.into(), line, what: in_words(error.message()) }
     }
 
     pub(super) fn impossible(file: &str, text: &str, problem: Problem) -> Self {

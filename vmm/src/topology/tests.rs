@@ -354,6 +354,29 @@ fn a_wrong_value_is_named_where_it_stands() {
         let line = format!("f: line {line}: ");
         assert!(error.starts_with(&line) && error.contains(part), "{line:?} {part:?}: {error}");
     }
+    for (text, part) in [
+        (
+            "name = 't'\n[switch]\nname = 's'\n",
+            "line 2: a table here, expected a list: each of its tables begins with [[...]]",
+        ),
+        ("[cpu]\n", "line 1: expected a word in quotes, not a table"),
+        (
+            "[[root-port]]\ndevice = 300\n",
+            "line 2: invalid value: integer `300`, expected a whole number from 0 to 255",
+        ),
+        (
+            "[[host-bridge]]\nmemory = 5\n",
+            "line 2: invalid type: integer `5`, expected { first = ..., last = ... }",
+        ),
+        (
+            "[[host-bridge]]\nfirst-bus = 99999999999999999999\n",
+            "integer `99999999999999999999`, expected a whole number",
+        ),
+        ("[[peer]]\nlocal-memory = -1\n", "expected a whole number that is not negative"),
+    ] {
+        let error = Topology::parse("f", text).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
     let error = Topology::load("swich").unwrap_err().to_string();
     assert!(error.contains("did you mean \"switch\""), "{error}");
 }
