@@ -106,3 +106,70 @@ impl fmt::Debug for Mirror {
         f.debug_struct("Mirror").field("shown", &shown).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a CPU reads in the dwords of the copy.
+    fn seen(mirror: &Mirror, dword: usize) -> u32 {
+        let (memory, offset) = mirror.place().unwrap();
+        let slice = memory.slice(offset, CONFIG_SPACE_SIZE).unwrap();
+        slice.load(dword * 4, Ordering::Acquire).unwrap()
+    }
+
+    fn shown(values: &Values) -> Mirror {
+        let mut mirror = Mirror::at(Memory::new("test", 0x2000).unwrap(), 0x1000);
+        mirror.show(true, values);
+        mirror
+    }
+
+    #[test]
+    fn what_changes_is_seen_at_once_and_whole_dwords_of_it() {
+        let mut values = [0; CONFIG_SPACE_SIZE];
+        let mut mirror = shown(&values);
+        values[7..9].fill(0x11);
+        mirror.update(&values, 7..9);
+        assert_eq!([1, 2, 3].map(|dword| seen(&mirror, dword)), [0x1100_0000, 0x11, 0]);
+    }
+
+    #[test]
+    fn what_is_held_back_is_seen_as_it_ends() {
+        let mut values = [0; CONFIG_SPACE_SIZE];
+        let mut mirror = shown(&values);
+        mirror.hold();
+        for (at, value) in [(0x40, 1), (0x10, 2), (0x40, 3)] {
+            values[at] = value;
+            mirror.update(&values, at..at + 1);
+            assert_eq!((seen(&mirror, 0x10), seen(&mirror, 0x4)), (0, 0), "{at:#x}");
+        }
+        mirror.release(&values);
+        assert_eq!((seen(&mirror, 0x10), seen(&mirror, 0x4)), (3, 2));
+        // From then on nothing is.
+        values[0x40] = 4;
+        mirror.update(&values, 0x40..0x41);
+        assert_eq!(seen(&mirror, 0x10), 4);
+    }
+
+    #[test]
+    fn who_is_not_reached_shows_ones_whatever_changes() {
+        let mut values = [0; CONFIG_SPACE_SIZE];
+        let mut mirror = shown(&values);
+        mirror.hold();
+        mirror.show(false, &values);
+        values[4] = 1;
+        mirror.update(&values, 4..5);
+        mirror.release(&values);
+        assert_eq!(seen(&mirror, 1), u32::MAX);
+        mirror.show(true, &values);
+        assert_eq!(seen(&mirror, 1), 1);
+    }
+
+    #[test]
+    fn a_copy_needs_its_place() {
+        let memory = Memory::new("test", 0x1000).unwrap();
+        assert!(Mirror::at(memory.clone(), 4).place().is_none());
+        assert!(Mirror::at(memory.clone(), 2).place().is_none());
+        assert!(Mirror::at(memory, 0).clone().place().is_none(), "a clone has none");
+    }
+}
