@@ -12,6 +12,14 @@ rm -rf "$out"
 mkdir -p "$out"
 failed=0
 
+# only PATTERN SCENARIO LOG: nothing is said about the SCENARIO but its tests, its files and what has the PATTERN.
+only() {
+    sed -n "/^$2: [^ ]* failed: /d; /^$2: findings: /d; /^$2: console log: /d; /^$2: /p" "$3" >"$3.besides"
+    others=0
+    grep -v -E -e "$1" "$3.besides" || others=$?
+    [ "$others" = 1 ]
+}
+
 # one NAME SCENARIO PATTERN ARGUMENT...: what must fail is on stdin, a test in a line; what may be said besides about the
 # scenario has the PATTERN.
 one() {
@@ -30,8 +38,7 @@ one() {
         echo "$name: exit status $status, not 1"
     elif ! diff "$out/$name.wanted" "$out/$name.failed"; then
         echo "$name: these must fail and do not (<), or fail and must not (>)"
-    elif sed -n "/ failed: /d; /: findings: /d; /: console log: /d; /^$scenario: /p" "$out/$name.log" \
-        | grep -v -e "$besides"; then
+    elif ! only "$besides" "$scenario" "$out/$name.log"; then
         echo "$name: this must not be"
     else
         echo "$name: $(wc -l <"$out/$name.failed") tests fail, as they must, and no others"
@@ -61,7 +68,7 @@ END
 # A request that is not turned around is an error of the port's, whose handling resets what is below it: an engine that
 # is reset under its driver is of no use to the next test either.
 one ignores-forwarding topology-switch-acs-physical \
-    ' complained: .*\(drivers/dma/ioat/init.c:[0-9]\|Call Trace:\)' "$@" <<END
+    ' complained: .*(drivers/dma/ioat/init.c:[0-9]|Call Trace:)' "$@" <<END
 $shared
 third-party.kernel-decides-as-predicted
 END

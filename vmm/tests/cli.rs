@@ -35,8 +35,15 @@ fn tests_that_a_topology_is_not_for_are_refused_before_anything_starts() {
     fs::write(path, "name = 't'\n[[host-bridge]]\nname = 'h'\nid = '1ae0:0001'\n").unwrap();
     let (code, _, err) = run(&["test", "--topology", path]);
     assert_eq!(code, 2, "{err}");
-    assert!(err.contains("two peer devices, the topology") && err.contains("has 0"), "{err}");
+    assert!(err.contains("use 2 peer devices, the topology") && err.contains("has 0"), "{err}");
     assert!(err.contains("peerdma test --topology FILE -- CMD"), "{err}");
+    assert!(err.contains("add --device peer --device peer, or"), "{err}");
+    // What is wrong with the topology itself, or with the user's device, is not the scenario's business.
+    let line = ["test", "--scenario", "topology-switch", "--topology", "/no/such.toml"];
+    let (code, _, err) = run(&line);
+    assert!(code == 2 && !err.contains("brings"), "{err}");
+    let (code, _, err) = run(&[&line[..3], &["--device", "ioat,below=nowhere"]].concat());
+    assert!(code == 2 && !err.contains("brings"), "{err}");
     // The scenario's own device does not fit, and the user has named none.
     let (code, _, err) =
         run(&["test", "--scenario", "topology-switch", "--topology", "root-ports"]);

@@ -108,19 +108,18 @@ pub(super) fn topology(name: &str, devices: &[AddedDevice]) -> Result<Topology, 
 
 /// The devices of a scenario's guest: built once here, so that what does not fit is said before anything starts.
 pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
-    let topology = topology(&scenario.topology, &scenario.devices).map_err(|failure| {
-        let own = Scenario::select(std::slice::from_ref(&scenario.name)).unwrap_or_default();
-        let own: Vec<_> =
-            own.iter().flat_map(|own| &own.devices).map(ToString::to_string).collect();
-        match own.is_empty() {
-            true => failure,
-            false => failure.hint(format_args!(
-                "the scenario {} brings {} itself; {ANY_TOPOLOGY}",
-                scenario.name,
-                own.join(" and ")
-            )),
-        }
+    let own = Scenario::select(std::slice::from_ref(&scenario.name)).unwrap_or_default();
+    let own: Vec<_> = own.into_iter().flat_map(|own| own.devices).collect();
+    topology(&scenario.topology, &[])?;
+    topology(&scenario.topology, &own).map_err(|failure| {
+        let own: Vec<_> = own.iter().map(ToString::to_string).collect();
+        failure.hint(format_args!(
+            "the scenario {} brings {} itself; {ANY_TOPOLOGY}",
+            scenario.name,
+            own.join(" and ")
+        ))
     })?;
+    let topology = topology(&scenario.topology, &scenario.devices)?;
     let lab = LabConfig { topology, iommu: scenario.iommu.kind(), ..LabConfig::default() };
     match lab.layout() {
         Ok(_) => Ok(lab),

@@ -237,19 +237,20 @@ fn have_tests(arguments: &Arguments, scenarios: &[Scenario]) -> Result<(), Failu
     }
 }
 
-/// Refuses a topology of the user's in which the lab's tests would all fail for want of devices.
+/// Refuses a topology of the user's in which the scenario's tests would all fail for want of devices.
 fn have_peers(scenario: &Scenario, lab: &LabConfig) -> Result<(), Failure> {
-    let count = lab.topology.peers.len();
-    if count >= 2 {
+    let (need, count) = (scenario.peers, lab.topology.peers.len());
+    if count >= need {
         return Ok(());
     }
     Err(Failure::usage(format_args!(
-        "the tests of the scenario {:?} use two peer devices, the topology {:?} has {count}",
+        "the tests of the scenario {:?} use {need} peer devices, the topology {:?} has {count}",
         scenario.name, scenario.topology
     ))
-    .hint(
-        "add `--device peer`, or give a command of your own: peerdma test --topology FILE -- CMD",
-    ))
+    .hint(format_args!(
+        "add{}, or give a command of your own: peerdma test --topology FILE -- CMD",
+        " --device peer".repeat(need - count)
+    )))
 }
 
 /// By how much limits are stretched, by the kernel and by the user's wish.

@@ -5,13 +5,13 @@
 //!
 //! | register | content |
 //! |---|---|
-//! | EAX | bytes of the line, without a line feed; 0 asks for the last answer once more |
+//! | EAX | bytes of the line, without a line feed, as far as the buffer goes; 0 asks for the last answer once more |
 //! | RDI | linear address of the buffer |
 //! | RCX | bytes of the buffer behind its first four |
 //!
 //! The buffer holds a little-endian number of 32 bits, then the text: first the line, afterwards the answer, whose
 //! length the number then is. If that is more than there is room for, the text is as it was, and the answer is kept: the
-//! guest asks for it with a larger buffer.
+//! guest asks for it with a larger buffer at the same place.
 //!
 //! A buffer that is not in RAM from end to end stays as it is, and nobody is asked; as where nobody listens. So the guest
 //! puts a number there that no answer has, and may try again. It must have written to each page: the page tables are
@@ -26,7 +26,7 @@ use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::fault::Outcome;
-use super::lab_port::{LabPortDevice, MAX_ANSWER, MAX_LINE, Reply, overlong};
+use super::lab_port::{LabPortDevice, MAX_ANSWER, MAX_LINE, Reply};
 use super::layout::PAGE_SIZE;
 use super::memory::GuestRam;
 
@@ -167,18 +167,16 @@ impl Call {
             log::debug!("lab call: {room} bytes at {:#x} are not in RAM", self.buffer);
             return None;
         };
-        let answer = match usize::try_from(self.line) {
-            Ok(0) => device.last_call().to_owned(),
-            Ok(length) if length < MAX_LINE && length <= room => {
-                match device.call(&buffer.read(HEADER, length)) {
-                    Reply::Exit(code) => return Some(Outcome::Exit(code)),
-                    Reply::Line(answer) => answer,
-                }
-            }
-            _ => match overlong() {
-                Reply::Line(answer) => answer,
-                Reply::Exit(code) => return Some(Outcome::Exit(code)),
-            },
+        let caller = buffer.pieces.first().map_or(GuestAddress(0), |(address, _)| *address);
+        // As much as there can be of it, one byte more than a line may have.
+        let length = usize::try_from(self.line).unwrap_or(MAX_LINE).min(room).min(MAX_LINE);
+        let reply = match self.line {
+            0 => device.last_call(caller),
+            _ => device.call(caller, &buffer.read(HEADER, length)),
+        };
+        let answer = match reply {
+            Reply::Exit(code) => return Some(Outcome::Exit(code)),
+            Reply::Line(answer) => answer,
         };
         if answer.len() <= room {
             buffer.write(HEADER, answer.as_bytes());
@@ -331,15 +329,28 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_lines_or_than_its_buffer_is_not_even_read() {
+    fn a_line_longer_than_lines_is_not_asked_and_ends_with_its_buffer() {
         let memory = mapped();
         let mut device = LabPortDevice::new(Box::new(Nobody));
-        let whole = Buffer::find(&memory, FIRST, 104).unwrap();
-        for (line, room) in [(u32::MAX, 100), (4096, 5000), (101, 100)] {
-            whole.write(0, &[0; 104]);
-            registers(&memory, &mut device, line, FIRST, room);
-            assert_eq!(whole.read(HEADER, 23), b"fail the line is longer");
+        let whole = Buffer::find(&memory, FIRST, 0x3000).unwrap();
+        for line in [4096, 5000, u32::MAX] {
+            whole.write(0, &[b'x'; 0x3000]);
+            registers(&memory, &mut device, line, FIRST, 5000);
+            assert_eq!(whole.read(HEADER, 23), b"fail the line is longer", "{line}");
         }
+        whole.write(HEADER, b"hello");
+        registers(&memory, &mut super::tests::device(), 4000, FIRST, 5);
+        assert_eq!(whole.read(0, HEADER + 5), b"\x07\0\0\0hello", "an answer of 7 bytes");
+    }
+
+    #[test]
+    fn nobody_gets_the_answer_to_somebody_else() {
+        let (memory, mut device) = (mapped(), device());
+        let refused = b"fail the last answer was somebody else's";
+        assert_eq!(call_on(&memory, &mut device, FIRST, b"", 100).1, refused);
+        assert_eq!(call_on(&memory, &mut device, FIRST, b"mine", 100).1, b"<mine>");
+        assert_eq!(call_on(&memory, &mut device, FIRST + 0x1000, b"", 100).1, refused);
+        assert_eq!(call_on(&memory, &mut device, FIRST, b"", 100).1, b"<mine>");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use vm_memory::GuestAddress;
+
 use super::fault::Outcome;
 
 /// Longest line of the guest's, its line feed included, in bytes.
@@ -62,8 +64,8 @@ pub(crate) struct LabPortDevice {
     /// The line has grown past [`MAX_LINE`]: the rest of it is dropped.
     overlong: bool,
     answer: VecDeque<u8>,
-    /// The answer to the last call.
-    called: String,
+    /// The answer to the last call, and who has called.
+    called: (Option<GuestAddress>, String),
 }
 
 impl fmt::Debug for LabPortDevice {
@@ -82,7 +84,7 @@ impl LabPortDevice {
             line: Vec::new(),
             overlong: false,
             answer: VecDeque::new(),
-            called: String::new(),
+            called: (None, String::new()),
         }
     }
 
@@ -122,21 +124,25 @@ impl LabPortDevice {
         }
     }
 
-    /// Answers a line that came by a call, and keeps the answer.
-    pub(crate) fn call(&mut self, line: &[u8]) -> Reply {
-        let reply = match line.contains(&b'\n') {
-            true => Reply::fail("a line has no line feed within"),
-            false => self.ask(line),
+    /// Answers a line that came by a call, and keeps the answer for `caller`.
+    pub(crate) fn call(&mut self, caller: GuestAddress, line: &[u8]) -> Reply {
+        let reply = match line {
+            long if long.len() >= MAX_LINE => overlong(),
+            two if two.contains(&b'\n') => Reply::fail("a line has no line feed within"),
+            line => self.ask(line),
         };
         if let Reply::Line(answer) = &reply {
-            self.called.clone_from(answer);
+            self.called = (Some(caller), answer.clone());
         }
         reply
     }
 
-    /// The answer to the last call; empty before the first.
-    pub(crate) fn last_call(&self) -> &str {
-        &self.called
+    /// The answer to the last call once more, if it was the `caller`'s.
+    pub(crate) fn last_call(&self, caller: GuestAddress) -> Reply {
+        match &self.called {
+            (Some(called), answer) if *called == caller => Reply::Line(answer.clone()),
+            _ => Reply::fail("the last answer was somebody else's"),
+        }
     }
 
     /// Answers one line, given without its line feed, with one line.
@@ -150,7 +156,7 @@ impl LabPortDevice {
 }
 
 /// The answer to a line that is longer than [`MAX_LINE`].
-pub(crate) fn overlong() -> Reply {
+fn overlong() -> Reply {
     Reply::fail(format_args!("the line is longer than {MAX_LINE} bytes"))
 }
 

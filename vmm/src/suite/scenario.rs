@@ -113,6 +113,9 @@ pub struct Scenario {
     /// Fewer tests than this mean that something is wrong with the run itself: as many as its groups have.
     #[serde(default)]
     pub at_least: usize,
+    /// Peer devices that its tests need at least.
+    #[serde(default = "default_peers")]
+    pub peers: usize,
     /// Guest RAM, in MiB.
     #[serde(default = "default_memory")]
     pub memory: u32,
@@ -123,6 +126,10 @@ pub struct Scenario {
 
 fn default_topology() -> String {
     "root-ports".into()
+}
+
+fn default_peers() -> usize {
+    2
 }
 
 fn default_memory() -> u32 {

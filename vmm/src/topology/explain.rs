@@ -228,15 +228,21 @@ fn write(
             )?;
         }
         for &port in &decision.redirects {
+            let completions = AcsControl::P2P_COMPLETION_REDIRECT;
             let in_vain = view.redirects_in_vain(port);
-            if !in_vain.is_empty() {
-                writeln!(
-                    text,
-                    "Beware: {} without effect at {}, which Linux cannot know: what a switch finds an address for goes \
-                     straight there, past the IOMMU.",
-                    acs_names(in_vain),
-                    call(plan, port)
-                )?;
+            for (controls, what) in [
+                (in_vain - completions, "requests that the switch finds their address for go"),
+                (in_vain & completions, "the data of reads goes"),
+            ] {
+                if !controls.is_empty() {
+                    writeln!(
+                        text,
+                        "Beware: {} without effect at {}, which Linux cannot know: {what} straight to the other side, \
+                         past the IOMMU.",
+                        acs_names(controls),
+                        call(plan, port)
+                    )?;
+                }
             }
         }
     }

@@ -409,6 +409,10 @@ fn what_a_port_does_not_do_changes_nothing_that_linux_decides() {
     let redirects = Topology::parse("t", redirects).unwrap();
     let drawn = Drawing::new(&redirects, &strict).unwrap().to_text(Format::Text);
     assert_eq!(drawn.matches("RR without effect").count(), 2, "{drawn}");
+    let completions = Topology::parse("t", &text.replace("= \"RR\"", "= \"CR\"")).unwrap();
+    let explained = Explanation::new(&completions, &strict, "peer0", "peer1").unwrap().to_string();
+    assert!(explained.contains("Beware: CR without effect at down1 (02:01.0)"), "{explained}");
+    assert!(explained.contains("the data of reads goes straight"), "{explained}");
     // One more port is like the last.
     topology.add(&"ioat,below=switch0".parse().unwrap()).unwrap();
     let drawn = Drawing::new(&topology, &strict).unwrap().to_text(Format::Text);

@@ -95,22 +95,23 @@ impl View<'_> {
     /// if there is one, sends them back directly unless the port that they come by redirects completions. This is what
     /// hardware that does what it says does with Linux's settings; Linux itself takes any redirection for all of it.
     pub fn completions_redirected(&self, completer: usize, requester: usize) -> bool {
-        self.redirected(completer, requester, AcsControl::P2P_COMPLETION_REDIRECT)
+        let control = AcsControl::P2P_COMPLETION_REDIRECT;
+        self.redirected(completer, requester, |port| self.controls[port].contains(control))
     }
 
     /// Likewise, requests by bus address from `requester` to a BAR of `owner`.
     pub fn requests_redirected(&self, requester: usize, owner: usize) -> bool {
-        self.redirected(requester, owner, AcsControl::P2P_REQUEST_REDIRECT)
+        let control = AcsControl::P2P_REQUEST_REDIRECT;
+        self.redirected(requester, owner, |port| self.controls[port].contains(control))
     }
 
-    /// Whether the port by which traffic from `from` enters the switch that both are below has `control` on.
-    fn redirected(&self, from: usize, to: usize, control: AcsControl) -> bool {
+    /// Whether the port by which traffic from `from` enters the switch that both are below redirects it.
+    fn redirected(&self, from: usize, to: usize, redirects: impl Fn(usize) -> bool) -> bool {
         let (_, common) = self.between(from, to);
         let Some(common) = common else { return true };
         let port = self.plan.path_up(from).take_while(|at| *at != common).last();
         port.is_none_or(|port| {
-            self.plan.functions[port].kind != Kind::SwitchDownstream
-                || self.controls[port].contains(control)
+            self.plan.functions[port].kind != Kind::SwitchDownstream || redirects(port)
         })
     }
 
@@ -119,13 +120,15 @@ impl View<'_> {
     pub fn dead_ends(&self, provider: usize, client: usize) -> Vec<usize> {
         let (_, common) = self.between(provider, client);
         let Some(common) = common else { return Vec::new() };
+        let completions =
+            |at: usize| self.in_effect(at).contains(AcsControl::P2P_COMPLETION_REDIRECT);
         let turns = |at: &usize| match self.plan.functions[*at].kind {
             Kind::RootPort => true,
             // What the IOMMU has yet to translate is not for this side of a switch; completions are.
             Kind::SwitchDownstream => {
                 !self.guest.iommu.translates()
-                    || self.completions_redirected(provider, client)
-                    || self.completions_redirected(client, provider)
+                    || self.redirected(provider, client, completions)
+                    || self.redirected(client, provider, completions)
             }
             _ => false,
         };
@@ -148,9 +151,16 @@ impl View<'_> {
         self.controls[function] - self.plan.functions[function].acs_without_effect
     }
 
-    /// The redirections that Linux switches on at this port, and counts on, and that do nothing.
+    /// The redirections that Linux switches on at this port of a switch, and counts on, and that do nothing.
     pub fn redirects_in_vain(&self, function: usize) -> AcsControl {
-        self.controls[function] & REDIRECTS & self.plan.functions[function].acs_without_effect
+        let planned = &self.plan.functions[function];
+        match planned.kind {
+            Kind::SwitchDownstream => {
+                self.controls[function] & REDIRECTS & planned.acs_without_effect
+            }
+            // To the root complex everything goes anyway.
+            _ => AcsControl::empty(),
+        }
     }
 
     /// Decides for DMA by `client` into the memory of `provider`.
