@@ -4,6 +4,7 @@
 mod broken;
 mod client;
 mod dmatest;
+mod moving;
 mod paths;
 mod speed;
 mod third_party;
@@ -40,6 +41,8 @@ const CLIENT: Need = Need::Module(client::PATH, "peerdma_dma", "CONFIG_DMA_ENGIN
 const P2P: Need = Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA");
 const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peers, P2P, DRIVER, CLIENT];
 
+const MOVING: &[Need] = &[Need::Lab, Need::Peers, P2P, Need::Path, DRIVER, CLIENT];
+
 /// What ioatdma says, at level error, when it lets go of an engine.
 pub(super) const LETTING_GO: &str = "Removing dma and dca services";
 
@@ -72,6 +75,8 @@ pub(super) const CASES: &[Case] = &[
         ],
         third_party::gives_up,
     ),
+    Case::new("ioat", "source-that-moves-between-copies", Partner, MOVING, moving::between),
+    Case::new("ioat", "source-that-moves-meanwhile", Partner, MOVING, moving::meanwhile),
     Case::new(
         "ioat",
         "read-of-an-unmapped-address",
