@@ -92,7 +92,9 @@ fn what_cannot_be_built_is_named_with_its_line_too() {
     let second = "[[host-bridge]]\nname = 'i'\nid = '1ae0:0001'\n";
     for (text, part) in [
         (peer("p", "h", "local-memory = 3_000_000\n"), "line 9: peer number 1: p: 3000000 bytes"),
-        (peer("p", "h", huge) + &peer("qq", "h", ""), "line 11: peer number 2: BAR2 of qq"),
+        // The one that takes it all, in whichever order they stand.
+        (peer("p", "h", huge) + &peer("qq", "h", ""), "line 9: peer number 1: BAR2 of p "),
+        (peer("p", "h", "") + &peer("qq", "h", huge), "line 13: peer number 2: BAR2 of qq"),
         (peer("p", "h", huge) + &peer("qq", "h", huge), "line 14: peer number 2: BAR2 of qq"),
         // A window that the file chose.
         (

@@ -31,9 +31,25 @@ pub(super) fn allocate(
     for (window, range) in
         [(WindowKind::Memory, &host.memory), (WindowKind::Prefetchable, &host.prefetchable)]
     {
-        place(root, window, range, (*range.start()).into(), &mut plan)?;
+        place(root, window, range, (*range.start()).into(), &mut plan)
+            .map_err(|error| blame(error, root, window, range))?;
     }
     Ok(plan)
+}
+
+/// The BAR that found no room may be a small one, behind one that has taken it all: that one is named then.
+fn blame(
+    error: FirmwareError,
+    root: &[Function],
+    window: WindowKind,
+    range: &RangeInclusive<u64>,
+) -> FirmwareError {
+    match (&error, largest(root, window)) {
+        (FirmwareError::NoSpace { size, .. }, Some((function, bar))) if bar.size > *size => {
+            no_space(function, bar, window, range)
+        }
+        _ => error,
+    }
 }
 
 /// Lists the functions, still without addresses.

@@ -231,6 +231,13 @@ fn what_does_not_fit_is_named() {
         "{text}"
     );
 
+    // The one that is too large, not the one that finds nothing left.
+    let mut uneven = two_root_ports(64 << 30);
+    uneven.0[2].below[0] = peer(0, PcieKind::Endpoint, 1 << 20);
+    let error = assign(&mut uneven, &HOST).unwrap_err();
+    let FirmwareError::NoSpace { function, size, .. } = error else { panic!("{error}") };
+    assert_eq!((function, size), (bdf("02:00.0"), 64 << 30));
+
     // Sums beyond 64 bits do not wrap.
     let error = assign(&mut two_root_ports(1 << 62), &HOST).unwrap_err();
     assert!(matches!(error, FirmwareError::NoSpace { size: 0x4000_0000_0000_0000, .. }));
