@@ -39,20 +39,6 @@ pub(crate) trait LinearMemory {
     fn translate(&self, linear: u64) -> Option<GuestAddress>;
     /// The guest's RAM.
     fn ram(&self) -> &GuestRam;
-
-    /// Reads as many bytes as are mapped and RAM; says how many.
-    fn read(&self, linear: u64, bytes: &mut [u8]) -> usize {
-        let mut done = 0;
-        for (at, length) in pieces(linear, bytes.len()) {
-            let piece = bytes.get_mut(done..).and_then(|rest| rest.get_mut(..length));
-            let (Some(piece), Some(address)) = (piece, self.translate(at)) else { break };
-            if self.ram().memory().read_slice(piece, address).is_err() {
-                break;
-            }
-            done += length;
-        }
-        done
-    }
 }
 
 /// `length` bytes from `start`, cut where pages end: address and bytes of each piece. Ends where addresses do.
@@ -87,27 +73,28 @@ impl LinearMemory for VcpuMemory<'_> {
     }
 }
 
-/// A buffer, found in RAM.
-struct Buffer<'a> {
+/// Bytes that follow each other for a program, found in RAM.
+pub(crate) struct Buffer<'a> {
     ram: &'a GuestRam,
     pieces: Vec<(GuestAddress, usize)>,
 }
 
 impl<'a> Buffer<'a> {
-    /// Finds all `length` bytes from `start`, or says that they are not there.
-    fn find(memory: &'a impl LinearMemory, start: u64, length: usize) -> Option<Self> {
+    /// As many of the `length` bytes from `start` as are mapped, and RAM, without a gap.
+    pub(crate) fn reach(memory: &'a impl LinearMemory, start: u64, length: usize) -> Self {
         let ram = memory.ram();
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        for (at, length) in pieces(start, length) {
+        let place = |(at, length)| {
             let address = memory.translate(at)?;
-            if !ram.memory().check_range(address, length) {
-                return None;
-            }
-            bytes += length;
-            found.push((address, length));
-        }
-        (bytes == length).then_some(Self { ram, pieces: found })
+            ram.memory().check_range(address, length).then_some((address, length))
+        };
+        Self { ram, pieces: pieces(start, length).map_while(place).collect() }
+    }
+
+    /// All of them, or none.
+    fn find(memory: &'a impl LinearMemory, start: u64, length: usize) -> Option<Self> {
+        let found = Self::reach(memory, start, length);
+        let bytes: usize = found.pieces.iter().map(|(_, length)| length).sum();
+        (bytes == length).then_some(found)
     }
 
     /// The parts of RAM that `length` bytes from `offset` of the buffer are, as far as it goes.
@@ -122,14 +109,14 @@ impl<'a> Buffer<'a> {
         })
     }
 
-    fn read(&self, offset: usize, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        let mut rest = bytes.as_mut_slice();
+    /// `length` bytes from `offset`, or as many as there are.
+    pub(crate) fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
         for (address, part) in self.parts(offset, length) {
-            let Some((piece, behind)) = rest.split_at_mut_checked(part) else { break };
+            let mut piece = vec![0; part];
             // All of it has been found in RAM, which is there as long as the machine is.
-            let _ = self.ram.memory().read_slice(piece, address);
-            rest = behind;
+            let _ = self.ram.memory().read_slice(&mut piece, address);
+            bytes.append(&mut piece);
         }
         bytes
     }

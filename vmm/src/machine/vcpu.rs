@@ -14,7 +14,7 @@ use super::control::Control;
 use super::error::MachineError;
 use super::fault::{Fault, FaultKind, Outcome, Registers};
 use super::kick::Kicker;
-use super::lab_call::{Call, LinearMemory, VcpuMemory};
+use super::lab_call::{Buffer, Call, VcpuMemory};
 use super::layout;
 use super::machine::Shared;
 
@@ -25,6 +25,9 @@ use super::machine::Shared;
 /// type there when the guest has taken an exception of its own since it was entered. An access to a device that
 /// follows before any other exit then looks like a fault on the way to the handler.
 const DELIVERY_RETRIES: u32 = 16;
+
+/// Bytes of the longest x86 instruction (Intel SDM vol. 2, 2.3.11).
+const MAX_INSTRUCTION: usize = 15;
 
 /// What the run loop does after an exit.
 enum Next {
@@ -150,11 +153,8 @@ impl Vcpu {
 
     fn bytes_at_rip(&self, shared: &Shared) -> Vec<u8> {
         let Ok(regs) = self.fd.get_regs() else { return Vec::new() };
-        let mut bytes = vec![0; 15];
         let memory = VcpuMemory { fd: &self.fd, ram: &shared.ram };
-        let read = memory.read(regs.rip, &mut bytes);
-        bytes.truncate(read);
-        bytes
+        Buffer::reach(&memory, regs.rip, MAX_INSTRUCTION).read(0, MAX_INSTRUCTION)
     }
 }
 
