@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let factor = time_factor(&kernel)?;
     let mut scenario =
         Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
-    arguments.guest.machine.apply(&mut scenario);
+    arguments.guest.machine.apply(&mut scenario)?;
     let lab = choose::lab(&scenario)?;
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let place = arguments.guest.place()?;

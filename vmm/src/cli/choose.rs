@@ -71,13 +71,29 @@ pub(super) struct MachineOptions {
 
 impl MachineOptions {
     /// What is given here goes before what the scenario says.
-    pub(super) fn apply(&self, scenario: &mut Scenario) {
-        if let Some(topology) = &self.topology {
-            scenario.topology.clone_from(topology);
+    ///
+    /// # Errors
+    /// When the devices that the scenario itself brings have no place in the topology that is given here.
+    pub(super) fn apply(&self, scenario: &mut Scenario) -> Result<(), Failure> {
+        if let Some(name) = &self.topology {
+            scenario.topology.clone_from(name);
+            let mut topology = topology(name, &[])?;
+            for device in &scenario.devices {
+                topology.add(device).map_err(|error| {
+                    let scenario = &scenario.name;
+                    Failure::usage(format_args!(
+                        "the scenario {scenario} brings {device}: {error} (topology {name})"
+                    ))
+                    .hint(
+                        "the tests of `--scenario topology-root-ports` run on any topology with two peer devices or more",
+                    )
+                })?;
+            }
         }
         scenario.devices.extend(self.device.iter().cloned());
         scenario.iommu = self.iommu.unwrap_or(scenario.iommu);
         scenario.swiotlb = self.swiotlb.unwrap_or(scenario.swiotlb);
+        Ok(())
     }
 }
 
@@ -92,9 +108,6 @@ pub(super) fn device_help() -> String {
     )
 }
 
-/// Where to turn with a topology of one's own.
-pub(super) const ANY_TOPOLOGY: &str = "the tests of `--scenario topology-root-ports` run on any topology with two peer devices or more";
-
 /// The topology called `name` with more devices.
 pub(super) fn topology(name: &str, devices: &[AddedDevice]) -> Result<Topology, Failure> {
     let mut topology = Topology::load(name).map_err(Failure::usage)?;
@@ -108,17 +121,6 @@ pub(super) fn topology(name: &str, devices: &[AddedDevice]) -> Result<Topology, 
 
 /// The devices of a scenario's guest: built once here, so that what does not fit is said before anything starts.
 pub(super) fn lab(scenario: &Scenario) -> Result<LabConfig, Failure> {
-    let own = Scenario::select(std::slice::from_ref(&scenario.name)).unwrap_or_default();
-    let own: Vec<_> = own.into_iter().flat_map(|own| own.devices).collect();
-    topology(&scenario.topology, &[])?;
-    topology(&scenario.topology, &own).map_err(|failure| {
-        let own: Vec<_> = own.iter().map(ToString::to_string).collect();
-        failure.hint(format_args!(
-            "the scenario {} brings {} itself; {ANY_TOPOLOGY}",
-            scenario.name,
-            own.join(" and ")
-        ))
-    })?;
     let topology = topology(&scenario.topology, &scenario.devices)?;
     let lab = LabConfig { topology, iommu: scenario.iommu.kind(), ..LabConfig::default() };
     match lab.layout() {

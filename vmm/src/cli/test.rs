@@ -117,7 +117,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         None => Vec::new(),
     };
     let mut scenarios = arguments.part(scenarios);
-    scenarios.iter_mut().for_each(|scenario| arguments.guest.machine.apply(scenario));
+    scenarios.iter_mut().try_for_each(|scenario| arguments.guest.machine.apply(scenario))?;
     tell_if_empty(arguments.shard, Some(&scenarios));
     tell_of_useless_bouncing(&scenarios);
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
