@@ -3,10 +3,10 @@
 use super::lane::traffic_goes_on;
 use super::watchdog::Watchdog;
 use super::{Bench, Case, Kind, Stop, Verdict};
+use crate::device::bus_error::{self, BusErrors};
 use crate::init::reap;
 use crate::ktap::{self, Output};
 use crate::lab::{CaseEnd, Lab, LabError};
-use crate::sys::bus_error::{self, BusErrors};
 use crate::sys::kernel_log::{KernelLog, OVERWRITTEN, Record, complaints};
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,7 @@
 //! A bound peer device, through the driver's character device.
 
 mod buffers;
+pub mod bus_error;
 mod pattern;
 mod view;
 mod work;

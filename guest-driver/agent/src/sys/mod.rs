@@ -1,6 +1,5 @@
 //! What the kernel says about itself through its file systems.
 
-pub mod bus_error;
 pub mod config_space;
 pub mod dma_buf;
 pub mod kernel_config;

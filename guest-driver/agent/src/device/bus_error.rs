@@ -92,8 +92,8 @@ fn put_ones_at(page: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::View;
     use super::*;
-    use crate::device::View;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
     #[test]
