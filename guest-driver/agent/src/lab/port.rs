@@ -101,8 +101,27 @@ impl PortWire {
         if length == UNANSWERED { None } else { usize::try_from(length).ok() }
     }
 
+    /// The answer to a line; `call` has the monitor look at the buffer, which holds a line of so many bytes.
+    fn exchange_by(
+        &mut self,
+        line: &str,
+        call: impl Fn(usize, &mut [u8]),
+    ) -> Result<String, LabError> {
+        let mut length = self.ask(line, SHORT, &call)?;
+        if length > SHORT {
+            length = self.ask("", MAX_ANSWER, &call)?;
+        }
+        let text = self.buffer.0[HEADER..].get(..length).ok_or(LabError::TooLong)?;
+        String::from_utf8(text.to_vec()).map_err(|_| LabError::NotText)
+    }
+
     /// Asks until there is an answer, which may be longer than `room`; gives its length.
-    fn ask(&mut self, line: &str, room: usize) -> Result<usize, LabError> {
+    fn ask(
+        &mut self,
+        line: &str,
+        room: usize,
+        call: impl Fn(usize, &mut [u8]),
+    ) -> Result<usize, LabError> {
         let attempts = if ANSWERED.load(Ordering::Relaxed) { ATTEMPTS } else { FIRST_ATTEMPTS };
         for _ in 0..attempts {
             let length = self.prepare(line, room);
@@ -119,12 +138,7 @@ impl PortWire {
 
 impl Wire for PortWire {
     fn exchange(&mut self, line: &str) -> Result<String, LabError> {
-        let mut length = self.ask(line, SHORT)?;
-        if length > SHORT {
-            length = self.ask("", MAX_ANSWER)?;
-        }
-        let text = self.buffer.0[HEADER..].get(..length).ok_or(LabError::TooLong)?;
-        String::from_utf8(text.to_vec()).map_err(|_| LabError::NotText)
+        self.exchange_by(line, call)
     }
 }
 
@@ -156,6 +170,7 @@ fn call(line: usize, buffer: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::{Cell, RefCell};
 
     #[test]
     fn the_buffer_has_the_line_and_then_the_answers_length() {
@@ -167,6 +182,46 @@ mod tests {
         wire.buffer.0[..HEADER].copy_from_slice(b"\x04\x01\0\0");
         assert_eq!(wire.length(), Some(0x104));
         assert_eq!(wire.prepare(&"x".repeat(5000), SHORT), MAX_LINE);
+    }
+
+    /// A monitor that answers a number by as many letters, and is not there at its first call.
+    #[derive(Default)]
+    struct Monitor {
+        calls: Cell<usize>,
+        kept: RefCell<String>,
+    }
+
+    impl Monitor {
+        fn serve(&self, line: usize, buffer: &mut [u8]) {
+            self.calls.set(self.calls.get() + 1);
+            if self.calls.get() == 1 {
+                return;
+            }
+            let (header, text) = buffer.split_at_mut(HEADER);
+            if line > 0 {
+                let number = std::str::from_utf8(&text[..line]).unwrap().parse().unwrap();
+                *self.kept.borrow_mut() = "y".repeat(number);
+            }
+            let kept = self.kept.borrow();
+            if let Some(room) = text.get_mut(..kept.len()) {
+                room.copy_from_slice(kept.as_bytes());
+            }
+            header.copy_from_slice(&u32::try_from(kept.len()).unwrap().to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn long_answers_come_at_the_second_call_and_lost_calls_are_made_again() {
+        let (monitor, mut wire) = (Monitor::default(), PortWire::new());
+        for (length, calls) in [(3, 2), (SHORT, 3), (SHORT + 1, 5), (MAX_ANSWER, 7), (0, 8)] {
+            let answer =
+                wire.exchange_by(&length.to_string(), |line, buffer| monitor.serve(line, buffer));
+            assert_eq!((answer.unwrap().len(), monitor.calls.get()), (length, calls));
+        }
+        let too_long = (MAX_ANSWER + 1).to_string();
+        let answer = wire.exchange_by(&too_long, |line, buffer| monitor.serve(line, buffer));
+        assert!(matches!(answer, Err(LabError::TooLong)));
+        assert!(matches!(wire.exchange_by("1", |_, _| ()), Err(LabError::Absent)));
     }
 
     #[test]
