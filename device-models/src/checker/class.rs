@@ -39,7 +39,8 @@ classes! {
     MemoryDecodeOff = 5, "pci.memory-decode-off";
     /// An ACS control of a port forbade the request (PCIe 6.0, 6.12).
     AcsViolation = 6, "pci.acs-violation";
-    /// A request came back to the port that it came from, and ACS Upstream Forwarding is off or without effect (PCIe 6.0, 6.12.1.1).
+    /// A request came back to the port that it came from, and ACS Upstream Forwarding is off or without effect
+    /// (PCIe 6.0, 6.12.1.1).
     TurnedBack = 7, "pci.turned-back";
     /// The root complex does not route between these two of its ports.
     PeerToPeerRefused = 8, "pci.peer-to-peer-refused";

@@ -230,7 +230,7 @@ pub struct AcsCapabilities {
     /// Length of the egress control vector in bits, 1 to 256, used with
     /// [`AcsControl::P2P_EGRESS_CONTROL`] only.
     pub egress_vector_bits: u16,
-    /// Controls that software switches on and nothing comes of it: a defect that real ports have had.
+    /// Controls that software switches on and nothing comes of it: a defect.
     pub without_effect: AcsControl,
 }
 
