@@ -56,6 +56,30 @@ pub(crate) fn lead(terminal: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until everything written to standard output has left the serial port.
+///
+/// The program was put into the foreground, and its group stays there when it has ended. The kernel refuses the wait to
+/// whoever is in the background, unless SIGTTOU is ignored; which it is from here on.
+///
+/// # Errors
+/// When the kernel refuses; not when standard output is no terminal, which has nothing to send.
+pub(crate) fn drain() -> io::Result<()> {
+    // SAFETY: SIG_IGN installs no handler; the process is about to end.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+    loop {
+        // SAFETY: `tcdrain` takes a descriptor number, valid or not, and touches no memory.
+        if unsafe { libc::tcdrain(1) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::ENOTTY | libc::EINVAL) => return Ok(()),
+            _ => return Err(error),
+        }
+    }
+}
+
 /// Puts the calling process into the foreground of the terminal `fd`, in a process group of its own: Ctrl-C is for it.
 /// Called between fork and exec.
 ///
