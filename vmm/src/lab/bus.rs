@@ -12,6 +12,7 @@ use device_models::pci::Bdf;
 
 use super::engine::{Bell, Engine};
 use super::lock::PriorityLock;
+use super::settle::{Restless, settle};
 use super::{FunctionTraffic, LabCounters, Traffic};
 use crate::machine::{DeviceBus, HostMemory, MappedMemory, layout};
 
@@ -109,6 +110,14 @@ impl LabBus {
         self.change(|lab| lab.fence_seen(requester))
     }
 
+    /// Waits until the devices have nothing left to do; see [`settle`].
+    ///
+    /// # Errors
+    /// When they go on and on.
+    pub fn settle(&self) -> Result<(), Restless> {
+        settle(&self.lab, |lab| self.store_epoch(lab))
+    }
+
     /// What a function has moved, by target; none if there is no such function.
     pub fn traffic(&self, requester: Bdf) -> Option<FunctionTraffic> {
         self.with(|lab| {
@@ -133,9 +142,13 @@ impl LabBus {
     fn with_epoch<R>(&self, work: impl FnOnce(&mut Lab) -> R) -> R {
         self.with(|lab| {
             let result = work(lab);
-            self.epoch.store(lab.address_map().epoch, Ordering::Release);
+            self.store_epoch(lab);
             result
         })
+    }
+
+    fn store_epoch(&self, lab: &Lab) {
+        self.epoch.store(lab.address_map().epoch, Ordering::Release);
     }
 }
 

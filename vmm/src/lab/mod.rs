@@ -7,11 +7,13 @@
 mod bus;
 mod engine;
 mod lock;
+mod settle;
 mod traffic;
 
 pub use bus::LabBus;
 pub use engine::Engine;
 pub use lock::{Background, PriorityLock, Urgent};
+pub use settle::Restless;
 pub use traffic::{FunctionTraffic, RAM, Traffic};
 
 use std::collections::BTreeMap;

@@ -66,6 +66,8 @@ pub enum Answer {
     },
     /// `ok` once the lab knows that a fence of this function's work has been seen.
     Fence(Bdf),
+    /// `ok` once the devices have nothing left to do.
+    Settle,
     /// Nothing: it asked for its end, with this code.
     Exit(i32),
 }
@@ -192,14 +194,15 @@ impl Judge {
                     shorten(rest)
                 )),
             },
+            "settle" => Answer::Settle,
             "started" => {
                 self.started = true;
                 Answer::ok()
             }
             "exit" => self.exit(rest.trim()),
             _ => Answer::fail(format_args!(
-                "{:?} is no request; hello, ktap, case, path, stat, traffic, unplug, plug, delay, fence, started and exit \
-                 are",
+                "{:?} is no request; hello, ktap, case, path, stat, traffic, unplug, plug, delay, fence, settle, started \
+                 and exit are",
                 shorten(word)
             )),
         }

@@ -62,6 +62,7 @@ impl LabPort for JudgePort {
             Answer::Fence(requester) => {
                 self.bus.fence_seen(requester).map_or_else(Reply::fail, |()| Reply::ok())
             }
+            Answer::Settle => self.bus.settle().map_or_else(Reply::fail, |()| Reply::ok()),
             Answer::Traffic(requester) => match self.bus.traffic(requester) {
                 Some(traffic) => json(&traffic),
                 None => Reply::fail(format_args!("there is no function {requester}")),

@@ -8,6 +8,7 @@ use crate::init::reap;
 use crate::ktap::{self, Output};
 use crate::lab::{CaseEnd, Lab, LabError};
 use crate::sys::kernel_log::{KernelLog, OVERWRITTEN, Record, complaints};
+use crate::sys::processors;
 use std::time::{Duration, Instant};
 
 /// A kernel that has said nothing for so long after a failure has said everything about it; and how long a test waits
@@ -98,7 +99,16 @@ fn run_one(
     // Closes the devices: what that still does belongs to this test.
     drop(bench);
     verdict = with_bus_errors(verdict, bus_error::take());
+    // What the devices have not done yet they would do, and the kernel would complain of, in the middle of the next test.
+    if let Some(lab) = lab.as_mut()
+        && let Some(restless) = lab.settle()?
+    {
+        notes.push(restless);
+    }
     if let Some(log) = log {
+        if !expected.is_empty() {
+            processors::let_handlers_finish();
+        }
         let mut records = log.drain();
         if matches!(verdict, Err(Stop::Fail(_))) {
             settle(log, &mut records);
@@ -211,8 +221,10 @@ mod tests {
             [
                 "case begin g.good",
                 "case expect x.y 1",
+                "settle",
                 "case end ok",
                 "case begin g.bad",
+                "settle",
                 "case end fail broken"
             ]
         );

@@ -134,11 +134,7 @@ impl Lab {
             CaseEnd::Fail(reason) => format!("case end fail {reason}"),
             CaseEnd::Skip(reason) => format!("case end skip {reason}"),
         };
-        match self.ask(&line) {
-            Ok(_) => Ok(None),
-            Err(LabError::Refused { reason, .. }) => Ok(Some(reason)),
-            Err(error) => Err(error),
-        }
+        self.ask_or_refused(&line)
     }
 
     /// What the kernel decided about DMA by `client`, a peer device's number or a function's address, into the memory of
@@ -205,6 +201,15 @@ impl Lab {
         self.ask(&format!("fence {function}")).map(drop)
     }
 
+    /// Waits until the devices have nothing left to do and their interrupts are with the processors; `Some(reason)` when
+    /// they go on and on.
+    ///
+    /// # Errors
+    /// When the conversation breaks down.
+    pub fn settle(&mut self) -> Result<Option<String>, LabError> {
+        self.ask_or_refused("settle")
+    }
+
     /// Pulls everything below a port out of its slot, without notice. `port` is `BUS:DEVICE.FUNCTION`.
     ///
     /// # Errors
@@ -240,6 +245,15 @@ impl Lab {
             None => format!("exit {code}"),
         };
         self.ask(&request).map(drop)
+    }
+
+    /// Sends a request that may well be refused; gives the reason then.
+    fn ask_or_refused(&mut self, request: &str) -> Result<Option<String>, LabError> {
+        match self.ask(request) {
+            Ok(_) => Ok(None),
+            Err(LabError::Refused { reason, .. }) => Ok(Some(reason)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a request; gives what follows `ok`.
@@ -318,6 +332,7 @@ mod tests {
         lab.plug("00:04.0").unwrap();
         lab.delay("02:00.0", RAM, "40").unwrap();
         lab.fence_seen("02:00.0").unwrap();
+        assert_eq!(lab.settle().unwrap(), None);
         lab.started().unwrap();
         lab.exit(3, None).unwrap();
         lab.exit(123, Some("no module")).unwrap();
@@ -333,6 +348,7 @@ mod tests {
                 "plug 00:04.0",
                 "delay 02:00.0 ram 40",
                 "fence 02:00.0",
+                "settle",
                 "started",
                 "exit 3",
                 "exit 123 no module"

@@ -6,6 +6,7 @@ pub mod kernel_config;
 pub mod kernel_log;
 pub mod leaks;
 pub mod pci;
+pub mod processors;
 pub mod sw_sync;
 
 use std::path::{Path, PathBuf};

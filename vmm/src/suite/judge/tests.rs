@@ -23,6 +23,7 @@ fn say(judge: &mut Judge, lines: &[&str]) -> Vec<String> {
             format!("delay {requester} {target} {delay}")
         }
         Answer::Fence(requester) => format!("fence {requester}"),
+        Answer::Settle => "settle".into(),
         Answer::Traffic(requester) => format!("traffic {requester}"),
         Answer::Exit(code) => format!("exit {code}"),
     };

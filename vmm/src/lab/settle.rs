@@ -1,0 +1,103 @@
+//! Letting the devices finish, for whoever wants to know what came of it.
+
+use device_models::endpoint::Progress;
+use device_models::lab::Lab;
+
+use super::lock::PriorityLock;
+
+/// Steps at most, of up to 64 KiB: 256 MiB.
+const STEPS: usize = 4096;
+/// Steps of those with the lock held, which accesses of other processors wait for.
+const BATCH: usize = 16;
+
+/// The devices still had something to do after as many steps as a guest's request may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the devices are still at work after {STEPS} steps")]
+pub struct Restless;
+
+/// Steps until there is nothing to do, ahead of the engine, whose turn might come much later: what has been set off has
+/// happened then, and the interrupts are with the guest's processors. `after` sees the lab after each step.
+///
+/// # Errors
+/// [`Restless`] when it does not end.
+pub(super) fn settle(lab: &PriorityLock<Lab>, after: impl Fn(&Lab)) -> Result<(), Restless> {
+    for _ in 0..STEPS / BATCH {
+        let mut lab = lab.urgent();
+        for _ in 0..BATCH {
+            let progress = lab.step();
+            after(&lab);
+            if progress == Progress::Idle {
+                return Ok(());
+            }
+        }
+    }
+    Err(Restless)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use device_models::endpoint::Endpoint;
+    use device_models::fabric::{InterruptSink, Port};
+    use device_models::iommu::NoIommu;
+    use device_models::lab::{Place, Topology};
+    use device_models::pci::{FunctionDescription, ResetKind};
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+
+    /// A device with so much left to do.
+    #[derive(Debug)]
+    struct Busy(Arc<AtomicUsize>);
+
+    impl Endpoint for Busy {
+        fn description(&self) -> FunctionDescription {
+            FunctionDescription::default()
+        }
+
+        fn register_read(&mut self, _bar: u8, _offset: u64, _data: &mut [u8]) {}
+
+        fn register_write(&mut self, _bar: u8, _offset: u64, _data: &[u8]) {}
+
+        fn step(&mut self, _port: &mut Port<'_>) -> Progress {
+            let done = self
+                .0
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if done.is_ok() { Progress::Worked } else { Progress::Idle }
+        }
+
+        fn reset(&mut self, _kind: ResetKind) {}
+    }
+
+    struct NoInterrupts;
+
+    impl InterruptSink for NoInterrupts {
+        fn signal_msi(&mut self, _address: u64, _data: u32) {}
+    }
+
+    /// Two devices with `left` to do each, and what is left after settling.
+    fn settled(left: [usize; 2]) -> (Result<(), Restless>, [usize; 2]) {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+        let left = left.map(|left| Arc::new(AtomicUsize::new(left)));
+        let [one, other] = left.clone().map(Busy);
+        let places = vec![Place::endpoint(1, "one", one), Place::endpoint(2, "other", other)];
+        let lab = Lab::new(Topology::of(places), &ram, Box::new(NoIommu), Box::new(NoInterrupts));
+        let end = settle(&PriorityLock::new(lab.unwrap()), |_| {});
+        (end, left.map(|left| left.load(Ordering::Relaxed)))
+    }
+
+    #[test]
+    fn nothing_is_left_to_do() {
+        assert_eq!(settled([0, 0]), (Ok(()), [0, 0]));
+        assert_eq!(settled([100, 3]), (Ok(()), [0, 0]));
+    }
+
+    #[test]
+    fn a_device_without_an_end_does_not_hold_the_guest_up() {
+        let (end, [_, other]) = settled([usize::MAX, 3]);
+        assert_eq!(end, Err(Restless));
+        assert_eq!(other, 0, "it held up the other device");
+    }
+}
