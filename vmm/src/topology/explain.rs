@@ -367,10 +367,7 @@ fn knobs(
         changed.parameters.remove(index);
         attempt(format!("without kernel parameter {parameter}"), topology, &changed);
     }
-    if !decision.redirects.is_empty() {
-        let devices: Vec<_> =
-            decision.redirects.iter().map(|at| view.plan.functions[*at].bdf.to_string()).collect();
-        let parameter = format!("pci=disable_acs_redir={}", devices.join(";"));
+    for parameter in acs_parameters(view, decision, (a, b)) {
         let mut changed = guest.clone();
         changed.parameters.push(parameter.clone());
         attempt(format!("kernel parameter {parameter}"), topology, &changed);
@@ -403,6 +400,35 @@ fn knobs(
     }
     writeln!(text, "What would change it:")?;
     found.iter().try_for_each(|knob| writeln!(text, "  {knob}"))
+}
+
+/// Kernel parameters for the ports on the way: what takes their redirection away, with all other controls or alone, and
+/// what gives it to those that can, which Linux does by itself only for an IOMMU's sake.
+fn acs_parameters(
+    view: &View<'_>,
+    decision: &MapDecision,
+    (a, b): (usize, usize),
+) -> impl Iterator<Item = String> {
+    let rules = |functions: &[usize], flags: &str| {
+        let rule = |at: &usize| format!("{flags}{}", view.plan.functions[*at].bdf);
+        functions.iter().map(rule).collect::<Vec<_>>().join(";")
+    };
+    let redirecting = &decision.redirects;
+    let taken = (!redirecting.is_empty()).then(|| {
+        [
+            format!("pci=disable_acs_redir={}", rules(redirecting, "")),
+            format!("pci=config_acs={}", rules(redirecting, "100x1@")),
+        ]
+    });
+    let (way, _) = view.between(a, b);
+    let able = |at: &usize| {
+        let acs = view.plan.functions[*at].acs;
+        acs.is_some_and(|acs| acs.contains(AcsControl::P2P_REQUEST_REDIRECT))
+    };
+    let able: Vec<_> = way.into_iter().filter(able).collect();
+    let given = (redirecting.is_empty() && !able.is_empty())
+        .then(|| format!("pci=config_acs={}", rules(&able, "111x1@")));
+    taken.into_iter().flatten().chain(given)
 }
 
 fn outcome(

@@ -213,12 +213,17 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
         "ACS redirects at down1 (02:01.0), down0 (02:00.0)",
         "--iommu none: bus address",
         "kernel parameter pci=disable_acs_redir=02:01.0;02:00.0: bus address",
+        "kernel parameter pci=config_acs=100x1@02:01.0;100x1@02:00.0: bus address",
         "acs = \"none\" at down0, down1: bus address",
         "IOMMU groups: two",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+    let text = explain("switch-acs", &guest(IommuMode::None, &[]), "peer0", "peer1");
+    let on = "kernel parameter pci=config_acs=111x1@02:00.0;111x1@02:01.0: through the host bridge";
+    assert!(text.contains(on), "{text}");
     let text = explain("switch", &strict, "peer0", "peer1");
+    assert!(!text.contains("config_acs"), "{text}");
     assert!(text.contains("acs = \"standard\" at down0, down1: through the host bridge"), "{text}");
     let text = explain("two-bridges", &strict, "peer0", "peer2");
     for part in [
