@@ -43,6 +43,9 @@ impl Lab {
     pub fn config_write(&mut self, bdf: Bdf, offset: u16, length: u8, value: u32) {
         let Some(function) = self.by_bdf(bdf) else { return };
         self.input(&Input::ConfigWrite { bdf, offset, length, value });
+        // Who writes takes the reset for over, which it is if nobody holds it: that its last step waits for a turn is
+        // the lab's affair. No other access comes before such a write: after a reset no memory is enabled.
+        self.finish_reset(function);
         let state = &mut self.states[function.index()];
         let renumbered = state.captured.replace(bdf).is_some_and(|before| before != bdf);
         let effects = state.config.write(offset, length, value);

@@ -32,7 +32,7 @@ pub(super) struct FunctionState {
     pub(super) msix_bar: Option<u8>,
     /// Memories behind BARs.
     pub(super) memories: Vec<(u8, Memory)>,
-    /// A function level reset was asked for and is under way until the function's next turn.
+    /// It is being reset: until its next turn, or the next write to its configuration space, unless it is held.
     pub(super) resetting: bool,
     /// The requester ID that it captured from the last configuration write that reached it; requests carry
     /// it even after the bridges above have lost their numbers (PCIe 6.0, 2.2.6.2).

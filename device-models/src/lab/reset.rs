@@ -7,7 +7,7 @@ use crate::fabric::{CompletionStatus, FunctionId, Message};
 
 impl Lab {
     /// A function level reset begins: nothing is issued any more, nothing answers, completions that are under way
-    /// will be dropped. It ends at the function's next turn.
+    /// will be dropped. It ends at the function's next turn, or when software next writes to its configuration space.
     pub(super) fn begin_reset(&mut self, function: FunctionId) {
         let state = &mut self.states[function.index()];
         state.resetting = true;
@@ -68,6 +68,7 @@ impl Lab {
         }
     }
 
+    /// Ends the reset of a function that nobody holds in it any more.
     pub(super) fn finish_reset(&mut self, function: FunctionId) -> Progress {
         let held = self
             .fabric

@@ -176,7 +176,7 @@ impl Bench {
     pub(super) fn capability(&mut self, peer: u8, id: u32) -> u16 {
         let bdf = Self::bdf(peer);
         let mut at = self.lab.config_read(bdf, 0x34, 1);
-        while at != 0 {
+        while at != 0 && at != 0xff {
             let header = self.lab.config_read(bdf, u16::try_from(at).unwrap(), 2);
             if header & 0xff == id {
                 return u16::try_from(at).unwrap();

@@ -3,6 +3,7 @@
 use super::super::regs::{channel, channel_control, control, device, flags, state, status};
 use super::bench::{Bench, DATA, FROM_LOCAL, Ring, TO_LOCAL, copy, pattern};
 use crate::endpoint::Progress;
+use crate::pci::Bdf;
 
 const LENGTH: u32 = 0x20_0000;
 
@@ -154,4 +155,40 @@ fn a_reset_drops_the_completion_of_a_read_under_way() {
         bench.succeed(&mut ring, copy(Bench::registers(1) + device::SCRATCH_LO, 0, 4, TO_LOCAL));
         assert_eq!(bench.bytes(Bench::local(0), 4), 0xfeed_f00du32.to_le_bytes());
     }
+}
+
+/// However late its turn comes, software that has waited as long as it has to finds a device that is ready.
+#[test]
+fn whoever_configures_a_device_finds_its_reset_over() {
+    let (port, device) = (Bdf::new(0, 4, 0), Bench::bdf(0));
+    let bridge_control = |bench: &mut Bench, value| bench.lab.config_write(port, 0x3e, 2, value);
+    let answers =
+        |bench: &mut Bench| bench.read32(Bench::registers(0) + device::MAGIC) == 0x414d_4450;
+    let ready = |bench: &mut Bench| {
+        bench.assign_device(0);
+        answers(bench)
+    };
+    // As far as it goes.
+    let held = |bench: &mut Bench| {
+        bench.lab.config_write(device, 4, 2, 6);
+        !answers(bench)
+    };
+    let mut bench = Bench::new();
+    let express = bench.capability(0, 0x10);
+
+    bench.lab.config_write(device, express + 8, 2, 0x8000);
+    assert!(ready(&mut bench), "after a function level reset");
+
+    bridge_control(&mut bench, 0x40);
+    assert!(held(&mut bench), "in reset as long as its port says so");
+    bridge_control(&mut bench, 0);
+    assert!(ready(&mut bench), "after a hot reset");
+
+    bench.lab.unplug(port).unwrap();
+    assert!(held(&mut bench), "not there");
+    bench.lab.plug(port).unwrap();
+    assert!(ready(&mut bench), "plugged in again");
+
+    let mut ring = bench.open(0, 0);
+    bench.succeed(&mut ring, copy(0, DATA, 64, FROM_LOCAL));
 }
