@@ -21,7 +21,7 @@ MODULE_PARM_DESC(p2pmem_percent,
 
 /* How often to look whether the device has written everything, and how long */
 #define PD_SYNC_POLL_US		20
-#define PD_SYNC_TIMEOUT_US	200000
+#define PD_SYNC_TIMEOUT_US	(5 * USEC_PER_SEC)
 
 /* Registers of the whole device that the driver needs to know once. */
 static int pd_identify(struct pd_device *pd)
@@ -61,7 +61,7 @@ static int pd_identify(struct pd_device *pd)
 
 /*
  * Everything that the device has written is where it belongs after this. Its work has
- * ended; in a reset it does not answer, and has forgotten what it held.
+ * ended; in a reset, or pulled, it does not answer, and has forgotten what it held.
  */
 void pd_device_sync(struct pd_device *pd)
 {
@@ -69,8 +69,11 @@ void pd_device_sync(struct pd_device *pd)
 	u32 value;
 
 	writel(PEERDMA_CTRL_SYNC, control);
-	readl_poll_timeout(control, value, !(value & PEERDMA_CTRL_SYNC),
-			   PD_SYNC_POLL_US, PD_SYNC_TIMEOUT_US);
+	if (readl_poll_timeout(control, value,
+			       PCI_POSSIBLE_ERROR(value) ||
+				       !(value & PEERDMA_CTRL_SYNC),
+			       PD_SYNC_POLL_US, PD_SYNC_TIMEOUT_US))
+		dev_warn(&pd->pdev->dev, "writes are still under way\n");
 }
 
 static int pd_interrupts(struct pd_device *pd)

@@ -352,13 +352,15 @@ static int pd_dma_copy(struct pd_client *client, struct peerdma_dma_copy *arg)
 {
 	/* The source, the target */
 	struct pd_end ends[2] = {};
-	unsigned long deadline = jiffies + msecs_to_jiffies(arg->timeout_ms);
 	struct ww_acquire_ctx ctx;
+	unsigned long deadline;
 	int ret;
 
 	ret = pd_dma_take_channel(client, arg->channel);
 	if (ret)
 		return ret;
+	/* An engine may make a ring of descriptors first: not the copy's time. */
+	deadline = jiffies + msecs_to_jiffies(arg->timeout_ms);
 	ret = pd_dma_attach(client, &ends[0], arg->source_fd, arg->source,
 			    arg->length);
 	if (!ret)
