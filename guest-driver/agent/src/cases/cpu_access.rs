@@ -1,10 +1,11 @@
 //! The CPU's access to shared buffers of every kind, by mmap and by the kernel's own mapping, beside that of devices.
 
 use super::Kind::Positive;
-use super::bench::{must, succeeded};
+use super::bench::must;
+use super::busy::{Busy, Load};
 use super::matrix::{Contract, Exporter, Importer, NEEDS, PATH, SIZE, Shared, contract};
 use super::{Bench, Case, Stop, Verdict, ensure};
-use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
+use crate::device::{Object, Pattern, Peer, Work};
 use crate::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
 use crate::uapi;
 use rustix::io::Errno;
@@ -91,6 +92,7 @@ fn scattered(bench: &mut Bench<'_>) -> Verdict {
 /// The CPU's access begins when the device's has ended: nobody else waits for it here.
 fn begin_waits(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
+    let mut load = Load::default();
     for exporter in [Exporter::ZoneDevice, Exporter::Noncoherent] {
         let shared = Shared::new(&owner, exporter, SIZE as u64)?;
         let imported = client.import(&shared.fd, uapi::IMPORT_PEER2PEER)?;
@@ -98,6 +100,7 @@ fn begin_waits(bench: &mut Bench<'_>) -> Verdict {
         let busy = Busy::start(&client)?;
         let write =
             client.submit(Work::fill(imported.at(0), SIZE as u64, 0x4141_4141_4141_4141))?;
+        load.look(&busy, &client)?;
         begin_cpu_access(&shared.fd, Access::Read)?;
         let found = shared.view.expect_all(0..SIZE, 0x41);
         end_cpu_access(&shared.fd, Access::Read)?;
@@ -105,36 +108,7 @@ fn begin_waits(bench: &mut Bench<'_>) -> Verdict {
         busy.end(&client, &[write])?;
         client.close(imported)?;
     }
-    Ok(())
-}
-
-/// Work in a device's own memory that takes a while, on channel 0: what is queued after it has not begun for long.
-#[derive(Debug)]
-pub(super) struct Busy {
-    object: Object,
-    cookies: Vec<u64>,
-}
-
-impl Busy {
-    pub(super) fn start(peer: &Peer) -> Result<Self, Stop> {
-        Self::start_of(peer, 6)
-    }
-
-    /// So many fills, each of which takes some milliseconds.
-    pub(super) fn start_of(peer: &Peer, fills: u32) -> Result<Self, Stop> {
-        const LENGTH: u64 = 16 << 20;
-        let object = peer.alloc(LENGTH, 1)?;
-        let fill = || peer.submit(Work::fill(object.at(0), LENGTH, 1));
-        Ok(Self { object, cookies: (0..fills).map(|_| fill()).collect::<Result<_, _>>()? })
-    }
-
-    /// Waits for its end, and for the work `after` it.
-    pub(super) fn end(self, peer: &Peer, after: &[u64]) -> Verdict {
-        for cookie in self.cookies.iter().chain(after) {
-            succeeded(peer, peer.wait(*cookie, WAIT_MS)?)?;
-        }
-        Ok(peer.close(self.object)?)
-    }
+    load.tell(bench)
 }
 
 /// One mapping of the CPU's, before and after the memory behind it is another.

@@ -7,6 +7,7 @@ use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::Peer;
 use crate::sys::leaks;
+use crate::sys::patience::stretched;
 use crate::uapi;
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,7 @@ impl Account {
     /// Waits until everything is as it was. With lazy flushing the kernel unmaps some time later, and it frees some
     /// things from a worker; what is not back after a while is lost.
     pub(super) fn await_return(&self, bench: &mut Bench<'_>) -> Verdict {
-        let patience = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + stretched(Duration::from_secs(10));
         loop {
             let now = Self::take(bench)?;
             // Fewer mappings in all are none of ours: virtio-rng has one as long as it waits for its device.
@@ -80,7 +81,7 @@ impl Account {
                 return Ok(());
             }
             ensure!(
-                Instant::now() < patience,
+                Instant::now() < end,
                 "something was not given back:\nbefore {self:?}\nafter  {now:?}"
             );
             std::thread::sleep(Duration::from_millis(5));

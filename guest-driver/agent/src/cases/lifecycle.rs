@@ -6,10 +6,11 @@ use super::lane::{Engine, Lane, traffic_goes_on};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Pattern, Peer, WAIT_MS, Work};
+use crate::sys::patience::await_that;
 use crate::sys::{self, pci::Function};
 use crate::uapi;
 use rustix::io::Errno;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PEERS: &[Need] = &[Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
 
@@ -132,11 +133,9 @@ pub(super) fn unbind(function: &Function) -> Result<String, Stop> {
 /// Gives the function back to the driver, and waits for the device file.
 pub(super) fn bind(function: &Function, driver: &str, instance: u32) -> Verdict {
     sys::write(format!("/sys/bus/pci/drivers/{driver}/bind"), &function.name)?;
-    let patience = Instant::now() + Duration::from_secs(10);
-    while !Peer::path(instance).exists() {
-        ensure!(Instant::now() < patience, "{} did not come back", Peer::path(instance).display());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let path = Peer::path(instance);
+    let back = await_that(Duration::from_secs(10), || -> Result<_, Stop> { Ok(path.exists()) })?;
+    ensure!(back, "{} did not come back", path.display());
     Ok(())
 }
 

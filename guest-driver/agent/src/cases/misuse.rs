@@ -1,7 +1,7 @@
 //! Shared buffers, used against the rules of sharing: each mistake must be found, and must do no more harm than it does.
 
 use super::Kind::Negative;
-use super::cpu_access::Busy;
+use super::busy::{Busy, LOADS};
 use super::faults::{IOMMU_FAULT, PORT_ERROR, class};
 use super::matrix::{Exporter, Importer, SIZE, Shared, TRANSLATED, goes_by_bus_address};
 use super::need::Need;
@@ -78,7 +78,7 @@ fn write_comes_late(
 ) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let pattern = Pattern::new(90);
-    for (attempt, fills) in [6, 24, 96].into_iter().enumerate() {
+    for (attempt, fills) in LOADS.into_iter().enumerate() {
         let shared = Shared::new(&owner, exporter, SIZE as u64)?;
         shared.store(0..SIZE, pattern)?;
         let imported = client.import(&shared.fd, flags)?;

@@ -9,6 +9,7 @@ mod need;
 mod run;
 mod watchdog;
 
+mod busy;
 mod copy;
 mod cpu_access;
 mod faults;

@@ -201,6 +201,10 @@ fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
         shared.view.expect(0..8, before, 0).map_err(|there| {
             Stop::Fail(format!("{exporter:?}: something that is not its path pushed it: {there}"))
         })?;
+        // The finding is of a device at rest that still holds data back: it has been told before the data goes.
+        if let Some(restless) = lab(bench)?.settle()? {
+            return Err(Stop::Fail(restless));
+        }
         // What it reads there does.
         super::bench::must(client, Work::checksum(imported.at(0), 8))?;
         Ok(shared.view.expect(0..LENGTH, after, 0)?)

@@ -13,8 +13,8 @@ use crate::device::{Peer, WAIT_MS, Work};
 use crate::sys::FileError;
 use crate::sys::config_space::extended;
 use crate::sys::pci::Function;
+use crate::sys::processors;
 use crate::uapi;
-use std::time::Duration;
 
 const NEEDS: &[Need] =
     &[Need::Lab, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
@@ -34,8 +34,9 @@ pub(super) const CASES: &[Case] = &[
 
 /// Bytes of each piece of work.
 const LENGTH: u64 = 8 << 20;
-/// How much is queued on each channel: more than can be done before the register is written.
-const PIECES: usize = 32;
+/// How many are queued on each channel: more than can be done before the register is written, if not at first then
+/// with the next number.
+const PIECES: [u32; 3] = [32, 128, 256];
 
 /// Registers of a bridge (PCIe 6.0, 7.5.1.3).
 const BUS_NUMBERS: u16 = 0x18;
@@ -87,15 +88,30 @@ fn port_above(peer: &Peer) -> Result<Function, Stop> {
 }
 
 /// The second device reads and writes the memory of the first, while `change` happens to a register of the port above
-/// one of them; how many reads and writes failed.
+/// one of them; how many reads and writes there were, and how many of them failed.
 fn under_load(
     lanes: &[Lane<'_>; 2],
-    change: impl FnOnce() -> Result<Reprogrammed, Stop>,
-    meanwhile: impl FnOnce() -> Verdict,
+    change: impl Fn() -> Result<Reprogrammed, Stop>,
+    meanwhile: impl Fn() -> Verdict,
+) -> Result<(u32, [usize; 2]), Stop> {
+    for pieces in PIECES {
+        let failed = attempt(lanes, pieces, &change, &meanwhile)?;
+        if failed[0] > 0 {
+            return Ok((pieces, failed));
+        }
+    }
+    Err(Stop::Fail("every read was done, although the register was written before".into()))
+}
+
+fn attempt(
+    lanes: &[Lane<'_>; 2],
+    pieces: u32,
+    change: impl Fn() -> Result<Reprogrammed, Stop>,
+    meanwhile: impl Fn() -> Verdict,
 ) -> Result<[usize; 2], Stop> {
     let engine = lanes[0].engine;
     let mut pending = [Vec::new(), Vec::new()];
-    for _ in 0..PIECES {
+    for _ in 0..pieces {
         for ((lane, pending), channel) in lanes.iter().zip(&mut pending).zip(0..) {
             pending.push(engine.submit(lane.work(0, 0, LENGTH).on(channel))?);
         }
@@ -108,7 +124,6 @@ fn under_load(
     }
     meanwhile()?;
     changed.restore()?;
-    ensure!(failed[0] > 0, "every read was done, although the register was written before");
     Ok(failed)
 }
 
@@ -118,7 +133,7 @@ fn lanes<'p>(owner: &'p Peer, engine: &'p Peer) -> Result<[Lane<'p>; 2], Stop> {
 }
 
 /// Closes or moves the window to the memory of the first device.
-fn without_memory(bench: &mut Bench<'_>, change: impl Fn(u32) -> u32) -> Verdict {
+fn without_memory(bench: &mut Bench<'_>, change: impl Fn(u32) -> u32 + Copy) -> Verdict {
     bench.expect(class::NO_TARGET, 2, None)?;
     bench.expect_messages(PORT_ERROR);
     let (owner, engine) = bench.take_peers()?;
@@ -131,9 +146,9 @@ fn without_memory(bench: &mut Bench<'_>, change: impl Fn(u32) -> u32) -> Verdict
         ensure!(word == u64::MAX, "the CPU reads {word:#x} where no window leads");
         Ok(())
     };
-    let [reads, writes] =
+    let (pieces, [reads, writes]) =
         under_load(&lanes, || Ok(Reprogrammed::new(&port, PREFETCHABLE_WINDOW, change)?), nobody)?;
-    bench.note(format!("of {PIECES} each: {reads} reads, {writes} writes failed"));
+    bench.note(format!("of {pieces} each: {reads} reads, {writes} writes failed"));
     let word = view.word(0);
     ensure!(word != u64::MAX, "the CPU reads {word:#x} after the window is back");
     lanes.into_iter().try_for_each(Lane::close)
@@ -158,7 +173,7 @@ fn no_registers(bench: &mut Bench<'_>) -> Verdict {
     let system = owner.system(LENGTH, 0, uapi::BIDIRECTIONAL)?;
     let copy = || Work::copy(local.at(0), system.at(0), LENGTH);
     let mut pending = Vec::new();
-    for _ in 0..PIECES {
+    for _ in 0..PIECES[0] {
         pending.push(owner.submit(copy())?);
     }
     succeeded(&owner, owner.wait(pending.remove(0), WAIT_MS)?)?;
@@ -193,17 +208,17 @@ fn other_bus(bench: &mut Bench<'_>) -> Verdict {
         ensure!(id == u32::MAX, "{} is still found below its old bus: {id:#010x}", function.name);
         Ok(())
     };
-    let [reads, writes] = under_load(
+    let (pieces, [reads, writes]) = under_load(
         &lanes,
         || Ok(Reprogrammed::new(&port, BUS_NUMBERS, |before| before & 0xff00_00ff | ELSEWHERE)?),
         unreachable,
     )?;
     bench.note(format!(
-        "of {PIECES} each: {reads} reads, {writes} writes failed; source validation {}",
+        "of {pieces} each: {reads} reads, {writes} writes failed; source validation {}",
         if validates { "on" } else { "off" }
     ));
     // Recovery from reported errors goes on for a moment, and reaches the device again.
-    std::thread::sleep(Duration::from_millis(100));
+    processors::let_handlers_finish();
     lanes.into_iter().try_for_each(Lane::close)
 }
 

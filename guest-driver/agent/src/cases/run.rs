@@ -8,7 +8,7 @@ use crate::init::reap;
 use crate::ktap::{self, Output};
 use crate::lab::{CaseEnd, Lab, LabError};
 use crate::sys::kernel_log::{KernelLog, OVERWRITTEN, Record, complaints};
-use crate::sys::processors;
+use crate::sys::{patience, processors};
 use std::time::{Duration, Instant};
 
 /// A kernel that has said nothing for so long after a failure has said everything about it; and how long a test waits
@@ -58,7 +58,9 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
     if let Err(error) = bus_error::survive() {
         output.line(lab.as_deref_mut(), &format!("# SIGBUS will end the guest: {error}"))?;
     }
-    let watchdog = Watchdog::start(hello.map_or(1, |hello| hello.time_factor));
+    let factor = hello.map_or(1, |hello| hello.time_factor);
+    patience::stretch(factor);
+    let watchdog = Watchdog::start(factor);
     for (number, case) in (1..).zip(cases) {
         watchdog.test(&case.full_name(), case.kind);
         let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot, output)?;
@@ -106,7 +108,9 @@ fn run_one(
         notes.push(restless);
     }
     if let Some(log) = log {
-        if !expected.is_empty() {
+        if expected.is_empty() {
+            processors::let_handlers_run();
+        } else {
             processors::let_handlers_finish();
         }
         let mut records = log.drain();

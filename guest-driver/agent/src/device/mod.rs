@@ -304,6 +304,19 @@ impl Peer {
         Ok(argument)
     }
 
+    /// Whether work has ended; its result can still be waited for.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn is_done(&self, cookie: u64) -> Result<bool, DeviceError> {
+        let mut argument = uapi::Wait { cookie, flags: uapi::WAIT_KEEP, ..uapi::Wait::default() };
+        match uapi::wait(&self.file, &mut argument) {
+            Ok(()) => Ok(true),
+            Err(Errno::TIME) => Ok(false),
+            Err(error) => Err(self.failed("WAIT")(error)),
+        }
+    }
+
     /// Does one piece of work from beginning to end.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! A PCI function that is lent to another driver.
 
 use crate::cases::Stop;
+use crate::sys::patience::await_that;
 use crate::sys::{self, pci::Function};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long files that come with a driver may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,14 +48,10 @@ impl Lent {
     /// When a driver does not let go or does not take it.
     pub fn give_back(mut self, file: &Path) -> Result<(), Stop> {
         self.restore()?;
-        let end = Instant::now() + PATIENCE;
-        while !file.exists() {
-            if Instant::now() > end {
-                return Err(Stop::Fail(format!("{} did not come back", file.display())));
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        if await_that(PATIENCE, || -> Result<_, Stop> { Ok(file.exists()) })? {
+            return Ok(());
         }
-        Ok(())
+        Err(Stop::Fail(format!("{} did not come back", file.display())))
     }
 
     fn restore(&mut self) -> Result<(), sys::FileError> {

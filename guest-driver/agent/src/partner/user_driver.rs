@@ -8,6 +8,7 @@ use super::iommufd::AddressSpace;
 use super::vfio::Device;
 use crate::cases::Stop;
 use crate::device::View;
+use crate::sys::patience::stretched;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::time::{Duration, Instant};
 
@@ -108,7 +109,7 @@ impl<'a> UserDriver<'a> {
         self.rings.set_word(record + 24, 0);
         // Stores to the rings and the doorbell are volatile, and x86 keeps stores in order.
         self.write(CH_TAIL, u32::try_from(self.issued % RING_ENTRIES).unwrap_or(0));
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + stretched(PATIENCE);
         // The last eight bytes of a record come last: the sequence number is never 0 in a test's few records.
         let last = loop {
             let last = self.rings.word(record + 24);

@@ -8,6 +8,7 @@ use super::container::{Container, Mapping};
 use super::vfio::Device;
 use crate::cases::Stop;
 use crate::device::View;
+use crate::sys::patience::stretched;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,7 +84,7 @@ impl UserEngine {
         self.registers.set_word(CHANNEL + CHAIN, self.memory.iova);
         // Stores to the page and the registers are volatile, and x86 keeps stores in order.
         self.registers.set_half(CHANNEL + COUNT, 1);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + stretched(PATIENCE);
         let status = loop {
             let status = self.registers.word(CHANNEL + STATUS);
             if matches!(status & STATE, DONE | HALTED) {

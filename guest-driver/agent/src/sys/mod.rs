@@ -5,6 +5,7 @@ pub mod dma_buf;
 pub mod kernel_config;
 pub mod kernel_log;
 pub mod leaks;
+pub mod patience;
 pub mod pci;
 pub mod processors;
 pub mod sw_sync;

@@ -1,14 +1,15 @@
 //! Whoever leaves: drivers that are unbound, processes that are killed, devices that are reset.
 
 use crate::cases::bench::{must, succeeded};
-use crate::cases::cpu_access::Busy;
+use crate::cases::busy::Busy;
 use crate::cases::lifecycle::{bind, reset, unbind};
 use crate::cases::matrix::{Exporter, Importer, SIZE, Shared, check_deaf_importers};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Pattern, Peer, Work};
+use crate::sys::patience::await_that;
 use rustix::io::Errno;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The importer's driver goes with mappings and work: the exporter keeps its buffers, and the next importer is welcome.
 pub(super) fn importer_unbinds(bench: &mut Bench<'_>) -> Verdict {
@@ -101,11 +102,10 @@ pub(super) fn exporter_waits(bench: &mut Bench<'_>) -> Verdict {
         let function = owner.function();
         let taken = function.clone();
         let unbinding = std::thread::spawn(move || unbind(&taken));
-        let patience = Instant::now() + Duration::from_secs(10);
-        while !matches!(owner.counters(), Err(error) if error.errno == Errno::NODEV) {
-            ensure!(Instant::now() < patience, "the driver does not begin to go");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let goes = await_that(Duration::from_secs(10), || -> Result<_, Stop> {
+            Ok(matches!(owner.counters(), Err(error) if error.errno == Errno::NODEV))
+        })?;
+        ensure!(goes, "the driver does not begin to go");
         std::thread::sleep(Duration::from_millis(100));
         let waited = !unbinding.is_finished();
         // Nobody else has to wait for that importer.
@@ -166,11 +166,10 @@ pub(super) fn exporter_killed(bench: &mut Bench<'_>) -> Verdict {
         holder.kill()?;
         holder.wait()?;
         // The kernel closes files after a process has ended, not before.
-        let patience = Instant::now() + Duration::from_secs(10);
-        while watcher.counters()?.live_work > 0 {
-            ensure!(Instant::now() < patience, "a killed process leaves work behind");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let ended = await_that(Duration::from_secs(10), || -> Result<_, Stop> {
+            Ok(watcher.counters()?.live_work == 0)
+        })?;
+        ensure!(ended, "a killed process leaves work behind");
         // Starting a process takes a busy machine longer than the work does at times.
         in_the_midst += usize::from(busy > 0);
         must(&client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;

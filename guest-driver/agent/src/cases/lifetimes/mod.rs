@@ -6,11 +6,12 @@ mod reset;
 
 use super::Kind::Positive;
 use super::bench::{must, succeeded};
-use super::cpu_access::{Busy, published_bytes};
+use super::busy::{Busy, LOADS, Load};
+use super::cpu_access::published_bytes;
 use super::leaks::Account;
 use super::matrix::{Exporter, FENCED, FENCED_PATH, Importer, NEEDS, PATH, SIZE, Shared};
 use super::traffic::{self, Traffic, Where};
-use super::{Bench, Case, Verdict, ensure};
+use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf::{self, Access};
 use crate::uapi;
@@ -114,14 +115,15 @@ fn move_under_load(bench: &mut Bench<'_>) -> Verdict {
     let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
     let local = client.alloc(SIZE, 1)?;
     let word = |round: u64| (round + 1) * 0x0101_0101_0101_0101;
-    let mut pending = Vec::new();
+    let (mut pending, mut load) = (Vec::new(), Load::default());
     for round in 0..ROUNDS {
         let moves = round % 3 == 2;
         pending.push(client.submit(Work::copy(imported.at(0), local.at(0), SIZE).on(1))?);
         // Before a move the write is queued behind something long: it is surely still to come.
         let busy = moves.then(|| Busy::start(&client)).transpose()?;
         let write = client.submit(Work::fill(imported.at(0), SIZE, word(round)))?;
-        if moves {
+        if let Some(busy) = &busy {
+            load.look(busy, &client)?;
             let place = if round % 2 == 0 { uapi::PLACE_SYSTEM } else { uapi::PLACE_LOCAL };
             owner.move_buffer(shared.object, place, 0)?;
         }
@@ -148,13 +150,14 @@ fn move_under_load(bench: &mut Bench<'_>) -> Verdict {
         sums.push(must(peer, Work::checksum(object.at(0), SIZE))?.result);
     }
     ensure!(sums[0] == sums[1], "the devices find the checksums {sums:#x?}");
-    Ok(())
+    load.tell(bench)
 }
 
 /// Somebody comes who can only have the buffer in RAM, while a write into it is still to come from who has it where it is:
 /// the buffer moves after that write.
 fn fall_back_under_load(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
+    let mut load = Load::default();
     for (seed, importer) in (16..).zip([Importer::DynamicNoPeers, Importer::Static]) {
         let shared = Shared::new(&owner, Exporter::Migrating, SIZE as u64)?;
         shared.store(0..SIZE, Pattern::new(seed))?;
@@ -162,6 +165,7 @@ fn fall_back_under_load(bench: &mut Bench<'_>) -> Verdict {
         client.map(first, uapi::BIDIRECTIONAL)?;
         let busy = Busy::start(&client)?;
         let write = client.submit(Work::fill(first.at(0), SIZE as u64, 0x4646_4646_4646_4646))?;
+        load.look(&busy, &client)?;
         // Older kernels map for a static importer when it attaches.
         let second = client.import(&shared.fd, importer.flags())?;
         client.map(second, uapi::BIDIRECTIONAL)?;
@@ -173,7 +177,7 @@ fn fall_back_under_load(bench: &mut Bench<'_>) -> Verdict {
         client.close(second)?;
         client.close(first)?;
     }
-    Ok(())
+    load.tell(bench)
 }
 
 /// Work between two imports of one buffer: mapping the second moves it, which takes the mapping of the first away.
@@ -231,6 +235,7 @@ fn pinned_stays(bench: &mut Bench<'_>) -> Verdict {
 /// The exporter takes its buffer back under load; who can be told lets go, and maps again for its next work.
 fn revoke(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
+    let mut load = Load::default();
     for exporter in [Exporter::Local, Exporter::ZoneDevice, Exporter::Pages] {
         for importer in [Importer::Dynamic, Importer::PinnedRevocable] {
             let shared = Shared::new(&owner, exporter, SIZE as u64)?;
@@ -239,6 +244,7 @@ fn revoke(bench: &mut Bench<'_>) -> Verdict {
             let work = Work::copy(imported.at(0), local.at(0), SIZE as u64);
             let busy = Busy::start(&client)?;
             let last = client.submit(work)?;
+            load.look(&busy, &client)?;
             owner.invalidate(shared.object)?;
             let (segments, _) = client.segments(imported)?;
             ensure!(segments.is_empty(), "{exporter:?}: {importer:?} keeps what was taken back");
@@ -248,12 +254,13 @@ fn revoke(bench: &mut Bench<'_>) -> Verdict {
             client.close(local)?;
         }
     }
-    Ok(())
+    load.tell(bench)
 }
 
 /// The importer's file is closed in the midst of its work: what was queued is cancelled, and everything comes back.
 fn close_in_flight(bench: &mut Bench<'_>) -> Verdict {
     let (owner, watcher) = bench.take_peers()?;
+    let mut load = Load::default();
     for exporter in Exporter::ALL {
         if exporter == Exporter::Coherent {
             continue;
@@ -261,8 +268,9 @@ fn close_in_flight(bench: &mut Bench<'_>) -> Verdict {
         let client = Peer::open(watcher.instance)?;
         let shared = Shared::new(&owner, exporter, SIZE as u64)?;
         let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
-        Busy::start(&client)?;
+        let busy = Busy::start(&client)?;
         client.submit(Work::fill(imported.at(0), SIZE as u64, 1))?;
+        load.look(&busy, &client)?;
         drop(client);
         let counters = watcher.counters()?;
         ensure!(
@@ -278,7 +286,7 @@ fn close_in_flight(bench: &mut Bench<'_>) -> Verdict {
         shared.view.expect_all(0..SIZE, 0x42)?;
         dma_buf::end_cpu_access(&shared.fd, Access::Read)?;
     }
-    Ok(())
+    load.tell(bench)
 }
 
 /// Each kind of buffer with each kind of importer, some rounds: whoever counts finds everything where it was.
@@ -316,14 +324,15 @@ fn sync_file_out(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let shared = Shared::new(&owner, Exporter::Noncontiguous, SIZE as u64)?;
     let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
-    let busy = Busy::start(&client)?;
     let fill = Work::fill(imported.at(0), SIZE as u64, 0x4343_4343_4343_4343);
-    let last = client.submit(fill)?;
-    let fence = dma_buf::export_sync_file(&shared.fd, Access::Read)?;
-    ensure!(!dma_buf::signalled(&fence, 0)?, "the fence of work under way has signalled");
-    ensure!(dma_buf::signalled(&fence, WAIT_MS)?, "the fence of the work does not signal");
-    shared.view.expect_all(0..SIZE, 0x43)?;
-    busy.end(&client, &[last])
+    behind_others(bench, &client, || {
+        let last = client.submit(fill)?;
+        let fence = dma_buf::export_sync_file(&shared.fd, Access::Read)?;
+        let early = dma_buf::signalled(&fence, 0)?;
+        ensure!(dma_buf::signalled(&fence, WAIT_MS)?, "the fence of the work does not signal");
+        shared.view.expect_all(0..SIZE, 0x43)?;
+        Ok((last, early))
+    })
 }
 
 /// A fence put into the buffer from outside: the importer's work waits for it.
@@ -333,19 +342,40 @@ fn sync_file_in(bench: &mut Bench<'_>) -> Verdict {
     let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
     let local = client.alloc(SIZE as u64, 1)?;
     // Work on something else, which the kernel cannot know to be about this buffer.
-    let busy = Busy::start(&owner)?;
     let other = owner.alloc(SIZE as u64, 1)?;
-    let (first, fence) = owner.submit_fenced(Work::fill(other.at(0), SIZE as u64, 1))?;
-    dma_buf::import_sync_file(&shared.fd, Access::Write, fence.as_fd())?;
-    ensure!(!dma_buf::signalled(&fence, 0)?, "the fence signalled before it could be waited for");
-    must(&client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
-    ensure!(dma_buf::signalled(&fence, 0)?, "the importer did not wait for the buffer's fence");
-    busy.end(&owner, &[first])?;
+    behind_others(bench, &owner, || {
+        let (first, fence) = owner.submit_fenced(Work::fill(other.at(0), SIZE as u64, 1))?;
+        dma_buf::import_sync_file(&shared.fd, Access::Write, fence.as_fd())?;
+        let early = dma_buf::signalled(&fence, 0)?;
+        must(&client, Work::copy(imported.at(0), local.at(0), SIZE as u64))?;
+        ensure!(dma_buf::signalled(&fence, 0)?, "the importer did not wait for the buffer's fence");
+        Ok((first, early))
+    })?;
     // And by itself, given to the work.
-    let busy = Busy::start(&owner)?;
-    let (last, fence) = owner.submit_fenced(Work::fill(other.at(0), SIZE as u64, 2))?;
-    let after = fence.as_fd();
-    must(&client, Work::fill(local.at(0), 64, 3).after(after))?;
-    ensure!(dma_buf::signalled(&fence, 0)?, "the work did not wait for the fence it was given");
-    busy.end(&owner, &[last])
+    behind_others(bench, &owner, || {
+        let (last, fence) = owner.submit_fenced(Work::fill(other.at(0), SIZE as u64, 2))?;
+        let early = dma_buf::signalled(&fence, 0)?;
+        must(&client, Work::fill(local.at(0), 64, 3).after(fence.as_fd()))?;
+        ensure!(dma_buf::signalled(&fence, 0)?, "the work did not wait for the fence it was given");
+        Ok((last, early))
+    })
+}
+
+/// Does `work`, which gives the cookie of what it has queued on `peer` and whether that was over too early to show
+/// anything, behind more and more other work until it was not.
+fn behind_others(
+    bench: &mut Bench<'_>,
+    peer: &Peer,
+    work: impl Fn() -> Result<(u64, bool), Stop>,
+) -> Verdict {
+    for fills in LOADS {
+        let busy = Busy::start_of(peer, fills)?;
+        let (last, early) = work()?;
+        busy.end(peer, &[last])?;
+        if !early {
+            return Ok(());
+        }
+        bench.note(format!("a fence had signalled at once behind {fills} fills"));
+    }
+    Err(Stop::Fail("the fence of work under way has signalled".into()))
 }

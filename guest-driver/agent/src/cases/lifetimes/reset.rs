@@ -1,12 +1,13 @@
 //! A reset of the exporter's device while the importer's is at work on its memory.
 
 use crate::cases::bench::{must, succeeded};
-use crate::cases::cpu_access::Busy;
+use crate::cases::busy::Busy;
 use crate::cases::lifecycle::reset;
 use crate::cases::matrix::{Exporter, Importer, SIZE, Shared};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::sys::dma_buf::signalled;
+use crate::sys::patience::stretched;
 use crate::uapi;
 use rustix::io::Errno;
 use std::time::{Duration, Instant};
@@ -87,6 +88,8 @@ impl<'p> Transfer<'p> {
         }
         let in_flight = !signalled(&fence, 0)?;
         let other = client.run(Work::checksum(imported.at(0), 64));
+        // Whoever was held up here came after the reset, and is not told to come again.
+        let in_flight = in_flight && owner.counters()?.resets == resets;
         resetting
             .join()
             .map_err(|_| Stop::Fail("the thread that resets has panicked".into()))??;
@@ -114,9 +117,10 @@ impl<'p> Transfer<'p> {
 
     /// Waits until the importer has been told to let go.
     fn await_notice(&self, before: &uapi::Counters) -> Verdict {
-        let patience = Instant::now() + Duration::from_secs(10);
+        // Without a pause: what follows has to come before the reset does.
+        let end = Instant::now() + stretched(Duration::from_secs(10));
         while self.client.counters()?.invalidations == before.invalidations {
-            ensure!(Instant::now() < patience, "nobody tells the importer of the reset");
+            ensure!(Instant::now() < end, "nobody tells the importer of the reset");
             std::thread::sleep(Duration::from_micros(100));
         }
         Ok(())

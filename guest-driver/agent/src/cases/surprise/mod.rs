@@ -29,8 +29,9 @@ pub(super) const CASES: &[Case] = &[
 
 /// Bytes of each piece of work.
 const LENGTH: u64 = 8 << 20;
-/// How much is queued on each channel: more than can be done before the device is gone.
-const PIECES: u32 = 32;
+/// How many are queued on each channel: more than can be done before the device is gone. If the last of them is done
+/// before the device is pulled, the next number is queued behind.
+const PIECES: [u32; 3] = [32, 128, 256];
 
 /// Waits for all of it; how much failed. It may end in any way, but it must end.
 pub(super) fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
@@ -45,6 +46,14 @@ pub(super) fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
         failed += usize::from(error != 0);
     }
     Ok(failed)
+}
+
+/// Whether the last of it is still to come.
+fn is_to_come(peer: &Peer, pending: &[u64]) -> Result<bool, Stop> {
+    match pending.last() {
+        Some(last) => Ok(!peer.is_done(*last)?),
+        None => Ok(false),
+    }
 }
 
 /// A call to a device that is gone.
@@ -65,12 +74,18 @@ fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
     let fd = peer0.export(pull.source)?;
     let own = peer0.system(LENGTH, 0, uapi::BIDIRECTIONAL)?;
     let (mut reads, mut writes, mut owns) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..PIECES {
-        reads.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
-        writes.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
-        owns.push(peer0.submit(Work::copy(pull.source.at(0), own.at(0), LENGTH))?);
+    for pieces in PIECES {
+        for _ in 0..pieces {
+            reads.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
+            writes.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
+            owns.push(peer0.submit(Work::copy(pull.source.at(0), own.at(0), LENGTH))?);
+        }
+        succeeded(&peer1, peer1.wait(reads.remove(0), WAIT_MS)?)?;
+        if is_to_come(&peer1, &reads)? && is_to_come(&peer0, &owns)? {
+            break;
+        }
     }
-    succeeded(&peer1, peer1.wait(reads.remove(0), WAIT_MS)?)?;
+    let pieces = owns.len();
     slot.while_gone(bench, |bench| {
     let reads = failures(&peer1, reads)?;
     let writes = failures(&peer1, writes)?;
@@ -79,7 +94,7 @@ fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
     ensure!(reads > 0, "the importer read a device that is gone and did not notice");
     ensure!(owns > 0, "the device did all its work before it was pulled: it was not under load");
     bench.note(format!(
-        "pulled after the first of {PIECES} each: {reads} reads, {writes} writes, {owns} pieces of the device's own work failed; removal by {}",
+        "pulled after the first of {pieces} each: {reads} reads, {writes} writes, {owns} pieces of the device's own work failed; removal by {}",
         if slot.watched { "pciehp" } else { "sysfs" }
     ));
     ensure_gone(&peer0)?;
@@ -109,11 +124,16 @@ fn importer_pulled(bench: &mut Bench<'_>) -> Verdict {
     let pattern = Pattern::new(61);
     peer0.view(pull.source)?.store(0..4096, pattern);
     let mut pending = Vec::new();
-    for _ in 0..PIECES {
-        pending.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
-        pending.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
+    for pieces in PIECES {
+        for _ in 0..pieces {
+            pending.push(peer1.submit(pull.work(0, 0, LENGTH).on(0))?);
+            pending.push(peer1.submit(push.work(0, 0, LENGTH).on(1))?);
+        }
+        succeeded(&peer1, peer1.wait(pending.remove(0), WAIT_MS)?)?;
+        if is_to_come(&peer1, &pending)? {
+            break;
+        }
     }
-    succeeded(&peer1, peer1.wait(pending.remove(0), WAIT_MS)?)?;
     slot.while_gone(bench, |_| {
         slot.await_removal()?;
         let failed = failures(&peer1, pending)?;

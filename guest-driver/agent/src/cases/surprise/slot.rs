@@ -4,9 +4,10 @@ use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::Peer;
 use crate::sys;
 use crate::sys::config_space::capability;
+use crate::sys::patience::await_that;
 use crate::sys::pci::Function;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the kernel may take to see that a device came or went: it waits for links on its own account.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +67,8 @@ impl Slot {
         if !self.watched {
             self.device.set_attribute("remove", "1")?;
         }
-        await_that(|| !self.device.exists(), || format!("{} is still there", self.device.name))?;
+        let gone = await_that(PATIENCE, || -> Result<_, Stop> { Ok(!self.device.exists()) })?;
+        ensure!(gone, "{} is still there", self.device.name);
         ensure!(
             !Peer::path(self.instance).exists(),
             "{} outlives its device",
@@ -84,7 +86,8 @@ impl Slot {
             sys::write("/sys/bus/pci/rescan", "1")?;
         }
         let path = Peer::path(self.instance);
-        await_that(|| path.exists(), || format!("{} did not come back", path.display()))?;
+        let back = await_that(PATIENCE, || -> Result<_, Stop> { Ok(path.exists()) })?;
+        ensure!(back, "{} did not come back", path.display());
         let back = Peer::open(self.instance)?.function();
         ensure!(back == self.device, "{} is {} now", path.display(), back.name);
         Ok(())
@@ -98,13 +101,4 @@ fn has_hot_plug(port: &Function) -> Result<bool, Stop> {
     let config = port.config_space()?;
     let pcie = config.find(capability::PCI_EXPRESS);
     Ok(pcie.is_some_and(|at| config.u32(at + SLOT_CAPABILITIES) & HOT_PLUG_CAPABLE != 0))
-}
-
-fn await_that(condition: impl Fn() -> bool, otherwise: impl Fn() -> String) -> Verdict {
-    let patience = Instant::now() + PATIENCE;
-    while !condition() {
-        ensure!(Instant::now() < patience, "{}", otherwise());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
