@@ -8,6 +8,7 @@ pub mod boot;
 pub mod cli;
 pub mod host;
 pub mod images;
+pub mod jitter;
 pub mod lab;
 pub mod machine;
 mod nearest;

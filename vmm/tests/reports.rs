@@ -39,6 +39,7 @@ fn report_of(topology: &str, decision: &str) -> RunReport {
         version: 1,
         host: "nested".into(),
         host_reason: String::new(),
+        jitter: None,
         kernel: "7.3".into(),
         scenarios: vec![scenario],
         totals: Totals::default(),

@@ -64,7 +64,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let kernel = arguments.guest.kernel_choice();
-    let factor = time_factor(&kernel)?;
+    let factor = time_factor(&kernel)?.saturating_mul(arguments.guest.jitter_factor());
     let mut scenario =
         Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
     arguments.guest.machine.apply(&mut scenario)?;
@@ -157,6 +157,7 @@ fn job(
         out: out.to_owned(),
         record: folder,
         at_once: 1,
+        jitter: arguments.guest.jitter(),
         runs: vec![run],
     }
 }

@@ -1,6 +1,7 @@
 //! Options that `test` and `boot` share.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 
@@ -48,8 +49,34 @@ pub(super) struct GuestOptions {
     /// Put a file into the guest: a program (with its libraries) into /bin, anything else into /; may be repeated
     #[arg(long, value_name = "HOST[:/GUEST]")]
     pub(super) file: Vec<OwnFile>,
+    /// Let devices and processors stand still at random moments, as on a busy host: finds what depends on timing. The
+    /// seed decides on the moments [default without SEED: another one each time]
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
+    jitter: Option<Option<u64>>,
     #[command(flatten)]
     pub(super) machine: MachineOptions,
+}
+
+impl GuestOptions {
+    /// The seed of the jitter, told to the user if it is not his own.
+    pub(super) fn jitter(&self) -> Option<u64> {
+        let seed = self.jitter?.unwrap_or_else(another_seed);
+        say!(
+            "devices and processors stand still at random moments: the same ones with --jitter={seed}"
+        );
+        Some(seed)
+    }
+
+    /// By how much limits are stretched for it.
+    pub(super) fn jitter_factor(&self) -> u64 {
+        if self.jitter.is_some() { 2 } else { 1 }
+    }
+}
+
+/// Any number that is easy to repeat.
+fn another_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_nanos()) % 1_000_000
 }
 
 /// Which devices the guest has, and what stands between them.

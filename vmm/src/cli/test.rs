@@ -126,7 +126,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     let kernel = arguments.guest.kernel_choice();
     let at_once = arguments.jobs.map_or_else(|| guests_at_once(&kernel, processors()), usize::from);
-    let factor = time_factor(&kernel)?.saturating_mul(crowding(at_once));
+    let factor = time_factor(&kernel)?
+        .saturating_mul(crowding(at_once))
+        .saturating_mul(arguments.guest.jitter_factor());
     let out = prepare_folder(&arguments.out, "output")?;
     let _lock = lock(&out, "--out")?;
     let record =
@@ -165,6 +167,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         host: place.name().into(),
         host_reason: place.reason().into(),
         kernel: prepared.kernel_name.clone(),
+        jitter: job.jitter,
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         shard: arguments.shard,
         split,
@@ -363,6 +366,7 @@ fn job(
         out,
         record,
         at_once,
+        jitter: arguments.guest.jitter(),
     })
 }
 
@@ -474,6 +478,7 @@ mod tests {
             totals: Totals { passed: 1, failed, skipped: 0 },
             host: String::new(),
             host_reason: String::new(),
+            jitter: None,
             kernel: String::new(),
             milliseconds: 0,
             shard: None,

@@ -14,6 +14,7 @@ use super::engine::{Bell, Engine};
 use super::lock::PriorityLock;
 use super::settle::{Restless, settle};
 use super::{FunctionTraffic, LabCounters, Traffic};
+use crate::jitter::Jitter;
 use crate::machine::{DeviceBus, HostMemory, MappedMemory, layout};
 
 /// Memory of the lab's, as the machine maps it: what a BAR shows of a device's, or one configuration space.
@@ -48,11 +49,12 @@ pub struct LabBus {
 }
 
 impl LabBus {
-    /// Puts `lab` onto a bus and starts the thread that steps it; both go on until the engine is dropped.
+    /// Puts `lab` onto a bus and starts the thread that steps it; both go on until the engine is dropped. With `jitter`
+    /// that thread stands still now and then.
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub fn new(mut lab: Lab) -> io::Result<(Arc<Self>, Engine)> {
+    pub fn new(mut lab: Lab, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Engine)> {
         if let Err(error) = lab.share_config_spaces() {
             log::warn!("each read of configuration space will leave the guest: {error}");
         }
@@ -64,7 +66,7 @@ impl LabBus {
             // A device's own reset moves its BARs too.
             move |lab: &Lab| epoch.store(lab.address_map().epoch, Ordering::Release)
         };
-        let engine = Engine::start(Arc::clone(&lab), Arc::clone(&bell), after)?;
+        let engine = Engine::start(Arc::clone(&lab), Arc::clone(&bell), after, jitter)?;
         Ok((Arc::new(Self { lab, bell, epoch, mapped: Mutex::default() }), engine))
     }
 
@@ -261,7 +263,7 @@ mod tests {
         let iommu = lab.function("virtio-iommu").unwrap();
         let iommu = lab.address_map().node(iommu).requester;
         let peer = bdf(&lab, "peer", 0);
-        let (bus, _engine) = LabBus::new(lab).unwrap();
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
         let at = |function: Bdf| layout::config_space(function.0);
         let spaces = || bus.memory().into_iter().filter(|memory| !memory.writable);
         let addresses = || spaces().map(|space| space.address).collect::<Vec<_>>();
@@ -297,7 +299,7 @@ mod tests {
         let second = 0x18_0020_0000;
         resize(&mut lab, 0, second - MIB, 0);
         resize(&mut lab, 1, second, 0);
-        let (bus, _engine) = LabBus::new(lab).unwrap();
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
         let places = |memory: &[MappedMemory]| {
             let bars = memory.iter().filter(|m| m.writable);
             bars.map(|m| (m.address, m.memory.len())).collect::<Vec<_>>()

@@ -9,6 +9,7 @@ use device_models::endpoint::Progress;
 use device_models::lab::Lab;
 
 use super::lock::PriorityLock;
+use crate::jitter::Jitter;
 
 /// Wakes the engine.
 #[derive(Debug, Default)]
@@ -63,6 +64,7 @@ impl Engine {
         lab: Arc<PriorityLock<Lab>>,
         bell: Arc<Bell>,
         after: impl Fn(&Lab) + Send + 'static,
+        mut jitter: Option<Jitter>,
     ) -> io::Result<Self> {
         let thread = {
             let bell = Arc::clone(&bell);
@@ -71,7 +73,7 @@ impl Engine {
                     // Before the work, not after: a ring meanwhile means one more round.
                     bell.clear();
                     while !bell.over.load(Ordering::Acquire) {
-                        if turn(&lab, &after) == Progress::Idle {
+                        if turn(&lab, &after, jitter.as_mut()) == Progress::Idle {
                             break;
                         }
                     }
@@ -82,13 +84,18 @@ impl Engine {
     }
 }
 
-/// Steps until there is nothing to do or somebody urgent wants the lock: one step more at most, which is 64 KiB.
-fn turn(lab: &PriorityLock<Lab>, after: &impl Fn(&Lab)) -> Progress {
+/// Steps until there is nothing to do or somebody urgent wants the lock: one step more at most, which is 64 KiB. With
+/// jitter one step, which may be late.
+fn turn(lab: &PriorityLock<Lab>, after: &impl Fn(&Lab), jitter: Option<&mut Jitter>) -> Progress {
+    let single = jitter.is_some();
+    if let Some(jitter) = jitter {
+        jitter.moment();
+    }
     let mut lab = lab.background();
     loop {
         let progress = lab.step();
         after(&lab);
-        if progress == Progress::Idle || lab.wanted() {
+        if progress == Progress::Idle || single || lab.wanted() {
             return progress;
         }
     }

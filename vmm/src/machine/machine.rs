@@ -82,6 +82,7 @@ pub(crate) struct Shared {
 pub struct Machine {
     shared: Arc<Shared>,
     vcpus: Vec<Vcpu>,
+    jitter: Option<u64>,
 }
 
 impl fmt::Debug for Machine {
@@ -114,7 +115,17 @@ impl Machine {
         slots.follow(&*bus)?;
         let vcpus = platform.vcpus(config.cpu_profile, &entry)?;
         let control = Arc::new(Control::default());
-        Ok(Self { shared: Arc::new(Shared { bus, slots, ports, control, ram }), vcpus })
+        Ok(Self {
+            shared: Arc::new(Shared { bus, slots, ports, control, ram }),
+            vcpus,
+            jitter: None,
+        })
+    }
+
+    /// Lets the virtual processors stand still now and then, by this seed.
+    #[must_use]
+    pub fn with_jitter(self, jitter: Option<u64>) -> Self {
+        Self { jitter, ..self }
     }
 
     /// Ends the run from any thread.
@@ -137,7 +148,7 @@ impl Machine {
         let mut threads = Vec::new();
         let mut failed = None;
         for vcpu in self.vcpus {
-            match vcpu.start(Arc::clone(&self.shared)) {
+            match vcpu.start(Arc::clone(&self.shared), self.jitter) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     failed = Some(error);

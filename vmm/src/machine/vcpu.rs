@@ -17,6 +17,7 @@ use super::kick::Kicker;
 use super::lab_call::{Buffer, Call, VcpuMemory};
 use super::layout;
 use super::machine::Shared;
+use crate::jitter::{Jitter, Stream};
 
 /// How often in a row `KVM_RUN` is called again after KVM says that an exit happened while an event was delivered.
 ///
@@ -43,17 +44,25 @@ pub(crate) struct Vcpu {
     pub(crate) index: u8,
     pub(crate) fd: VcpuFd,
     pub(crate) kicker: Arc<Kicker>,
+    /// Decides when it stands still; none: never of itself.
+    jitter: Option<Jitter>,
 }
 
 impl Vcpu {
     pub(crate) fn new(index: u8, fd: VcpuFd) -> Result<Self, MachineError> {
         let kicker = Arc::new(Kicker::new(&fd)?);
-        Ok(Self { index, fd, kicker })
+        Ok(Self { index, fd, kicker, jitter: None })
     }
 
     /// Starts the thread. It leaves when the run ends, and ends the run when it cannot go on.
-    pub(crate) fn start(self, shared: Arc<Shared>) -> Result<JoinHandle<()>, MachineError> {
+    pub(crate) fn start(
+        mut self,
+        shared: Arc<Shared>,
+        jitter: Option<u64>,
+    ) -> Result<JoinHandle<()>, MachineError> {
         shared.control.register(Arc::clone(&self.kicker));
+        let stream = Stream::Processor(self.index);
+        self.jitter = jitter.map(|seed| Jitter::new(seed, stream));
         std::thread::Builder::new()
             .name(format!("vcpu{}", self.index))
             .spawn(move || {
@@ -90,6 +99,9 @@ impl Vcpu {
                 Ok(Next::LabCall(line)) => self.lab_call(line, shared),
                 other => other,
             };
+            if let Some(jitter) = &mut self.jitter {
+                jitter.moment();
+            }
             match next {
                 Ok(Next::Resume | Next::LabCall(_)) => {}
                 Ok(Next::End(outcome)) => shared.control.finish(outcome),

@@ -55,6 +55,9 @@ fn suite(name: &str, scenario: &ScenarioReport, report: &RunReport) -> TestSuite
     suite.set_time(Duration::from_millis(scenario.milliseconds));
     suite.add_property(("host", report.host.as_str()));
     suite.add_property(("kernel", report.kernel.as_str()));
+    if let Some(seed) = report.jitter {
+        suite.add_property(("jitter", seed.to_string().as_str()));
+    }
     for (name, value) in &scenario.counters {
         suite.add_property((name.as_str(), value.to_string().as_str()));
     }
@@ -141,6 +144,7 @@ mod tests {
             totals: Totals::default(),
             host: "nested".into(),
             host_reason: String::new(),
+            jitter: None,
             kernel: "lab".into(),
             milliseconds: 0,
             shard: None,

@@ -30,8 +30,9 @@ pub fn write_merged(report: &MergedReport, path: &Path) -> io::Result<()> {
 
 /// The text: a section for each scenario, a row for each test.
 pub fn to_markdown(report: &RunReport) -> String {
+    let jitter = report.jitter.map_or_else(String::new, |seed| format!(" Jitter: seed {seed}."));
     let mut text = format!(
-        "# peerdma test\n\nHost: {}. Kernel: {}. {}.\n",
+        "# peerdma test\n\nHost: {}. Kernel: {}.{jitter} {}.\n",
         cell(&report.host),
         cell(&report.kernel),
         report.totals
@@ -160,6 +161,7 @@ mod tests {
             version: 1,
             host: "nested".into(),
             host_reason: String::new(),
+            jitter: None,
             kernel: "7.3".into(),
             scenarios: vec![scenario],
             totals: Totals::default(),

@@ -184,6 +184,9 @@ fn check_parts(kernel: &str, reports: &[RunReport]) -> Result<(), MergeError> {
     if shards.len() != reports.len() || shards.iter().any(|shard| shard.of != of) {
         return mixed("they were split in different ways");
     }
+    if reports.iter().any(|report| report.jitter != reports[0].jitter) {
+        return mixed("their jitter was not the same: give all of them one --jitter=SEED");
+    }
     for index in 1..=of {
         match shards.iter().filter(|shard| shard.index == index).count() {
             0 => return Err(MergeError::MissingPart { kernel: kernel.into(), of, missing: index }),
@@ -264,6 +267,7 @@ mod tests {
             totals: RunReport::totals_of(&scenarios),
             host: "nested".into(),
             host_reason: String::new(),
+            jitter: None,
             kernel: kernel.into(),
             milliseconds: 1000,
             shard: shard.map(|(index, of)| Shard { index, of }),
@@ -305,6 +309,10 @@ mod tests {
         short.scenarios.pop();
         let short = error(vec![short, part(2, 2, &["a", "b", "c"])]);
         assert!(short.contains("part 1 should have the scenarios a, c, and has a"), "{short}");
+        let mut shaken = part(1, 2, &["a", "b", "c"]);
+        shaken.jitter = Some(3);
+        let shaken = error(vec![shaken, part(2, 2, &["a", "b", "c"])]);
+        assert!(shaken.contains("give all of them one --jitter=SEED"), "{shaken}");
     }
 
     #[test]

@@ -151,6 +151,9 @@ pub struct RunReport {
     pub host_reason: String,
     /// The guest kernel, as the user would name it.
     pub kernel: String,
+    /// The seed by which devices and processors stood still now and then; `None`: they did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<u64>,
     /// From start to report, in milliseconds.
     pub milliseconds: u64,
     /// Which part of a run that was split; `None`: the whole.
@@ -242,6 +245,7 @@ mod tests {
             totals: Totals { passed: 1, failed: 2, skipped: 3 },
             host: "kvm".into(),
             host_reason: "it works".into(),
+            jitter: None,
             kernel: "lab".into(),
             milliseconds: 5,
             shard: Some(Shard { index: 1, of: 2 }),

@@ -296,6 +296,7 @@ mod tests {
             out: "/none".into(),
             record: None,
             at_once: 1,
+            jitter: None,
             runs: Vec::new(),
         };
         assert_eq!(drive(&Venue::Here, &job, None, 1, |_| ()).unwrap(), JobEnd::Done);

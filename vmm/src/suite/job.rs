@@ -56,6 +56,9 @@ pub struct Job {
     pub record: Option<PathBuf>,
     /// How many guests run beside each other, at least 1.
     pub at_once: usize,
+    /// The seed by which devices and processors stand still now and then; none if they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<u64>,
     /// The guests, in the order in which they begin.
     pub runs: Vec<GuestRun>,
 }
@@ -123,6 +126,7 @@ mod tests {
             out: "/o".into(),
             record: None,
             at_once: 2,
+            jitter: Some(u64::MAX),
             runs: vec![run.clone(), run],
         };
         let text = serde_json::to_string(&job).unwrap();

@@ -20,6 +20,7 @@ use super::port::{Findings, JudgePort, SharedJudge};
 use crate::assembly::{AssemblyError, LabConfig};
 use crate::boot::{KernelBoot, Protocol};
 use crate::host::interrupt::{Hook, interrupted};
+use crate::jitter::{Jitter, Stream};
 use crate::lab::{Interrupts, LabBus};
 use crate::machine::{
     Endpoints, Machine, MachineConfig, MachineError, Outcome, Platform, StopHandle, Workload,
@@ -162,7 +163,8 @@ fn guest(
         lab.add_observer(Box::new(recording.recorder()));
     }
     lab.add_observer(Box::new(Findings(judge.clone())));
-    let (bus, engine) = LabBus::new(lab).map_err(RunError::Thread)?;
+    let jitter = job.jitter.map(|seed| Jitter::new(seed, Stream::Devices));
+    let (bus, engine) = LabBus::new(lab, jitter).map_err(RunError::Thread)?;
     let open = |path: &Path| File::open(path).map_err(RunError::file("opening", path));
     let kernel = KernelBoot {
         kernel: open(&job.kernel)?.into(),
@@ -181,7 +183,8 @@ fn guest(
         config,
         bus.clone(),
         Endpoints { console: Box::new(screen), lab_port },
-    )?;
+    )?
+    .with_jitter(job.jitter);
     let stop = machine.stop_handle();
     let _hook = {
         let stop = stop.clone();
@@ -325,6 +328,7 @@ mod tests {
             out: "/none".into(),
             record: None,
             at_once,
+            jitter: None,
             runs: (0..guests).map(run).collect(),
         }
     }

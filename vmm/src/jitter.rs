@@ -1,0 +1,108 @@
+//! Timing that a driver cannot count on: threads of the machine that stand still at random moments, as they do when the
+//! host gives its processors to others.
+
+use std::thread;
+use std::time::Duration;
+
+/// One in so many moments is a short stall, ...
+const SHORT_IN: u64 = 32;
+/// ... of less than this many microseconds.
+const SHORT: u64 = 1 << 14;
+/// One in so many is a long one, ...
+const LONG_IN: u64 = 1024;
+/// ... of so many milliseconds.
+const LONG: std::ops::Range<u64> = 50..300;
+
+/// Whose moments they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Those of the thread that steps the devices: one for each step.
+    Devices,
+    /// Those of a virtual processor: one for each exit from the guest.
+    Processor(u8),
+}
+
+/// Decides at which moments a thread stands still, and for how long.
+///
+/// The same seed gives the same stalls, but not the same run: which moment meets which access is up to the host.
+#[derive(Debug, Clone)]
+pub struct Jitter {
+    state: u64,
+}
+
+impl Jitter {
+    /// The moments of `stream` under `seed`.
+    pub fn new(seed: u64, stream: Stream) -> Self {
+        let stream = match stream {
+            Stream::Devices => 0,
+            Stream::Processor(index) => 1 + u64::from(index),
+        };
+        let mut state = seed;
+        // Seeds and streams are small numbers: two rounds apart they have nothing in common.
+        let start = next(&mut state) ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self { state: start }
+    }
+
+    /// A moment; stands still if it is one of those.
+    pub fn moment(&mut self) {
+        if let Some(stall) = self.draw() {
+            thread::sleep(stall);
+        }
+    }
+
+    fn draw(&mut self) -> Option<Duration> {
+        let number = next(&mut self.state);
+        let length = number >> 32;
+        if number.is_multiple_of(LONG_IN) {
+            Some(Duration::from_millis(LONG.start + length % (LONG.end - LONG.start)))
+        } else if number.is_multiple_of(SHORT_IN) {
+            Some(Duration::from_micros(length % SHORT))
+        } else {
+            None
+        }
+    }
+}
+
+/// SplitMix64: every state is a good one, 0 included.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stalls(seed: u64, stream: Stream) -> Vec<(usize, Duration)> {
+        let mut jitter = Jitter::new(seed, stream);
+        (0..20_000).filter_map(|moment| Some((moment, jitter.draw()?))).collect()
+    }
+
+    #[test]
+    fn a_seed_has_its_own_stalls_for_each_stream() {
+        let devices = stalls(7, Stream::Devices);
+        assert_eq!(devices, stalls(7, Stream::Devices));
+        for other in [
+            stalls(8, Stream::Devices),
+            stalls(7, Stream::Processor(0)),
+            stalls(7, Stream::Processor(1)),
+        ] {
+            let common = devices.iter().filter(|stall| other.contains(stall)).count();
+            assert!(common < devices.len() / 20, "{common} of {}", devices.len());
+        }
+    }
+
+    #[test]
+    fn stalls_are_as_frequent_and_as_long_as_they_should_be() {
+        for seed in [0, 1, u64::MAX] {
+            let stalls = stalls(seed, Stream::Devices);
+            assert!((500..800).contains(&stalls.len()), "{}", stalls.len());
+            let long = stalls.iter().filter(|(_, stall)| *stall >= Duration::from_millis(50));
+            assert!((5..60).contains(&long.count()));
+            assert!(stalls.iter().all(|(_, stall)| *stall < Duration::from_millis(300)));
+        }
+    }
+}
