@@ -1,6 +1,8 @@
 //! Timing that a driver cannot count on: threads of the machine that stand still at random moments, as they do when the
 //! host gives its processors to others.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -22,30 +24,57 @@ pub enum Stream {
     Processor(u8),
 }
 
+/// Stalls of all threads of one machine under one seed, and how many there have been.
+#[derive(Debug, Clone)]
+pub struct Stalls {
+    seed: u64,
+    devices: Arc<AtomicU64>,
+    processors: Arc<AtomicU64>,
+}
+
+impl Stalls {
+    /// None yet.
+    pub fn of(seed: u64) -> Self {
+        Self { seed, devices: Arc::default(), processors: Arc::default() }
+    }
+
+    /// Those of one thread.
+    pub fn stream(&self, stream: Stream) -> Jitter {
+        let (number, count) = match stream {
+            Stream::Devices => (0, &self.devices),
+            Stream::Processor(index) => (1 + u64::from(index), &self.processors),
+        };
+        let mut state = self.seed;
+        // Seeds and streams are small numbers: mixed, they have nothing in common.
+        let state = next(&mut state) ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Jitter { state, count: Arc::clone(count) }
+    }
+
+    /// How often the devices' thread has stood still.
+    pub fn of_devices(&self) -> u64 {
+        self.devices.load(Ordering::Relaxed)
+    }
+
+    /// How often processors have.
+    pub fn of_processors(&self) -> u64 {
+        self.processors.load(Ordering::Relaxed)
+    }
+}
+
 /// Decides at which moments a thread stands still, and for how long.
 ///
 /// The same seed gives the same stalls, but not the same run: which moment meets which access is up to the host.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Jitter {
     state: u64,
+    count: Arc<AtomicU64>,
 }
 
 impl Jitter {
-    /// The moments of `stream` under `seed`.
-    pub fn new(seed: u64, stream: Stream) -> Self {
-        let stream = match stream {
-            Stream::Devices => 0,
-            Stream::Processor(index) => 1 + u64::from(index),
-        };
-        let mut state = seed;
-        // Seeds and streams are small numbers: two rounds apart they have nothing in common.
-        let start = next(&mut state) ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self { state: start }
-    }
-
     /// A moment; stands still if it is one of those.
     pub fn moment(&mut self) {
         if let Some(stall) = self.draw() {
+            self.count.fetch_add(1, Ordering::Relaxed);
             thread::sleep(stall);
         }
     }
@@ -77,7 +106,7 @@ mod tests {
     use super::*;
 
     fn stalls(seed: u64, stream: Stream) -> Vec<(usize, Duration)> {
-        let mut jitter = Jitter::new(seed, stream);
+        let mut jitter = Stalls::of(seed).stream(stream);
         (0..20_000).filter_map(|moment| Some((moment, jitter.draw()?))).collect()
     }
 
@@ -93,6 +122,17 @@ mod tests {
             let common = devices.iter().filter(|stall| other.contains(stall)).count();
             assert!(common < devices.len() / 20, "{common} of {}", devices.len());
         }
+    }
+
+    #[test]
+    fn stalls_are_counted() {
+        let stalls = Stalls::of(3);
+        let mut devices = stalls.stream(Stream::Devices);
+        (0..100).for_each(|_| devices.moment());
+        assert!(stalls.of_devices() > 0 && stalls.of_processors() == 0, "{stalls:?}");
+        let mut processor = stalls.stream(Stream::Processor(1));
+        (0..100).for_each(|_| processor.moment());
+        assert!(stalls.of_processors() > 0, "{stalls:?}");
     }
 
     #[test]

@@ -29,7 +29,7 @@
  * @source:	offset into the dma-buf, or a DMA address as it is
  * @target:	likewise
  * @length:	bytes, 1 to 64 MiB
- * @timeout_ms:	time for all of it, 1 to 60000
+ * @timeout_ms:	time for all of it once the channel is taken, 1 to 60000
  * @result:	out: PEERDMA_DMA_*
  * @reserved:	0
  *

@@ -64,7 +64,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let kernel = arguments.guest.kernel_choice();
-    let factor = time_factor(&kernel)?.saturating_mul(arguments.guest.jitter_factor());
+    let jitter = arguments.guest.jitter();
+    let factor = time_factor(&kernel)?.saturating_mul(jitter.factor);
     let mut scenario =
         Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
     arguments.guest.machine.apply(&mut scenario)?;
@@ -83,6 +84,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         say!("{place}");
     }
     let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
+    job.jitter = jitter.seed;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
 
@@ -157,7 +159,7 @@ fn job(
         out: out.to_owned(),
         record: folder,
         at_once: 1,
-        jitter: arguments.guest.jitter(),
+        jitter: None,
         runs: vec![run],
     }
 }

@@ -57,19 +57,32 @@ pub(super) struct GuestOptions {
     pub(super) machine: MachineOptions,
 }
 
+/// The jitter of one run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Jitter {
+    /// Its seed; none without jitter.
+    pub(super) seed: Option<u64>,
+    /// By how much limits are stretched for it.
+    pub(super) factor: u64,
+}
+
 impl GuestOptions {
-    /// The seed of the jitter, told to the user if it is not his own.
-    pub(super) fn jitter(&self) -> Option<u64> {
-        let seed = self.jitter?.unwrap_or_else(another_seed);
-        say!(
-            "devices and processors stand still at random moments: the same ones with --jitter={seed}"
-        );
-        Some(seed)
+    /// The jitter that is wished for, with a seed of its own, which is told, if none was given.
+    pub(super) fn jitter(&self) -> Jitter {
+        let Some(wish) = self.jitter else { return Jitter { seed: None, factor: 1 } };
+        let seed = wish.unwrap_or_else(|| {
+            let seed = another_seed();
+            say!(
+                "once more with the same moments at which something stands still: --jitter={seed}"
+            );
+            seed
+        });
+        Jitter { seed: Some(seed), factor: 2 }
     }
 
-    /// By how much limits are stretched for it.
-    pub(super) fn jitter_factor(&self) -> u64 {
-        if self.jitter.is_some() { 2 } else { 1 }
+    /// Whether there is jitter, and the seed is left to this program.
+    pub(super) fn jitter_without_seed(&self) -> bool {
+        self.jitter == Some(None)
     }
 }
 

@@ -158,6 +158,24 @@ mod tests {
     }
 
     #[test]
+    fn the_seed_of_the_jitter_may_be_left_out() {
+        let jitter = |words: &[&str]| {
+            let line = ["peerdma", "test"].iter().chain(words);
+            let Command::Test(test) = Arguments::try_parse_from(line).unwrap().command else {
+                panic!()
+            };
+            test.guest.jitter().seed
+        };
+        assert_eq!(jitter(&[]), None);
+        assert_eq!(jitter(&["--jitter=7"]), Some(7));
+        assert!(jitter(&["--jitter"]).is_some());
+        assert!(jitter(&["--jitter", "--all"]).is_some());
+        for wrong in ["--jitter=", "--jitter=x", "--jitter=-1"] {
+            assert!(Arguments::try_parse_from(["peerdma", "test", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn typing_errors_get_a_hint() {
         let error = Arguments::try_parse_from(["peerdma", "tset"]).unwrap_err().to_string();
         assert!(error.contains("'test'"), "{error}");

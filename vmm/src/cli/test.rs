@@ -72,7 +72,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: Option<u8>,
     #[command(flatten)]
-    guest: GuestOptions,
+    pub(super) guest: GuestOptions,
     /// Folder for reports and logs
     #[arg(long, value_name = "DIR", default_value = "target/vm-test")]
     out: PathBuf,
@@ -110,6 +110,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         tell_if_empty(arguments.shard, wanted.as_deref());
         return list::run(wanted.as_deref(), arguments.json);
     }
+    if arguments.shard.is_some() && arguments.guest.jitter_without_seed() {
+        return Err(Failure::usage(
+            "each part would have a jitter of its own, and their reports not be one",
+        )
+        .hint("give all parts the same --jitter=SEED"));
+    }
     let scenarios = scenarios(arguments)?;
     have_tests(arguments, &scenarios)?;
     let split = match arguments.shard {
@@ -125,10 +131,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         scenarios.iter().zip(&labs).try_for_each(|(scenario, lab)| have_peers(scenario, lab))?;
     }
     let kernel = arguments.guest.kernel_choice();
+    let jitter = arguments.guest.jitter();
     let at_once = arguments.jobs.map_or_else(|| guests_at_once(&kernel, processors()), usize::from);
-    let factor = time_factor(&kernel)?
-        .saturating_mul(crowding(at_once))
-        .saturating_mul(arguments.guest.jitter_factor());
+    let factor =
+        time_factor(&kernel)?.saturating_mul(crowding(at_once)).saturating_mul(jitter.factor);
     let out = prepare_folder(&arguments.out, "output")?;
     let _lock = lock(&out, "--out")?;
     let record =
@@ -158,6 +164,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     prepared.notes.iter().chain(notes).for_each(|note| say!("{note}"));
     let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
     let mut job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
+    job.jitter = jitter.seed;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
     let (scenarios, lost) = execute(&venue, &job, factor, arguments.json)?;
@@ -366,7 +373,7 @@ fn job(
         out,
         record,
         at_once,
-        jitter: arguments.guest.jitter(),
+        jitter: None,
     })
 }
 

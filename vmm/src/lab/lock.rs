@@ -48,14 +48,20 @@ impl<T> PriorityLock<T> {
 
     /// Takes the lock once nobody urgent waits for it.
     pub fn background(&self) -> Background<'_, T> {
-        // A mutex that is let go of and taken again at once goes to the same thread most of the time.
-        while self.wanted() {
-            thread::yield_now();
-        }
+        self.let_others_in();
         Background { lock: self, guard: self.value.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    fn wanted(&self) -> bool {
+    /// For who has just let go of the lock and wants it again: a mutex that is taken again at once goes to the same thread
+    /// most of the time.
+    pub(super) fn let_others_in(&self) {
+        while self.wanted() {
+            thread::yield_now();
+        }
+    }
+
+    /// Whether an urgent user waits.
+    pub(super) fn wanted(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 }

@@ -7,8 +7,6 @@ use super::lock::PriorityLock;
 
 /// Steps at most, of up to 64 KiB: 256 MiB.
 const STEPS: usize = 4096;
-/// Steps of those with the lock held, which accesses of other processors wait for.
-const BATCH: usize = 16;
 
 /// The devices still had something to do after as many steps as a guest's request may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,20 +14,28 @@ const BATCH: usize = 16;
 pub struct Restless;
 
 /// Steps until there is nothing to do, ahead of the engine, whose turn might come much later: what has been set off has
-/// happened then, and the interrupts are with the guest's processors. `after` sees the lab after each step.
+/// happened then, and the interrupts are with the guest's processors. Other processors at the lab wait for one step at
+/// most. `after` sees the lab after each step.
 ///
 /// # Errors
 /// [`Restless`] when it does not end.
-pub(super) fn settle(lab: &PriorityLock<Lab>, after: impl Fn(&Lab)) -> Result<(), Restless> {
-    for _ in 0..STEPS / BATCH {
-        let mut lab = lab.urgent();
-        for _ in 0..BATCH {
+pub(super) fn settle(lock: &PriorityLock<Lab>, after: impl Fn(&Lab)) -> Result<(), Restless> {
+    let mut left = STEPS;
+    while left > 0 {
+        let mut lab = lock.urgent();
+        while left > 0 {
+            left -= 1;
             let progress = lab.step();
             after(&lab);
             if progress == Progress::Idle {
                 return Ok(());
             }
+            if lock.wanted() {
+                break;
+            }
         }
+        drop(lab);
+        lock.let_others_in();
     }
     Err(Restless)
 }
@@ -38,6 +44,8 @@ pub(super) fn settle(lab: &PriorityLock<Lab>, after: impl Fn(&Lab)) -> Result<()
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Duration;
 
     use device_models::endpoint::Endpoint;
     use device_models::fabric::{InterruptSink, Port};
@@ -48,9 +56,9 @@ mod tests {
 
     use super::*;
 
-    /// A device with so much left to do.
+    /// A device with so much left to do, and how long each step takes it.
     #[derive(Debug)]
-    struct Busy(Arc<AtomicUsize>);
+    struct Busy(Arc<AtomicUsize>, Duration);
 
     impl Endpoint for Busy {
         fn description(&self) -> FunctionDescription {
@@ -65,7 +73,11 @@ mod tests {
             let done = self
                 .0
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            if done.is_ok() { Progress::Worked } else { Progress::Idle }
+            if done.is_err() {
+                return Progress::Idle;
+            }
+            thread::sleep(self.1);
+            Progress::Worked
         }
 
         fn reset(&mut self, _kind: ResetKind) {}
@@ -77,14 +89,19 @@ mod tests {
         fn signal_msi(&mut self, _address: u64, _data: u32) {}
     }
 
-    /// Two devices with `left` to do each, and what is left after settling.
-    fn settled(left: [usize; 2]) -> (Result<(), Restless>, [usize; 2]) {
+    /// Two devices with so much left to do, each step of which takes `pause`.
+    fn lab(left: &[Arc<AtomicUsize>; 2], pause: Duration) -> PriorityLock<Lab> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
-        let left = left.map(|left| Arc::new(AtomicUsize::new(left)));
-        let [one, other] = left.clone().map(Busy);
+        let [one, other] = left.clone().map(|left| Busy(left, pause));
         let places = vec![Place::endpoint(1, "one", one), Place::endpoint(2, "other", other)];
         let lab = Lab::new(Topology::of(places), &ram, Box::new(NoIommu), Box::new(NoInterrupts));
-        let end = settle(&PriorityLock::new(lab.unwrap()), |_| {});
+        PriorityLock::new(lab.unwrap())
+    }
+
+    /// What is left after settling.
+    fn settled(left: [usize; 2]) -> (Result<(), Restless>, [usize; 2]) {
+        let left = left.map(|left| Arc::new(AtomicUsize::new(left)));
+        let end = settle(&lab(&left, Duration::ZERO), |_| {});
         (end, left.map(|left| left.load(Ordering::Relaxed)))
     }
 
@@ -99,5 +116,26 @@ mod tests {
         let (end, [_, other]) = settled([usize::MAX, 3]);
         assert_eq!(end, Err(Restless));
         assert_eq!(other, 0, "it held up the other device");
+    }
+
+    #[test]
+    fn other_processors_do_not_wait_for_the_end() {
+        const VISITS: usize = 50;
+        let left = [STEPS, 0].map(|left| Arc::new(AtomicUsize::new(left)));
+        let lab = lab(&left, Duration::from_micros(100));
+        let to_do = || left[0].load(Ordering::Relaxed);
+        thread::scope(|scope| {
+            let settling = scope.spawn(|| settle(&lab, |_| {}));
+            while to_do() == STEPS {
+                thread::yield_now();
+            }
+            let before = to_do();
+            (0..VISITS).for_each(|_| drop(lab.urgent()));
+            // One step for each, and as much again for what happens between two of them.
+            let steps = before - to_do();
+            assert!(steps < STEPS / 4, "{VISITS} visits waited for {steps} steps");
+            left[0].store(0, Ordering::Relaxed);
+            assert_eq!(settling.join().unwrap(), Ok(()));
+        });
     }
 }

@@ -20,6 +20,7 @@ use super::slots::MemorySlots;
 use super::vcpu::Vcpu;
 use crate::boot::acpi::{self, AcpiConfig, PciConfig};
 use crate::boot::{self, Entry, KernelBoot};
+use crate::jitter::Stalls;
 
 /// How long the end of a run waits for the console's sink.
 const CONSOLE_DRAIN: Duration = Duration::from_secs(2);
@@ -82,7 +83,7 @@ pub(crate) struct Shared {
 pub struct Machine {
     shared: Arc<Shared>,
     vcpus: Vec<Vcpu>,
-    jitter: Option<u64>,
+    stalls: Option<Stalls>,
 }
 
 impl fmt::Debug for Machine {
@@ -118,14 +119,14 @@ impl Machine {
         Ok(Self {
             shared: Arc::new(Shared { bus, slots, ports, control, ram }),
             vcpus,
-            jitter: None,
+            stalls: None,
         })
     }
 
-    /// Lets the virtual processors stand still now and then, by this seed.
+    /// Lets the virtual processors stand still now and then.
     #[must_use]
-    pub fn with_jitter(self, jitter: Option<u64>) -> Self {
-        Self { jitter, ..self }
+    pub fn with_stalls(self, stalls: Option<Stalls>) -> Self {
+        Self { stalls, ..self }
     }
 
     /// Ends the run from any thread.
@@ -148,7 +149,7 @@ impl Machine {
         let mut threads = Vec::new();
         let mut failed = None;
         for vcpu in self.vcpus {
-            match vcpu.start(Arc::clone(&self.shared), self.jitter) {
+            match vcpu.start(Arc::clone(&self.shared), self.stalls.as_ref()) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     failed = Some(error);

@@ -17,7 +17,7 @@ use super::kick::Kicker;
 use super::lab_call::{Buffer, Call, VcpuMemory};
 use super::layout;
 use super::machine::Shared;
-use crate::jitter::{Jitter, Stream};
+use crate::jitter::{Jitter, Stalls, Stream};
 
 /// How often in a row `KVM_RUN` is called again after KVM says that an exit happened while an event was delivered.
 ///
@@ -58,11 +58,10 @@ impl Vcpu {
     pub(crate) fn start(
         mut self,
         shared: Arc<Shared>,
-        jitter: Option<u64>,
+        stalls: Option<&Stalls>,
     ) -> Result<JoinHandle<()>, MachineError> {
         shared.control.register(Arc::clone(&self.kicker));
-        let stream = Stream::Processor(self.index);
-        self.jitter = jitter.map(|seed| Jitter::new(seed, stream));
+        self.jitter = stalls.map(|stalls| stalls.stream(Stream::Processor(self.index)));
         std::thread::Builder::new()
             .name(format!("vcpu{}", self.index))
             .spawn(move || {

@@ -144,7 +144,7 @@ mod tests {
             totals: Totals::default(),
             host: "nested".into(),
             host_reason: String::new(),
-            jitter: None,
+            jitter: Some(7),
             kernel: "lab".into(),
             milliseconds: 0,
             shard: None,
@@ -159,6 +159,7 @@ mod tests {
             "{xml}"
         );
         assert!(xml.contains("a &lt; b"), "{xml}");
+        assert!(xml.contains(r#"<property name="jitter" value="7""#), "{xml}");
         assert!(xml.contains("#7 &lt;peer0&gt; &amp; co"), "{xml}");
         assert!(xml.contains(r#"<skipped message="needs CONFIG_X"#), "{xml}");
         assert!(!xml.contains('\u{1}'), "{xml}");

@@ -161,7 +161,7 @@ mod tests {
             version: 1,
             host: "nested".into(),
             host_reason: String::new(),
-            jitter: None,
+            jitter: Some(7),
             kernel: "7.3".into(),
             scenarios: vec![scenario],
             totals: Totals::default(),
@@ -171,7 +171,9 @@ mod tests {
         };
         let text = to_markdown(&report);
         assert!(
-            text.starts_with("# peerdma test\n\nHost: nested. Kernel: 7.3. 0 passed"),
+            text.starts_with(
+                "# peerdma test\n\nHost: nested. Kernel: 7.3. Jitter: seed 7. 0 passed"
+            ),
             "{text}"
         );
         assert!(text.contains("## matrix: **failed**"), "{text}");

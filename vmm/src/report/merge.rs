@@ -178,14 +178,16 @@ fn join(mut reports: Vec<RunReport>) -> Result<RunReport, MergeError> {
 
 /// Every part once, if there are parts.
 fn check_parts(kernel: &str, reports: &[RunReport]) -> Result<(), MergeError> {
+    let mixed = |why: &str| Err(MergeError::Mixed { kernel: kernel.into(), why: why.into() });
+    let mut seeds = reports.iter().map(|report| report.jitter);
+    let first = seeds.next();
+    if seeds.any(|seed| Some(seed) != first) {
+        return mixed("their jitter was not the same: give all of them one --jitter=SEED");
+    }
     let shards: Vec<_> = reports.iter().filter_map(|report| report.shard).collect();
     let Some(of) = shards.first().map(|shard| shard.of) else { return Ok(()) };
-    let mixed = |why: &str| Err(MergeError::Mixed { kernel: kernel.into(), why: why.into() });
     if shards.len() != reports.len() || shards.iter().any(|shard| shard.of != of) {
         return mixed("they were split in different ways");
-    }
-    if reports.iter().any(|report| report.jitter != reports[0].jitter) {
-        return mixed("their jitter was not the same: give all of them one --jitter=SEED");
     }
     for index in 1..=of {
         match shards.iter().filter(|shard| shard.index == index).count() {
@@ -309,10 +311,14 @@ mod tests {
         short.scenarios.pop();
         let short = error(vec![short, part(2, 2, &["a", "b", "c"])]);
         assert!(short.contains("part 1 should have the scenarios a, c, and has a"), "{short}");
-        let mut shaken = part(1, 2, &["a", "b", "c"]);
-        shaken.jitter = Some(3);
-        let shaken = error(vec![shaken, part(2, 2, &["a", "b", "c"])]);
-        assert!(shaken.contains("give all of them one --jitter=SEED"), "{shaken}");
+        let all = ["a", "b", "c"];
+        let whole = |name| run("lab", None, &[name]);
+        for (mut shaken, other) in [(part(1, 2, &all), part(2, 2, &all)), (whole("a"), whole("b"))]
+        {
+            shaken.jitter = Some(3);
+            let shaken = error(vec![shaken, other]);
+            assert!(shaken.contains("give all of them one --jitter=SEED"), "{shaken}");
+        }
     }
 
     #[test]

@@ -79,3 +79,43 @@ fn json(value: &impl serde::Serialize) -> Reply {
         Err(error) => Reply::fail(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use device_models::fabric::InterruptSink;
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+    use crate::assembly::LabConfig;
+    use crate::suite::event::Events;
+    use crate::suite::hello::{Hello, Mode};
+
+    struct NoInterrupts;
+
+    impl InterruptSink for NoInterrupts {
+        fn signal_msi(&mut self, _address: u64, _data: u32) {}
+    }
+
+    #[test]
+    fn what_the_judge_leaves_to_the_lab_is_answered() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let (sender, _events) = sync_channel(1);
+        let hello = Hello::new(Mode::Test, "s");
+        let judge = Judge::new(&hello, 0, Events::new(sender)).unwrap();
+        let mut port = JudgePort { judge: SharedJudge::new(judge), bus };
+        let mut answer = |line: &str| match port.line(line) {
+            Reply::Line(line) => line,
+            Reply::Exit(code) => format!("exit {code}"),
+        };
+        assert_eq!(answer("settle"), "ok");
+        assert!(answer("stat").starts_with("ok {"));
+        assert!(answer("traffic 1f:00.0").contains("there is no function"));
+        assert!(answer("unplug 1f:00.0").starts_with("fail "));
+        assert_eq!(answer("exit 3"), "exit 3");
+    }
+}

@@ -20,7 +20,7 @@ use super::port::{Findings, JudgePort, SharedJudge};
 use crate::assembly::{AssemblyError, LabConfig};
 use crate::boot::{KernelBoot, Protocol};
 use crate::host::interrupt::{Hook, interrupted};
-use crate::jitter::{Jitter, Stream};
+use crate::jitter::{Stalls, Stream};
 use crate::lab::{Interrupts, LabBus};
 use crate::machine::{
     Endpoints, Machine, MachineConfig, MachineError, Outcome, Platform, StopHandle, Workload,
@@ -163,7 +163,8 @@ fn guest(
         lab.add_observer(Box::new(recording.recorder()));
     }
     lab.add_observer(Box::new(Findings(judge.clone())));
-    let jitter = job.jitter.map(|seed| Jitter::new(seed, Stream::Devices));
+    let stalls = job.jitter.map(Stalls::of);
+    let jitter = stalls.as_ref().map(|stalls| stalls.stream(Stream::Devices));
     let (bus, engine) = LabBus::new(lab, jitter).map_err(RunError::Thread)?;
     let open = |path: &Path| File::open(path).map_err(RunError::file("opening", path));
     let kernel = KernelBoot {
@@ -184,7 +185,7 @@ fn guest(
         bus.clone(),
         Endpoints { console: Box::new(screen), lab_port },
     )?
-    .with_jitter(job.jitter);
+    .with_stalls(stalls.clone());
     let stop = machine.stop_handle();
     let _hook = {
         let stop = stop.clone();
@@ -225,6 +226,17 @@ fn guest(
     }
     if let Some(error) = watch.log_error() {
         incomplete.push(format!("the console's log is not complete: {error}"));
+    }
+    if let Some(stalls) = stalls {
+        let (devices, processors) = (stalls.of_devices(), stalls.of_processors());
+        report.counters.insert("stalls-devices".into(), devices);
+        report.counters.insert("stalls-processors".into(), processors);
+        // Tests that report have both sides at work; others' may not.
+        if run.at_least > 0 && (devices == 0 || processors == 0) {
+            incomplete.push(format!(
+                "the jitter had no effect: devices stood still {devices} times, processors {processors} times"
+            ));
+        }
     }
     if !incomplete.is_empty() {
         report.failures.append(&mut incomplete);

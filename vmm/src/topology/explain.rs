@@ -349,8 +349,10 @@ fn knobs(
     let names = [a, b].map(|function| view.plan.functions[function].name.clone());
     let mut found = Vec::new();
     let mut attempt = |knob: String, topology: &Topology, guest: &Guest| {
-        let Some((map, address)) = outcome(topology, guest, &names) else { return };
-        if (map, address) != (decision.map, view.address_kind(decision.map)) {
+        let Some(Outcome { map, address, arrives }) = outcome(topology, guest, &names) else {
+            return;
+        };
+        if arrives && (map, address) != (decision.map, view.address_kind(decision.map)) {
             let address = match address {
                 AddressKind::Refused | AddressKind::Bus => String::new(),
                 other => format!(", by {}", other.name()),
@@ -420,7 +422,9 @@ fn acs_parameters(
             format!("pci=config_acs={}", rules(redirecting, "100x1@")),
         ]
     });
-    let (way, _) = view.between(a, b);
+    let (mut way, common) = view.between(a, b);
+    // What is redirected has to turn around further up.
+    way.extend(common.iter().flat_map(|common| view.plan.path_up(*common)));
     let able = |at: &usize| {
         let acs = view.plan.functions[*at].acs;
         acs.is_some_and(|acs| acs.contains(AcsControl::P2P_REQUEST_REDIRECT))
@@ -431,16 +435,21 @@ fn acs_parameters(
     taken.into_iter().flatten().chain(given)
 }
 
-fn outcome(
-    topology: &Topology,
-    guest: &Guest,
-    names: &[String; 2],
-) -> Option<(MapType, AddressKind)> {
+/// What Linux would decide, and whether that works: nobody is sent where traffic is lost.
+struct Outcome {
+    map: MapType,
+    address: AddressKind,
+    arrives: bool,
+}
+
+fn outcome(topology: &Topology, guest: &Guest, names: &[String; 2]) -> Option<Outcome> {
     let plan = Plan::new(topology, guest.iommu.has_iommu()).ok()?;
     let [a, b] = [plan.find(&names[0])?, plan.find(&names[1])?];
     let view = View::new(&plan, guest);
-    let map = view.decide(b, a).map;
-    Some((map, view.address_kind(map)))
+    let decision = view.decide(b, a);
+    let turns = decision.map != MapType::ThroughHostBridge || view.dead_ends(b, a).is_empty();
+    let arrives = turns && view.turned_back(&decision).is_none();
+    Some(Outcome { map: decision.map, address: view.address_kind(decision.map), arrives })
 }
 
 /// The ACS state of a function as a drawing shows it; nothing for a function without the capability.

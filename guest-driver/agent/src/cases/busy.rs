@@ -28,6 +28,11 @@ impl Busy {
         Ok(Self { object, cookies: (0..fills).map(|_| fill()).collect::<Result<_, _>>()? })
     }
 
+    /// How many fills there are.
+    pub(super) fn fills(&self) -> usize {
+        self.cookies.len()
+    }
+
     /// Whether some of it is still to come, and so is all that was queued after it.
     pub(super) fn is_under_way(&self, peer: &Peer) -> Result<bool, Stop> {
         match self.cookies.last() {
@@ -65,18 +70,27 @@ impl Load {
         self.under_way += u32::from(under_way);
     }
 
+    /// In how many rounds there was.
+    pub(super) fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
     /// A test that has passed without any load has not been one.
     pub(super) fn tell(self, bench: &mut Bench<'_>) -> Verdict {
         let Self { rounds, under_way } = self;
         if under_way == 0 {
-            let reason = "all work was over each time before it mattered: this machine is too busy";
-            return Err(Stop::Skip(reason.into()));
+            return Err(too_busy());
         }
         if under_way < rounds {
             bench.note(format!("under load in {under_way} of {rounds} rounds"));
         }
         Ok(())
     }
+}
+
+/// What becomes of a test that never had work under way when it mattered.
+pub(super) fn too_busy() -> Stop {
+    Stop::Skip("all work was over each time before it mattered: this machine is too busy".into())
 }
 
 #[cfg(test)]

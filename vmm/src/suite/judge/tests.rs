@@ -447,6 +447,7 @@ fn paths_are_delayed_by_requester_and_target() {
         "delay 02:00.0 01:00.0 off",
         "fence 02:00.0",
         "traffic 01:00.0",
+        "settle",
     ];
     assert_eq!(say(&mut judge, &good), good);
     let bad = [
