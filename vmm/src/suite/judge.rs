@@ -279,7 +279,7 @@ impl Judge {
             }
         };
         let Some(case) = self.current.take() else { return Answer::fail("no case has begun") };
-        let objection = case.objection();
+        let objection = case.objection(said);
         let report = case.conclude(said, &shorten(&ktap::plain(detail)));
         self.push(report);
         objection.map_or_else(Answer::ok, Answer::fail)

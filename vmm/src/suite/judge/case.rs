@@ -87,9 +87,9 @@ impl Case {
         Ok(())
     }
 
-    /// What speaks against this test, seen from outside of the guest, for the guest itself: all that it has is this
-    /// line, so the first finding stands in it.
-    pub(super) fn objection(&self) -> Option<String> {
+    /// What speaks against this test, seen from outside of the guest, when that has `said` how it ended, for the guest
+    /// itself: all that it has is this line, so the first finding stands in it.
+    pub(super) fn objection(&self, said: Status) -> Option<String> {
         let unexpected = |class: &FindingClass| !self.wanted.contains_key(class);
         let first = self.findings.iter().find(|(class, _)| unexpected(class));
         let unexpected = self.unexpected().map(|count| match (self.unexpected_count(), first) {
@@ -97,15 +97,16 @@ impl Case {
             (1, Some((_, first))) => format!("{count}: {first}"),
             (_, Some((_, first))) => format!("{count}, first: {first}"),
         });
-        self.objection_with(unexpected)
+        self.objection_with(said, unexpected)
     }
 
-    /// The same with `unexpected` for the findings that nobody expected.
-    fn objection_with(&self, unexpected: Option<String>) -> Option<String> {
+    /// The same with `unexpected` for the findings that nobody expected. A test that was not run to its end may lack
+    /// what would have come.
+    fn objection_with(&self, said: Status, unexpected: Option<String>) -> Option<String> {
         let mut reasons = self.objections.clone();
         for (class, wanted) in &self.wanted {
             let seen = self.counts.get(class).copied().unwrap_or_default();
-            if seen < wanted.least {
+            if seen < wanted.least && said != Status::Skipped {
                 reasons.push(format!(
                     "{class} was expected {} times or more and found {seen} times",
                     wanted.least
@@ -146,7 +147,7 @@ impl Case {
 
     /// The report, if the guest `said` so; objections overrule it.
     pub(super) fn conclude(self, said: Status, detail: &str) -> CaseReport {
-        let objection = self.objection_with(self.unexpected());
+        let objection = self.objection_with(said, self.unexpected());
         let status = if objection.is_some() { Status::Failed } else { said };
         let parts = [Some(detail.to_owned()).filter(|detail| !detail.is_empty()), objection];
         let mut detail = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");

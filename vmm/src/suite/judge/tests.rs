@@ -105,6 +105,25 @@ fn an_expected_finding_must_come_in_the_right_number() {
 }
 
 #[test]
+fn a_skipped_test_may_lack_what_it_expected() {
+    for (found, other, answer) in
+        [(0, false, "ok"), (1, false, "ok"), (2, false, "fail"), (0, true, "fail")]
+    {
+        let (mut judge, _events) = judge(Mode::Test, 0);
+        say(&mut judge, &["case begin a", "case expect iommu.stale 1 1"]);
+        (0..found).for_each(|_| find(&mut judge, FindingClass::Stale, "x"));
+        if other {
+            find(&mut judge, FindingClass::Unmapped, "y");
+        }
+        let said = say(&mut judge, &["case end skip too busy"]);
+        assert!(said[0].starts_with(answer), "{found} {other}: {said:?}");
+        let report = judge.finish(end(Ending::Exit(0)));
+        let status = if answer == "ok" { Status::Skipped } else { Status::Failed };
+        assert_eq!(report.cases[0].status, status, "{found} {other}");
+    }
+}
+
+#[test]
 fn an_expectation_that_makes_no_sense_fails_the_test() {
     for expect in [
         "iommu.stael",
