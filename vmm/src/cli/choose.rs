@@ -49,8 +49,9 @@ pub(super) struct GuestOptions {
     /// Put a file into the guest: a program (with its libraries) into /bin, anything else into /; may be repeated
     #[arg(long, value_name = "HOST[:/GUEST]")]
     pub(super) file: Vec<OwnFile>,
-    /// Let devices and processors stand still at random moments, as on a busy host: finds what depends on timing. The
-    /// seed decides on the moments [default without SEED: another one each time]
+    /// Let devices and processors stand still at random moments, as on a busy host: finds what depends on timing
+    /// in work that is done often: one moment in 32 is a stall of up to 16 ms, one in 1024 of 50 to 300 ms. The seed
+    /// decides on the moments [default without SEED: another one each time]
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
     jitter: Option<Option<u64>>,
     #[command(flatten)]
@@ -72,9 +73,7 @@ impl GuestOptions {
         let Some(wish) = self.jitter else { return Jitter { seed: None, factor: 1 } };
         let seed = wish.unwrap_or_else(|| {
             let seed = another_seed();
-            say!(
-                "once more with the same moments at which something stands still: --jitter={seed}"
-            );
+            say!("jitter: the same stalls again with --jitter={seed}");
             seed
         });
         Jitter { seed: Some(seed), factor: 2 }

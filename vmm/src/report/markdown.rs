@@ -49,6 +49,12 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
     for failure in &scenario.failures {
         let _ = writeln!(text, "- {}", cell(failure));
     }
+    if let [Some(devices), Some(processors)] =
+        ["stalls-devices", "stalls-processors"].map(|name| scenario.counters.get(name))
+    {
+        let _ =
+            writeln!(text, "Stood still: devices {devices} times, processors {processors} times.");
+    }
     let _ = writeln!(text, "\n| Test | Result | ms | What it says |\n|---|---|---|---|");
     for case in &scenario.cases {
         let _ = writeln!(
@@ -155,7 +161,12 @@ mod tests {
         scenario.cases[1].findings = vec![finding("#1 wanted", true), finding("#2 bad", false)];
         scenario.stray_findings = vec![finding("#3 late", false)];
         scenario.failures = vec!["it hung".into()];
-        scenario.counters = [("bytes-written-to-peer1".to_owned(), 9)].into();
+        scenario.counters = [
+            ("bytes-written-to-peer1".to_owned(), 9),
+            ("stalls-devices".to_owned(), 4),
+            ("stalls-processors".to_owned(), 5),
+        ]
+        .into();
         scenario.conclude();
         let report = RunReport {
             version: 1,
@@ -177,6 +188,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("## matrix: **failed**"), "{text}");
+        assert!(text.contains("Stood still: devices 4 times, processors 5 times."), "{text}");
         assert!(text.contains("| `a` | passed | 12 | IOVA, 5 \\| 6 bytes |\n"), "{text}");
         assert!(text.contains("| peer1 | 0 | 9 |\n"), "{text}");
         let row = text.lines().find(|line| line.contains("**failed** | 12")).unwrap();

@@ -7,7 +7,7 @@ use device_models::pci::AcsControl;
 use super::linux::{AddressKind, Guest, MapDecision, MapType, Reason, View};
 use super::plan::{Kind, Plan, Planned};
 use super::problem::Problem;
-use super::{Acs, Cpu, Topology, acs_names, acs_state};
+use super::{Acs, Cpu, PeerRouting, Topology, acs_names, acs_state};
 use crate::assembly::IommuMode;
 use crate::report::Client;
 
@@ -213,6 +213,21 @@ fn write(
     }
     writeln!(text, "\nWhy: {}.", because(view, decision))?;
     if decision.map == MapType::ThroughHostBridge {
+        if !view.root_complex_routes(b, a) {
+            writeln!(
+                text,
+                "Beware: the root complex does not route between the two (peer-routing), which Linux cannot know: the \
+                 requests are refused."
+            )?;
+        }
+        if view.goes_straight(b, a, decision.map) {
+            writeln!(
+                text,
+                "Beware: the port by which requests of {} enter the switch does not redirect them, and the address is one \
+                 that the switch knows: they go straight to the other side. Linux takes any redirection for all of it.",
+                plan.functions[a].name
+            )?;
+        }
         for port in view.dead_ends(b, a) {
             let defect = plan.functions[port].acs_without_effect;
             let why = if defect.contains(AcsControl::UPSTREAM_FORWARDING) {
@@ -372,7 +387,7 @@ fn knobs(
     for parameter in acs_parameters(view, decision, (a, b)) {
         let mut changed = guest.clone();
         changed.parameters.push(parameter.clone());
-        attempt(format!("kernel parameter {parameter}"), topology, &changed);
+        attempt(format!("--kernel-parameter '{parameter}'"), topology, &changed);
     }
     for (acs, what) in [(Acs::standard(), "standard"), (Acs::NONE, "none")] {
         let mut changed = topology.clone();
@@ -393,10 +408,18 @@ fn knobs(
     let mut changed = topology.clone();
     for bridge in &mut changed.host_bridges {
         bridge.id = TRUSTED.parse().unwrap_or(bridge.id);
+        bridge.peer_routing = PeerRouting::Everywhere;
     }
-    attempt(format!("host bridge id = \"{TRUSTED}\""), &changed, guest);
+    // Linux's trust alone routes nothing.
+    let routes = topology.host_bridges.iter().all(|b| b.peer_routing == PeerRouting::Everywhere);
+    let besides = if routes { "" } else { " and peer-routing = \"everywhere\"" };
+    attempt(format!("host bridge id = \"{TRUSTED}\"{besides}"), &changed, guest);
     let trusted = Guest { cpu: Cpu::TrustedForPeerToPeer, ..guest.clone() };
-    attempt("cpu = \"trusted-for-peer-to-peer\"".into(), topology, &trusted);
+    let mut changed = topology.clone();
+    for bridge in &mut changed.host_bridges {
+        bridge.peer_routing = PeerRouting::Everywhere;
+    }
+    attempt(format!("cpu = \"trusted-for-peer-to-peer\"{besides}"), &changed, &trusted);
     if found.is_empty() {
         return writeln!(text, "What would change it: another place in the tree");
     }
@@ -447,7 +470,8 @@ fn outcome(topology: &Topology, guest: &Guest, names: &[String; 2]) -> Option<Ou
     let [a, b] = [plan.find(&names[0])?, plan.find(&names[1])?];
     let view = View::new(&plan, guest);
     let decision = view.decide(b, a);
-    let turns = decision.map != MapType::ThroughHostBridge || view.dead_ends(b, a).is_empty();
+    let turns = decision.map != MapType::ThroughHostBridge
+        || view.dead_ends(b, a).is_empty() && view.root_complex_routes(b, a);
     let arrives = turns && view.turned_back(&decision).is_none();
     Some(Outcome { map: decision.map, address: view.address_kind(decision.map), arrives })
 }

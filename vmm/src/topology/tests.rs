@@ -212,8 +212,8 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
         "01:00.0 switch0        upstream port    no ACS  <- above both",
         "ACS redirects at down1 (02:01.0), down0 (02:00.0)",
         "--iommu none: bus address",
-        "kernel parameter pci=disable_acs_redir=02:01.0;02:00.0: bus address",
-        "kernel parameter pci=config_acs=100x1@02:01.0;100x1@02:00.0: bus address",
+        "--kernel-parameter 'pci=disable_acs_redir=02:01.0;02:00.0': bus address",
+        "--kernel-parameter 'pci=config_acs=100x1@02:01.0;100x1@02:00.0': bus address",
         "acs = \"none\" at down0, down1: bus address",
         "IOMMU groups: two",
     ] {
@@ -221,7 +221,10 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     }
     let text = explain("switch-acs", &guest(IommuMode::None, &[]), "peer0", "peer1");
     let on = "pci=config_acs=111x1@02:00.0;111x1@02:01.0;111x1@00:04.0";
-    assert!(text.contains(&format!("kernel parameter {on}: through the host bridge")), "{text}");
+    assert!(
+        text.contains(&format!("--kernel-parameter '{on}': through the host bridge")),
+        "{text}"
+    );
     // Whoever follows the advice does not lose anything by it.
     let text = explain("switch-acs", &guest(IommuMode::None, &[on]), "peer0", "peer1");
     assert!(text.contains("through the host bridge") && !text.contains("Beware"), "{text}");
@@ -238,11 +241,35 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
         "distance -1",
         "root complex: bridge0 8086:3c00 -> bridge1 8086:3c00",
         "inside one bridge only, and these are two",
-        "host bridge id = \"8086:2020\": through the host bridge",
-        "cpu = \"trusted-for-peer-to-peer\": through the host bridge",
+        "host bridge id = \"8086:2020\" and peer-routing = \"everywhere\": through the host bridge",
+        "cpu = \"trusted-for-peer-to-peer\" and peer-routing = \"everywhere\": through the host bridge",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+    // One port that redirects is enough for Linux, not for what enters by the other.
+    let half = include_str!("../../../ci/topologies/switch-acs.toml");
+    let at = half.rfind("acs = \"standard\"").unwrap();
+    let half = format!("{}{}", &half[..at], half[at..].replacen("standard", "none", 1));
+    let half = Topology::parse("t", &half).unwrap();
+    for (mode, a, b, straight) in [
+        (IommuMode::Passthrough, "peer1", "peer0", true),
+        (IommuMode::Passthrough, "peer0", "peer1", false),
+        (IommuMode::Strict, "peer1", "peer0", false),
+    ] {
+        let text = Explanation::new(&half, &guest(mode, &[]), a, b).unwrap().to_string();
+        assert!(text.contains("through the host bridge"), "{text}");
+        assert_eq!(text.contains("they go straight"), straight, "{text}");
+    }
+    // What the root complex does is not what Linux believes of it.
+    let text = explain("refused", &strict, "peer0", "peer1");
+    let advice = "host bridge id = \"8086:2020\" and peer-routing = \"everywhere\": through";
+    assert!(text.contains(advice) && !text.contains("Beware"), "{text}");
+    let trusted = include_str!("../../../ci/topologies/refused.toml");
+    assert!(trusted.contains("peer-routing = \"nowhere\""));
+    let mut trusted = Topology::parse("t", trusted).unwrap();
+    trusted.host_bridges[0].id = "8086:2020".parse().unwrap();
+    let text = Explanation::new(&trusted, &strict, "peer0", "peer1").unwrap().to_string();
+    assert!(text.contains("Beware: the root complex does not route between the two"), "{text}");
     let bare = include_str!("../../../ci/topologies/switch-acs.toml").replacen(
         "\"standard\"",
         "\"none\"",

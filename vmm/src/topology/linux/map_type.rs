@@ -3,9 +3,9 @@
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
 
-use super::View;
 use super::trust::{self, Trust};
-use crate::topology::description::PciId;
+use super::{AddressKind, View};
+use crate::topology::description::{PciId, PeerRouting};
 use crate::topology::plan::Kind;
 
 /// The way, with Linux's three names for it (`enum pci_p2pdma_map_type`).
@@ -113,6 +113,32 @@ impl View<'_> {
         port.is_none_or(|port| {
             self.plan.functions[port].kind != Kind::SwitchDownstream || redirects(port)
         })
+    }
+
+    /// Whether requests of `client` go straight to `provider` although Linux means them to go through the root complex: any
+    /// redirection on the way is enough for Linux, while the port that they enter the switch by does none, and the CPUs'
+    /// address that they get is the bus address, which the switch knows.
+    pub fn goes_straight(&self, provider: usize, client: usize, map: MapType) -> bool {
+        let [_, prefetchable] =
+            &self.plan.host_bridges[self.plan.functions[provider].host_bridge].windows;
+        self.address_kind(map) == AddressKind::Physical
+            && prefetchable.offset == 0
+            && !self.requests_redirected(client, provider)
+    }
+
+    /// Whether the root complex takes requests on from one of its ports to the other, of functions that have nothing else
+    /// above both; Linux goes by what it knows of the host bridges (`peer-routing` in topology files).
+    pub fn root_complex_routes(&self, provider: usize, client: usize) -> bool {
+        if self.between(provider, client).1.is_some() {
+            return true;
+        }
+        let bridges = [provider, client].map(|at| self.plan.functions[at].host_bridge);
+        let far = |bridge: usize| match self.plan.host_bridges[bridge].peer_routing {
+            PeerRouting::Everywhere => true,
+            PeerRouting::SameBridge => bridges[0] == bridges[1],
+            PeerRouting::Nowhere => false,
+        };
+        bridges.into_iter().all(far)
     }
 
     /// The ports above both at which redirected traffic cannot turn around, because Upstream Forwarding is off there, or
