@@ -176,7 +176,7 @@ fn join(mut reports: Vec<RunReport>) -> Result<RunReport, MergeError> {
     Ok(all)
 }
 
-/// Every part once, if there are parts.
+/// The same jitter for all; every part once, if there are parts.
 fn check_parts(kernel: &str, reports: &[RunReport]) -> Result<(), MergeError> {
     let mixed = |why: &str| Err(MergeError::Mixed { kernel: kernel.into(), why: why.into() });
     let mut seeds = reports.iter().map(|report| report.jitter);

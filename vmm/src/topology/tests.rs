@@ -278,6 +278,10 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     let bare = Topology::parse("t", &bare).unwrap();
     let text = Explanation::new(&bare, &strict, "peer0", "peer1").unwrap().to_string();
     assert!(text.contains("Beware: ACS Upstream Forwarding is off at port0 (00:04.0)"), "{text}");
+    // There is no advice that would lead there either.
+    let none = guest(IommuMode::None, &[]);
+    let text = Explanation::new(&bare, &none, "peer0", "peer1").unwrap().to_string();
+    assert!(text.contains("bus address") && !text.contains("config_acs"), "{text}");
     assert!(!explain("switch-acs", &strict, "peer0", "peer1").contains("Beware"));
     let error = Explanation::new(&Topology::default(), &strict, "peer0", "peer7").unwrap_err();
     assert!(

@@ -88,6 +88,14 @@ impl Load {
     }
 }
 
+/// Whether the last of what is `pending` has not even begun: the one before it is not done.
+pub(super) fn is_to_come(peer: &Peer, pending: &[u64]) -> Result<bool, Stop> {
+    match pending {
+        [.., before, _] => Ok(!peer.is_done(*before)?),
+        _ => Ok(false),
+    }
+}
+
 /// What becomes of a test that never had work under way when it mattered.
 pub(super) fn too_busy() -> Stop {
     Stop::Skip("all work was over each time before it mattered: this machine is too busy".into())

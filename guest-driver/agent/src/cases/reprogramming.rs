@@ -3,12 +3,12 @@
 
 use super::Kind::Negative;
 use super::bench::succeeded;
-use super::busy::too_busy;
+use super::busy::{is_to_come, too_busy};
 use super::faults::{PORT_ERROR, class};
 use super::lane::{Engine, Lane};
 use super::lifecycle::reset;
 use super::need::Need;
-use super::surprise::{failures, is_to_come};
+use super::surprise::failures;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Peer, WAIT_MS, Work};
 use crate::sys::FileError;

@@ -40,6 +40,16 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
+    /// The only test that looks at the factor, which all threads share.
+    #[test]
+    fn limits_are_stretched_by_the_factor() {
+        let second = Duration::from_secs(1);
+        for (factor, expected) in [(3, 3 * second), (0, second), (1, second)] {
+            stretch(factor);
+            assert_eq!(stretched(second), expected, "{factor}");
+        }
+    }
+
     #[test]
     fn waiting_ends_with_the_condition_or_the_limit() {
         let mut calls = 0;

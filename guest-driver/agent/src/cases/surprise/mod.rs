@@ -7,7 +7,7 @@ mod slot;
 
 use super::Kind::Negative;
 use super::bench::{must, succeeded};
-use super::busy::too_busy;
+use super::busy::{is_to_come, too_busy};
 use super::faults::class;
 use super::lane::{Engine, Lane};
 use super::leaks::Account;
@@ -47,14 +47,6 @@ pub(super) fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
         failed += usize::from(error != 0);
     }
     Ok(failed)
-}
-
-/// Whether the last of it has not even begun: the one before it is not done.
-pub(super) fn is_to_come(peer: &Peer, pending: &[u64]) -> Result<bool, Stop> {
-    match pending {
-        [.., before, _] => Ok(!peer.is_done(*before)?),
-        _ => Ok(false),
-    }
 }
 
 /// That work failed because a device was gone; `to_come`: there was some to come when it had just been pulled.
