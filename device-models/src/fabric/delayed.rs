@@ -271,9 +271,8 @@ impl Path {
 
     /// Whether there is anything that a push changes.
     fn holds(&self) -> bool {
-        let told = |overtaking: &Overtaking| {
-            overtaking.now.is_none() && overtaking.at_rest.is_none()
-        };
+        let told =
+            |overtaking: &Overtaking| overtaking.now.is_none() && overtaking.at_rest.is_none();
         !self.queue.is_empty() || !self.overtaking.iter().all(told)
     }
 

@@ -114,7 +114,9 @@ impl Fabric {
         };
         let missing = match (signal, target) {
             (Signal::Fence, _) | (_, None) => "nothing has read from there since",
-            _ => "nothing has read from there since, neither the requester before it came to rest nor a CPU",
+            _ => {
+                "nothing has read from there since, neither the requester before it came to rest nor a CPU"
+            }
         };
         let target = target.map_or("RAM".to_owned(), |target| self.call(target));
         let explanation = format!(

@@ -231,8 +231,7 @@ impl DeviceBus for LabBus {
     }
 
     fn memory(&self) -> Vec<MappedMemory> {
-        let (bars, spaces) =
-            self.with(|lab| (lab.guest_mappings(), lab.config_mappings()));
+        let (bars, spaces) = self.with(|lab| (lab.guest_mappings(), lab.config_mappings()));
         let bars =
             bars.into_iter().map(|GuestMapping { guest_address, memory, length, .. }| {
                 (guest_address, Mapped { memory, offset: 0, length }, true)
@@ -263,13 +262,14 @@ impl DeviceBus for LabBus {
     fn withheld(&self) -> Vec<Withheld> {
         self.with(|lab| {
             let withheld = lab.withheld_mappings().into_iter();
-            let named = withheld.map(|GuestMapping { guest_address, length, function, bar, .. }| {
-                let node = lab.address_map().node(function);
-                Withheld {
-                    addresses: guest_address..guest_address.saturating_add(length),
-                    name: format!("BAR {bar} of {} ({})", node.name, node.requester),
-                }
-            });
+            let named =
+                withheld.map(|GuestMapping { guest_address, length, function, bar, .. }| {
+                    let node = lab.address_map().node(function);
+                    Withheld {
+                        addresses: guest_address..guest_address.saturating_add(length),
+                        name: format!("BAR {bar} of {} ({})", node.name, node.requester),
+                    }
+                });
             named.collect()
         })
     }

@@ -165,9 +165,7 @@ impl fmt::Display for FaultKind {
                     instruction.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
                 }
                 match *suberror {
-                    KVM_INTERNAL_ERROR_EMULATION => {
-                        not_emulated(f, instruction, *access, withheld)
-                    }
+                    KVM_INTERNAL_ERROR_EMULATION => not_emulated(f, instruction, *access, withheld),
                     _ => Ok(()),
                 }
             }

@@ -52,7 +52,6 @@ impl MemorySlots {
         let devices = Mutex::new(DeviceSlots::new(slot, limit));
         Ok(Self { vm, _ram: ram, epoch: AtomicU64::new(u64::MAX), devices })
     }
-
 }
 
 impl DirectMap for MemorySlots {

@@ -182,8 +182,7 @@ impl Vcpu {
         }
         let count = usize::try_from(internal.ndata).ok()?.min(internal.data.len());
         let (flags, rest) = internal.data.get(..count)?.split_first()?;
-        let has_bytes =
-            flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
+        let has_bytes = flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
         // The bytes and their number take two words.
         match rest.get(if has_bytes { 2 } else { 0 }..)? {
             [SVM_EXIT_NPF, error, address, _, _, ..] => {
