@@ -282,6 +282,7 @@ mod tests {
 
     use super::*;
     use crate::assembly::LabConfig;
+    use crate::machine::MachineError;
 
     const MIB: u64 = 1 << 20;
 
@@ -353,6 +354,55 @@ mod tests {
         assert!(!addresses().contains(&at(peer)));
         bus.delay_posted(peer, None, PostedDelay::Off).unwrap();
         assert_eq!(addresses(), before);
+    }
+
+    /// Remembers which memory BARs there were each time that it was to follow.
+    #[derive(Default)]
+    struct Followed(Mutex<Vec<Vec<u64>>>);
+
+    impl DirectMap for Followed {
+        fn follow(&self, bus: &dyn DeviceBus) -> Result<(), MachineError> {
+            let bars = bus.memory().into_iter().filter(|memory| memory.writable);
+            self.0.lock().unwrap().push(bars.map(|memory| memory.address).collect());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_is_out_of_the_direct_map_before_writes_to_it_are_delayed() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let peers = [bdf(&lab, "peer", 0), bdf(&lab, "peer", 1)];
+        peers.iter().for_each(|&peer| lab.config_write(peer, 4, 2, 6));
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let both: Vec<_> = bus.memory().iter().filter(|m| m.writable).map(|m| m.address).collect();
+        let followed = Arc::new(Followed::default());
+        let map: Weak<dyn DirectMap> = Arc::<Followed>::downgrade(&followed);
+        bus.attach(map);
+        let seen = || std::mem::take(&mut *followed.0.lock().unwrap());
+        let [from, to] = peers;
+        let one = vec![both[0]];
+        assert_eq!(both.len(), 2);
+
+        bus.delay_posted(from, Some(to), PostedDelay::UntilPushed).unwrap();
+        assert_eq!(seen(), [one.clone(), one.clone()], "before the delay, and after");
+        let withheld = bus.withheld();
+        assert_eq!(withheld.len(), 1);
+        assert!(withheld[0].addresses.contains(&both[1]));
+        assert_eq!(withheld[0].name, format!("BAR 2 of peer1 ({to})"));
+        let epoch = bus.memory_epoch();
+        bus.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
+        assert_ne!(bus.memory_epoch(), epoch);
+        assert_eq!(seen(), [both.clone()], "it is back when the answer comes");
+
+        // One that cannot be has it back, too; and for RAM there is nothing to take out.
+        bus.delay_posted(Bdf(0x7700), Some(to), PostedDelay::UntilPushed).unwrap_err();
+        assert_eq!(seen(), [one, both.clone()]);
+        bus.delay_posted(from, None, PostedDelay::UntilPushed).unwrap();
+        assert_eq!(seen(), [both.clone()]);
+        bus.end_delays();
+        assert_eq!(bus.withheld(), []);
     }
 
     #[test]

@@ -300,7 +300,7 @@ fn under_cpu_access(bench: &mut Bench<'_>) -> Verdict {
     };
     let (done, beside) = std::thread::scope(|scope| {
         let beside = scope.spawn(beside);
-        let done = (0..ROUNDS).try_for_each(|round| {
+        let done: Verdict = (0..ROUNDS).try_for_each(|round| {
             let pattern = Pattern::new(200 + round);
             let delay = Delay::until_pushed(bench, &client, &owner)?;
             let wrote =
