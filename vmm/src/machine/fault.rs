@@ -117,14 +117,14 @@ fn not_emulated(
         ),
         (Some(_), bars) => write!(
             f,
-            "; the guest {does} {} by {kind} that KVM does not emulate, while posted writes to it are delayed, for which \
-             each access to it is emulated; use {instead}, or in user space volatile accesses of at most 8 bytes",
+            "; the guest {does} {} by {kind} that KVM does not emulate; while posted writes to it are delayed, it emulates \
+             each access to it: use {instead}, or in user space volatile accesses of at most 8 bytes",
             bars.join(", ")
         ),
         (None, bars) => write!(
             f,
-            "; it is {kind} that KVM does not emulate. Posted writes are delayed, for which each access to these is \
-             emulated: {}; use {instead} there, or in user space volatile accesses of at most 8 bytes",
+            "; it is {kind} that KVM does not emulate; while posted writes to these are delayed, it emulates each access \
+             to them: {}; use {instead} there, or in user space volatile accesses of at most 8 bytes",
             bars.join(", ")
         ),
     }
