@@ -394,13 +394,13 @@ mod tests {
         let epoch = bus.memory_epoch();
         bus.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
         assert_ne!(bus.memory_epoch(), epoch);
-        assert_eq!(seen(), [both.clone()], "it is back when the answer comes");
+        assert_eq!(seen(), vec![both.clone()], "it is back when the answer comes");
 
         // One that cannot be has it back, too; and for RAM there is nothing to take out.
         bus.delay_posted(Bdf(0x7700), Some(to), PostedDelay::UntilPushed).unwrap_err();
         assert_eq!(seen(), [one, both.clone()]);
         bus.delay_posted(from, None, PostedDelay::UntilPushed).unwrap();
-        assert_eq!(seen(), [both.clone()]);
+        assert_eq!(seen(), vec![both.clone()]);
         bus.end_delays();
         assert_eq!(bus.withheld(), []);
     }
