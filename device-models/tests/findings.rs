@@ -173,7 +173,11 @@ fn a_low_half_is_called_by_the_whole_address() {
     let mut world = translated();
     let memory = world.bar(1, 2);
     let text = said(&mut world, memory & 0xffff_ffff, 4);
-    assert!(text.ends_with("it is the physical address of guest RAM"), "{text}");
+    let both = "it is the physical address of guest RAM, or the low half of 0x10";
+    assert!(
+        text.contains(both) && text.ends_with("an address of BAR 2 of robot1 (02:00.0)"),
+        "{text}"
+    );
 }
 
 /// Two robots below a switch, where the CPUs see what is on the bus `offset` higher.
@@ -325,6 +329,40 @@ fn findings_about_a_target_have_one_cause_and_those_about_others_another() {
     assert_eq!(first.len(), 1);
     let second = causes(&mut world, [other, other + 0x1000]);
     assert!(second.len() == 1 && second.is_disjoint(&first));
+}
+
+#[test]
+fn what_another_function_maps_anew_is_another_mistake() {
+    let mut world = translated();
+    map(&mut world, 2, IOVA, 0x1000, BOTH);
+    let first = causes(&mut world, [IOVA, IOVA + 0x40]);
+    assert_eq!(first.len(), 1);
+    unmap(&mut world, 2, IOVA, 0x1000);
+    map(&mut world, 2, IOVA, 0x1000, BOTH);
+    assert!(causes(&mut world, [IOVA]).is_disjoint(&first));
+    // After an unmapping of one's own it is told too, if it was mapped since.
+    map(&mut world, 1, IOVA + 0x8000, 0x1000, BOTH);
+    map(&mut world, 2, IOVA + 0x8000, 0x1000, BOTH);
+    unmap(&mut world, 1, IOVA + 0x8000, 0x1000);
+    let text = said(&mut world, IOVA + 0x8000, 4);
+    assert!(text.contains("iommu.stale") && !text.contains("mapped for"), "{text}");
+    unmap(&mut world, 2, IOVA + 0x8000, 0x1000);
+    map(&mut world, 1, IOVA + 0x8000, 0x1000, BOTH);
+    unmap(&mut world, 1, IOVA + 0x8000, 0x1000);
+    map(&mut world, 2, IOVA + 0x8000, 0x1000, BOTH);
+    let text = said(&mut world, IOVA + 0x8000, 4);
+    assert!(
+        text.contains("iommu.stale") && text.contains("; mapped for 02:00.0 robot1 by"),
+        "{text}"
+    );
+    // A copy that runs out of its mapping to where another one was.
+    map(&mut world, 1, IOVA + 0x8000, 0x1000, BOTH);
+    unmap(&mut world, 1, IOVA + 0x8000, 0x1000);
+    map(&mut world, 1, IOVA + 0x7000, 0x1000, BOTH);
+    world.write(0, IOVA + 0x7ff0, &[1; 32]);
+    let text = taken(&world)[0].to_string();
+    assert!(text.contains("iommu.stale"), "{text}");
+    assert!(text.ends_with("mapped ends just before it"), "{text}");
 }
 
 /// What is noted about a copy of `length` bytes from `address` on.

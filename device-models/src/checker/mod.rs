@@ -8,4 +8,4 @@ mod runs;
 pub use cause::{Cause, DMA_MAPPING_ERROR, failed_mapping};
 pub use class::{FindingClass, UnknownClass};
 pub use finding::{Finding, Severity};
-pub(crate) use runs::{Kind as RunKind, Runs};
+pub(crate) use runs::{Kind as RunKind, Owner, Runs};

@@ -1,12 +1,14 @@
 //! Findings about addresses that nothing stands behind: which of them belong together.
 //!
 //! There is no mapping and no target to tell one mistake from another by. So findings of one function and class are one
-//! as long as their addresses touch, or lie in BARs of the same function, and nothing was mapped or unmapped there since.
+//! as long as their addresses touch, or lie in BARs of one function or in one mapping of somebody else's, and nothing was
+//! mapped or unmapped there since.
 
 use std::sync::Arc;
 
 use super::FindingClass;
 use crate::fabric::{FunctionId, Span};
+use crate::pci::Bdf;
 
 /// Sets of addresses that are told apart at a time; the one that was not found in for the longest is forgotten.
 const MAX_RUNS: usize = 64;
@@ -23,6 +25,9 @@ pub(crate) struct Kind {
     pub(crate) target: Option<FunctionId>,
 }
 
+/// Somebody else's mapping of the addresses: whose, and by which MAP request.
+pub(crate) type Owner = (Bdf, u64);
+
 #[derive(Debug)]
 struct Run {
     kind: Kind,
@@ -32,6 +37,8 @@ struct Run {
     requests: u64,
     /// What was said of it.
     explanation: Option<Arc<str>>,
+    /// Who has mapped the addresses instead.
+    owner: Option<Owner>,
 }
 
 /// The sets of addresses that are known, the latest last.
@@ -50,28 +57,28 @@ pub(crate) struct Membership {
 }
 
 impl Runs {
-    /// Takes in a finding about `span` after `requests` requests to the IOMMU. `changed` says of a span and a number of
-    /// requests whether anything was mapped or unmapped there since.
+    /// Takes in a finding about `span` after `requests` requests to the IOMMU. `changed` says of a span, a number of
+    /// requests and an owner whether anything was mapped or unmapped there since.
     pub(crate) fn take(
         &mut self,
         kind: Kind,
         span: Span,
         requests: u64,
-        changed: impl Fn(Span, u64) -> bool,
+        changed: impl Fn(Span, u64, Option<Owner>) -> bool,
     ) -> Membership {
         let found = self.runs.iter().rposition(|run| {
+            // What lies in BARs of one function, or in a mapping of somebody else's, is one wherever it lies there.
+            let anywhere = kind.target.is_some() || run.owner.is_some();
+            let all = if anywhere { span } else { hull(&run.span, &span) };
             run.kind == kind
-                && (kind.target.is_some() || touch(&run.span, &span))
-                && !changed(
-                    if kind.target.is_some() { span } else { hull(&run.span, &span) },
-                    run.requests,
-                )
+                && (anywhere || touch(&run.span, &span))
+                && !changed(all, run.requests, run.owner)
         });
         let mut run = match found {
             Some(index) => self.runs.remove(index),
             None => {
                 self.last += 1;
-                Run { kind, span, number: self.last, requests, explanation: None }
+                Run { kind, span, number: self.last, requests, explanation: None, owner: None }
             }
         };
         run.span = hull(&run.span, &span);
@@ -85,9 +92,10 @@ impl Runs {
     }
 
     /// Keeps what is said of the set that was found in last.
-    pub(crate) fn explain(&mut self, number: u64, text: &Arc<str>) {
+    pub(crate) fn explain(&mut self, number: u64, text: &Arc<str>, owner: Option<Owner>) {
         if let Some(run) = self.runs.last_mut().filter(|run| run.number == number) {
             run.explanation = Some(Arc::clone(text));
+            run.owner = owner;
         }
     }
 }
@@ -113,7 +121,7 @@ mod tests {
     };
 
     fn take(runs: &mut Runs, kind: Kind, first: u64, last: u64) -> u64 {
-        runs.take(kind, Span { first, last }, 7, |_, _| false).number
+        runs.take(kind, Span { first, last }, 7, |_, _, _| false).number
     }
 
     #[test]
@@ -148,14 +156,16 @@ mod tests {
     fn what_was_mapped_or_unmapped_since_is_another() {
         let mut runs = Runs::default();
         let span = |first, last| Span { first, last };
-        runs.take(KIND, span(0x1000, 0x1fff), 5, |_, _| false);
-        let next = runs.take(KIND, span(0x2000, 0x2fff), 9, |all, since| {
-            assert_eq!((all, since), (span(0x1000, 0x2fff), 5));
+        runs.take(KIND, span(0x1000, 0x1fff), 5, |_, _, _| false);
+        let next = runs.take(KIND, span(0x2000, 0x2fff), 9, |all, since, owner| {
+            assert_eq!((all, since, owner), (span(0x1000, 0x2fff), 5, None));
             true
         });
         assert_eq!(next, Membership { number: 2, known: None });
-        runs.explain(2, &"why".into());
-        let next = runs.take(KIND, span(0x3000, 0x3fff), 9, |_, since| since < 9);
+        let owner = Some((Bdf::new(2, 0, 0), 4));
+        runs.explain(2, &"why".into(), owner);
+        let next =
+            runs.take(KIND, span(0x3000, 0x3fff), 9, |_, since, found| since < 9 || found != owner);
         assert_eq!(next, Membership { number: 2, known: Some("why".into()) });
     }
 

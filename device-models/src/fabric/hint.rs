@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::map::{AddressMap, MappedBar, Node};
 use super::{Fabric, FunctionId, Span, Transaction};
-use crate::checker::{Cause, FindingClass, RunKind, failed_mapping};
+use crate::checker::{Cause, FindingClass, Owner, RunKind, failed_mapping};
 use crate::iommu::virtio::VirtioIommu;
 use crate::iommu::{Extent, Fault, FaultReason};
+use crate::pci::Bdf;
 
 const HALF: u64 = 1 << 32;
 
@@ -52,9 +53,12 @@ impl Fabric {
         let requests = iommu.as_ref().map_or(0, |iommu| iommu.requests());
         let span =
             Span { first: at, last: at.saturating_add(transaction.length.saturating_sub(1)) };
-        let changed = |span: Span, since: u64| {
+        let changed = |span: Span, since: u64, owner: Option<Owner>| {
             let extent = Extent { first: span.first, last: span.last };
-            iommu.as_ref().is_some_and(|iommu| iommu.changed_since(requester, extent, since))
+            iommu.as_ref().is_some_and(|iommu| {
+                let still = |(who, request)| iommu.mapped_since(who, at) == Some(request);
+                iommu.changed_since(requester, extent, since) || !owner.is_none_or(still)
+            })
         };
         let target = hit.map(|hit| hit.owner);
         let kind = RunKind { function: from, class, domain, target };
@@ -63,8 +67,9 @@ impl Fabric {
         let text = match (hit, run.known) {
             (_, Some(text)) if target.is_none() => text,
             (hit, _) => {
-                let text: Arc<str> = self.meaning(from, begun, at, hit).into();
-                self.runs.explain(run.number, &text);
+                let (text, owner) = self.meaning(from, begun, at, hit);
+                let text: Arc<str> = text.into();
+                self.runs.explain(run.number, &text, owner);
                 text
             }
         };
@@ -106,7 +111,11 @@ impl Fabric {
             _ => {
                 let map = Arc::clone(&self.map);
                 let iommu = self.iommu.as_virtio().map(|iommu| &*iommu);
-                let text = iommu.and_then(|iommu| mapped_for_another(&map, iommu, from, at, since));
+                let text = iommu.and_then(|iommu| {
+                    ends_before(iommu, requester, at).filter(|_| at > begun).or_else(|| {
+                        mapped_for_another(&map, iommu, from, at, since).map(|(text, _)| text)
+                    })
+                });
                 let text: Arc<str> = text.unwrap_or_default().into();
                 self.last_fault = Some((from, cause, Arc::clone(&text)));
                 text
@@ -116,45 +125,54 @@ impl Fabric {
         Hint { text, cause }
     }
 
-    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only.
-    fn meaning(&mut self, from: FunctionId, begun: u64, at: u64, hit: Option<Hit>) -> String {
+    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With whose mapping it is, if
+    /// it is somebody else's.
+    fn meaning(
+        &mut self,
+        from: FunctionId,
+        begun: u64,
+        at: u64,
+        hit: Option<Hit>,
+    ) -> (String, Option<Owner>) {
         let map = Arc::clone(&self.map);
         let requester = map.node(from).requester;
         let iommu = self.iommu.as_virtio().map(|iommu| &*iommu);
-        let before = at.checked_sub(1);
-        let ends_here =
-            iommu.zip(before).and_then(|(iommu, before)| iommu.mapping_at(requester, before));
-        let edge = |request: u64| format!("; what request #{request} mapped ends just before it");
-        if let Some(piece) = ends_here.filter(|_| at > begun) {
-            return edge(piece.request);
-        }
+        let ends_here = iommu.and_then(|iommu| ends_before(iommu, requester, at));
         let low = u32::try_from(at).ok();
-        if let Some(whole) =
-            low.zip(iommu).and_then(|(low, iommu)| iommu.mapped_above(requester, low))
-        {
-            return format!("; it is the low half of {whole:#x}, which is mapped there");
-        }
-        if let Some(hit) = hit {
-            return self.bar_meaning(hit, at);
-        }
-        if map.ram_at(at).is_some() {
-            return "; it is the physical address of guest RAM".to_owned();
-        }
-        if let Some(text) = iommu.and_then(|iommu| mapped_for_another(&map, iommu, from, at, 0)) {
-            return text;
-        }
-        if let Some(text) = low.and_then(|low| self.low_half(low)) {
-            return text;
-        }
-        ends_here.map_or_else(String::new, |piece| edge(piece.request))
+        let above = low.zip(iommu).and_then(|(low, iommu)| iommu.mapped_above(requester, low));
+        let another = || iommu.and_then(|iommu| mapped_for_another(&map, iommu, from, at, 0));
+        let text = if let Some(text) = ends_here.as_ref().filter(|_| at > begun) {
+            text.clone()
+        } else if let Some(whole) = above {
+            format!("; it is the low half of {whole:#x}, which is mapped there")
+        } else if let Some(hit) = hit {
+            bar_meaning(&map, hit, at)
+        } else if map.ram_at(at).is_some() {
+            let or = low.and_then(|low| low_half_of_bar(&map, low));
+            let or = or.map(|text| format!(", or {text}")).unwrap_or_default();
+            format!("; it is the physical address of guest RAM{or}")
+        } else if let Some((text, owner)) = another() {
+            return (text, Some(owner));
+        } else if let Some(text) = low.and_then(|low| low_half(&map, low)) {
+            format!("; it is {text}")
+        } else {
+            ends_here.unwrap_or_default()
+        };
+        (text, None)
     }
 
-    /// The address that a refused request really has, where its IOMMU has translated it, and what that is: `physical` is
-    /// where it was mapped to.
-    pub(super) fn mapped_to(&self, physical: u64) -> String {
-        let what =
-            self.hit(physical).map(|hit| self.bar_meaning(hit, physical)).unwrap_or_default();
-        format!("; it is mapped to {physical:#x}{}", what.replacen("; it is", ", which is", 1))
+    /// Where the IOMMU led a refused request: `physical`, and what that is. Told if it says something: where nobody is, or
+    /// a BAR by whichever address.
+    pub(super) fn mapped_to(&self, physical: u64, class: FindingClass) -> String {
+        let what = self.hit(physical).map(|hit| bar_meaning(&self.map, hit, physical));
+        match what {
+            Some(what) => {
+                let what = what.replacen("; it is", ", which is", 1);
+                format!("; it is mapped to {physical:#x}{what}")
+            }
+            None if class == FindingClass::NoTarget => format!("; it is mapped to {physical:#x}"),
+            None => String::new(),
+        }
     }
 
     /// What a request that a port or the root complex refused can have meant: said where the address is that of a BAR, and
@@ -168,7 +186,7 @@ impl Fabric {
     ) -> Option<(FunctionId, String)> {
         let hit = self.hit(at).filter(|hit| near != Some(hit.owner))?;
         let known = target == Some(hit.owner) && hit.physical == Some(hit.bus);
-        (!known).then(|| (hit.owner, self.bar_meaning(hit, at)))
+        (!known).then(|| (hit.owner, bar_meaning(&self.map, hit, at)))
     }
 
     /// The BAR that has `address` for a CPU; failing that, the one that has it on the bus.
@@ -194,59 +212,6 @@ impl Fabric {
         }
         on_bus
     }
-
-    fn bar_meaning(&self, hit: Hit, address: u64) -> String {
-        let Hit { owner, bar, physical, bus } = hit;
-        let owner = self.call(owner);
-        match physical {
-            Some(physical) if physical == bus => {
-                format!("; it is the physical address of BAR {bar} of {owner}")
-            }
-            Some(physical) if physical == address => {
-                let text = format!(
-                    "; it is the CPU physical address of BAR {bar} of {owner}, whose bus address is {bus:#x}"
-                );
-                // The one may be the other of somebody else.
-                let at = |(_, node): &(FunctionId, &Node)| node.bar_at(address).is_some();
-                match self.map.functions().find(at) {
-                    Some((other, _)) => {
-                        format!("{text}; on the bus it is that of a BAR of {}", self.call(other))
-                    }
-                    None => text,
-                }
-            }
-            Some(physical) => format!(
-                "; it is the bus address of BAR {bar} of {owner}, whose CPU physical address is {physical:#x}"
-            ),
-            None => format!("; it is the bus address of BAR {bar} of {owner}"),
-        }
-    }
-
-    /// Whether `low` is the lower half of an address at or above 4 GiB of RAM or a BAR.
-    fn low_half(&self, low: u32) -> Option<String> {
-        let whole = |span: &Span| {
-            let first = span.first.max(HALF);
-            let above = first & !(HALF - 1) | u64::from(low);
-            let above = if above < first { above.checked_add(HALF)? } else { above };
-            span.contains(above).then_some(above)
-        };
-        if let Some(whole) = self.map.ram.iter().find_map(whole) {
-            return Some(format!(
-                "; it is the low half of {whole:#x}, the physical address of guest RAM"
-            ));
-        }
-        self.map.functions().find_map(|(owner, node)| {
-            let root = self.map.root_of(owner);
-            let found = |bar: &MappedBar| {
-                let physical = root.and_then(|root| root.seen_by_cpu(&bar.span));
-                let whole = physical.iter().chain([&bar.span]).find_map(whole)?;
-                Some((bar.index, whole))
-            };
-            let (bar, whole) = node.bars.iter().find_map(found)?;
-            let owner = self.call(owner);
-            Some(format!("; it is the low half of {whole:#x}, an address of BAR {bar} of {owner}"))
-        })
-    }
 }
 
 /// For whom else `at` is mapped, by a request after number `since`.
@@ -256,7 +221,7 @@ fn mapped_for_another(
     from: FunctionId,
     at: u64,
     since: u64,
-) -> Option<String> {
+) -> Option<(String, Owner)> {
     let user = map.node(from);
     let own = iommu.translating_domain(user.requester);
     map.functions().find_map(|(function, node)| {
@@ -265,11 +230,83 @@ fn mapped_for_another(
             return None;
         }
         let request = iommu.mapping_at(node.requester, at)?.request;
-        (request > since).then(|| {
-            format!(
-                "; mapped for {} {} by request #{request}; used by {} {}",
-                node.requester, node.name, user.requester, user.name
-            )
-        })
+        let text = format!(
+            "; mapped for {} {} by request #{request}; used by {} {}",
+            node.requester, node.name, user.requester, user.name
+        );
+        let first = iommu.mapped_since(node.requester, at)?;
+        (request > since).then_some((text, (node.requester, first)))
     })
+}
+
+/// What an address of a BAR is.
+fn bar_meaning(map: &AddressMap, hit: Hit, address: u64) -> String {
+    let Hit { owner, bar, physical, bus } = hit;
+    let owner = name(map, owner);
+    match physical {
+        Some(physical) if physical == bus => {
+            format!("; it is the physical address of BAR {bar} of {owner}")
+        }
+        Some(physical) if physical == address => {
+            let text = format!(
+                "; it is the CPU physical address of BAR {bar} of {owner}, whose bus address is {bus:#x}"
+            );
+            // The one may be the other of somebody else.
+            let at = |(_, node): &(FunctionId, &Node)| node.bar_at(address).is_some();
+            match map.functions().find(at) {
+                Some((other, _)) => {
+                    format!("{text}; on the bus it is that of a BAR of {}", name(map, other))
+                }
+                None => text,
+            }
+        }
+        Some(physical) => format!(
+            "; it is the bus address of BAR {bar} of {owner}, whose CPU physical address is {physical:#x}"
+        ),
+        None => format!("; it is the bus address of BAR {bar} of {owner}"),
+    }
+}
+
+/// A function with the name and number by which people know it.
+fn name(map: &AddressMap, function: FunctionId) -> String {
+    let node = map.node(function);
+    format!("{} ({})", node.name, node.requester)
+}
+
+/// The address at or above 4 GiB in `span` whose lower half is `low`.
+fn whole(span: &Span, low: u32) -> Option<u64> {
+    let first = span.first.max(HALF);
+    let above = first & !(HALF - 1) | u64::from(low);
+    let above = if above < first { above.checked_add(HALF)? } else { above };
+    span.contains(above).then_some(above)
+}
+
+/// What `low` is the lower half of, if that is the address of RAM or a BAR.
+fn low_half(map: &AddressMap, low: u32) -> Option<String> {
+    match map.ram.iter().find_map(|span| whole(span, low)) {
+        Some(whole) => {
+            Some(format!("the low half of {whole:#x}, the physical address of guest RAM"))
+        }
+        None => low_half_of_bar(map, low),
+    }
+}
+
+fn low_half_of_bar(map: &AddressMap, low: u32) -> Option<String> {
+    map.functions().find_map(|(owner, node)| {
+        let root = map.root_of(owner);
+        let found = |bar: &MappedBar| {
+            let physical = root.and_then(|root| root.seen_by_cpu(&bar.span));
+            let mut spans = physical.iter().chain([&bar.span]);
+            Some((bar.index, spans.find_map(|span| whole(span, low))?))
+        };
+        let (bar, whole) = node.bars.iter().find_map(found)?;
+        let owner = name(map, owner);
+        Some(format!("the low half of {whole:#x}, an address of BAR {bar} of {owner}"))
+    })
+}
+
+/// Whether a mapping of the requester's ends just before `at`.
+fn ends_before(iommu: &VirtioIommu, requester: Bdf, at: u64) -> Option<String> {
+    let piece = iommu.mapping_at(requester, at.checked_sub(1)?)?;
+    Some(format!("; what request #{} mapped ends just before it", piece.request))
 }

@@ -83,7 +83,7 @@ impl Fabric {
         }
         let (meant, text) = match physical {
             Some(_) if near.or(target).is_some() => (None, String::new()),
-            Some(physical) => (None, self.mapped_to(physical)),
+            Some(physical) => (None, self.mapped_to(physical, class)),
             None => match self.meant(transaction.address, near, target) {
                 Some((owner, text)) => (Some(owner), text),
                 None => (None, String::new()),
