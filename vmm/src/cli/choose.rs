@@ -54,6 +54,10 @@ pub(super) struct GuestOptions {
     /// decides on the moments [default without SEED: another one each time]
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
     jitter: Option<Option<u64>>,
+    /// List each finding. Without it those of one function and class with the same cause (mapping, target, descriptor)
+    /// are one, with their number, addresses and bytes
+    #[arg(long)]
+    pub(super) all_findings: bool,
     #[command(flatten)]
     pub(super) machine: MachineOptions,
 }

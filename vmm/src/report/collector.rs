@@ -197,7 +197,7 @@ impl<'a> Collector<'a> {
             Event::Plan { count, .. } => self.print(|printer| printer.plan(count)),
             Event::Case { case, .. } => self.print(|printer| printer.case(&case)),
             Event::Diagnostic { text, .. } => self.print(|printer| printer.diagnostic(&text)),
-            Event::Finding { text, .. } => self.print(|printer| printer.finding(&text)),
+            Event::Finding { text, note, .. } => self.print(|printer| printer.finding(&text, note)),
             _ => {}
         }
     }
@@ -303,13 +303,16 @@ mod tests {
 
     #[test]
     fn a_finding_is_printed_once_whether_it_was_told_as_it_happened_or_not() {
-        let finding =
-            |text: &str| FindingReport { class: "c".into(), text: text.into(), expected: false };
+        let finding = |text: &str| FindingReport { text: text.into(), ..FindingReport::default() };
         let text = |live: bool, stray: bool| {
             let (text, _) = printed(1, |collector| {
                 collector.event(started("a"));
                 if live {
-                    collector.event(Event::Finding { scenario: "a".into(), text: "#1 bad".into() });
+                    collector.event(Event::Finding {
+                        scenario: "a".into(),
+                        text: "#1 bad".into(),
+                        note: false,
+                    });
                 }
                 let mut report = ScenarioReport::new("a");
                 if stray {

@@ -5,18 +5,20 @@
 
 mod case;
 mod finish;
+mod folds;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use device_models::checker::FindingClass;
+use device_models::checker::{Finding, Severity};
 use device_models::fabric::PostedDelay;
 use device_models::pci::Bdf;
 
 use self::case::Case;
 pub use self::finish::{End, Ending};
+use self::folds::Keep;
 use super::event::{Event, Events};
 use super::hello::{Hello, Mode, TooLong};
 use crate::lab::RAM;
@@ -28,7 +30,8 @@ use crate::topology::{MAX_ENDPOINTS, MAX_PEERS};
 const MAX_CASES: usize = 10_000;
 /// Most diagnostic lines handed on in one run.
 const MAX_DIAGNOSTICS: usize = 20_000;
-/// Most findings whose text is kept: per test, and outside of all tests. The rest are counted.
+/// Most findings whose text is kept, those with the same cause as one: per test, and outside of all tests. The rest are
+/// counted.
 pub(crate) const MAX_FINDINGS: usize = 50;
 /// Most failures of the run that the guest's own words can bring about.
 const MAX_FAILURES: usize = 20;
@@ -94,6 +97,8 @@ pub struct Judge {
     /// Names of tests that have ended, and how often one was wanted.
     names: BTreeMap<String, u32>,
     current: Option<Case>,
+    /// How the findings of the tests to come are kept.
+    keep: Keep,
     /// Findings outside of any test.
     stray: Case,
     /// Results that the guest announced, at the outermost level.
@@ -126,7 +131,8 @@ impl Judge {
             report: ScenarioReport::new(&hello.scenario),
             names: BTreeMap::new(),
             current: None,
-            stray: Case::new(COMMAND),
+            keep: Keep::Folded,
+            stray: Case::new(COMMAND, Keep::Folded),
             planned: None,
             depth: 0,
             diagnostics: 0,
@@ -137,16 +143,43 @@ impl Judge {
         })
     }
 
-    /// The checker found something. `text` is asked for only if it will be kept.
+    /// From here on each finding is kept, up to a bound, and those with the same cause are not folded into one.
+    pub fn list_each_finding(&mut self) {
+        self.keep = Keep::EACH;
+        self.stray.list_each_finding();
+    }
+
+    /// The checker found something.
     ///
-    /// Where no tests report, somebody looks on: they are told as it happens.
-    pub fn finding(&mut self, class: FindingClass, text: impl Fn() -> String) {
-        if self.mode != Mode::Test && self.told < MAX_DIAGNOSTICS {
-            self.told += 1;
-            let text = text();
-            self.events.send(Event::Finding { scenario: self.report.name.clone(), text });
+    /// Where no tests report, somebody looks on: they are told of it as it happens, and of how much has come to what they
+    /// have been told of when something else does.
+    pub fn finding(&mut self, finding: &Finding) {
+        let case = self.current.as_mut().unwrap_or(&mut self.stray);
+        let Some(text) = case.finding(finding) else { return };
+        if self.mode == Mode::Test {
+            return;
         }
-        self.current.as_mut().unwrap_or(&mut self.stray).finding(class, text);
+        let text = text.to_owned();
+        self.tell_sums();
+        self.tell(finding.severity, text);
+    }
+
+    /// Tells how much has come to findings since they were told of.
+    fn tell_sums(&mut self) {
+        if self.mode == Mode::Test {
+            return;
+        }
+        let mut sums = self.stray.sums();
+        sums.extend(self.current.as_mut().map(Case::sums).unwrap_or_default());
+        sums.into_iter().for_each(|(severity, text)| self.tell(severity, text));
+    }
+
+    fn tell(&mut self, severity: Severity, text: String) {
+        if self.told < MAX_DIAGNOSTICS {
+            self.told += 1;
+            let (scenario, note) = (self.report.name.clone(), severity == Severity::Note);
+            self.events.send(Event::Finding { scenario, text, note });
+        }
     }
 
     /// The test that is running.
@@ -244,7 +277,7 @@ impl Judge {
             ("begin", "") => Answer::fail("a case needs a name"),
             ("begin", name) => {
                 self.break_off("it did not end before the next one began");
-                self.current = Some(Case::new(&shorten(&ktap::plain(name))));
+                self.current = Some(Case::new(&shorten(&ktap::plain(name)), self.keep));
                 Answer::ok()
             }
             ("expect", rest) => match &mut self.current {
@@ -278,6 +311,7 @@ impl Judge {
                 ));
             }
         };
+        self.tell_sums();
         let Some(case) = self.current.take() else { return Answer::fail("no case has begun") };
         let objection = case.objection(said);
         let report = case.conclude(said, &shorten(&ktap::plain(detail)));
@@ -287,6 +321,7 @@ impl Judge {
 
     /// The running test, if there is one, failed for `reason`.
     fn break_off(&mut self, reason: &str) {
+        self.tell_sums();
         if let Some(case) = self.current.take() {
             let report = case.conclude(Status::Failed, reason);
             self.push(report);
@@ -298,6 +333,7 @@ impl Judge {
             self.overflow.get_or_insert("the guest reported more tests than a run may have");
             return;
         }
+        self.keep = self.keep.after(case.findings.len());
         let name = case.name.clone();
         let mut number = self.names.get(&name).copied().unwrap_or(1);
         while self.names.contains_key(&case.name) {

@@ -1,11 +1,13 @@
 //! One test while it runs: what it expects, what was found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use device_models::checker::FindingClass;
+use device_models::checker::{Finding, FindingClass, Severity};
 
-use super::{CaseReport, FindingReport, MAX_FINDINGS, Status, milliseconds, shorten};
+use super::folds::{Fold, Folds, Keep};
+use super::{CaseReport, FindingReport, Status, milliseconds, shorten};
 use crate::nearest::nearest_name;
 
 /// Most objections to one test whose text is kept.
@@ -24,35 +26,51 @@ pub(super) struct Case {
     pub(super) name: String,
     begun: Instant,
     wanted: BTreeMap<FindingClass, Wanted>,
-    counts: BTreeMap<FindingClass, u64>,
-    findings: Vec<(FindingClass, String)>,
+    /// Each single one, by class and function.
+    counts: BTreeMap<(FindingClass, Arc<str>), u64>,
+    /// Notes, by class.
+    notes: BTreeMap<FindingClass, u64>,
+    findings: Folds,
     /// What is wrong with the test itself.
     objections: Vec<String>,
 }
 
 impl Case {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, keep: Keep) -> Self {
         Self {
             name: name.into(),
             begun: Instant::now(),
             wanted: BTreeMap::new(),
             counts: BTreeMap::new(),
-            findings: Vec::new(),
+            notes: BTreeMap::new(),
+            findings: Folds::new(keep),
             objections: Vec::new(),
         }
     }
 
-    pub(super) fn finding(&mut self, class: FindingClass, text: impl FnOnce() -> String) {
-        let count = self.counts.entry(class).or_default();
+    pub(super) fn list_each_finding(&mut self) {
+        self.findings.keep_each();
+    }
+
+    /// Takes in a finding; its text, unless it is one more of those that are known.
+    pub(super) fn finding(&mut self, finding: &Finding) -> Option<&str> {
+        let count = match finding.severity {
+            Severity::Finding => {
+                self.counts.entry((finding.class, Arc::clone(&finding.function))).or_default()
+            }
+            Severity::Note => self.notes.entry(finding.class).or_default(),
+        };
         *count = count.saturating_add(1);
-        // A flood of one class must not hide the first of another.
-        if self.findings.len() < MAX_FINDINGS || *count == 1 {
-            self.findings.push((class, shorten(&text())));
-        }
+        self.findings.take(finding)
+    }
+
+    /// What has come to its findings since that was last told.
+    pub(super) fn sums(&mut self) -> Vec<(Severity, String)> {
+        self.findings.sums()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty()
+        self.findings.len() == 0
     }
 
     /// Something is wrong with the test itself. The first few are kept.
@@ -90,14 +108,25 @@ impl Case {
     /// What speaks against this test, seen from outside of the guest, when that has `said` how it ended, for the guest
     /// itself: all that it has is this line, so the first finding stands in it.
     pub(super) fn objection(&self, said: Status) -> Option<String> {
-        let unexpected = |class: &FindingClass| !self.wanted.contains_key(class);
-        let first = self.findings.iter().find(|(class, _)| unexpected(class));
-        let unexpected = self.unexpected().map(|count| match (self.unexpected_count(), first) {
+        let mut unexpected = self.findings.iter().filter(|fold| self.is_unexpected(fold));
+        let first = unexpected.next().map(|fold| fold.report(false));
+        let others = unexpected.next().is_some();
+        let unexpected = self.unexpected().map(|count| match (others, first) {
             (_, None) => count,
-            (1, Some((_, first))) => format!("{count}: {first}"),
-            (_, Some((_, first))) => format!("{count}, first: {first}"),
+            (false, Some(first)) => format!("{count}: {}", first.text),
+            (true, Some(first)) => format!("{count}, first: {}", first.text),
         });
         self.objection_with(said, unexpected)
+    }
+
+    fn is_unexpected(&self, fold: &Fold) -> bool {
+        fold.severity == Severity::Finding && !self.wanted.contains_key(&fold.class)
+    }
+
+    /// How many findings of a class there were, folded ones each.
+    fn count_of(&self, class: FindingClass) -> u64 {
+        let of_class = self.counts.iter().filter(|((of, _), _)| *of == class);
+        of_class.map(|(_, count)| *count).fold(0, u64::saturating_add)
     }
 
     /// The same with `unexpected` for the findings that nobody expected. A test that was not run to its end may lack
@@ -105,8 +134,10 @@ impl Case {
     fn objection_with(&self, said: Status, unexpected: Option<String>) -> Option<String> {
         let mut reasons = self.objections.clone();
         for (class, wanted) in &self.wanted {
-            let seen = self.counts.get(class).copied().unwrap_or_default();
-            if seen < wanted.least && said != Status::Skipped {
+            let seen = self.count_of(*class);
+            // Who expects a finding can have meant what is only a note.
+            let noted = self.notes.get(class).copied().unwrap_or_default();
+            if seen.saturating_add(noted) < wanted.least && said != Status::Skipped {
                 reasons.push(format!(
                     "{class} was expected {} times or more and found {seen} times",
                     wanted.least
@@ -124,24 +155,21 @@ impl Case {
 
     /// How many findings nobody expected, if there are any. What they say stands in lists of their own.
     pub(super) fn unexpected(&self) -> Option<String> {
-        match self.unexpected_count() {
-            0 => None,
-            1 => Some("1 unexpected finding".into()),
-            count => Some(format!("{count} unexpected findings")),
+        let unexpected =
+            self.counts.iter().filter(|((class, _), _)| !self.wanted.contains_key(class));
+        let all = unexpected.map(|(_, count)| *count).fold(0, u64::saturating_add);
+        let causes = self.findings.iter().filter(|fold| self.is_unexpected(fold)).count() as u64;
+        match (causes, all) {
+            (_, 0) => None,
+            (_, 1) => Some("1 unexpected finding".into()),
+            (1, all) => Some(format!("1 unexpected finding, {all} times")),
+            (causes, all) if causes == all => Some(format!("{all} unexpected findings")),
+            (causes, all) => Some(format!("{causes} unexpected findings, {all} times in all")),
         }
     }
 
-    fn unexpected_count(&self) -> u64 {
-        let unexpected = self.counts.iter().filter(|(class, _)| !self.wanted.contains_key(class));
-        unexpected.map(|(_, count)| *count).fold(0, u64::saturating_add)
-    }
-
     pub(super) fn finding_reports(&self) -> Vec<FindingReport> {
-        let report = |(class, text): &(FindingClass, String)| FindingReport {
-            class: class.name().into(),
-            text: text.clone(),
-            expected: self.wanted.contains_key(class),
-        };
+        let report = |fold: &Fold| fold.report(self.wanted.contains_key(&fold.class));
         self.findings.iter().map(report).collect()
     }
 
@@ -151,9 +179,11 @@ impl Case {
         let status = if objection.is_some() { Status::Failed } else { said };
         let parts = [Some(detail.to_owned()).filter(|detail| !detail.is_empty()), objection];
         let mut detail = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
-        let total: u64 = self.counts.values().sum();
-        if total > self.findings.len() as u64 {
-            detail.push_str(&format!(" ({} of {total} findings are listed)", self.findings.len()));
+        let dropped = self.findings.dropped;
+        if dropped > 0 {
+            let all = self.counts.values().copied().fold(0, u64::saturating_add);
+            let listed = all.saturating_sub(dropped);
+            detail.push_str(&format!(" ({listed} of {all} findings are listed)"));
         }
         CaseReport {
             status,
