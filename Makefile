@@ -14,7 +14,7 @@ KERNEL  ?= lab
 OUT     ?= target/vm-test$(addprefix -,$(filter debug stock lts,$(KERNEL)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-broken vm bench lint clean
+.PHONY: help setup build test vm-test vm-test-all vm-examples vm-mistakes vm-broken vm bench lint clean
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -43,6 +43,9 @@ vm-test-all: build ## All scenarios on all kernels, in one report: target/vm-tes
 
 vm-examples: build ## README's example drivers in guests: right ones pass, wrong ones are found
 	ci/examples.sh target/vm-examples $(ARGS)
+
+vm-mistakes: build ## Drivers' mistakes in guests: each is found, said right, and said once
+	ci/mistakes.sh target/vm-mistakes $(ARGS)
 
 vm-broken: build ## Hardware that is broken on purpose: exactly the tests that should notice fail
 	ci/broken.sh target/vm-broken $(ARGS)
