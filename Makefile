@@ -14,7 +14,7 @@ KERNEL  ?= lab
 OUT     ?= target/vm-test$(addprefix -,$(filter debug stock lts,$(KERNEL)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-broken vm nightly bench lint clean
+.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint clean
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -49,6 +49,9 @@ vm-commands: build ## Commands in guests: what they begin with, and how their en
 
 nightly: ## What CI leaves out: other kernels, long scenarios, stalls, broken hardware; an hour or two
 	ci/nightly.sh $(ARGS)
+
+vm-mistakes: build ## Drivers' mistakes in guests: each is found, said right, and said once
+	ci/mistakes.sh target/vm-mistakes $(ARGS)
 
 vm-broken: build ## Hardware that is broken on purpose: exactly the tests that should notice fail
 	ci/broken.sh target/vm-broken $(ARGS)

@@ -384,6 +384,6 @@ impl Fabric {
         let status = CompletionStatus::UnsupportedRequest;
         self.observe(transaction, &Delivery::Failed(status), None);
         self.detect(transaction, refusal);
-        self.find_refused(transaction, refusal);
+        self.find_refused(transaction.address, transaction, refusal);
     }
 }

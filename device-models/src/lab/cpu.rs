@@ -137,7 +137,9 @@ impl Lab {
                 self.deliver_pending(function);
             }
         } else if let Some(endpoint) = self.states[function.index()].endpoint() {
+            let work = endpoint.asks_for_work(bar, offset, data);
             endpoint.register_write(bar, offset, data);
+            self.fabric.registers_written(function, work);
         }
     }
 

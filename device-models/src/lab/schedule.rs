@@ -1,7 +1,7 @@
 //! Whose turn it is: messages first, then the engines, one bounded step at a time.
 
 use super::Lab;
-use crate::checker::FindingClass;
+use crate::checker::{Cause, FindingClass};
 use crate::endpoint::{Progress, ReadCompletion};
 use crate::fabric::{CompletionStatus, FunctionId, Message, Port};
 
@@ -101,11 +101,15 @@ impl Lab {
                     };
                     self.fabric.read_completed(&read, status, &data);
                     if status == CompletionStatus::Timeout {
+                        let cause = read
+                            .completer()
+                            .map_or(Cause::Function, |function| Cause::Target { function });
                         let explanation =
                             "the completer was reset or taken away before it answered".to_owned();
                         self.fabric.find(
                             function,
                             FindingClass::CompletionTimeout,
+                            cause,
                             Some(read.transaction),
                             explanation,
                         );

@@ -101,7 +101,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut report = None;
     let end = drive(&venue, &job, Some(theirs), factor, |event| match event {
         Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
-        Event::Finding { text, .. } => say!("\n[peerdma] finding: {text}"),
+        Event::Finding { text, note: false, .. } => say!("\n[peerdma] finding: {text}"),
+        Event::Finding { text, note: true, .. } => say!("\n[peerdma] note: {text}"),
         Event::Ended { report: ended } => report = Some(*ended),
         _ => {}
     });
@@ -159,6 +160,7 @@ fn job(
         console_log: None,
         record: file,
         interactive: true,
+        all_findings: arguments.guest.all_findings,
     };
     Job {
         kernel: prepared.kernel.clone(),
@@ -274,7 +276,7 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     report.failures.iter().for_each(|failure| say!("{failure}"));
     // They were told when they happened.
     let findings = report.cases.iter().flat_map(|case| &case.findings);
-    match findings.filter(|finding| !finding.expected).count() {
+    match findings.filter(|finding| finding.is_mistake()).count() {
         0 => {}
         1 => say!("1 finding, see above"),
         // The report keeps no more of them.

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 
 use super::Failure;
-use crate::assembly::{AssemblyError, IommuKind, IommuMode, LabConfig};
+use crate::assembly::{AssemblyError, IommuMode, LabConfig};
 use crate::host::choice::{self, Place, Request};
 use crate::say::say;
 use crate::suite::expectation::Expectation;
@@ -14,7 +14,7 @@ use crate::suite::own::{KernelModule, Own, OwnFile};
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::topology::linux::{Guest, without_effect};
-use crate::topology::{self, AddedDevice, Plan, Planned, Topology};
+use crate::topology::{self, AddedDevice, Plan, Topology};
 
 /// Where a guest runs, as the user says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -62,6 +62,10 @@ pub(super) struct GuestOptions {
     /// decides on the moments [default without SEED: another one each time]
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
     jitter: Option<Option<u64>>,
+    /// List each finding. Without it those of one function and class with the same cause (mapping, target, descriptor)
+    /// are one, with their number, addresses and bytes
+    #[arg(long)]
+    pub(super) all_findings: bool,
     #[command(flatten)]
     pub(super) machine: MachineOptions,
 }
@@ -230,24 +234,13 @@ impl GuestOptions {
     /// When one is about a function that the topology does not have.
     pub(super) fn expectations(&self, lab: &LabConfig) -> Result<Vec<Expectation>, Failure> {
         let allowed = self.allow.iter().cloned().map(Expectation::allowed);
-        let all: Vec<_> = self.expect.iter().cloned().chain(allowed).collect();
-        let plan = Plan::new(&lab.topology, lab.iommu != IommuKind::None);
-        let functions = plan.map_err(Failure::usage)?.functions;
-        for expectation in &all {
-            let Some(function) = &expectation.function else { continue };
-            let known = |planned: &Planned| {
-                planned.name == *function || function.parse() == Ok(planned.bdf)
-            };
-            if !functions.iter().any(known) {
-                let names: Vec<_> = functions.iter().map(|planned| planned.name.as_str()).collect();
-                return Err(Failure::usage(format_args!(
-                    "{expectation}: the topology {:?} has no function {function:?}",
-                    lab.topology.name
-                ))
-                .hint(format_args!("its functions are {}", names.join(", "))));
-            }
-        }
-        Ok(all)
+        let functions = lab.functions().map_err(Failure::usage)?;
+        let resolve = |expectation: Expectation| {
+            let text = expectation.to_string();
+            let resolved = expectation.resolve(&functions);
+            resolved.map_err(|error| Failure::usage(format_args!("{text}: {error}")))
+        };
+        self.expect.iter().cloned().chain(allowed).map(resolve).collect()
     }
 
     pub(super) fn kernel_choice(&self) -> KernelChoice {

@@ -15,7 +15,9 @@ use super::{Exit, Failure, list, output};
 use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::report::collector::write_whole;
-use crate::report::{Collector, RunReport, ScenarioReport, Setup, Status, junit, markdown};
+use crate::report::{
+    Collector, FindingReport, RunReport, ScenarioReport, Setup, Status, junit, markdown,
+};
 use crate::say::say;
 use crate::suite::carried::{self, Carried};
 use crate::suite::drive::{JobEnd, Venue, drive};
@@ -400,6 +402,7 @@ fn job(
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),
             interactive: false,
+            all_findings: arguments.guest.all_findings,
         })
     };
     Ok(Job {
@@ -482,8 +485,8 @@ fn explain(report: &RunReport, out: &Path) {
         for failure in &scenario.failures {
             say!("{}: {failure}", scenario.name);
         }
-        let mut findings = scenario.cases.iter().flat_map(|case| &case.findings);
-        if !scenario.stray_findings.is_empty() || findings.any(|finding| !finding.expected) {
+        let findings = scenario.cases.iter().flat_map(|case| &case.findings);
+        if findings.chain(&scenario.stray_findings).any(FindingReport::is_mistake) {
             say!("{}: findings: {}", scenario.name, out.join("report.md").display());
         }
         say!(

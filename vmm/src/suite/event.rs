@@ -66,8 +66,11 @@ pub enum Event {
     Finding {
         /// The scenario.
         scenario: String,
-        /// The finding, one line.
+        /// The finding, one line; or what has come to it since, in numbers.
         text: String,
+        /// It is worth a note, and no mistake for certain.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        note: bool,
     },
     /// A guest's run is over; the report is complete.
     Ended {

@@ -46,12 +46,35 @@ impl Expectation {
         Self { least: 0, ..self }
     }
 
-    /// Whether it is about findings of this class by the function with this name and number.
-    pub fn covers(&self, class: FindingClass, name: &str, number: Option<Bdf>) -> bool {
-        self.class == class
-            && self.function.as_deref().is_none_or(|function| {
-                function == name || number.is_some_and(|number| function.parse() == Ok(number))
-            })
+    /// The same with its function by name, if it is one of `functions`, given by name and number. Without any it stays.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn resolve(self, functions: &[(String, Bdf)]) -> Result<Self, String> {
+        let Some(function) = &self.function else { return Ok(self) };
+        if functions.is_empty() {
+            return Ok(self);
+        }
+        let known = |(name, number): &&(String, Bdf)| {
+            name == function || function.parse().is_ok_and(|parsed: Bdf| parsed == *number)
+        };
+        match functions.iter().find(known) {
+            Some((name, _)) => Ok(Self { function: Some(name.clone()), ..self }),
+            None => {
+                let names: Vec<_> = functions.iter().map(|(name, _)| name.as_str()).collect();
+                Err(format!("there is no function {function:?}; there are {}", names.join(", ")))
+            }
+        }
+    }
+
+    /// Whether it is about findings of this class by the function with this name.
+    pub fn covers(&self, class: FindingClass, name: &str) -> bool {
+        self.class == class && self.function.as_deref().is_none_or(|function| function == name)
+    }
+
+    /// What it is about, without numbers: `CLASS[:FUNCTION]`.
+    pub fn what(&self) -> String {
+        Self { least: 1, most: u64::MAX, ..self.clone() }.to_string()
     }
 }
 
@@ -95,16 +118,19 @@ mod tests {
     #[test]
     fn an_expectation_covers_a_class_and_perhaps_one_function() {
         let of = |text: &str| text.parse::<Expectation>().unwrap();
-        let (stale, peer0) = (FindingClass::Stale, Some(Bdf::new(1, 0, 0)));
-        assert!(of("iommu.stale").covers(stale, "peer0", peer0));
-        assert!(!of("iommu.stale").covers(FindingClass::Unmapped, "peer0", peer0));
+        let functions =
+            [("peer0".to_owned(), Bdf::new(1, 0, 0)), ("peer1".into(), Bdf::new(2, 0, 0))];
+        let stale = FindingClass::Stale;
+        assert!(of("iommu.stale").covers(stale, "peer0"));
+        assert!(!of("iommu.stale").covers(FindingClass::Unmapped, "peer0"));
         for (function, covered) in
             [("peer0", true), ("01:00.0", true), ("peer1", false), ("02:00.0", false)]
         {
-            let expectation = of(&format!("iommu.stale:{function}"));
-            assert_eq!(expectation.covers(stale, "peer0", peer0), covered, "{function}");
+            let expectation = of(&format!("iommu.stale:{function}")).resolve(&functions).unwrap();
+            assert_eq!(expectation.covers(stale, "peer0"), covered, "{function}");
         }
-        assert!(!of("iommu.stale:01:00.0").covers(stale, "virtio-iommu", None));
+        let error = of("iommu.stale:peer2").resolve(&functions).unwrap_err();
+        assert!(error.contains("peer0, peer1"), "{error}");
     }
 
     #[test]

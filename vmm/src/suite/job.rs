@@ -45,6 +45,9 @@ pub struct GuestRun {
     pub record: Option<PathBuf>,
     /// Whether the console is the user's terminal.
     pub interactive: bool,
+    /// Whether each finding is told, and those of one mistake not folded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_findings: bool,
 }
 
 /// Guests to run.
@@ -118,6 +121,7 @@ mod tests {
             console_log: Some("basic/console.log".into()),
             record: None,
             interactive: false,
+            all_findings: true,
         };
         assert_eq!(run.check(), Ok(()));
         let long = |parameters| GuestRun { parameters, ..run.clone() };

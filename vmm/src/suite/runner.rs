@@ -141,7 +141,13 @@ fn guest(
     console: Option<Console>,
     events: &Events,
 ) -> Result<ScenarioReport, RunError> {
-    let judge = SharedJudge::new(Judge::new(&run.hello, run.at_least, events.clone())?);
+    let mut judge = Judge::new(&run.hello, run.at_least, events.clone())?;
+    if run.all_findings {
+        judge.list_each_finding();
+    }
+    let functions = run.lab.functions().map_err(AssemblyError::from)?;
+    judge.expect(&run.expectations, functions);
+    let judge = SharedJudge::new(judge);
     let watch = ConsoleWatch::default();
     let (input, screen) = match console {
         Some(Console { input, output }) => (Some(input), Some(output)),
@@ -336,6 +342,7 @@ mod tests {
             console_log: None,
             record: None,
             interactive: false,
+            all_findings: false,
         };
         Job {
             kernel: "/no/such/kernel".into(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use device_models::checker::Finding;
+use device_models::checker::{Finding, Severity};
 use device_models::fabric::{Delivery, Input, Target, Transaction};
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,9 @@ pub enum Event {
     Finding {
         /// Its class.
         class: String,
+        /// It is worth a note, and no mistake for certain.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        note: bool,
         /// The whole sentence.
         text: String,
     },
@@ -235,7 +238,11 @@ impl From<&Input<'_>> for Event {
 
 impl From<&Finding> for Event {
     fn from(finding: &Finding) -> Self {
-        Self::Finding { class: finding.class.name().to_owned(), text: finding.to_string() }
+        Self::Finding {
+            class: finding.class.name().to_owned(),
+            note: finding.severity == Severity::Note,
+            text: finding.to_string(),
+        }
     }
 }
 
@@ -344,7 +351,8 @@ impl fmt::Display for Event {
                     None => Ok(()),
                 }
             }
-            Self::Finding { text, .. } => write!(f, "finding: {text}"),
+            Self::Finding { text, note: false, .. } => write!(f, "finding: {text}"),
+            Self::Finding { text, note: true, .. } => write!(f, "note: {text}"),
             Self::End { events } => write!(f, "end after {events} events"),
             Self::Cut { events } => write!(f, "cut after {events} events"),
         }

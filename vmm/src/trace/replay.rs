@@ -457,7 +457,7 @@ mod tests {
     const FEW: Limits = Limits { events: 100, bytes: 1 << 20 };
 
     fn finding(text: &str) -> Event {
-        Event::Finding { class: "x".into(), text: text.into() }
+        Event::Finding { class: "x".into(), note: false, text: text.into() }
     }
 
     fn record(events: &[Event]) -> Vec<u8> {

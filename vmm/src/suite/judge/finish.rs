@@ -40,6 +40,7 @@ pub struct End {
 impl Judge {
     /// Concludes the run; the report is taken out, and nothing comes after it.
     pub fn finish(&mut self, end: End) -> ScenarioReport {
+        self.tell_sums();
         let running = self.running().map(ToOwned::to_owned);
         self.break_off(match &end.ending {
             Ending::TimedOut { .. } => "the guest hung while it ran",
@@ -138,7 +139,8 @@ impl Judge {
                         (Status::Failed, format!("exit status {code}: {reason}"))
                     }
                 };
-                let stray = std::mem::replace(&mut self.stray, super::Case::new(COMMAND));
+                let stray =
+                    std::mem::replace(&mut self.stray, super::Case::new(COMMAND, self.keep));
                 let report: CaseReport = stray.conclude(status, &detail);
                 self.push(report);
                 None
@@ -172,8 +174,9 @@ impl Judge {
         }
         self.report.stray_findings = self.stray.finding_reports();
         // Whoever sits at a shell is told, and may do as he likes.
-        if self.mode != Mode::Shell {
-            let what = self.stray.unexpected().unwrap_or_default();
+        if self.mode != Mode::Shell
+            && let Some(what) = self.stray.unexpected()
+        {
             self.report.failures.push(format!("outside of any test: {what}"));
         }
     }
