@@ -23,7 +23,7 @@ fn bytes(code: Code) -> Vec<u8> {
 macro_rules! program {
     ($(#[$doc:meta])* $name:ident: $($line:literal),+ $(,)?) => {
         $(#[$doc])*
-        pub(super) fn $name() -> Vec<u8> {
+        pub(in crate::host) fn $name() -> Vec<u8> {
             #[unsafe(naked)]
             unsafe extern "C" fn code() {
                 naked_asm!(
@@ -49,6 +49,8 @@ macro_rules! program {
         }
     };
 }
+
+pub(super) mod user;
 
 program! {
     /// Integer code, memory, a branch.
