@@ -69,7 +69,7 @@ mirror() {
     apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(LABEL)|$(RELEASE)' 'Created-By: Packages' 2>/dev/null |
         awk -F'|' -v origin="$1" -v own="$own" '
             $3 == "Debian-Security" || $4 ~ /-security/ || $1 ~ /security\/?$/ || $1 ~ /^cdrom:/ { next }
-            tolower($2) == origin || ($2 == "" && own) { print $1; exit }'
+            !found && (tolower($2) == origin || ($2 == "" && own)) { print $1; found = 1 }'
 }
 
 # The first keyring that is there.
@@ -84,27 +84,24 @@ keyring() {
 }
 
 release=${suite%-backports}
-if [ -e "/usr/share/distro-info/ubuntu.csv" ] && cut -d, -f3 /usr/share/distro-info/ubuntu.csv | grep -qx "$release"; then
-    distribution=ubuntu
-else
-    case "$release" in
-    jammy | noble | plucky | questing | resolute) distribution=ubuntu ;;
-    *) distribution=debian ;;
-    esac
-fi
-if [ $distribution = ubuntu ]; then
+# Where Linux' source comes from in any case: Ubuntu's archive has none that is new enough.
+debian=${PEERDMA_DEBIAN_MIRROR:-$(mirror debian)}
+case "$release" in
+jammy | noble | plucky | questing | resolute)
     archive=${PEERDMA_UBUNTU_MIRROR:-$(mirror ubuntu)}
     components=main,universe
     keys=$(keyring ubuntu-archive-keyring.gpg)
     [ -n "$archive" ] || skip "this machine's apt knows no archive of Ubuntu's; PEERDMA_UBUNTU_MIRROR names one"
     [ -n "$keys" ] || skip "there is no keyring of Ubuntu's (package ubuntu-keyring or ubuntu-archive-keyring)"
-else
-    archive=${PEERDMA_DEBIAN_MIRROR:-$(mirror debian)}
+    ;;
+*)
+    archive=$debian
     components=main
     keys=$(keyring debian-archive-keyring.gpg debian-archive-keyring.pgp)
     [ -n "$archive" ] || skip "this machine's apt knows no archive of Debian's; PEERDMA_DEBIAN_MIRROR names one"
     [ -n "$keys" ] || skip "there is no keyring of Debian's (package debian-archive-keyring)"
-fi
+    ;;
+esac
 source_of() {
     echo "deb [signed-by=$keys] $archive $1 ${components//,/ }"
 }
@@ -121,7 +118,7 @@ trap 'rm -f "$log"' EXIT
 if ! mmdebstrap --variant=minbase --include=ca-certificates,make,git "--components=$components" "$release" "$root" \
     "$(source_of "$release")" >"$log" 2>&1; then
     # An archive that is not there is this machine's affair; all else is a failure.
-    if grep -qE 'Could not resolve|Could not connect|Connection (refused|timed out)|Unable to connect|Forbidden|404' "$log"; then
+    if grep -qE 'Could not resolve|Could not connect|Connection (refused|timed out)|Unable to connect' "$log"; then
         skip "the archive does not answer: $(grep -m1 -E '^(Err|E):' "$log")"
     fi
     cat "$log" >&2
@@ -153,7 +150,7 @@ in_root() {
         ${CARGO_NET_OFFLINE:+CARGO_NET_OFFLINE="$CARGO_NET_OFFLINE"} \
         ${PEERDMA_QEMU_CPU:+PEERDMA_QEMU_CPU="$PEERDMA_QEMU_CPU"} \
         ${PEERDMA_TIMEOUT_FACTOR:+PEERDMA_TIMEOUT_FACTOR="$PEERDMA_TIMEOUT_FACTOR"} \
-        ${PEERDMA_DEBIAN_MIRROR:+PEERDMA_DEBIAN_MIRROR="$PEERDMA_DEBIAN_MIRROR"} \
+        ${debian:+PEERDMA_DEBIAN_MIRROR="$debian"} \
         DEBIAN_FRONTEND=noninteractive "$@"
 }
 

@@ -19,8 +19,11 @@ use crate::machine::{
     Platform, Workload,
 };
 
-/// What one payload may take on a processor. They run a few dozen instructions; a guest that takes longer hangs.
+/// What one payload may take on a processor. They run a few dozen instructions; a guest that takes longer hangs, or the
+/// machine is busy.
 pub const LIMIT: Duration = Duration::from_millis(50);
+/// By how much more the second attempt may take of a payload that has not answered in its time.
+const PATIENCE: u32 = 10;
 const RAM_MIB: u32 = 4;
 const LOAD_ADDRESS: u64 = 0x10_0000;
 const STACK: u64 = 0x20_0000;
@@ -147,7 +150,8 @@ impl fmt::Display for KvmProbe {
     }
 }
 
-/// Probes the KVM of the machine that this runs on, each payload for at most `limit`. Never hangs.
+/// Probes the KVM of the machine that this runs on. Never hangs: each payload has `limit`, and, where that was not enough,
+/// ten times that once more.
 pub fn probe(limit: Duration) -> KvmProbe {
     let features = match Features::of_host() {
         Ok(features) => features,
@@ -155,8 +159,11 @@ pub fn probe(limit: Duration) -> KvmProbe {
     };
     let mut results = Vec::new();
     for instruction in Instruction::ALL {
-        let verdict =
-            if features.has(instruction) { run(instruction, limit) } else { Ok(Verdict::NotThere) };
+        let verdict = if features.has(instruction) {
+            patiently(instruction, limit)
+        } else {
+            Ok(Verdict::NotThere)
+        };
         match verdict {
             Ok(verdict) => results.push((instruction, verdict)),
             Err(error) => return KvmProbe::Absent(error.to_string()),
@@ -202,7 +209,19 @@ impl Features {
     }
 }
 
-fn run(instruction: Instruction, limit: Duration) -> Result<Verdict, MachineError> {
+fn patiently(instruction: Instruction, limit: Duration) -> Result<Verdict, MachineError> {
+    match run(instruction, limit)? {
+        Some(verdict) => Ok(verdict),
+        None => {
+            let limit = limit * PATIENCE;
+            let silent = || Verdict::Fails(format!("no answer in {} ms", limit.as_millis()));
+            Ok(run(instruction, limit)?.unwrap_or_else(silent))
+        }
+    }
+}
+
+/// `None` when there was no answer in time.
+fn run(instruction: Instruction, limit: Duration) -> Result<Option<Verdict>, MachineError> {
     let begin = Instant::now();
     let platform = Platform::new(1, RAM_MIB)?;
     let program = FlatProgram { code: instruction.code(), address: LOAD_ADDRESS, stack: STACK };
@@ -215,15 +234,15 @@ fn run(instruction: Instruction, limit: Duration) -> Result<Verdict, MachineErro
     let machine = Machine::new(platform, config, Arc::new(EmptyBus), endpoints)?;
     let outcome = machine.run(Some(limit))?;
     log::debug!("probe of {}: {outcome}, {:?}", instruction.name(), begin.elapsed());
-    Ok(match outcome {
+    Ok(Some(match outcome {
         Outcome::Exit(0) => Verdict::Works,
         Outcome::Exit(_) => {
             Verdict::Fails("it did something else than the processor's manual says".into())
         }
-        Outcome::Stopped => Verdict::Fails(format!("no answer in {} ms", limit.as_millis())),
+        Outcome::Stopped => return Ok(None),
         Outcome::Fault(fault) => Verdict::Fails(fault.kind.to_string()),
         other => Verdict::Fails(other.to_string()),
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -246,7 +265,7 @@ mod tests {
             }
         }
         // The figure to meet is 200 ms; the rest is for busy machines.
-        assert!(took < Duration::from_secs(5));
+        assert!(took < Duration::from_secs(10));
     }
 
     #[test]

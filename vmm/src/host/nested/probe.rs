@@ -5,20 +5,21 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use super::{BOOT_LIMIT, NestedError, Recipe, TestHost};
-use crate::host::kvm_probe::{Instruction, KvmProbe};
+use crate::host::kvm_probe::KvmProbe;
 use crate::suite::event::Event;
 use crate::suite::job::Job;
 
-/// What one payload may take where the processor is emulated, on a machine with other things to do.
-pub(super) const PAYLOAD_LIMIT: Duration = Duration::from_secs(5);
+/// What one payload may take at first where the processor is emulated.
+pub(super) const PAYLOAD_LIMIT: Duration = Duration::from_secs(1);
+/// What all of them may take together: one that does not answer is asked twice, the second time for ten times as long.
+const PAYLOADS_LIMIT: Duration = Duration::from_secs(60);
 
 /// Boots a test host, runs the payloads in it, and ends it. Takes a few seconds. The test host's log is left in `folder`.
 ///
 /// # Errors
 /// When there is no test host, or it does not come to an answer.
 pub fn probe(recipe: &Recipe, folder: &Path) -> Result<KvmProbe, NestedError> {
-    let payloads = PAYLOAD_LIMIT * u32::try_from(Instruction::ALL.len()).unwrap_or(u32::MAX);
-    let limit = Duration::from_secs(BOOT_LIMIT) + payloads;
+    let limit = Duration::from_secs(BOOT_LIMIT) + PAYLOADS_LIMIT;
     let deadline = Instant::now() + limit;
     let (host, events) = TestHost::start(recipe, &job(folder), None)?;
     let mut is_up = false;
