@@ -36,7 +36,7 @@ pub enum Instruction {
     Plain,
     /// `cmpxchg16b`.
     Cmpxchg16b,
-    /// `xsetbv`, `xsave`, `xrstor`.
+    /// `xsetbv`, `xsave`, `xrstor`, and what `cpuid` says about them.
     Xsave,
     /// `int3`, with a handler.
     Int3,
