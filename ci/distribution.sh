@@ -7,7 +7,7 @@
 #
 # SUITE is Debian's (trixie), Ubuntu's (noble), or Debian's with QEMU from its backports (trixie-backports). The
 # archives are those that this machine's apt uses, or PEERDMA_DEBIAN_MIRROR and PEERDMA_UBUNTU_MIRROR. Arguments go to
-# `peerdma test`. Needs root. Where it cannot be done this says SKIP and why, with exit status 0.
+# `peerdma test`, variables PEERDMA_* and KERNEL go along. Needs root. Where it cannot be done this says SKIP and why, with exit status 0.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -144,14 +144,17 @@ mkdir "$root/peerdma"
 git ls-files -z | xargs -0 sh -c 'for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh |
     tar --create --null --files-from - | tar --extract --directory "$root/peerdma"
 
+# QEMU is to be the distribution's.
+unset PEERDMA_QEMU
+along=()
+for variable in "${!PEERDMA_@}" CARGO_NET_OFFLINE KERNEL; do
+    [ -z "${!variable-}" ] || along+=("$variable=${!variable}")
+done
+[ -z "$debian" ] || [ "$archive" = "$debian" ] || along+=("PEERDMA_DEBIAN_MIRROR=$debian")
 in_root() {
     chroot "$root" env -i HOME="$HOME" XDG_CACHE_HOME="${cache%/peerdma}" CARGO_HOME="$cargo_home" LANG=C.UTF-8 \
         PATH="$rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
-        ${CARGO_NET_OFFLINE:+CARGO_NET_OFFLINE="$CARGO_NET_OFFLINE"} \
-        ${PEERDMA_QEMU_CPU:+PEERDMA_QEMU_CPU="$PEERDMA_QEMU_CPU"} \
-        ${PEERDMA_TIMEOUT_FACTOR:+PEERDMA_TIMEOUT_FACTOR="$PEERDMA_TIMEOUT_FACTOR"} \
-        ${debian:+PEERDMA_DEBIAN_MIRROR="$debian"} \
-        DEBIAN_FRONTEND=noninteractive "$@"
+        DEBIAN_FRONTEND=noninteractive "${along[@]}" "$@"
 }
 
 if [ "$suite" != "$release" ]; then
