@@ -34,11 +34,13 @@ if [ "${1-}" != --inside ]; then
     fi
     root=$(mktemp -d "${TMPDIR:-/tmp}/peerdma-$suite.XXXXXX")
     # No mount of the namespace is seen here: nothing outside of the folder can be reached through it.
-    trap 'rm -rf --one-file-system "$root"' EXIT
-    # Terminated by the user, too, so that the folder goes.
-    trap 'exit 130' INT TERM
+    trap 'rm -rf --one-file-system "$root" "$root.log"' EXIT
+    unshare --mount --pid --fork --kill-child "$0" --inside "$root" "$@" &
+    child=$!
+    # The folder goes then, too, when nothing writes to it any more. unshare itself ignores what asks it to end.
+    trap 'kill -KILL "$child"; wait "$child" || true; exit 130' INT TERM
     status=0
-    unshare --mount --pid --fork --kill-child "$0" --inside "$root" "$@" || status=$?
+    wait "$child" || status=$?
     # Its way to say that it was skipped, and it has said why.
     [ "$status" != 77 ] || status=0
     exit "$status"
@@ -114,7 +116,6 @@ mkdir -p "$cargo_home" "$cache"
 
 mount --make-rprivate /
 log=$root.log
-trap 'rm -f "$log"' EXIT
 if ! mmdebstrap --variant=minbase --include=ca-certificates,make,git "--components=$components" "$release" "$root" \
     "$(source_of "$release")" >"$log" 2>&1; then
     # An archive that is not there is this machine's affair; all else is a failure.
