@@ -79,7 +79,7 @@ mod tests {
     fn tables(levels: u32, index: u64) -> (GuestRam, PageTables) {
         let ram = GuestRam::new(4).unwrap();
         for level in 1..u64::from(levels) {
-            put(&ram, level, index, (level + 1) * 0x1000 | USER);
+            put(&ram, level, index, ((level + 1) * 0x1000) | USER);
         }
         (ram, PageTables { root: 0x1000, levels })
     }
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(at(four, &ram, linear + 0x1000), None, "the next page is not mapped");
         assert_eq!(at(four, &ram, linear - 1), None, "nor is the one before");
         // 2 MiB and 1 GiB, with the bit that is PAT there.
-        put(&ram, 3, 1, 6 * MIB | 1 << 12 | LARGE | USER);
+        put(&ram, 3, 1, (6 * MIB) | (1 << 12) | LARGE | USER);
         assert_eq!(at(four, &ram, linear + 0xABC), Some(6 * MIB + 0x1ABC));
         put(&ram, 2, 1, 3 << 30 | 1 << 12 | LARGE | USER);
         assert_eq!(at(four, &ram, linear + 0xABC), Some((3 << 30) + 2 * MIB + 0x1ABC));
