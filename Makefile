@@ -14,7 +14,7 @@ KERNEL  ?= lab
 OUT     ?= target/vm-test$(addprefix -,$(filter debug stock lts,$(KERNEL)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint clean
+.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint clean vm-trixie vm-noble
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -55,6 +55,12 @@ vm-mistakes: build ## Drivers' mistakes in guests: each is found, said right, an
 
 vm-broken: build ## Hardware that is broken on purpose: exactly the tests that should notice fail
 	ci/broken.sh target/vm-broken $(ARGS)
+
+vm-trixie: ## The quick set as a user of Debian 13 runs it first, in a fresh root of that (as root)
+	ci/distribution.sh trixie $(ARGS)
+
+vm-noble: ## The same for Ubuntu 24.04, where its archive and its keyring are there
+	ci/distribution.sh noble $(ARGS)
 
 vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)

@@ -22,6 +22,7 @@ pub mod layout;
 #[expect(clippy::module_inception, reason = "the machine of the module of that name")]
 mod machine;
 pub mod memory;
+mod paging;
 mod platform;
 mod ports;
 mod serial;

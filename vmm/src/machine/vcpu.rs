@@ -123,7 +123,7 @@ impl Vcpu {
     fn lab_call(&self, line: u32, shared: &Shared) -> Result<Next, FaultKind> {
         let registers = self.fd.get_regs().map_err(|error| FaultKind::Run(error.into()))?;
         let call = Call { line, buffer: registers.rdi, room: registers.rcx };
-        let memory = VcpuMemory { fd: &self.fd, ram: &shared.ram };
+        let memory = VcpuMemory::new(&self.fd, &shared.ram);
         match shared.ports.lab_call(call, &memory) {
             Some(outcome) => Ok(Next::End(outcome)),
             None => after_access(shared),
@@ -194,7 +194,7 @@ impl Vcpu {
 
     fn bytes_at_rip(&self, shared: &Shared) -> Vec<u8> {
         let Ok(regs) = self.fd.get_regs() else { return Vec::new() };
-        let memory = VcpuMemory { fd: &self.fd, ram: &shared.ram };
+        let memory = VcpuMemory::new(&self.fd, &shared.ram);
         Buffer::reach(&memory, regs.rip, MAX_INSTRUCTION).read(0, MAX_INSTRUCTION)
     }
 }

@@ -101,7 +101,7 @@ impl<'a> Collector<'a> {
             }
             Event::Ended { report } => self.ended(*report),
             Event::Broken { message } => log::error!("{message}"),
-            Event::Done => {}
+            Event::Probed { .. } | Event::Done => {}
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::kvm_probe::KvmProbe;
 use crate::report::{CaseReport, ScenarioReport};
 
 /// Longest JSON line that is accepted, in bytes. A scenario's report with its bounded numbers of cases and findings
@@ -25,6 +26,11 @@ pub enum Event {
     HostUp {
         /// Since its kernel started, in milliseconds.
         uptime: u64,
+    },
+    /// What the nested test host's KVM is good for; of a job without guests.
+    Probed {
+        /// What came of the payloads.
+        probe: KvmProbe,
     },
     /// A guest is about to be started.
     Started {

@@ -364,6 +364,23 @@ pub fn test_host_kernel(progress: &dyn Progress) -> Result<TestHostKernel, Prepa
     }
 }
 
+/// The test host's kernel, if nothing has to be built for it.
+///
+/// # Errors
+/// When the one that the user names is not there, or the cache cannot be read.
+pub fn test_host_kernel_in_cache() -> Result<Option<PathBuf>, PrepareError> {
+    let named = env::var_os(TEST_HOST_KERNEL_VARIABLE).filter(|value| !value.is_empty());
+    match named.map(PathBuf::from) {
+        Some(path) if path.is_file() => Ok(Some(path)),
+        Some(path) => Err(PrepareError::NoFile { what: "the test host's kernel", path }),
+        None => {
+            let request = KernelRequest::from_environment(Flavour::Lab);
+            let found = kernel::find(&Cache::open()?, &request, &progress::Silent)?;
+            Ok(found.map(|kernel| kernel.vmlinux()))
+        }
+    }
+}
+
 /// The guest's agent.
 ///
 /// # Errors

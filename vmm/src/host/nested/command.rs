@@ -71,7 +71,7 @@ impl Machine<'_> {
         command
             .args(["-name", "peerdma-test-host", "-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-machine", "q35,hpet=off,vmport=off,smbus=off,sata=off"])
-            .args(["-accel", "tcg,thread=multi,tb-size=256", "-cpu", self.recipe.qemu.cpu_model()])
+            .args(["-accel", "tcg,thread=multi,tb-size=256", "-cpu", &self.recipe.qemu.cpu_model()])
             .args(["-m", &self.ram().to_string(), "-smp", &cpus(self.at_once).to_string()]);
         if let Some(firmware) = self.recipe.qemu.quick_firmware() {
             command.arg("-bios").arg(firmware);
@@ -180,7 +180,7 @@ mod tests {
             "path=/o,,ut/log",
             "local,id=out,security_model=none,path=/o,,ut",
             "mount_tag=record",
-            "-cpu max,+svm,+npt",
+            "-cpu qemu64,+svm,+npt",
             "rdinit=/peerdma -- nested-init",
         ] {
             assert!(line.contains(part), "{part} is not in {line}");

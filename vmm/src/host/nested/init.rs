@@ -14,6 +14,8 @@ use rustix::system::{RebootCommand, reboot};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use super::inside;
+use super::probe::PAYLOAD_LIMIT;
+use crate::host::kvm_probe;
 use crate::say::say;
 use crate::suite::event::{self, Event, Events};
 use crate::suite::job::Job;
@@ -57,6 +59,10 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     let job: Job = serde_json::from_slice(&fs::read(inside::JOB)?)?;
+    if job.runs.is_empty() {
+        let probe = kvm_probe::probe(PAYLOAD_LIMIT);
+        return Ok(event::write_line(&mut out, &Event::Probed { probe })?);
+    }
     share("out", inside::OUT)?;
     if job.record.is_some() {
         share("record", inside::RECORD)?;

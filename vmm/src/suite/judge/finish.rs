@@ -8,6 +8,9 @@ const TESTS_FAILED: i32 = 1;
 /// Its codes for a command that cannot be executed, or is not there: a shell has the same, so they are the command's own.
 const NO_COMMAND: [i32; 2] = [126, 127];
 
+/// What begins a line of the agent's on the console.
+const AGENT: &str = "peerdma agent: ";
+
 /// How a guest's run came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -49,6 +52,7 @@ impl Judge {
                 "the guest came to its end while it ran"
             }
         });
+        self.agents_last_words(&end);
         self.ending(&end.ending, running.as_deref());
         // Whatever ended the guest before that is nothing that the command has to say.
         self.report.not_run |= self.mode == Mode::Command
@@ -105,6 +109,15 @@ impl Judge {
             Ending::Interrupted => Some(format!("interrupted{while_running}")),
         };
         self.report.failures.extend(failure);
+    }
+
+    /// An agent that could not report anything has said on the console why it gave up.
+    fn agents_last_words(&mut self, end: &End) {
+        let is_silent = self.report.boot_milliseconds.is_none() && self.mode != Mode::Shell;
+        let words = end.console_tail.iter().rev().find_map(|line| line.strip_prefix(AGENT));
+        if let (true, Some(words)) = (is_silent, words) {
+            self.report.failures.push(format!("the guest's agent gave up: {words}"));
+        }
     }
 
     /// What an exit code says that the tests have not said already.

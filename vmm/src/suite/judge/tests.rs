@@ -292,6 +292,26 @@ fn what_keeps_a_command_from_running_is_not_its_status() {
 }
 
 #[test]
+fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
+    let nobody = "peerdma agent: nobody answers";
+    let failures = |mode, said: &[&str], ending| {
+        let (mut judge, _events) = self::judge(mode, 0);
+        say(&mut judge, said);
+        let console_tail =
+            ["peerdma agent: first", nobody, "[    1.5] reboot: Power down"].map(Into::into).into();
+        judge.finish(End { console_tail, ..end(ending) }).failures
+    };
+    let words = "the guest's agent gave up: nobody answers";
+    for ending in [Ending::PowerOff, Ending::TimedOut { limit: 9 }, Ending::Broke("reset".into())] {
+        assert_eq!(failures(Mode::Test, &[], ending.clone())[0], words, "{ending:?}");
+        assert_eq!(failures(Mode::Command, &[], ending)[0], words);
+    }
+    // Whoever has reported has a port to say it by; and a shell may be switched off.
+    assert!(!failures(Mode::Test, &["hello"], Ending::PowerOff).contains(&words.to_owned()));
+    assert!(failures(Mode::Shell, &[], Ending::PowerOff).is_empty());
+}
+
+#[test]
 fn a_user_s_command_is_one_test_with_all_findings() {
     let (mut judge, _events) = self::judge(Mode::Command, 0);
     assert_eq!(say(&mut judge, &["hello", "started"])[1], "ok");
