@@ -257,6 +257,23 @@ fn what_a_mapping_leads_to_is_named_where_nobody_is() {
     );
 }
 
+#[test]
+fn a_target_behind_a_closed_window_is_named_and_is_one_cause() {
+    let mut world = translated();
+    let memory = world.bar(1, 2);
+    iommu_of(&mut world).map(1, IOVA, IOVA + 0xffff, memory, BOTH).unwrap();
+    let port = world.bdf("port1");
+    world.lab.config_write(port, 0x24, 4, 0x0000_fff0);
+    let text = said(&mut world, IOVA + 0x40, 4);
+    let end = format!(
+        "; it is mapped to {:#x}, which is the physical address of BAR 2 of robot1 (02:00.0)",
+        memory + 0x40
+    );
+    assert!(text.contains("pci.no-target") && text.ends_with(&end), "{text}");
+    let apart = [IOVA + 0x8000, IOVA + 0x1000, IOVA + 0x4000];
+    assert_eq!(causes(&mut world, apart).len(), 1);
+}
+
 /// The causes of what happens when robot 0 writes 16 bytes to each of the addresses.
 fn causes(world: &mut World, addresses: impl IntoIterator<Item = u64>) -> BTreeSet<Cause> {
     for address in addresses {

@@ -162,16 +162,20 @@ impl Fabric {
     }
 
     /// Where the IOMMU led a refused request: `physical`, and what that is. Told if it says something: where nobody is, or
-    /// a BAR by whichever address.
-    pub(super) fn mapped_to(&self, physical: u64, class: FindingClass) -> String {
-        let what = self.hit(physical).map(|hit| bar_meaning(&self.map, hit, physical));
-        match what {
-            Some(what) => {
-                let what = what.replacen("; it is", ", which is", 1);
-                format!("; it is mapped to {physical:#x}{what}")
+    /// a BAR by whichever address. With whose BAR it is.
+    pub(super) fn mapped_to(
+        &self,
+        physical: u64,
+        class: FindingClass,
+    ) -> (Option<FunctionId>, String) {
+        let to = format!("; it is mapped to {physical:#x}");
+        match self.hit(physical) {
+            Some(hit) => {
+                let what = bar_meaning(&self.map, hit, physical);
+                (Some(hit.owner), to + &what.replacen("; it is", ", which is", 1))
             }
-            None if class == FindingClass::NoTarget => format!("; it is mapped to {physical:#x}"),
-            None => String::new(),
+            None if class == FindingClass::NoTarget => (None, to),
+            None => (None, String::new()),
         }
     }
 

@@ -83,16 +83,19 @@ impl Fabric {
         }
         let (meant, text) = match physical {
             Some(_) if near.or(target).is_some() => (None, String::new()),
-            Some(physical) => (None, self.mapped_to(physical, class)),
+            Some(physical) => self.mapped_to(physical, class),
             None => match self.meant(transaction.address, near, target) {
                 Some((owner, text)) => (Some(owner), text),
                 None => (None, String::new()),
             },
         };
-        let cause = match near {
-            _ if class == FindingClass::NoTarget => self.explain(begun, transaction, class).cause,
-            Some(function) => Cause::Target { function },
-            None => Cause::Port { port: detector, target: target.or(meant) },
+        let cause = match (class, near.or(meant)) {
+            (FindingClass::NoTarget, None) => self.explain(begun, transaction, class).cause,
+            (FindingClass::NoTarget, Some(function)) => Cause::Target { function },
+            _ => match near {
+                Some(function) => Cause::Target { function },
+                None => Cause::Port { port: detector, target: target.or(meant) },
+            },
         };
         (text, cause)
     }

@@ -55,7 +55,7 @@ pub struct Replay {
     pub events: u64,
     /// Transactions (runs of TLPs) that came out the same.
     pub transactions: u64,
-    /// The findings, which came out the same, as sentences: the first 10 000.
+    /// The findings, which came out the same, as sentences, and the notes, which begin with `note: `: the first 10 000.
     pub findings: Vec<String>,
     /// How many there are.
     pub found: u64,
@@ -350,7 +350,10 @@ impl Script {
         match self.expected.pop_front() {
             Some((_, recorded)) if recorded == now => match now {
                 Event::Transaction { .. } => self.transactions += 1,
-                Event::Finding { text, .. } => self.findings.push(text),
+                Event::Finding { text, note: false, .. } => self.findings.push(text),
+                Event::Finding { text, note: true, .. } => {
+                    self.findings.push(format!("note: {text}"))
+                }
                 _ => {}
             },
             Some((line, recorded)) => self.differ(line, Some(recorded), Some(now)),
