@@ -131,6 +131,6 @@ fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
         let (code, _, err) = explain(["peer0", "peer1"]);
         assert!(code == 2 && err.contains(part), "{code} {err}");
     }
-    let (code, _, err) = run(&["explain", "peer0", "peer1", "--kernel-parameter", "iommu=pt"]);
+    let (code, _, err) = run(&["explain", "peer0", "peer1", "--append", "iommu=pt"]);
     assert!(code == 2 && err.contains("--iommu"), "{code} {err}");
 }

@@ -127,6 +127,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     tell_if_empty(arguments.shard, Some(&scenarios));
     tell_of_useless_bouncing(&scenarios);
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
+    scenarios
+        .iter()
+        .zip(&labs)
+        .for_each(|(scenario, lab)| choose::tell_scenario_remarks(scenario, lab));
     if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
         scenarios.iter().zip(&labs).try_for_each(|(scenario, lab)| have_peers(scenario, lab))?;
     }

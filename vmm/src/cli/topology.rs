@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "KIND[,KEY=VALUE]...", long_help = choose::device_help())]
     device: Vec<AddedDevice>,
     /// List the presets and exit
-    #[arg(long, conflicts_with_all = ["name", "device", "format", "iommu", "kernel_parameter"])]
+    #[arg(long, conflicts_with_all = ["name", "device", "format", "iommu", "append"])]
     list: bool,
     /// In which form
     #[arg(long, value_enum, default_value_t)]
@@ -37,25 +37,20 @@ pub(super) struct Arguments {
     /// The IOMMU, and how the guest's kernel uses it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = IommuMode::Strict)]
     iommu: IommuMode,
-    /// A kernel parameter; may be repeated
-    #[arg(long, value_name = "PARAMETER")]
-    kernel_parameter: Vec<String>,
+    #[command(flatten)]
+    kernel: choose::KernelParameters,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.list {
         return list();
     }
-    choose::no_iommu_parameters(&arguments.kernel_parameter)?;
+    let parameters = arguments.kernel.all()?;
     let topology = choose::topology(&arguments.name, &arguments.device)?;
-    let guest = Guest {
-        iommu: arguments.iommu,
-        cpu: topology.cpu,
-        parameters: arguments.kernel_parameter.clone(),
-    };
+    let guest = Guest { iommu: arguments.iommu, cpu: topology.cpu, parameters };
     let drawing = Drawing::new(&topology, &guest)
         .map_err(|error| choose::unbuildable(&arguments.name, &arguments.device, error))?;
-    choose::tell_without_effect(&topology, &guest);
+    choose::tell_remarks(&topology, &guest);
     output::print(&drawing.to_text(arguments.format))?;
     Ok(Exit::Success as u8)
 }

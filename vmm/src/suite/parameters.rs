@@ -66,6 +66,17 @@ pub fn parameters(scenario: &Scenario, purpose: Purpose) -> Vec<String> {
         .collect()
 }
 
+/// The parameters in a text as the kernel takes a command line apart (`next_arg()`): at spaces, but not between quotation
+/// marks.
+pub fn words(text: &str) -> Vec<String> {
+    let mut quoted = false;
+    let at_space = |c: char| {
+        quoted ^= c == '"';
+        c.is_ascii_whitespace() && !quoted
+    };
+    text.split(at_space).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +93,13 @@ mod tests {
         assert_eq!(bounced.last().unwrap(), "swiotlb=force");
         assert!(!bounced.iter().any(|parameter| parameter.starts_with("iommu")));
         assert!(all.join(" ").len() < 1024);
+    }
+
+    #[test]
+    fn a_text_with_several_parameters_is_taken_apart() {
+        assert_eq!(words(" quiet  pci=noats\n"), ["quiet", "pci=noats"]);
+        assert_eq!(words(r#"dyndbg="file a.c +p" x"#), [r#"dyndbg="file a.c +p""#, "x"]);
+        assert_eq!(words(" "), Vec::<String>::new());
     }
 
     #[test]
