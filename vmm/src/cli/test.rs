@@ -19,7 +19,7 @@ use crate::report::{Collector, RunReport, ScenarioReport, Setup, Status, junit, 
 use crate::say::say;
 use crate::suite::carried::{self, Carried};
 use crate::suite::drive::{JobEnd, Venue, drive};
-use crate::suite::hello::{Expected, Hello, Mode};
+use crate::suite::hello::{self, Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
 use crate::suite::parameters::{Purpose, parameters};
 use crate::suite::prepare::{self, KernelChoice, Prepared, Quiet};
@@ -348,7 +348,7 @@ fn job(
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
             // A user's own command needs the room of the line, and nobody there would read it.
             expected: match mode {
-                Mode::Test => Some(Expected::new(&lab.topology, &guest).map_err(Failure::usage)?),
+                Mode::Test => Some(hello::expected(&lab.topology, &guest).map_err(Failure::usage)?),
                 Mode::Command | Mode::Shell => None,
             },
             time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
