@@ -179,6 +179,15 @@ impl LabConfig {
         Plan::new(&self.topology, self.iommu == IommuKind::Virtio)
     }
 
+    /// The names of the peer devices, by their number N of `/dev/peerdmaN`.
+    ///
+    /// # Errors
+    /// What is wrong with the topology.
+    pub fn peer_names(&self) -> Result<Vec<String>, Problem> {
+        let plan = self.plan()?;
+        Ok(plan.peers().into_iter().map(|peer| plan.functions[peer].name.clone()).collect())
+    }
+
     /// Builds the lab around `ram` and runs its firmware. `entropy` feeds the guest's virtio-rng.
     ///
     /// # Errors

@@ -127,6 +127,8 @@ fn job(
             .map(|term| format!("TERM={term}"))
             .into_iter()
             .collect(),
+        // What cannot be planned was refused before.
+        peers: lab.peer_names().unwrap_or_default(),
         time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
         rows: size.map(|(rows, _)| rows),
         columns: size.map(|(_, columns)| columns),

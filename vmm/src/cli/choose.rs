@@ -157,7 +157,7 @@ impl MachineOptions {
                         "the scenario {scenario} brings {device}: {error} (topology {name})"
                     ))
                     .hint(
-                        "the tests of `--scenario topology-root-ports` run on any topology with two peer devices or more",
+                        "the tests of `--scenario topology` run on any topology with a peer device",
                     )
                 })?;
             }

@@ -346,6 +346,7 @@ fn job(
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
+            peers: lab.peer_names().map_err(Failure::usage)?,
             // A user's own command needs the room of the line, and nobody there would read it.
             expected: match mode {
                 Mode::Test => Some(hello::expected(&lab.topology, &guest).map_err(Failure::usage)?),

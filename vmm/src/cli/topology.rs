@@ -19,8 +19,8 @@ Examples:
   peerdma topology switch+translated --format svg >switch.svg
   peerdma topology switch --device ioat --device peer,below=host-bridge
   peerdma topology two-bridges --format toml >mine.toml    to begin a topology of your own
-  peerdma test --topology mine.toml --scenario topology-root-ports
-                                                           its tests run on any with two peer devices or more")]
+  peerdma test --topology mine.toml --scenario topology    and to have all predictions about it tried out in a guest
+  peerdma topology random-7                                drawn at random; the same number gives the same one")]
 pub(super) struct Arguments {
     /// A preset, also as NAME+translated, or a file
     #[arg(value_name = "NAME|FILE", default_value = "root-ports")]
