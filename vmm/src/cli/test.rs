@@ -56,8 +56,8 @@ pub(super) struct Arguments {
     /// every test by name
     #[arg(long, conflicts_with = "command")]
     list: bool,
-    /// Run this scenario; may be repeated [default: those that --list marks]
-    #[arg(long, value_name = "NAME")]
+    /// Run this scenario, or one from a file, as those in ci/scenarios; may be repeated [default: those that --list marks]
+    #[arg(long, value_name = "NAME|FILE")]
     scenario: Vec<String>,
     /// Run all scenarios that have tests of their own, also those that do not run by default
     #[arg(long, conflicts_with_all = ["scenario", "command"])]
@@ -79,6 +79,9 @@ pub(super) struct Arguments {
     /// Record everything that happens in the lab, a file per scenario in this folder, for `peerdma replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Seconds after which a guest is taken for hung, instead of the scenario's limit
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: Option<u64>,
     /// Print the report as JSON instead of KTAP
     #[arg(long)]
     json: bool,
@@ -364,7 +367,7 @@ fn job(
             setup: Some(Box::new(Setup { topology: lab.topology.clone(), guest })),
             memory: scenario.memory,
             cpus: scenario.cpus,
-            limit: Some(scenario.limit(factor)),
+            limit: Some(arguments.timeout.unwrap_or_else(|| scenario.limit(factor))),
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),

@@ -1,10 +1,16 @@
 //! Scenarios: what kind of guest, and which tests in it. Each is a TOML file in `ci/scenarios`.
 
+use std::fs::File;
+use std::io::{self, Read};
+
 use serde::{Deserialize, Serialize};
 
 use crate::assembly::IommuMode;
 use crate::nearest::nearest_name;
 use crate::topology::AddedDevice;
+
+/// Longest file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 16;
 
 /// The files, as they were when the program was built: it needs no source tree to run them.
 const BUILT_IN: &[(&str, &str)] = &[
@@ -161,6 +167,18 @@ pub enum ScenarioError {
         #[source]
         source: toml::de::Error,
     },
+    /// A file cannot be read.
+    #[error("scenario file {file}: {source}")]
+    Read {
+        /// Which file.
+        file: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Two of them have one name, which is that of a folder too.
+    #[error("two scenarios are called {0:?}; each needs a name of its own")]
+    Twice(String),
     /// A value makes no sense.
     #[error("scenario file {file}: {what}")]
     Value {
@@ -169,6 +187,11 @@ pub enum ScenarioError {
         /// What is wrong and what would be right.
         what: String,
     },
+}
+
+/// Whether the name of a scenario is that of a file.
+fn is_file(name: &str) -> bool {
+    name.contains('/') || name.ends_with(".toml")
 }
 
 fn nearest(near: &Option<String>) -> String {
@@ -202,6 +225,22 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Reads a scenario file of the user's.
+    ///
+    /// # Errors
+    /// When it cannot be read, or as [`Scenario::parse`].
+    pub fn load(file: &str) -> Result<Self, ScenarioError> {
+        let failed = |source| ScenarioError::Read { file: file.into(), source };
+        let mut text = String::new();
+        let opened = File::open(file).map_err(failed)?;
+        let read = opened.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
+        if read as u64 > MAX_FILE {
+            let what = format!("it is longer than {MAX_FILE} bytes, which no scenario is");
+            return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, what)));
+        }
+        Self::parse(file, &text)
+    }
+
     /// All scenarios that the program knows, by name.
     ///
     /// # Errors
@@ -210,10 +249,11 @@ impl Scenario {
         BUILT_IN.iter().map(|(file, text)| Self::parse(file, text)).collect()
     }
 
-    /// The scenarios of these names, in the order asked for; without names those that run by default.
+    /// The scenarios of these names or files, in the order asked for; without names those that run by default. What ends in
+    /// `.toml` or has a `/` is a file.
     ///
     /// # Errors
-    /// [`ScenarioError::Unknown`] for a name that is none.
+    /// [`ScenarioError::Unknown`] for a name that is none; what is wrong with a file.
     pub fn select(names: &[String]) -> Result<Vec<Self>, ScenarioError> {
         let all = Self::all()?;
         if names.is_empty() {
@@ -221,6 +261,14 @@ impl Scenario {
         }
         let mut chosen: Vec<Self> = Vec::new();
         for name in names {
+            if is_file(name) {
+                let scenario = Self::load(name)?;
+                if chosen.iter().any(|other| other.name == scenario.name) {
+                    return Err(ScenarioError::Twice(scenario.name));
+                }
+                chosen.push(scenario);
+                continue;
+            }
             let Some(scenario) = all.iter().find(|scenario| &scenario.name == name) else {
                 let candidates = all.iter().map(|scenario| scenario.name.as_str());
                 return Err(ScenarioError::Unknown {
@@ -228,8 +276,12 @@ impl Scenario {
                     near: nearest_name(name, candidates),
                 });
             };
-            if !chosen.iter().any(|other| other.name == scenario.name) {
-                chosen.push(scenario.clone());
+            match chosen.iter().find(|other| other.name == scenario.name) {
+                Some(other) if other != scenario => {
+                    return Err(ScenarioError::Twice(name.clone()));
+                }
+                Some(_) => {}
+                None => chosen.push(scenario.clone()),
             }
         }
         Ok(chosen)
@@ -308,6 +360,34 @@ mod tests {
         assert!(error.contains("did you mean \"basic\"?"), "{error}");
         let error = Scenario::select(&["zzzzqq".into()]).unwrap_err().to_string();
         assert!(!error.contains("did you mean") && error.contains("--list"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_a_scenario_too_under_a_name_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let path = folder.path().join(file);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let own = write("own.toml", "name='own'\ndescription='b'\ntimeout=5");
+        let same = write("same.toml", "name='own'\ndescription='c'\ntimeout=5");
+        let basic = write("x.toml", "name='basic'\ndescription='c'\ntimeout=5");
+        let names = |list: &[&String]| {
+            let list: Vec<_> = list.iter().map(|name| (*name).clone()).collect();
+            let chosen = Scenario::select(&list).map_err(|error| error.to_string())?;
+            Ok::<_, String>(chosen.into_iter().map(|it| it.name).collect::<Vec<_>>())
+        };
+        let built_in = "basic".to_owned();
+        assert_eq!(names(&[&own, &built_in]).unwrap(), ["own", "basic"]);
+        for twice in [[&own, &same], [&basic, &built_in], [&built_in, &basic]] {
+            let error = names(&twice).unwrap_err();
+            assert!(error.contains("a name of its own"), "{error}");
+        }
+        let error = names(&[&"./none.toml".to_owned()]).unwrap_err();
+        assert!(error.contains("./none.toml"), "{error}");
+        let long = write("long.toml", &"#".repeat(70_000));
+        assert!(names(&[&long]).unwrap_err().contains("longer than"));
     }
 
     #[test]

@@ -342,8 +342,8 @@ mod tests {
     fn a_number_may_stand_for_two_things() {
         // The CPUs' address of the second bridge's memory is a bus address of the first bridge's.
         let text = "name = 't'\n[[host-bridge]]\nname = 'h'\nid = '8086:2020'\ntranslation = 0x2000000000\n\
-                    prefetchable = { first = 0x1400000000, last = 0x17ffffffff }\n[[host-bridge]]\nname = 'g'\n\
-                    id = '8086:2020'\ntranslation = 0x400000000\n\
+                    prefetchable = { first = 0x1400000000, last = 0x1fffffffff }\n[[host-bridge]]\nname = 'g'\n\
+                    id = '8086:2020'\ntranslation = 0xf80000000\n\
                     prefetchable = { first = 0x1000000000, last = 0x10ffffffff }\n\
                     [[root-port]]\nname = 'p'\non = 'h'\ndevice = 4\n[[root-port]]\nname = 'q'\non = 'g'\ndevice = 4\n\
                     [[peer]]\nname = 'peer0'\nbelow = 'p'\n[[peer]]\nname = 'peer1'\nbelow = 'q'\n";

@@ -229,7 +229,7 @@ mod tests {
             script.lines(),
             [
                 "case begin g.good",
-                "case expect x.y 1",
+                "case expect x.y",
                 "settle",
                 "case end ok",
                 "case begin g.bad",
