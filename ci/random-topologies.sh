@@ -1,5 +1,6 @@
 #!/bin/sh
-# Topologies that nobody has thought up, each in a guest of its own: everything that the lab predicts of them comes true.
+# Topologies that nobody has thought up, and those of ci/topology-cases, each in a guest of its own: everything that the lab
+# predicts of them comes true.
 #
 #   ci/random-topologies.sh COUNT [SEED [ARGUMENT...]]
 #
@@ -17,19 +18,27 @@ mkdir -p "$out/scenarios"
 
 # The scenario `topology`, once for each of them: one job, so that guests start beside each other and a nested test host
 # starts once.
+# scenario NAME TOPOLOGY IOMMU: writes its file.
+scenario() {
+    sed -e "s|^name = .*|name = \"$1\"|; s|^topology = .*|topology = \"$2\"|; s|^iommu = .*|iommu = \"$3\"|" \
+        ci/scenarios/topology.toml >"$out/scenarios/$1.toml"
+}
+
+for file in ci/topology-cases/*.toml; do
+    name=$(basename "$file" .toml)
+    scenario "$name" "$file" strict
+    set -- "$@" --scenario "$out/scenarios/$name.toml"
+done
 last=$((seed + count - 1))
 at=$seed
-set -- "$@"
 while [ "$at" -le "$last" ]; do
     case $((at % 4)) in
     1) iommu=none ;;
     2) iommu=passthrough ;;
     *) iommu=strict ;;
     esac
-    file=$out/scenarios/random-$at.toml
-    sed -e "s/^name = .*/name = \"random-$at\"/" -e "s/^topology = .*/topology = \"random-$at\"/" \
-        -e "s/^iommu = .*/iommu = \"$iommu\"/" ci/scenarios/topology.toml >"$file"
-    set -- "$@" --scenario "$file"
+    scenario "random-$at" "random-$at" "$iommu"
+    set -- "$@" --scenario "$out/scenarios/random-$at.toml"
     at=$((at + 1))
 done
 status=0

@@ -193,6 +193,8 @@ fn refused(
     target.peer.view(target.object)?.store(0..end, old);
     let attempt = || match engine.channel.attempt(source.at(0), target.at(0), SHORT) {
         Err(Errno::REMOTEIO) if no_way => Ok(()),
+        // There is a way, and no address.
+        Err(errno) if !no_way && errno != Errno::REMOTEIO => Ok(()),
         Err(errno) => Err(Stop::Fail(format!("refused with {errno}"))),
         Ok(result) => Err(Stop::Fail(format!("must be refused, and ended with {result}"))),
     };
