@@ -26,7 +26,7 @@ scenario() {
 
 for file in ci/topology-cases/*.toml; do
     name=$(basename "$file" .toml)
-    scenario "$name" "$file" strict
+    scenario "$name" "$PWD/$file" strict
     set -- "$@" --scenario "$out/scenarios/$name.toml"
 done
 last=$((seed + count - 1))

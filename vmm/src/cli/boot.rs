@@ -19,6 +19,7 @@ use crate::report::{ScenarioReport, Status};
 use crate::say::say;
 use crate::suite::drive::{JobEnd, drive};
 use crate::suite::event::Event;
+use crate::suite::expectation::Expectation;
 use crate::suite::hello::{Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
 use crate::suite::judge::MAX_FINDINGS;
@@ -82,7 +83,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if matches!(place, Place::Nested { .. }) {
         say!("{place}");
     }
-    let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
+    let expectations = arguments.guest.expectations(&lab)?;
+    let mut job =
+        job(arguments, &scenario, lab, &prepared, out.path(), record, factor, expectations);
     job.jitter = jitter.seed;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
@@ -118,6 +121,7 @@ fn job(
     out: &Path,
     record: Option<(PathBuf, PathBuf)>,
     factor: u64,
+    expectations: Vec<Expectation>,
 ) -> Job {
     let mode = if arguments.command.is_empty() { Mode::Shell } else { Mode::Command };
     let size = terminal::size(io::stdout());
@@ -150,6 +154,7 @@ fn job(
         cpus: scenario.cpus,
         limit: limit(arguments, scenario, factor),
         at_least: 0,
+        expectations,
         console_log: None,
         record: file,
         interactive: true,

@@ -6,15 +6,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 
 use super::Failure;
-use crate::assembly::{AssemblyError, IommuMode, LabConfig};
+use crate::assembly::{AssemblyError, IommuKind, IommuMode, LabConfig};
 use crate::host::choice::{self, Place, Request};
 use crate::say::say;
+use crate::suite::expectation::Expectation;
 use crate::suite::own::{KernelModule, Own, OwnFile};
 use crate::suite::parameters::words;
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::topology::linux::{Guest, remarks};
-use crate::topology::{self, AddedDevice, Plan, Topology};
+use crate::topology::{self, AddedDevice, Plan, Planned, Topology};
 
 /// Where a guest runs, as the user says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -50,6 +51,13 @@ pub(super) struct GuestOptions {
     /// Put a file into the guest: a program (with its libraries) into /bin, anything else into /; may be repeated
     #[arg(long, value_name = "HOST[:/GUEST]")]
     pub(super) file: Vec<OwnFile>,
+    /// Findings of this class must come, about this function (a name in the topology, or BUS:DEVICE.FUNCTION) or any; may be
+    /// repeated
+    #[arg(long, value_name = "CLASS[:FUNCTION]")]
+    pub(super) expect: Vec<Expectation>,
+    /// Findings of this class may come; may be repeated
+    #[arg(long, value_name = "CLASS[:FUNCTION]")]
+    pub(super) allow: Vec<Expectation>,
     /// Let devices and processors stand still at random moments, as on a busy host: finds what depends on timing
     /// in work that is done often: one moment in 32 is a stall of up to 16 ms, one in 1024 of 50 to 300 ms. The seed
     /// decides on the moments [default without SEED: another one each time]
@@ -247,6 +255,32 @@ impl GuestOptions {
             with_driver: *with_driver,
             files: file.clone(),
         }
+    }
+
+    /// What `--expect` and `--allow` say.
+    ///
+    /// # Errors
+    /// When one is about a function that the topology does not have.
+    pub(super) fn expectations(&self, lab: &LabConfig) -> Result<Vec<Expectation>, Failure> {
+        let allowed = self.allow.iter().cloned().map(Expectation::allowed);
+        let all: Vec<_> = self.expect.iter().cloned().chain(allowed).collect();
+        let plan = Plan::new(&lab.topology, lab.iommu != IommuKind::None);
+        let functions = plan.map_err(Failure::usage)?.functions;
+        for expectation in &all {
+            let Some(function) = &expectation.function else { continue };
+            let known = |planned: &Planned| {
+                planned.name == *function || function.parse() == Ok(planned.bdf)
+            };
+            if !functions.iter().any(known) {
+                let names: Vec<_> = functions.iter().map(|planned| planned.name.as_str()).collect();
+                return Err(Failure::usage(format_args!(
+                    "{expectation}: the topology {:?} has no function {function:?}",
+                    lab.topology.name
+                ))
+                .hint(format_args!("its functions are {}", names.join(", "))));
+            }
+        }
+        Ok(all)
     }
 
     pub(super) fn kernel_choice(&self) -> KernelChoice {

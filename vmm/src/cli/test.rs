@@ -32,7 +32,7 @@ const FACTOR_VARIABLE: &str = "PEERDMA_TIMEOUT_FACTOR";
 const USER_SCENARIO: &str = "user";
 
 /// What to test.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
 The report is KTAP on stdout, closed by `N passed, N failed, N skipped`, and in the output folder: junit.xml, \
 summary.json, report.md (a row for each test), and SCENARIO/console.log.
@@ -47,6 +47,9 @@ Examples:
                                                  one scenario, with another IOMMU mode
   peerdma test --module my.ko --file my-test -- my-test --all
                                                  your driver, your test, every transaction checked
+  peerdma test --scenario my-test.toml           all of that in a file, see docs/scenarios.md
+  peerdma test --module my.ko --expect pci.link-down:peer0 --file my-test -- my-test --unplug
+                                                 which passes only if this is found
   peerdma test --device ioat,channels=2 --module my.ko --file my-test -- my-test
                                                  with a device besides; --help says which there are
   peerdma test --device ioat --modprobe ioatdma --file my-test -- my-test
@@ -56,8 +59,8 @@ pub(super) struct Arguments {
     /// every test by name
     #[arg(long, conflicts_with = "command")]
     list: bool,
-    /// Run this scenario, or one from a file, as those in ci/scenarios; may be repeated [default: those that --list marks]
-    #[arg(long, value_name = "NAME|FILE")]
+    /// Run this scenario, one of the list or a file of your own; may be repeated [default: those that --list marks]
+    #[arg(long, value_name = "NAME|FILE.toml")]
     scenario: Vec<String>,
     /// Run all scenarios that have tests of their own, also those that do not run by default
     #[arg(long, conflicts_with_all = ["scenario", "command"])]
@@ -120,6 +123,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .hint("give all parts the same --jitter=SEED"));
     }
     let scenarios = scenarios(arguments)?;
+    let arguments = &with_scenario_file(arguments, &scenarios)?;
     have_tests(arguments, &scenarios)?;
     let split = match arguments.shard {
         Some(_) => scenarios.iter().map(|scenario| scenario.name.clone()).collect(),
@@ -240,6 +244,34 @@ fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
     let wanted =
         |scenario: &Scenario| !scenario.groups.is_empty() && (arguments.long || !scenario.long);
     Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// The arguments with what a scenario file of the user's own brings; what stands on the command line goes before.
+fn with_scenario_file(arguments: &Arguments, scenarios: &[Scenario]) -> Result<Arguments, Failure> {
+    let mut arguments = arguments.clone();
+    if let Some(scenario) = scenarios.iter().find(|scenario| !scenario.command.is_empty()) {
+        if scenarios.len() > 1 {
+            return Err(Failure::usage(format_args!(
+                "the scenario {:?} runs a command of its own: give no other scenario beside it",
+                scenario.name
+            )));
+        }
+        if arguments.command.is_empty() {
+            arguments.command.clone_from(&scenario.command);
+        }
+        let wrong = |error| Failure::usage(format_args!("scenario {}: {error}", scenario.name));
+        let guest = &mut arguments.guest;
+        guest.module.splice(0..0, scenario.drivers.iter().cloned());
+        guest.file.splice(0..0, scenario.own_files().map_err(wrong)?);
+        guest.expect.extend(scenario.expect.iter().cloned());
+    }
+    let allowed = scenarios.iter().flat_map(|scenario| &scenario.allow);
+    arguments.guest.allow.extend(allowed.cloned());
+    if arguments.command.is_empty() && !arguments.guest.expect.is_empty() {
+        return Err(Failure::usage("--expect is for a command of your own")
+            .hint("the lab's tests say themselves what they expect; --allow goes with both"));
+    }
+    Ok(arguments)
 }
 
 /// Refuses a scenario in which there is nothing to run.
@@ -368,6 +400,7 @@ fn job(
             memory: scenario.memory,
             cpus: scenario.cpus,
             limit: Some(arguments.timeout.unwrap_or_else(|| scenario.limit(factor))),
+            expectations: arguments.guest.expectations(lab)?,
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),

@@ -330,6 +330,7 @@ mod tests {
             cpus: 1,
             limit: Some(5),
             at_least: 0,
+            expectations: Vec::new(),
             console_log: None,
             record: None,
             interactive: false,

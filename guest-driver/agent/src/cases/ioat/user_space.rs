@@ -274,7 +274,7 @@ pub(super) fn routes(bench: &mut Bench<'_>) -> Verdict {
     for engine in &taken.engines {
         let (mut copies, mut refused, mut lost) = (0, 0, 0);
         for (from, to) in taken.pairs(engine) {
-            let what = format!("{} from {} to {}", engine.function.address(), from.name, to.name);
+            let what = format!("{} from {} to {}", engine.expected.name, from.name, to.name);
             let (attempt, count): (fn(&mut _, &_, &_, &_, &_) -> _, _) =
                 match (engine.reads(from), engine.writes(to)) {
                     (true, true) => (copy, &mut copies),
@@ -286,7 +286,7 @@ pub(super) fn routes(bench: &mut Bench<'_>) -> Verdict {
         }
         bench.note(format!(
             "{}: {copies} copies of {LENGTH} bytes, {refused} reads refused, {lost} writes lost",
-            engine.function.address()
+            engine.expected.name
         ));
     }
     taken.give_back()
