@@ -7,6 +7,7 @@ mod acs;
 mod answer;
 mod arrive;
 mod cache;
+mod cpu_push;
 mod delayed;
 mod error;
 mod inbox;

@@ -36,7 +36,7 @@ pub enum Target {
 
 impl Target {
     /// Whose BAR it is; none for RAM.
-    pub(super) fn owner(&self) -> Option<FunctionId> {
+    pub(crate) fn owner(&self) -> Option<FunctionId> {
         match *self {
             Self::Memory { function, .. } => function,
             Self::Registers { function, .. } => Some(function),

@@ -112,10 +112,15 @@ impl Fabric {
             Signal::Interrupt => (FindingClass::InterruptBeforeData, "the interrupt has arrived"),
             Signal::Fence => (FindingClass::FenceBeforeData, "the fence has signalled"),
         };
+        let missing = match (signal, target) {
+            (Signal::Fence, _) | (_, None) => "nothing has read from there since",
+            _ => {
+                "nothing has read from there since, neither the requester before it came to rest nor a CPU"
+            }
+        };
         let target = target.map_or("RAM".to_owned(), |target| self.call(target));
         let explanation = format!(
-            "{what}, and {bytes} bytes written before it were still under way to {target}: nothing has read from there \
-             since"
+            "{what}, and {bytes} bytes written before it were still under way to {target}: {missing}"
         );
         self.find(first.function, class, Some(first), explanation);
     }

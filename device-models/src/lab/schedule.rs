@@ -74,7 +74,7 @@ impl Lab {
     }
 
     /// Delivers what waits for `function`, and its answers that had to wait; whether there was anything.
-    fn deliver(&mut self, function: FunctionId) -> bool {
+    pub(super) fn deliver(&mut self, function: FunctionId) -> bool {
         let mut any = self.fabric.send_answers(function);
         for _ in 0..MESSAGES {
             let Some(message) = self.fabric.inboxes[function.index()].pop() else { break };

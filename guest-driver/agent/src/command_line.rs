@@ -19,8 +19,9 @@ Usage:
   guest-agent traffic FUNCTION        bytes that a function has read and written, by target
   guest-agent delay FUNCTION TARGET DELAY
                                       keep posted writes of a function to TARGET (a function, or
-                                      ram) under way: `pushed` (until a read of the same path
-                                      pushes them), up to 1024 turns, or `off`
+                                      ram) under way: `pushed` (until a read of the same path,
+                                      or a CPU at TARGET, pushes them), up to 1024 turns, or
+                                      `off`
   guest-agent fence FUNCTION          say that a fence for a function's work has been seen
   guest-agent expect CLASS[:FUNCTION] [MIN [MAX]]
                                       findings of this class, about this function or any, must come

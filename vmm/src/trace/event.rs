@@ -60,6 +60,11 @@ pub enum Event {
         #[serde(with = "hex")]
         data: Vec<u8>,
     },
+    /// A CPU's access to a BAR pushed what was under way to its function.
+    CpuPush {
+        /// Which.
+        function: usize,
+    },
     /// Everything below a port was pulled out of its slot.
     Unplug {
         /// Requester ID of the port.
@@ -163,6 +168,7 @@ impl Event {
                 | Self::ConfigRead { .. }
                 | Self::RegisterWrite { .. }
                 | Self::RegisterRead { .. }
+                | Self::CpuPush { .. }
                 | Self::Unplug { .. }
                 | Self::Plug { .. }
                 | Self::DelayPosted { .. }
@@ -180,6 +186,7 @@ impl Event {
             Self::ConfigRead { .. } => "configuration read",
             Self::RegisterWrite { .. } => "register write",
             Self::RegisterRead { .. } => "register read",
+            Self::CpuPush { .. } => "push by a CPU",
             Self::Unplug { .. } => "unplugging",
             Self::Plug { .. } => "plugging in",
             Self::DelayPosted { .. } => "delay of posted writes",
@@ -209,6 +216,7 @@ impl From<&Input<'_>> for Event {
             Input::MmioRead { address, data } => {
                 Self::RegisterRead { address, data: data.to_vec() }
             }
+            Input::CpuPush { function } => Self::CpuPush { function: function.index() },
             Input::Unplug { port } => Self::Unplug { port: port.0 },
             Input::Plug { port } => Self::Plug { port: port.0 },
             Input::DelayPosted { requester, target, delay } => Self::DelayPosted {
@@ -296,6 +304,9 @@ impl fmt::Display for Event {
             }
             Self::RegisterRead { address, data } => {
                 write!(f, "register read of {} at {address:#x}", hex::text(data))
+            }
+            Self::CpuPush { function } => {
+                write!(f, "a CPU's access pushes what is under way to function {function}")
             }
             Self::Unplug { port } => write!(f, "the slot of {port:#06x} is emptied"),
             Self::Plug { port } => write!(f, "the slot of {port:#06x} is filled"),

@@ -260,6 +260,12 @@ fn perform(lab: &mut Lab, cause: &Event, refused: &Warnings) -> Option<Event> {
             lab.mmio_read(*address, &mut now);
             Some(Event::RegisterRead { address: *address, data: now })
         }
+        Event::CpuPush { function } => {
+            if let Some(id) = numbered(lab, *function) {
+                lab.cpu_push(id);
+            }
+            None
+        }
         Event::Unplug { port } | Event::Plug { port } => {
             let filled = matches!(cause, Event::Plug { .. });
             let done = if filled { lab.plug(Bdf(*port)) } else { lab.unplug(Bdf(*port)) };
@@ -284,14 +290,18 @@ fn perform(lab: &mut Lab, cause: &Event, refused: &Warnings) -> Option<Event> {
             None
         }
         Event::Step { function } => {
-            let found = lab.address_map().functions().nth(*function).map(|(id, _)| id);
-            if let Some(id) = found {
+            if let Some(id) = numbered(lab, *function) {
                 lab.step_function(id);
             }
             None
         }
         _ => None,
     }
+}
+
+/// The function of a number in the record.
+fn numbered(lab: &Lab, number: usize) -> Option<FunctionId> {
+    lab.address_map().functions().nth(number).map(|(id, _)| id)
 }
 
 /// Interrupts of a replay reach nobody.
