@@ -427,7 +427,11 @@ mod tests {
         let base = "name='a'\ndescription='b'\ntimeout=5\n";
         assert!(Scenario::parse("f", base).is_ok());
         for (text, part) in [
-            ("name='a'", "description"),
+            ("command=['x']\ngroups=['copy']", "not both"),
+            ("expect=['iommu.stale']", "needs a command"),
+            ("drivers=['.']", "for a command"),
+            ("command=['x']\nexpect=['iommu.stael']", "did you mean iommu.stale?"),
+            ("command=['x']\nexpect=['iommu.stale 0']", "under allow"),
             ("name='../x'\ndescription='b'\ntimeout=5", "name must be"),
             ("name='a'\ndescription='b'\ntimeout=0", "timeout is in seconds"),
             ("name='a'\ndescription='b'\ntimeout=5\nparameters=['a b']", "without blanks"),
@@ -441,5 +445,30 @@ mod tests {
         }
         assert_eq!(Scenario::parse("f", base).unwrap().limit(0), 5);
         assert_eq!(Scenario::parse("f", base).unwrap().limit(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_file_of_the_user_s_own_finds_what_lies_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pull-it-out.toml");
+        let text = "topology='mine.toml'\ndrivers=['.', '/abs.ko']\nfiles=['t.sh:/bin/t']\ncommand=['t']\n\
+                    expect=['pci.link-down:peer0']\nallow=['pci.no-target']\n";
+        std::fs::write(&path, text).unwrap();
+        let scenario = Scenario::load(&path).unwrap();
+        assert_eq!((scenario.name.as_str(), scenario.timeout), ("pull-it-out", 600));
+        assert_eq!(scenario.topology, folder.path().join("mine.toml").to_string_lossy());
+        assert_eq!(scenario.drivers, [folder.path().join("."), "/abs.ko".into()]);
+        let files = scenario.own_files().unwrap();
+        assert_eq!(files[0].host, folder.path().join("t.sh"));
+        assert_eq!((scenario.expect[0].least, scenario.allow[0].least), (1, 0));
+        let name = path.to_string_lossy().into_owned();
+        assert_eq!(Scenario::select(std::slice::from_ref(&name)).unwrap(), [scenario]);
+        assert!(Scenario::select(&[name.clone(), name]).is_err(), "twice");
+        assert!(
+            Scenario::load(folder.path()).is_err() && Scenario::load(Path::new("/no")).is_err()
+        );
+        // A preset is no file.
+        std::fs::write(&path, "topology='switch'\ngroups=['copy']\n").unwrap();
+        assert_eq!(Scenario::load(&path).unwrap().topology, "switch");
     }
 }
