@@ -243,7 +243,7 @@ fn an_address_of_the_wrong_kind_is_called_by_its_name() {
     world.lab.virtio_iommu().unwrap().attach(1, endpoint, 0).unwrap();
     let memory = world.bar(1, 2);
     for (address, end) in [
-        (0x1000, "; it is the physical address of guest RAM"),
+        (0x80_0000, "; it is the physical address of guest RAM"),
         (memory, "; it is the physical address of BAR 2 of robot1 (02:00.0)"),
         (0xdead_b000, "not mapped in domain 1"),
     ] {
