@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::event::{self, Event, Events};
+use super::files::Local;
 use super::job::Job;
 use super::prepare::TestHostKernel;
 use super::runner::{self, Console};
@@ -155,7 +156,7 @@ fn start(
             let job = job.clone();
             let thread = thread::Builder::new()
                 .name("runner".into())
-                .spawn(move || runner::run(&job, console, &Events::new(sender)))
+                .spawn(move || runner::run(&job, &Local(&job), console, &Events::new(sender)))
                 .map_err(failed("a thread for the guests"))?;
             Ok((Runner::Here(Some(thread)), receiver))
         }

@@ -6,6 +6,7 @@ pub mod cases;
 pub mod console;
 pub mod drive;
 pub mod event;
+pub mod files;
 pub mod hello;
 pub mod job;
 pub mod judge;

@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
+use super::files::Sender;
 use super::inside;
 use crate::say::say;
 use crate::suite::event::{self, Event, Events};
@@ -48,8 +49,6 @@ fn run() -> Result<(), Box<dyn Error>> {
         event::write_line(&mut out, &Event::Broken { message: error.to_string() })?;
     }
     event::write_line(&mut out, &Event::Done)?;
-    // Files first: whoever hears of the end may read them at once. They are written through, so this is a formality.
-    rustix::fs::sync();
     // Waits to be ended from outside, which is quicker than any way of ending oneself.
     thread::sleep(Duration::from_secs(5));
     result
@@ -57,10 +56,6 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     let job: Job = serde_json::from_slice(&fs::read(inside::JOB)?)?;
-    share("out", inside::OUT)?;
-    if job.record.is_some() {
-        share("record", inside::RECORD)?;
-    }
     leave_first_cpu();
     load_module();
     let console = match job.runs.iter().any(|run| run.interactive) {
@@ -77,7 +72,9 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
         }
         io::Result::Ok(())
     })?;
-    runner::run(&job, console, &Events::new(sender));
+    let port = port(inside::FILES)?;
+    let files = Sender::new(port.try_clone()?, port);
+    runner::run(&job, &files, console, &Events::new(sender));
     match writer.join() {
         Ok(result) => Ok(result?),
         Err(_) => Err("the thread that sends events panicked".into()),
@@ -134,14 +131,6 @@ fn mount_all() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-/// Mounts a folder of the outer machine. Nothing is cached: what is written is out there when the call returns.
-fn share(tag: &str, folder: &str) -> Result<(), Box<dyn Error>> {
-    fs::create_dir_all(folder)?;
-    let options = c"trans=virtio,version=9p2000.L,msize=262144,cache=none";
-    mount(tag, folder, "9p", MountFlags::empty(), Some(options))
-        .map_err(|error| format!("mounting the shared folder {tag}: {error}").into())
 }
 
 /// Opens the virtio-serial port `name`.
