@@ -12,6 +12,7 @@ mod list;
 mod output;
 mod replay;
 mod report;
+mod shares;
 mod test;
 mod topology;
 

@@ -11,6 +11,7 @@ use super::tools;
 use crate::images::cache::Cache;
 use crate::images::kernel::{self, Flavour, KernelRequest};
 use crate::images::progress::Silent;
+use crate::suite::auto;
 
 /// Programs that building the guest's kernel and driver takes, and the Debian packages that have them.
 const BUILD_TOOLS: &[(&str, &str)] = &[
@@ -112,7 +113,10 @@ pub fn diagnose() -> Diagnosis {
     });
     let cache = Cache::open();
     checks.extend(cache_checks(cache.as_ref().map_err(ToString::to_string)));
-    let built = checks.iter().any(|check| check.name == "kernel (lab)" && check.level == Level::Ok);
+    let is_there = |check: &Check| {
+        matches!(check.name, "kernel (lab)" | "kernel (stock)") && check.level == Level::Ok
+    };
+    let built = checks.iter().any(is_there);
     checks.push(tools_check(
         "build tools",
         BUILD_TOOLS,
@@ -187,21 +191,29 @@ fn cache_checks(cache: Result<&Cache, String>) -> Vec<Check> {
             "set XDG_CACHE_HOME to another folder",
         ),
     }];
+    let lab = format!(
+        "peerdma kernel build (about {}); until then the stock kernel serves",
+        auto::build_time()
+    );
+    let stock = "peerdma kernel build --kernel stock (a minute), or the first test without a lab kernel does it";
     for (name, flavour, command) in [
-        ("kernel (lab)", Flavour::Lab, "peerdma kernel build"),
-        ("kernel (debug)", Flavour::Debug, "peerdma kernel build --kernel debug"),
-        ("kernel (stock)", Flavour::Stock, "peerdma kernel build --kernel stock"),
-        ("kernel (lts)", Flavour::Lts, "peerdma kernel build --kernel lts"),
+        ("kernel (lab)", Flavour::Lab, &*lab),
+        ("kernel (stock)", Flavour::Stock, stock),
+        (
+            "kernel (debug)",
+            Flavour::Debug,
+            "peerdma kernel build --kernel debug, or the first test with --kernel debug does it",
+        ),
+        (
+            "kernel (lts)",
+            Flavour::Lts,
+            "peerdma kernel build --kernel lts, or the first test with --kernel lts does it",
+        ),
     ] {
         let found = kernel::find(cache, &KernelRequest::from_environment(flavour), &Silent);
         checks.push(match found {
             Ok(Some(kernel)) => Check::ok(name, format!("Linux {} in the cache", kernel.release)),
-            Ok(None) => Check::not(
-                name,
-                Level::Note,
-                "not built yet",
-                format!("{command} (or the first test does it)"),
-            ),
+            Ok(None) => Check::not(name, Level::Note, "not in the cache yet", command),
             Err(error) => Check::not(name, Level::Note, error.to_string(), command),
         });
     }

@@ -1,6 +1,7 @@
 //! Test runs: which guests are started, what they are asked, and how their answers and the checker's findings become
 //! a verdict.
 
+pub mod auto;
 pub mod carried;
 pub mod cases;
 pub mod console;
@@ -18,3 +19,4 @@ pub mod prepare;
 pub mod runner;
 pub mod scenario;
 pub mod shard;
+pub mod test_host;

@@ -108,6 +108,10 @@ pub struct Scenario {
     /// The kernel's own test programs that the guest carries; `images/kselftests.toml` lists them.
     #[serde(default)]
     pub kselftests: Vec<String>,
+    /// Kernel options without which its own tests are skipped: those that the lab kernel has and the distribution's has
+    /// not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
     /// Seconds from the guest's start to its end on the lab kernel in the nested host; see [`Scenario::limit`].
     pub timeout: u64,
     /// Fewer tests than this mean that something is wrong with the run itself: as many as its groups have.

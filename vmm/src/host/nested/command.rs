@@ -29,6 +29,9 @@ const PARAMETERS: &[&str] = &[
     "rcupdate.rcu_expedited=1",
     "dma_debug=off",
     "nowatchdog",
+    // Nothing there is secret, and each of these costs time under emulation.
+    "mitigations=off",
+    "nokaslr",
     // KVM takes the counter's frequency when it starts, the kernel corrects its own a few seconds later. When they
     // differ by more than this allows, KVM wants to scale the guest's counter; QEMU's SVM cannot, and KVM then computes
     // with a counter that stands still: no timer of the guest ever fires.
@@ -64,17 +67,20 @@ pub(super) struct WithDescriptors {
 impl Machine<'_> {
     pub(super) fn command(&self) -> WithDescriptors {
         let mut command = Command::new(&self.recipe.qemu.path);
-        let mut descriptors = vec![self.archive.as_raw_fd()];
+        let kernel = &self.recipe.kernel.image.elf;
+        let mut descriptors = vec![self.archive.as_raw_fd(), kernel.as_raw_fd()];
         descriptors.extend([self.log, self.events, self.files].map(AsRawFd::as_raw_fd));
+        let threads = if self.recipe.takes_turns() { "single" } else { "multi" };
         command
             .args(["-name", "peerdma-test-host", "-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-machine", "q35,hpet=off,vmport=off,smbus=off,sata=off"])
-            .args(["-accel", "tcg,thread=multi,tb-size=256", "-cpu", self.recipe.qemu.cpu_model()])
+            .args(["-accel", &format!("tcg,thread={threads},tb-size=256")])
+            .args(["-cpu", self.recipe.qemu.cpu_model()])
             .args(["-m", &self.ram().to_string(), "-smp", &cpus(self.at_once).to_string()]);
         if let Some(firmware) = self.recipe.qemu.quick_firmware() {
             command.arg("-bios").arg(firmware);
         }
-        command.arg("-kernel").arg(&self.recipe.kernel);
+        command.arg("-kernel").arg(descriptor_path(kernel));
         command.arg("-initrd").arg(descriptor_path(self.archive));
         command.arg("-append").arg(kernel_command_line());
 
@@ -121,19 +127,45 @@ fn kernel_command_line() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::host::qemu::{Qemu, Version};
+    use crate::images::kernel_image::{ImageKind, KernelImage};
+    use crate::suite::test_host::TestHostKernel;
+
+    fn recipe(major: u32, minor: u32, patches_itself: bool) -> Recipe {
+        let image = KernelImage {
+            elf: std::fs::File::open("/dev/null").unwrap(),
+            has_pvh: true,
+            kind: ImageKind::Vmlinux,
+            build_tree: None,
+            release: None,
+        };
+        Recipe {
+            qemu: Qemu { path: "/q/qemu".into(), version: Version { major, minor, micro: 0 } },
+            kernel: TestHostKernel {
+                image: Arc::new(image),
+                name: "lab".into(),
+                modules: Vec::new(),
+                workaround: None,
+                patches_itself,
+            },
+            program: "/p".into(),
+        }
+    }
+
+    #[test]
+    fn processors_take_turns_where_replaced_code_may_run() {
+        for (major, minor, patches, turns) in
+            [(7, 2, true, true), (7, 2, false, false), (8, 1, true, false), (10, 0, true, false)]
+        {
+            assert_eq!(recipe(major, minor, patches).takes_turns(), turns, "{major}.{minor}");
+        }
+    }
 
     #[test]
     fn descriptors_arrive_and_nothing_else_of_this_machine() {
-        let recipe = Recipe {
-            qemu: Qemu {
-                path: "/q/qemu".into(),
-                version: Version { major: 10, minor: 0, micro: 0 },
-            },
-            kernel: "/k/vmlinux".into(),
-            module: None,
-            program: "/p".into(),
-        };
+        let recipe = recipe(10, 0, false);
         let archive = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let (events, console) = UnixStream::pair().unwrap();
         let (files, log) = UnixStream::pair().unwrap();
@@ -151,8 +183,8 @@ mod tests {
         assert_eq!(machine.ram(), 1536 + 3072 + 512 + 700 + 512);
         let WithDescriptors { command, descriptors } = machine.command();
         let sockets = [&log, &events, &files, &console].map(AsRawFd::as_raw_fd);
-        assert_eq!(descriptors[0], archive.as_raw_fd());
-        assert_eq!(descriptors[1..], sockets);
+        let opened = [archive.as_raw_fd(), recipe.kernel.image.elf.as_raw_fd()];
+        assert_eq!((&descriptors[..2], &descriptors[2..]), (&opened[..], &sockets[..]));
         let line =
             command.get_args().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
         for part in [

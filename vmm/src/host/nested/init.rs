@@ -1,6 +1,7 @@
 //! Inside the test host: this program as its first process.
 
 use std::error::Error;
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,6 +16,7 @@ use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use super::files::Sender;
 use super::inside;
+use crate::images::kernel;
 use crate::say::say;
 use crate::suite::event::{self, Event, Events};
 use crate::suite::job::Job;
@@ -57,7 +59,8 @@ fn run() -> Result<(), Box<dyn Error>> {
 fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     let job: Job = serde_json::from_slice(&fs::read(inside::JOB)?)?;
     leave_first_cpu();
-    load_module();
+    load_modules()?;
+    load_workaround();
     let console = match job.runs.iter().any(|run| run.interactive) {
         true => {
             let port = port(inside::CONSOLE)?;
@@ -99,13 +102,33 @@ fn leave_first_cpu() {
     }
 }
 
+/// Loads the kernel's own modules in the order of their names, with their parameters from the kernel's command line, as
+/// those have them that are built in.
+fn load_modules() -> Result<(), Box<dyn Error>> {
+    let Ok(entries) = fs::read_dir(inside::MODULES) else { return Ok(()) };
+    let mut files: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    files.sort();
+    let command_line = fs::read_to_string("/proc/cmdline")?;
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        // The number before it is ours.
+        let name = name.split_once('-').map_or(&*name, |(_, name)| name);
+        let parameters =
+            CString::new(kernel::parameters_of(name, command_line.split_whitespace()))?;
+        rustix::system::finit_module(&File::open(&file)?, &parameters, 0)
+            .map_err(|error| format!("the module {name} is not loaded: {error}"))?;
+    }
+    Ok(())
+}
+
 /// Loads the module that works around the emulator. Without it guests crash now and then, but most run to their end.
-fn load_module() {
+fn load_workaround() {
     let load = || {
-        rustix::system::finit_module(&File::open(inside::MODULE)?, c"", 0).map_err(io::Error::from)
+        rustix::system::finit_module(&File::open(inside::WORKAROUND)?, c"", 0)
+            .map_err(io::Error::from)
     };
     if let Err(error) = load() {
-        may_crash(&format!("{} is not loaded: {error}", inside::MODULE));
+        may_crash(&format!("{} is not loaded: {error}", inside::WORKAROUND));
     }
 }
 

@@ -13,7 +13,7 @@ mod init;
 mod process;
 
 use std::io::{self, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -31,6 +31,7 @@ use crate::images::initramfs::{Initramfs, InitramfsError};
 use crate::suite::console;
 use crate::suite::event::{self, Event};
 use crate::suite::job::Job;
+use crate::suite::test_host::TestHostKernel;
 
 /// The hidden subcommand by which the program knows that it is the test host's first process.
 pub const SUBCOMMAND: &str = "nested-init";
@@ -47,7 +48,9 @@ mod inside {
     pub(super) const JOB: &str = "/job/job.json";
     pub(super) const KERNEL: &str = "/job/kernel";
     pub(super) const INITRAMFS: &str = "/job/initramfs";
-    pub(super) const MODULE: &str = "/job/svm_under_tcg.ko";
+    /// The kernel's own modules; the order of their names is that in which they are loaded.
+    pub(super) const MODULES: &str = "/job/modules";
+    pub(super) const WORKAROUND: &str = "/job/svm_under_tcg.ko";
     /// Names of the virtio-serial ports.
     pub(super) const EVENTS: &str = "peerdma.events";
     pub(super) const FILES: &str = "peerdma.files";
@@ -82,12 +85,18 @@ impl NestedError {
 pub struct Recipe {
     /// The emulator.
     pub qemu: Qemu,
-    /// The test host's kernel: a vmlinux of the lab flavour.
-    pub kernel: PathBuf,
-    /// The module that it loads before guests run.
-    pub module: Option<PathBuf>,
+    /// The test host's kernel, and the modules that it loads before guests run.
+    pub kernel: TestHostKernel,
     /// This program, linked statically.
     pub program: PathBuf,
+}
+
+impl Recipe {
+    /// Whether the emulated processors take turns in one thread: a kernel that changes its code while another
+    /// processor runs it is too much for some versions of QEMU.
+    pub fn takes_turns(&self) -> bool {
+        self.kernel.patches_itself && self.qemu.may_run_replaced_code()
+    }
 }
 
 /// A test host that is running a job. It ends when this is dropped.
@@ -276,8 +285,12 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
     image.file(inside::JOB, 0o644, text)?;
     image.host_file(inside::PROGRAM, &recipe.program)?;
     image.host_file(inside::KERNEL, &job.kernel)?;
-    if let Some(module) = &recipe.module {
-        image.host_file(inside::MODULE, module)?;
+    for (number, module) in recipe.kernel.modules.iter().enumerate() {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        image.host_file(&format!("{}/{number:03}-{name}", inside::MODULES), module)?;
+    }
+    if let Some(module) = &recipe.kernel.workaround {
+        image.host_file(inside::WORKAROUND, module)?;
     }
     image.host_file(inside::INITRAMFS, &job.initramfs)?;
     let bytes = image.to_bytes()?;
@@ -292,7 +305,6 @@ fn write_all(file: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The path by which a child opens a descriptor that it inherits.
-fn descriptor_path(fd: &OwnedFd) -> PathBuf {
-    use std::os::fd::AsRawFd;
+fn descriptor_path(fd: &impl AsRawFd) -> PathBuf {
     Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
 }
