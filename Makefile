@@ -17,7 +17,7 @@ OUT     ?=
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-broken vm bench lint clean
+.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-broken vm nightly bench lint clean
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -47,6 +47,12 @@ vm-test-all: build ## All scenarios on all kernels, in one report: target/vm-tes
 
 vm-examples: build ## README's example drivers in guests: right ones pass, wrong ones are found
 	ci/examples.sh target/vm-examples $(ARGS)
+
+vm-commands: build ## Commands in guests: what they begin with, and how their end reaches the shell
+	ci/commands.sh target/vm-commands $(ARGS)
+
+nightly: ## What CI leaves out: other kernels, long scenarios, stalls, broken hardware; an hour or two
+	ci/nightly.sh $(ARGS)
 
 vm-broken: build ## Hardware that is broken on purpose: exactly the tests that should notice fail
 	ci/broken.sh target/vm-broken $(ARGS)

@@ -6,6 +6,7 @@ mod program;
 
 use std::fs;
 
+use guest_protocol::Request;
 use program::run;
 use vmm::assembly::IommuMode;
 use vmm::report::{
@@ -21,7 +22,7 @@ fn summary(distance: i32) -> String {
 }
 
 fn report(distance: i32) -> RunReport {
-    report_of("root-ports", &format!("1 0 {distance} iova 0xfffe0000"))
+    report_of("root-ports", &format!("path 1 0 {distance} iova 0xfffe0000"))
 }
 
 /// A run of one guest with this topology and this decision of its kernel's.
@@ -34,7 +35,7 @@ fn report_of(topology: &str, decision: &str) -> RunReport {
     let guest = Guest { iommu: IommuMode::Strict, cpu: topology.cpu, parameters: Vec::new() };
     let mut scenario = ScenarioReport::new("basic");
     scenario.setup = Some(Box::new(Setup { topology, guest }));
-    scenario.decisions = vec![ObservedPath::parse(decision).unwrap()];
+    scenario.decisions = vec![ObservedPath::of(&Request::parse(decision).unwrap()).unwrap()];
     RunReport {
         version: 1,
         host: "nested".into(),
@@ -112,7 +113,7 @@ fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
     assert!(code == 1 && out.ends_with("NOT as predicted\n"), "{code} {out}");
     assert_eq!(explain(["peer0", "peer0"]).0, 2);
     // An engine is a client, too, and owns nothing that anybody could ask for.
-    let engine = || summary_of("ioat", "0 03:00.0 4 iova 0xfffe0000");
+    let engine = || summary_of("ioat", "path 0 03:00.0 4 iova 0xfffe0000");
     fs::write(&path, engine()).unwrap();
     let (code, out, err) = explain(["ioat0", "peer0"]);
     assert!(code == 0 && out.ends_with("IOVA 0xfffe0000; as predicted\n"), "{code} {out} {err}");

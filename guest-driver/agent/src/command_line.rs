@@ -1,7 +1,7 @@
 //! The agent as an ordinary program, for somebody at a guest's prompt.
 
 use crate::device::{DEVICE, VENDOR};
-use crate::lab::{Lab, PortWire};
+use crate::lab::{self, Lab, PortWire};
 use crate::sys::pci::Function;
 use crate::{cases, exit, init, ktap};
 
@@ -109,7 +109,9 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             Ok(summary.exit_code())
         }
         Request::Stat => {
-            println!("{}", lab().ok_or_else(no_lab)?.stat().map_err(broken)?);
+            let stat = lab().ok_or_else(no_lab)?.stat().map_err(broken)?;
+            let text = serde_json::to_string_pretty(&stat);
+            println!("{}", text.map_err(|error| (exit::LAB_PORT, error.to_string()))?);
             Ok(exit::SUCCESS)
         }
         Request::Unplug(port) => {
@@ -122,7 +124,8 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
         }
         Request::Traffic(function) => {
             let moved = lab().ok_or_else(no_lab)?.traffic(&function).map_err(broken)?;
-            for (word, by_target) in [("read from", moved.read), ("written to", moved.written)] {
+            let lab::Traffic { read, written } = moved.traffic;
+            for (word, by_target) in [("read from", read), ("written to", written)] {
                 for (target, bytes) in by_target {
                     println!("{bytes:12} bytes {word} {target}");
                 }

@@ -1,33 +1,6 @@
-//! How a guest ends: the codes that the agent hands to the virtual machine monitor.
-//!
-//! A user's own command ends the guest with its own status, so the agent's failures sit high, where few programs put
-//! theirs. Each prints its reason on the console first, and has it behind the code at the lab port: that tells the monitor
-//! whose code it is.
+//! How a guest ends.
 
-/// Every test passed or was skipped, or the user's command succeeded.
-pub const SUCCESS: u8 = 0;
-/// At least one test failed.
-pub const TESTS_FAILED: u8 = 1;
-/// The arguments on the command line make no sense.
-pub const USAGE: u8 = 2;
-/// A test did not end.
-pub const HANG: u8 = 119;
-/// The agent itself panicked: a bug in it.
-pub const PANIC: u8 = 120;
-/// A file system that nothing works without could not be mounted.
-pub const MOUNT: u8 = 121;
-/// The lab port answered something that is no answer, or not at all in the middle of a conversation.
-pub const LAB_PORT: u8 = 122;
-/// A module could not be loaded.
-pub const MODULE: u8 = 123;
-/// The console or a child process could not be set up.
-pub const PROCESS: u8 = 124;
-/// Somebody in the guest asked for it to be powered off before the work was done.
-pub const INTERRUPTED: u8 = 125;
-/// The command exists but cannot be executed (as a shell says it).
-pub const NOT_EXECUTABLE: u8 = 126;
-/// The command was not found (as a shell says it).
-pub const NOT_FOUND: u8 = 127;
+pub use guest_protocol::exit::*;
 
 /// Why the agent gives up, and the code the guest ends with.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::host::interrupt;
 use crate::host::terminal::{self, Key, Keys, RawTerminal};
-use crate::report::ScenarioReport;
+use crate::report::{ScenarioReport, Status};
 use crate::say::say;
 use crate::suite::auto;
 use crate::suite::drive::{JobEnd, drive};
@@ -41,7 +41,7 @@ The guest's console is your terminal. Ctrl-A x leaves, Ctrl-A h lists the keys. 
 
 Examples:
   peerdma boot                          a shell in the guest
-  peerdma boot -- lspci -vvv            one command; its exit status becomes ours
+  peerdma boot -- lspci -vvv            one command; its exit status becomes ours, 1 with findings
   peerdma boot --topology switch --iommu none
   peerdma boot --device ioat --device peer,below=host-bridge
   peerdma boot --device ioat --modprobe ioatdma --modprobe 'dmatest iterations=10 run=1'
@@ -58,7 +58,8 @@ pub(super) struct Arguments {
     /// Seconds after which the guest is taken for hung [default: 600 with -- CMD, none with a shell]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
-    /// Run this command in the guest instead of a shell; its exit status becomes ours
+    /// Run this command in the guest instead of a shell; its exit status becomes ours, and 0 becomes 1 where something was
+    /// found
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -111,7 +112,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         drop(screen.join());
     }
     drop(terminal);
-    conclude(end.map_err(Failure::environment)?, report)
+    let command = !arguments.command.is_empty();
+    conclude(end.map_err(Failure::environment)?, report, command)
 }
 
 fn job(
@@ -258,7 +260,7 @@ fn carry_keys(input: &mut impl Read, guest: &mut impl Write, interactive: bool) 
     }
 }
 
-fn conclude(end: JobEnd, report: Option<ScenarioReport>) -> Result<u8, Failure> {
+fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Result<u8, Failure> {
     match end {
         JobEnd::Interrupted => return Ok(Exit::Success as u8),
         JobEnd::Lost { reason, last_words, .. } => {
@@ -278,12 +280,19 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>) -> Result<u8, Failure> 
         MAX_FINDINGS.. => say!("{MAX_FINDINGS} findings or more, see above"),
         count => say!("{count} findings, see above"),
     }
-    Ok(match report.exit_code {
+    Ok(exit_code(&report, command))
+}
+
+/// A command's own status where it is not 0, otherwise whether something was found. A shell's end means nothing.
+fn exit_code(report: &ScenarioReport, command: bool) -> u8 {
+    match report.exit_code {
         Some(_) if report.not_run => Exit::Internal as u8,
+        Some(_) if !command => Exit::Success as u8,
+        Some(0) if report.status == Status::Failed => Exit::Failed as u8,
         Some(code) => u8::try_from(code).unwrap_or(Exit::Failed as u8),
         None if report.failures.is_empty() => Exit::Success as u8,
         None => Exit::Internal as u8,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -303,16 +312,24 @@ mod tests {
     #[test]
     fn the_end_decides_the_exit_code() {
         let mut report = ScenarioReport::new("user");
-        assert_eq!(conclude(JobEnd::Interrupted, None).unwrap(), 0);
-        assert_eq!(conclude(JobEnd::Done, Some(report.clone())).unwrap(), 0);
-        report.failures.push("triple fault".into());
-        assert_eq!(conclude(JobEnd::Done, Some(report.clone())).unwrap(), 4);
+        let code = |report: &ScenarioReport, command| {
+            conclude(JobEnd::Done, Some(report.clone()), command).unwrap()
+        };
+        assert_eq!(conclude(JobEnd::Interrupted, None, true).unwrap(), 0);
+        assert_eq!(code(&report, true), 0);
+        report.exit_code = Some(0);
+        report.status = Status::Failed;
+        assert_eq!((code(&report, true), code(&report, false)), (1, 0));
         report.exit_code = Some(9);
-        assert_eq!(conclude(JobEnd::Done, Some(report.clone())).unwrap(), 9);
+        assert_eq!((code(&report, true), code(&report, false)), (9, 0));
+        report.exit_code = None;
+        report.failures.push("triple fault".into());
+        assert_eq!((code(&report, true), code(&report, false)), (4, 4));
+        report.exit_code = Some(123);
         report.not_run = true;
-        assert_eq!(conclude(JobEnd::Done, Some(report)).unwrap(), 4);
+        assert_eq!((code(&report, true), code(&report, false)), (4, 4));
         let lost = JobEnd::Lost { reason: "gone".into(), hung: false, last_words: Vec::new() };
-        assert_eq!(conclude(lost, None).unwrap_err().exit, Exit::Internal);
+        assert_eq!(conclude(lost, None, true).unwrap_err().exit, Exit::Internal);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Exit, Failure, choose, output};
 use crate::assembly::{IommuMode, LabConfig};
 use crate::nearest::nearest_name;
 use crate::report::{ObservedPath, ScenarioReport, Setup, merge};
-use crate::suite::hello::Address;
+use crate::suite::hello::{self, Address};
 use crate::topology::linux::Guest;
 use crate::topology::{AddedDevice, Explanation, Prediction};
 
@@ -99,7 +99,7 @@ fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
 
 fn agree(prediction: &Prediction, found: &ObservedPath) -> bool {
     let kind = found.address.map_or(Address::None, |(kind, _)| kind);
-    (found.distance, kind) == (prediction.distance, prediction.address.into())
+    (found.distance, kind) == (prediction.distance, hello::address(prediction.address))
 }
 
 /// The scenario that is meant: the named one, or else the only one whose kernel was asked.

@@ -13,6 +13,7 @@ mod output;
 mod replay;
 mod report;
 mod shares;
+mod substitute;
 mod test;
 mod topology;
 
@@ -44,8 +45,8 @@ Exit codes:
   3  this machine lacks something (peerdma doctor says what), or a place cannot be written
   4  a guest hung or could not be run, or the program itself failed
   130  interrupted
-  With -- CMD the code is the command's own; 126 and 127 as a shell has them: it cannot be executed,
-  it is not there.
+  With -- CMD the code is the command's own where that is not 0, and 1 where only the checker has something to say;
+  126 and 127 as a shell has them: it cannot be executed, it is not there. A shell (boot without CMD) ends with 0.
 
 Environment:
   PEERDMA_QEMU            the QEMU for the nested test host, instead of qemu-system-x86_64 in PATH

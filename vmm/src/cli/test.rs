@@ -12,17 +12,16 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::choose::{self, GuestOptions, prepare_failure};
 use super::shares::Shares;
+use super::substitute;
 use super::{Exit, Failure, list, output};
 use crate::assembly::LabConfig;
 use crate::host::choice::Place;
-use crate::images::kernel::Flavour;
 use crate::report::collector::write_whole;
 use crate::report::{Collector, RunReport, ScenarioReport, Setup, Status, junit, markdown};
 use crate::say::say;
-use crate::suite::auto;
 use crate::suite::carried::{self, Carried};
 use crate::suite::drive::{JobEnd, Venue, drive};
-use crate::suite::hello::{Expected, Hello, Mode};
+use crate::suite::hello::{self, Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
 use crate::suite::parameters::{Purpose, parameters};
 use crate::suite::prepare::{self, KernelChoice, Prepared, Quiet};
@@ -83,6 +82,9 @@ pub(super) struct Arguments {
     /// Record everything that happens in the lab, a file per scenario in this folder, for `peerdma replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Seconds after which a guest is taken for hung, instead of the scenario's limit
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: Option<u64>,
     /// Print the report as JSON instead of KTAP
     #[arg(long)]
     json: bool,
@@ -120,9 +122,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut scenarios = scenarios(arguments)?;
     have_tests(arguments, &scenarios)?;
     let kernel = arguments.guest.kernel_choice()?;
-    let out = arguments.out.clone().unwrap_or_else(|| default_folder(&kernel));
+    let out = arguments.out.clone().unwrap_or_else(|| substitute::default_folder(&kernel));
+    let follows = arguments.out.is_none().then_some(&*out);
     let substitute = match arguments.guest.is_substitute(&kernel) {
-        true => on_substitute(arguments, &mut scenarios, &out)?,
+        true => substitute::explain(
+            &mut scenarios,
+            follows,
+            arguments.all,
+            arguments.command.is_empty(),
+        )?,
         false => Vec::new(),
     };
     let split = match arguments.shard {
@@ -199,43 +207,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         say!("{line}");
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
-}
-
-/// Where reports go when nobody says so: those of the other kernels do not overwrite the lab kernel's.
-fn default_folder(kernel: &KernelChoice) -> PathBuf {
-    match kernel {
-        KernelChoice::Flavour(Flavour::Lab) | KernelChoice::Path(_) => "target/vm-test".into(),
-        KernelChoice::Flavour(flavour) => format!("target/vm-test-{flavour}").into(),
-    }
-}
-
-/// Where the distribution's kernel stands in for the lab's: leaves out what cannot be tested on it, and gives back what to
-/// say. A scenario that the user names is not left out: it is an error rather than a row of skipped tests.
-fn on_substitute(
-    arguments: &Arguments,
-    scenarios: &mut Vec<Scenario>,
-    out: &Path,
-) -> Result<Vec<String>, Failure> {
-    let out = arguments.out.is_none().then_some(out);
-    let mut lines = vec![auto::explain(out).map_err(Failure::internal)?];
-    if !arguments.command.is_empty() {
-        return Ok(lines);
-    }
-    let lacking = scenarios.iter().find(|scenario| !scenario.needs.is_empty());
-    if let Some(scenario) = lacking.filter(|_| !arguments.all) {
-        return Err(Failure::usage(format_args!(
-            "the scenario {:?} needs {}, which the stock kernel lacks",
-            scenario.name,
-            scenario.needs.join(", ")
-        ))
-        .hint(format_args!(
-            "`peerdma kernel build` makes the lab kernel, which has it (once, about {}); with --kernel stock its tests are \
-             skipped",
-            auto::build_time()
-        )));
-    }
-    lines.extend(auto::leave_out(scenarios));
-    Ok(lines)
 }
 
 /// More parts than scenarios: there is nothing to run in this one, and its report says as much.
@@ -387,7 +358,7 @@ fn job(
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
             // A user's own command needs the room of the line, and nobody there would read it.
             expected: match mode {
-                Mode::Test => Some(Expected::new(&lab.topology, &guest).map_err(Failure::usage)?),
+                Mode::Test => Some(hello::expected(&lab.topology, &guest).map_err(Failure::usage)?),
                 Mode::Command | Mode::Shell => None,
             },
             time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
@@ -402,7 +373,7 @@ fn job(
             setup: Some(Box::new(Setup { topology: lab.topology.clone(), guest })),
             memory: scenario.memory,
             cpus: scenario.cpus,
-            limit: Some(scenario.limit(factor)),
+            limit: Some(arguments.timeout.unwrap_or_else(|| scenario.limit(factor))),
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),

@@ -9,11 +9,12 @@ use device_models::fabric::{GuestMapping, PostedDelay};
 use device_models::lab::{ConfigMapping, DelayError, Lab, PlugError};
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
+use guest_protocol::FunctionTraffic;
 
 use super::engine::{Bell, Engine};
 use super::lock::PriorityLock;
 use super::settle::{Restless, settle};
-use super::{FunctionTraffic, LabCounters, Traffic};
+use super::{LabCounters, traffic};
 use crate::jitter::Jitter;
 use crate::machine::{DeviceBus, HostMemory, MappedMemory, layout};
 
@@ -125,7 +126,7 @@ impl LabBus {
         self.with(|lab| {
             let map = lab.address_map();
             let (id, node) = map.functions().find(|(_, node)| node.requester == requester)?;
-            Some(FunctionTraffic { name: node.name.to_string(), traffic: Traffic::of(lab, id) })
+            Some(FunctionTraffic { name: node.name.to_string(), traffic: traffic::of(lab, id) })
         })
     }
 

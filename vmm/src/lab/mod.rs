@@ -8,19 +8,18 @@ mod bus;
 mod engine;
 mod lock;
 mod settle;
-mod traffic;
+pub(crate) mod traffic;
 
 pub use bus::LabBus;
 pub use engine::Engine;
 pub use lock::{Background, PriorityLock, Urgent};
 pub use settle::Restless;
-pub use traffic::{FunctionTraffic, RAM, Traffic};
 
 use std::collections::BTreeMap;
 
 use device_models::fabric::{InterruptSink, RouteKind};
 use device_models::lab::Lab;
-use serde::Serialize;
+use guest_protocol::{Counters, Traffic};
 
 use crate::machine::MsiSignaller;
 use crate::warnings::Warnings;
@@ -48,42 +47,28 @@ impl InterruptSink for Interrupts {
     }
 }
 
-/// The lab's counters at one moment, by function where a function has them. Its JSON form answers the guest's `stat`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// The lab's counters at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LabCounters {
-    /// Mappings in all domains of the IOMMU.
-    pub live_mappings: u64,
-    /// Requests that the IOMMU has served.
-    pub iommu_requests: u64,
-    /// Request TLPs issued by all functions.
-    pub transactions: u64,
-    /// Request TLPs issued, by function.
-    pub tlps: BTreeMap<String, u64>,
-    /// Interrupts delivered, by function.
-    pub msi: BTreeMap<String, u64>,
-    /// Findings, by function.
-    pub findings: BTreeMap<String, u64>,
-    /// Bytes read, by function and route.
-    pub read: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// Bytes written, by function and route.
-    pub written: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// Bytes of all functions, by target. Not for the guest: it asks for one function's, and its agent reads
-    /// answers of a limited length only.
-    #[serde(skip)]
+    /// What answers the guest's `stat`.
+    pub counters: Counters,
+    /// Bytes of all functions, by target. Not for the guest, whose answers have a limited length: it asks for one
+    /// function's.
     pub by_target: Traffic,
 }
 
 impl LabCounters {
     /// Reads them. Functions without a bus number of their own yet are left out.
     pub fn of(lab: &mut Lab) -> Self {
-        let mut counters = Self { transactions: lab.transactions(), ..Self::default() };
+        let mut counters = Counters { transactions: lab.transactions(), ..Counters::default() };
+        let mut by_target = Traffic::default();
         if let Some(iommu) = lab.virtio_iommu() {
             counters.live_mappings = iommu.live_mappings() as u64;
             counters.iommu_requests = iommu.requests();
         }
         let by_route = |bytes: &[u64; 4]| -> BTreeMap<_, _> {
             let named = RouteKind::ALL.iter().zip(bytes).filter(|(_, bytes)| **bytes > 0);
-            named.map(|(route, bytes)| (route.name(), *bytes)).collect()
+            named.map(|(route, bytes)| (route.name().to_owned(), *bytes)).collect()
         };
         let map = lab.address_map().clone();
         for (id, node) in map.functions() {
@@ -94,7 +79,7 @@ impl LabCounters {
             if of.findings > 0 {
                 counters.findings.insert(name.clone(), of.findings);
             }
-            counters.by_target.add(&Traffic::of(lab, id));
+            traffic::add(&mut by_target, &traffic::of(lab, id));
             let (read, written) = (by_route(&of.bytes_read), by_route(&of.bytes_written));
             if !read.is_empty() {
                 counters.read.insert(name.clone(), read);
@@ -103,26 +88,27 @@ impl LabCounters {
                 counters.written.insert(name, written);
             }
         }
-        counters
+        Self { counters, by_target }
     }
 
     /// The sums, for the report.
     pub fn totals(&self) -> BTreeMap<String, u64> {
+        let Self { counters, by_target } = self;
         let mut totals = BTreeMap::from([
-            ("transactions".to_owned(), self.transactions),
-            ("iommu-requests".to_owned(), self.iommu_requests),
-            ("live-mappings".to_owned(), self.live_mappings),
-            ("interrupts".to_owned(), self.msi.values().sum()),
-            ("findings".to_owned(), self.findings.values().sum()),
+            ("transactions".to_owned(), counters.transactions),
+            ("iommu-requests".to_owned(), counters.iommu_requests),
+            ("live-mappings".to_owned(), counters.live_mappings),
+            ("interrupts".to_owned(), counters.msi.values().sum()),
+            ("findings".to_owned(), counters.findings.values().sum()),
         ]);
         totals.extend(own_memory_kib().map(|kib| ("vmm-own-memory-kib".to_owned(), kib)));
-        for (kind, by_function) in [("read", &self.read), ("written", &self.written)] {
+        for (kind, by_function) in [("read", &counters.read), ("written", &counters.written)] {
             for (route, bytes) in by_function.values().flatten() {
                 let total = totals.entry(format!("bytes-{kind}-{route}")).or_default();
                 *total = total.saturating_add(*bytes);
             }
         }
-        totals.extend(self.by_target.counters());
+        totals.extend(traffic::counters(by_target));
         totals
     }
 }

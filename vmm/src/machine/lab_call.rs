@@ -22,16 +22,14 @@
 //!
 //! [`layout::LAB_CALL`]: super::layout::LAB_CALL
 
+use guest_protocol::wire::{HEADER, MAX_ANSWER, MAX_REQUEST};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::fault::Outcome;
-use super::lab_port::{LabPortDevice, MAX_ANSWER, MAX_LINE, Reply};
+use super::lab_port::{LabPortDevice, Reply};
 use super::layout::PAGE_SIZE;
 use super::memory::GuestRam;
-
-/// Bytes before the text.
-const HEADER: usize = size_of::<u32>();
 
 /// The guest's memory, by the addresses that the program uses which runs on a vCPU.
 pub(crate) trait LinearMemory {
@@ -156,7 +154,8 @@ impl Call {
         };
         let caller = buffer.pieces.first().map_or(GuestAddress(0), |(address, _)| *address);
         // As much as there can be of it, one byte more than a line may have.
-        let length = usize::try_from(self.line).unwrap_or(MAX_LINE).min(room).min(MAX_LINE);
+        let length =
+            usize::try_from(self.line).unwrap_or(usize::MAX).min(room).min(MAX_REQUEST + 1);
         let reply = match self.line {
             0 => device.last_call(caller),
             _ => device.call(caller, &buffer.read(HEADER, length)),

@@ -7,14 +7,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use guest_protocol::wire::MAX_REQUEST;
+use guest_protocol::{FAIL, OK};
 use vm_memory::GuestAddress;
 
 use super::fault::Outcome;
-
-/// Longest line of the guest's, its line feed included, in bytes.
-pub const MAX_LINE: usize = 4096;
-/// Longest answer that a guest's agent reads, likewise.
-pub const MAX_ANSWER: usize = 1 << 16;
 
 /// What the VMM answers to a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +25,12 @@ pub enum Reply {
 impl Reply {
     /// The answer `ok`.
     pub fn ok() -> Self {
-        Self::Line("ok".into())
+        Self::Line(OK.into())
     }
 
     /// The answer `fail REASON`.
     pub fn fail(reason: impl fmt::Display) -> Self {
-        Self::Line(format!("fail {reason}"))
+        Self::Line(format!("{FAIL} {reason}"))
     }
 }
 
@@ -61,7 +58,7 @@ impl LabPort for ExitOnly {
 pub(crate) struct LabPortDevice {
     port: Box<dyn LabPort>,
     line: Vec<u8>,
-    /// The line has grown past [`MAX_LINE`]: the rest of it is dropped.
+    /// The line has grown past [`MAX_REQUEST`]: the rest of it is dropped.
     overlong: bool,
     answer: VecDeque<u8>,
     /// The answer to the last call, and who has called.
@@ -100,7 +97,7 @@ impl LabPortDevice {
 
     fn byte(&mut self, byte: u8) -> Option<Outcome> {
         if byte != b'\n' {
-            if self.line.len() + 1 < MAX_LINE {
+            if self.line.len() < MAX_REQUEST {
                 self.line.push(byte);
             } else {
                 self.overlong = true;
@@ -127,7 +124,7 @@ impl LabPortDevice {
     /// Answers a line that came by a call, and keeps the answer for `caller`.
     pub(crate) fn call(&mut self, caller: GuestAddress, line: &[u8]) -> Reply {
         let reply = match line {
-            long if long.len() >= MAX_LINE => overlong(),
+            long if long.len() > MAX_REQUEST => overlong(),
             two if two.contains(&b'\n') => Reply::fail("a line has no line feed within"),
             line => self.ask(line),
         };
@@ -155,9 +152,9 @@ impl LabPortDevice {
     }
 }
 
-/// The answer to a line that is longer than [`MAX_LINE`].
+/// The answer to a line that is longer than [`MAX_REQUEST`].
 fn overlong() -> Reply {
-    Reply::fail(format_args!("the line is longer than {MAX_LINE} bytes"))
+    Reply::fail(format_args!("the line is longer than {MAX_REQUEST} bytes"))
 }
 
 #[cfg(test)]
@@ -204,7 +201,7 @@ mod tests {
         for _ in 0..1000 {
             device.write(&[b'x'; 1000]);
         }
-        assert!(device.line.len() < MAX_LINE);
+        assert!(device.line.len() <= MAX_REQUEST);
         device.write(b"\n");
         assert!(answer(&mut device).starts_with("fail the line is longer"));
         device.write(b"\xFF\xFE\n");

@@ -34,7 +34,7 @@ pub use cpuid::CpuProfile;
 pub use error::MachineError;
 pub use fault::{Fault, FaultKind, Outcome, Registers};
 pub use irqchip::MsiSignaller;
-pub use lab_port::{LabPort, MAX_ANSWER, Reply};
+pub use lab_port::{LabPort, Reply};
 pub use machine::{ConsoleInput, Endpoints, FlatProgram, Machine, MachineConfig, Workload};
 pub use memory::GuestRam;
 pub use platform::Platform;

@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
+use guest_protocol::Traffic;
+
 use super::ktap::plain;
 use super::merge::MergedReport;
 use super::model::{RunReport, ScenarioReport, Status};
 use super::observed::Setup;
-use crate::lab::Traffic;
+use crate::lab::traffic;
 
 /// Writes `report` to `path`.
 ///
@@ -111,7 +113,7 @@ fn decisions(text: &mut String, scenario: &ScenarioReport) {
 
 /// Where the devices' data went, from the monitor's own counters: all of the scenario's tests together.
 fn traffic(text: &mut String, scenario: &ScenarioReport) {
-    let Traffic { read, written } = Traffic::from_counters(&scenario.counters);
+    let Traffic { read, written } = traffic::from_counters(&scenario.counters);
     let targets: BTreeSet<_> = read.keys().chain(written.keys()).collect();
     if targets.is_empty() {
         return;

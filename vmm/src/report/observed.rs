@@ -6,10 +6,10 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 
 use device_models::pci::{Bdf, ParseBdfError};
+use guest_protocol::{Address, Request};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::suite::hello::Address;
 use crate::topology::Topology;
 use crate::topology::linux::Guest;
 
@@ -92,9 +92,12 @@ pub struct ObservedPath {
 /// Why a line is no decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObservedPathError {
-    /// Words are missing, or there are too many.
-    #[error("OWNER CLIENT DISTANCE [KIND ADDRESS] is what makes up a decision")]
-    Words,
+    /// The request tells of something else.
+    #[error("this request tells nothing of a path")]
+    OtherRequest,
+    /// The owner.
+    #[error("no topology has a peer device with the number {0}")]
+    NoSuchPeer(u32),
     /// A number.
     #[error("{word:?}: {source}")]
     Number {
@@ -106,46 +109,22 @@ pub enum ObservedPathError {
     /// A function.
     #[error(transparent)]
     Function(ParseBdfError),
-    /// A kind of address.
-    #[error("{0:?} is no kind of address; bus, phys and iova are")]
-    Kind(String),
 }
 
 impl ObservedPath {
-    /// Reads `OWNER CLIENT DISTANCE [KIND ADDRESS]`; the client as [`Client`] says, the address in hexadecimal
-    /// with 0x.
+    /// Reads a `path` request; its client as [`Client`] says.
     ///
     /// # Errors
-    /// What is wrong with the text.
-    pub fn parse(text: &str) -> Result<Self, ObservedPathError> {
-        let words: Vec<&str> = text.split_whitespace().take(6).collect();
-        let number = |word: &str| -> Result<i32, ObservedPathError> {
-            word.parse()
-                .map_err(|source| ObservedPathError::Number { word: word.to_owned(), source })
-        };
-        let (owner, client, distance, address) = match words.as_slice() {
-            [owner, client, distance] => (owner, client, distance, None),
-            [owner, client, distance, kind, address] => {
-                let kind = match *kind {
-                    "bus" => Address::Bus,
-                    "phys" => Address::Phys,
-                    "iova" => Address::Iova,
-                    other => return Err(ObservedPathError::Kind(other.to_owned())),
-                };
-                let digits = address.strip_prefix("0x").unwrap_or(address);
-                let value = u64::from_str_radix(digits, 16).map_err(|source| {
-                    ObservedPathError::Number { word: (*address).to_owned(), source }
-                })?;
-                (owner, client, distance, Some((kind, value)))
+    /// What is wrong with a word of it; [`ObservedPathError::OtherRequest`] for other requests.
+    pub fn of(request: &Request<'_>) -> Result<Self, ObservedPathError> {
+        match *request {
+            Request::Path { owner, client, distance, address } => {
+                let owner =
+                    u8::try_from(owner).map_err(|_| ObservedPathError::NoSuchPeer(owner))?;
+                Ok(Self { owner, client: client.parse()?, distance, address })
             }
-            _ => return Err(ObservedPathError::Words),
-        };
-        Ok(Self {
-            owner: device(owner)?,
-            client: client.parse()?,
-            distance: number(distance)?,
-            address,
-        })
+            _ => Err(ObservedPathError::OtherRequest),
+        }
     }
 }
 
@@ -173,13 +152,14 @@ mod tests {
 
     #[test]
     fn decisions_are_read_as_the_guest_writes_them() {
-        let read = ObservedPath::parse("1 0 4 iova 0xfffe0000").unwrap();
+        let parse = |text: &str| ObservedPath::of(&Request::parse(text).unwrap());
+        let read = parse("path 1 0 4 iova 0xfffe0000").unwrap();
         let address = Some((Address::Iova, 0xFFFE_0000));
         assert_eq!(read, ObservedPath { owner: 1, client: Client::Peer(0), distance: 4, address });
         assert_eq!(read.to_string(), "distance 4, IOVA 0xfffe0000");
-        let read = ObservedPath::parse("0 1 -1").unwrap();
+        let read = parse("path 0 1 -1").unwrap();
         assert_eq!(read.to_string(), "no way between the two, no DMA address");
-        let engine = ObservedPath::parse("1 05:00.0 3 bus 0xc0000000").unwrap();
+        let engine = parse("path 1 05:00.0 3 bus 0xc0000000").unwrap();
         assert_eq!(engine.client, Client::Function(Bdf::new(5, 0, 0)));
         for (decision, client) in [(read, "1"), (engine, "\"05:00.0\"")] {
             let text = serde_json::to_string(&decision).unwrap();
@@ -190,19 +170,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in [
-            "",
-            "0 1",
-            "0 1 2 iova",
-            "0 1 2 iova 1 1",
-            "0 300 2",
-            "05:00.0 0 2",
-            "0 05:00 2",
-            "0 1 x",
-            "0 1 2 what 0x1",
-            "0 1 2 bus 0xg",
-        ] {
-            assert!(ObservedPath::parse(text).is_err(), "{text}");
+        for text in ["path 0 300 2", "path 300 0 2", "path 0 05:00 2", "path 0 x 2", "stat"] {
+            assert!(ObservedPath::of(&Request::parse(text).unwrap()).is_err(), "{text}");
         }
     }
 }

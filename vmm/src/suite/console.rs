@@ -52,6 +52,8 @@ const HARMLESS: &[&str] = &[
 struct State {
     tail: VecDeque<String>,
     line: Vec<u8>,
+    /// The beginning of a program's line that the kernel interrupted: the rest of it comes in a later line.
+    begun: String,
     complaints: Vec<String>,
     log_error: Option<String>,
 }
@@ -61,20 +63,30 @@ struct State {
 pub struct ConsoleWatch(Arc<Mutex<State>>);
 
 impl ConsoleWatch {
-    /// The last lines, the one that has no end yet included; neither the first nor the last of them is empty.
+    /// The last lines, each marked by whose it is, the one that has no end yet included; neither the first nor the last of
+    /// them is empty.
     pub fn tail(&self) -> Vec<String> {
         let state = self.lock();
+        let mut tail = state.tail.clone();
         let open = readable(&state.line);
-        let open = split_at_stamps(&open).into_iter().filter(|line| !is_ornament(line));
-        let mut tail: VecDeque<String> =
-            state.tail.iter().cloned().chain(open.map(ToOwned::to_owned)).collect();
-        while tail.front().is_some_and(String::is_empty) {
+        let mut begun = state.begun.clone();
+        for part in split_at_stamps(&open) {
+            match kernel_text(part) {
+                Some(_) if is_ornament(part) => {}
+                Some(_) => tail.push_back(part.to_owned()),
+                None => begun.push_str(part),
+            }
+        }
+        if !begun.is_empty() {
+            tail.push_back(begun);
+        }
+        while tail.front().is_some_and(|line| line.trim().is_empty()) {
             tail.pop_front();
         }
-        while tail.back().is_some_and(String::is_empty) {
+        while tail.back().is_some_and(|line| line.trim().is_empty()) {
             tail.pop_back();
         }
-        tail.into()
+        tail.iter().map(|line| format!("{} | {}", speaker(line), line.trim_end())).collect()
     }
 
     /// The kernel's complaints so far, the first ones.
@@ -107,18 +119,43 @@ impl ConsoleWatch {
 impl State {
     fn end_of_line(&mut self) {
         let line = readable(&std::mem::take(&mut self.line));
-        for line in split_at_stamps(&line) {
-            if self.complaints.len() < MAX_COMPLAINTS && is_complaint(line) {
-                self.complaints.push(line.to_owned());
-            }
-            if is_ornament(line) {
+        // A message of the kernel's goes to the end of its line, so what it interrupted goes on in the next one.
+        let mut interrupted = false;
+        for part in split_at_stamps(&line) {
+            if kernel_text(part).is_none() {
+                self.begun.push_str(part);
                 continue;
             }
-            if self.tail.len() == TAIL {
-                self.tail.pop_front();
+            interrupted = true;
+            if self.complaints.len() < MAX_COMPLAINTS && is_complaint(part) {
+                self.complaints.push(part.to_owned());
             }
-            self.tail.push_back(line.to_owned());
+            if !is_ornament(part) {
+                self.keep(part.to_owned());
+            }
         }
+        if !interrupted || self.begun.len() >= MAX_LINE {
+            let program = std::mem::take(&mut self.begun);
+            self.keep(program);
+        }
+    }
+
+    fn keep(&mut self, line: String) {
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+}
+
+/// Whose line it is, in words of equal length.
+fn speaker(line: &str) -> &'static str {
+    match kernel_text(line) {
+        Some(_) => "kernel",
+        None if line.starts_with("peerdma agent: ") || line.starts_with("guest-agent: ") => {
+            "agent "
+        }
+        None => "output",
     }
 }
 
@@ -135,7 +172,7 @@ fn split_at_stamps(line: &str) -> Vec<&str> {
         .find(|at| *at > 0 && rest.get(*at..).is_some_and(begins_with_stamp))
     {
         let (before, message) = rest.split_at(at);
-        lines.push(before.trim_end());
+        lines.push(before);
         rest = message;
     }
     lines.push(rest);
@@ -257,35 +294,50 @@ mod tests {
         watch.feed(&[0xff, 0x1b, b'x']);
         let tail = watch.tail();
         assert_eq!(tail.len(), TAIL + 1);
-        assert_eq!(tail[TAIL - 1], "line 99");
-        assert_eq!(tail[TAIL], "\u{fffd} x");
+        assert_eq!(tail[TAIL - 1], "output | line 99");
+        assert_eq!(tail[TAIL], "output | \u{fffd} x");
         watch.feed(&vec![b'y'; 1 << 20]);
-        assert!(watch.tail()[TAIL].len() <= MAX_LINE + 2);
+        assert!(watch.tail()[TAIL].len() <= MAX_LINE + 11);
     }
 
     #[test]
-    fn programs_and_the_kernel_do_not_share_a_line() {
+    fn programs_and_the_kernel_have_whole_lines_of_their_own() {
         let watch = ConsoleWatch::default();
         watch.feed(b"\n\ncopying ... [    3.250000] peerdma 0000:01:00.0: failed\r\ndone\r\n");
         watch.feed(b"a[0.5] and b[ 1] are [x] and no stamps [    1.25] either\r\n");
         watch.feed(b"[    4.000000] a[    4.000001] b\n");
-        watch.feed(b"half [    5.000000] reboot: Power down\r\n\r\n\r");
+        watch.feed(
+            b"inter[    4.100000] one\r\n[    4.200000] two\r\nrup[    4.300000] three\r\nted\r\n",
+        );
+        watch.feed(b"peerdma agent: mine\r\n");
+        watch.feed(b"half [    5.000000] reboot: Power down\r\n\r");
         let expected = [
-            "copying ...",
-            "[    3.250000] peerdma 0000:01:00.0: failed",
-            "done",
-            "a[0.5] and b[ 1] are [x] and no stamps [    1.25] either",
-            "[    4.000000] a",
-            "[    4.000001] b",
-            "half",
-            "[    5.000000] reboot: Power down",
+            "kernel | [    3.250000] peerdma 0000:01:00.0: failed",
+            "output | copying ... done",
+            "output | a[0.5] and b[ 1] are [x] and no stamps [    1.25] either",
+            "kernel | [    4.000000] a",
+            "kernel | [    4.000001] b",
+            "kernel | [    4.100000] one",
+            "kernel | [    4.200000] two",
+            "kernel | [    4.300000] three",
+            "output | interrupted",
+            "agent  | peerdma agent: mine",
+            "kernel | [    5.000000] reboot: Power down",
+            "output | half",
         ];
         assert_eq!(watch.tail(), expected);
+        let watch = ConsoleWatch::default();
         watch.feed("ä [12345.678901] BUG: behind a program's words\n".as_bytes());
         assert_eq!(watch.complaints(), ["[12345.678901] BUG: behind a program's words"]);
-        watch.feed(b"a line without end [    6.000000] and a message");
-        assert_eq!(watch.tail()[11..], ["a line without end", "[    6.000000] and a message"]);
+        watch.feed(b"end. [    6.000000] and a message");
+        assert_eq!(watch.tail()[1..], ["kernel | [    6.000000] and a message", "output | ä end."]);
         assert_eq!(ConsoleWatch::default().tail(), [""; 0]);
+        // A program whose every line is interrupted does not collect for ever.
+        let watch = ConsoleWatch::default();
+        for _ in 0..1000 {
+            watch.feed(b"0123456789 [    7.000000] x\n");
+        }
+        assert!(watch.lock().begun.len() <= MAX_LINE);
     }
 
     #[test]
@@ -294,7 +346,7 @@ mod tests {
         watch.feed(
             b"[    0.5] \n[    0.6] ****\n[    0.7] **   NOTICE   **\n** mine **\n\n[ 0.8] end\n",
         );
-        assert_eq!(watch.tail(), ["** mine **", "", "[ 0.8] end"]);
+        assert_eq!(watch.tail(), ["output | ** mine **", "output | ", "kernel | [ 0.8] end"]);
     }
 
     #[test]

@@ -1,194 +1,57 @@
-//! The answer to the guest's `hello`: what this guest is for.
+//! The answer to the guest's `hello`: the expectations of Linux that go with it, and its length.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+pub use guest_protocol::{Address, Expected, Hello, Mode, Module, Other, Way};
+use guest_protocol::{OK, wire};
 
-use crate::machine::MAX_ANSWER;
 use crate::topology::linux::{AddressKind, Guest, MapType, View};
 use crate::topology::{Kind, Plan, Planned, Problem, Topology};
 
-/// What the guest's first process does once the system is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Run the built-in tests.
-    Test,
-    /// Run the user's command; its status is the guest's.
-    Command,
-    /// An interactive shell on the console.
-    Shell,
-}
-
-/// A kernel module that the guest loads first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Module {
-    /// Where it lies in the initramfs.
-    pub path: String,
-    /// Its parameters, as for `insmod`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub parameters: String,
-}
-
-/// What a guest is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// What to do.
-    pub mode: Mode,
-    /// The scenario's name.
-    pub scenario: String,
-    /// Groups of tests to run; empty: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<String>,
-    /// The user's command and its arguments.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub command: Vec<String>,
-    /// Modules to load first, in this order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub modules: Vec<Module>,
-    /// Variables for the command or the shell, `NAME=VALUE`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub environment: Vec<String>,
-    /// What Linux should make of the lab's topology; nothing when nobody asks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected: Option<Expected>,
-    /// What limits of time are stretched by, for slow kernels and machines.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub time_factor: u32,
-    /// Height of the user's terminal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rows: Option<u16>,
-    /// Width of the user's terminal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub columns: Option<u16>,
-}
-
-/// What Linux should make of the topology. Peer devices are named by their number N of `/dev/peerdmaN`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expected {
-    /// The topology's name.
-    pub topology: String,
-    /// For each two peer devices: both numbers, the way, `pci_p2pdma_distance()`, and the kind of DMA address. The way
-    /// is the same in both directions.
-    pub paths: Vec<(u8, u8, Way, i32, Address)>,
-    /// Where Linux takes the way through the host bridge although a switch redirects only part of the traffic. By
-    /// requester, a bit for each owner of memory: a request by bus address would be turned around.
-    #[serde(default, skip_serializing_if = "all_zero")]
-    pub direct_requests: Vec<u16>,
-    /// Likewise: completions, which carry the data of reads, come back directly.
-    #[serde(default, skip_serializing_if = "all_zero")]
-    pub direct_completions: Vec<u16>,
-    /// The IOMMU group of each peer device, by a number that means nothing by itself; empty without an IOMMU.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<usize>,
-    /// What devices of other kinds may do with the memories of the peer devices.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub others: Vec<Other>,
-}
-
-/// What Linux should make of DMA by a device of another kind into the memory of each peer device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Other {
-    /// Its function, `05:00.0`.
-    pub function: String,
-    /// For each peer device, by its number: as in [`Expected::paths`].
-    pub paths: Vec<(Way, i32, Address)>,
-    /// A bit for each peer device, as in [`Expected::direct_requests`].
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub direct_requests: u16,
-    /// Likewise, as in [`Expected::direct_completions`].
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub direct_completions: u16,
-}
-
-fn is_zero(mask: &u16) -> bool {
-    *mask == 0
-}
-
-fn all_zero(masks: &[u16]) -> bool {
-    masks.iter().all(|mask| *mask == 0)
-}
-
-/// A map type, in as few letters as the lab port's line has room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Way {
-    /// By bus address.
-    Bus,
-    /// Through the host bridge.
-    Host,
-    /// None.
-    None,
-}
-
-/// A kind of DMA address, likewise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Address {
-    /// A bus address.
-    Bus,
-    /// A CPU physical address.
-    Phys,
-    /// An address that the IOMMU translates.
-    Iova,
-    /// The kernel does not map it.
-    None,
-}
-
-impl Address {
-    /// What it is, for people.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Bus => "bus address",
-            Self::Phys => "CPU physical address",
-            Self::Iova => "IOVA",
-            Self::None => "no address",
-        }
+/// The protocol's word for a kind of address.
+pub fn address(kind: AddressKind) -> Address {
+    match kind {
+        AddressKind::Bus => Address::Bus,
+        AddressKind::Physical => Address::Phys,
+        AddressKind::Iova => Address::Iova,
+        AddressKind::Refused => Address::None,
     }
 }
 
-impl From<AddressKind> for Address {
-    fn from(kind: AddressKind) -> Self {
-        match kind {
-            AddressKind::Bus => Self::Bus,
-            AddressKind::Physical => Self::Phys,
-            AddressKind::Iova => Self::Iova,
-            AddressKind::Refused => Self::None,
-        }
-    }
-}
-
-impl Expected {
-    /// Asks the account of Linux in [`crate::topology::linux`].
-    ///
-    /// # Errors
-    /// What is wrong with the topology.
-    pub fn new(topology: &Topology, guest: &Guest) -> Result<Self, Problem> {
-        let plan = Plan::new(topology, guest.iommu.has_iommu())?;
-        let view = View::new(&plan, guest);
-        let peers = plan.peers();
-        let mut paths = Vec::new();
-        let mut direct_requests = vec![0; peers.len()];
-        let mut direct_completions = vec![0; peers.len()];
-        for (b, &provider) in (0_u8..).zip(&peers) {
-            for (a, &client) in (0_u8..b).zip(&peers) {
-                let (way, distance, address) = path(&view, provider, client);
-                for ((from, one), (to, other)) in
-                    [((a, client), (b, provider)), ((b, provider), (a, client))]
-                {
-                    let (requests, completions) = direct(&view, one, other);
-                    direct_requests[usize::from(from)] |= bit(to, requests);
-                    direct_completions[usize::from(from)] |= bit(to, completions);
-                }
-                paths.push((a, b, way, distance, address));
+/// What Linux should make of `topology`, by the account of it in [`crate::topology::linux`].
+///
+/// # Errors
+/// What is wrong with the topology.
+pub fn expected(topology: &Topology, guest: &Guest) -> Result<Expected, Problem> {
+    let plan = Plan::new(topology, guest.iommu.has_iommu())?;
+    let view = View::new(&plan, guest);
+    let peers = plan.peers();
+    let mut paths = Vec::new();
+    let mut direct_requests = vec![0; peers.len()];
+    let mut direct_completions = vec![0; peers.len()];
+    for (b, &provider) in peers.iter().enumerate() {
+        for (a, &client) in peers.iter().enumerate().take(b) {
+            let (way, distance, address) = path(&view, provider, client);
+            for ((from, one), (to, other)) in
+                [((a, client), (b, provider)), ((b, provider), (a, client))]
+            {
+                let (requests, completions) = direct(&view, one, other);
+                direct_requests[from] |= bit(to, requests);
+                direct_completions[from] |= bit(to, completions);
             }
+            paths.push((number(a), number(b), way, distance, address));
         }
-        let others = others(&view, &peers);
-        let groups = view.groups();
-        let groups = peers.iter().filter_map(|peer| groups[*peer]).collect();
-        let topology = topology.name.clone();
-        Ok(Self { topology, paths, direct_requests, direct_completions, groups, others })
     }
+    let others = others(&view, &peers);
+    let groups = view.groups();
+    let groups = peers.iter().filter_map(|peer| groups[*peer].map(number)).collect();
+    let topology = topology.name.clone();
+    Ok(Expected { topology, paths, direct_requests, direct_completions, groups, others })
+}
+
+/// A topology has fewer devices than a `u32` has values.
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 /// Way, distance and kind of address of DMA by `client` into the memory of `provider`.
@@ -199,7 +62,7 @@ fn path(view: &View<'_>, provider: usize, client: usize) -> (Way, i32, Address) 
         MapType::ThroughHostBridge => (Way::Host, decision.distance),
         MapType::NotSupported => (Way::None, u32::MAX),
     };
-    (way, i32::try_from(distance).unwrap_or(-1), view.address_kind(decision.map).into())
+    (way, i32::try_from(distance).unwrap_or(-1), address(view.address_kind(decision.map)))
 }
 
 /// Where the way is through the host bridge: whether a request by bus address from `requester` to a BAR of `owner` would
@@ -212,8 +75,9 @@ fn direct(view: &View<'_>, requester: usize, owner: usize) -> (bool, bool) {
     )
 }
 
-fn bit(number: u8, set: bool) -> u16 {
-    if set { 1_u16.checked_shl(number.into()).unwrap_or(0) } else { 0 }
+/// The bit of a peer device in a mask.
+fn bit(peer: usize, set: bool) -> u16 {
+    if set { 1_u16.checked_shl(number(peer)).unwrap_or(0) } else { 0 }
 }
 
 /// What is expected of every device that is no peer.
@@ -227,18 +91,18 @@ fn others(view: &View<'_>, peers: &[usize]) -> Vec<Other> {
             direct_requests: 0,
             direct_completions: 0,
         };
-        for (number, &peer) in (0_u8..).zip(peers) {
+        for (index, &peer) in peers.iter().enumerate() {
             let (requests, completions) = direct(view, client, peer);
-            other.direct_requests |= bit(number, requests);
-            other.direct_completions |= bit(number, completions);
+            other.direct_requests |= bit(index, requests);
+            other.direct_completions |= bit(index, completions);
         }
         other
     };
     endpoints.map(other).collect()
 }
 
-/// Longest answer in bytes: the line end comes behind it, and `ok ` goes in front.
-const MAX_LENGTH: usize = MAX_ANSWER - 1 - "ok ".len();
+/// Longest answer in bytes: `ok ` goes in front.
+const MAX_LENGTH: usize = wire::MAX_ANSWER - OK.len() - 1;
 
 /// The answer does not fit through the lab port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,42 +121,14 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
-fn one() -> u32 {
-    1
-}
-
-/// What every guest assumes need not be said: the line has a limit.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-fn is_one(factor: &u32) -> bool {
-    *factor == 1
-}
-
-impl Hello {
-    /// A guest that does `mode` and nothing else.
-    pub fn new(mode: Mode, scenario: impl Into<String>) -> Self {
-        Self {
-            mode,
-            scenario: scenario.into(),
-            groups: Vec::new(),
-            command: Vec::new(),
-            modules: Vec::new(),
-            environment: Vec::new(),
-            expected: None,
-            time_factor: 1,
-            rows: None,
-            columns: None,
-        }
-    }
-
-    /// The answer's text, one line of JSON.
-    ///
-    /// # Errors
-    /// [`TooLong`], which only a user's command can bring about.
-    pub fn to_line(&self) -> Result<String, TooLong> {
-        // Strings, numbers and lists of them: this cannot fail, and an empty answer would be refused by the guest.
-        let text = serde_json::to_string(self).unwrap_or_default();
-        if text.len() > MAX_LENGTH { Err(TooLong(text.len())) } else { Ok(text) }
-    }
+/// The answer's text, one line of JSON.
+///
+/// # Errors
+/// [`TooLong`], which only a user's command can bring about.
+pub fn line(hello: &Hello) -> Result<String, TooLong> {
+    // Strings, numbers and lists of them: this cannot fail, and the guest would refuse an empty answer.
+    let text = serde_json::to_string(hello).unwrap_or_default();
+    if text.len() > MAX_LENGTH { Err(TooLong(text.len())) } else { Ok(text) }
 }
 
 #[cfg(test)]
@@ -302,30 +138,24 @@ mod tests {
     use crate::topology::Cpu;
 
     #[test]
-    fn the_line_is_what_the_guest_reads() {
+    fn the_line_holds_the_largest_topology_and_not_more() {
         let mut hello = Hello::new(Mode::Command, "user");
-        hello.command = vec!["/bin/sh".into(), "-c".into(), "echo \"a b\"\n".into()];
-        hello.modules = vec![Module { path: "/lib/peerdma.ko".into(), parameters: String::new() }];
-        assert_eq!(
-            hello.to_line().unwrap(),
-            r#"{"mode":"command","scenario":"user","command":["/bin/sh","-c","echo \"a b\"\n"],"modules":[{"path":"/lib/peerdma.ko"}]}"#
-        );
         let guest = Guest { iommu: IommuMode::Strict, cpu: Cpu::Neutral, parameters: Vec::new() };
-        hello.expected = Some(Expected::new(&Topology::default(), &guest).unwrap());
-        let line = hello.to_line().unwrap();
-        assert!(line.contains(r#""paths":[[0,1,"host",4,"iova"]],"groups":[4,5]"#), "{line}");
+        hello.expected = Some(expected(&Topology::default(), &guest).unwrap());
+        let text = line(&hello).unwrap();
+        assert!(text.contains(r#""paths":[[0,1,"host",4,"iova"]],"groups":[4,5]"#), "{text}");
         let mut largest = Topology::root_ports(16);
         for port in 0..16 {
             largest.add(&format!("ioat,below=port{port},function=1").parse().unwrap()).unwrap();
         }
-        hello.expected = Some(Expected::new(&largest, &guest).unwrap());
-        assert!(hello.to_line().is_ok(), "the largest topology fits");
-        let text = include_str!("../../../ci/topologies/switch.toml");
-        let half = Topology::parse("t", &text.replacen("\"none\"", "\"RR\"", 1)).unwrap();
-        let half = Expected::new(&half, &guest).unwrap();
+        hello.expected = Some(expected(&largest, &guest).unwrap());
+        assert!(line(&hello).is_ok(), "the largest topology fits");
+        let switch = include_str!("../../../ci/topologies/switch.toml");
+        let half = Topology::parse("t", &switch.replacen("\"none\"", "\"RR\"", 1)).unwrap();
+        let half = expected(&half, &guest).unwrap();
         assert_eq!((half.direct_requests, half.direct_completions), (vec![0, 1], vec![2, 1]));
         hello.command = vec!["x".repeat(70_000)];
-        assert!(hello.to_line().unwrap_err().to_string().contains("too long"));
+        assert!(line(&hello).unwrap_err().to_string().contains("too long"));
     }
 
     #[test]
@@ -336,7 +166,7 @@ mod tests {
             for device in devices {
                 topology.add(&device.parse().unwrap()).unwrap();
             }
-            Expected::new(&topology, &guest).unwrap()
+            expected(&topology, &guest).unwrap()
         };
         let host = (Way::Host, 4, Address::Iova);
         let plain = of("root-ports", &["ioat"]);
@@ -359,7 +189,7 @@ mod tests {
         let text = include_str!("../../../ci/topologies/switch.toml");
         let mut half = Topology::parse("t", &text.replacen("\"none\"", "\"RR\"", 1)).unwrap();
         half.add(&"ioat,below=switch0".parse().unwrap()).unwrap();
-        let half = Expected::new(&half, &guest).unwrap();
+        let half = expected(&half, &guest).unwrap();
         let engine = &half.others[0];
         assert_eq!(engine.paths, [host, (Way::Bus, 4, Address::Bus)]);
         assert_eq!((engine.direct_requests, engine.direct_completions), (1, 1));

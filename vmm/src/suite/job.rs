@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::hello::Hello;
+use super::hello::{self, Hello};
 use crate::assembly::LabConfig;
 use crate::machine::layout::COMMAND_LINE_CAPACITY;
 use crate::report::Setup;
@@ -69,7 +69,7 @@ impl GuestRun {
     /// # Errors
     /// What is too long.
     pub fn check(&self) -> Result<(), String> {
-        self.hello.to_line().map_err(|error| error.to_string())?;
+        hello::line(&self.hello).map_err(|error| error.to_string())?;
         let (length, most) = (self.command_line().len(), COMMAND_LINE_CAPACITY - 1);
         if length > most {
             return Err(format!(

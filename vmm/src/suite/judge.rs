@@ -14,12 +14,12 @@ use std::time::Instant;
 use device_models::checker::FindingClass;
 use device_models::fabric::PostedDelay;
 use device_models::pci::Bdf;
+use guest_protocol::{CaseEnd, FAIL, OK, RAM, Request};
 
 use self::case::Case;
 pub use self::finish::{End, Ending};
 use super::event::{Event, Events};
-use super::hello::{Hello, Mode, TooLong};
-use crate::lab::RAM;
+use super::hello::{self, Hello, Mode, TooLong};
 use crate::report::ktap::{self, Line};
 use crate::report::{CaseReport, FindingReport, ObservedPath, ScenarioReport, Status};
 use crate::topology::{MAX_ENDPOINTS, MAX_PEERS};
@@ -74,11 +74,11 @@ pub enum Answer {
 
 impl Answer {
     fn ok() -> Self {
-        Self::Line("ok".into())
+        Self::Line(OK.into())
     }
 
     fn fail(reason: impl std::fmt::Display) -> Self {
-        Self::Line(format!("fail {reason}"))
+        Self::Line(format!("{FAIL} {reason}"))
     }
 }
 
@@ -120,7 +120,7 @@ impl Judge {
         Ok(Self {
             events,
             mode: hello.mode,
-            hello: hello.to_line()?,
+            hello: hello::line(hello)?,
             at_least,
             begun: Instant::now(),
             report: ScenarioReport::new(&hello.scenario),
@@ -156,72 +156,71 @@ impl Judge {
 
     /// Answers one line of the guest's.
     pub fn line(&mut self, line: &str) -> Answer {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match word {
-            "hello" => {
+        match Request::parse(line) {
+            Ok(request) => self.request(&request),
+            Err(error) => {
+                // A test that expects what cannot come is wrong, whatever it says later.
+                if let (Some(case), true) = (&mut self.current, line.starts_with("case expect")) {
+                    case.object(&error.to_string());
+                }
+                Answer::fail(error)
+            }
+        }
+    }
+
+    fn request(&mut self, request: &Request<'_>) -> Answer {
+        match *request {
+            Request::Hello => {
                 if self.report.boot_milliseconds.is_none() {
                     self.report.boot_milliseconds = Some(milliseconds(self.begun));
                     self.stage("the guest is up");
                 }
-                Answer::Line(format!("ok {}", self.hello))
+                Answer::Line(format!("{OK} {}", self.hello))
             }
-            "ktap" => {
-                self.ktap(rest);
+            Request::Ktap(line) => {
+                self.ktap(line);
                 Answer::ok()
             }
-            "case" => self.case(rest.trim()),
-            "path" => self.decision(rest),
-            "stat" => Answer::Counters,
-            "unplug" | "plug" => match rest.trim().parse() {
-                Ok(port) => Answer::Slot { port, filled: word == "plug" },
-                Err(_) => Answer::fail(format_args!(
-                    "{:?} is no port; write BUS:DEVICE.FUNCTION in hexadecimal",
-                    shorten(rest)
-                )),
+            Request::CaseBegin(name) => {
+                self.break_off("it did not end before the next one began");
+                self.current = Some(Case::new(&shorten(&ktap::plain(name))));
+                Answer::ok()
+            }
+            Request::CaseExpect(expectation) => match &mut self.current {
+                Some(case) => match case.expect(&expectation) {
+                    Ok(()) => Answer::ok(),
+                    Err(reason) => {
+                        case.object(&reason);
+                        Answer::fail(shorten(&reason))
+                    }
+                },
+                None => Answer::fail("no case has begun"),
             },
-            "delay" => match delay(rest) {
-                Some(answer) => answer,
-                None => Answer::fail(format_args!(
-                    "{:?} is no path and delay; write REQUESTER TARGET|ram off|pushed|TURNS",
-                    shorten(rest)
-                )),
-            },
-            "fence" | "traffic" => match rest.trim().parse() {
-                Ok(function) if word == "fence" => Answer::Fence(function),
-                Ok(function) => Answer::Traffic(function),
-                Err(_) => Answer::fail(format_args!(
-                    "{:?} is no function; write BUS:DEVICE.FUNCTION in hexadecimal",
-                    shorten(rest)
-                )),
-            },
-            "settle" => Answer::Settle,
-            "started" => {
+            Request::CaseEnd(end, detail) => self.case_end(end, detail),
+            Request::Expect(_) => Answer::fail("no command runs that could expect findings"),
+            Request::Path { .. } => self.decision(request),
+            Request::Stat => Answer::Counters,
+            Request::Unplug(port) => function(port, |port| Answer::Slot { port, filled: false }),
+            Request::Plug(port) => function(port, |port| Answer::Slot { port, filled: true }),
+            Request::Delay { requester, target, delay } => self::delay(requester, target, delay),
+            Request::Fence(of) => function(of, Answer::Fence),
+            Request::Traffic(of) => function(of, Answer::Traffic),
+            Request::Settle => Answer::Settle,
+            Request::Started => {
                 self.started = true;
                 Answer::ok()
             }
-            "exit" => self.exit(rest.trim()),
-            _ => Answer::fail(format_args!(
-                "{:?} is no request; hello, ktap, case, path, stat, traffic, unplug, plug, delay, fence, settle, started \
-                 and exit are",
-                shorten(word)
-            )),
+            Request::Exit { code, reason } => {
+                let reason = shorten(&ktap::plain(reason));
+                self.gave_up = Some(reason).filter(|reason| !reason.is_empty());
+                Answer::Exit(code)
+            }
         }
     }
 
-    /// `CODE`, or `CODE REASON`.
-    fn exit(&mut self, rest: &str) -> Answer {
-        let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
-        let Ok(code) = code.parse() else {
-            return Answer::fail(format_args!("{:?} is no exit code", shorten(rest)));
-        };
-        let reason = shorten(&ktap::plain(reason));
-        self.gave_up = Some(reason).filter(|reason| !reason.is_empty());
-        Answer::Exit(code)
-    }
-
     /// What the kernel decided about a path; what is said later goes before what was said first.
-    fn decision(&mut self, text: &str) -> Answer {
-        let decision = match ObservedPath::parse(text) {
+    fn decision(&mut self, request: &Request<'_>) -> Answer {
+        let decision = match ObservedPath::of(request) {
             Ok(decision) => decision,
             Err(error) => return Answer::fail(shorten(&error.to_string())),
         };
@@ -238,45 +237,11 @@ impl Judge {
         Answer::ok()
     }
 
-    fn case(&mut self, rest: &str) -> Answer {
-        let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-        match (word, rest.trim()) {
-            ("begin", "") => Answer::fail("a case needs a name"),
-            ("begin", name) => {
-                self.break_off("it did not end before the next one began");
-                self.current = Some(Case::new(&shorten(&ktap::plain(name))));
-                Answer::ok()
-            }
-            ("expect", rest) => match &mut self.current {
-                Some(case) => match case.expect(rest) {
-                    Ok(()) => Answer::ok(),
-                    Err(reason) => {
-                        // A test that expects what cannot come is wrong, whatever it says later.
-                        case.object(&reason);
-                        Answer::fail(shorten(&reason))
-                    }
-                },
-                None => Answer::fail("no case has begun"),
-            },
-            ("end", rest) => self.case_end(rest),
-            (other, _) => {
-                Answer::fail(format_args!("{:?} is none of begin, expect and end", shorten(other)))
-            }
-        }
-    }
-
-    fn case_end(&mut self, rest: &str) -> Answer {
-        let (word, detail) = rest.split_once(' ').unwrap_or((rest, ""));
-        let said = match word {
-            "ok" => Status::Passed,
-            "fail" => Status::Failed,
-            "skip" => Status::Skipped,
-            other => {
-                return Answer::fail(format_args!(
-                    "{:?} is none of ok, fail and skip",
-                    shorten(other)
-                ));
-            }
+    fn case_end(&mut self, end: CaseEnd, detail: &str) -> Answer {
+        let said = match end {
+            CaseEnd::Ok => Status::Passed,
+            CaseEnd::Fail => Status::Failed,
+            CaseEnd::Skip => Status::Skipped,
         };
         let Some(case) = self.current.take() else { return Answer::fail("no case has begun") };
         let objection = case.objection(said);
@@ -388,16 +353,29 @@ impl Judge {
     }
 }
 
-/// Takes apart what follows `delay`.
-fn delay(text: &str) -> Option<Answer> {
-    let mut words = text.split_whitespace();
-    let requester = words.next()?.parse().ok()?;
-    let target = match words.next()? {
-        RAM => None,
-        function => Some(function.parse().ok()?),
+/// What `answer` makes of the function that `text` names.
+fn function(text: &str, answer: impl FnOnce(Bdf) -> Answer) -> Answer {
+    match text.parse() {
+        Ok(function) => answer(function),
+        Err(_) => Answer::fail(format_args!(
+            "{:?} is not a function; write BUS:DEVICE.FUNCTION in hexadecimal",
+            shorten(text)
+        )),
+    }
+}
+
+/// The answer to `delay`.
+fn delay(requester: &str, target: &str, delay: &str) -> Answer {
+    let delay = match delay.parse() {
+        Ok(delay) => delay,
+        Err(error) => return Answer::fail(format_args!("{:?}: {error}", shorten(delay))),
     };
-    let delay = words.next()?.parse().ok()?;
-    words.next().is_none().then_some(Answer::Delay { requester, target, delay })
+    function(requester, |requester| match target {
+        RAM => Answer::Delay { requester, target: None, delay },
+        target => {
+            function(target, |target| Answer::Delay { requester, target: Some(target), delay })
+        }
+    })
 }
 
 /// Since `begun`.

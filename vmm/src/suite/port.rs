@@ -67,7 +67,7 @@ impl LabPort for JudgePort {
                 Some(traffic) => json(&traffic),
                 None => Reply::fail(format_args!("there is no function {requester}")),
             },
-            Answer::Counters => json(&self.bus.counters()),
+            Answer::Counters => json(&self.bus.counters().counters),
         }
     }
 }

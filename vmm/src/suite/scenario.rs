@@ -250,7 +250,7 @@ mod tests {
     use device_models::pci::Bdf;
 
     use super::*;
-    use crate::suite::hello::Expected;
+    use crate::suite::hello::{self, Expected};
     use crate::suite::parameters::{Purpose, parameters};
     use crate::topology::linux::Guest;
     use crate::topology::{Plan, Topology};
@@ -275,7 +275,7 @@ mod tests {
         let peers = plan.peers().into_iter().map(|peer| plan.functions[peer].bdf).collect();
         let parameters = parameters(scenario, Purpose::Tests);
         let guest = Guest { iommu: scenario.iommu, cpu: topology.cpu, parameters };
-        (Expected::new(&topology, &guest).unwrap(), peers)
+        (hello::expected(&topology, &guest).unwrap(), peers)
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
             assert_eq!(with.paths, without.paths, "{name}");
             assert_eq!(with.direct_requests, without.direct_requests, "{name}");
             assert_eq!(with.direct_completions, without.direct_completions, "{name}");
-            let shared = |groups: &[usize]| -> Vec<bool> {
+            let shared = |groups: &[u32]| -> Vec<bool> {
                 let pairs = groups.iter().flat_map(|one| groups.iter().map(move |two| one == two));
                 pairs.collect()
             };

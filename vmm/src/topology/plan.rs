@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use device_models::fabric::{HostWindow, Span};
 use device_models::pci::{AcsControl, Bdf};
+use guest_protocol::RAM;
 
 use super::acs::{self, Acs};
 use super::description::{HostBridge, PciId, PeerRouting, Topology, Window};
 use super::problem::{Item, Problem};
 use super::windows;
-use crate::lab::RAM;
 
 /// Most peer devices in a topology.
 pub const MAX_PEERS: usize = 16;

@@ -2,7 +2,7 @@
 
 use super::Stop;
 use crate::device::{DeviceError, Peer, Work};
-use crate::lab::{Lab, Stat};
+use crate::lab::{Counters, Lab};
 use crate::sys::kernel_log::Record;
 use crate::uapi;
 
@@ -85,7 +85,7 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// When the lab does not answer.
-    pub fn stat(&mut self) -> Result<Stat, Stop> {
+    pub fn stat(&mut self) -> Result<Counters, Stop> {
         match self.lab.as_mut() {
             Some(lab) => Ok(lab.stat()?),
             None => Err(Stop::Skip("the lab port does not answer".into())),

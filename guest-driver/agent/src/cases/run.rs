@@ -128,12 +128,12 @@ fn run_one(
         }
     }
     if let Some(lab) = lab {
-        let end = match &verdict {
-            Ok(()) => CaseEnd::Ok(notes.join("; ")),
-            Err(Stop::Fail(reason)) => CaseEnd::Fail(first_line(reason)),
-            Err(Stop::Skip(reason)) => CaseEnd::Skip(first_line(reason)),
+        let (end, detail) = match &verdict {
+            Ok(()) => (CaseEnd::Ok, notes.join("; ")),
+            Err(Stop::Fail(reason)) => (CaseEnd::Fail, first_line(reason)),
+            Err(Stop::Skip(reason)) => (CaseEnd::Skip, first_line(reason)),
         };
-        if let Some(reason) = lab.case_end(&end)? {
+        if let Some(reason) = lab.case_end(end, &detail)? {
             verdict = Err(Stop::Fail(match verdict {
                 Err(Stop::Fail(own)) if own == reason => own,
                 Err(Stop::Fail(own)) => format!("{own}\n{reason}"),
@@ -224,7 +224,7 @@ mod tests {
             script.lines(),
             [
                 "case begin g.good",
-                "case expect x.y 1",
+                "case expect x.y",
                 "settle",
                 "case end ok",
                 "case begin g.bad",

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Bench, Stop, Verdict, ensure};
-use crate::lab::{self, Moved, RAM, Stat};
+use crate::lab::{self, Counters, FunctionTraffic, RAM};
 use crate::sys::pci::Function;
 
 /// What one function's requests moved, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traffic {
     /// By target: RAM, or whose memory or registers.
-    moved: Moved,
+    moved: FunctionTraffic,
     /// Read from other devices.
     read: ByRoute,
     /// Written to other devices.
@@ -46,7 +46,7 @@ pub(super) enum Where {
 
 impl ByRoute {
     /// What never happened has no counter.
-    fn of(stat: &Stat, kind: &str, function: &str) -> Self {
+    fn of(stat: &Counters, kind: &str, function: &str) -> Self {
         let at = |route: &str| stat.counter(&format!("{kind}/{function}/{route}")).unwrap_or(0);
         Self { bus_address: at("bus-address"), through_host_bridge: at("through-host-bridge") }
     }
@@ -80,7 +80,7 @@ impl ByRoute {
 }
 
 impl Traffic {
-    fn of(moved: Moved, stat: &Stat, function: &str) -> Self {
+    fn of(moved: FunctionTraffic, stat: &Counters, function: &str) -> Self {
         let by_route = |kind| ByRoute::of(stat, kind, function);
         Self { moved, read: by_route("read"), written: by_route("written") }
     }
@@ -93,12 +93,13 @@ impl Traffic {
 
     /// What has come since `before`.
     pub(super) fn since(self, before: &Self) -> Self {
-        let Moved { name, read, written } = self.moved;
-        let moved = Moved {
-            name,
-            read: difference(read, &before.moved.read),
-            written: difference(written, &before.moved.written),
+        let FunctionTraffic { name, traffic } = self.moved;
+        let old = &before.moved.traffic;
+        let traffic = lab::Traffic {
+            read: difference(traffic.read, &old.read),
+            written: difference(traffic.written, &old.written),
         };
+        let moved = FunctionTraffic { name, traffic };
         Self {
             moved,
             read: self.read.since(before.read),
@@ -142,7 +143,7 @@ impl Traffic {
         match (bus_address, through_host_bridge) {
             (1.., _) => "bus-address",
             (0, 1..) => "through-host-bridge",
-            _ if at(&self.moved.read, RAM) > OVERHEAD => "memory",
+            _ if at(&self.moved.traffic.read, RAM) > OVERHEAD => "memory",
             _ => "inside the device",
         }
     }
@@ -184,7 +185,7 @@ impl Traffic {
 
     /// `length` bytes read from the one device's memory and written to the other's, and no third one's touched.
     pub(super) fn expect_carried(&self, from: &str, to: &str, length: u64) -> Verdict {
-        let Moved { read, written, .. } = &self.moved;
+        let lab::Traffic { read, written } = &self.moved.traffic;
         let only = |by_target: &BTreeMap<String, u64>, owner: &str| {
             at(by_target, owner) == length
                 && by_target.keys().all(|target| target == owner || target == RAM)
@@ -205,7 +206,7 @@ impl Traffic {
             Where::Memory => (0, length),
         };
         let about = |found: u64, wanted: u64| (wanted..=wanted + OVERHEAD).contains(&found);
-        let Moved { read, written, .. } = &self.moved;
+        let lab::Traffic { read, written } = &self.moved.traffic;
         let read_back = if to == Where::Peer { READ_BACK } else { 0 };
         ensure!(
             at(read, owner) == peer + read_back
@@ -227,9 +228,9 @@ impl Traffic {
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("bytes read")?;
-        list(f, &self.moved.read, "from")?;
+        list(f, &self.moved.traffic.read, "from")?;
         f.write_str("; written")?;
-        list(f, &self.moved.written, "to")
+        list(f, &self.moved.traffic.written, "to")
     }
 }
 
@@ -239,7 +240,7 @@ pub(super) fn name(bench: &mut Bench<'_>, function: &Function) -> Result<String,
 }
 
 /// What the function has moved since power-on.
-fn moved(bench: &mut Bench<'_>, function: &Function) -> Result<Moved, Stop> {
+fn moved(bench: &mut Bench<'_>, function: &Function) -> Result<FunctionTraffic, Stop> {
     let lab =
         bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
     Ok(lab.traffic(function.address())?)
@@ -277,7 +278,8 @@ mod tests {
 
     fn traffic(text: &str) -> Traffic {
         let stat =
-            Stat::parse(r#"{"read":{"02:00.0":{"memory":100,"bus-address":5001}}}"#).unwrap();
+            serde_json::from_str(r#"{"read":{"02:00.0":{"memory":100,"bus-address":5001}}}"#)
+                .unwrap();
         Traffic::of(serde_json::from_str(text).unwrap(), &stat, "02:00.0")
     }
 

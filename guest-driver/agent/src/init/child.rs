@@ -1,15 +1,27 @@
 //! Running the user's program as the first process of a system: its end, orphans, and requests to power off.
 
-use super::console;
+use super::terminal::Terminal;
 use crate::exit::{self, Failure};
 use crate::lab::Hello;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The signals that the first process waits for: a child's end, and what `poweroff`, `halt` and `reboot` of busybox send.
 const SIGNALS: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM];
+/// The last of the real-time signals (signal(7)).
+const LAST_SIGNAL: libc::c_int = 64;
+/// What a program starts with, as after a login by root.
+const ENVIRONMENT: [(&str, &str); 6] = [
+    ("PATH", super::PATH),
+    ("HOME", HOME),
+    ("USER", "root"),
+    ("LOGNAME", "root"),
+    ("SHELL", "/bin/sh"),
+    ("TERM", "vt100"),
+];
+const HOME: &str = "/root";
 
 /// How the wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,50 +50,77 @@ pub(crate) fn run(
     })?;
 
     let mut command = Command::new(program);
-    command.args(arguments).env("PATH", super::PATH).env("HOME", "/root").env("TERM", "vt100");
-    for variable in &hello.environment {
-        if let Some((name, value)) = variable.split_once('=') {
-            command.env(name, value);
+    command.args(arguments).env_clear().envs(ENVIRONMENT);
+    command.envs(hello.environment.iter().filter_map(|variable| variable.split_once('=')));
+    // A user's own initramfs may have no home directory.
+    command.current_dir(if Path::new(HOME).is_dir() { HOME } else { "/" });
+    let terminal = attach_terminal(&mut command, hello);
+    started()?;
+    let child = command.spawn();
+    // It holds copies of the terminal, which would keep it open.
+    drop(command);
+    let ended = child.as_ref().map(|child| wait_for(i32::try_from(child.id()).unwrap_or(i32::MAX)));
+    if let Some(terminal) = terminal {
+        terminal.close();
+    }
+    match ended {
+        Ok(ended) => ended.map_err(|error| {
+            Failure::new(exit::PROCESS, format!("waiting for {program} failed: {error}"))
+        }),
+        Err(error) => {
+            let code = if error.kind() == io::ErrorKind::NotFound {
+                exit::NOT_FOUND
+            } else {
+                exit::NOT_EXECUTABLE
+            };
+            Err(Failure::new(code, format!("running {program} failed: {error}")))
         }
     }
-    if std::env::set_current_dir("/root").is_err() {
-        // A minimal initramfs has no home directory; the root directory will do.
-        let _ = std::env::set_current_dir("/");
-    }
-    attach_terminal(&mut command, hello);
-    started()?;
-    let child = command.spawn().map_err(|error| {
-        let code = if error.kind() == io::ErrorKind::NotFound {
-            exit::NOT_FOUND
-        } else {
-            exit::NOT_EXECUTABLE
-        };
-        Failure::new(code, format!("running {program} failed: {error}"))
-    })?;
-    let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
-    wait_for(pid).map_err(|error| {
-        Failure::new(exit::PROCESS, format!("waiting for {program} failed: {error}"))
-    })
 }
 
-/// Puts the command on the serial console's terminal, as its controlling terminal. Without a terminal it inherits our
-/// streams, which is enough for everything but job control.
-fn attach_terminal(command: &mut Command, hello: &Hello) {
-    let Ok(terminal) = console::open_terminal() else { return };
-    if let (Some(rows), Some(columns)) = (hello.rows, hello.columns) {
-        console::set_size(&terminal, rows, columns);
+/// Gives the command a session of its own on a terminal of its own, and signals as a login shell finds them. Without
+/// a terminal it inherits our streams, which is enough for everything but job control.
+fn attach_terminal(command: &mut Command, hello: &Hello) -> Option<Terminal> {
+    let terminal = Terminal::open(hello.rows.zip(hello.columns));
+    let terminal = terminal
+        .map_err(|error| eprintln!("peerdma agent: the command has no terminal: {error}"))
+        .ok();
+    let streams = terminal.as_ref().and_then(|terminal| {
+        Some([terminal.slave().ok()?, terminal.slave().ok()?, terminal.slave().ok()?])
+    });
+    let on_terminal = streams.is_some();
+    if let Some([input, output, error]) = streams {
+        command.stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::from(error));
     }
-    // Without a controlling terminal the program still runs; it only cannot be interrupted by Ctrl-C.
-    let _ = console::lead(&terminal);
-    let (Ok(output), Ok(error)) = (terminal.try_clone(), terminal.try_clone()) else { return };
-    command.stdin(Stdio::from(terminal)).stdout(Stdio::from(output)).stderr(Stdio::from(error));
-    // SAFETY: between fork and exec only system calls are made, on the standard input that was just set up.
+    // SAFETY: `begin` only makes system calls that are allowed between fork and exec, and allocates nothing.
     unsafe {
-        command.pre_exec(|| {
-            let _ = console::to_foreground(io::stdin().as_raw_fd());
-            Ok(())
-        });
+        command.pre_exec(move || begin(on_terminal));
     }
+    terminal
+}
+
+/// Makes the calling process what a login shell is: leader of a session, of its only process group, which has the
+/// foreground of the terminal on standard input; no signal blocked or ignored; files made writable by their owner alone.
+/// Called between fork and exec.
+fn begin(on_terminal: bool) -> io::Result<()> {
+    // SAFETY: system calls with numbers, and two calls that fill a `sigset_t` and hand it to the kernel; all may be made
+    // between fork and exec. SIG_DFL installs no handler. For SIGKILL, SIGSTOP and the two that the C library keeps for
+    // itself, `signal` fails and changes nothing.
+    unsafe {
+        if libc::setsid() < 0 || (on_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0) {
+            return Err(io::Error::last_os_error());
+        }
+        for signal in 1..=LAST_SIGNAL {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        libc::umask(0o022);
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 fn signal_set() -> libc::sigset_t {
@@ -97,8 +136,8 @@ fn signal_set() -> libc::sigset_t {
     }
 }
 
-/// Blocked signals stay pending until [`wait_for`] takes them, so none is lost between two looks. The standard library
-/// unblocks them in a child.
+/// Blocked signals stay pending until [`wait_for`] takes them, so none is lost between two looks. A child inherits the
+/// mask: [`begin`] clears it.
 fn block_signals() -> io::Result<()> {
     let set = signal_set();
     // SAFETY: `set` is initialised and outlives the call; the old mask is not asked for.

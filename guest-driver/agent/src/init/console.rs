@@ -1,4 +1,4 @@
-//! The serial console: finding it, making it a process's standard streams and controlling terminal.
+//! The serial console: finding it, making it this process's standard streams.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,8 +17,7 @@ pub(crate) fn ensure_streams() {
     }
 }
 
-/// The terminal behind `/dev/console`. The console device itself cannot be a controlling terminal, so shells on it have
-/// no job control and no Ctrl-C.
+/// The terminal behind `/dev/console`.
 ///
 /// # Errors
 /// When there is no console with a terminal, or it does not open.
@@ -39,33 +38,11 @@ pub(crate) fn set_size(terminal: &File, rows: u16, columns: u16) {
     let _ = rustix::termios::tcsetwinsize(terminal, size);
 }
 
-/// Makes `terminal` the controlling terminal of a new session that this process leads.
-///
-/// The first process leads it, not the program: when a session's leader ends, the kernel hangs its terminal up, and
-/// throws away what the program has written and the serial port has not sent yet.
-///
-/// # Errors
-/// When the kernel refuses either.
-pub(crate) fn lead(terminal: &File) -> io::Result<()> {
-    // SAFETY: `setsid` takes nothing, and `TIOCSCTTY` with an integer argument touches no memory.
-    unsafe {
-        if libc::setsid() < 0 || libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 1) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
 /// Waits until everything written to standard output has left the serial port.
-///
-/// The program was put into the foreground, and its group stays there when it has ended. The kernel refuses the wait to
-/// whoever is in the background, unless SIGTTOU is ignored; which it is from here on.
 ///
 /// # Errors
 /// When the kernel refuses; not when standard output is no terminal, which has nothing to send.
 pub(crate) fn drain() -> io::Result<()> {
-    // SAFETY: SIG_IGN installs no handler; the process is about to end.
-    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
     loop {
         // SAFETY: `tcdrain` takes a descriptor number, valid or not, and touches no memory.
         if unsafe { libc::tcdrain(1) } == 0 {
@@ -77,22 +54,5 @@ pub(crate) fn drain() -> io::Result<()> {
             Some(libc::ENOTTY | libc::EINVAL) => return Ok(()),
             _ => return Err(error),
         }
-    }
-}
-
-/// Puts the calling process into the foreground of the terminal `fd`, in a process group of its own: Ctrl-C is for it.
-/// Called between fork and exec.
-///
-/// # Errors
-/// When the kernel refuses.
-pub(crate) fn to_foreground(fd: i32) -> io::Result<()> {
-    // SAFETY: four system calls with numbers; each may be called between fork and exec. SIGTTOU, which stops a
-    // background process that asks for the foreground, is ignored meanwhile.
-    unsafe {
-        let before = libc::signal(libc::SIGTTOU, libc::SIG_IGN);
-        let done = libc::setpgid(0, 0) == 0 && libc::tcsetpgrp(fd, libc::getpid()) == 0;
-        let error = io::Error::last_os_error();
-        libc::signal(libc::SIGTTOU, before);
-        if done { Ok(()) } else { Err(error) }
     }
 }

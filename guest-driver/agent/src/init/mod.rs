@@ -6,6 +6,7 @@ mod module;
 mod mount;
 mod power;
 mod processors;
+mod terminal;
 
 use crate::exit::{self, Failure};
 use crate::lab::{Hello, Lab, LabError, Mode, PortWire};

@@ -31,11 +31,13 @@ const TABLE: &[Entry] = &[
     entry("tracefs", "/sys/kernel/tracing", false),
 ];
 
-/// Mounts them all. A kernel may lack those that only some tests need; they say so themselves.
+/// Mounts them all, and makes the directories that are missing. A kernel may lack those that only some tests need; they say so themselves.
 ///
 /// # Errors
 /// When one of those that everything needs cannot be mounted.
 pub(crate) fn mount_all() -> Result<(), Failure> {
+    // The home directory of root, where commands start.
+    let _ = mkdir("/root", Mode::from_raw_mode(0o700));
     for entry in TABLE {
         // Inside sysfs and devtmpfs the kernel makes the directory when it has the file system; elsewhere it may exist.
         let _ = mkdir(entry.target, Mode::from_raw_mode(0o755));

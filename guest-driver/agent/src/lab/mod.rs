@@ -3,25 +3,28 @@
 //! One request line, one answer line, always started by the guest. [`Lab`] knows the words, a [`Wire`] carries them:
 //! the I/O port in a guest, a script in the tests.
 
-mod hello;
 mod port;
-mod stat;
-mod traffic;
 
-pub use hello::{Address, Expected, Hello, Mode, Module, Other, Way};
-pub use port::{MAX_ANSWER, MAX_LINE, PORT, PortWire};
-pub use stat::Stat;
-pub use traffic::{Moved, RAM};
+pub use guest_protocol::wire::{CALL_PORT, MAX_ANSWER};
+pub use guest_protocol::{
+    Address, CaseEnd, Counters, Expectation, Expected, FunctionTraffic, Hello, Mode, Module, Other,
+    RAM, Traffic, Way,
+};
+use guest_protocol::{FAIL, OK, Request};
+pub use port::PortWire;
+use serde::de::DeserializeOwned;
 
 /// What can go wrong on the lab port.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// The kernel does not let us use the I/O port.
-    #[error("the kernel refuses access to the lab's I/O port {PORT:#06x} ({0}); run this as root")]
+    #[error(
+        "the kernel refuses access to the lab's I/O port {CALL_PORT:#06x} ({0}); run this as root"
+    )]
     Permission(#[source] std::io::Error),
     /// Nobody answers.
     #[error(
-        "nobody answers at the lab's I/O port {PORT:#06x}: this machine is no guest of peerdma"
+        "nobody answers at the lab's I/O port {CALL_PORT:#06x}: this machine is no guest of peerdma"
     )]
     Absent,
     /// The answer is longer than the protocol allows.
@@ -59,17 +62,6 @@ pub trait Wire: std::fmt::Debug {
     fn exchange(&mut self, line: &str) -> Result<String, LabError>;
 }
 
-/// How the agent thinks a test ended; the monitor may know better.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CaseEnd {
-    /// Passed, with what the report should say besides; may be empty.
-    Ok(String),
-    /// Failed, with a reason.
-    Fail(String),
-    /// Not run, with a reason.
-    Skip(String),
-}
-
 /// The words of the conversation.
 #[derive(Debug)]
 pub struct Lab<W: Wire + ?Sized = dyn Wire> {
@@ -87,12 +79,7 @@ impl Lab {
     /// # Errors
     /// [`LabError::Absent`] when this is no guest of ours, other variants when the answer is unusable.
     pub fn hello(&mut self) -> Result<Hello, LabError> {
-        let answer = self.ask("hello")?;
-        Hello::parse(&answer).map_err(|error| LabError::Malformed {
-            request: "hello".into(),
-            answer,
-            reason: error.to_string(),
-        })
+        self.ask_json(&Request::Hello)
     }
 
     /// Hands over one line of the test report.
@@ -100,7 +87,7 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down.
     pub fn ktap(&mut self, line: &str) -> Result<(), LabError> {
-        self.ask(&format!("ktap {line}")).map(drop)
+        self.ask(&Request::Ktap(line)).map(drop)
     }
 
     /// A test begins: what the checker finds from here on is its.
@@ -108,7 +95,7 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down.
     pub fn case_begin(&mut self, name: &str) -> Result<(), LabError> {
-        self.ask(&format!("case begin {name}")).map(drop)
+        self.ask(&Request::CaseBegin(name)).map(drop)
     }
 
     /// The running test wants findings of `class`, between `min` and `max` of them.
@@ -116,25 +103,26 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down, or the monitor knows no such class.
     pub fn case_expect(&mut self, class: &str, min: u32, max: Option<u32>) -> Result<(), LabError> {
-        let line = match max {
-            Some(max) => format!("case expect {class} {min} {max}"),
-            None => format!("case expect {class} {min}"),
-        };
-        self.ask(&line).map(drop)
+        let max = max.map_or(u64::MAX, u64::from);
+        let expectation = Expectation { min: min.into(), max, ..Expectation::some(class) };
+        self.ask(&Request::CaseExpect(expectation)).map(drop)
     }
 
-    /// The running test is over. The monitor's verdict includes the findings: `Some(reason)` when it sees a failure.
+    /// The running test is over, with what the report should say besides. The monitor's verdict includes the findings:
+    /// `Some(reason)` when it sees a failure.
     ///
     /// # Errors
     /// When the conversation breaks down.
-    pub fn case_end(&mut self, end: &CaseEnd) -> Result<Option<String>, LabError> {
-        let line = match end {
-            CaseEnd::Ok(note) if note.is_empty() => "case end ok".into(),
-            CaseEnd::Ok(note) => format!("case end ok {note}"),
-            CaseEnd::Fail(reason) => format!("case end fail {reason}"),
-            CaseEnd::Skip(reason) => format!("case end skip {reason}"),
-        };
-        self.ask_or_refused(&line)
+    pub fn case_end(&mut self, end: CaseEnd, detail: &str) -> Result<Option<String>, LabError> {
+        self.ask_or_refused(&Request::CaseEnd(end, detail))
+    }
+
+    /// The user's command expects or allows findings from here on.
+    ///
+    /// # Errors
+    /// When the conversation breaks down, or the monitor knows no such class or function.
+    pub fn expect(&mut self, expectation: Expectation<'_>) -> Result<(), LabError> {
+        self.ask(&Request::Expect(expectation)).map(drop)
     }
 
     /// What the kernel decided about DMA by `client`, a peer device's number or a function's address, into the memory of
@@ -149,39 +137,24 @@ impl Lab {
         distance: i32,
         address: Option<(Address, u64)>,
     ) -> Result<(), LabError> {
-        let address = address.and_then(|(kind, value)| Some((kind.word()?, value)));
-        let line = match address {
-            Some((kind, value)) => format!("path {owner} {client} {distance} {kind} {value:#x}"),
-            None => format!("path {owner} {client} {distance}"),
-        };
-        self.ask(&line).map(drop)
+        let client = &client.to_string();
+        self.ask(&Request::Path { owner, client, distance, address }).map(drop)
     }
 
     /// The monitor's counters at this moment.
     ///
     /// # Errors
-    /// When the conversation breaks down or the answer is no JSON object.
-    pub fn stat(&mut self) -> Result<Stat, LabError> {
-        let answer = self.ask("stat")?;
-        Stat::parse(&answer).map_err(|error| LabError::Malformed {
-            request: "stat".into(),
-            answer,
-            reason: error.to_string(),
-        })
+    /// When the conversation breaks down or the answer holds something else.
+    pub fn stat(&mut self) -> Result<Counters, LabError> {
+        self.ask_json(&Request::Stat)
     }
 
     /// What a function (`BUS:DEVICE.FUNCTION`) has moved since power-on, by target.
     ///
     /// # Errors
     /// When the conversation breaks down, or there is no such function.
-    pub fn traffic(&mut self, function: &str) -> Result<Moved, LabError> {
-        let request = format!("traffic {function}");
-        let answer = self.ask(&request)?;
-        serde_json::from_str(&answer).map_err(|error| LabError::Malformed {
-            request,
-            answer,
-            reason: error.to_string(),
-        })
+    pub fn traffic(&mut self, function: &str) -> Result<FunctionTraffic, LabError> {
+        self.ask_json(&Request::Traffic(function))
     }
 
     /// Keeps posted writes of `requester` to `target` (functions, or [`RAM`]) under way: `pushed`, until a read of the
@@ -190,7 +163,7 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down, there is no such path, or too many are delayed already.
     pub fn delay(&mut self, requester: &str, target: &str, delay: &str) -> Result<(), LabError> {
-        self.ask(&format!("delay {requester} {target} {delay}")).map(drop)
+        self.ask(&Request::Delay { requester, target, delay }).map(drop)
     }
 
     /// A fence that stands for work of `function` has been seen: what is still under way then is a finding.
@@ -198,7 +171,7 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down, or there is no such function.
     pub fn fence_seen(&mut self, function: &str) -> Result<(), LabError> {
-        self.ask(&format!("fence {function}")).map(drop)
+        self.ask(&Request::Fence(function)).map(drop)
     }
 
     /// Waits until the devices have nothing left to do and their interrupts are with the processors; `Some(reason)` when
@@ -207,7 +180,7 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down.
     pub fn settle(&mut self) -> Result<Option<String>, LabError> {
-        self.ask_or_refused("settle")
+        self.ask_or_refused(&Request::Settle)
     }
 
     /// Pulls everything below a port out of its slot, without notice. `port` is `BUS:DEVICE.FUNCTION`.
@@ -215,7 +188,7 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down, there is no such slot, or it is empty.
     pub fn unplug(&mut self, port: &str) -> Result<(), LabError> {
-        self.ask(&format!("unplug {port}")).map(drop)
+        self.ask(&Request::Unplug(port)).map(drop)
     }
 
     /// Plugs it in again.
@@ -223,7 +196,7 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down, there is no such slot, or it is occupied.
     pub fn plug(&mut self, port: &str) -> Result<(), LabError> {
-        self.ask(&format!("plug {port}")).map(drop)
+        self.ask(&Request::Plug(port)).map(drop)
     }
 
     /// The user's command begins: from here on an exit code is its status.
@@ -231,7 +204,7 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down.
     pub fn started(&mut self) -> Result<(), LabError> {
-        self.ask("started").map(drop)
+        self.ask(&Request::Started).map(drop)
     }
 
     /// Ends the guest, with a reason when that is the agent's wish and nobody else's. Returns only when the monitor did
@@ -240,15 +213,12 @@ impl Lab {
     /// # Errors
     /// When the conversation breaks down.
     pub fn exit(&mut self, code: u8, reason: Option<&str>) -> Result<(), LabError> {
-        let request = match reason {
-            Some(reason) => format!("exit {code} {reason}"),
-            None => format!("exit {code}"),
-        };
-        self.ask(&request).map(drop)
+        let reason = reason.unwrap_or_default();
+        self.ask(&Request::Exit { code: code.into(), reason }).map(drop)
     }
 
     /// Sends a request that may well be refused; gives the reason then.
-    fn ask_or_refused(&mut self, request: &str) -> Result<Option<String>, LabError> {
+    fn ask_or_refused(&mut self, request: &Request<'_>) -> Result<Option<String>, LabError> {
         match self.ask(request) {
             Ok(_) => Ok(None),
             Err(LabError::Refused { reason, .. }) => Ok(Some(reason)),
@@ -256,17 +226,26 @@ impl Lab {
         }
     }
 
+    /// Sends a request; gives what the JSON behind `ok` holds.
+    fn ask_json<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Result<T, LabError> {
+        let answer = self.ask(request)?;
+        serde_json::from_str(&answer).map_err(|error| LabError::Malformed {
+            request: request.to_string(),
+            answer,
+            reason: error.to_string(),
+        })
+    }
+
     /// Sends a request; gives what follows `ok`.
-    fn ask(&mut self, request: &str) -> Result<String, LabError> {
-        let answer = self.wire.exchange(request)?;
+    fn ask(&mut self, request: &Request<'_>) -> Result<String, LabError> {
+        let request = request.to_string();
+        let answer = self.wire.exchange(&request)?;
         let (word, rest) = answer.split_once(' ').unwrap_or((answer.as_str(), ""));
         match word {
-            "ok" => Ok(rest.to_owned()),
-            "fail" => {
-                Err(LabError::Refused { request: request.to_owned(), reason: rest.to_owned() })
-            }
+            OK => Ok(rest.to_owned()),
+            FAIL => Err(LabError::Refused { request, reason: rest.to_owned() }),
             _ => Err(LabError::Malformed {
-                request: request.to_owned(),
+                request,
                 reason: "an answer starts with `ok` or `fail`".into(),
                 answer,
             }),
@@ -327,7 +306,7 @@ mod tests {
         lab.case_begin("a").unwrap();
         lab.case_expect("iommu.unmapped", 1, None).unwrap();
         lab.case_expect("iommu.stale", 0, Some(3)).unwrap();
-        assert_eq!(lab.case_end(&CaseEnd::Fail("why".into())).unwrap(), None);
+        assert_eq!(lab.case_end(CaseEnd::Fail, "why").unwrap(), None);
         lab.unplug("00:04.0").unwrap();
         lab.plug("00:04.0").unwrap();
         lab.delay("02:00.0", RAM, "40").unwrap();
@@ -341,7 +320,7 @@ mod tests {
             [
                 "ktap ok 1 a",
                 "case begin a",
-                "case expect iommu.unmapped 1",
+                "case expect iommu.unmapped",
                 "case expect iommu.stale 0 3",
                 "case end fail why",
                 "unplug 00:04.0",
@@ -360,7 +339,7 @@ mod tests {
     fn the_monitors_verdict_is_not_an_error_of_the_conversation() {
         let script = Script::default().answer("case end", "fail 2 unexpected findings");
         assert_eq!(
-            lab(&script).case_end(&CaseEnd::Ok(String::new())).unwrap().as_deref(),
+            lab(&script).case_end(CaseEnd::Ok, "").unwrap().as_deref(),
             Some("2 unexpected findings")
         );
         let script = Script::default().answer("case begin", "fail no");

@@ -6,24 +6,13 @@
 //! answer's length afterwards; an answer that does not fit is asked for once more, by an empty line.
 
 use super::{LabError, Wire};
+use guest_protocol::wire::{CALL_PORT, CALL_WIDTH, HEADER, MAX_ANSWER, MAX_REQUEST, UNANSWERED};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The I/O port number.
-pub const PORT: u16 = 0x0d14;
-/// How many ports it takes up.
-const WIDTH: usize = 4;
-/// Bytes before the text: the answer's length.
-const HEADER: usize = size_of::<u32>();
-/// What stands there before the call, and stays if nobody serves it.
-const UNANSWERED: u32 = u32::MAX;
 const PAGE: usize = 4096;
 /// Bytes of text in the first page: room for any line, and all answers but the longest. The monitor looks each page up.
 const SHORT: usize = PAGE - HEADER;
-/// Longest request.
-pub const MAX_LINE: usize = SHORT - 1;
-/// Longest answer.
-pub const MAX_ANSWER: usize = (1 << 16) - 1;
 /// How often the monitor is told again. It leaves everything alone when it does not find the buffer, whose page the
 /// kernel may just be moving.
 const ATTEMPTS: usize = 100;
@@ -60,8 +49,8 @@ impl PortWire {
         let status = unsafe {
             libc::syscall(
                 libc::SYS_ioperm,
-                libc::c_ulong::from(PORT),
-                WIDTH as libc::c_ulong,
+                libc::c_ulong::from(CALL_PORT),
+                libc::c_ulong::from(CALL_WIDTH),
                 1 as libc::c_ulong,
             )
         };
@@ -85,7 +74,7 @@ impl PortWire {
         for page in buffer.chunks_mut(PAGE) {
             page[0] = 0;
         }
-        let line = truncate(line, MAX_LINE).as_bytes();
+        let line = truncate(line, MAX_REQUEST).as_bytes();
         buffer[..HEADER].copy_from_slice(&UNANSWERED.to_le_bytes());
         let text = &mut buffer[HEADER..][..line.len()];
         text.copy_from_slice(line);
@@ -158,7 +147,7 @@ fn call(line: usize, buffer: &mut [u8]) {
     unsafe {
         std::arch::asm!(
             "out dx, eax",
-            in("dx") PORT,
+            in("dx") CALL_PORT,
             in("rax") line,
             in("rdi") buffer.as_mut_ptr(),
             in("rcx") buffer.len() - HEADER,
@@ -181,7 +170,7 @@ mod tests {
         assert_eq!(wire.length(), None);
         wire.buffer.0[..HEADER].copy_from_slice(b"\x04\x01\0\0");
         assert_eq!(wire.length(), Some(0x104));
-        assert_eq!(wire.prepare(&"x".repeat(5000), SHORT), MAX_LINE);
+        assert_eq!(wire.prepare(&"x".repeat(5000), SHORT), MAX_REQUEST);
     }
 
     /// A monitor that answers a number by as many letters, and is not there at its first call.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use device_models::checker::FindingClass;
+use guest_protocol::Expectation;
 
 use super::{CaseReport, FindingReport, MAX_FINDINGS, Status, milliseconds, shorten};
 use crate::nearest::nearest_name;
@@ -64,10 +65,9 @@ impl Case {
         }
     }
 
-    /// Takes in `CLASS [MIN [MAX]]`. Without MIN one is enough, without MAX any number is fine.
-    pub(super) fn expect(&mut self, text: &str) -> Result<(), String> {
-        let mut words = text.split_whitespace();
-        let name = words.next().unwrap_or_default();
+    /// The test wants findings.
+    pub(super) fn expect(&mut self, expectation: &Expectation<'_>) -> Result<(), String> {
+        let Expectation { class: name, min: least, max: most, .. } = *expectation;
         let class: FindingClass = name.parse().map_err(|error| {
             let near = nearest_name(name, FindingClass::ALL.iter().map(|class| class.name()));
             match near {
@@ -75,14 +75,6 @@ impl Case {
                 None => format!("{error}"),
             }
         })?;
-        let number = |word: &str| {
-            word.parse::<u64>().map_err(|_| format!("{:?} is no number of findings", shorten(word)))
-        };
-        let least = words.next().map_or(Ok(1), number)?;
-        let most = words.next().map_or(Ok(u64::MAX), number)?;
-        if most < least || words.next().is_some() {
-            return Err(format!("expect wants CLASS [MIN [MAX]], not {:?}", shorten(text)));
-        }
         self.wanted.insert(class, Wanted { least, most });
         Ok(())
     }

@@ -13,7 +13,7 @@ mod user_space;
 use super::Kind::{Negative, Partner, Positive};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
-use crate::lab::Stat;
+use crate::lab::Counters;
 use crate::sys;
 use crate::sys::kernel_config;
 use crate::sys::kernel_log::complaints;
@@ -310,7 +310,7 @@ fn verified(bench: &mut Bench<'_>, run: &Run, on: Channels) -> Result<Vec<Summar
         let address = engine.name.trim_start_matches("0000:");
         let count = |what: &str| {
             let path = format!("{what}/{address}");
-            let of = |stat: &Stat| stat.counter(&path).unwrap_or(0);
+            let of = |stat: &Counters| stat.counter(&path).unwrap_or(0);
             of(&after).saturating_sub(of(&before))
         };
         ensure!(count("tlps") > 0, "{address}: dmatest ran, and the lab saw no request of it");
