@@ -17,7 +17,7 @@ OUT     ?=
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-broken vm nightly bench lint clean
+.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint clean vm-trixie vm-noble
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -54,8 +54,17 @@ vm-commands: build ## Commands in guests: what they begin with, and how their en
 nightly: ## What CI leaves out: other kernels, long scenarios, stalls, broken hardware; an hour or two
 	ci/nightly.sh $(ARGS)
 
+vm-mistakes: build ## Drivers' mistakes in guests: each is found, said right, and said once
+	ci/mistakes.sh target/vm-mistakes $(ARGS)
+
 vm-broken: build ## Hardware that is broken on purpose: exactly the tests that should notice fail
 	ci/broken.sh target/vm-broken $(ARGS)
+
+vm-trixie: ## The quick set as a user of Debian 13 runs it first, in a fresh root of that (as root)
+	ci/distribution.sh trixie $(ARGS)
+
+vm-noble: ## The same for Ubuntu 24.04, where its archive and its keyring are there
+	ci/distribution.sh noble $(ARGS)
 
 vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)

@@ -9,10 +9,17 @@ echo "ignored $(field SigIgn)"
 read -r pid _ _ _ group session terminal foreground _ </proc/$$/stat
 [ "$session" = "$pid" ] && [ "$group" = "$pid" ] && echo "session its own"
 [ "$terminal" != 0 ] && [ "$foreground" = "$pid" ] && echo "terminal in the foreground"
-[ "$(tty)" = "$(readlink /proc/self/fd/1)" ] && [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo "streams on it"
+[ "$(tty)" = "$(readlink /proc/$$/fd/1)" ] && [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo "streams on it"
 echo "umask $(umask)"
 echo "directory $(pwd)"
-echo "descriptors" $(ls /proc/$$/fd | grep -v '^1[0-9]$')
+# The shell has this script open besides, by a number of its own choice, and more during a substitution or a pattern.
+numbers=$(seq 0 63)
+descriptors=
+for number in $numbers; do
+    link=/proc/$$/fd/$number
+    [ ! -e "$link" ] || [ "$link" -ef "$0" ] || descriptors="$descriptors $number"
+done
+echo "descriptors$descriptors"
 echo "stack $(limit 'Max stack size')"
 echo "core $(limit 'Max core file size')"
 echo "files $(limit 'Max open files')"

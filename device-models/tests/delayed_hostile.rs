@@ -24,6 +24,8 @@ enum Act {
     Step(usize),
     Run,
     ReadRegisters(usize),
+    ReadMemory(usize),
+    WriteMemory(usize),
     ReadConfig(usize),
     WriteRegisters(usize),
     Config { what: usize, offset: u16, length: u8, value: u32 },
@@ -38,6 +40,7 @@ enum Seen {
     ConfigRead { bdf: Bdf, offset: u16, length: u8, value: u32 },
     Write { address: u64, data: Vec<u8> },
     Read { address: u64, data: Vec<u8> },
+    CpuPush(FunctionId),
     Unplug(Bdf),
     Plug(Bdf),
     Delay { requester: Bdf, target: Option<Bdf>, delay: PostedDelay },
@@ -81,6 +84,7 @@ impl Observer for Record {
             }
             Input::MmioWrite { address, data } => Seen::Write { address, data: data.to_vec() },
             Input::MmioRead { address, data } => Seen::Read { address, data: data.to_vec() },
+            Input::CpuPush { function } => Seen::CpuPush(function),
             Input::Unplug { port } => Seen::Unplug(port),
             Input::Plug { port } => Seen::Plug(port),
             Input::DelayPosted { requester, target, delay } => {
@@ -152,7 +156,15 @@ impl Bench {
                 lab.step_function(functions[function]);
             }
             Act::Run => self.rest(),
-            Act::ReadRegisters(robot) => lab.mmio_read(bars[robot][0], &mut [0; 4]),
+            Act::ReadRegisters(robot) => {
+                lab.mmio_read(bars[robot][0], &mut [0; 4]);
+            }
+            Act::ReadMemory(robot) => {
+                lab.mmio_read(bars[robot][1], &mut [0; 8]);
+            }
+            Act::WriteMemory(robot) => {
+                lab.mmio_write(bars[robot][1], &[2; 8]);
+            }
             Act::ReadConfig(what) => {
                 lab.config_read(bdfs[what], 0, 4);
             }
@@ -210,7 +222,12 @@ impl Bench {
             Seen::Write { address, data } => {
                 lab.mmio_write(address, &data);
             }
-            Seen::Read { address, data } => lab.mmio_read(address, &mut vec![0; data.len()]),
+            Seen::Read { address, data } => {
+                lab.mmio_read(address, &mut vec![0; data.len()]);
+            }
+            Seen::CpuPush(function) => {
+                lab.cpu_push(function);
+            }
             Seen::Unplug(port) => lab.unplug(port).unwrap(),
             Seen::Plug(port) => lab.plug(port).unwrap(),
             Seen::Delay { requester, target, delay } => {
@@ -308,6 +325,8 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (0..4usize).prop_map(Act::Step),
         4 => Just(Act::Run),
         2 => (0..2usize).prop_map(Act::ReadRegisters),
+        2 => (0..2usize).prop_map(Act::ReadMemory),
+        1 => (0..2usize).prop_map(Act::WriteMemory),
         1 => (0..4usize).prop_map(Act::ReadConfig),
         1 => (0..2usize).prop_map(Act::WriteRegisters),
         2 => config(),

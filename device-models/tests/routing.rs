@@ -244,7 +244,7 @@ fn an_address_of_the_wrong_kind_is_called_by_its_name() {
     let memory = world.bar(1, 2);
     for (address, end) in [
         (0x1000, "; it is the physical address of guest RAM"),
-        (memory, "; it is the physical address of a BAR of robot1 (02:00.0)"),
+        (memory, "; it is the physical address of BAR 2 of robot1 (02:00.0)"),
         (0xdead_b000, "not mapped in domain 1"),
     ] {
         world.write(0, address, &[0; 4]);

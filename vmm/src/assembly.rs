@@ -18,7 +18,7 @@ use device_models::iommu::{Iommu, NoIommu, VirtioIommu};
 use device_models::lab::{BuildError, HostBridge, Lab, Place, Topology as Tree};
 use device_models::pci::firmware::{FirmwareError, HostResources, WindowKind};
 use device_models::pci::{
-    AcsCapabilities, BridgeDescription, HostBridgeDescription, PcieKind, PortKind,
+    AcsCapabilities, Bdf, BridgeDescription, HostBridgeDescription, PcieKind, PortKind,
 };
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
@@ -177,6 +177,15 @@ impl LabConfig {
     /// What is wrong with the topology.
     pub fn plan(&self) -> Result<Plan, Problem> {
         Plan::new(&self.topology, self.iommu == IommuKind::Virtio)
+    }
+
+    /// Name and number of every function, as the firmware numbers them.
+    ///
+    /// # Errors
+    /// What is wrong with the topology.
+    pub fn functions(&self) -> Result<Vec<(String, Bdf)>, Problem> {
+        let functions = self.plan()?.functions;
+        Ok(functions.into_iter().map(|function| (function.name, function.bdf)).collect())
     }
 
     /// Builds the lab around `ram` and runs its firmware. `entropy` feeds the guest's virtio-rng.

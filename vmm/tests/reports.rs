@@ -54,6 +54,7 @@ fn report_of(topology: &str, decision: &str) -> RunReport {
 fn a_merged_report_has_the_tables_of_the_whole_run() {
     let mut whole = report(4);
     whole.scenarios[0].cases = vec![CaseReport {
+        expectations: Vec::new(),
         name: "copy".into(),
         status: Status::Passed,
         detail: "IOVA".into(),

@@ -59,6 +59,8 @@ classes! {
     MmioFlagOnRam = 20, "iommu.mmio-flag-on-ram";
     /// An IOMMU request was answered with a status other than OK, which Linux does not read for MAP.
     RequestFailed = 21, "iommu.request-failed";
+    /// What a descriptor names runs from one mapping into another that was made separately.
+    MappingEdge = 22, "iommu.mapping-edge";
 
     /// A write into the interrupt window matches no enabled MSI or MSI-X entry of its requester.
     NotAVector = 32, "msi.not-a-vector";

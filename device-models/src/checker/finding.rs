@@ -3,14 +3,37 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::FindingClass;
+use super::{Cause, FindingClass};
 use crate::fabric::{Kind, Purpose, Transaction};
+
+/// How much a finding weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing, and no mistake, or none for certain: no test fails for it.
+    Note,
+    /// A mistake.
+    Finding,
+}
+
+impl Severity {
+    /// The word that reports put before it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Finding => "finding",
+        }
+    }
+}
 
 /// What the lab noticed: a class for programs, a sentence for people, and the transaction that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The class.
     pub class: FindingClass,
+    /// Whether it is a mistake.
+    pub severity: Severity,
+    /// What it comes from.
+    pub cause: Cause,
     /// The transaction, narrowed to the part that is wrong; none for what no transaction caused.
     pub transaction: Option<Transaction>,
     /// The name of the function concerned, for example `peer0`.

@@ -1,7 +1,11 @@
 //! What is checked, and how a mistake is told.
 
+mod cause;
 mod class;
 mod finding;
+mod runs;
 
+pub use cause::{Cause, DMA_MAPPING_ERROR, failed_mapping};
 pub use class::{FindingClass, UnknownClass};
-pub use finding::Finding;
+pub use finding::{Finding, Severity};
+pub(crate) use runs::{Kind as RunKind, Owner, Runs};

@@ -60,6 +60,15 @@ pub trait Endpoint: Send + fmt::Debug {
     /// transactions while it is being accessed, so an access can never recurse.
     fn register_write(&mut self, bar: u8, offset: u64, data: &[u8]);
 
+    /// Whether this [`register_write`](Self::register_write) asks for work: a doorbell, or what enables an engine. A function
+    /// whose Bus Master Enable was cleared with work left is not to blame for it until it is asked for more.
+    ///
+    /// A function that cannot tell takes every write for such a one.
+    fn asks_for_work(&self, bar: u8, offset: u64, data: &[u8]) -> bool {
+        let _ = (bar, offset, data);
+        true
+    }
+
     /// The memory behind memory BAR `bar`; `None` for a register BAR. Constant over the life of the device.
     fn memory(&self, bar: u8) -> Option<&Memory> {
         let _ = bar;

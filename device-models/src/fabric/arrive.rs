@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 use super::cache::Resolved;
-use super::delayed::{Destination, Held, Signal};
+use super::delayed::{Destination, Held, Overtaken, Signal};
 use super::inbox::Message;
 use super::request::Registers;
 use super::route::{self, Refusal, Target, Upward};
@@ -103,9 +103,24 @@ impl Fabric {
                 Some(held) if held.transaction.sequence >= sequence => return true,
                 Some(_) => {}
                 None => {
-                    path.pushed();
+                    let (target, late) = (path.target, path.pushed());
+                    self.tell_all_overtaken(late, target);
                     return true;
                 }
+            }
+            if self.deliver_next(index).is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Everything on a path goes before a CPU's request. False: not everything found room.
+    pub(super) fn push_path_for_cpu(&mut self, index: usize) -> bool {
+        loop {
+            let Some(path) = self.delayed.get(index) else { return true };
+            if path.next().is_none() {
+                path.pushed_by_cpu();
+                return true;
             }
             if self.deliver_next(index).is_err() {
                 return false;
@@ -158,7 +173,8 @@ impl Fabric {
         let mut waits = false;
         for index in self.delayed.of(requester) {
             if at_rest {
-                self.tell_overtaken_on(index);
+                // To come to rest is something that happens in a turn: a record without it would not replay.
+                waits |= self.comes_to_rest(index);
             }
             waits |= self.delayed.get(index).is_some_and(super::delayed::Path::tick);
             self.deliver_due(index);
@@ -190,9 +206,29 @@ impl Fabric {
 
     fn tell_overtaken_on(&mut self, index: usize) {
         let Some(path) = self.delayed.get(index) else { return };
-        let target = path.target;
-        for overtaken in path.take_overtaken().into_iter().flatten() {
-            self.tell_overtaken(&overtaken, target);
+        let (target, overtaken) = (path.target, path.take_overtaken());
+        self.tell_all_overtaken(overtaken, target);
+    }
+
+    fn tell_all_overtaken(
+        &mut self,
+        overtaken: [Option<Overtaken>; 2],
+        target: Option<FunctionId>,
+    ) {
+        for overtaken in overtaken.iter().flatten() {
+            self.tell_overtaken(overtaken, target);
+        }
+    }
+
+    /// The requester of a path will push nothing any more by itself. A CPU may, on its way to a function; where RAM is,
+    /// CPUs look without asking anybody. Whether anything has changed of which nobody is told.
+    fn comes_to_rest(&mut self, index: usize) -> bool {
+        match self.delayed.get(index) {
+            Some(path) if path.target.is_some() => path.rests(),
+            _ => {
+                self.tell_overtaken_on(index);
+                false
+            }
         }
     }
 
@@ -348,6 +384,6 @@ impl Fabric {
         let status = CompletionStatus::UnsupportedRequest;
         self.observe(transaction, &Delivery::Failed(status), None);
         self.detect(transaction, refusal);
-        self.find_refused(transaction, refusal);
+        self.find_refused(transaction.address, transaction, refusal);
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! A path leads from one requester to one target: a function's BARs, or the root complex with RAM and interrupts behind
 //! it. PCIe orders what takes one path (6.0, 2.4.1): posted writes stay in order, and a read of the same requester
-//! pushes them before it. Nothing orders different paths: a completion record in RAM, an interrupt, and whoever reads
-//! the target by another path go ahead.
+//! pushes them before it. Nothing orders different paths: a completion record in RAM, an interrupt, and another
+//! function that reads the target go ahead.
+//!
+//! What waits is in front of the target's link, and has passed everything else: a CPU's request for the target comes
+//! behind it, reads and writes alike, and pushes it.
 //!
 //! A write is routed, translated and checked when it is issued; what waits is past the IOMMU. It takes its turn at the
 //! target when it arrives, and observers see it then: its sequence number says when it was issued.
@@ -33,7 +36,7 @@ pub const MAX_TURNS: u16 = 1024;
 pub enum PostedDelay {
     /// Not at all: what is under way arrives.
     Off,
-    /// Until a read of the same requester pushes them.
+    /// Until a read of the same requester, or an access of a CPU to the target, pushes them.
     UntilPushed,
     /// For so many turns of the requester, at most [`MAX_TURNS`], or until they are pushed.
     Turns(u16),
@@ -134,11 +137,25 @@ pub(super) struct Overtaken {
     pub(super) bytes: u64,
 }
 
+impl Overtaken {
+    /// Adds what has been overtaken later.
+    fn add(this: &mut Option<Self>, more: Option<Self>) {
+        match (this, more) {
+            (Some(this), Some(more)) => this.bytes = this.bytes.saturating_add(more.bytes),
+            (this @ None, more) => *this = more,
+            (Some(_), None) => {}
+        }
+    }
+}
+
 /// What is known of one kind of signal on one path.
 #[derive(Debug, Default)]
 struct Overtaking {
     /// Until something pushes the data: then nobody can have been misled.
     now: Option<Overtaken>,
+    /// The requester has come to rest since: what it reads later is too late for this. A CPU that has seen the signal
+    /// may still push the data, before it looks.
+    at_rest: Option<Overtaken>,
     /// Writes with lower numbers have been overtaken before: nothing more is to be said of them.
     known: u64,
 }
@@ -249,9 +266,14 @@ impl Path {
 
     /// Off, and nothing is left of it.
     fn is_over(&self) -> bool {
-        self.delay == PostedDelay::Off
-            && self.queue.is_empty()
-            && self.overtaking.iter().all(|overtaking| overtaking.now.is_none())
+        self.delay == PostedDelay::Off && !self.holds()
+    }
+
+    /// Whether there is anything that a push changes.
+    fn holds(&self) -> bool {
+        let told =
+            |overtaking: &Overtaking| overtaking.now.is_none() && overtaking.at_rest.is_none();
+        !self.queue.is_empty() || !self.overtaking.iter().all(told)
     }
 
     /// The writes with numbers in this range, as overtaken by `signal`.
@@ -272,12 +294,35 @@ impl Path {
 
     /// Takes what has been overtaken and not been told.
     pub(super) fn take_overtaken(&mut self) -> [Option<Overtaken>; 2] {
-        self.overtaking.each_mut().map(|overtaking| overtaking.now.take())
+        self.rests();
+        self.take_at_rest()
     }
 
-    /// Everything has been pushed.
-    pub(super) fn pushed(&mut self) {
+    /// The requester has come to rest. Whether that changes anything.
+    pub(super) fn rests(&mut self) -> bool {
+        let mut any = false;
+        for Overtaking { now, at_rest, .. } in &mut self.overtaking {
+            any |= now.is_some();
+            Overtaken::add(at_rest, now.take());
+        }
+        any
+    }
+
+    /// The requester has pushed everything. What had been overtaken when it last was at rest is to be told.
+    pub(super) fn pushed(&mut self) -> [Option<Overtaken>; 2] {
         self.overtaking.iter_mut().for_each(|overtaking| overtaking.now = None);
+        self.take_at_rest()
+    }
+
+    /// A CPU has pushed everything, so that no CPU sees anything else.
+    pub(super) fn pushed_by_cpu(&mut self) {
+        for overtaking in &mut self.overtaking {
+            (overtaking.now, overtaking.at_rest) = (None, None);
+        }
+    }
+
+    fn take_at_rest(&mut self) -> [Option<Overtaken>; 2] {
+        self.overtaking.each_mut().map(|overtaking| overtaking.at_rest.take())
     }
 
     /// `signal`, which was issued as number `sequence`, has arrived.
@@ -286,11 +331,7 @@ impl Path {
         let found = self.among(signal, self.overtaking[index].known..sequence);
         let overtaking = &mut self.overtaking[index];
         overtaking.known = overtaking.known.max(sequence);
-        let Some(found) = found else { return };
-        match &mut overtaking.now {
-            Some(now) => now.bytes = now.bytes.saturating_add(found.bytes),
-            now => *now = Some(found),
-        }
+        Overtaken::add(&mut overtaking.now, found);
     }
 }
 
@@ -298,6 +339,8 @@ impl Path {
 #[derive(Debug, Default)]
 pub(crate) struct Delayed {
     paths: Vec<Path>,
+    /// Grows whenever a path comes or goes.
+    generation: u64,
 }
 
 impl Delayed {
@@ -320,6 +363,7 @@ impl Delayed {
             None if self.paths.len() >= MAX_PATHS => return false,
             None => {
                 self.paths.push(Path::new((requester, target), numbers));
+                self.generation += 1;
                 self.paths.len() - 1
             }
         };
@@ -360,6 +404,26 @@ impl Delayed {
         numbered.filter(|(_, path)| path.target == Some(target)).map(|(index, _)| index).collect()
     }
 
+    /// Whether there are paths to `target`.
+    pub(super) fn leads_to(&self, target: FunctionId) -> bool {
+        self.paths.iter().any(|path| path.target == Some(target))
+    }
+
+    /// Whether a push of what is under way to `target` changes anything.
+    pub(super) fn holds_for(&self, target: FunctionId) -> bool {
+        self.paths.iter().any(|path| path.target == Some(target) && path.holds())
+    }
+
+    /// Which paths there are is another matter with each new number.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The numbers by which the paths were armed.
+    pub(super) fn armed(&self) -> Vec<(Bdf, Option<Bdf>)> {
+        self.paths.iter().map(|path| path.numbers).collect()
+    }
+
     /// Whose paths to the root complex there are.
     pub(super) fn to_root(&self) -> Vec<FunctionId> {
         let those = self.paths.iter().filter(|path| path.target.is_none());
@@ -368,7 +432,9 @@ impl Delayed {
 
     /// Forgets paths that are off and empty.
     pub(super) fn clear_up(&mut self) {
+        let before = self.paths.len();
         self.paths.retain(|path| !path.is_over());
+        self.generation += u64::from(self.paths.len() != before);
     }
 
     /// A signal of `requester` has arrived: does it overtake anything?

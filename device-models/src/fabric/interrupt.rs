@@ -5,7 +5,7 @@ use vm_memory::{Bytes, VolatileSlice};
 use super::{
     CompletionStatus, Delivery, Fabric, FunctionId, Purpose, RouteKind, Transaction, WriteOutcome,
 };
-use crate::checker::FindingClass;
+use crate::checker::{Cause, FindingClass};
 use crate::pci::{MsiMessage, MsiState, MsixFunction, MsixTable, Raised};
 
 /// Where interrupts go: the guest's interrupt controllers.
@@ -93,8 +93,9 @@ impl Fabric {
                 "data {data:#x} is no enabled MSI or MSI-X vector of this requester; delivered, as hardware without \
                  interrupt remapping does"
             );
-            self.find(transaction.function, FindingClass::NotAVector, Some(transaction), explanation);
-            FindingClass::NotAVector
+            let class = FindingClass::NotAVector;
+            self.find(transaction.function, class, Cause::Function, Some(transaction), explanation);
+            class
         })
     }
 
@@ -105,7 +106,7 @@ impl Fabric {
         explanation: String,
     ) -> Option<FindingClass> {
         self.observe(transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
-        self.find(transaction.function, class, Some(*transaction), explanation);
+        self.find(transaction.function, class, Cause::Function, Some(*transaction), explanation);
         Some(class)
     }
 }

@@ -7,8 +7,10 @@ mod acs;
 mod answer;
 mod arrive;
 mod cache;
+mod cpu_push;
 mod delayed;
 mod error;
+mod hint;
 mod inbox;
 mod interrupt;
 mod map;
@@ -48,7 +50,7 @@ pub(crate) use inbox::{Inbox, Message};
 pub(crate) use interrupt::Interrupts;
 pub(crate) use watch::Watch;
 
-use crate::checker::{Finding, FindingClass};
+use crate::checker::{Cause, Finding, FindingClass, Runs, Severity};
 use crate::iommu::Iommu;
 use crate::pci::Abort;
 use cache::Cache;
@@ -87,6 +89,13 @@ pub(crate) struct Fabric {
     pub(crate) policy: InterruptPolicy,
     /// The virtio-iommu's own function, which nobody translates (virtio 1.3, 5.13.2).
     pub(crate) exempt: Option<FunctionId>,
+    /// Whose Bus Master Enable was cleared, with nothing that asks for work since: what is left over is not emitted, and
+    /// the kernel does so itself before a reset and on unbind.
+    pub(crate) quiesced: Vec<bool>,
+    /// Findings about addresses that lead nowhere.
+    runs: Runs,
+    /// What was said last of a fault beside what the IOMMU says: in a flood it is looked up once.
+    last_fault: Option<(FunctionId, Cause, Arc<str>)>,
     /// Posted writes that tests keep under way.
     delayed: Delayed,
     /// The epoch of the IOMMU for which writes that it has translated have been drained.
@@ -129,6 +138,9 @@ impl Fabric {
             sink,
             policy: InterruptPolicy::default(),
             exempt: None,
+            quiesced: vec![false; functions],
+            runs: Runs::default(),
+            last_fault: None,
             delayed: Delayed::default(),
             drained: 0,
             caches: each(functions),
@@ -167,9 +179,43 @@ impl Fabric {
                 (FindingClass::BusMasterOff, "Bus Master Enable is clear, so nothing was emitted")
             }
         };
+        let left_over = !node.bus_master && self.quiesced[from.index()];
         let transaction = self.describe(from, kind, purpose, address, request.buffer.len() as u64);
-        self.find(from, class, Some(transaction), explanation.to_owned());
+        let (severity, explanation) = if left_over {
+            let class = "Bus Master Enable was cleared with work under way, as the kernel does before a reset and on \
+                         unbind: nothing was emitted, and nothing new was asked for since";
+            (Severity::Note, class)
+        } else {
+            (Severity::Finding, explanation)
+        };
+        self.tell(
+            severity,
+            from,
+            class,
+            Cause::Function,
+            Some(transaction),
+            explanation.to_owned(),
+        );
         false
+    }
+
+    /// A CPU or another function writes to registers of `function`; whether that asks for work.
+    pub(crate) fn registers_written(&mut self, function: FunctionId, work: bool) {
+        if work && !self.map.node(function).bus_master {
+            self.quiesced[function.index()] = false;
+        }
+    }
+
+    /// Replaces the address map.
+    pub(crate) fn publish(&mut self, map: AddressMap) {
+        for (quiesced, (before, now)) in
+            self.quiesced.iter_mut().zip(self.map.nodes.iter().zip(&map.nodes))
+        {
+            if before.bus_master != now.bus_master {
+                *quiesced = before.bus_master;
+            }
+        }
+        self.map = Arc::new(map);
     }
 
     /// The transaction that `length` bytes from `address` would be; takes no sequence numbers yet.
@@ -205,17 +251,33 @@ impl Fabric {
         self.stats.of_mut(transaction.function).tlps += count;
     }
 
+    /// A mistake was found.
     pub(crate) fn find(
         &mut self,
         function: FunctionId,
         class: FindingClass,
+        cause: Cause,
         transaction: Option<Transaction>,
         explanation: String,
     ) {
-        self.stats.of_mut(function).findings += 1;
+        self.tell(Severity::Finding, function, class, cause, transaction, explanation);
+    }
+
+    fn tell(
+        &mut self,
+        severity: Severity,
+        function: FunctionId,
+        class: FindingClass,
+        cause: Cause,
+        transaction: Option<Transaction>,
+        explanation: String,
+    ) {
+        if severity == Severity::Finding {
+            self.stats.of_mut(function).findings += 1;
+        }
         let name = Arc::clone(&self.map.node(function).name);
-        let finding = Finding { class, transaction, function: name, explanation };
-        log::debug!("{finding}");
+        let finding = Finding { class, severity, cause, transaction, function: name, explanation };
+        log::debug!("{}: {finding}", severity.name());
         if let Some(observer) = self.watch.observer() {
             observer.finding(&finding);
         }

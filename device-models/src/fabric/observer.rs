@@ -71,6 +71,12 @@ pub enum Input<'a> {
         /// What was answered.
         data: &'a [u8],
     },
+    /// A CPU's request has come to a BAR of `function`, behind what was under way to it. Only where that changes anything;
+    /// what the request itself does comes behind it, if it is an input.
+    CpuPush {
+        /// Whose BAR.
+        function: FunctionId,
+    },
     /// Everything below a port was pulled out of its slot.
     Unplug {
         /// The port.

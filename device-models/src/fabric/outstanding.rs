@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Delivery, RouteKind, Tag, Transaction};
+use super::{Delivery, FunctionId, RouteKind, Tag, Transaction};
 
 /// Reads of one function that may wait at the same time.
 const LIMIT: usize = 64;
@@ -15,6 +15,13 @@ pub(crate) struct Read {
     pub(super) route: RouteKind,
     /// What to say of it once its completion is there.
     pub(super) delivery: Delivery,
+}
+
+impl Read {
+    /// Who was to answer it.
+    pub(crate) fn completer(&self) -> Option<FunctionId> {
+        self.delivery.owner()
+    }
 }
 
 /// The reads of one function.

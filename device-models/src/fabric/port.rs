@@ -4,7 +4,7 @@ use vm_memory::VolatileSlice;
 
 use super::request::Request;
 use super::{Fabric, FunctionId, Input, Kind, MAX_RUN, Purpose, ReadOutcome, Tag, WriteOutcome};
-use crate::checker::FindingClass;
+use crate::checker::{Cause, FindingClass};
 use crate::iommu::VirtioIommu;
 use crate::pci::Bdf;
 
@@ -15,16 +15,30 @@ use crate::pci::Bdf;
 pub struct Port<'a> {
     fabric: &'a mut Fabric,
     function: FunctionId,
+    /// Where the addresses begin that the next requests are parts of; none: with each request.
+    begun: Option<u64>,
 }
 
 impl<'a> Port<'a> {
     pub(crate) fn new(fabric: &'a mut Fabric, function: FunctionId) -> Self {
-        Self { fabric, function }
+        Self { fabric, function, begun: None }
     }
 
     /// The function's requester ID at present.
     pub fn requester(&self) -> Bdf {
         self.fabric.map.node(self.function).requester
+    }
+
+    /// The same port for requests that are parts of one range of addresses, which the function was given as a whole and
+    /// which begins at `begun`: findings tell where a range leaves its mapping, and what its first address is. Without it
+    /// each request counts as a range of its own.
+    pub fn part_of(&mut self, begun: u64) -> Port<'_> {
+        Port { fabric: self.fabric, function: self.function, begun: Some(begun) }
+    }
+
+    /// Where the range begins that a request to `address` is a part of.
+    fn begin(&self, address: u64) -> u64 {
+        self.begun.filter(|begun| *begun <= address).unwrap_or(address)
     }
 
     /// Reads `destination.len()` bytes, 64 KiB at most, from `address` on.
@@ -42,6 +56,7 @@ impl<'a> Port<'a> {
             kind: Kind::MemoryRead,
             purpose,
             address,
+            begun: self.begin(address),
             buffer: short,
         });
         match outcome {
@@ -69,6 +84,7 @@ impl<'a> Port<'a> {
             kind: Kind::MemoryWrite,
             purpose,
             address,
+            begun: self.begin(address),
             buffer: short,
         });
         match outcome {
@@ -118,9 +134,10 @@ impl<'a> Port<'a> {
         }
     }
 
-    /// Reports something that is wrong with what the driver asked the device for.
-    pub fn report(&mut self, class: FindingClass, explanation: String) {
-        self.fabric.find(self.function, class, None, explanation);
+    /// Reports something that is wrong with what the driver asked the device for. Reports of one class with the same
+    /// cause count as one mistake.
+    pub fn report(&mut self, class: FindingClass, cause: Cause, explanation: String) {
+        self.fabric.find(self.function, class, cause, None, explanation);
     }
 
     /// Gives up waiting for a read: its completion will be dropped.

@@ -5,7 +5,7 @@ use super::outstanding::Read;
 use super::request::{Next, Registers, Request};
 use super::route::Refusal;
 use super::{CompletionStatus, Delivery, Fabric, FunctionId, ReadOutcome, Tag, Transaction};
-use crate::checker::FindingClass;
+use crate::checker::{Cause, FindingClass};
 
 impl Fabric {
     /// Reads into the buffer of `request`; its length is the length of the read.
@@ -25,7 +25,9 @@ impl Fabric {
                     {
                         return ReadOutcome::Retry { bytes, verdict };
                     }
-                    bytes += self.move_memory(request, &resolved, bytes);
+                    let run = self.move_memory(request, &resolved, bytes);
+                    self.moved_on(request, bytes);
+                    bytes += run;
                 }
                 Next::Registers(transaction, registers) => {
                     return match self.ask_registers(&transaction, &registers) {
@@ -38,7 +40,8 @@ impl Fabric {
                         (FindingClass::Malformed, CompletionStatus::UnsupportedRequest);
                     self.fail(&transaction, status, Refusal::new(class, None));
                     let explanation = "the interrupt window cannot be read".to_owned();
-                    self.find(request.from, class, Some(transaction), explanation);
+                    let cause = Cause::Function;
+                    self.find(request.from, class, cause, Some(transaction), explanation);
                     return ReadOutcome::Done { status, bytes, verdict: verdict.or(Some(class)) };
                 }
                 Next::Failed { class, status, .. } => {

@@ -22,6 +22,8 @@ pub(super) struct Request<'a> {
     pub(super) purpose: Purpose,
     /// Of the first byte.
     pub(super) address: u64,
+    /// Where the addresses begin that the function was given, of which this request is a part; at or before `address`.
+    pub(super) begun: u64,
     /// Where the bytes go to, or come from.
     pub(super) buffer: VolatileSlice<'a>,
 }
@@ -85,7 +87,7 @@ impl Fabric {
         let left = (request.buffer.len() as u64).saturating_sub(done);
         let Some(at) = request.address.checked_add(done) else {
             // Past the top of the address space is nobody, and certainly not address 0.
-            let class = self.off_the_top(request.from, request.kind, request.purpose, left);
+            let class = self.off_the_top(request, left);
             return Next::Failed { class, status: CompletionStatus::UnsupportedRequest, run: left };
         };
         let cache = &self.caches[request.from.index()][request.kind as usize];
@@ -150,19 +152,17 @@ impl Fabric {
             Outcome::Refused(refusal) => {
                 let status = refusal.status();
                 self.fail(&transaction, status, refusal);
-                self.find_refused(&transaction, refusal);
-                Next::Failed { class: refusal.class, status, run }
+                self.find_refused(request.begun, &transaction, refusal);
+                Next::Failed { class: refusal.class, status, run: or_all(run, at, left) }
             }
             Outcome::Faulted(fault) => {
                 let (class, status) = (fault_class(&fault), CompletionStatus::UnsupportedRequest);
                 self.fail(&transaction, status, Refusal::new(class, None));
                 self.iommu.report(&fault);
-                let mistaken = match class {
-                    FindingClass::Unmapped => self.mistaken_for(at),
-                    _ => String::new(),
-                };
-                self.find(from, class, Some(transaction), format!("{fault}{mistaken}"));
-                Next::Failed { class, status, run }
+                let hint = self.explain_fault(request.begun, &transaction, &fault, class);
+                let explanation = format!("{fault}{}", hint.text);
+                self.find(from, class, hint.cause, Some(transaction), explanation);
+                Next::Failed { class, status, run: or_all(run, at, left) }
             }
         }
     }
@@ -277,9 +277,24 @@ impl Fabric {
         self.observe(transaction, &delivery, shown.as_deref());
     }
 
+    /// Bytes of `request` behind the first `done` have been moved: a look at the mappings, where it comes from the page
+    /// before.
+    #[inline]
+    pub(super) fn moved_on(&mut self, request: &Request<'_>, done: u64) {
+        let at = request.address.wrapping_add(done);
+        if at > request.begun && at.is_multiple_of(0x1000) && request.purpose == Purpose::Data {
+            self.note_edge(request, done);
+        }
+    }
+
     /// Whether something of `from` is still on its way to the owner of what is next: nothing passes it.
     #[inline]
     pub(super) fn held_back(&self, from: FunctionId, owner: Option<FunctionId>) -> bool {
         owner.is_some_and(|owner| self.inboxes[owner.index()].holds_from(from))
     }
+}
+
+/// How many bytes fail together: all `left` ones at the last address that there is, so that one mistake is told once.
+fn or_all(run: u64, at: u64, left: u64) -> u64 {
+    if at == u64::MAX { left.max(1) } else { run }
 }

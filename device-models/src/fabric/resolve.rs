@@ -103,7 +103,14 @@ impl Fabric {
         match self.iommu.translate(requester, address, length, access) {
             Ok(translation) => {
                 let mmio = matches!(translation.mapping, MappingKind::Mapped { mmio: true, .. });
-                self.decode(from, translation.address, translation.length.clamp(1, length), mmio)
+                let length = translation.length.clamp(1, length);
+                let mut found = self.decode(from, translation.address, length, mmio);
+                if let Outcome::Refused(refusal) = &mut found.outcome
+                    && matches!(translation.mapping, MappingKind::Mapped { .. })
+                {
+                    refusal.physical = Some(translation.address);
+                }
+                found
             }
             Err(fault) => Resolution {
                 length: self.fault_reach(&fault, length),

@@ -36,7 +36,7 @@ pub enum Target {
 
 impl Target {
     /// Whose BAR it is; none for RAM.
-    pub(super) fn owner(&self) -> Option<FunctionId> {
+    pub(crate) fn owner(&self) -> Option<FunctionId> {
         match *self {
             Self::Memory { function, .. } => function,
             Self::Registers { function, .. } => Some(function),
@@ -53,12 +53,16 @@ pub struct Refusal {
     pub detector: Option<FunctionId>,
     /// The function that would have taken it: its decoding is off, or its BAR ends just before.
     pub near: Option<FunctionId>,
+    /// The function that it was for, where it could be told; it is not [`near`](Self::near), which would not take it.
+    pub target: Option<FunctionId>,
+    /// The address that stood for the request's, where the IOMMU had translated that.
+    pub physical: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal without a near miss.
     pub(super) fn new(class: FindingClass, detector: Option<FunctionId>) -> Self {
-        Self { class, detector, near: None }
+        Self { class, detector, near: None, target: None, physical: None }
     }
 
     /// How a read that meets it ends (PCIe 6.0, 2.3.1 and 6.12.4).
@@ -183,7 +187,8 @@ pub(super) fn at_root(
     let decision = down_from_root(map, address, length);
     let Ok(target) = decision.outcome else { return decision };
     let Some(owner) = target.owner() else { return decision };
-    let outcome = acs::through_root(map, requester, owner).map(|()| target);
+    let refused = |refusal| Refusal { target: Some(owner), ..refusal };
+    let outcome = acs::through_root(map, requester, owner).map(|()| target).map_err(refused);
     Routed { outcome, length: decision.length }
 }
 
@@ -274,7 +279,8 @@ fn among(
     // root complex does.
     let on_this_bus = near.filter(|near| functions.contains(near));
     let detector = above.and(on_this_bus.or_else(|| functions.first().copied()));
-    Routed { outcome: Err(Refusal { class, detector: detector.or(above), near }), length }
+    let refusal = Refusal { near, ..Refusal::new(class, detector.or(above)) };
+    Routed { outcome: Err(refusal), length }
 }
 
 fn bar_target(function: FunctionId, bar: &MappedBar, address: u64) -> Target {

@@ -1,20 +1,22 @@
 //! Findings about requests that did not arrive as they should, in words.
 
 use super::delayed::{Overtaken, Signal};
-use super::map::Node;
-use super::route::{self, Refusal};
-use super::{CompletionStatus, Delivery, Fabric, FunctionId, Kind, Purpose, Transaction};
-use crate::checker::FindingClass;
+use super::request::Request;
+use super::route::Refusal;
+use super::{CompletionStatus, Delivery, Fabric, FunctionId, Transaction};
+use crate::checker::{Cause, FindingClass, Severity, failed_mapping};
 use crate::pci::AcsControl;
 
 impl Fabric {
     /// A function with the name and number by which people know it.
-    fn call(&self, function: FunctionId) -> String {
+    pub(super) fn call(&self, function: FunctionId) -> String {
         let node = self.map.node(function);
         format!("{} ({})", node.name, node.requester)
     }
 
-    pub(super) fn find_refused(&mut self, transaction: &Transaction, refusal: Refusal) {
+    /// Tells of a request that a port or the root complex refused; `begun` is where the addresses begin that the function
+    /// was given.
+    pub(super) fn find_refused(&mut self, begun: u64, transaction: &Transaction, refusal: Refusal) {
         let by =
             refusal.detector.map_or("the root complex".to_owned(), |function| self.call(function));
         let near = refusal.near.map(|function| self.call(function)).unwrap_or_default();
@@ -59,7 +61,43 @@ impl Fabric {
             }
             _ => format!("refused by {by}"),
         };
-        self.find(transaction.function, refusal.class, Some(*transaction), explanation);
+        let (meaning, cause) = self.refused_meaning(begun, transaction, refusal);
+        let explanation = explanation + &meaning;
+        self.find(transaction.function, refusal.class, cause, Some(*transaction), explanation);
+    }
+
+    /// What the address of a refused request can have meant, and what the finding comes from.
+    fn refused_meaning(
+        &mut self,
+        begun: u64,
+        transaction: &Transaction,
+        refusal: Refusal,
+    ) -> (String, Cause) {
+        let Refusal { class, detector, near, target, physical } = refusal;
+        if class == FindingClass::NoTarget && physical.is_none() {
+            let hint = self.explain(begun, transaction, class);
+            return (hint.text, hint.cause);
+        }
+        if let Some(text) = failed_mapping(begun).filter(|_| physical.is_none()) {
+            return (format!("; {text}"), Cause::MappingFailed);
+        }
+        let (meant, text) = match physical {
+            Some(_) if near.or(target).is_some() => (None, String::new()),
+            Some(physical) => self.mapped_to(physical, class),
+            None => match self.meant(transaction.address, near, target) {
+                Some((owner, text)) => (Some(owner), text),
+                None => (None, String::new()),
+            },
+        };
+        let cause = match (class, near.or(meant)) {
+            (FindingClass::NoTarget, None) => self.explain(begun, transaction, class).cause,
+            (FindingClass::NoTarget, Some(function)) => Cause::Target { function },
+            _ => match near {
+                Some(function) => Cause::Target { function },
+                None => Cause::Port { port: detector, target: target.or(meant) },
+            },
+        };
+        (text, cause)
     }
 
     /// Why `port` sends nothing back.
@@ -86,24 +124,6 @@ impl Fabric {
         }
     }
 
-    /// What an address without a mapping is in the other address spaces: drivers that hand out the wrong kind of
-    /// address are the commonest mistake of all.
-    pub(super) fn mistaken_for(&self, address: u64) -> String {
-        if self.map.ram_at(address).is_some() {
-            return "; it is the physical address of guest RAM".to_owned();
-        }
-        if let Ok(target) = route::for_cpu(&self.map, address, 1).outcome
-            && let Some(owner) = target.owner()
-        {
-            return format!("; it is the physical address of a BAR of {}", self.call(owner));
-        }
-        let at = |(_, node): &(FunctionId, &Node)| node.bar_at(address).is_some();
-        match self.map.functions().find(at) {
-            Some((owner, _)) => format!("; it is the bus address of a BAR of {}", self.call(owner)),
-            None => String::new(),
-        }
-    }
-
     /// A signal has been seen, and data for `target` that was issued before it was still under way.
     pub(super) fn tell_overtaken(&mut self, overtaken: &Overtaken, target: Option<FunctionId>) {
         let Overtaken { signal, first, bytes } = *overtaken;
@@ -112,12 +132,18 @@ impl Fabric {
             Signal::Interrupt => (FindingClass::InterruptBeforeData, "the interrupt has arrived"),
             Signal::Fence => (FindingClass::FenceBeforeData, "the fence has signalled"),
         };
+        let missing = match (signal, target) {
+            (Signal::Fence, _) | (_, None) => "nothing has read from there since",
+            _ => {
+                "nothing has read from there since, neither the requester before it came to rest nor a CPU"
+            }
+        };
+        let cause = target.map_or(Cause::Function, |function| Cause::Target { function });
         let target = target.map_or("RAM".to_owned(), |target| self.call(target));
         let explanation = format!(
-            "{what}, and {bytes} bytes written before it were still under way to {target}: nothing has read from there \
-             since"
+            "{what}, and {bytes} bytes written before it were still under way to {target}: {missing}"
         );
-        self.find(first.function, class, Some(first), explanation);
+        self.find(first.function, class, cause, Some(first), explanation);
     }
 
     /// `bytes` that were under way to `target` have been discarded.
@@ -132,32 +158,61 @@ impl Fabric {
             FindingClass::LinkDown => "the link to it went down, or it was reset with its bus",
             _ => "it was reset",
         };
+        let cause = Cause::Target { function: target };
         let target = self.call(target);
         let explanation =
             format!("{bytes} bytes were still under way to {target} when {why}: they are lost");
-        self.find(first.function, class, Some(*first), explanation);
+        self.find(first.function, class, cause, Some(*first), explanation);
     }
 
     pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {
         let class = FindingClass::MmioFlagOnRam;
         let explanation = "mapped as MMIO, but guest RAM stands there".to_owned();
-        self.find(transaction.function, class, Some(*transaction), explanation);
+        let cause = self.mapping_cause(transaction);
+        self.find(transaction.function, class, cause, Some(*transaction), explanation);
         class
     }
 
-    /// The part of a run that would have to wrap around the end of the address space.
-    pub(super) fn off_the_top(
-        &mut self,
-        from: FunctionId,
-        kind: Kind,
-        purpose: Purpose,
-        left: u64,
-    ) -> FindingClass {
+    /// The mapping that a transaction uses.
+    pub(super) fn mapping_cause(&mut self, transaction: &Transaction) -> Cause {
+        let Transaction { requester, address, .. } = *transaction;
+        let iommu = self.iommu.as_virtio();
+        let request = iommu.and_then(|iommu| iommu.mapped_since(requester, address));
+        request.map_or(Cause::Function, |request| Cause::Mapping { request })
+    }
+
+    /// The part of a run that would have to wrap around the end of the address space: the last `left` bytes.
+    pub(super) fn off_the_top(&mut self, request: &Request<'_>, left: u64) -> FindingClass {
+        let Request { from, kind, purpose, begun, .. } = *request;
         // What lies past the end has no address; it is told by its last one.
         let transaction = self.describe(from, kind, purpose, u64::MAX, 1);
         self.observe(&transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
-        let explanation = format!("the last {left} bytes lie past the end of the address space");
-        self.find(from, FindingClass::NoTarget, Some(transaction), explanation);
+        let hint = self.explain(begun, &transaction, FindingClass::NoTarget);
+        let mistake = failed_mapping(begun).map(|_| hint.text).unwrap_or_default();
+        let explanation =
+            format!("the last {left} bytes lie past the end of the address space{mistake}");
+        self.find(from, FindingClass::NoTarget, hint.cause, Some(transaction), explanation);
         FindingClass::NoTarget
+    }
+
+    /// The bytes of `request` behind the first `done`, and before the next `run`, begin with a page. Data that runs from
+    /// one mapping into another there is noted if the two were not mapped in one go: most likely it was to end where the
+    /// first one does, and hits whatever happens to be mapped behind.
+    #[cold]
+    pub(super) fn note_edge(&mut self, request: &Request<'_>, done: u64) {
+        let Request { from, kind, purpose, address, buffer, .. } = *request;
+        let at = address.saturating_add(done);
+        let requester = self.map.node(from).requester;
+        let edge = self.iommu.as_virtio().and_then(|iommu| iommu.edge_at(requester, at));
+        let Some((first, second)) = edge else { return };
+        let left = (buffer.len() as u64).saturating_sub(done);
+        let transaction = self.describe(from, kind, purpose, at, left);
+        let explanation = format!(
+            "runs on from {}, mapped by request #{}, into {}, mapped separately by request #{}",
+            first.extent, first.request, second.extent, second.request
+        );
+        let cause = Cause::Neighbours { first: first.request, second: second.request };
+        let class = FindingClass::MappingEdge;
+        self.tell(Severity::Note, from, class, cause, Some(transaction), explanation);
     }
 }

@@ -10,7 +10,7 @@ use super::{
     CompletionStatus, Delivery, Fabric, FunctionId, Kind, MAX_HOPS, Purpose, Transaction,
     WriteOutcome,
 };
-use crate::checker::FindingClass;
+use crate::checker::{Cause, FindingClass};
 
 impl Fabric {
     /// Writes the buffer of `request`.
@@ -31,13 +31,15 @@ impl Fabric {
                     if self.held_back(request.from, resolved.owner) {
                         return WriteOutcome::Retry { bytes, verdict };
                     }
-                    match self.delayed_path(request.from, resolved.owner) {
+                    let run = match self.delayed_path(request.from, resolved.owner) {
                         Some(path) => match self.hold_memory(path, request, &resolved, bytes) {
-                            Ok(run) => (run, None),
+                            Ok(run) => run,
                             Err(Full) => return WriteOutcome::Retry { bytes, verdict },
                         },
-                        None => (self.move_memory(request, &resolved, bytes), None),
-                    }
+                        None => self.move_memory(request, &resolved, bytes),
+                    };
+                    self.moved_on(request, bytes);
+                    (run, None)
                 }
                 Next::Registers(transaction, registers) => {
                     let Some(data) = request.part(bytes, transaction.length) else { break };
@@ -77,7 +79,8 @@ impl Fabric {
                 "{MAX_HOPS} device-to-device register writes in a row caused each other without a CPU; the chain is \
                  cut here"
             );
-            self.find(from, FindingClass::HopLimit, Some(*transaction), explanation);
+            let (class, cause) = (FindingClass::HopLimit, Cause::Target { function: to.function });
+            self.find(from, class, cause, Some(*transaction), explanation);
             return Ok(Some(FindingClass::HopLimit));
         }
         let Registers { function, bar, offset, msix, .. } = *to;
@@ -130,6 +133,7 @@ impl Fabric {
         bytes: &mut [u8],
     ) -> WriteOutcome {
         let buffer = VolatileSlice::from(bytes);
-        self.write(&Request { from, kind: Kind::MemoryWrite, purpose, address, buffer })
+        let begun = address;
+        self.write(&Request { from, kind: Kind::MemoryWrite, purpose, address, begun, buffer })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::function::{FunctionState, Model};
+use super::guest_mapping::Withheld;
 use super::links;
 use super::{HostBridge, Lab, Place, Root, Topology, What};
 use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex, Span};
@@ -77,7 +78,8 @@ impl Lab {
                 fabric.exempt = u16::try_from(index).ok().map(FunctionId);
             }
         }
-        let mut lab = Self { states, roots, fabric, ram: spans, turn: 0, turns: 0 };
+        let withheld = Withheld::default();
+        let mut lab = Self { states, roots, fabric, withheld, ram: spans, turn: 0, turns: 0 };
         lab.publish();
         Ok(lab)
     }

@@ -121,7 +121,7 @@ impl Lab {
                 iommu.add_endpoint(*address);
             }
         }
-        self.fabric.map = Arc::new(map);
+        self.fabric.publish(map);
         for (state, address) in self.states.iter_mut().zip(&addresses) {
             state.config.show(address.is_some());
         }

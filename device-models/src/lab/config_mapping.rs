@@ -34,12 +34,9 @@ impl Lab {
         Ok(())
     }
 
-    /// The configuration spaces that may be mapped now; may change with [`AddressMap::epoch`]. Left out is where a read
+    /// The configuration spaces that may be mapped now; may change with [`Lab::mapping_epoch`]. Left out is where a read
     /// does more than read: a device answers for some registers itself, or posted writes are under way that the
-    /// completion would push ahead of itself. One may come to be among them without a new epoch, when the last of those
-    /// writes has arrived: until the next, its reads are asked for.
-    ///
-    /// [`AddressMap::epoch`]: crate::fabric::AddressMap::epoch
+    /// completion would push ahead of itself.
     pub fn config_mappings(&self) -> Vec<ConfigMapping> {
         let reached = self.fabric.map.by_bdf.iter();
         let mapping = |(&bdf, &function): (&Bdf, &FunctionId)| {

@@ -23,6 +23,9 @@ impl Lab {
     /// and interrupts. What is under way already follows the new delay. A path can be switched off by the numbers that
     /// its functions had when it was armed, even if they have lost them since.
     ///
+    /// CPUs' accesses to the BARs of the target push what is under way: until the path is off, [`Lab::guest_mappings`] has
+    /// no BAR of it. Who maps BARs into a guest takes them out before this, see [`Lab::withhold`].
+    ///
     /// # Errors
     /// When there are no such functions, or too many paths.
     pub fn delay_posted(
@@ -44,11 +47,20 @@ impl Lab {
         self.input(&Input::DelayPosted { requester, target, delay });
         let armed = self.fabric.delay_posted(path, (requester, target), delay);
         self.log_errors();
-        // A read of configuration space pushes what is under way, or need not any more: see `config_mappings`.
-        if target.is_none() {
-            self.publish();
-        }
         if armed { Ok(()) } else { Err(DelayError::TooMany) }
+    }
+
+    /// Switches off every delay. What is under way arrives, and what was overtaken and not pushed is found.
+    pub fn end_delays(&mut self) {
+        let mut paths = self.fabric.delayed_paths();
+        // RAM last: a record that nobody has seen yet comes behind the data before it.
+        paths.sort_by_key(|(_, target)| target.is_none());
+        for (requester, target) in paths {
+            // By the numbers by which it was armed: it is there.
+            if let Err(error) = self.delay_posted(requester, target, PostedDelay::Off) {
+                log::debug!("{requester} is not switched off: {error}");
+            }
+        }
     }
 
     /// Software has seen a fence that stands for the work of `requester`: what is still under way then is a finding.

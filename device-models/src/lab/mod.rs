@@ -12,6 +12,7 @@ mod delay;
 mod errors;
 mod firmware;
 mod function;
+mod guest_mapping;
 mod hot_plug;
 mod interrupts;
 mod links;
@@ -39,6 +40,7 @@ pub struct Lab {
     states: Vec<FunctionState>,
     roots: Vec<Root>,
     fabric: Fabric,
+    withheld: guest_mapping::Withheld,
     ram: Vec<Span>,
     /// Whose turn it is.
     turn: usize,
@@ -55,7 +57,7 @@ struct Root {
 
 impl Lab {
     /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM maps into its guest
-    /// are [`AddressMap::guest_mappings`], and the configuration spaces [`Lab::config_mappings`].
+    /// are [`Lab::guest_mappings`], and the configuration spaces [`Lab::config_mappings`].
     pub fn address_map(&self) -> &Arc<AddressMap> {
         &self.fabric.map
     }

@@ -1,7 +1,7 @@
 //! Whose turn it is: messages first, then the engines, one bounded step at a time.
 
 use super::Lab;
-use crate::checker::FindingClass;
+use crate::checker::{Cause, FindingClass};
 use crate::endpoint::{Progress, ReadCompletion};
 use crate::fabric::{CompletionStatus, FunctionId, Message, Port};
 
@@ -74,7 +74,7 @@ impl Lab {
     }
 
     /// Delivers what waits for `function`, and its answers that had to wait; whether there was anything.
-    fn deliver(&mut self, function: FunctionId) -> bool {
+    pub(super) fn deliver(&mut self, function: FunctionId) -> bool {
         let mut any = self.fabric.send_answers(function);
         for _ in 0..MESSAGES {
             let Some(message) = self.fabric.inboxes[function.index()].pop() else { break };
@@ -101,11 +101,15 @@ impl Lab {
                     };
                     self.fabric.read_completed(&read, status, &data);
                     if status == CompletionStatus::Timeout {
+                        let cause = read
+                            .completer()
+                            .map_or(Cause::Function, |function| Cause::Target { function });
                         let explanation =
                             "the completer was reset or taken away before it answered".to_owned();
                         self.fabric.find(
                             function,
                             FindingClass::CompletionTimeout,
+                            cause,
                             Some(read.transaction),
                             explanation,
                         );

@@ -1,7 +1,7 @@
 //! The agent as an ordinary program, for somebody at a guest's prompt.
 
 use crate::device::{DEVICE, VENDOR};
-use crate::lab::{self, Lab, PortWire};
+use crate::lab::{self, Expectation, Lab, PortWire};
 use crate::sys::pci::Function;
 use crate::{cases, exit, init, ktap};
 
@@ -19,9 +19,14 @@ Usage:
   guest-agent traffic FUNCTION        bytes that a function has read and written, by target
   guest-agent delay FUNCTION TARGET DELAY
                                       keep posted writes of a function to TARGET (a function, or
-                                      ram) under way: `pushed` (until a read of the same path
-                                      pushes them), up to 1024 turns, or `off`
+                                      ram) under way: `pushed` (until a read of the same path,
+                                      or a CPU at TARGET, pushes them), up to 1024 turns, or
+                                      `off`
   guest-agent fence FUNCTION          say that a fence for a function's work has been seen
+  guest-agent expect CLASS[:FUNCTION] [MIN [MAX]]
+                                      findings of this class, about this function or any, must come
+                                      before the command ends that the guest runs
+  guest-agent allow CLASS[:FUNCTION]  they may come
   guest-agent exit [CODE]             end the guest at once, with this exit code (0 to 255)
   guest-agent help                    this text
 
@@ -41,6 +46,8 @@ enum Request {
     Traffic(String),
     Delay(String, String, String),
     Fence(String),
+    /// As the lab port has it, `CLASS[:FUNCTION] MIN MAX`.
+    Expect(String),
     Exit(u8),
 }
 
@@ -59,6 +66,19 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
             Ok(Request::Delay((*function).to_owned(), (*target).to_owned(), (*delay).to_owned()))
         }
         ["fence", function] => Ok(Request::Fence((*function).to_owned())),
+        ["expect", words @ ..] => {
+            let text = words.join(" ");
+            match Expectation::parse(&text) {
+                Ok(_) => Ok(Request::Expect(text)),
+                Err(error) => Err(error.to_string()),
+            }
+        }
+        ["allow", class] => match Expectation::parse(class) {
+            Ok(expectation) => {
+                Ok(Request::Expect(Expectation { min: 0, ..expectation }.to_string()))
+            }
+            Err(error) => Err(error.to_string()),
+        },
         ["exit"] => Ok(Request::Exit(exit::SUCCESS)),
         ["exit", code] => code
             .parse()
@@ -140,6 +160,12 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             lab().ok_or_else(no_lab)?.fence_seen(&function).map_err(broken)?;
             Ok(exit::SUCCESS)
         }
+        Request::Expect(text) => {
+            let expectation = Expectation::parse(&text);
+            let expectation = expectation.map_err(|error| (exit::USAGE, error.to_string()))?;
+            lab().ok_or_else(no_lab)?.expect(expectation).map_err(broken)?;
+            Ok(exit::SUCCESS)
+        }
         Request::Exit(code) => {
             lab().ok_or_else(no_lab)?.exit(code, None).map_err(broken)?;
             Err((exit::LAB_PORT, "the monitor did not end the guest".into()))
@@ -210,6 +236,15 @@ mod tests {
             Ok(Request::Delay("02:00.0".into(), "ram".into(), "off".into()))
         );
         assert!(parsed("delay 02:00.0 off").is_err());
+        assert_eq!(
+            parsed("expect iommu.stale:peer0"),
+            Ok(Request::Expect("iommu.stale:peer0".into()))
+        );
+        assert_eq!(parsed("expect a.b 2 3"), Ok(Request::Expect("a.b 2 3".into())));
+        assert_eq!(parsed("allow a.b"), Ok(Request::Expect("a.b 0".into())));
+        for wrong in ["expect", "expect a.b x", "expect a.b 3 2", "allow", "allow a.b 1"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
         assert!(parsed("dance").unwrap_err().contains("help"));
     }
 

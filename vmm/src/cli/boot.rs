@@ -20,6 +20,7 @@ use crate::say::say;
 use crate::suite::auto;
 use crate::suite::drive::{JobEnd, drive};
 use crate::suite::event::Event;
+use crate::suite::expectation::Expectation;
 use crate::suite::hello::{Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
 use crate::suite::judge::MAX_FINDINGS;
@@ -88,7 +89,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if matches!(place, Place::Nested { .. }) {
         say!("{place}");
     }
-    let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
+    let expectations = arguments.guest.expectations(&lab)?;
+    let mut job =
+        job(arguments, &scenario, lab, &prepared, out.path(), record, factor, expectations);
     job.jitter = jitter.seed;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
@@ -102,7 +105,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut report = None;
     let end = drive(&venue, &job, Some(theirs), factor, |event| match event {
         Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
-        Event::Finding { text, .. } => say!("\n[peerdma] finding: {text}"),
+        Event::Finding { text, note: false, .. } => say!("\n[peerdma] finding: {text}"),
+        Event::Finding { text, note: true, .. } => say!("\n[peerdma] note: {text}"),
         Event::Ended { report: ended } => report = Some(*ended),
         _ => {}
     });
@@ -124,6 +128,7 @@ fn job(
     out: &Path,
     record: Option<(PathBuf, PathBuf)>,
     factor: u64,
+    expectations: Vec<Expectation>,
 ) -> Job {
     let mode = if arguments.command.is_empty() { Mode::Shell } else { Mode::Command };
     let size = terminal::size(io::stdout());
@@ -155,9 +160,11 @@ fn job(
         cpus: scenario.cpus,
         limit: limit(arguments, scenario, factor),
         at_least: 0,
+        expectations,
         console_log: None,
         record: file,
         interactive: true,
+        all_findings: arguments.guest.all_findings,
     };
     Job {
         kernel: prepared.kernel.clone(),
@@ -273,7 +280,7 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     report.failures.iter().for_each(|failure| say!("{failure}"));
     // They were told when they happened.
     let findings = report.cases.iter().flat_map(|case| &case.findings);
-    match findings.filter(|finding| !finding.expected).count() {
+    match findings.filter(|finding| finding.is_mistake()).count() {
         0 => {}
         1 => say!("1 finding, see above"),
         // The report keeps no more of them.

@@ -12,6 +12,7 @@ use crate::images::kernel::Flavour;
 use crate::images::progress::Silent;
 use crate::say::say;
 use crate::suite::auto;
+use crate::suite::expectation::Expectation;
 use crate::suite::own::{KernelModule, Own, OwnFile};
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
@@ -56,11 +57,22 @@ pub(super) struct GuestOptions {
     /// Put a file into the guest: a program (with its libraries) into /bin, anything else into /; may be repeated
     #[arg(long, value_name = "HOST[:/GUEST]")]
     pub(super) file: Vec<OwnFile>,
+    /// Findings of this class must come, about this function (a name in the topology, or BUS:DEVICE.FUNCTION) or any; may be
+    /// repeated
+    #[arg(long, value_name = "CLASS[:FUNCTION]")]
+    pub(super) expect: Vec<Expectation>,
+    /// Findings of this class may come; may be repeated
+    #[arg(long, value_name = "CLASS[:FUNCTION]")]
+    pub(super) allow: Vec<Expectation>,
     /// Let devices and processors stand still at random moments, as on a busy host: finds what depends on timing
     /// in work that is done often: one moment in 32 is a stall of up to 16 ms, one in 1024 of 50 to 300 ms. The seed
     /// decides on the moments [default without SEED: another one each time]
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
     jitter: Option<Option<u64>>,
+    /// List each finding. Without it those of one function and class with the same cause (mapping, target, descriptor)
+    /// are one, with their number, addresses and bytes
+    #[arg(long)]
+    pub(super) all_findings: bool,
     #[command(flatten)]
     pub(super) machine: MachineOptions,
 }
@@ -234,6 +246,21 @@ impl GuestOptions {
     /// Whether the kernel is one that nobody asked for, in place of the lab's.
     pub(super) fn is_substitute(&self, kernel: &KernelChoice) -> bool {
         self.kernel == AUTO && *kernel != KernelChoice::Flavour(Flavour::Lab)
+    }
+
+    /// What `--expect` and `--allow` say.
+    ///
+    /// # Errors
+    /// When one is about a function that the topology does not have.
+    pub(super) fn expectations(&self, lab: &LabConfig) -> Result<Vec<Expectation>, Failure> {
+        let allowed = self.allow.iter().cloned().map(Expectation::allowed);
+        let functions = lab.functions().map_err(Failure::usage)?;
+        let resolve = |expectation: Expectation| {
+            let text = expectation.to_string();
+            let resolved = expectation.resolve(&functions);
+            resolved.map_err(|error| Failure::usage(format_args!("{text}: {error}")))
+        };
+        self.expect.iter().cloned().chain(allowed).map(resolve).collect()
     }
 
     /// Decides where guests run, and says so if it is not where one would expect.

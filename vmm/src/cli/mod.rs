@@ -50,6 +50,7 @@ Exit codes:
 
 Environment:
   PEERDMA_QEMU            the QEMU for the nested test host, instead of qemu-system-x86_64 in PATH
+  PEERDMA_QEMU_CPU        the processor that it emulates, as its -cpu takes it, instead of qemu64,+svm,+npt
   PEERDMA_KERNEL_TREE     an unpacked Linux source for `kernel build`, instead of the distribution's
   PEERDMA_DEBIAN_MIRROR   a Debian mirror, where apt knows none
   PEERDMA_TIMEOUT_FACTOR  stretches all time limits, for slow machines

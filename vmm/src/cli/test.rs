@@ -17,7 +17,9 @@ use super::{Exit, Failure, list, output};
 use crate::assembly::LabConfig;
 use crate::host::choice::Place;
 use crate::report::collector::write_whole;
-use crate::report::{Collector, RunReport, ScenarioReport, Setup, Status, junit, markdown};
+use crate::report::{
+    Collector, FindingReport, RunReport, ScenarioReport, Setup, Status, junit, markdown,
+};
 use crate::say::say;
 use crate::suite::carried::{self, Carried};
 use crate::suite::drive::{JobEnd, Venue, drive};
@@ -35,7 +37,7 @@ const FACTOR_VARIABLE: &str = "PEERDMA_TIMEOUT_FACTOR";
 const USER_SCENARIO: &str = "user";
 
 /// What to test.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
 The report is KTAP on stdout, closed by `N passed, N failed, N skipped`, and in the output folder: junit.xml, \
 summary.json, report.md (a row for each test), and SCENARIO/console.log.
@@ -50,6 +52,9 @@ Examples:
                                                  one scenario, with another IOMMU mode
   peerdma test --module my.ko --file my-test -- my-test --all
                                                  your driver, your test, every transaction checked
+  peerdma test --scenario my-test.toml           all of that in a file, see docs/scenarios.md
+  peerdma test --module my.ko --expect pci.link-down:peer0 --file my-test -- my-test --unplug
+                                                 which passes only if this is found
   peerdma test --device ioat,channels=2 --module my.ko --file my-test -- my-test
                                                  with a device besides; --help says which there are
   peerdma test --device ioat --modprobe ioatdma --file my-test -- my-test
@@ -59,8 +64,8 @@ pub(super) struct Arguments {
     /// every test by name
     #[arg(long, conflicts_with = "command")]
     list: bool,
-    /// Run this scenario; may be repeated [default: those that --list marks]
-    #[arg(long, value_name = "NAME")]
+    /// Run this scenario, one of the list or a file of your own; may be repeated [default: those that --list marks]
+    #[arg(long, value_name = "NAME|FILE.toml")]
     scenario: Vec<String>,
     /// Run all scenarios that have tests of their own, also those that do not run by default
     #[arg(long, conflicts_with_all = ["scenario", "command"])]
@@ -120,6 +125,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .hint("give all parts the same --jitter=SEED"));
     }
     let mut scenarios = scenarios(arguments)?;
+    let arguments = &with_scenario_file(arguments, &scenarios)?;
     have_tests(arguments, &scenarios)?;
     let kernel = arguments.guest.kernel_choice()?;
     let out = arguments.out.clone().unwrap_or_else(|| substitute::default_folder(&kernel));
@@ -249,6 +255,34 @@ fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
     Ok(all.into_iter().filter(wanted).collect())
 }
 
+/// The arguments with what a scenario file of the user's own brings; what stands on the command line goes before.
+fn with_scenario_file(arguments: &Arguments, scenarios: &[Scenario]) -> Result<Arguments, Failure> {
+    let mut arguments = arguments.clone();
+    if let Some(scenario) = scenarios.iter().find(|scenario| !scenario.command.is_empty()) {
+        if scenarios.len() > 1 {
+            return Err(Failure::usage(format_args!(
+                "the scenario {:?} runs a command of its own: give no other scenario beside it",
+                scenario.name
+            )));
+        }
+        if arguments.command.is_empty() {
+            arguments.command.clone_from(&scenario.command);
+        }
+        let wrong = |error| Failure::usage(format_args!("scenario {}: {error}", scenario.name));
+        let guest = &mut arguments.guest;
+        guest.module.splice(0..0, scenario.drivers.iter().cloned());
+        guest.file.splice(0..0, scenario.own_files().map_err(wrong)?);
+        guest.expect.extend(scenario.expect.iter().cloned());
+    }
+    let allowed = scenarios.iter().flat_map(|scenario| &scenario.allow);
+    arguments.guest.allow.extend(allowed.cloned());
+    if arguments.command.is_empty() && !arguments.guest.expect.is_empty() {
+        return Err(Failure::usage("--expect is for a command of your own")
+            .hint("the lab's tests say themselves what they expect; --allow goes with both"));
+    }
+    Ok(arguments)
+}
+
 /// Refuses a scenario in which there is nothing to run.
 fn have_tests(arguments: &Arguments, scenarios: &[Scenario]) -> Result<(), Failure> {
     match scenarios.iter().find(|scenario| scenario.groups.is_empty()) {
@@ -374,10 +408,12 @@ fn job(
             memory: scenario.memory,
             cpus: scenario.cpus,
             limit: Some(arguments.timeout.unwrap_or_else(|| scenario.limit(factor))),
+            expectations: arguments.guest.expectations(lab)?,
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),
             interactive: false,
+            all_findings: arguments.guest.all_findings,
         })
     };
     Ok(Job {
@@ -460,8 +496,8 @@ fn explain(report: &RunReport, out: &Path) {
         for failure in &scenario.failures {
             say!("{}: {failure}", scenario.name);
         }
-        let mut findings = scenario.cases.iter().flat_map(|case| &case.findings);
-        if !scenario.stray_findings.is_empty() || findings.any(|finding| !finding.expected) {
+        let findings = scenario.cases.iter().flat_map(|case| &case.findings);
+        if findings.chain(&scenario.stray_findings).any(FindingReport::is_mistake) {
             say!("{}: findings: {}", scenario.name, out.join("report.md").display());
         }
         say!(

@@ -1,17 +1,22 @@
 //! What this machine can do, line by line, with the fix for what it cannot.
 
+use std::env;
 use std::fmt;
 use std::fs;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::choice::{self, KvmState, Place, Request};
-use super::qemu::Qemu;
+use super::kvm_probe::KvmProbe;
+use super::nested::{self, Recipe};
+use super::qemu::{self, Qemu};
 use super::tools;
 use crate::images::cache::Cache;
 use crate::images::kernel::{self, Flavour, KernelRequest};
 use crate::images::progress::Silent;
 use crate::suite::auto;
+use crate::suite::test_host::TestHostKernel;
 
 /// Programs that building the guest's kernel and driver takes, and the Debian packages that have them.
 const BUILD_TOOLS: &[(&str, &str)] = &[
@@ -40,6 +45,8 @@ pub enum Level {
     Ok,
     /// It could be better, and there is a way without it.
     Note,
+    /// It was not looked at.
+    Skip,
     /// Something cannot be done.
     Fail,
 }
@@ -91,8 +98,9 @@ impl Diagnosis {
     }
 }
 
-/// Looks at this machine.
-pub fn diagnose() -> Diagnosis {
+/// Looks at this machine. `prove` runs the payloads of [`kvm_probe`](super::kvm_probe) in a test host; it is asked where
+/// guests will run in one.
+pub fn diagnose(prove: impl FnOnce(&Qemu) -> Proof) -> Diagnosis {
     let kvm = super::kvm_state();
     let qemu = Qemu::find();
     let mut checks = Vec::from(kvm_checks(&kvm));
@@ -111,6 +119,9 @@ pub fn diagnose() -> Diagnosis {
         }
         Err(error) => Check::not("QEMU", needed, error.to_string(), "make setup"),
     });
+    if let (true, Ok(qemu)) = (kvm != KvmState::Works, &qemu) {
+        checks.push(emulation_check(prove(qemu), &qemu.cpu_model()));
+    }
     let cache = Cache::open();
     checks.extend(cache_checks(cache.as_ref().map_err(ToString::to_string)));
     let is_there = |check: &Check| {
@@ -130,6 +141,54 @@ pub fn diagnose() -> Diagnosis {
         Err(error) => error.to_string(),
     };
     Diagnosis { checks, place: place.ok().as_ref().map(Place::name), conclusion }
+}
+
+/// What came of the payloads in a test host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// They ran, or its KVM does not open.
+    Ran(KvmProbe),
+    /// It did not come to that, although all is there; why.
+    Lost(String),
+    /// They were not run; why not.
+    Skipped(String),
+}
+
+/// Runs the payloads in a test host that boots `kernel`, with `program`, this one, inside.
+pub fn prove(qemu: &Qemu, kernel: TestHostKernel, program: PathBuf) -> Proof {
+    let recipe = Recipe { qemu: qemu.clone(), kernel, program };
+    let folder = match tempfile::tempdir() {
+        Ok(folder) => folder,
+        Err(error) => return Proof::Skipped(format!("there is no temporary folder: {error}")),
+    };
+    match nested::probe(&recipe, folder.path()) {
+        Ok(probe) => Proof::Ran(probe),
+        Err(error) => Proof::Lost(error.to_string()),
+    }
+}
+
+fn emulation_check(proof: Proof, model: &str) -> Check {
+    const NAME: &str = "emulated CPU";
+    let fix = if env::var_os(qemu::CPU_VARIABLE).is_some_and(|model| !model.is_empty()) {
+        format!("unset {}, which asks for {model}", qemu::CPU_VARIABLE)
+    } else {
+        format!("another QEMU, named by {}", qemu::VARIABLE)
+    };
+    match proof {
+        Proof::Ran(probe) if probe.works() => Check::ok(NAME, format!("in a test host {probe}")),
+        Proof::Ran(KvmProbe::Absent(_)) => {
+            let why = format!(
+                "a test host on {model} has no KVM: guests need SVM and nested paging (+svm,+npt)"
+            );
+            Check::not(NAME, Level::Fail, why, fix)
+        }
+        Proof::Ran(probe) => Check::not(NAME, Level::Fail, format!("in a test host {probe}"), fix),
+        Proof::Lost(why) => Check::not(NAME, Level::Fail, why, fix),
+        Proof::Skipped(why) => {
+            let fix = "peerdma kernel build --kernel stock (or the first test does it), then peerdma doctor again";
+            Check::not(NAME, Level::Skip, format!("not proved: {why}"), fix)
+        }
+    }
 }
 
 fn kvm_checks(state: &KvmState) -> [Check; 2] {
@@ -260,6 +319,7 @@ impl fmt::Display for Diagnosis {
             let mark = match check.level {
                 Level::Ok => "ok  ",
                 Level::Note => "note",
+                Level::Skip => "skip",
                 Level::Fail => "FAIL",
             };
             writeln!(f, "{mark}  {:width$}  {}", check.name, check.detail)?;
@@ -274,14 +334,38 @@ impl fmt::Display for Diagnosis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::kvm_probe::{Instruction, Verdict};
 
     #[test]
     fn every_line_that_is_not_fine_has_a_fix() {
-        let diagnosis = diagnose();
+        let diagnosis = diagnose(|_| Proof::Skipped("a test".into()));
         for check in &diagnosis.checks {
             assert_eq!(check.level == Level::Ok, check.fix.is_none(), "{check:?}");
         }
         assert!(!diagnosis.conclusion.is_empty());
+    }
+
+    #[test]
+    fn the_emulated_cpu_is_never_fine_without_proof() {
+        let ran = |verdict| {
+            let results =
+                vec![(Instruction::Plain, Verdict::Works), (Instruction::UserPorts, verdict)];
+            Proof::Ran(KvmProbe::Opened(results))
+        };
+        let check = |proof| emulation_check(proof, "qemu64");
+        assert_eq!(check(ran(Verdict::Works)).level, Level::Ok);
+        let fails = check(ran(Verdict::Fails("no answer".into())));
+        assert_eq!(fails.level, Level::Fail);
+        assert!(fails.detail.contains("port I/O at CPL 3 failed (no answer)"), "{}", fails.detail);
+        let absent = check(Proof::Ran(KvmProbe::Absent("no /dev/kvm".into())));
+        assert_eq!(absent.level, Level::Fail);
+        assert!(absent.detail.contains("on qemu64 has no KVM"), "{}", absent.detail);
+        assert_eq!(check(Proof::Lost("it hung".into())).level, Level::Fail);
+        let skipped = check(Proof::Skipped("no kernel".into()));
+        assert_eq!(
+            (skipped.level, skipped.detail.as_str()),
+            (Level::Skip, "not proved: no kernel")
+        );
     }
 
     #[test]

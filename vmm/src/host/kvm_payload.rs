@@ -23,7 +23,7 @@ fn bytes(code: Code) -> Vec<u8> {
 macro_rules! program {
     ($(#[$doc:meta])* $name:ident: $($line:literal),+ $(,)?) => {
         $(#[$doc])*
-        pub(super) fn $name() -> Vec<u8> {
+        pub(in crate::host) fn $name() -> Vec<u8> {
             #[unsafe(naked)]
             unsafe extern "C" fn code() {
                 naked_asm!(
@@ -49,6 +49,8 @@ macro_rules! program {
         }
     };
 }
+
+pub(super) mod user;
 
 program! {
     /// Integer code, memory, a branch.
@@ -80,16 +82,41 @@ program! {
 }
 
 program! {
-    /// Saves x87 and SSE state, changes `xmm0` in the image, restores it.
+    /// Switches on all state that there is, for which CPUID must then say how much room it takes; saves x87 and SSE
+    /// state, changes `xmm0` in the image, restores it.
     xsave:
         // CR4: OSFXSR, OSXMMEXCPT, OSXSAVE.
         "mov rax, cr4",
         "or rax, 0x40600",
         "mov cr4, rax",
+        "mov eax, 0xd",
         "xor ecx, ecx",
-        "xgetbv",
-        "or eax, 3",
+        "cpuid",
+        "mov r8d, eax",
+        "xor ecx, ecx",
         "xsetbv",
+        // The end of the last component (leaf 0xD: EBX its start, EAX its size) against what EBX of subleaf 0 says.
+        "mov r9d, 576",
+        "mov r10d, 2",
+        "24:",
+        "bt r8d, r10d",
+        "jnc 25f",
+        "mov eax, 0xd",
+        "mov ecx, r10d",
+        "cpuid",
+        "add eax, ebx",
+        "cmp eax, r9d",
+        "cmova r9d, eax",
+        "25:",
+        "inc r10d",
+        "cmp r10d, 32",
+        "jb 24b",
+        "mov eax, 0xd",
+        "xor ecx, ecx",
+        "cpuid",
+        "xor r12d, r12d",
+        "cmp ebx, r9d",
+        "setne r12b",
         "lea rdi, [rsp - 0x1000]",
         "and rdi, -64",
         // The header behind the legacy region must be zero.
@@ -112,6 +139,7 @@ program! {
         "xor eax, eax",
         "cmp dword ptr [rdi + 1024], 0x5a5a5a5a",
         "setne al",
+        "or eax, r12d",
 }
 
 program! {

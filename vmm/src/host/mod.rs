@@ -15,7 +15,7 @@ use self::kvm_probe::KvmProbe;
 
 /// What KVM is good for here, found out by running payloads in it.
 pub fn kvm_state() -> KvmState {
-    let probe = kvm_probe::probe();
+    let probe = kvm_probe::probe(kvm_probe::LIMIT);
     match &probe {
         KvmProbe::Absent(why) => KvmState::Absent(why.clone()),
         probe if probe.works() => KvmState::Works,

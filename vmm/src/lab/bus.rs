@@ -1,8 +1,9 @@
 //! CPU accesses, as the machine makes them, to the lab.
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use device_models::endpoint::Progress;
 use device_models::fabric::{GuestMapping, PostedDelay};
@@ -16,7 +17,7 @@ use super::lock::PriorityLock;
 use super::settle::{Restless, settle};
 use super::{LabCounters, traffic};
 use crate::jitter::Jitter;
-use crate::machine::{DeviceBus, HostMemory, MappedMemory, layout};
+use crate::machine::{DeviceBus, DirectMap, HostMemory, MappedMemory, Withheld, layout};
 
 /// Memory of the lab's, as the machine maps it: what a BAR shows of a device's, or one configuration space.
 #[derive(Debug)]
@@ -40,13 +41,20 @@ unsafe impl HostMemory for Mapped {
 }
 
 /// A lab on a machine's bus.
-#[derive(Debug)]
 pub struct LabBus {
     lab: Arc<PriorityLock<Lab>>,
     bell: Arc<Bell>,
     epoch: Arc<AtomicU64>,
     /// What was mapped last: the machine recognises a mapping that stays by its object.
     mapped: Mutex<Vec<MappedMemory>>,
+    /// The machine's.
+    map: Mutex<Option<Weak<dyn DirectMap>>>,
+}
+
+impl fmt::Debug for LabBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LabBus").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
 }
 
 impl LabBus {
@@ -59,16 +67,17 @@ impl LabBus {
         if let Err(error) = lab.share_config_spaces() {
             log::warn!("each read of configuration space will leave the guest: {error}");
         }
-        let epoch = Arc::new(AtomicU64::new(lab.address_map().epoch));
+        let epoch = Arc::new(AtomicU64::new(lab.mapping_epoch()));
         let lab = Arc::new(PriorityLock::new(lab));
         let bell = Arc::new(Bell::default());
         let after = {
             let epoch = Arc::clone(&epoch);
             // A device's own reset moves its BARs too.
-            move |lab: &Lab| epoch.store(lab.address_map().epoch, Ordering::Release)
+            move |lab: &Lab| epoch.store(lab.mapping_epoch(), Ordering::Release)
         };
         let engine = Engine::start(Arc::clone(&lab), Arc::clone(&bell), after, jitter)?;
-        Ok((Arc::new(Self { lab, bell, epoch, mapped: Mutex::default() }), engine))
+        let (mapped, map) = (Mutex::default(), Mutex::default());
+        Ok((Arc::new(Self { lab, bell, epoch, mapped, map }), engine))
     }
 
     /// Works on the lab ahead of its engine.
@@ -92,7 +101,8 @@ impl LabBus {
         self.change(|lab| lab.plug(port))
     }
 
-    /// Keeps posted writes on a path under way; see [`Lab::delay_posted`].
+    /// Keeps posted writes on a path under way; see [`Lab::delay_posted`]. By then no CPU reaches the target's memory
+    /// directly any more, and once the path is off, they do again.
     ///
     /// # Errors
     /// When there is no such path, or too many.
@@ -102,7 +112,40 @@ impl LabBus {
         target: Option<Bdf>,
         delay: PostedDelay,
     ) -> Result<(), DelayError> {
-        self.change(|lab| lab.delay_posted(requester, target, delay))
+        let target_to_be = target.filter(|_| delay != PostedDelay::Off);
+        // Out of the direct map first: a CPU that saw a record and then read the memory behind the lab's back would find
+        // old data there, as on no hardware.
+        let withheld = target_to_be.and_then(|target| self.with_epoch(|lab| lab.withhold(target)));
+        if withheld.is_some() {
+            self.follow();
+        }
+        let done = self.change(|lab| {
+            let done = lab.delay_posted(requester, target, delay);
+            if let Some(function) = withheld {
+                lab.release(function);
+            }
+            done
+        });
+        self.follow();
+        done
+    }
+
+    /// Switches off every delay: nobody is there any more who could push anything. What is found by that is found before
+    /// this returns.
+    pub fn end_delays(&self) {
+        self.change(Lab::end_delays);
+    }
+
+    /// Has the CPUs reach what [`DeviceBus::memory`] says, and nothing else.
+    fn follow(&self) {
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let map = map.as_ref().and_then(Weak::upgrade);
+        if let Some(map) = map
+            && let Err(error) = map.follow(self)
+        {
+            // The vCPU that is here meets it once more, and ends the run.
+            log::debug!("{error}");
+        }
     }
 
     /// Software has seen a fence; see [`Lab::fence_seen`].
@@ -151,7 +194,7 @@ impl LabBus {
     }
 
     fn store_epoch(&self, lab: &Lab) {
-        self.epoch.store(lab.address_map().epoch, Ordering::Release);
+        self.epoch.store(lab.mapping_epoch(), Ordering::Release);
     }
 }
 
@@ -171,7 +214,10 @@ impl DeviceBus for LabBus {
     }
 
     fn mmio_read(&self, address: u64, data: &mut [u8]) {
-        self.with(|lab| lab.mmio_read(address, data));
+        // What it pushes may be work for a device.
+        if self.with_epoch(|lab| lab.mmio_read(address, data)) == Progress::Worked {
+            self.bell.ring();
+        }
     }
 
     fn mmio_write(&self, address: u64, data: &[u8]) {
@@ -186,8 +232,7 @@ impl DeviceBus for LabBus {
     }
 
     fn memory(&self) -> Vec<MappedMemory> {
-        let (bars, spaces) =
-            self.with(|lab| (lab.address_map().guest_mappings(), lab.config_mappings()));
+        let (bars, spaces) = self.with(|lab| (lab.guest_mappings(), lab.config_mappings()));
         let bars =
             bars.into_iter().map(|GuestMapping { guest_address, memory, length, .. }| {
                 (guest_address, Mapped { memory, offset: 0, length }, true)
@@ -210,6 +255,25 @@ impl DeviceBus for LabBus {
         mapped.clone_from(&new);
         new
     }
+
+    fn attach(&self, map: Weak<dyn DirectMap>) {
+        *self.map.lock().unwrap_or_else(PoisonError::into_inner) = Some(map);
+    }
+
+    fn withheld(&self) -> Vec<Withheld> {
+        self.with(|lab| {
+            let withheld = lab.withheld_mappings().into_iter();
+            let named =
+                withheld.map(|GuestMapping { guest_address, length, function, bar, .. }| {
+                    let node = lab.address_map().node(function);
+                    Withheld {
+                        addresses: guest_address..guest_address.saturating_add(length),
+                        name: format!("BAR {bar} of {} ({})", node.name, node.requester),
+                    }
+                });
+            named.collect()
+        })
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +283,7 @@ mod tests {
 
     use super::*;
     use crate::assembly::LabConfig;
+    use crate::machine::MachineError;
 
     const MIB: u64 = 1 << 20;
 
@@ -290,6 +355,55 @@ mod tests {
         assert!(!addresses().contains(&at(peer)));
         bus.delay_posted(peer, None, PostedDelay::Off).unwrap();
         assert_eq!(addresses(), before);
+    }
+
+    /// Remembers which memory BARs there were each time that it was to follow.
+    #[derive(Default)]
+    struct Followed(Mutex<Vec<Vec<u64>>>);
+
+    impl DirectMap for Followed {
+        fn follow(&self, bus: &dyn DeviceBus) -> Result<(), MachineError> {
+            let bars = bus.memory().into_iter().filter(|memory| memory.writable);
+            self.0.lock().unwrap().push(bars.map(|memory| memory.address).collect());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_is_out_of_the_direct_map_before_writes_to_it_are_delayed() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let peers = [bdf(&lab, "peer", 0), bdf(&lab, "peer", 1)];
+        peers.iter().for_each(|&peer| lab.config_write(peer, 4, 2, 6));
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let both: Vec<_> = bus.memory().iter().filter(|m| m.writable).map(|m| m.address).collect();
+        let followed = Arc::new(Followed::default());
+        let map: Weak<dyn DirectMap> = Arc::<Followed>::downgrade(&followed);
+        bus.attach(map);
+        let seen = || std::mem::take(&mut *followed.0.lock().unwrap());
+        let [from, to] = peers;
+        let one = vec![both[0]];
+        assert_eq!(both.len(), 2);
+
+        bus.delay_posted(from, Some(to), PostedDelay::UntilPushed).unwrap();
+        assert_eq!(seen(), [one.clone(), one.clone()], "before the delay, and after");
+        let withheld = bus.withheld();
+        assert_eq!(withheld.len(), 1);
+        assert!(withheld[0].addresses.contains(&both[1]));
+        assert_eq!(withheld[0].name, format!("BAR 2 of peer1 ({to})"));
+        let epoch = bus.memory_epoch();
+        bus.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
+        assert_ne!(bus.memory_epoch(), epoch);
+        assert_eq!(seen(), vec![both.clone()], "it is back when the answer comes");
+
+        // One that cannot be has it back, too; and for RAM there is nothing to take out.
+        bus.delay_posted(Bdf(0x7700), Some(to), PostedDelay::UntilPushed).unwrap_err();
+        assert_eq!(seen(), [one, both.clone()]);
+        bus.delay_posted(from, None, PostedDelay::UntilPushed).unwrap();
+        assert_eq!(seen(), vec![both.clone()]);
+        bus.end_delays();
+        assert_eq!(bus.withheld(), []);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The seam between the machine and the devices: what a CPU access that leaves RAM turns into.
 
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
 
+use super::error::MachineError;
 use super::layout;
 
 /// Host memory that can be mapped into the guest as a memory BAR or a configuration space.
@@ -43,6 +45,16 @@ pub struct MappedMemory {
     pub writable: bool,
 }
 
+/// What the guest's CPUs reach without asking the bus.
+pub trait DirectMap: Send + Sync {
+    /// Makes it what `bus` says, and returns when no CPU reaches anything else any more. Not to be called under a lock that
+    /// [`DeviceBus::memory`] takes.
+    ///
+    /// # Errors
+    /// What KVM says; the next access of the guest's to a device meets the same.
+    fn follow(&self, bus: &dyn DeviceBus) -> Result<(), MachineError>;
+}
+
 /// Everything that is not RAM and not in the interrupt controllers: PCI configuration space and BARs.
 ///
 /// Called from vCPU threads, several at once. Data is little endian, 1 to 8 bytes. A function or address that
@@ -60,6 +72,25 @@ pub trait DeviceBus: Send + Sync {
     fn memory_epoch(&self) -> u64;
     /// The memory BARs that decode now, and the configuration spaces that may be read without asking; not overlapping.
     fn memory(&self) -> Vec<MappedMemory>;
+    /// The machine follows [`DeviceBus::memory`] after each access that leaves the guest. A bus that needs it to have
+    /// followed before it does something else keeps `map`, and asks it.
+    fn attach(&self, map: Weak<dyn DirectMap>) {
+        let _ = map;
+    }
+    /// Memory BARs that decode and are left out of [`DeviceBus::memory`], so that each access to them leaves the guest: for
+    /// whoever has to say why.
+    fn withheld(&self) -> Vec<Withheld> {
+        Vec::new()
+    }
+}
+
+/// A memory BAR that is not in the direct map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    /// Guest physical addresses.
+    pub addresses: Range<u64>,
+    /// Whose BAR it is and which, as in `BAR 2 of peer1 (02:00.0)`.
+    pub name: String,
 }
 
 /// No device at all: reads give all ones.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use kvm_bindings::{kvm_regs, kvm_sregs};
+use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_regs, kvm_sregs};
+
+use super::bus::Withheld;
 
 /// How a machine's run ended.
 #[derive(Debug)]
@@ -42,6 +44,10 @@ pub enum FaultKind {
         suberror: u32,
         /// Bytes of the instruction, if known.
         instruction: Vec<u8>,
+        /// What it was about to access, if known.
+        access: Option<Access>,
+        /// Memory BARs that KVM emulated each access to at that time; see [`super::DeviceBus::withheld`].
+        withheld: Vec<Withheld>,
     },
     /// The processor refused the guest's state.
     EntryFailed {
@@ -56,6 +62,15 @@ pub enum FaultKind {
     Machine(super::MachineError),
     /// A thread of the machine panicked, which is a defect of this program.
     Panicked,
+}
+
+/// An access that KVM could not emulate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Guest physical address.
+    pub address: u64,
+    /// Whether it was a write.
+    pub write: bool,
 }
 
 /// The registers that tell where a vCPU stood.
@@ -75,6 +90,43 @@ fn suberror_name(suberror: u32) -> &'static str {
         3 => "an exit happened while an event was delivered",
         4 => "an exit reason that KVM does not know",
         _ => "a reason without a name",
+    }
+}
+
+/// What the guest did there, and what it could do instead.
+fn not_emulated(
+    f: &mut fmt::Formatter<'_>,
+    instruction: &[u8],
+    access: Option<Access>,
+    withheld: &[Withheld],
+) -> fmt::Result {
+    let kind = super::instruction::kind(instruction);
+    let (does, instead) = match access {
+        Some(Access { write: true, .. }) => ("wrote", "writel(), writeq() or memcpy_toio()"),
+        Some(Access { write: false, .. }) => ("read", "readl(), readq() or memcpy_fromio()"),
+        None => ("accessed", "readl(), readq(), memcpy_fromio() and their like"),
+    };
+    let at = |bar: &&Withheld| access.is_none_or(|access| bar.addresses.contains(&access.address));
+    let bars: Vec<_> = withheld.iter().filter(at).map(|bar| bar.name.as_str()).collect();
+    match (access, bars.as_slice()) {
+        (None, []) => Ok(()),
+        (Some(Access { address, .. }), []) => write!(
+            f,
+            "; the guest {does} physical address {address:#x}, where no memory is mapped, by {kind} that KVM does not \
+             emulate"
+        ),
+        (Some(_), bars) => write!(
+            f,
+            "; the guest {does} {} by {kind} that KVM does not emulate; while posted writes to it are delayed, it emulates \
+             each access to it: use {instead}, or in user space volatile accesses of at most 8 bytes",
+            bars.join(", ")
+        ),
+        (None, bars) => write!(
+            f,
+            "; it is {kind} that KVM does not emulate; while posted writes to these are delayed, it emulates each access \
+             to them: {}; use {instead} there, or in user space volatile accesses of at most 8 bytes",
+            bars.join(", ")
+        ),
     }
 }
 
@@ -106,13 +158,16 @@ impl fmt::Display for FaultKind {
             Self::TripleFault => {
                 f.write_str("triple fault: the guest could not deliver an exception")
             }
-            Self::Internal { suberror, instruction } => {
+            Self::Internal { suberror, instruction, access, withheld } => {
                 write!(f, "KVM internal error, suberror {suberror}: {}", suberror_name(*suberror))?;
-                if instruction.is_empty() {
-                    return Ok(());
+                if !instruction.is_empty() {
+                    f.write_str("; instruction bytes")?;
+                    instruction.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
                 }
-                f.write_str("; instruction bytes")?;
-                instruction.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+                match *suberror {
+                    KVM_INTERNAL_ERROR_EMULATION => not_emulated(f, instruction, *access, withheld),
+                    _ => Ok(()),
+                }
             }
             Self::EntryFailed { reason } => {
                 write!(f, "the processor refused the guest's state, reason {reason:#x}")

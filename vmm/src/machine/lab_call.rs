@@ -30,6 +30,7 @@ use super::fault::Outcome;
 use super::lab_port::{LabPortDevice, Reply};
 use super::layout::PAGE_SIZE;
 use super::memory::GuestRam;
+use super::paging::PageTables;
 
 /// The guest's memory, by the addresses that the program uses which runs on a vCPU.
 pub(crate) trait LinearMemory {
@@ -56,12 +57,25 @@ fn pieces(start: u64, length: usize) -> impl Iterator<Item = (u64, usize)> {
 /// What is mapped for the program that a vCPU has left; the vCPU is not running.
 #[derive(Debug)]
 pub(crate) struct VcpuMemory<'a> {
-    pub(crate) fd: &'a VcpuFd,
-    pub(crate) ram: &'a GuestRam,
+    fd: &'a VcpuFd,
+    ram: &'a GuestRam,
+    /// None outside of long mode.
+    tables: Option<PageTables>,
+}
+
+impl<'a> VcpuMemory<'a> {
+    /// As the vCPU's registers are now.
+    pub(crate) fn new(fd: &'a VcpuFd, ram: &'a GuestRam) -> Self {
+        let tables = fd.get_sregs().ok().as_ref().and_then(PageTables::in_use);
+        Self { fd, ram, tables }
+    }
 }
 
 impl LinearMemory for VcpuMemory<'_> {
     fn translate(&self, linear: u64) -> Option<GuestAddress> {
+        if let Some(tables) = self.tables {
+            return tables.translate(self.ram, linear);
+        }
         let translation = self.fd.translate_gva(linear).ok()?;
         (translation.valid != 0).then_some(GuestAddress(translation.physical_address))
     }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use super::bus::DeviceBus;
+use super::bus::{DeviceBus, DirectMap};
 use super::control::{Control, StopHandle};
 use super::cpuid::CpuProfile;
 use super::error::MachineError;
@@ -73,7 +73,7 @@ impl fmt::Debug for Endpoints {
 /// What all vCPU threads share.
 pub(crate) struct Shared {
     pub(crate) bus: Arc<dyn DeviceBus>,
-    pub(crate) slots: MemorySlots,
+    pub(crate) slots: Arc<MemorySlots>,
     pub(crate) ports: Ports,
     pub(crate) control: Arc<Control>,
     pub(crate) ram: GuestRam,
@@ -112,7 +112,9 @@ impl Machine {
             serial: SerialPort::new(irq, endpoints.console)?,
             lab: Mutex::new(LabPortDevice::new(endpoints.lab_port)),
         };
-        let slots = platform.memory_slots()?;
+        let slots = Arc::new(platform.memory_slots()?);
+        let map: Weak<dyn DirectMap> = Arc::<MemorySlots>::downgrade(&slots);
+        bus.attach(map);
         slots.follow(&*bus)?;
         let vcpus = platform.vcpus(config.cpu_profile, &entry)?;
         let control = Arc::new(Control::default());

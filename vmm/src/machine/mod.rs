@@ -4,15 +4,16 @@
 //! Threads: one for each vCPU, one for the console's output, and the caller of [`Machine::run`], who waits. All
 //! end together, see `control`.
 //!
-//! Lock order: a vCPU thread takes at most one of these at a time, and none while it runs the guest: the bus's
-//! lock (inside [`DeviceBus`]), the memory slots' (which asks the bus for its map *while* held), the serial
-//! port's, the lab port's, the control's (innermost).
+//! Lock order: a vCPU thread takes none of these while it runs the guest, and only in this order: the lab port's (whose
+//! listener uses the bus), the memory slots' (which ask the bus for its map *while* held), the bus's (inside
+//! [`DeviceBus`]), the serial port's, the control's (innermost).
 
 pub mod bus;
 mod control;
 pub mod cpuid;
 mod error;
 mod fault;
+mod instruction;
 mod irqchip;
 mod kick;
 mod lab_call;
@@ -21,6 +22,7 @@ pub mod layout;
 #[expect(clippy::module_inception, reason = "the machine of the module of that name")]
 mod machine;
 pub mod memory;
+mod paging;
 mod platform;
 mod ports;
 mod serial;
@@ -28,11 +30,11 @@ mod slots;
 mod tsc;
 mod vcpu;
 
-pub use bus::{DeviceBus, EmptyBus, HostMemory, MappedMemory};
+pub use bus::{DeviceBus, DirectMap, EmptyBus, HostMemory, MappedMemory, Withheld};
 pub use control::StopHandle;
 pub use cpuid::CpuProfile;
 pub use error::MachineError;
-pub use fault::{Fault, FaultKind, Outcome, Registers};
+pub use fault::{Access, Fault, FaultKind, Outcome, Registers};
 pub use irqchip::MsiSignaller;
 pub use lab_port::{LabPort, Reply};
 pub use machine::{ConsoleInput, Endpoints, FlatProgram, Machine, MachineConfig, Workload};

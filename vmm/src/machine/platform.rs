@@ -77,6 +77,7 @@ impl Platform {
         let tss = usize::try_from(layout::KVM_TSS).unwrap_or(0);
         vm.set_tss_address(tss).map_err(MachineError::kvm("KVM_SET_TSS_ADDR"))?;
         disable_pmu(&vm);
+        exit_on_emulation_failure(&vm);
         irqchip::create(&vm)?;
         Ok(Self { kvm, vm: Arc::new(vm), ram, vcpus })
     }
@@ -157,6 +158,21 @@ fn disable_pmu(vm: &VmFd) {
     }
     if let Err(error) = vm.enable_cap(&cap) {
         log::debug!("KVM_CAP_PMU_CAPABILITY: {error}");
+    }
+}
+
+/// An instruction that KVM cannot emulate ends the run: else a program in the guest gets SIGILL for an instruction that
+/// the processor has, and nobody says why. KVM before 5.14 cannot.
+fn exit_on_emulation_failure(vm: &VmFd) {
+    let mut cap = kvm_enable_cap {
+        cap: kvm_bindings::KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+        ..Default::default()
+    };
+    if let Some(arg) = cap.args.first_mut() {
+        *arg = 1;
+    }
+    if let Err(error) = vm.enable_cap(&cap) {
+        log::debug!("KVM_CAP_EXIT_ON_EMULATION_FAILURE: {error}");
     }
 }
 

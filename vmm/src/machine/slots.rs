@@ -8,7 +8,7 @@ use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::bus::{DeviceBus, MappedMemory};
+use super::bus::{DeviceBus, DirectMap, MappedMemory};
 use super::error::MachineError;
 use super::layout;
 use super::memory::GuestRam;
@@ -52,9 +52,12 @@ impl MemorySlots {
         let devices = Mutex::new(DeviceSlots::new(slot, limit));
         Ok(Self { vm, _ram: ram, epoch: AtomicU64::new(u64::MAX), devices })
     }
+}
 
-    /// Makes the slots what the bus says they are, if it says something new.
-    pub(crate) fn follow(&self, bus: &dyn DeviceBus) -> Result<(), MachineError> {
+impl DirectMap for MemorySlots {
+    /// Makes the slots what the bus says they are, if it says something new. KVM gives a slot up only when every vCPU has
+    /// left the pages behind it.
+    fn follow(&self, bus: &dyn DeviceBus) -> Result<(), MachineError> {
         if self.epoch.load(Ordering::Acquire) == bus.memory_epoch() {
             return Ok(());
         }

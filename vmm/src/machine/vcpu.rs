@@ -9,10 +9,10 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::bus;
+use super::bus::{self, DirectMap};
 use super::control::Control;
 use super::error::MachineError;
-use super::fault::{Fault, FaultKind, Outcome, Registers};
+use super::fault::{Access, Fault, FaultKind, Outcome, Registers};
 use super::kick::Kicker;
 use super::lab_call::{Buffer, Call, VcpuMemory};
 use super::layout;
@@ -26,6 +26,11 @@ use crate::jitter::{Jitter, Stalls, Stream};
 /// type there when the guest has taken an exception of its own since it was entered. An access to a device that
 /// follows before any other exit then looks like a fault on the way to the handler.
 const DELIVERY_RETRIES: u32 = 16;
+
+/// AMD's exit code of a nested page fault (APM vol. 2, appendix C).
+const SVM_EXIT_NPF: u64 = 0x400;
+/// The bit of a page fault's error code that says that it was a write.
+const PAGE_FAULT_WRITE: u64 = 1 << 1;
 
 /// Bytes of the longest x86 instruction (Intel SDM vol. 2, 2.3.11).
 const MAX_INSTRUCTION: usize = 15;
@@ -118,7 +123,7 @@ impl Vcpu {
     fn lab_call(&self, line: u32, shared: &Shared) -> Result<Next, FaultKind> {
         let registers = self.fd.get_regs().map_err(|error| FaultKind::Run(error.into()))?;
         let call = Call { line, buffer: registers.rdi, room: registers.rcx };
-        let memory = VcpuMemory { fd: &self.fd, ram: &shared.ram };
+        let memory = VcpuMemory::new(&self.fd, &shared.ram);
         match shared.ports.lab_call(call, &memory) {
             Some(outcome) => Ok(Next::End(outcome)),
             None => after_access(shared),
@@ -133,8 +138,10 @@ impl Vcpu {
     }
 
     fn fault(&mut self, mut kind: FaultKind, shared: &Shared) -> Fault {
-        if let FaultKind::Internal { suberror, instruction } = &mut kind {
+        if let FaultKind::Internal { suberror, instruction, access, withheld } = &mut kind {
             (*suberror, *instruction) = self.internal_error(shared);
+            *access = self.failed_access();
+            *withheld = shared.bus.withheld();
         }
         Fault { vcpu: self.index, kind, registers: self.registers() }
     }
@@ -162,9 +169,32 @@ impl Vcpu {
         (failure.suberror, self.bytes_at_rip(shared))
     }
 
+    /// The access that was to be emulated, where KVM says it: since Linux 5.16 it adds the processor's words about the
+    /// exit, and those of AMD's about a nested page fault have the guest physical address (APM vol. 2, 15.25.6); Intel's
+    /// do not.
+    fn failed_access(&mut self) -> Option<Access> {
+        let run = self.fd.get_kvm_run();
+        // SAFETY: the exit reason was KVM_EXIT_INTERNAL_ERROR, for which the kernel fills this member; plain
+        // integers, so any content is valid.
+        let internal = unsafe { run.__bindgen_anon_1.internal };
+        if internal.suberror != KVM_INTERNAL_ERROR_EMULATION {
+            return None;
+        }
+        let count = usize::try_from(internal.ndata).ok()?.min(internal.data.len());
+        let (flags, rest) = internal.data.get(..count)?.split_first()?;
+        let has_bytes = flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
+        // The bytes and their number take two words.
+        match rest.get(if has_bytes { 2 } else { 0 }..)? {
+            [SVM_EXIT_NPF, error, address, _, _, ..] => {
+                Some(Access { address: *address, write: error & PAGE_FAULT_WRITE != 0 })
+            }
+            _ => None,
+        }
+    }
+
     fn bytes_at_rip(&self, shared: &Shared) -> Vec<u8> {
         let Ok(regs) = self.fd.get_regs() else { return Vec::new() };
-        let memory = VcpuMemory { fd: &self.fd, ram: &shared.ram };
+        let memory = VcpuMemory::new(&self.fd, &shared.ram);
         Buffer::reach(&memory, regs.rip, MAX_INSTRUCTION).read(0, MAX_INSTRUCTION)
     }
 }
@@ -209,7 +239,8 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
         },
         VcpuExit::Shutdown => Err(FaultKind::TripleFault),
         VcpuExit::InternalError => {
-            Err(FaultKind::Internal { suberror: 0, instruction: Vec::new() })
+            let (instruction, withheld) = (Vec::new(), Vec::new());
+            Err(FaultKind::Internal { suberror: 0, instruction, access: None, withheld })
         }
         VcpuExit::FailEntry(reason, _) => Err(FaultKind::EntryFailed { reason }),
         // Interrupted; a halt is waited out in the kernel, but an old KVM may still report one.

@@ -101,7 +101,7 @@ impl<'a> Collector<'a> {
             }
             Event::Ended { report } => self.ended(*report),
             Event::Broken { message } => log::error!("{message}"),
-            Event::Done => {}
+            Event::Probed { .. } | Event::Done => {}
         }
     }
 
@@ -197,7 +197,7 @@ impl<'a> Collector<'a> {
             Event::Plan { count, .. } => self.print(|printer| printer.plan(count)),
             Event::Case { case, .. } => self.print(|printer| printer.case(&case)),
             Event::Diagnostic { text, .. } => self.print(|printer| printer.diagnostic(&text)),
-            Event::Finding { text, .. } => self.print(|printer| printer.finding(&text)),
+            Event::Finding { text, note, .. } => self.print(|printer| printer.finding(&text, note)),
             _ => {}
         }
     }
@@ -245,6 +245,7 @@ mod tests {
 
     fn case(scenario: &str, name: &str) -> Event {
         let case = CaseReport {
+            expectations: Vec::new(),
             name: name.into(),
             status: Status::Passed,
             detail: String::new(),
@@ -303,19 +304,23 @@ mod tests {
 
     #[test]
     fn a_finding_is_printed_once_whether_it_was_told_as_it_happened_or_not() {
-        let finding =
-            |text: &str| FindingReport { class: "c".into(), text: text.into(), expected: false };
+        let finding = |text: &str| FindingReport { text: text.into(), ..FindingReport::default() };
         let text = |live: bool, stray: bool| {
             let (text, _) = printed(1, |collector| {
                 collector.event(started("a"));
                 if live {
-                    collector.event(Event::Finding { scenario: "a".into(), text: "#1 bad".into() });
+                    collector.event(Event::Finding {
+                        scenario: "a".into(),
+                        text: "#1 bad".into(),
+                        note: false,
+                    });
                 }
                 let mut report = ScenarioReport::new("a");
                 if stray {
                     report.stray_findings = vec![finding("#1 bad")];
                 } else {
                     let case = CaseReport {
+                        expectations: Vec::new(),
                         name: "command".into(),
                         status: Status::Failed,
                         detail: "exit status 1; 1 unexpected finding".into(),

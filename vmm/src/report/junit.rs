@@ -1,5 +1,6 @@
 //! The report as JUnit XML, which CI systems show: a suite per scenario, a case per test.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -64,6 +65,10 @@ fn suite(name: &str, scenario: &ScenarioReport, report: &RunReport) -> TestSuite
     for case in &scenario.cases {
         suite.add_test_case(test_case(name, case));
     }
+    if scenario.failures.is_empty() && !scenario.stray_findings.is_empty() {
+        // Notes, or the test would have failed.
+        suite.set_system_out(findings(&scenario.stray_findings));
+    }
     if !scenario.failures.is_empty() {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
         status.set_message(scenario.failures.join("; "));
@@ -106,9 +111,8 @@ fn test_case(suite: &str, case: &CaseReport) -> TestCase {
 fn findings(findings: &[FindingReport]) -> String {
     let mut text = String::new();
     for finding in findings {
-        text.push_str(if finding.expected { "expected finding: " } else { "unexpected finding: " });
-        text.push_str(&finding.text);
-        text.push('\n');
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{}: {finding}", finding.kind());
     }
     text
 }
@@ -119,9 +123,9 @@ mod tests {
     use crate::report::model::Totals;
 
     fn case(name: &str, status: Status, detail: &str) -> CaseReport {
-        let finding =
-            FindingReport { class: "c".into(), text: "#7 <peer0> & co".into(), expected: false };
+        let finding = FindingReport { text: "#7 <peer0> & co".into(), ..FindingReport::default() };
         CaseReport {
+            expectations: Vec::new(),
             name: name.into(),
             status,
             detail: detail.into(),

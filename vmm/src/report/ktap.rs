@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use super::model::{CaseReport, ScenarioReport, Status};
+use super::model::{CaseReport, FindingReport, ScenarioReport, Status};
 
 /// Deepest nesting that is told apart; a guest can send any number of blanks.
 const MAX_DEPTH: usize = 8;
@@ -196,8 +196,15 @@ impl<W: Write> Printer<W> {
     /// See [`Printer::new`].
     pub fn case(&mut self, case: &CaseReport) -> io::Result<()> {
         self.results = self.results.saturating_add(1);
-        for finding in case.findings.iter().filter(|finding| !finding.expected && !self.live) {
-            writeln!(self.out, "  # unexpected finding: {}", plain(&finding.text))?;
+        for expectation in &case.expectations {
+            writeln!(self.out, "  # {}", plain(expectation))?;
+        }
+        // What a user or a guest expected is shown all the same: nothing can be hidden that way.
+        let shown = |finding: &&FindingReport| {
+            finding.note || !finding.expected || !case.expectations.is_empty()
+        };
+        for finding in case.findings.iter().filter(shown).filter(|_| !self.live) {
+            writeln!(self.out, "  # {}: {}", finding.kind(), plain(&finding.to_string()))?;
         }
         let passed = case.status == Status::Passed;
         if passed && !case.detail.is_empty() {
@@ -227,9 +234,9 @@ impl<W: Write> Printer<W> {
     ///
     /// # Errors
     /// See [`Printer::new`].
-    pub fn finding(&mut self, text: &str) -> io::Result<()> {
+    pub fn finding(&mut self, text: &str, note: bool) -> io::Result<()> {
         self.live = true;
-        self.diagnostic(&format!("finding: {text}"))
+        self.diagnostic(&format!("{}: {text}", if note { "note" } else { "finding" }))
     }
 
     /// The scenario is over.
@@ -239,7 +246,9 @@ impl<W: Write> Printer<W> {
     pub fn end(&mut self, report: &ScenarioReport) -> io::Result<()> {
         self.scenarios = self.scenarios.saturating_add(1);
         for finding in report.stray_findings.iter().filter(|_| !self.live) {
-            writeln!(self.out, "  # finding outside of any test: {}", plain(&finding.text))?;
+            let kind = if finding.note { "note" } else { "finding" };
+            let text = finding.to_string();
+            writeln!(self.out, "  # {kind} outside of any test: {}", plain(&text))?;
         }
         for failure in &report.failures {
             writeln!(self.out, "  # {}", plain(failure))?;
@@ -270,7 +279,7 @@ impl<W: Write> Printer<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::{FindingReport, Totals};
+    use crate::report::model::{Repeated, Totals};
 
     fn result(line: &str) -> TestResult {
         match parse(line).1 {
@@ -334,6 +343,7 @@ mod tests {
     #[test]
     fn a_guest_cannot_forge_lines() {
         let case = CaseReport {
+            expectations: Vec::new(),
             name: "a\nok 2 b".into(),
             status: Status::Failed,
             detail: "x\r\nok 3 \u{1b}[2J".into(),
@@ -347,6 +357,10 @@ mod tests {
         assert_eq!(text.lines().last(), Some("  not ok 1 a ok 2 b # x  ok 3  [2J"));
     }
 
+    fn finding(text: &str, expected: bool, note: bool) -> FindingReport {
+        FindingReport { text: text.into(), expected, note, ..FindingReport::default() }
+    }
+
     #[test]
     fn a_whole_report() {
         let mut text = Vec::new();
@@ -354,6 +368,7 @@ mod tests {
         printer.begin("basic").unwrap();
         printer.plan(2).unwrap();
         let mut case = CaseReport {
+            expectations: Vec::new(),
             name: "copy".into(),
             status: Status::Passed,
             detail: "1 MiB".into(),
@@ -365,8 +380,12 @@ mod tests {
         case.status = Status::Failed;
         case.detail = "1 unexpected finding".into();
         case.findings = vec![
-            FindingReport { class: "c".into(), text: "expected".into(), expected: true },
-            FindingReport { class: "c".into(), text: "#1 bad".into(), expected: false },
+            finding("expected", true, false),
+            FindingReport {
+                repeated: Some(Repeated { count: 2, range: None, bytes: 0 }),
+                ..finding("#1 bad", false, false)
+            },
+            finding("#2 left over", false, true),
         ];
         printer.case(&case).unwrap();
         let mut report = ScenarioReport::new("basic");
@@ -375,7 +394,7 @@ mod tests {
         printer.end(&report).unwrap();
         printer.close(Totals { passed: 1, failed: 1, skipped: 0 }).unwrap();
         let expected = "KTAP version 1\n1..1\n  KTAP version 1\n  # Subtest: basic\n  1..2\n  # 1 MiB\n  ok 1 copy\n  \
-                        # unexpected finding: #1 bad\n  not ok 2 stale # 1 unexpected finding\n\
+                        # unexpected finding: #1 bad; 2 times in all\n  # note: #2 left over\n  not ok 2 stale # 1 unexpected finding\n\
                         not ok 1 basic\n1 passed, 1 failed, 0 skipped\n";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }

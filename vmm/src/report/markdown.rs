@@ -9,7 +9,7 @@ use guest_protocol::Traffic;
 
 use super::ktap::plain;
 use super::merge::MergedReport;
-use super::model::{RunReport, ScenarioReport, Status};
+use super::model::{FindingReport, RunReport, ScenarioReport, Status};
 use super::observed::Setup;
 use crate::lab::traffic;
 
@@ -84,19 +84,34 @@ fn machine(text: &mut String, setup: &Setup) {
     let _ = writeln!(text, "Topology: {name}. IOMMU: {iommu}.{parameters}\n");
 }
 
-/// What the checker found and no test expected.
+/// What the checker found and no test expected, and what it noted.
 fn findings(text: &mut String, scenario: &ScenarioReport) {
     let of_cases = scenario.cases.iter().flat_map(|case| {
         case.findings.iter().map(move |finding| (format!("`{}`", cell(&case.name)), finding))
     });
     let stray = scenario.stray_findings.iter();
-    let all = of_cases.chain(stray.map(|finding| ("outside of any test".into(), finding)));
-    let mut unexpected = all.filter(|(_, finding)| !finding.expected).peekable();
-    if unexpected.peek().is_some() {
-        let _ = writeln!(text, "\nUnexpected findings:\n");
-    }
-    for (whose, finding) in unexpected {
-        let _ = writeln!(text, "- {whose}: {}", cell(&finding.text));
+    let all: Vec<_> =
+        of_cases.chain(stray.map(|finding| ("outside of any test".into(), finding))).collect();
+    let mut list = |title: &str, is_of_it: fn(&FindingReport) -> bool| {
+        let mut listed = all.iter().filter(|(_, finding)| is_of_it(finding)).peekable();
+        if listed.peek().is_some() {
+            let _ = writeln!(text, "\n{title}:\n");
+        }
+        for (whose, finding) in listed {
+            let _ = writeln!(text, "- {whose}: {}", cell(&finding.to_string()));
+        }
+    };
+    list("Unexpected findings", FindingReport::is_mistake);
+    list("Notes", |finding| finding.note);
+    for case in scenario.cases.iter().filter(|case| !case.expectations.is_empty()) {
+        let _ = writeln!(text, "\nExpectations of `{}`:\n", cell(&case.name));
+        for expectation in &case.expectations {
+            let _ = writeln!(text, "- {}", cell(expectation));
+        }
+        let expected = case.findings.iter().filter(|finding| finding.expected && !finding.note);
+        for finding in expected {
+            let _ = writeln!(text, "- found: {}", cell(&finding.to_string()));
+        }
     }
 }
 
@@ -142,11 +157,12 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::{CaseReport, FindingReport, Totals};
+    use crate::report::model::{CaseReport, Repeated, Totals};
 
     #[test]
     fn each_test_has_a_row_whatever_it_is_called() {
         let case = |name: &str, status, detail: &str| CaseReport {
+            expectations: Vec::new(),
             name: name.into(),
             status,
             detail: detail.into(),
@@ -158,9 +174,16 @@ mod tests {
             case("a", Status::Passed, "IOVA, 5 | 6 bytes"),
             case("b`|", Status::Failed, "broken\nmore"),
         ];
-        let finding =
-            |text: &str, expected| FindingReport { class: "c".into(), text: text.into(), expected };
+        let finding = |text: &str, expected| FindingReport {
+            text: text.into(),
+            expected,
+            ..FindingReport::default()
+        };
         scenario.cases[1].findings = vec![finding("#1 wanted", true), finding("#2 bad", false)];
+        scenario.cases[1].findings[1].repeated =
+            Some(Repeated { count: 7, range: Some((0x1000, 0x1fff)), bytes: 4096 });
+        scenario.cases[0].findings =
+            vec![FindingReport { note: true, ..finding("#4 left over", false) }];
         scenario.stray_findings = vec![finding("#3 late", false)];
         scenario.failures = vec!["it hung".into()];
         scenario.counters = [
@@ -194,7 +217,8 @@ mod tests {
         assert!(text.contains("| `a` | passed | 12 | IOVA, 5 \\| 6 bytes |\n"), "{text}");
         assert!(text.contains("| peer1 | 0 | 9 |\n"), "{text}");
         let row = text.lines().find(|line| line.contains("**failed** | 12")).unwrap();
-        let list = "Unexpected findings:\n\n- `b'\\|`: #2 bad\n- outside of any test: #3 late\n";
+        let list = "Unexpected findings:\n\n- `b'\\|`: #2 bad; 7 times in all, 0x1000..=0x1fff, 4096 bytes\n- outside \
+                    of any test: #3 late\n\nNotes:\n\n- `a`: #4 left over\n";
         assert!(text.contains(list) && !text.contains("#1 wanted"), "{text}");
         assert_eq!(row.matches('|').count() - row.matches("\\|").count(), 5, "{row}");
     }

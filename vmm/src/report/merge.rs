@@ -253,6 +253,7 @@ mod tests {
     fn run(kernel: &str, shard: Option<(usize, usize)>, scenarios: &[&str]) -> RunReport {
         let scenario = |name: &&str| {
             let case = |status, detail: &str| CaseReport {
+                expectations: Vec::new(),
                 name: "c".into(),
                 status,
                 detail: detail.into(),

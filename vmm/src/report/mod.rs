@@ -14,5 +14,5 @@ pub mod observed;
 
 pub use collector::Collector;
 pub use merge::MergedReport;
-pub use model::{CaseReport, FindingReport, RunReport, ScenarioReport, Status, Totals};
+pub use model::{CaseReport, FindingReport, Repeated, RunReport, ScenarioReport, Status, Totals};
 pub use observed::{Client, ObservedPath, Setup};

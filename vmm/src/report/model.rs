@@ -1,6 +1,7 @@
 //! The report as data. Its JSON form is `summary.json` and what `peerdma test --json` prints.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,15 +20,83 @@ pub enum Status {
     Skipped,
 }
 
-/// One finding of the checker, as reports show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One finding of the checker, as reports show it; or several that come from the same mistake.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingReport {
     /// The class, for example `iommu.unmapped`.
     pub class: String,
-    /// The whole finding in one line.
+    /// The name of the function concerned.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub function: String,
+    /// The whole finding in one line: the first, where there are several.
     pub text: String,
     /// Whether the test had announced findings of this class.
     pub expected: bool,
+    /// Worth knowing, and no mistake, or none for certain: no test fails for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub note: bool,
+    /// All of them in numbers, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<Repeated>,
+}
+
+impl FindingReport {
+    /// Whether it fails its test.
+    pub fn is_mistake(&self) -> bool {
+        !self.expected && !self.note
+    }
+
+    /// What it is to its test.
+    pub fn kind(&self) -> &'static str {
+        match (self.note, self.expected) {
+            (true, _) => "note",
+            (false, true) => "expected finding",
+            (false, false) => "unexpected finding",
+        }
+    }
+}
+
+impl fmt::Display for FindingReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.repeated {
+            Some(repeated) => write!(f, "{}; {repeated}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// Findings of one function and class with the same cause, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated {
+    /// How many.
+    pub count: u64,
+    /// The lowest and the highest address; none where no transaction was concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<(u64, u64)>,
+    /// Bytes of all together.
+    pub bytes: u64,
+}
+
+impl Repeated {
+    /// Takes in others.
+    pub fn add(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.range = match (self.range, other.range) {
+            (Some((first, last)), Some((low, high))) => Some((first.min(low), last.max(high))),
+            (range, None) | (None, range) => range,
+        };
+    }
+}
+
+impl fmt::Display for Repeated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} times in all", self.count)?;
+        match self.range {
+            Some((first, last)) => write!(f, ", {first:#x}..={last:#x}, {} bytes", self.bytes),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One test.
@@ -45,6 +114,9 @@ pub struct CaseReport {
     /// What the checker found meanwhile, in order; cut off after a bound, which `detail` then says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<FindingReport>,
+    /// Which findings the user or the guest expected or allowed, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expectations: Vec<String>,
 }
 
 /// One guest's run.
@@ -132,8 +204,8 @@ pub struct Totals {
     pub skipped: usize,
 }
 
-impl std::fmt::Display for Totals {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
@@ -203,6 +275,7 @@ mod tests {
 
     fn case(status: Status) -> CaseReport {
         CaseReport {
+            expectations: Vec::new(),
             name: "a".into(),
             status,
             detail: String::new(),
@@ -234,6 +307,21 @@ mod tests {
         report.cases.push(case(Status::Failed));
         report.conclude();
         assert_eq!(report.status, Status::Failed);
+    }
+
+    #[test]
+    fn what_is_repeated_is_summed_up() {
+        let mut repeated = Repeated { count: 1, range: Some((0x2000, 0x20ff)), bytes: 0x100 };
+        repeated.add(&Repeated { count: 1, range: Some((0x1000, 0x1000)), bytes: 1 });
+        repeated.add(&Repeated { count: 1, range: None, bytes: 0 });
+        assert_eq!(repeated.to_string(), "3 times in all, 0x1000..=0x20ff, 257 bytes");
+        let finding = FindingReport { text: "#1 bad".into(), ..FindingReport::default() };
+        assert_eq!(finding.to_string(), "#1 bad");
+        let finding = FindingReport { repeated: Some(repeated), note: true, ..finding };
+        assert!(finding.to_string().starts_with("#1 bad; 3 times in all, 0x1000"));
+        assert_eq!((finding.kind(), finding.is_mistake()), ("note", false));
+        let text = serde_json::to_string(&finding).unwrap();
+        assert_eq!(serde_json::from_str::<FindingReport>(&text).unwrap(), finding);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::kvm_probe::KvmProbe;
 use crate::report::{CaseReport, ScenarioReport};
 
 /// Longest JSON line that is accepted, in bytes. A scenario's report with its bounded numbers of cases and findings
@@ -25,6 +26,11 @@ pub enum Event {
     HostUp {
         /// Since its kernel started, in milliseconds.
         uptime: u64,
+    },
+    /// What the nested test host's KVM is good for; of a job without guests.
+    Probed {
+        /// What came of the payloads.
+        probe: KvmProbe,
     },
     /// A guest is about to be started.
     Started {
@@ -66,8 +72,11 @@ pub enum Event {
     Finding {
         /// The scenario.
         scenario: String,
-        /// The finding, one line.
+        /// The finding, one line; or what has come to it since, in numbers.
         text: String,
+        /// It is worth a note, and no mistake for certain.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        note: bool,
     },
     /// A guest's run is over; the report is complete.
     Ended {

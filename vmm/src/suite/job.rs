@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::expectation::Expectation;
 use super::hello::{self, Hello};
 use crate::assembly::LabConfig;
 use crate::machine::layout::COMMAND_LINE_CAPACITY;
@@ -35,12 +36,18 @@ pub struct GuestRun {
     pub limit: Option<u64>,
     /// Fewer tests than this fail the run.
     pub at_least: usize,
+    /// Findings that the command must or may bring about; of the lab's own tests, what each may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expectations: Vec<Expectation>,
     /// Where its console output goes besides; relative to [`Job::out`].
     pub console_log: Option<PathBuf>,
     /// Where the lab's record goes; relative to [`Job::record`].
     pub record: Option<PathBuf>,
     /// Whether the console is the user's terminal.
     pub interactive: bool,
+    /// Whether each finding is told, and those of one mistake not folded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_findings: bool,
 }
 
 /// Guests to run.
@@ -110,9 +117,11 @@ mod tests {
             cpus: 2,
             limit: Some(60),
             at_least: 3,
+            expectations: vec!["iommu.stale:peer0".parse().unwrap()],
             console_log: Some("basic/console.log".into()),
             record: None,
             interactive: false,
+            all_findings: true,
         };
         assert_eq!(run.check(), Ok(()));
         let long = |parameters| GuestRun { parameters, ..run.clone() };

@@ -5,20 +5,23 @@
 
 mod case;
 mod finish;
+mod folds;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use device_models::checker::FindingClass;
+use device_models::checker::{Finding, Severity};
 use device_models::fabric::PostedDelay;
 use device_models::pci::Bdf;
 use guest_protocol::{CaseEnd, FAIL, OK, RAM, Request};
 
-use self::case::Case;
+use self::case::{Case, Origin};
 pub use self::finish::{End, Ending};
+use self::folds::Keep;
 use super::event::{Event, Events};
+use super::expectation::Expectation;
 use super::hello::{self, Hello, Mode, TooLong};
 use crate::report::ktap::{self, Line};
 use crate::report::{CaseReport, FindingReport, ObservedPath, ScenarioReport, Status};
@@ -28,7 +31,8 @@ use crate::topology::{MAX_ENDPOINTS, MAX_PEERS};
 const MAX_CASES: usize = 10_000;
 /// Most diagnostic lines handed on in one run.
 const MAX_DIAGNOSTICS: usize = 20_000;
-/// Most findings whose text is kept: per test, and outside of all tests. The rest are counted.
+/// Most findings whose text is kept, those with the same cause as one: per test, and outside of all tests. The rest are
+/// counted.
 pub(crate) const MAX_FINDINGS: usize = 50;
 /// Most failures of the run that the guest's own words can bring about.
 const MAX_FAILURES: usize = 20;
@@ -94,8 +98,14 @@ pub struct Judge {
     /// Names of tests that have ended, and how often one was wanted.
     names: BTreeMap<String, u32>,
     current: Option<Case>,
+    /// How the findings of the tests to come are kept.
+    keep: Keep,
     /// Findings outside of any test.
     stray: Case,
+    /// Findings that each test may bring about.
+    allowed: Vec<Expectation>,
+    /// Names and numbers of the functions.
+    functions: Vec<(String, Bdf)>,
     /// Results that the guest announced, at the outermost level.
     planned: Option<usize>,
     /// Results at the outermost level that no test of the lab's own protocol stands behind, and those below them.
@@ -126,7 +136,10 @@ impl Judge {
             report: ScenarioReport::new(&hello.scenario),
             names: BTreeMap::new(),
             current: None,
-            stray: Case::new(COMMAND),
+            keep: Keep::Folded,
+            stray: Case::new(COMMAND, Keep::Folded),
+            allowed: Vec::new(),
+            functions: Vec::new(),
             planned: None,
             depth: 0,
             diagnostics: 0,
@@ -137,16 +150,55 @@ impl Judge {
         })
     }
 
-    /// The checker found something. `text` is asked for only if it will be kept.
-    ///
-    /// Where no tests report, somebody looks on: they are told as it happens.
-    pub fn finding(&mut self, class: FindingClass, text: impl Fn() -> String) {
-        if self.mode != Mode::Test && self.told < MAX_DIAGNOSTICS {
-            self.told += 1;
-            let text = text();
-            self.events.send(Event::Finding { scenario: self.report.name.clone(), text });
+    /// From here on each finding is kept, up to a bound, and those with the same cause are not folded into one.
+    pub fn list_each_finding(&mut self) {
+        self.keep = Keep::EACH;
+        self.stray.list_each_finding();
+    }
+
+    /// What the command must or may bring about; of the lab's own tests, what each may. `functions` are those that may be
+    /// named: without them any.
+    pub fn expect(&mut self, expectations: &[Expectation], functions: Vec<(String, Bdf)>) {
+        self.functions = functions;
+        for expectation in expectations {
+            if self.mode == Mode::Test {
+                self.allowed.push(expectation.clone().allowed());
+            }
+            self.stray.expect(expectation.clone(), Origin::Outside);
         }
-        self.current.as_mut().unwrap_or(&mut self.stray).finding(class, text);
+    }
+
+    /// The checker found something.
+    ///
+    /// Where no tests report, somebody looks on: they are told of it as it happens, and of how much has come to what they
+    /// have been told of when something else does.
+    pub fn finding(&mut self, finding: &Finding) {
+        let case = self.current.as_mut().unwrap_or(&mut self.stray);
+        let Some(text) = case.finding(finding) else { return };
+        if self.mode == Mode::Test {
+            return;
+        }
+        let text = text.to_owned();
+        self.tell_sums();
+        self.tell(finding.severity, text);
+    }
+
+    /// Tells how much has come to findings since they were told of.
+    fn tell_sums(&mut self) {
+        if self.mode == Mode::Test {
+            return;
+        }
+        let mut sums = self.stray.sums();
+        sums.extend(self.current.as_mut().map(Case::sums).unwrap_or_default());
+        sums.into_iter().for_each(|(severity, text)| self.tell(severity, text));
+    }
+
+    fn tell(&mut self, severity: Severity, text: String) {
+        if self.told < MAX_DIAGNOSTICS {
+            self.told += 1;
+            let (scenario, note) = (self.report.name.clone(), severity == Severity::Note);
+            self.events.send(Event::Finding { scenario, text, note });
+        }
     }
 
     /// The test that is running.
@@ -183,12 +235,15 @@ impl Judge {
             }
             Request::CaseBegin(name) => {
                 self.break_off("it did not end before the next one began");
-                self.current = Some(Case::new(&shorten(&ktap::plain(name))));
+                self.current = Some(self.new_case(&shorten(&ktap::plain(name))));
                 Answer::ok()
             }
             Request::CaseExpect(expectation) => match &mut self.current {
-                Some(case) => match case.expect(&expectation) {
-                    Ok(()) => Answer::ok(),
+                Some(case) => match Expectation::of(&expectation) {
+                    Ok(expectation) => {
+                        case.expect(expectation, Origin::Test);
+                        Answer::ok()
+                    }
                     Err(reason) => {
                         case.object(&reason);
                         Answer::fail(shorten(&reason))
@@ -197,7 +252,7 @@ impl Judge {
                 None => Answer::fail("no case has begun"),
             },
             Request::CaseEnd(end, detail) => self.case_end(end, detail),
-            Request::Expect(_) => Answer::fail("no command runs that could expect findings"),
+            Request::Expect(expectation) => self.expect_in_guest(&expectation),
             Request::Path { .. } => self.decision(request),
             Request::Stat => Answer::Counters,
             Request::Unplug(port) => function(port, |port| Answer::Slot { port, filled: false }),
@@ -215,6 +270,32 @@ impl Judge {
                 self.gave_up = Some(reason).filter(|reason| !reason.is_empty());
                 Answer::Exit(code)
             }
+        }
+    }
+
+    /// A test with what every one may bring about.
+    fn new_case(&self, name: &str) -> Case {
+        let mut case = Case::new(name, self.keep);
+        for expectation in &self.allowed {
+            case.expect(expectation.clone(), Origin::Outside);
+        }
+        case
+    }
+
+    /// The command expects findings, or a shell's user does.
+    fn expect_in_guest(&mut self, expectation: &guest_protocol::Expectation<'_>) -> Answer {
+        if self.mode == Mode::Test {
+            return Answer::fail("the lab's tests say what they expect when they begin");
+        }
+        let expectation =
+            Expectation::of(expectation).and_then(|found| found.resolve(&self.functions));
+        match expectation {
+            Ok(expectation) if self.stray.has_room(&expectation) => {
+                self.stray.expect(expectation, Origin::Guest);
+                Answer::ok()
+            }
+            Ok(_) => Answer::fail("a command cannot expect more than that"),
+            Err(reason) => Answer::fail(shorten(&reason)),
         }
     }
 
@@ -243,6 +324,7 @@ impl Judge {
             CaseEnd::Fail => Status::Failed,
             CaseEnd::Skip => Status::Skipped,
         };
+        self.tell_sums();
         let Some(case) = self.current.take() else { return Answer::fail("no case has begun") };
         let objection = case.objection(said);
         let report = case.conclude(said, &shorten(&ktap::plain(detail)));
@@ -252,6 +334,7 @@ impl Judge {
 
     /// The running test, if there is one, failed for `reason`.
     fn break_off(&mut self, reason: &str) {
+        self.tell_sums();
         if let Some(case) = self.current.take() {
             let report = case.conclude(Status::Failed, reason);
             self.push(report);
@@ -263,6 +346,7 @@ impl Judge {
             self.overflow.get_or_insert("the guest reported more tests than a run may have");
             return;
         }
+        self.keep = self.keep.after(case.findings.len());
         let name = case.name.clone();
         let mut number = self.names.get(&name).copied().unwrap_or(1);
         while self.names.contains_key(&case.name) {
@@ -330,6 +414,7 @@ impl Judge {
         };
         let detail = shorten(&ktap::plain(&result.detail));
         self.push(CaseReport {
+            expectations: Vec::new(),
             name,
             status: result.status,
             detail,

@@ -7,6 +7,7 @@ pub mod cases;
 pub mod console;
 pub mod drive;
 pub mod event;
+pub mod expectation;
 pub mod files;
 pub mod hello;
 pub mod job;

@@ -22,8 +22,12 @@ const COMMON: &[&str] = &[
     "deferred_probe_timeout=60",
 ];
 
+/// Tells the guest's agent that nobody sits in front of the machine: where it finds no lab port it gives up instead of
+/// offering a shell. The agent's `init` looks for the same word. Linux ignores parameters of modules that it has not.
+const UNATTENDED: &str = "guest_agent.run=test";
+
 /// Warnings and worse on the console: each character costs an exit, and nothing less is worth it.
-const TESTED: &[&str] = &["loglevel=5", "oops=panic"];
+const TESTED: &[&str] = &["loglevel=5", "oops=panic", UNATTENDED];
 /// Only what brings the kernel down: somebody wants to read a program's output, and `dmesg` has the rest.
 const USED: &[&str] = &["loglevel=2"];
 
@@ -82,6 +86,14 @@ mod tests {
         assert_eq!(bounced.last().unwrap(), "swiotlb=force");
         assert!(!bounced.iter().any(|parameter| parameter.starts_with("iommu")));
         assert!(all.join(" ").len() < 1024);
+    }
+
+    #[test]
+    fn the_agent_learns_whether_somebody_sits_in_front_of_it() {
+        let scenario = Scenario::parse("f", "name='a'\ndescription='b'\ntimeout=5").unwrap();
+        let is_unattended = |purpose| parameters(&scenario, purpose).contains(&UNATTENDED.into());
+        assert!(is_unattended(Purpose::Tests) && is_unattended(Purpose::OwnTest));
+        assert!(!is_unattended(Purpose::Use));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Findings(pub SharedJudge);
 
 impl Observer for Findings {
     fn finding(&mut self, finding: &Finding) {
-        self.0.lock().finding(finding.class, || finding.to_string());
+        self.0.lock().finding(finding);
     }
 }
 

@@ -143,7 +143,13 @@ fn guest(
     console: Option<Console>,
     events: &Events,
 ) -> Result<ScenarioReport, RunError> {
-    let judge = SharedJudge::new(Judge::new(&run.hello, run.at_least, events.clone())?);
+    let mut judge = Judge::new(&run.hello, run.at_least, events.clone())?;
+    if run.all_findings {
+        judge.list_each_finding();
+    }
+    let functions = run.lab.functions().map_err(AssemblyError::from)?;
+    judge.expect(&run.expectations, functions);
+    let judge = SharedJudge::new(judge);
     let watch = ConsoleWatch::default();
     let (input, screen) = match console {
         Some(Console { input, output }) => (Some(input), Some(output)),
@@ -205,6 +211,8 @@ fn guest(
     }
     let outcome = machine.run(run.limit.map(Duration::from_secs))?;
     drop(engine);
+    // What was overtaken and never pushed is found even if nobody has switched the delay off.
+    bus.end_delays();
     let counters = bus.counters().totals();
     let end = End {
         ending: ending(outcome, run.limit),
@@ -334,9 +342,11 @@ mod tests {
             cpus: 1,
             limit: Some(5),
             at_least: 0,
+            expectations: Vec::new(),
             console_log: None,
             record: None,
             interactive: false,
+            all_findings: false,
         };
         Job {
             kernel: "/no/such/kernel".into(),

@@ -1,7 +1,12 @@
-//! Scenarios: what kind of guest, and which tests in it. Each is a TOML file in `ci/scenarios`.
+//! Scenarios: what kind of guest, and which tests in it. Each is a TOML file: those in `ci/scenarios` come with the
+//! program, others are a user's own (docs/scenarios.md).
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::expectation::Expectation;
+use super::own::OwnFile;
 use crate::assembly::IommuMode;
 use crate::nearest::nearest_name;
 use crate::topology::AddedDevice;
@@ -73,9 +78,11 @@ impl Swiotlb {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// Its name: letters, digits, `-` and `_`, since folders are named after it.
+    /// Its name: letters, digits, `-` and `_`, since folders are named after it. That of its file when it is left out.
+    #[serde(default)]
     pub name: String,
     /// What it is good for, in one line.
+    #[serde(default)]
     pub description: String,
     /// Whether `peerdma test` runs it when no scenario is named.
     #[serde(default)]
@@ -108,11 +115,27 @@ pub struct Scenario {
     /// The kernel's own test programs that the guest carries; `images/kselftests.toml` lists them.
     #[serde(default)]
     pub kselftests: Vec<String>,
+    /// The test of a user's own that the guest runs instead of groups: a program and its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Drivers of the user's own, in order: built modules, or folders of sources.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drivers: Vec<PathBuf>,
+    /// Files for the guest, as `peerdma test --file` takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// Findings that the command must bring about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<Expectation>,
+    /// Findings that it may bring about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Expectation>,
     /// Kernel options without which its own tests are skipped: those that the lab kernel has and the distribution's has
     /// not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
     /// Seconds from the guest's start to its end on the lab kernel in the nested host; see [`Scenario::limit`].
+    #[serde(default = "default_timeout")]
     pub timeout: u64,
     /// Fewer tests than this mean that something is wrong with the run itself: as many as its groups have.
     #[serde(default)]
@@ -130,6 +153,10 @@ pub struct Scenario {
 
 fn default_topology() -> String {
     "root-ports".into()
+}
+
+fn default_timeout() -> u64 {
+    600
 }
 
 fn default_peers() -> usize {
@@ -164,6 +191,15 @@ pub enum ScenarioError {
         #[source]
         source: toml::de::Error,
     },
+    /// The file cannot be read.
+    #[error("scenario file {file}: {source}")]
+    File {
+        /// Which file.
+        file: String,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// A value makes no sense.
     #[error("scenario file {file}: {what}")]
     Value {
@@ -172,6 +208,14 @@ pub enum ScenarioError {
         /// What is wrong and what would be right.
         what: String,
     },
+}
+
+/// Most bytes of a scenario file.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Whether a name means a file: the scenarios and topologies that come with the program have neither a slash nor an ending.
+fn is_file_name(name: &str) -> bool {
+    name.contains('/') || name.ends_with(".toml")
 }
 
 fn nearest(near: &Option<String>) -> String {
@@ -184,8 +228,12 @@ impl Scenario {
     /// # Errors
     /// When it is not TOML, has unknown keys, or values out of range.
     pub fn parse(file: &str, text: &str) -> Result<Self, ScenarioError> {
-        let scenario: Self = toml::from_str(text)
+        let mut scenario: Self = toml::from_str(text)
             .map_err(|source| ScenarioError::Syntax { file: file.into(), source })?;
+        if scenario.name.is_empty() {
+            let stem = Path::new(file).file_stem().unwrap_or_default();
+            scenario.name = stem.to_string_lossy().into_owned();
+        }
         let wrong = |what: &str| Err(ScenarioError::Value { file: file.into(), what: what.into() });
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if scenario.name.is_empty() || scenario.name.len() > 64 || !scenario.name.chars().all(plain)
@@ -202,7 +250,61 @@ impl Scenario {
         {
             return wrong("each entry of parameters is one kernel parameter without blanks");
         }
+        if scenario.command.is_empty() {
+            if !scenario.expect.is_empty() {
+                return wrong(
+                    "expect needs a command: the lab's own tests say themselves what they expect",
+                );
+            }
+            if !scenario.drivers.is_empty() || !scenario.files.is_empty() {
+                return wrong("drivers and files are for a command, and there is none");
+            }
+        } else if !scenario.groups.is_empty() {
+            return wrong("a guest runs a command or groups of the lab's tests, not both");
+        }
+        let negative = |expectation: &Expectation| expectation.least == 0;
+        if scenario.expect.iter().any(negative) {
+            return wrong("what may come or not stands under allow");
+        }
+        scenario.allow = scenario.allow.into_iter().map(Expectation::allowed).collect();
         Ok(scenario)
+    }
+
+    /// Reads a scenario of the user's own. Relative paths in it begin at the file's folder.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no scenario.
+    pub fn load(path: &Path) -> Result<Self, ScenarioError> {
+        let file = path.display().to_string();
+        let read = || -> std::io::Result<String> {
+            use std::io::Read as _;
+            let mut text = String::new();
+            std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = read().map_err(|source| ScenarioError::File { file: file.clone(), source })?;
+        let mut scenario = Self::parse(&file, &text)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if is_file_name(&scenario.topology) {
+            scenario.topology = folder.join(&scenario.topology).to_string_lossy().into_owned();
+        }
+        for driver in &mut scenario.drivers {
+            *driver = folder.join(&*driver);
+        }
+        for file in &mut scenario.files {
+            *file = folder.join(&*file).to_string_lossy().into_owned();
+        }
+        Ok(scenario)
+    }
+
+    /// Its files, as [`OwnFile`] reads them.
+    ///
+    /// # Errors
+    /// A sentence about the first that is none.
+    pub fn own_files(&self) -> Result<Vec<OwnFile>, String> {
+        let parse =
+            |text: &String| text.parse::<OwnFile>().map_err(|error| format!("{text:?}: {error}"));
+        self.files.iter().map(parse).collect()
     }
 
     /// All scenarios that the program knows, by name.
@@ -213,10 +315,11 @@ impl Scenario {
         BUILT_IN.iter().map(|(file, text)| Self::parse(file, text)).collect()
     }
 
-    /// The scenarios of these names, in the order asked for; without names those that run by default.
+    /// The scenarios of these names, in the order asked for; without names those that run by default. What looks like a
+    /// file is one of the user's own.
     ///
     /// # Errors
-    /// [`ScenarioError::Unknown`] for a name that is none.
+    /// [`ScenarioError::Unknown`] for a name that is none; what is wrong with a file.
     pub fn select(names: &[String]) -> Result<Vec<Self>, ScenarioError> {
         let all = Self::all()?;
         if names.is_empty() {
@@ -224,6 +327,15 @@ impl Scenario {
         }
         let mut chosen: Vec<Self> = Vec::new();
         for name in names {
+            if is_file_name(name) {
+                let scenario = Self::load(Path::new(name))?;
+                if let Some(other) = chosen.iter().find(|other| other.name == scenario.name) {
+                    let what = format!("a scenario named {:?} is there already", other.name);
+                    return Err(ScenarioError::Value { file: name.clone(), what });
+                }
+                chosen.push(scenario);
+                continue;
+            }
             let Some(scenario) = all.iter().find(|scenario| &scenario.name == name) else {
                 let candidates = all.iter().map(|scenario| scenario.name.as_str());
                 return Err(ScenarioError::Unknown {

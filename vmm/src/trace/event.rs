@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use device_models::checker::Finding;
+use device_models::checker::{Finding, Severity};
 use device_models::fabric::{Delivery, Input, Target, Transaction};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,11 @@ pub enum Event {
         /// What was answered.
         #[serde(with = "hex")]
         data: Vec<u8>,
+    },
+    /// A CPU's access to a BAR pushed what was under way to its function.
+    CpuPush {
+        /// Which.
+        function: usize,
     },
     /// Everything below a port was pulled out of its slot.
     Unplug {
@@ -122,6 +127,9 @@ pub enum Event {
     Finding {
         /// Its class.
         class: String,
+        /// It is worth a note, and no mistake for certain.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        note: bool,
         /// The whole sentence.
         text: String,
     },
@@ -163,6 +171,7 @@ impl Event {
                 | Self::ConfigRead { .. }
                 | Self::RegisterWrite { .. }
                 | Self::RegisterRead { .. }
+                | Self::CpuPush { .. }
                 | Self::Unplug { .. }
                 | Self::Plug { .. }
                 | Self::DelayPosted { .. }
@@ -180,6 +189,7 @@ impl Event {
             Self::ConfigRead { .. } => "configuration read",
             Self::RegisterWrite { .. } => "register write",
             Self::RegisterRead { .. } => "register read",
+            Self::CpuPush { .. } => "push by a CPU",
             Self::Unplug { .. } => "unplugging",
             Self::Plug { .. } => "plugging in",
             Self::DelayPosted { .. } => "delay of posted writes",
@@ -209,6 +219,7 @@ impl From<&Input<'_>> for Event {
             Input::MmioRead { address, data } => {
                 Self::RegisterRead { address, data: data.to_vec() }
             }
+            Input::CpuPush { function } => Self::CpuPush { function: function.index() },
             Input::Unplug { port } => Self::Unplug { port: port.0 },
             Input::Plug { port } => Self::Plug { port: port.0 },
             Input::DelayPosted { requester, target, delay } => Self::DelayPosted {
@@ -227,7 +238,11 @@ impl From<&Input<'_>> for Event {
 
 impl From<&Finding> for Event {
     fn from(finding: &Finding) -> Self {
-        Self::Finding { class: finding.class.name().to_owned(), text: finding.to_string() }
+        Self::Finding {
+            class: finding.class.name().to_owned(),
+            note: finding.severity == Severity::Note,
+            text: finding.to_string(),
+        }
     }
 }
 
@@ -297,6 +312,9 @@ impl fmt::Display for Event {
             Self::RegisterRead { address, data } => {
                 write!(f, "register read of {} at {address:#x}", hex::text(data))
             }
+            Self::CpuPush { function } => {
+                write!(f, "a CPU's access pushes what is under way to function {function}")
+            }
             Self::Unplug { port } => write!(f, "the slot of {port:#06x} is emptied"),
             Self::Plug { port } => write!(f, "the slot of {port:#06x} is filled"),
             Self::DelayPosted { requester, target, delay } => {
@@ -333,7 +351,8 @@ impl fmt::Display for Event {
                     None => Ok(()),
                 }
             }
-            Self::Finding { text, .. } => write!(f, "finding: {text}"),
+            Self::Finding { text, note: false, .. } => write!(f, "finding: {text}"),
+            Self::Finding { text, note: true, .. } => write!(f, "note: {text}"),
             Self::End { events } => write!(f, "end after {events} events"),
             Self::Cut { events } => write!(f, "cut after {events} events"),
         }

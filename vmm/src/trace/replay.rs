@@ -55,7 +55,7 @@ pub struct Replay {
     pub events: u64,
     /// Transactions (runs of TLPs) that came out the same.
     pub transactions: u64,
-    /// The findings, which came out the same, as sentences: the first 10 000.
+    /// The findings, which came out the same, as sentences, and the notes, which begin with `note: `: the first 10 000.
     pub findings: Vec<String>,
     /// How many there are.
     pub found: u64,
@@ -260,6 +260,12 @@ fn perform(lab: &mut Lab, cause: &Event, refused: &Warnings) -> Option<Event> {
             lab.mmio_read(*address, &mut now);
             Some(Event::RegisterRead { address: *address, data: now })
         }
+        Event::CpuPush { function } => {
+            if let Some(id) = numbered(lab, *function) {
+                lab.cpu_push(id);
+            }
+            None
+        }
         Event::Unplug { port } | Event::Plug { port } => {
             let filled = matches!(cause, Event::Plug { .. });
             let done = if filled { lab.plug(Bdf(*port)) } else { lab.unplug(Bdf(*port)) };
@@ -284,14 +290,18 @@ fn perform(lab: &mut Lab, cause: &Event, refused: &Warnings) -> Option<Event> {
             None
         }
         Event::Step { function } => {
-            let found = lab.address_map().functions().nth(*function).map(|(id, _)| id);
-            if let Some(id) = found {
+            if let Some(id) = numbered(lab, *function) {
                 lab.step_function(id);
             }
             None
         }
         _ => None,
     }
+}
+
+/// The function of a number in the record.
+fn numbered(lab: &Lab, number: usize) -> Option<FunctionId> {
+    lab.address_map().functions().nth(number).map(|(id, _)| id)
 }
 
 /// Interrupts of a replay reach nobody.
@@ -340,7 +350,10 @@ impl Script {
         match self.expected.pop_front() {
             Some((_, recorded)) if recorded == now => match now {
                 Event::Transaction { .. } => self.transactions += 1,
-                Event::Finding { text, .. } => self.findings.push(text),
+                Event::Finding { text, note: false, .. } => self.findings.push(text),
+                Event::Finding { text, note: true, .. } => {
+                    self.findings.push(format!("note: {text}"))
+                }
                 _ => {}
             },
             Some((line, recorded)) => self.differ(line, Some(recorded), Some(now)),
@@ -447,7 +460,7 @@ mod tests {
     const FEW: Limits = Limits { events: 100, bytes: 1 << 20 };
 
     fn finding(text: &str) -> Event {
-        Event::Finding { class: "x".into(), text: text.into() }
+        Event::Finding { class: "x".into(), note: false, text: text.into() }
     }
 
     fn record(events: &[Event]) -> Vec<u8> {

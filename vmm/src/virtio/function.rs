@@ -1,6 +1,6 @@
 //! A virtio device as a PCI function (virtio 1.3, 4.1).
 
-use device_models::checker::FindingClass;
+use device_models::checker::{Cause, FindingClass};
 use device_models::endpoint::{Endpoint, Progress, ResetKind};
 use device_models::fabric::{Port, WriteOutcome};
 use device_models::pci::{BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind};
@@ -98,6 +98,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.config_interrupt_due = true;
         port.report(
             FindingClass::BadQueue,
+            Cause::Function,
             format!("queue {queue}: {why}; the device needs a reset"),
         );
     }

@@ -4,7 +4,7 @@
 //! sees of it. Linux waits for each request with interrupts off, so the function is served in the exit of the
 //! notification.
 
-use device_models::checker::FindingClass;
+use device_models::checker::{Cause, FindingClass};
 use device_models::fabric::Port;
 use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::{Features, VirtioIommuConfig, spec};
@@ -77,7 +77,9 @@ fn serve_request(port: &mut Port<'_>, request: &[u8], reply: &mut [u8]) -> usize
     let Some(iommu) = port.virtio_iommu() else { return 0 };
     let written = iommu.request(request, reply);
     while let Some(refusal) = port.virtio_iommu().and_then(VirtioIommu::next_refusal) {
-        port.report(FindingClass::RequestFailed, refusal.to_string());
+        let (request, status) = (refusal.request.number(), refusal.status as u8);
+        let cause = Cause::Refused { request, status };
+        port.report(FindingClass::RequestFailed, cause, refusal.to_string());
     }
     written
 }

@@ -33,7 +33,7 @@ fn an_instruction_that_kvm_cannot_emulate_is_named() {
         // A KVM that works.
         Outcome::Exit(0) => {}
         Outcome::Fault(fault) => match &fault.kind {
-            FaultKind::Internal { suberror: 1, instruction } => {
+            FaultKind::Internal { suberror: 1, instruction, .. } => {
                 assert!(instruction.starts_with(&[0xF0, 0x48, 0x0F, 0xC7]), "{outcome}");
                 assert!(outcome.to_string().contains("instruction bytes f0 48 0f c7"), "{outcome}");
             }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod beside;
+mod delayed;
 mod ending;
 mod harness;
 mod interrupts;

@@ -142,6 +142,61 @@ fn a_call_takes_the_line_and_leaves_the_answer_in_memory() {
     }
 }
 
+/// A buffer on a page that belongs to CPL 3, on a processor whose SMAP keeps CPL 0 from it: as a Linux program calls.
+#[test]
+fn a_call_reaches_a_programs_memory_although_the_kernel_itself_may_not() {
+    let port = Pong::default();
+    let code = program!(
+        // Nothing to test where the processor has no SMAP; `r14d` is 1 where it has.
+        "xor r14d, r14d",
+        "xor eax, eax",
+        "cpuid",
+        "cmp eax, 7",
+        "jb 20f",
+        "mov eax, 7",
+        "xor ecx, ecx",
+        "cpuid",
+        "shr ebx, 20",
+        "and ebx, 1",
+        "mov r14d, ebx",
+        "20:",
+        // The page of 2 MiB at 4 MiB is for CPL 3, and so is the way there. Its own entry is the third.
+        "or qword ptr [0x9000], 4",
+        "or qword ptr [0xa000], 4",
+        "or qword ptr [0xb010], 4",
+        "mov rax, cr3",
+        "mov cr3, rax",
+        "mov edi, 0x400000",
+        "mov dword ptr [rdi], -1",
+        "mov dword ptr [rdi + 4], 0x676e6970",
+        // CR4.SMAP, as far as there is one.
+        "mov ebx, r14d",
+        "shl ebx, 21",
+        "mov rax, cr4",
+        "or rax, rbx",
+        "mov cr4, rax",
+        "mov ecx, 8",
+        "mov edx, 0x0d14",
+        "mov eax, 4",
+        "out dx, eax",
+        "mov rax, cr4",
+        "xor rax, rbx",
+        "mov cr4, rax",
+        "mov r15d, 1",
+        "cmp dword ptr [rdi], 4",
+        "jne 91f",
+        "mov r15d, 2",
+        "cmp dword ptr [rdi + 4], 0x676e6f70",
+        "jne 91f",
+    );
+    let outcome = run(code, Arc::new(EmptyBus), with_port(port.clone()));
+    let ran = outcome.is_some();
+    expect_success(outcome);
+    if ran {
+        assert_eq!(*port.0.lock().unwrap(), ["ping", "exit 0"]);
+    }
+}
+
 #[test]
 fn power_and_reset_registers_end_the_run() {
     let power_off = program!("mov edx, 0x600", "mov al, (5 << 2) | (1 << 5)", "out dx, al");

@@ -392,6 +392,13 @@ fn written(offset: u64, data: &[u8], at: u64) -> u8 {
         .unwrap_or(0)
 }
 
+/// Whether a write asks for work: it says how many descriptors there are, or lets a channel go on.
+pub(super) fn asks_for_work(offset: u64, data: &[u8]) -> bool {
+    let end = offset.saturating_add(data.len() as u64);
+    let counts = offset < reg::COUNT + 2 && end > reg::COUNT;
+    counts || written(offset, data, reg::COMMAND) == command::RESUME
+}
+
 /// What a register of `length` bytes holds after a write; none if that leaves it alone.
 fn merged(
     before: &[u8; 0x80],

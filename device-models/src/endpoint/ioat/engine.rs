@@ -308,7 +308,8 @@ impl Engine<'_, '_> {
             _ => &mut job.own[..],
         };
         let Some(into) = buffer.get_mut(job.done..length) else { return Err(Flow::Idle) };
-        let outcome = self.port.read(purpose, at, &VolatileSlice::from(into));
+        let begun = begun(purpose, address, job.moved);
+        let outcome = self.port.part_of(begun).read(purpose, at, &VolatileSlice::from(into));
         let arrived = |bytes: u64| usize::try_from(bytes).map_or(rest, |bytes| bytes.min(rest));
         match outcome {
             ReadOutcome::Done { status: CompletionStatus::Success, .. } => {
@@ -348,7 +349,8 @@ impl Engine<'_, '_> {
             _ => &mut job.own[..],
         };
         let Some(from) = buffer.get_mut(job.done..length) else { return Err(Flow::Idle) };
-        match self.port.write(purpose, at, &VolatileSlice::from(from)) {
+        let begun = begun(purpose, address, job.moved);
+        match self.port.part_of(begun).write(purpose, at, &VolatileSlice::from(from)) {
             WriteOutcome::Posted { .. } => {
                 job.done = length;
                 Ok(true)
@@ -360,4 +362,10 @@ impl Engine<'_, '_> {
             WriteOutcome::NotEmitted => Ok(false),
         }
     }
+}
+
+/// Where the addresses begin that an access at `address` is a part of: those of a descriptor's source or destination, of
+/// which `moved` bytes are over and done with.
+fn begun(purpose: Purpose, address: u64, moved: u64) -> u64 {
+    if purpose == Purpose::Data { address.saturating_sub(moved) } else { address }
 }

@@ -320,6 +320,14 @@ impl Endpoint for IoatDevice {
         }
     }
 
+    fn asks_for_work(&self, bar: u8, offset: u64, data: &[u8]) -> bool {
+        // Channels have equal blocks of registers behind those of the device.
+        let in_channel = offset >= bars::CHANNEL_STRIDE;
+        bar == bars::REGISTERS
+            && in_channel
+            && channel::asks_for_work(offset % bars::CHANNEL_STRIDE, data)
+    }
+
     fn completion(&mut self, tag: Tag, completion: ReadCompletion<'_>) {
         // A tag that no channel waits for belongs to work that was aborted or reset: dropped.
         if let Some(channel) = self.channels.iter_mut().find(|channel| channel.waiting == Some(tag))

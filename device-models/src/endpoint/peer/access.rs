@@ -74,9 +74,10 @@ impl<B: Bus> Engine<'_, B> {
             return Ok(None);
         }
         self.budget.take(rest)?;
+        let begun = job.begun(address);
         // Ranges were checked when the job began.
         let Some(into) = job.slice(length, staging, self.local) else { return Err(Flow::Idle) };
-        let outcome = self.bus.read(purpose, at, &into);
+        let outcome = self.bus.read(purpose, begun, at, &into);
         let arrived = |bytes: u64| usize::try_from(bytes).map_or(rest, |bytes| bytes.min(rest));
         match outcome {
             ReadOutcome::Done { status: CompletionStatus::Success, verdict, .. } => {
@@ -126,8 +127,9 @@ impl<B: Bus> Engine<'_, B> {
         }
         self.budget.take(rest)?;
         let at = address.saturating_add(job.done as u64);
+        let begun = job.begun(address);
         let Some(from) = job.slice(length, staging, self.local) else { return Err(Flow::Idle) };
-        match self.bus.write(purpose, at, &from) {
+        match self.bus.write(purpose, begun, at, &from) {
             WriteOutcome::Posted { verdict } => {
                 job.done = length;
                 self.channel.note(verdict, at);

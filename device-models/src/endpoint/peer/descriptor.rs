@@ -2,6 +2,7 @@
 
 use super::channel::low;
 use super::regs::{Descriptor, flags, layout_of_bars::MAX_LENGTH, opcode};
+use crate::checker::failed_mapping;
 
 /// Where bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,16 @@ pub(super) enum BadDescriptor {
     Local { offset: u64, length: u64, size: u64 },
     #[error("{length} bytes from DMA address {address:#x} leave the address space")]
     Remote { address: u64, length: u64 },
+}
+
+impl BadDescriptor {
+    /// What the address in it says about a mapping that failed.
+    pub(super) fn failed_mapping(self) -> Option<&'static str> {
+        match self {
+            Self::Remote { address, .. } => failed_mapping(address),
+            _ => None,
+        }
+    }
 }
 
 /// A checked descriptor: local ranges lie inside the local memory, DMA ranges end inside the address space.
@@ -189,6 +200,18 @@ mod tests {
         assert!(parse(u64::MAX, 1).is_ok());
         assert!(parse(u64::MAX, 2).is_err());
         assert!(parse(u64::MAX, 0).is_ok());
+    }
+
+    #[test]
+    fn a_failed_mapping_in_a_descriptor_is_called_one() {
+        let failed = |address, length| {
+            let bad = Work::parse(&copy(0, address, length, flags::SOURCE_LOCAL), LOCAL);
+            bad.unwrap_err().failed_mapping().is_some()
+        };
+        assert!(failed(u64::MAX, 4096));
+        assert!(!failed(u64::MAX - 1, 4096) && !failed(0xffff_ffff_ffff_f000, 8192));
+        let local = Work::parse(&copy(u64::MAX, 0, 16, flags::SOURCE_LOCAL), LOCAL).unwrap_err();
+        assert_eq!(local.failed_mapping(), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::channel::Channel;
 use super::descriptor::{Operation, Place};
 use super::job::{Job, Phase};
 use super::regs::{fault, halt, status};
-use crate::checker::FindingClass;
+use crate::checker::{Cause, FindingClass};
 use crate::endpoint::Progress;
 use crate::endpoint::turns::{Flow, in_turn};
 use crate::fabric::{CompletionStatus, Purpose, WriteOutcome};
@@ -90,9 +90,13 @@ impl<B: Bus> Engine<'_, B> {
         match job.begin(fault, self.local.len()) {
             Ok(()) => job.stage_pattern(staging),
             Err(bad) => {
+                let failed = bad.failed_mapping();
+                let cause = failed.map_or(Cause::Descriptor { address }, |_| Cause::MappingFailed);
+                let failed = failed.map(|text| format!("; {text}")).unwrap_or_default();
                 self.bus.report(
                     FindingClass::BadDescriptor,
-                    format!("descriptor at {address:#x}: {bad}"),
+                    cause,
+                    format!("descriptor at {address:#x}: {bad}{failed}"),
                 );
                 self.channel.note(Some(FindingClass::BadDescriptor), address);
             }

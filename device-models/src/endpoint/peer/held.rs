@@ -74,7 +74,7 @@ impl<B: Bus> Engine<'_, B> {
         self.budget.take(rest)?;
         let at = held.address.saturating_add(held.done as u64);
         let from = VolatileSlice::from(&mut held.data[held.done..]);
-        match self.bus.write(Purpose::Data, at, &from) {
+        match self.bus.write(Purpose::Data, held.address, at, &from) {
             WriteOutcome::Posted { verdict } => {
                 self.channel.held = None;
                 self.channel.note(verdict, at);

@@ -130,6 +130,17 @@ impl Job {
         self.done = 0;
     }
 
+    /// Where the addresses begin that the present access, from `address` on, is a part of: those of a descriptor's source
+    /// or destination, of which it moves a chunk.
+    pub(super) fn begun(&self, address: u64) -> u64 {
+        let before = match self.phase {
+            Phase::Source | Phase::Second | Phase::Target => self.moved,
+            Phase::Flush => self.work.length.saturating_sub(1),
+            Phase::Fetch | Phase::Stray | Phase::Record | Phase::Interrupt => 0,
+        };
+        address.saturating_sub(before)
+    }
+
     /// A read of the present chunk failed: only what arrived before counts.
     pub(super) fn cut(&mut self, failure: CompletionStatus) {
         self.status = status_of(failure);

@@ -184,6 +184,10 @@ impl Endpoint for PeerDevice {
         }
     }
 
+    fn asks_for_work(&self, bar: u8, offset: u64, data: &[u8]) -> bool {
+        u64::from(bar) == layout::BAR_REGISTERS && registers::asks_for_work(offset, data)
+    }
+
     fn memory(&self, bar: u8) -> Option<&Memory> {
         (u64::from(bar) == layout::BAR_LOCAL).then_some(&self.local)
     }

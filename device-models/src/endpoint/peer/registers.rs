@@ -2,7 +2,7 @@
 
 use super::channel::{Channel, high, low, merge_high, merge_low};
 use super::held::Held;
-use super::regs::{control, device as reg, layout_of_bars as layout};
+use super::regs::{channel, channel_control, control, device as reg, layout_of_bars as layout};
 
 /// Registers of the whole device that hold something.
 #[derive(Debug, Default)]
@@ -94,6 +94,23 @@ impl RegisterFile<'_> {
     }
 }
 
+/// Whether a write asks for work: it moves a channel's tail, or enables a channel.
+pub(super) fn asks_for_work(offset: u64, data: &[u8]) -> bool {
+    pieces(offset, data.len()).any(|piece| match channel_register(piece.register) {
+        Some((_, channel::TAIL)) => true,
+        Some((_, channel::CTRL)) => {
+            let enable = low_byte(channel_control::ENABLE);
+            piece.lane == 0 && data.get(piece.at).is_some_and(|byte| byte & enable != 0)
+        }
+        _ => false,
+    })
+}
+
+/// The lowest byte of a register's bit.
+fn low_byte(bit: u32) -> u8 {
+    bit.to_le_bytes()[0]
+}
+
 /// Number of the channel and offset in its block.
 fn channel_register(register: u64) -> Option<(usize, u64)> {
     let offset = register.checked_sub(layout::CHANNEL_BASE)?;
@@ -129,6 +146,17 @@ fn pieces(offset: u64, length: usize) -> impl Iterator<Item = Piece> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn doorbells_ask_for_work_and_stopping_does_not() {
+        let at = |register: u64| layout::CHANNEL_BASE + layout::CHANNEL_STRIDE + register;
+        let asks = |register, value: u32| asks_for_work(at(register), &value.to_le_bytes());
+        assert!(asks(channel::TAIL, 0) && asks(channel::CTRL, channel_control::ENABLE));
+        assert!(asks_for_work(at(channel::TAIL) - 4, &[0; 8]), "the upper half of a wide write");
+        assert!(!asks(channel::CTRL, channel_control::ABORT));
+        assert!(!asks(channel::CTRL, channel_control::RESET) && !asks(channel::CTRL, 0));
+        assert!(!asks(channel::RING_LO, 1) && !asks_for_work(reg::CTRL, &[0xff; 4]));
+    }
 
     #[test]
     fn an_access_is_cut_at_dword_boundaries() {

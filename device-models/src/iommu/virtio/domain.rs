@@ -89,4 +89,32 @@ impl Domain {
     pub(super) fn last_known(&self, address: u64) -> Option<&Retired> {
         self.history.iter().rev().find(|gone| gone.extent.contains(address))
     }
+
+    /// The request that removed the mapping that covered `address` last; where requests in a row have removed mappings
+    /// side by side, upwards, the first of them.
+    pub(super) fn gone_since(&self, address: u64) -> Option<u64> {
+        let index = self.history.iter().rposition(|gone| gone.extent.contains(address))?;
+        let Retired { mut died, extent, .. } = *self.history.get(index)?;
+        // What the same request has removed stands in no particular order.
+        let same = self.history.iter().skip(index).take_while(|gone| gone.died == died);
+        let mut first = same.map(|gone| gone.extent.first).min().unwrap_or(extent.first);
+        for gone in self.history.iter().take(index).rev() {
+            if gone.died == died {
+                first = first.min(gone.extent.first);
+            } else if gone.died + 1 == died && gone.extent.last.checked_add(1) == Some(first) {
+                (died, first) = (gone.died, gone.extent.first);
+            } else if gone.died + 1 < died {
+                break;
+            }
+        }
+        Some(died)
+    }
+
+    /// Whether a mapping in `extent` may have been removed by a request after number `request`.
+    pub(super) fn lost_since(&self, extent: Extent, request: u64) -> bool {
+        let mut later = self.history.iter().rev().take_while(|gone| gone.died > request);
+        let forgotten = self.history.len() == HISTORY
+            && self.history.front().is_some_and(|oldest| oldest.died > request);
+        forgotten || later.any(|gone| gone.extent.overlaps(&extent))
+    }
 }

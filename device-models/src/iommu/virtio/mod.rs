@@ -18,6 +18,7 @@ use crate::pci::Bdf;
 mod config_space;
 mod domain;
 mod events;
+mod inquiry;
 mod refusal;
 mod request;
 pub mod spec;
@@ -27,6 +28,7 @@ mod table;
 mod tests;
 mod translate;
 
+pub use inquiry::Piece;
 pub use refusal::{Refusal, Request};
 pub use spec::{AttachFlags, Features, MapFlags, Status};
 

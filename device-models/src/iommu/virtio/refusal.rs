@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::super::Extent;
+use super::spec::request_type;
 use super::{Status, VirtioIommu};
 
 /// How many refusals wait for the checker at most.
@@ -63,6 +64,21 @@ pub enum Request {
         /// The bytes the device may write.
         writable: usize,
     },
+}
+
+impl Request {
+    /// The request type (virtio 1.3, 5.13.6); 0 if there was none.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        match self {
+            Self::Attach { .. } => request_type::ATTACH,
+            Self::Detach { .. } => request_type::DETACH,
+            Self::Map { .. } => request_type::MAP,
+            Self::Unmap { .. } => request_type::UNMAP,
+            Self::Probe { .. } => request_type::PROBE,
+            Self::Unknown { request_type, .. } => request_type.unwrap_or(0),
+        }
+    }
 }
 
 impl fmt::Display for Request {

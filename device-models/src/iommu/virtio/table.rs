@@ -136,6 +136,29 @@ impl Table {
         regions.find_map(|found| found)
     }
 
+    /// An address at or above 4 GiB that is mapped and has `low` as its lower half: looked for where anything is mapped,
+    /// in so many ranges of 4 GiB at most, from the lowest.
+    pub(super) fn find_above(&self, low: u32) -> Option<u64> {
+        const HALVES: usize = 64;
+        let mut from = 1 << 32;
+        for _ in 0..HALVES {
+            let region = self.regions.range(self.region(from)..).next();
+            let region = region.map(|(number, _)| number << (self.page_shift + REGION));
+            let before = self.wide.range(..from).next_back().map(|(_, mapping)| mapping);
+            let wide = match before.filter(|mapping| mapping.extent.last >= from) {
+                Some(_) => Some(from),
+                None => self.wide.range(from..).next().map(|(first, _)| *first),
+            };
+            let next = [region, wide].into_iter().flatten().min()?.max(from);
+            let address = next >> 32 << 32 | u64::from(low);
+            if self.find(address).is_some() {
+                return Some(address);
+            }
+            from = (next >> 32).checked_add(1)?.checked_mul(1 << 32)?;
+        }
+        None
+    }
+
     /// Adds a mapping that overlaps no other.
     pub(super) fn insert(&mut self, mapping: Mapping) {
         self.len += 1;

@@ -3,7 +3,8 @@
 //! is in the topology; completion records and interrupts go another path.
 //!
 //! The driver's way of avoiding it is to read the last byte back before the device says anything: a read pushes the posted
-//! writes of its path. Each signal is tried with that and without.
+//! writes of its path. Each signal is tried with that and without. A CPU that looks pushes them, too, so that the bytes
+//! which have arrived are counted before one does.
 
 use super::Kind::{Negative, Positive};
 use super::bench::succeeded;
@@ -12,10 +13,12 @@ use super::matrix::{Exporter, FENCED_PATH, Importer, PATH, SIZE, Shared};
 use super::topology::FirstPath;
 use super::traffic::Traffic;
 use super::{Bench, Case, Stop, Verdict, ensure};
-use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
+use crate::device::{Object, Pattern, Peer, View, WAIT_MS, Work};
 use crate::lab::{Lab, RAM};
 use crate::sys::dma_buf;
 use crate::uapi;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) const CASES: &[Case] = &[
     Case::new("ordering", "record-with-flush", Positive, PATH, |bench| {
@@ -37,6 +40,9 @@ pub(super) const CASES: &[Case] = &[
         without_flush(bench, Signal::Fence)
     }),
     Case::new("ordering", "many-descriptors-and-one-flush", Positive, PATH, many_descriptors),
+    Case::new("ordering", "cpu-read-pushes", Positive, PATH, cpu_read_pushes),
+    Case::new("ordering", "cpu-write-comes-behind", Positive, PATH, cpu_write_comes_behind),
+    Case::new("ordering", "delay-under-cpu-access", Positive, PATH, under_cpu_access),
     Case::new("ordering", "ram-needs-no-flush", Positive, PATH, ram_needs_none),
 ];
 
@@ -115,6 +121,15 @@ fn write(
     Ok(client.close(local)?)
 }
 
+/// Bytes of `client` that come to other devices during `work`. Asking pushes nothing.
+fn arrived(
+    bench: &mut Bench<'_>,
+    client: &Peer,
+    work: impl FnOnce(&mut Bench<'_>) -> Verdict,
+) -> Result<u64, Stop> {
+    Ok(Traffic::during(bench, &client.function(), work)?.arrived())
+}
+
 /// Those of `wanted` that this kernel has and can share by the way between the two; at least one, or there is nothing to
 /// be tested.
 fn kinds(bench: &mut Bench<'_>, wanted: &[Exporter]) -> Result<Vec<Exporter>, Stop> {
@@ -168,8 +183,12 @@ fn with_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
     let kinds = kinds(bench, &KINDS)?;
     each_kind(bench, &kinds, |bench, client, imported, shared, _| {
         shared.store(0..LENGTH, before)?;
-        write(bench, client, imported, after, (signal, 0))?;
-        // Without asking anybody: the signal was enough.
+        let arrived =
+            arrived(bench, client, |bench| write(bench, client, imported, after, (signal, 0)))?;
+        ensure!(
+            arrived >= LENGTH as u64,
+            "the signal came, and {arrived} bytes of {LENGTH} have arrived"
+        );
         Ok(shared.view.expect(0..LENGTH, after, 0)?)
     })
 }
@@ -189,26 +208,121 @@ fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
     }
     each_kind(bench, &kinds, |bench, client, imported, shared, exporter| {
         shared.store(0..LENGTH, before)?;
-        write(bench, client, imported, after, (signal, uapi::SUBMIT_NO_FLUSH))?;
-        shared.view.expect(0..LENGTH, before, 0).map_err(|there| {
-            Stop::Fail(format!("{exporter:?}: delayed data is there already: {there}"))
+        let early = arrived(bench, client, |bench| {
+            write(bench, client, imported, after, (signal, uapi::SUBMIT_NO_FLUSH))
         })?;
+        ensure!(early == 0, "{exporter:?}: delayed data is there already: {early} bytes");
         // What the channel reads elsewhere does not help: its next descriptor, another one's memory.
         let own = client.alloc(4096, 1)?;
         let elsewhere = Work::checksum(own.at(0), 8).with(uapi::SUBMIT_POLL);
-        super::bench::must(client, elsewhere)?;
+        let pushed = arrived(bench, client, |_| super::bench::must(client, elsewhere).map(drop))?;
         client.close(own)?;
-        shared.view.expect(0..8, before, 0).map_err(|there| {
-            Stop::Fail(format!("{exporter:?}: something that is not its path pushed it: {there}"))
-        })?;
-        // The finding is of a device at rest that still holds data back: it has been told before the data goes.
+        ensure!(
+            pushed == 0,
+            "{exporter:?}: something that is not its path pushed it: {pushed} bytes"
+        );
+        // The finding is of a device that came to rest while it still held data back.
         if let Some(restless) = lab(bench)?.settle()? {
             return Err(Stop::Fail(restless));
         }
-        // What it reads there does.
+        // What it reads there comes too late for that, and pushes.
         super::bench::must(client, Work::checksum(imported.at(0), 8))?;
         Ok(shared.view.expect(0..LENGTH, after, 0)?)
     })
+}
+
+/// A driver that lets a CPU read where the data goes before it uses it needs no flush of the device's.
+fn cpu_read_pushes(bench: &mut Bench<'_>) -> Verdict {
+    let (before, after) = (Pattern::new(120), Pattern::new(121));
+    let kinds = kinds(bench, &KINDS)?;
+    each_kind(bench, &kinds, |bench, client, imported, shared, exporter| {
+        for signal in [Signal::Record, Signal::Interrupt] {
+            shared.store(0..LENGTH, before)?;
+            let early = arrived(bench, client, |bench| {
+                write(bench, client, imported, after, (signal, uapi::SUBMIT_NO_FLUSH))
+            })?;
+            ensure!(early == 0, "{exporter:?}: delayed data is there already: {early} bytes");
+            // By a program's mapping, and by the kernel's, which copies with string instructions; none of several ranges.
+            if signal == Signal::Record || exporter == Exporter::Scattered {
+                shared.view.expect(0..LENGTH, after, 0)?;
+            } else {
+                let mut found = vec![0; LENGTH];
+                client.kernel_read(shared.fd.as_fd(), 0, &mut found)?;
+                let wrong = (0..LENGTH).find(|&at| found[at] != after.byte(at as u64));
+                ensure!(wrong.is_none(), "{exporter:?}: the kernel finds old data at {wrong:?}");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What a CPU writes is newer than what was posted before, and does not end below it.
+fn cpu_write_comes_behind(bench: &mut Bench<'_>) -> Verdict {
+    let (posted, written) = (Pattern::new(122), Pattern::new(123));
+    let (kinds, own) = (kinds(bench, &KINDS)?, 4000..4111);
+    each_kind(bench, &kinds, |bench, client, imported, shared, exporter| {
+        let early = arrived(bench, client, |bench| {
+            write(bench, client, imported, posted, (Signal::Record, uapi::SUBMIT_NO_FLUSH))
+        })?;
+        ensure!(early == 0, "{exporter:?}: delayed data is there already: {early} bytes");
+        shared.store(own.clone(), written)?;
+        shared.view.expect(0..own.start, posted, 0)?;
+        shared.view.expect(own.clone(), written, own.start as u64)?;
+        Ok(shared.view.expect(own.end..LENGTH, posted, own.end as u64)?)
+    })
+}
+
+/// The memory leaves the guest's direct map and comes back while programs use it: nothing of theirs is lost, nor what the
+/// device writes meanwhile.
+fn under_cpu_access(bench: &mut Bench<'_>) -> Verdict {
+    const ROUNDS: u64 = 60;
+    let kinds = kinds(bench, &[Exporter::Local])?;
+    let (owner, client) = bench.take_peers()?;
+    let exporter = *kinds.first().ok_or_else(|| Stop::Skip("no memory".into()))?;
+    let shared = Shared::new(&owner, exporter, SIZE as u64)?;
+    let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
+    let over = AtomicBool::new(false);
+    // A word of its own, of a page that the device does not write to.
+    let word = SIZE - 8;
+    let beside = || -> Result<u64, String> {
+        let view = View::new(&shared.fd, SIZE, 0).map_err(|error| error.to_string())?;
+        let mut count = 0;
+        while !over.load(Ordering::Acquire) {
+            count += 1;
+            view.set_word(word, count);
+            let found = view.word(word);
+            if found != count {
+                return Err(format!("{count} was written, and {found} is read"));
+            }
+            std::thread::yield_now();
+        }
+        Ok(count)
+    };
+    let (done, beside) = std::thread::scope(|scope| {
+        let beside = scope.spawn(beside);
+        let done: Verdict = (0..ROUNDS).try_for_each(|round| {
+            let pattern = Pattern::new(200 + round);
+            let delay = Delay::until_pushed(bench, &client, &owner)?;
+            let wrote =
+                write(bench, &client, imported, pattern, (Signal::Record, uapi::SUBMIT_NO_FLUSH));
+            // The last bytes are behind all others.
+            let tail = LENGTH - 57..LENGTH;
+            let start = tail.start as u64;
+            let found = wrote.and_then(|()| Ok(shared.view.expect(tail, pattern, start)?));
+            delay.off(bench)?;
+            found?;
+            Ok(shared.view.expect(0..LENGTH, pattern, 0)?)
+        });
+        over.store(true, Ordering::Release);
+        (done, beside.join())
+    });
+    done?;
+    let count = beside.map_err(|_| Stop::Fail("the thread beside has panicked".into()))?;
+    let count = count.map_err(Stop::Fail)?;
+    let last = shared.view.word(word);
+    ensure!(last == count, "{count} was written last, and {last} is there");
+    bench.note(format!("{ROUNDS} rounds, {count} accesses beside them"));
+    Ok(client.close(imported)?)
 }
 
 /// Work of many descriptors has as many records, and only the last one ends it: the flush before that is enough, and the

@@ -137,6 +137,11 @@ impl Traffic {
         Ok(traffic)
     }
 
+    /// Bytes that have arrived in other devices: what is under way is not among them.
+    pub(super) fn arrived(&self) -> u64 {
+        self.written.bus_address + self.written.through_host_bridge
+    }
+
     /// By which route the data went, in the monitor's words.
     pub(super) fn route(&self) -> &'static str {
         let ByRoute { bus_address, through_host_bridge } = self.between_devices();

@@ -75,7 +75,7 @@ impl Machine<'_> {
             .args(["-name", "peerdma-test-host", "-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-machine", "q35,hpet=off,vmport=off,smbus=off,sata=off"])
             .args(["-accel", &format!("tcg,thread={threads},tb-size=256")])
-            .args(["-cpu", self.recipe.qemu.cpu_model()])
+            .args(["-cpu", &self.recipe.qemu.cpu_model()])
             .args(["-m", &self.ram().to_string(), "-smp", &cpus(self.at_once).to_string()]);
         if let Some(firmware) = self.recipe.qemu.quick_firmware() {
             command.arg("-bios").arg(firmware);
@@ -191,7 +191,7 @@ mod tests {
             &format!("socket,id=events,fd={}", events.as_raw_fd()),
             &format!("socket,id=files,fd={}", files.as_raw_fd()),
             &format!("socket,id=log,fd={}", log.as_raw_fd()),
-            "-cpu max,+svm,+npt",
+            "-cpu qemu64,+svm,+npt",
             "rdinit=/peerdma -- nested-init",
         ] {
             assert!(line.contains(part), "{part} is not in {line}");

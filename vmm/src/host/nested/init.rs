@@ -16,6 +16,8 @@ use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use super::files::Sender;
 use super::inside;
+use super::probe::PAYLOAD_LIMIT;
+use crate::host::kvm_probe;
 use crate::images::kernel;
 use crate::say::say;
 use crate::suite::event::{self, Event, Events};
@@ -58,8 +60,12 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     let job: Job = serde_json::from_slice(&fs::read(inside::JOB)?)?;
-    leave_first_cpu();
     load_modules()?;
+    if job.runs.is_empty() {
+        let probe = kvm_probe::probe(PAYLOAD_LIMIT);
+        return Ok(event::write_line(&mut out, &Event::Probed { probe })?);
+    }
+    leave_first_cpu();
     load_workaround();
     let console = match job.runs.iter().any(|run| run.interactive) {
         true => {

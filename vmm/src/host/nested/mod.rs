@@ -10,6 +10,7 @@ mod clock;
 mod command;
 mod files;
 mod init;
+mod probe;
 mod process;
 
 use std::io::{self, BufReader, Read, Write};
@@ -25,6 +26,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use self::files::{Name, create_below, open_folder, read_below};
 pub use self::init::main as init_main;
+pub use self::probe::probe;
 use self::process::Process;
 use super::qemu::Qemu;
 use crate::images::initramfs::{Initramfs, InitramfsError};
@@ -72,12 +74,26 @@ pub enum NestedError {
         #[source]
         source: io::Error,
     },
+    /// It has not done its work.
+    #[error("the nested test host {how}{}", telling(last_words).map(|line| format!(": {line}")).unwrap_or_default())]
+    Lost {
+        /// What became of it, as what follows its name.
+        how: String,
+        /// What QEMU said, and the last lines of the test host's console.
+        last_words: Vec<String>,
+    },
 }
 
 impl NestedError {
     fn host<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Host { what, source: source.into() }
     }
+}
+
+/// The line that most likely says why: QEMU's own, the kernel's when it panics, else the last.
+fn telling(last_words: &[String]) -> Option<&String> {
+    let with = |mark: &str| last_words.iter().find(|line| line.contains(mark));
+    with("QEMU: ").or_else(|| with("Kernel panic")).or(last_words.last())
 }
 
 /// What a test host is made of.
@@ -110,7 +126,8 @@ pub struct TestHost {
 }
 
 impl TestHost {
-    /// Starts a test host for `job`. `console` is the guest's console, for an interactive job.
+    /// Starts a test host for `job`. `console` is the guest's console, for an interactive job. Without guests it probes
+    /// its KVM and tells of that.
     ///
     /// Events come through the receiver; it closes when the test host is gone.
     ///
@@ -284,6 +301,9 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
     let text = serde_json::to_vec(&inner).map_err(NestedError::host("the job's description"))?;
     image.file(inside::JOB, 0o644, text)?;
     image.host_file(inside::PROGRAM, &recipe.program)?;
+    if job.runs.is_empty() {
+        return in_memory(&image);
+    }
     image.host_file(inside::KERNEL, &job.kernel)?;
     for (number, module) in recipe.kernel.modules.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
@@ -293,6 +313,10 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
         image.host_file(inside::WORKAROUND, module)?;
     }
     image.host_file(inside::INITRAMFS, &job.initramfs)?;
+    in_memory(&image)
+}
+
+fn in_memory(image: &Initramfs) -> Result<OwnedFd, NestedError> {
     let bytes = image.to_bytes()?;
     let file = memfd_create("peerdma-job", MemfdFlags::CLOEXEC)
         .map_err(NestedError::host("memory for the job"))?;

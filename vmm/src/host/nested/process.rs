@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -18,6 +18,8 @@ use crate::host::interrupt::Hook;
 
 /// How often to look whether it has ended.
 const END_POLL: Duration = Duration::from_millis(10);
+/// How long the last of what it has said may be on its way.
+const LAST_ERRORS: Duration = Duration::from_secs(1);
 /// How many lines of its error output are kept.
 const ERROR_LINES: usize = 20;
 /// The longest of them, in bytes.
@@ -27,6 +29,7 @@ const ERROR_LENGTH: u64 = 1000;
 pub(super) struct Process {
     child: Arc<Mutex<Child>>,
     errors: Arc<Mutex<VecDeque<String>>>,
+    reader: Option<JoinHandle<()>>,
     _hook: Hook,
 }
 
@@ -56,18 +59,19 @@ impl Process {
         unsafe { command.pre_exec(before_exec) };
         let mut child = command.spawn().map_err(NestedError::host("starting QEMU"))?;
         let errors = Arc::new(Mutex::new(VecDeque::new()));
-        if let Some(stream) = child.stderr.take() {
+        let start = |stream| {
             let errors = Arc::clone(&errors);
             let reader = move || keep_lines(stream, &errors);
-            let spawned = thread::Builder::new().name("qemu-errors".into()).spawn(reader);
-            drop(spawned.map_err(NestedError::host("a thread for QEMU's messages"))?);
-        }
+            thread::Builder::new().name("qemu-errors".into()).spawn(reader)
+        };
+        let reader = child.stderr.take().map(start).transpose();
+        let reader = reader.map_err(NestedError::host("a thread for QEMU's messages"))?;
         let child = Arc::new(Mutex::new(child));
         let hook = {
             let child = Arc::clone(&child);
             Hook::new(move || kill(&child))
         };
-        Ok(Self { child, errors, _hook: hook })
+        Ok(Self { child, errors, reader, _hook: hook })
     }
 
     pub(super) fn kill(&self) {
@@ -87,8 +91,14 @@ impl Process {
         }
     }
 
-    /// Its last error messages.
+    /// Its last error messages; all of them when it has ended.
     pub(super) fn errors(&self) -> Vec<String> {
+        let deadline = Instant::now() + LAST_ERRORS;
+        let has_ended = || !matches!(lock(&self.child).try_wait(), Ok(None));
+        let is_reading = || self.reader.as_ref().is_some_and(|reader| !reader.is_finished());
+        while is_reading() && has_ended() && Instant::now() < deadline {
+            thread::sleep(END_POLL);
+        }
         lock(&self.errors).iter().cloned().collect()
     }
 }
@@ -147,6 +157,18 @@ mod tests {
         let child = Arc::clone(&process.child);
         drop(process);
         assert!(lock(&child).try_wait().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_a_child_said_at_its_end_is_not_lost() {
+        for _ in 0..20 {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "echo bad news >&2"]);
+            let process =
+                Process::start(WithDescriptors { command, descriptors: Vec::new() }).unwrap();
+            assert!(process.ended_within(Duration::from_secs(10)));
+            assert_eq!(process.errors(), ["bad news"]);
+        }
     }
 
     #[test]

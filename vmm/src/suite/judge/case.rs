@@ -1,22 +1,30 @@
 //! One test while it runs: what it expects, what was found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use device_models::checker::FindingClass;
-use guest_protocol::Expectation;
+use device_models::checker::{Finding, FindingClass, Severity};
 
-use super::{CaseReport, FindingReport, MAX_FINDINGS, Status, milliseconds, shorten};
-use crate::nearest::nearest_name;
+use super::folds::{Fold, Folds, Keep};
+use super::{CaseReport, FindingReport, Status, milliseconds, shorten};
+use crate::suite::expectation::Expectation;
 
 /// Most objections to one test whose text is kept.
 const MAX_OBJECTIONS: usize = 8;
 
-/// How many findings of one class a test wants.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    least: u64,
-    most: u64,
+/// Most expectations of one test.
+const MAX_EXPECTATIONS: usize = 256;
+
+/// Who expects a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A test of the lab's own.
+    Test,
+    /// The command line, or a scenario file.
+    Outside,
+    /// The guest, while its command ran.
+    Guest,
 }
 
 /// A test that has begun; or everything that belongs to none.
@@ -24,36 +32,51 @@ struct Wanted {
 pub(super) struct Case {
     pub(super) name: String,
     begun: Instant,
-    wanted: BTreeMap<FindingClass, Wanted>,
-    counts: BTreeMap<FindingClass, u64>,
-    findings: Vec<(FindingClass, String)>,
+    wanted: Vec<(Expectation, Origin)>,
+    /// Each single one, by class and function.
+    counts: BTreeMap<(FindingClass, Arc<str>), u64>,
+    /// Notes, likewise.
+    notes: BTreeMap<(FindingClass, Arc<str>), u64>,
+    findings: Folds,
     /// What is wrong with the test itself.
     objections: Vec<String>,
 }
 
 impl Case {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, keep: Keep) -> Self {
         Self {
             name: name.into(),
             begun: Instant::now(),
-            wanted: BTreeMap::new(),
+            wanted: Vec::new(),
             counts: BTreeMap::new(),
-            findings: Vec::new(),
+            notes: BTreeMap::new(),
+            findings: Folds::new(keep),
             objections: Vec::new(),
         }
     }
 
-    pub(super) fn finding(&mut self, class: FindingClass, text: impl FnOnce() -> String) {
-        let count = self.counts.entry(class).or_default();
+    pub(super) fn list_each_finding(&mut self) {
+        self.findings.keep_each();
+    }
+
+    /// Takes in a finding; its text, unless it is one more of those that are known.
+    pub(super) fn finding(&mut self, finding: &Finding) -> Option<&str> {
+        let counts = match finding.severity {
+            Severity::Finding => &mut self.counts,
+            Severity::Note => &mut self.notes,
+        };
+        let count = counts.entry((finding.class, Arc::clone(&finding.function))).or_default();
         *count = count.saturating_add(1);
-        // A flood of one class must not hide the first of another.
-        if self.findings.len() < MAX_FINDINGS || *count == 1 {
-            self.findings.push((class, shorten(&text())));
-        }
+        self.findings.take(finding)
+    }
+
+    /// What has come to its findings since that was last told.
+    pub(super) fn sums(&mut self) -> Vec<(Severity, String)> {
+        self.findings.sums()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty()
+        self.findings.len() == 0
     }
 
     /// Something is wrong with the test itself. The first few are kept.
@@ -65,48 +88,68 @@ impl Case {
         }
     }
 
-    /// The test wants findings.
-    pub(super) fn expect(&mut self, expectation: &Expectation<'_>) -> Result<(), String> {
-        let Expectation { class: name, min: least, max: most, .. } = *expectation;
-        let class: FindingClass = name.parse().map_err(|error| {
-            let near = nearest_name(name, FindingClass::ALL.iter().map(|class| class.name()));
-            match near {
-                Some(near) => format!("{error}; did the test mean {near}?"),
-                None => format!("{error}"),
-            }
-        })?;
-        self.wanted.insert(class, Wanted { least, most });
-        Ok(())
+    /// Whether one more expectation may come, or takes the place of another.
+    pub(super) fn has_room(&self, expectation: &Expectation) -> bool {
+        self.wanted.len() < MAX_EXPECTATIONS || self.place_of(expectation).is_some()
+    }
+
+    /// The test wants or allows findings; what is said later about the same ones goes before.
+    pub(super) fn expect(&mut self, expectation: Expectation, origin: Origin) {
+        match self.place_of(&expectation) {
+            Some(place) => self.wanted[place] = (expectation, origin),
+            None => self.wanted.push((expectation, origin)),
+        }
+    }
+
+    fn place_of(&self, expectation: &Expectation) -> Option<usize> {
+        let same = |known: &Expectation| {
+            (known.class, &known.function) == (expectation.class, &expectation.function)
+        };
+        self.wanted.iter().position(|(known, _)| same(known))
     }
 
     /// What speaks against this test, seen from outside of the guest, when that has `said` how it ended, for the guest
     /// itself: all that it has is this line, so the first finding stands in it.
     pub(super) fn objection(&self, said: Status) -> Option<String> {
-        let unexpected = |class: &FindingClass| !self.wanted.contains_key(class);
-        let first = self.findings.iter().find(|(class, _)| unexpected(class));
-        let unexpected = self.unexpected().map(|count| match (self.unexpected_count(), first) {
+        let mut unexpected = self.findings.iter().filter(|fold| self.is_unexpected(fold));
+        let first = unexpected.next().map(|fold| fold.report(false));
+        let others = unexpected.next().is_some();
+        let unexpected = self.unexpected().map(|count| match (others, first) {
             (_, None) => count,
-            (1, Some((_, first))) => format!("{count}: {first}"),
-            (_, Some((_, first))) => format!("{count}, first: {first}"),
+            (false, Some(first)) => format!("{count}: {}", first.text),
+            (true, Some(first)) => format!("{count}, first: {}", first.text),
         });
         self.objection_with(said, unexpected)
+    }
+
+    fn is_unexpected(&self, fold: &Fold) -> bool {
+        fold.severity == Severity::Finding && !self.is_wanted(fold.class, &fold.function)
+    }
+
+    fn is_wanted(&self, class: FindingClass, function: &str) -> bool {
+        self.wanted.iter().any(|(expectation, _)| expectation.covers(class, function))
     }
 
     /// The same with `unexpected` for the findings that nobody expected. A test that was not run to its end may lack
     /// what would have come.
     fn objection_with(&self, said: Status, unexpected: Option<String>) -> Option<String> {
         let mut reasons = self.objections.clone();
-        for (class, wanted) in &self.wanted {
-            let seen = self.counts.get(class).copied().unwrap_or_default();
-            if seen < wanted.least && said != Status::Skipped {
+        for (wanted, _) in &self.wanted {
+            let count = |counts: &BTreeMap<(FindingClass, Arc<str>), u64>| {
+                let covered = counts.iter().filter(|((class, of), _)| wanted.covers(*class, of));
+                covered.map(|(_, count)| *count).fold(0, u64::saturating_add)
+            };
+            // Who expects a finding can have meant what is only a note.
+            let (seen, noted) = (count(&self.counts), count(&self.notes));
+            let Expectation { least, most, .. } = *wanted;
+            let what = wanted.what();
+            if seen.saturating_add(noted) < least && said != Status::Skipped {
                 reasons.push(format!(
-                    "{class} was expected {} times or more and found {seen} times",
-                    wanted.least
+                    "{what} was expected {least} times or more and found {seen} times"
                 ));
-            } else if seen > wanted.most {
+            } else if seen > most {
                 reasons.push(format!(
-                    "{class} was expected {} times at most and found {seen} times",
-                    wanted.most
+                    "{what} was expected {most} times at most and found {seen} times"
                 ));
             }
         }
@@ -116,25 +159,37 @@ impl Case {
 
     /// How many findings nobody expected, if there are any. What they say stands in lists of their own.
     pub(super) fn unexpected(&self) -> Option<String> {
-        match self.unexpected_count() {
-            0 => None,
-            1 => Some("1 unexpected finding".into()),
-            count => Some(format!("{count} unexpected findings")),
+        let unexpected =
+            self.counts.iter().filter(|((class, function), _)| !self.is_wanted(*class, function));
+        let all = unexpected.map(|(_, count)| *count).fold(0, u64::saturating_add);
+        let causes = self.findings.iter().filter(|fold| self.is_unexpected(fold)).count() as u64;
+        match (causes, all) {
+            (_, 0) => None,
+            (_, 1) => Some("1 unexpected finding".into()),
+            (1, all) => Some(format!("1 unexpected finding, {all} times")),
+            (causes, all) if causes == all => Some(format!("{all} unexpected findings")),
+            (causes, all) => Some(format!("{causes} unexpected findings, {all} times in all")),
         }
     }
 
-    fn unexpected_count(&self) -> u64 {
-        let unexpected = self.counts.iter().filter(|(class, _)| !self.wanted.contains_key(class));
-        unexpected.map(|(_, count)| *count).fold(0, u64::saturating_add)
+    pub(super) fn finding_reports(&self) -> Vec<FindingReport> {
+        let report = |fold: &Fold| fold.report(self.is_wanted(fold.class, &fold.function));
+        self.findings.iter().map(report).collect()
     }
 
-    pub(super) fn finding_reports(&self) -> Vec<FindingReport> {
-        let report = |(class, text): &(FindingClass, String)| FindingReport {
-            class: class.name().into(),
-            text: text.clone(),
-            expected: self.wanted.contains_key(class),
-        };
-        self.findings.iter().map(report).collect()
+    /// What was expected or allowed from outside of the lab's own tests, for the report.
+    fn expectations_told(&self) -> Vec<String> {
+        let told = self.wanted.iter().filter_map(|(expectation, origin)| {
+            let verb = if expectation.least == 0 { "allowed" } else { "expected" };
+            match origin {
+                Origin::Test => None,
+                Origin::Outside => Some(format!("{verb}: {}", expectation.what())),
+                Origin::Guest => {
+                    Some(format!("{verb} from inside the guest: {}", expectation.what()))
+                }
+            }
+        });
+        told.collect()
     }
 
     /// The report, if the guest `said` so; objections overrule it.
@@ -143,15 +198,18 @@ impl Case {
         let status = if objection.is_some() { Status::Failed } else { said };
         let parts = [Some(detail.to_owned()).filter(|detail| !detail.is_empty()), objection];
         let mut detail = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
-        let total: u64 = self.counts.values().sum();
-        if total > self.findings.len() as u64 {
-            detail.push_str(&format!(" ({} of {total} findings are listed)", self.findings.len()));
+        let dropped = self.findings.dropped;
+        if dropped > 0 {
+            let all = self.counts.values().copied().fold(0, u64::saturating_add);
+            let listed = all.saturating_sub(dropped);
+            detail.push_str(&format!(" ({listed} of {all} findings are listed)"));
         }
         CaseReport {
             status,
             detail: detail.trim().to_owned(),
             milliseconds: milliseconds(self.begun),
             findings: self.finding_reports(),
+            expectations: self.expectations_told(),
             name: self.name,
         }
     }

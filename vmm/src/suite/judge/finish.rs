@@ -8,6 +8,9 @@ const TESTS_FAILED: i32 = 1;
 /// Its codes for a command that cannot be executed, or is not there: a shell has the same, so they are the command's own.
 const NO_COMMAND: [i32; 2] = [126, 127];
 
+/// What begins a line of the agent's on the console.
+const AGENT: &str = "peerdma agent: ";
+
 /// How a guest's run came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -40,6 +43,7 @@ pub struct End {
 impl Judge {
     /// Concludes the run; the report is taken out, and nothing comes after it.
     pub fn finish(&mut self, end: End) -> ScenarioReport {
+        self.tell_sums();
         let running = self.running().map(ToOwned::to_owned);
         self.break_off(match &end.ending {
             Ending::TimedOut { .. } => "the guest hung while it ran",
@@ -48,6 +52,7 @@ impl Judge {
                 "the guest came to its end while it ran"
             }
         });
+        self.agents_last_words(&end);
         self.ending(&end.ending, running.as_deref());
         // Whatever ended the guest before that is nothing that the command has to say.
         self.report.not_run |= self.mode == Mode::Command
@@ -106,6 +111,15 @@ impl Judge {
         self.report.failures.extend(failure);
     }
 
+    /// An agent that could not report anything has said on the console why it gave up.
+    fn agents_last_words(&mut self, end: &End) {
+        let is_silent = self.report.boot_milliseconds.is_none() && self.mode != Mode::Shell;
+        let words = end.console_tail.iter().rev().find_map(|line| line.strip_prefix(AGENT));
+        if let (true, Some(words)) = (is_silent, words) {
+            self.report.failures.push(format!("the guest's agent gave up: {words}"));
+        }
+    }
+
     /// What an exit code says that the tests have not said already.
     fn exit_code(&mut self, code: i32) -> Option<String> {
         let failed = self.report.cases.iter().any(|case| case.status == Status::Failed);
@@ -138,7 +152,8 @@ impl Judge {
                         (Status::Failed, format!("exit status {code}: {reason}"))
                     }
                 };
-                let stray = std::mem::replace(&mut self.stray, super::Case::new(COMMAND));
+                let stray =
+                    std::mem::replace(&mut self.stray, super::Case::new(COMMAND, self.keep));
                 let report: CaseReport = stray.conclude(status, &detail);
                 self.push(report);
                 None
@@ -172,8 +187,9 @@ impl Judge {
         }
         self.report.stray_findings = self.stray.finding_reports();
         // Whoever sits at a shell is told, and may do as he likes.
-        if self.mode != Mode::Shell {
-            let what = self.stray.unexpected().unwrap_or_default();
+        if self.mode != Mode::Shell
+            && let Some(what) = self.stray.unexpected()
+        {
             self.report.failures.push(format!("outside of any test: {what}"));
         }
     }

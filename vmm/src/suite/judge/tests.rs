@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use device_models::checker::{Cause, FindingClass};
+
 use super::*;
 
 fn judge(mode: Mode, at_least: usize) -> (Judge, Receiver<Event>) {
@@ -30,8 +32,25 @@ fn say(judge: &mut Judge, lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| text(judge.line(line))).collect()
 }
 
+/// A finding with a cause of its own.
+fn finding(class: FindingClass, text: &str) -> Finding {
+    let address = text.bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31) + u64::from(byte));
+    Finding {
+        class,
+        severity: Severity::Finding,
+        cause: Cause::Descriptor { address },
+        transaction: None,
+        function: "peer0".into(),
+        explanation: text.into(),
+    }
+}
+
 fn find(judge: &mut Judge, class: FindingClass, text: &str) {
-    judge.finding(class, || text.into());
+    judge.finding(&finding(class, text));
+}
+
+fn note(judge: &mut Judge, class: FindingClass, text: &str) {
+    judge.finding(&Finding { severity: Severity::Note, ..finding(class, text) });
 }
 
 #[test]
@@ -68,14 +87,17 @@ fn an_unexpected_finding_fails_a_test_that_says_ok() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     say(&mut judge, &["case begin a"]);
     find(&mut judge, FindingClass::Unmapped, "#1 bad");
-    assert_eq!(say(&mut judge, &["case end ok"]), ["fail 1 unexpected finding: #1 bad"]);
+    assert_eq!(
+        say(&mut judge, &["case end ok"]),
+        ["fail 1 unexpected finding: peer0: iommu.unmapped: #1 bad"]
+    );
     // Not even a skip hides it.
     say(&mut judge, &["case begin b"]);
     find(&mut judge, FindingClass::Unmapped, "#2 bad");
     find(&mut judge, FindingClass::Unmapped, "#3 bad");
     assert_eq!(
         say(&mut judge, &["case end skip why"]),
-        ["fail 2 unexpected findings, first: #2 bad"]
+        ["fail 2 unexpected findings, first: peer0: iommu.unmapped: #2 bad"]
     );
     let report = judge.finish(end(Ending::Exit(1)));
     assert!(report.cases.iter().all(|case| case.status == Status::Failed));
@@ -270,6 +292,26 @@ fn what_keeps_a_command_from_running_is_not_its_status() {
 }
 
 #[test]
+fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
+    let nobody = "peerdma agent: nobody answers";
+    let failures = |mode, said: &[&str], ending| {
+        let (mut judge, _events) = self::judge(mode, 0);
+        say(&mut judge, said);
+        let console_tail =
+            ["peerdma agent: first", nobody, "[    1.5] reboot: Power down"].map(Into::into).into();
+        judge.finish(End { console_tail, ..end(ending) }).failures
+    };
+    let words = "the guest's agent gave up: nobody answers";
+    for ending in [Ending::PowerOff, Ending::TimedOut { limit: 9 }, Ending::Broke("reset".into())] {
+        assert_eq!(failures(Mode::Test, &[], ending.clone())[0], words, "{ending:?}");
+        assert_eq!(failures(Mode::Command, &[], ending)[0], words);
+    }
+    // Whoever has reported has a port to say it by; and a shell may be switched off.
+    assert!(!failures(Mode::Test, &["hello"], Ending::PowerOff).contains(&words.to_owned()));
+    assert!(failures(Mode::Shell, &[], Ending::PowerOff).is_empty());
+}
+
+#[test]
 fn a_user_s_command_is_one_test_with_all_findings() {
     let (mut judge, _events) = self::judge(Mode::Command, 0);
     assert_eq!(say(&mut judge, &["hello", "started"])[1], "ok");
@@ -401,14 +443,107 @@ fn floods_are_bounded_and_fail_the_run() {
 
 #[test]
 fn the_first_finding_of_every_class_is_kept() {
-    let mut case = Case::new("f");
+    let mut case = Case::new("f", Keep::Folded);
     for i in 0..1000 {
-        case.finding(FindingClass::Unmapped, || format!("#{i}"));
+        case.finding(&finding(FindingClass::Unmapped, &format!("#{i}")));
     }
-    case.finding(FindingClass::Stale, || "another".into());
+    case.finding(&finding(FindingClass::Stale, "another"));
     let report = case.conclude(Status::Passed, "");
     assert_eq!(report.findings.len(), MAX_FINDINGS + 1);
     assert!(report.detail.ends_with("(51 of 1001 findings are listed)"), "{}", report.detail);
+}
+
+#[test]
+fn findings_with_one_cause_are_one_in_all_that_is_said() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    say(&mut judge, &["case begin a"]);
+    (0..1023).for_each(|_| find(&mut judge, FindingClass::MemoryDecodeOff, "off"));
+    assert_eq!(
+        say(&mut judge, &["case end ok"]),
+        ["fail 1 unexpected finding, 1023 times: peer0: pci.memory-decode-off: off"]
+    );
+    // The next test's are its own, and what it expects is counted one by one.
+    say(&mut judge, &["case begin b", "case expect pci.memory-decode-off 3 3"]);
+    (0..3).for_each(|_| find(&mut judge, FindingClass::MemoryDecodeOff, "off"));
+    assert_eq!(say(&mut judge, &["case end ok"]), ["ok"]);
+    say(&mut judge, &["case begin c"]);
+    (0..2).for_each(|_| find(&mut judge, FindingClass::MemoryDecodeOff, "off"));
+    find(&mut judge, FindingClass::MemoryDecodeOff, "another");
+    say(&mut judge, &["case end ok"]);
+    let report = judge.finish(end(Ending::Exit(1)));
+    let counts = |case: usize| -> Vec<_> {
+        let findings = report.cases[case].findings.iter();
+        findings.map(|finding| finding.repeated.map_or(1, |repeated| repeated.count)).collect()
+    };
+    assert_eq!([counts(0), counts(1), counts(2)], [vec![1023], vec![3], vec![2, 1]]);
+    assert_eq!(report.cases[2].detail, "2 unexpected findings, 3 times in all");
+    assert!(report.cases[0].findings[0].to_string().ends_with("off; 1023 times in all"));
+    assert_eq!(report.cases[0].findings[0].function, "peer0");
+}
+
+#[test]
+fn each_finding_is_kept_where_that_is_wanted_up_to_a_bound() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    judge.list_each_finding();
+    for name in ["a", "b", "c"] {
+        say(&mut judge, &[&format!("case begin {name}")]);
+        (0..7000).for_each(|_| find(&mut judge, FindingClass::LinkDown, "down"));
+        say(&mut judge, &["case end ok"]);
+    }
+    let report = judge.finish(end(Ending::Exit(1)));
+    let kept: Vec<_> = report.cases.iter().map(|case| case.findings.len()).collect();
+    // The first of a class is always there.
+    assert_eq!(kept, [7000, 3000, 1]);
+    assert!(report.cases[1].detail.ends_with("(3000 of 7000 findings are listed)"));
+}
+
+#[test]
+fn a_note_fails_nothing_and_stands_in_the_report() {
+    let (mut judge, _events) = judge(Mode::Test, 0);
+    note(&mut judge, FindingClass::BusMasterOff, "before");
+    say(&mut judge, &["case begin a", "case expect pci.bus-master-off 0 0"]);
+    note(&mut judge, FindingClass::BusMasterOff, "left over");
+    assert_eq!(say(&mut judge, &["case end ok"]), ["ok"]);
+    // Who expects it has it.
+    say(&mut judge, &["case begin b", "case expect pci.bus-master-off 1 1"]);
+    note(&mut judge, FindingClass::BusMasterOff, "left over");
+    assert_eq!(say(&mut judge, &["case end ok"]), ["ok"]);
+    say(&mut judge, &["case begin c"]);
+    note(&mut judge, FindingClass::BusMasterOff, "left over");
+    find(&mut judge, FindingClass::BusMasterOff, "new");
+    assert!(say(&mut judge, &["case end ok"])[0].starts_with("fail 1 unexpected finding: "));
+    let report = judge.finish(end(Ending::Exit(1)));
+    let notes = |case: usize| report.cases[case].findings.iter().filter(|found| found.note).count();
+    assert_eq!([notes(0), notes(1), notes(2)], [1; 3]);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert!(report.stray_findings.len() == 1 && report.stray_findings[0].note);
+}
+
+#[test]
+fn whoever_looks_on_is_told_of_a_flood_in_two_lines() {
+    let (mut judge, events) = judge(Mode::Command, 0);
+    say(&mut judge, &["started"]);
+    (0..12_031).for_each(|_| find(&mut judge, FindingClass::LinkDown, "down"));
+    find(&mut judge, FindingClass::Stale, "stale");
+    find(&mut judge, FindingClass::LinkDown, "down");
+    note(&mut judge, FindingClass::BusMasterOff, "left over");
+    judge.finish(end(Ending::Exit(0)));
+    let told = events.try_iter().filter_map(|event| match event {
+        Event::Finding { text, note, .. } => Some((text, note)),
+        _ => None,
+    });
+    let told: Vec<_> = told.collect();
+    let told: Vec<_> = told.iter().map(|(text, note)| (text.as_str(), *note)).collect();
+    assert_eq!(
+        told,
+        [
+            ("peer0: pci.link-down: down", false),
+            ("peer0: pci.link-down: 12031 times in all", false),
+            ("peer0: iommu.stale: stale", false),
+            ("peer0: pci.link-down: 12032 times in all", false),
+            ("peer0: pci.bus-master-off: left over", true),
+        ]
+    );
 }
 
 #[test]
@@ -441,10 +576,10 @@ fn equal_names_are_told_apart() {
 fn whoever_sits_in_front_of_a_guest_is_told_of_findings_as_they_happen() {
     for (mode, told) in [(Mode::Test, false), (Mode::Command, true), (Mode::Shell, true)] {
         let (mut judge, events) = judge(mode, 0);
-        find(&mut judge, FindingClass::Stale, "#7 peer0: stale");
-        let seen = events
-            .try_iter()
-            .any(|event| matches!(event, Event::Finding { text, .. } if text == "#7 peer0: stale"));
+        find(&mut judge, FindingClass::Stale, "#7 stale");
+        let seen = events.try_iter().any(
+            |event| matches!(event, Event::Finding { text, .. } if text.ends_with("#7 stale")),
+        );
         assert_eq!(seen, told, "{mode:?}");
     }
 }

@@ -6,6 +6,7 @@
 mod bench;
 mod between_devices;
 mod copies;
+mod edges;
 mod errors;
 mod faults;
 mod hostile;

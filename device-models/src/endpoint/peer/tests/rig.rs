@@ -9,7 +9,7 @@ use super::super::bus::Bus;
 use super::super::engine;
 use super::super::regs::{Descriptor, Record, channel, channel_control, layout_of_bars as layout};
 use super::super::{PeerConfig, PeerDevice};
-use crate::checker::FindingClass;
+use crate::checker::{Cause, FindingClass};
 use crate::endpoint::{Endpoint, Progress, ReadCompletion};
 use crate::fabric::{CompletionStatus, Purpose, ReadOutcome, Tag, WriteOutcome};
 
@@ -68,7 +68,13 @@ impl Script {
 }
 
 impl Bus for Script {
-    fn read(&mut self, purpose: Purpose, address: u64, into: &VolatileSlice<'_>) -> ReadOutcome {
+    fn read(
+        &mut self,
+        purpose: Purpose,
+        _: u64,
+        address: u64,
+        into: &VolatileSlice<'_>,
+    ) -> ReadOutcome {
         let length = into.len() as u64;
         let (bytes, outcome) = match self.reply(false, purpose, address, into.len()) {
             Reply::Done => {
@@ -88,7 +94,13 @@ impl Bus for Script {
         outcome
     }
 
-    fn write(&mut self, purpose: Purpose, address: u64, from: &VolatileSlice<'_>) -> WriteOutcome {
+    fn write(
+        &mut self,
+        purpose: Purpose,
+        _: u64,
+        address: u64,
+        from: &VolatileSlice<'_>,
+    ) -> WriteOutcome {
         let verdict = None;
         let (bytes, outcome) = match self.reply(true, purpose, address, from.len()) {
             Reply::Retry(bytes) => (bytes, WriteOutcome::Retry { bytes, verdict }),
@@ -109,7 +121,7 @@ impl Bus for Script {
 
     fn outside_input(&mut self, _: &mut [u8]) {}
 
-    fn report(&mut self, _: FindingClass, _: String) {}
+    fn report(&mut self, _: FindingClass, _: Cause, _: String) {}
 
     fn abandon(&mut self, tag: Tag) {
         self.abandoned.push(tag);

@@ -28,6 +28,8 @@ fn job(folder: &Path) -> Job {
         console_log: Some("a/console.log".into()),
         record: Some("a.trace".into()),
         interactive: false,
+        all_findings: false,
+        expectations: Vec::new(),
     };
     let folder = |name: &str| {
         let path = folder.join(name);
@@ -87,7 +89,7 @@ fn files_arrive_byte_for_byte_from_guests_beside_each_other() {
     let outside = thread::spawn(move || receiver.receive(ours, answers));
     let sender = Arc::new(Sender::new(theirs.try_clone().unwrap(), theirs));
     let content = |salt: usize, length: usize| -> Vec<u8> {
-        (0..length).map(|i| ((i * 7919 + salt) >> 3) as u8).collect()
+        (0..length).map(|i| ((i * 7919 + salt) >> 3).to_le_bytes()[0]).collect()
     };
     let inside = |folder, name: &'static str, bytes: Vec<u8>, sizes: [usize; 4]| {
         let sender = Arc::clone(&sender);

@@ -1,0 +1,82 @@
+#!/bin/sh
+# Drivers' mistakes in guests: each must make the finding, or the note, that stands beside it here, once, and nothing
+# else may. A few guests, several mistakes in each.
+#
+#   ci/mistakes.sh OUT [ARGUMENT...]
+set -eu
+
+cd "$(dirname "$0")/.."
+out=$1
+shift
+rm -rf "$out"
+failed=0
+
+# guest NAME STATUS ARGUMENT...: on stdin a line for each finding and note of report.md, in their order, as a regular
+# expression; findings come first.
+guest() {
+    name=$1 wanted=$2
+    shift 2
+    echo "=== $name"
+    mkdir -p "$out"
+    cat >"$out/$name.expected"
+    status=0
+    target/peerdma test --out "$out/$name" --module ci/mistakes --file ci/mistakes/make.sh \
+        --file ci/mistakes/unplug.sh "$@" </dev/null || status=$?
+    [ "$status" != 130 ] || exit 130
+    sed -n 's/^- `command`: //p' "$out/$name/report.md" >"$out/$name.said"
+    right=yes
+    if [ "$status" != "$wanted" ]; then
+        echo "$name: exit status $status, not $wanted"
+        right=no
+    fi
+    if [ "$(wc -l <"$out/$name.said")" != "$(wc -l <"$out/$name.expected")" ]; then
+        echo "$name: $(wc -l <"$out/$name.said") findings and notes, not $(wc -l <"$out/$name.expected")"
+        right=no
+    fi
+    number=0
+    while read -r pattern; do
+        number=$((number + 1))
+        if ! sed -n "${number}p" "$out/$name.said" | grep -Eqx -- "$pattern"; then
+            echo "$name: line $number is not $pattern, but"
+            sed -n "${number}p" "$out/$name.said"
+            right=no
+        fi
+    done <"$out/$name.expected"
+    if [ "$right" = yes ]; then
+        echo "$name: as it must be"
+    else
+        failed=1
+    fi
+}
+
+from='#[0-9]+ 01:00\.0 peer0 MWr addr=0x[0-9a-f]+'
+many='[0-9]{2,} times in all, 0x[0-9a-f]+\.\.=0x[0-9a-f]+, [0-9]{5,} bytes'
+
+guest right 0 --iommu strict "$@" -- make.sh edge-mapped good good-list reset-self good <<END
+$from len=192: iommu\.mapping-edge: runs on from .*, mapped by request #[0-9]+, into .*, mapped separately by request #[0-9]+
+#[0-9]+ 01:00\.0 peer0 M(Wr|Rd) .*: pci\.bus-master-off: Bus Master Enable was cleared with work under way, .*
+END
+
+guest wrong 1 --iommu strict "$@" -- make.sh good other-device direction other-device edge-free unmapped-early merged-entries \
+    physical-bar half-bar without-mastering reset-peer good <<END
+$from len=8192: iommu\.unmapped: not mapped in domain [0-9]+; mapped for 02:00\.0 peer1 by request #[0-9]+; used by 01:00\.0 peer0
+$from len=8192: iommu\.permission: mapped in domain [0-9]+ for reading only by request #[0-9]+
+$from len=8192: iommu\.(unmapped: not mapped in domain [0-9]+|stale: stale mapping, .*); mapped for 02:00\.0 peer1 by request #[0-9]+; used by 01:00\.0 peer0
+$from len=192: iommu\.(unmapped: not mapped in domain [0-9]+|stale: stale mapping, .*); what request #[0-9]+ mapped ends just before it
+$from len=[0-9]+: iommu\.stale: stale mapping, unmapped by request #[0-9]+, .*; $many
+peer0: device\.bad-descriptor: .*; 0xffffffffffffffff is DMA_MAPPING_ERROR: the mapping failed, and nobody looked; 5 times in all
+$from len=2048: iommu\.unmapped: not mapped in domain [0-9]+; it is the physical address of BAR 2 of peer1 \(02:00\.0\)
+$from len=512: iommu\.unmapped: not mapped in domain [0-9]+; it is the physical address of guest RAM, or the low half of 0x[0-9a-f]+, an address of BAR 2 of peer1 \(02:00\.0\)
+#[0-9]+ 01:00\.0 peer0 MRd addr=0x[0-9a-f]+ len=64 \(descriptor\): pci\.bus-master-off: Bus Master Enable is clear, .*
+$from len=[0-9]+: pci\.memory-decode-off: peer1 \(02:00\.0\) would claim the address, .*; $many
+END
+
+guest translated 1 --topology switch+translated --iommu none "$@" -- make.sh good physical-bar <<END
+#[0-9]+ [0-9:.a-f]+ peer0 MWr addr=0x[0-9a-f]+ len=2048: pci\.turned-back: .*; it is the CPU physical address of BAR 2 of peer1 \([0-9:.a-f]+\), whose bus address is 0x[0-9a-f]+.*
+END
+
+guest pulled 1 --iommu strict "$@" -- unplug.sh <<END
+$from len=[0-9]+: pci\.link-down: the link below port1 \(00:05\.0\) is down: .*; $many
+END
+
+exit $failed

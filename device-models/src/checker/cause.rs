@@ -1,0 +1,104 @@
+//! What a finding comes from: findings of one function and class with the same cause are one mistake.
+
+use crate::fabric::FunctionId;
+
+/// The address that Linux's DMA API gives for a mapping that failed (`DMA_MAPPING_ERROR`).
+pub const DMA_MAPPING_ERROR: u64 = u64::MAX;
+
+/// What a finding comes from. Request numbers are those of the IOMMU's, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The function's own state, or what it does on its own.
+    Function,
+    /// The function is attached to no domain.
+    Detached {
+        /// The request that detached it, if it ever was attached.
+        request: Option<u64>,
+    },
+    /// A mapping. What was mapped in one go, piece by piece, is one.
+    Mapping {
+        /// The MAP request of the first piece.
+        request: u64,
+    },
+    /// A mapping was removed. What was unmapped in one go is one.
+    Unmapping {
+        /// The first UNMAP request.
+        request: u64,
+    },
+    /// Two mappings that lie side by side.
+    Neighbours {
+        /// The MAP request of the first, by address.
+        first: u64,
+        /// That of the second.
+        second: u64,
+    },
+    /// A function that was to take the requests, and does not.
+    Target {
+        /// That function.
+        function: FunctionId,
+    },
+    /// A port that does not let the requests through, and whom they are for, if that is known.
+    Port {
+        /// The port; none for the root complex.
+        port: Option<FunctionId>,
+        /// The function behind the addresses.
+        target: Option<FunctionId>,
+    },
+    /// Addresses that lead nowhere: neighbouring ones, or those of BARs of one function.
+    Addresses {
+        /// Tells one such set from another.
+        number: u64,
+    },
+    /// An address that stands for a mapping that failed: [`DMA_MAPPING_ERROR`], or its low half.
+    MappingFailed,
+    /// A descriptor in memory.
+    Descriptor {
+        /// Its DMA address.
+        address: u64,
+    },
+    /// Requests to the IOMMU that were refused in the same way.
+    Refused {
+        /// The request type (virtio 1.3, 5.13.6); 0 for one that could not be read.
+        request: u8,
+        /// The status that the driver reads.
+        status: u8,
+    },
+}
+
+/// What a DMA address, the first one of what a descriptor or a request names, says about a mapping that failed; nothing
+/// for any other. Only the exact value is one: what lies beside it is an address of something else.
+pub fn failed_mapping(first: u64) -> Option<&'static str> {
+    match first {
+        DMA_MAPPING_ERROR => {
+            Some("0xffffffffffffffff is DMA_MAPPING_ERROR: the mapping failed, and nobody looked")
+        }
+        0xffff_ffff => Some(
+            "0xffffffff is the low half of DMA_MAPPING_ERROR: if the address was cut to 32 bits, the mapping failed, and \
+             nobody looked",
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_value_itself_is_a_failed_mapping() {
+        assert!(failed_mapping(u64::MAX).is_some_and(|text| !text.contains("low half")));
+        assert!(failed_mapping(0xffff_ffff).is_some_and(|text| text.contains("low half")));
+        let others = [
+            0,
+            0xfff,
+            u64::MAX - 1,
+            0xffff_ffff_ffff_f000,
+            0xffff_fffe,
+            0xffff_f000,
+            0x1_0000_0000,
+            0xffff_ffff_0000_0000,
+            0x1_ffff_ffff,
+        ];
+        assert!(others.into_iter().all(|address| failed_mapping(address).is_none()));
+    }
+}

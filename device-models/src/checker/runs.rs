@@ -1,0 +1,181 @@
+//! Findings about addresses that nothing stands behind: which of them belong together.
+//!
+//! There is no mapping and no target to tell one mistake from another by. So findings of one function and class are one
+//! as long as their addresses touch, or lie in BARs of one function or in one mapping of somebody else's, and nothing was
+//! mapped or unmapped there since.
+
+use std::sync::Arc;
+
+use super::FindingClass;
+use crate::fabric::{FunctionId, Span};
+use crate::pci::Bdf;
+
+/// Sets of addresses that are told apart at a time; the one that was not found in for the longest is forgotten.
+const MAX_RUNS: usize = 64;
+
+/// Whose findings, and of which kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// Who issued the requests.
+    pub(crate) function: FunctionId,
+    pub(crate) class: FindingClass,
+    /// The requester's domain; none without one.
+    pub(crate) domain: Option<u32>,
+    /// The function whose BARs the addresses are those of.
+    pub(crate) target: Option<FunctionId>,
+}
+
+/// Somebody else's mapping of the addresses: whose, and by which MAP request.
+pub(crate) type Owner = (Bdf, u64);
+
+#[derive(Debug)]
+struct Run {
+    kind: Kind,
+    span: Span,
+    number: u64,
+    /// How many requests the IOMMU had served at the last finding.
+    requests: u64,
+    /// What was said of it.
+    explanation: Option<Arc<str>>,
+    /// Who has mapped the addresses instead.
+    owner: Option<Owner>,
+}
+
+/// The sets of addresses that are known, the latest last.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    runs: Vec<Run>,
+    last: u64,
+}
+
+/// The set that a finding belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Membership {
+    pub(crate) number: u64,
+    /// What was said of the set before.
+    pub(crate) known: Option<Arc<str>>,
+}
+
+impl Runs {
+    /// Takes in a finding about `span` after `requests` requests to the IOMMU. `changed` says of a span, a number of
+    /// requests and an owner whether anything was mapped or unmapped there since.
+    pub(crate) fn take(
+        &mut self,
+        kind: Kind,
+        span: Span,
+        requests: u64,
+        changed: impl Fn(Span, u64, Option<Owner>) -> bool,
+    ) -> Membership {
+        let found = self.runs.iter().rposition(|run| {
+            // What lies in BARs of one function, or in a mapping of somebody else's, is one wherever it lies there.
+            let anywhere = kind.target.is_some() || run.owner.is_some();
+            let all = if anywhere { span } else { hull(&run.span, &span) };
+            run.kind == kind
+                && (anywhere || touch(&run.span, &span))
+                && !changed(all, run.requests, run.owner)
+        });
+        let mut run = match found {
+            Some(index) => self.runs.remove(index),
+            None => {
+                self.last += 1;
+                Run { kind, span, number: self.last, requests, explanation: None, owner: None }
+            }
+        };
+        run.span = hull(&run.span, &span);
+        run.requests = requests;
+        let membership = Membership { number: run.number, known: run.explanation.clone() };
+        if self.runs.len() == MAX_RUNS {
+            self.runs.remove(0);
+        }
+        self.runs.push(run);
+        membership
+    }
+
+    /// Keeps what is said of the set that was found in last.
+    pub(crate) fn explain(&mut self, number: u64, text: &Arc<str>, owner: Option<Owner>) {
+        if let Some(run) = self.runs.last_mut().filter(|run| run.number == number) {
+            run.explanation = Some(Arc::clone(text));
+            run.owner = owner;
+        }
+    }
+}
+
+/// Whether two spans share an address, or one begins where the other ends.
+fn touch(a: &Span, b: &Span) -> bool {
+    a.first <= b.last.saturating_add(1) && b.first <= a.last.saturating_add(1)
+}
+
+fn hull(a: &Span, b: &Span) -> Span {
+    Span { first: a.first.min(b.first), last: a.last.max(b.last) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: Kind = Kind {
+        function: FunctionId(1),
+        class: FindingClass::Unmapped,
+        domain: Some(1),
+        target: None,
+    };
+
+    fn take(runs: &mut Runs, kind: Kind, first: u64, last: u64) -> u64 {
+        runs.take(kind, Span { first, last }, 7, |_, _, _| false).number
+    }
+
+    #[test]
+    fn neighbours_are_one_and_what_lies_apart_is_not() {
+        let mut runs = Runs::default();
+        assert_eq!(take(&mut runs, KIND, 0x1000, 0x1fff), 1);
+        assert_eq!(take(&mut runs, KIND, 0x2000, 0x2fff), 1);
+        assert_eq!(take(&mut runs, KIND, 0x0, 0xfff), 1);
+        assert_eq!(take(&mut runs, KIND, 0x1800, 0x18ff), 1, "the same once more");
+        assert_eq!(take(&mut runs, KIND, 0x3001, 0x3fff), 2, "a byte in between");
+        assert_eq!(take(&mut runs, Kind { function: FunctionId(2), ..KIND }, 0x1000, 0x1fff), 3);
+        assert_eq!(take(&mut runs, Kind { domain: Some(2), ..KIND }, 0x1000, 0x1fff), 4);
+        assert_eq!(take(&mut runs, Kind { class: FindingClass::NoTarget, ..KIND }, 0, 0xfff), 5);
+        assert_eq!(take(&mut runs, KIND, u64::MAX, u64::MAX), 6);
+        assert_eq!(take(&mut runs, KIND, u64::MAX - 9, u64::MAX - 1), 6);
+    }
+
+    #[test]
+    fn addresses_of_one_target_are_one_wherever_they_lie() {
+        let mut runs = Runs::default();
+        let kind = Kind { target: Some(FunctionId(3)), ..KIND };
+        assert_eq!(take(&mut runs, kind, 0x1000, 0x1fff), 1);
+        assert_eq!(take(&mut runs, kind, 0x9000, 0x9fff), 1);
+        assert_eq!(
+            take(&mut runs, Kind { target: Some(FunctionId(4)), ..KIND }, 0x1000, 0x1001),
+            2
+        );
+        assert_eq!(take(&mut runs, KIND, 0x1000, 0x1fff), 3);
+    }
+
+    #[test]
+    fn what_was_mapped_or_unmapped_since_is_another() {
+        let mut runs = Runs::default();
+        let span = |first, last| Span { first, last };
+        runs.take(KIND, span(0x1000, 0x1fff), 5, |_, _, _| false);
+        let next = runs.take(KIND, span(0x2000, 0x2fff), 9, |all, since, owner| {
+            assert_eq!((all, since, owner), (span(0x1000, 0x2fff), 5, None));
+            true
+        });
+        assert_eq!(next, Membership { number: 2, known: None });
+        let owner = Some((Bdf::new(2, 0, 0), 4));
+        runs.explain(2, &"why".into(), owner);
+        let next =
+            runs.take(KIND, span(0x3000, 0x3fff), 9, |_, since, found| since < 9 || found != owner);
+        assert_eq!(next, Membership { number: 2, known: Some("why".into()) });
+    }
+
+    #[test]
+    fn a_flood_of_different_addresses_takes_no_more_room() {
+        let mut runs = Runs::default();
+        for index in 0..10_000 {
+            assert_eq!(take(&mut runs, KIND, index << 13, index << 13), index + 1);
+        }
+        assert_eq!(runs.runs.len(), MAX_RUNS);
+        assert_eq!(take(&mut runs, KIND, 9_999 << 13, 9_999 << 13), 10_000);
+    }
+}
