@@ -7,17 +7,20 @@
 #   SCENARIO=NAME           another scenario than the quick set (make vm-test); target/peerdma test --list
 #   OUT=DIR                 where make vm-test leaves its reports and logs; without it target/vm-test, or
 #                           target/vm-test-KERNEL on another kernel than lab
+#   COUNT=N SEED=N          how many random topologies, and the seed of the first one (make vm-random)
 #   ARGS='...'              more arguments for peerdma; for make bench: --strict, names of groups
 
 CARGO   ?= cargo
 PEERDMA := target/peerdma
 KERNEL  ?= auto
 OUT     ?=
+COUNT   ?= 6
+SEED    ?= 1
 # What takes its time before the program runs: the program prints it with its own share.
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint clean vm-trixie vm-noble
+.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint clean vm-trixie vm-noble vm-random
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -65,6 +68,9 @@ vm-trixie: ## The quick set as a user of Debian 13 runs it first, in a fresh roo
 
 vm-noble: ## The same for Ubuntu 24.04, where its archive and its keyring are there
 	ci/distribution.sh noble $(ARGS)
+
+vm-random: build ## Topologies drawn at random: what is predicted of them comes true in guests
+	ci/random-topologies.sh $(COUNT) $(SEED) $(ARGS)
 
 vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)

@@ -52,6 +52,8 @@ one() {
 
 # Memory of one peer device, and the other's data to and from it.
 shared='topology.route
+topology.requests-by-bus-address
+topology.requests-by-cpu-address
 third-party.route
 matrix.local-to-dynamic
 matrix.local-to-pinned-revocable

@@ -19,6 +19,7 @@ night lab-kernel target/peerdma kernel build
 # Devices and processors that stand still now and then.
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken
+night random make vm-random COUNT=40
 night stock-kernel target/peerdma kernel build --kernel stock
 night vm-test-stock make vm-test KERNEL=stock ARGS="--all --jobs 1" OUT=target/vm-test-stock
 night lts-kernel target/peerdma kernel build --kernel lts

@@ -188,6 +188,15 @@ impl LabConfig {
         Ok(functions.into_iter().map(|function| (function.name, function.bdf)).collect())
     }
 
+    /// The names of the peer devices, by their number N of `/dev/peerdmaN`.
+    ///
+    /// # Errors
+    /// What is wrong with the topology.
+    pub fn peer_names(&self) -> Result<Vec<String>, Problem> {
+        let plan = self.plan()?;
+        Ok(plan.peers().into_iter().map(|peer| plan.functions[peer].name.clone()).collect())
+    }
+
     /// Builds the lab around `ram` and runs its firmware. `entropy` feeds the guest's virtio-rng.
     ///
     /// # Errors

@@ -133,6 +133,35 @@ fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
         let (code, _, err) = explain(["peer0", "peer1"]);
         assert!(code == 2 && err.contains(part), "{code} {err}");
     }
-    let (code, _, err) = run(&["explain", "peer0", "peer1", "--kernel-parameter", "iommu=pt"]);
+    let (code, _, err) = run(&["explain", "peer0", "peer1", "--append", "iommu=pt"]);
+    assert!(code == 2 && err.contains("--iommu"), "{code} {err}");
+}
+
+#[test]
+fn kernel_parameters_have_one_spelling_and_an_older_one() {
+    let switch = ["explain", "peer0", "peer1", "--topology", "switch-acs", "--iommu", "none"];
+    let explain = |more: &[&str]| run(&[&switch[..], more].concat());
+    let on = "pci=config_acs=111x1@02:00.0;111x1@02:01.0;111x1@00:04.0";
+    for option in ["--append", "--kernel-parameter"] {
+        let (code, out, err) = explain(&[option, on]);
+        assert!(code == 0 && out.contains("through the host bridge"), "{option}: {out} {err}");
+        assert!(!err.contains("warning"), "{err}");
+    }
+    let (_, out, _) = run(&["explain", "--help"]);
+    assert!(out.contains("--append") && !out.contains("--kernel-parameter"), "{out}");
+
+    // In one text as on two: the last one counts, and that is said.
+    let both = format!("{on} pci=config_acs=000x0@02:00.0");
+    for line in [vec!["--append", &both], vec!["--append", on, "--append", &both[on.len() + 1..]]] {
+        let (code, out, err) = explain(&line);
+        assert!(code == 0 && out.contains("bus address"), "{out}");
+        assert!(err.contains("Linux takes the last, pci=config_acs=000x0@02:00.0"), "{err}");
+    }
+    let (_, _, err) = explain(&["--append", "pci=noacs,nommconf"]);
+    assert!(err.contains("pci=noacs: Linux has no such option"), "{err}");
+    assert!(err.contains("pci=nommconf: the prediction leaves it out"), "{err}");
+    let (_, out, err) = run(&["topology", "switch-acs", "--append", "pci=noats"]);
+    assert!(out.contains("SV+ TB+ RR+") && err.contains("Translation Blocking"), "{out} {err}");
+    let (code, _, err) = run(&["test", "--scenario", "basic", "--append", "iommu.strict=0"]);
     assert!(code == 2 && err.contains("--iommu"), "{code} {err}");
 }

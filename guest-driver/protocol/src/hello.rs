@@ -47,6 +47,9 @@ pub struct Hello {
     /// Variables for the user's command or shell, `NAME=VALUE`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<String>,
+    /// The names of the peer devices in the topology, by their number N of `/dev/peerdmaN`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
     /// What Linux should make of the topology; nothing where no test asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
@@ -71,6 +74,7 @@ impl Hello {
             command: Vec::new(),
             modules: Vec::new(),
             environment: Vec::new(),
+            peers: Vec::new(),
             expected: None,
             time_factor: 1,
             rows: None,
@@ -111,6 +115,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Hello>(&line).unwrap(), hello);
         hello.groups = vec!["copy".into()];
         hello.environment = vec!["A=b".into()];
+        hello.peers = vec!["gpu".into(), "nic".into()];
         hello.time_factor = 3;
         (hello.rows, hello.columns) = (Some(24), Some(80));
         let line = serde_json::to_string(&hello).unwrap();

@@ -15,7 +15,7 @@ mod request;
 pub mod wire;
 
 pub use counters::{Counters, FunctionTraffic, RAM, Traffic};
-pub use expected::{Address, Expected, Other, Way};
+pub use expected::{Address, Arrival, Expected, Other, Path, Way};
 pub use hello::{Hello, Mode, Module};
 pub use request::{CaseEnd, Expectation, MAX_QUOTE, Request, RequestError};
 

@@ -53,9 +53,6 @@ pub(super) struct Arguments {
     /// Record everything that happens in the lab in this file, for `peerdma replay`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// More kernel parameters for the guest; may be repeated
-    #[arg(long, value_name = "PARAMETER")]
-    append: Vec<String>,
     /// Seconds after which the guest is taken for hung [default: 600 with -- CMD, none with a shell]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
@@ -73,6 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
     arguments.guest.machine.apply(&mut scenario)?;
     let lab = choose::lab(&scenario)?;
+    choose::tell_scenario_remarks(&scenario, &lab);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let place = arguments.guest.place()?;
     if arguments.guest.is_substitute(&kernel) {
@@ -140,6 +138,8 @@ fn job(
             .map(|term| format!("TERM={term}"))
             .into_iter()
             .collect(),
+        // What cannot be planned was refused before.
+        peers: lab.peer_names().unwrap_or_default(),
         time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
         rows: size.map(|(rows, _)| rows),
         columns: size.map(|(_, columns)| columns),
@@ -147,7 +147,6 @@ fn job(
     };
     let mut all = parameters(scenario, Purpose::Use);
     all.extend(prepared.parameters.iter().cloned());
-    all.extend(arguments.append.iter().cloned());
     let (folder, file) = record.unzip();
     let run = GuestRun {
         name: scenario.name.clone(),

@@ -14,9 +14,10 @@ use crate::say::say;
 use crate::suite::auto;
 use crate::suite::expectation::Expectation;
 use crate::suite::own::{KernelModule, Own, OwnFile};
+use crate::suite::parameters::words;
 use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
-use crate::topology::linux::{Guest, without_effect};
+use crate::topology::linux::{Guest, remarks};
 use crate::topology::{self, AddedDevice, Plan, Topology};
 
 /// The kernel of somebody who does not care.
@@ -125,13 +126,45 @@ pub(super) struct MachineOptions {
     /// Bounce buffers, where no IOMMU translates [default: the scenario's]
     #[arg(long, value_name = "MODE", value_enum)]
     pub(super) swiotlb: Option<Swiotlb>,
+    #[command(flatten)]
+    pub(super) kernel: KernelParameters,
+}
+
+/// More parameters for the guest's kernel.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct KernelParameters {
+    /// A kernel parameter, or several with spaces between them; may be repeated
+    #[arg(long, value_name = "PARAMETER", alias = "kernel-parameter")]
+    append: Vec<String>,
+}
+
+impl KernelParameters {
+    /// All of them, one each.
+    ///
+    /// # Errors
+    /// When one is among them that `--iommu` stands for: a prediction would not see it.
+    pub(super) fn all(&self) -> Result<Vec<String>, Failure> {
+        let all: Vec<_> = self.append.iter().flat_map(|text| words(text)).collect();
+        let is_mode = |text: &&String| {
+            let name = text.split('=').next().unwrap_or_default();
+            ["iommu", "iommu.strict", "iommu.passthrough"].contains(&name)
+        };
+        match all.iter().find(is_mode) {
+            Some(text) => {
+                Err(Failure::usage(format_args!("the kernel parameter {text:?} is not looked at"))
+                    .hint("say --iommu strict, lazy, passthrough or none"))
+            }
+            None => Ok(all),
+        }
+    }
 }
 
 impl MachineOptions {
     /// What is given here goes before what the scenario says.
     ///
     /// # Errors
-    /// When the devices that the scenario itself brings have no place in the topology that is given here.
+    /// When the devices that the scenario itself brings have no place in the topology that is given here, or a kernel
+    /// parameter is one that `--iommu` stands for.
     pub(super) fn apply(&self, scenario: &mut Scenario) -> Result<(), Failure> {
         if let Some(name) = &self.topology {
             scenario.topology.clone_from(name);
@@ -143,7 +176,7 @@ impl MachineOptions {
                         "the scenario {scenario} brings {device}: {error} (topology {name})"
                     ))
                     .hint(
-                        "the tests of `--scenario topology-root-ports` run on any topology with two peer devices or more",
+                        "the tests of `--scenario topology` run on any topology with a peer device",
                     )
                 })?;
             }
@@ -151,6 +184,7 @@ impl MachineOptions {
         scenario.devices.extend(self.device.iter().cloned());
         scenario.iommu = self.iommu.unwrap_or(scenario.iommu);
         scenario.swiotlb = self.swiotlb.unwrap_or(scenario.swiotlb);
+        scenario.parameters.extend(self.kernel.all()?);
         Ok(())
     }
 }
@@ -199,22 +233,21 @@ pub(super) fn unbuildable(name: &str, devices: &[AddedDevice], error: AssemblyEr
     }
 }
 
-/// Refuses kernel parameters that `--iommu` stands for: a prediction would not see them.
-pub(super) fn no_iommu_parameters(parameters: &[String]) -> Result<(), Failure> {
-    match parameters.iter().find(|text| text.starts_with("iommu=") || text.starts_with("iommu.")) {
-        Some(text) => {
-            Err(Failure::usage(format_args!("the kernel parameter {text:?} is not looked at"))
-                .hint("say --iommu strict, lazy, passthrough or none"))
-        }
-        None => Ok(()),
+/// Says which kernel parameters a prediction does not look at, or which do not do what one may expect.
+pub(super) fn tell_remarks(topology: &Topology, guest: &Guest) {
+    let Ok(plan) = Plan::new(topology, guest.iommu.has_iommu()) else { return };
+    for remark in remarks(&guest.parameters, &plan) {
+        say!("warning: kernel parameter {}", remark.text);
     }
 }
 
-/// Says which kernel parameters a prediction does not look at, or finds nothing for in this topology.
-pub(super) fn tell_without_effect(topology: &Topology, guest: &Guest) {
-    let Ok(plan) = Plan::new(topology, guest.iommu.has_iommu()) else { return };
-    for line in without_effect(&guest.parameters, &plan) {
-        say!("warning: kernel parameter {line}");
+/// Likewise of a scenario's guest, which may have parameters that nobody predicts anything from.
+pub(super) fn tell_scenario_remarks(scenario: &Scenario, lab: &LabConfig) {
+    let Ok(plan) = Plan::new(&lab.topology, scenario.iommu.has_iommu()) else { return };
+    for remark in remarks(&scenario.parameters, &plan) {
+        if !remark.only_left_out {
+            say!("warning: {}: kernel parameter {}", scenario.name, remark.text);
+        }
     }
 }
 

@@ -24,7 +24,7 @@ Examples:
   peerdma explain peer0 peer2 --topology two-bridges
   peerdma explain peer0 peer1 --run target/vm-test
   peerdma explain ioat0 peer0 --topology switch --device ioat,below=switch0
-  peerdma explain 03:00.0 04:00.0 --topology switch-acs --kernel-parameter 'pci=disable_acs_redir=02:00.0;02:01.0'")]
+  peerdma explain 03:00.0 04:00.0 --topology switch-acs --append 'pci=disable_acs_redir=02:00.0;02:01.0'")]
 pub(super) struct Arguments {
     /// The device that does DMA, the importer: its name or its number
     a: String,
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     b: String,
     /// Besides, what the guest's kernel decided in this run: the output folder of `peerdma test`, or its summary.json.
     /// The machine is the one of the run
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "kernel_parameter"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "append"])]
     run: Option<PathBuf>,
     /// Which scenario of the run, when several asked their kernel about this path
     #[arg(long, value_name = "NAME", requires = "run")]
@@ -46,28 +46,23 @@ pub(super) struct Arguments {
     /// The IOMMU, and how the guest's kernel uses it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = IommuMode::Strict)]
     iommu: IommuMode,
-    /// A kernel parameter; may be repeated
-    #[arg(long, value_name = "PARAMETER")]
-    kernel_parameter: Vec<String>,
+    #[command(flatten)]
+    kernel: choose::KernelParameters,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if let Some(folder) = &arguments.run {
         return after_run(arguments, folder);
     }
-    choose::no_iommu_parameters(&arguments.kernel_parameter)?;
+    let parameters = arguments.kernel.all()?;
     let topology = choose::topology(&arguments.topology, &arguments.device)?;
     let iommu = arguments.iommu.kind();
     // What is explained is a machine that there can be.
     LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() }
         .layout()
         .map_err(|error| choose::unbuildable(&arguments.topology, &arguments.device, error))?;
-    let guest = Guest {
-        iommu: arguments.iommu,
-        cpu: topology.cpu,
-        parameters: arguments.kernel_parameter.clone(),
-    };
-    choose::tell_without_effect(&topology, &guest);
+    let guest = Guest { iommu: arguments.iommu, cpu: topology.cpu, parameters };
+    choose::tell_remarks(&topology, &guest);
     let explanation = Explanation::new(&topology, &guest, &arguments.a, &arguments.b);
     output::print(&explanation.map_err(Failure::usage)?.to_string())?;
     Ok(Exit::Success as u8)

@@ -148,6 +148,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     tell_if_empty(arguments.shard, Some(&scenarios));
     tell_of_useless_bouncing(&scenarios);
     let labs = scenarios.iter().map(choose::lab).collect::<Result<Vec<_>, _>>()?;
+    scenarios
+        .iter()
+        .zip(&labs)
+        .for_each(|(scenario, lab)| choose::tell_scenario_remarks(scenario, lab));
     if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
         scenarios.iter().zip(&labs).try_for_each(|(scenario, lab)| have_peers(scenario, lab))?;
     }
@@ -390,6 +394,7 @@ fn job(
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
+            peers: lab.peer_names().map_err(Failure::usage)?,
             // A user's own command needs the room of the line, and nobody there would read it.
             expected: match mode {
                 Mode::Test => Some(hello::expected(&lab.topology, &guest).map_err(Failure::usage)?),

@@ -19,8 +19,8 @@ Examples:
   peerdma topology switch+translated --format svg >switch.svg
   peerdma topology switch --device ioat --device peer,below=host-bridge
   peerdma topology two-bridges --format toml >mine.toml    to begin a topology of your own
-  peerdma test --topology mine.toml --scenario topology-root-ports
-                                                           its tests run on any with two peer devices or more")]
+  peerdma test --topology mine.toml --scenario topology    and to have all predictions about it tried out in a guest
+  peerdma topology random-7                                drawn at random; the same number gives the same one")]
 pub(super) struct Arguments {
     /// A preset, also as NAME+translated, or a file
     #[arg(value_name = "NAME|FILE", default_value = "root-ports")]
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "KIND[,KEY=VALUE]...", long_help = choose::device_help())]
     device: Vec<AddedDevice>,
     /// List the presets and exit
-    #[arg(long, conflicts_with_all = ["name", "device", "format", "iommu", "kernel_parameter"])]
+    #[arg(long, conflicts_with_all = ["name", "device", "format", "iommu", "append"])]
     list: bool,
     /// In which form
     #[arg(long, value_enum, default_value_t)]
@@ -37,25 +37,20 @@ pub(super) struct Arguments {
     /// The IOMMU, and how the guest's kernel uses it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = IommuMode::Strict)]
     iommu: IommuMode,
-    /// A kernel parameter; may be repeated
-    #[arg(long, value_name = "PARAMETER")]
-    kernel_parameter: Vec<String>,
+    #[command(flatten)]
+    kernel: choose::KernelParameters,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.list {
         return list();
     }
-    choose::no_iommu_parameters(&arguments.kernel_parameter)?;
+    let parameters = arguments.kernel.all()?;
     let topology = choose::topology(&arguments.name, &arguments.device)?;
-    let guest = Guest {
-        iommu: arguments.iommu,
-        cpu: topology.cpu,
-        parameters: arguments.kernel_parameter.clone(),
-    };
+    let guest = Guest { iommu: arguments.iommu, cpu: topology.cpu, parameters };
     let drawing = Drawing::new(&topology, &guest)
         .map_err(|error| choose::unbuildable(&arguments.name, &arguments.device, error))?;
-    choose::tell_without_effect(&topology, &guest);
+    choose::tell_remarks(&topology, &guest);
     output::print(&drawing.to_text(arguments.format))?;
     Ok(Exit::Success as u8)
 }

@@ -10,8 +10,9 @@ use guest_protocol::Traffic;
 use super::ktap::plain;
 use super::merge::MergedReport;
 use super::model::{FindingReport, RunReport, ScenarioReport, Status};
-use super::observed::Setup;
+use super::observed::{Client, Setup};
 use crate::lab::traffic;
+use crate::topology::Plan;
 
 /// Writes `report` to `path`.
 ///
@@ -121,8 +122,42 @@ fn decisions(text: &mut String, scenario: &ScenarioReport) {
         return;
     }
     let _ = writeln!(text, "\n| DMA by | into the memory of | The kernel decided |\n|---|---|---|");
+    let names = Names::of(scenario);
     for decision in &scenario.decisions {
-        let _ = writeln!(text, "| {} | peer{} | {decision} |", decision.client, decision.owner);
+        let (client, owner) = (names.client(decision.client), names.peer(decision.owner));
+        let _ = writeln!(text, "| {} | {} | {decision} |", cell(&client), cell(&owner));
+    }
+}
+
+/// The devices of a scenario by their names in the topology, as findings name them.
+struct Names(Option<Plan>);
+
+impl Names {
+    fn of(scenario: &ScenarioReport) -> Self {
+        let setup = scenario.setup.as_deref();
+        let plan = |setup: &Setup| Plan::new(&setup.topology, setup.guest.iommu.has_iommu()).ok();
+        Self(setup.and_then(plan))
+    }
+
+    fn client(&self, client: Client) -> String {
+        match client {
+            Client::Peer(number) => self.peer(number),
+            Client::Function(bdf) => {
+                let find = |plan: &Plan| plan.find(&bdf.to_string());
+                self.function(find).unwrap_or_else(|| client.to_string())
+            }
+        }
+    }
+
+    fn peer(&self, number: u8) -> String {
+        let find = |plan: &Plan| plan.peers().get(usize::from(number)).copied();
+        self.function(find).unwrap_or_else(|| Client::Peer(number).to_string())
+    }
+
+    fn function(&self, find: impl FnOnce(&Plan) -> Option<usize>) -> Option<String> {
+        let plan = self.0.as_ref()?;
+        let function = plan.functions.get(find(plan)?)?;
+        Some(format!("{} {}", function.bdf, function.name))
     }
 }
 
@@ -157,7 +192,11 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assembly::IommuMode;
+    use crate::report::ObservedPath;
     use crate::report::model::{CaseReport, Repeated, Totals};
+    use crate::topology::Topology;
+    use crate::topology::linux::Guest;
 
     #[test]
     fn each_test_has_a_row_whatever_it_is_called() {
@@ -221,5 +260,29 @@ mod tests {
                     of any test: #3 late\n\nNotes:\n\n- `a`: #4 left over\n";
         assert!(text.contains(list) && !text.contains("#1 wanted"), "{text}");
         assert_eq!(row.matches('|').count() - row.matches("\\|").count(), 5, "{row}");
+    }
+    #[test]
+    fn decisions_name_devices_as_the_topology_does() {
+        let topology = include_str!("../../../ci/topologies/root-ports.toml");
+        // The lower address has the name that a number would give the other one.
+        let topology = topology.replace("\"peer0\"", "\"x\"").replace("\"peer1\"", "\"peer0\"");
+        let mut topology = Topology::parse("t", &topology.replace("\"x\"", "\"gpu\"")).unwrap();
+        topology.add(&"ioat,name=engine".parse().unwrap()).unwrap();
+        let guest = Guest { iommu: IommuMode::Strict, cpu: topology.cpu, parameters: Vec::new() };
+        let mut scenario = ScenarioReport::new("s");
+        let path = |owner, client| ObservedPath { owner, client, distance: 4, address: None };
+        let engine = Client::Function("03:00.0".parse().unwrap());
+        scenario.decisions = vec![path(1, Client::Peer(0)), path(0, engine)];
+        let table = |scenario: &ScenarioReport| {
+            let mut text = String::new();
+            decisions(&mut text, scenario);
+            text
+        };
+        // Where nobody knows the topology a number has to do.
+        assert!(table(&scenario).contains("| peer0 | peer1 | distance 4"), "{}", table(&scenario));
+        scenario.setup = Some(Box::new(Setup { topology, guest }));
+        let text = table(&scenario);
+        assert!(text.contains("| 01:00.0 gpu | 02:00.0 peer0 | distance 4"), "{text}");
+        assert!(text.contains("| 03:00.0 engine | 01:00.0 gpu | distance 4"), "{text}");
     }
 }

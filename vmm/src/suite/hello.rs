@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-pub use guest_protocol::{Address, Expected, Hello, Mode, Module, Other, Way};
-use guest_protocol::{OK, wire};
+use guest_protocol::{self as protocol, OK, wire};
+pub use guest_protocol::{Address, Expected, Hello, Mode, Module, Other, Path, Way};
 
 use crate::topology::linux::{AddressKind, Guest, MapType, View};
-use crate::topology::{Kind, Plan, Planned, Problem, Topology};
+use crate::topology::{Arrival, Kind, Plan, Planned, Problem, Topology};
 
 /// The protocol's word for a kind of address.
 pub fn address(kind: AddressKind) -> Address {
@@ -18,7 +18,17 @@ pub fn address(kind: AddressKind) -> Address {
     }
 }
 
-/// What Linux should make of `topology`, by the account of it in [`crate::topology::linux`].
+/// The word of the protocol for what becomes of requests.
+fn word(arrival: Arrival) -> protocol::Arrival {
+    match arrival {
+        Arrival::Switch => protocol::Arrival::Bus,
+        Arrival::RootComplex => protocol::Arrival::Host,
+        Arrival::Refused(class) => protocol::Arrival::Refused(class.name().into()),
+        Arrival::Elsewhere => protocol::Arrival::Elsewhere,
+    }
+}
+
+/// What Linux should make of `topology`, by the account of it in [`crate::topology::linux`], and what the hardware does.
 ///
 /// # Errors
 /// What is wrong with the topology.
@@ -26,79 +36,47 @@ pub fn expected(topology: &Topology, guest: &Guest) -> Result<Expected, Problem>
     let plan = Plan::new(topology, guest.iommu.has_iommu())?;
     let view = View::new(&plan, guest);
     let peers = plan.peers();
+    let kinds = plan.functions.iter().enumerate();
+    let others: Vec<_> = kinds.filter(|(_, own)| matches!(own.kind, Kind::Endpoint(..))).collect();
+    let clients = peers.iter().copied().chain(others.iter().map(|(other, _)| *other));
+    let all = clients.flat_map(|client| peers.iter().map(move |owner| (*owner, client)));
+    let messages = view.warnings(all.filter(|(owner, client)| owner != client));
     let mut paths = Vec::new();
-    let mut direct_requests = vec![0; peers.len()];
-    let mut direct_completions = vec![0; peers.len()];
-    for (b, &provider) in peers.iter().enumerate() {
-        for (a, &client) in peers.iter().enumerate().take(b) {
-            let (way, distance, address) = path(&view, provider, client);
-            for ((from, one), (to, other)) in
-                [((a, client), (b, provider)), ((b, provider), (a, client))]
-            {
-                let (requests, completions) = direct(&view, one, other);
-                direct_requests[from] |= bit(to, requests);
-                direct_completions[from] |= bit(to, completions);
-            }
-            paths.push((number(a), number(b), way, distance, address));
+    for (client, &from) in (0..).zip(&peers) {
+        for (owner, &to) in (0..).zip(&peers).filter(|(owner, _)| *owner != client) {
+            paths.push((client, owner, path(&view, to, from)));
         }
     }
-    let others = others(&view, &peers);
+    let other = |(client, function): (usize, &Planned)| Other {
+        function: function.bdf.to_string(),
+        name: function.name.clone(),
+        paths: peers.iter().map(|&peer| path(&view, peer, client)).collect(),
+    };
+    let others = others.into_iter().map(other).collect();
     let groups = view.groups();
+    let number = |group| u32::try_from(group).unwrap_or(u32::MAX);
     let groups = peers.iter().filter_map(|peer| groups[*peer].map(number)).collect();
-    let topology = topology.name.clone();
-    Ok(Expected { topology, paths, direct_requests, direct_completions, groups, others })
+    Ok(Expected { topology: topology.name.clone(), paths, groups, messages, others })
 }
 
-/// A topology has fewer devices than a `u32` has values.
-fn number(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
-}
-
-/// Way, distance and kind of address of DMA by `client` into the memory of `provider`.
-fn path(view: &View<'_>, provider: usize, client: usize) -> (Way, i32, Address) {
+/// What is expected of DMA by `client` into the memory of `provider`.
+fn path(view: &View<'_>, provider: usize, client: usize) -> Path {
     let decision = view.decide(provider, client);
     let (way, distance) = match decision.map {
         MapType::BusAddress => (Way::Bus, decision.distance),
         MapType::ThroughHostBridge => (Way::Host, decision.distance),
         MapType::NotSupported => (Way::None, u32::MAX),
     };
-    (way, i32::try_from(distance).unwrap_or(-1), address(view.address_kind(decision.map)))
-}
-
-/// Where the way is through the host bridge: whether a request by bus address from `requester` to a BAR of `owner` would
-/// be turned around all the same, and whether completions come back directly.
-fn direct(view: &View<'_>, requester: usize, owner: usize) -> (bool, bool) {
-    let through_host = view.decide(owner, requester).map == MapType::ThroughHostBridge;
-    (
-        through_host && !view.requests_redirected(requester, owner),
-        through_host && !view.completions_redirected(owner, requester),
-    )
-}
-
-/// The bit of a peer device in a mask.
-fn bit(peer: usize, set: bool) -> u16 {
-    if set { 1_u16.checked_shl(number(peer)).unwrap_or(0) } else { 0 }
-}
-
-/// What is expected of every device that is no peer.
-fn others(view: &View<'_>, peers: &[usize]) -> Vec<Other> {
-    let functions = view.plan.functions.iter().enumerate();
-    let endpoints = functions.filter(|(_, function)| matches!(function.kind, Kind::Endpoint(..)));
-    let other = |(client, function): (usize, &Planned)| {
-        let mut other = Other {
-            function: function.bdf.to_string(),
-            paths: peers.iter().map(|&peer| path(view, peer, client)).collect(),
-            direct_requests: 0,
-            direct_completions: 0,
-        };
-        for (index, &peer) in peers.iter().enumerate() {
-            let (requests, completions) = direct(view, client, peer);
-            other.direct_requests |= bit(index, requests);
-            other.direct_completions |= bit(index, completions);
-        }
-        other
-    };
-    endpoints.map(other).collect()
+    let arrivals = view.arrivals(client, provider);
+    Path {
+        way,
+        distance: i32::try_from(distance).unwrap_or(-1),
+        address: address(view.address_kind(decision.map)),
+        by_bus: word(arrivals.by_bus_address),
+        by_cpu: word(arrivals.by_cpu_address),
+        by_iova: word(arrivals.by_iova),
+        completions: word(arrivals.completions),
+    }
 }
 
 /// Longest answer in bytes: `ok ` goes in front.
@@ -143,23 +121,22 @@ mod tests {
         let guest = Guest { iommu: IommuMode::Strict, cpu: Cpu::Neutral, parameters: Vec::new() };
         hello.expected = Some(expected(&Topology::default(), &guest).unwrap());
         let text = line(&hello).unwrap();
-        assert!(text.contains(r#""paths":[[0,1,"host",4,"iova"]],"groups":[4,5]"#), "{text}");
+        let path = r#"["host",4,"iova","iommu.unmapped","iommu.unmapped","host","host"]"#;
+        let both = format!(r#""paths":[[0,1,{path}],[1,0,{path}]],"groups":[4,5]"#);
+        assert!(text.contains(&both), "{text}");
         let mut largest = Topology::root_ports(16);
         for port in 0..16 {
             largest.add(&format!("ioat,below=port{port},function=1").parse().unwrap()).unwrap();
         }
         hello.expected = Some(expected(&largest, &guest).unwrap());
         assert!(line(&hello).is_ok(), "the largest topology fits");
-        let switch = include_str!("../../../ci/topologies/switch.toml");
-        let half = Topology::parse("t", &switch.replacen("\"none\"", "\"RR\"", 1)).unwrap();
-        let half = expected(&half, &guest).unwrap();
-        assert_eq!((half.direct_requests, half.direct_completions), (vec![0, 1], vec![2, 1]));
         hello.command = vec!["x".repeat(70_000)];
         assert!(line(&hello).unwrap_err().to_string().contains("too long"));
     }
 
     #[test]
     fn devices_of_other_kinds_have_expectations_of_their_own() {
+        use protocol::Arrival::Bus;
         let guest = Guest { iommu: IommuMode::Strict, cpu: Cpu::Neutral, parameters: Vec::new() };
         let of = |topology: &str, devices: &[&str]| {
             let mut topology = Topology::load(topology).unwrap();
@@ -168,21 +145,24 @@ mod tests {
             }
             expected(&topology, &guest).unwrap()
         };
+        let linux = |other: &Other| -> Vec<_> {
+            other.paths.iter().map(|path| (path.way, path.distance, path.address)).collect()
+        };
         let host = (Way::Host, 4, Address::Iova);
         let plain = of("root-ports", &["ioat"]);
         assert_eq!(plain.others[0].function, "03:00.0");
-        assert_eq!(plain.others[0].paths, [host, host]);
+        assert_eq!(linux(&plain.others[0]), [host, host]);
         assert_eq!(plain.paths, of("root-ports", &[]).paths);
 
         // Below the same switch its traffic is turned around; below a root port it is not.
         let switch = of("switch", &["ioat,below=switch0", "ioat"]);
-        assert_eq!(switch.others[0].paths, [(Way::Bus, 4, Address::Bus); 2]);
-        assert_eq!(switch.others[1].paths, [(Way::Host, 6, Address::Iova); 2]);
+        assert_eq!(linux(&switch.others[0]), [(Way::Bus, 4, Address::Bus); 2]);
+        assert_eq!(linux(&switch.others[1]), [(Way::Host, 6, Address::Iova); 2]);
 
         let two = of("two-bridges", &["ioat,below=bridge0", "ioat,below=bridge1"]);
         let (near, none) = ((Way::Host, 3, Address::Iova), (Way::None, -1, Address::None));
-        assert_eq!(two.others[0].paths, [near, near, none]);
-        assert_eq!(two.others[1].paths, [none, none, near]);
+        assert_eq!(linux(&two.others[0]), [near, near, none]);
+        assert_eq!(linux(&two.others[1]), [none, none, near]);
         assert_eq!(two.paths, of("two-bridges", &[]).paths);
 
         // One port that redirects is enough for Linux; completions enter by another one.
@@ -191,7 +171,15 @@ mod tests {
         half.add(&"ioat,below=switch0".parse().unwrap()).unwrap();
         let half = expected(&half, &guest).unwrap();
         let engine = &half.others[0];
-        assert_eq!(engine.paths, [host, (Way::Bus, 4, Address::Bus)]);
-        assert_eq!((engine.direct_requests, engine.direct_completions), (1, 1));
+        assert_eq!(linux(engine), [host, (Way::Bus, 4, Address::Bus)]);
+        let [to_first, to_second] = &engine.paths[..] else { panic!() };
+        assert_eq!((&to_first.by_bus, &to_first.completions), (&Bus, &Bus));
+        assert_eq!((&to_second.by_bus, &to_second.completions), (&Bus, &Bus));
+        let of = |client, owner| {
+            let path = half.paths.iter().find(|path| (path.0, path.1) == (client, owner)).unwrap();
+            (path.2.by_bus.clone(), path.2.completions.clone())
+        };
+        assert_eq!(of(0, 1), (protocol::Arrival::Refused("iommu.unmapped".into()), Bus));
+        assert_eq!(of(1, 0), (Bus, Bus));
     }
 }

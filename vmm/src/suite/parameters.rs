@@ -70,6 +70,17 @@ pub fn parameters(scenario: &Scenario, purpose: Purpose) -> Vec<String> {
         .collect()
 }
 
+/// The parameters in a text as the kernel takes a command line apart (`next_arg()`): at spaces, but not between quotation
+/// marks.
+pub fn words(text: &str) -> Vec<String> {
+    let mut quoted = false;
+    let at_space = |c: char| {
+        quoted ^= c == '"';
+        c.is_ascii_whitespace() && !quoted
+    };
+    text.split(at_space).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +105,13 @@ mod tests {
         let is_unattended = |purpose| parameters(&scenario, purpose).contains(&UNATTENDED.into());
         assert!(is_unattended(Purpose::Tests) && is_unattended(Purpose::OwnTest));
         assert!(!is_unattended(Purpose::Use));
+    }
+
+    #[test]
+    fn a_text_with_several_parameters_is_taken_apart() {
+        assert_eq!(words(" quiet  pci=noats\n"), ["quiet", "pci=noats"]);
+        assert_eq!(words(r#"dyndbg="file a.c +p" x"#), [r#"dyndbg="file a.c +p""#, "x"]);
+        assert_eq!(words(" "), Vec::<String>::new());
     }
 
     #[test]

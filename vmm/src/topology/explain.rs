@@ -386,8 +386,12 @@ fn knobs(
     }
     for parameter in acs_parameters(view, decision, (a, b)) {
         let mut changed = guest.clone();
+        let replaces = match changed.parameters.iter().any(|own| takes_its_place(own, &parameter)) {
+            true => " in place of the one that is there",
+            false => "",
+        };
         changed.parameters.push(parameter.clone());
-        attempt(format!("--kernel-parameter '{parameter}'"), topology, &changed);
+        attempt(format!("--append '{parameter}'{replaces}"), topology, &changed);
     }
     for (acs, what) in [(Acs::standard(), "standard"), (Acs::NONE, "none")] {
         let mut changed = topology.clone();
@@ -425,6 +429,14 @@ fn knobs(
     }
     writeln!(text, "What would change it:")?;
     found.iter().try_for_each(|knob| writeln!(text, "  {knob}"))
+}
+
+/// Whether Linux, which takes the last of them, would take `new` instead of `old`.
+fn takes_its_place(old: &str, new: &str) -> bool {
+    let name = new.split_inclusive('=').take(2).collect::<String>();
+    let name = name.strip_prefix("pci=").unwrap_or(&name);
+    let options = old.strip_prefix("pci=").unwrap_or_default();
+    options.split(',').any(|option| option.starts_with(name))
 }
 
 /// Kernel parameters for the ports on the way: what takes their redirection away, with all other controls or alone, and

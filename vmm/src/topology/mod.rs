@@ -6,10 +6,12 @@ mod description;
 mod draw;
 mod endpoint;
 mod explain;
+mod hardware;
 pub mod linux;
 mod plan;
 mod preset;
 mod problem;
+mod random;
 mod windows;
 
 #[cfg(test)]
@@ -23,5 +25,6 @@ pub use description::{
 };
 pub use draw::{Drawing, Format};
 pub use explain::{Explanation, Prediction};
+pub use hardware::{Arrival, Arrivals};
 pub use plan::{IOMMU, Kind, MAX_ENDPOINTS, MAX_PEERS, Plan, Planned, PlannedBridge, RNG};
 pub use problem::{Item, Problem, TopologyError};

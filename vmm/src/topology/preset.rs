@@ -21,6 +21,9 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("ioat", include_str!("../../../ci/topologies/ioat.toml")),
 ];
 
+/// Before the seed of a topology that is drawn at random.
+const RANDOM: &str = "random-";
+
 /// Longest file that is read, in bytes: the largest topology that there can be takes a few thousand.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -30,7 +33,7 @@ impl Topology {
         BUILT_IN.iter().map(|(name, _)| *name)
     }
 
-    /// The preset or the file called `name`; with `+translated` behind it, that variant.
+    /// The preset or the file called `name`, or what the seed of `random-SEED` gives; with `+translated` behind it, that variant.
     ///
     /// # Errors
     /// When there is none, or its text makes no sense: then with the line.
@@ -76,6 +79,11 @@ impl Topology {
 fn find(name: &str) -> Result<(String, String), TopologyError> {
     if let Some((preset, text)) = BUILT_IN.iter().find(|(preset, _)| *preset == name) {
         return Ok((format!("{preset}.toml"), (*text).to_owned()));
+    }
+    if let Some(seed) = name.strip_prefix(RANDOM).and_then(|seed| seed.parse().ok()) {
+        // Lists and tables of numbers and texts: there is TOML for all of it.
+        let text = toml::to_string(&Topology::random(seed)).unwrap_or_default();
+        return Ok((name.to_owned(), text));
     }
     let path = Path::new(name);
     if !name.contains('/') && !name.ends_with(".toml") && !path.exists() {

@@ -212,8 +212,8 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
         "01:00.0 switch0        upstream port    no ACS  <- above both",
         "ACS redirects at down1 (02:01.0), down0 (02:00.0)",
         "--iommu none: bus address",
-        "--kernel-parameter 'pci=disable_acs_redir=02:01.0;02:00.0': bus address",
-        "--kernel-parameter 'pci=config_acs=100x1@02:01.0;100x1@02:00.0': bus address",
+        "--append 'pci=disable_acs_redir=02:01.0;02:00.0': bus address",
+        "--append 'pci=config_acs=100x1@02:01.0;100x1@02:00.0': bus address",
         "acs = \"none\" at down0, down1: bus address",
         "IOMMU groups: two",
     ] {
@@ -221,10 +221,7 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     }
     let text = explain("switch-acs", &guest(IommuMode::None, &[]), "peer0", "peer1");
     let on = "pci=config_acs=111x1@02:00.0;111x1@02:01.0;111x1@00:04.0";
-    assert!(
-        text.contains(&format!("--kernel-parameter '{on}': through the host bridge")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("--append '{on}': through the host bridge")), "{text}");
     // Whoever follows the advice does not lose anything by it.
     let text = explain("switch-acs", &guest(IommuMode::None, &[on]), "peer0", "peer1");
     assert!(text.contains("through the host bridge") && !text.contains("Beware"), "{text}");

@@ -2,7 +2,7 @@
 
 use super::Stop;
 use crate::device::{DeviceError, Peer, Work};
-use crate::lab::{Counters, Lab};
+use crate::lab::{Counters, Hello, Lab};
 use crate::sys::kernel_log::Record;
 use crate::uapi;
 
@@ -48,6 +48,14 @@ impl<'a> Bench<'a> {
             None => Peer::open(instance),
         };
         Ok((take(0)?, take(1)?))
+    }
+
+    /// What the monitor said that this guest is for; none if it does not answer.
+    ///
+    /// # Errors
+    /// When the conversation breaks down.
+    pub fn hello(&mut self) -> Result<Option<Hello>, Stop> {
+        Ok(self.lab.as_mut().map(|lab| lab.hello()).transpose()?)
     }
 
     /// Closes what has been opened so far, so that a driver can be taken away.
@@ -120,8 +128,8 @@ pub(super) fn succeeded(peer: &Peer, result: uapi::Wait) -> Result<uapi::Wait, S
         return Ok(result);
     }
     Err(Stop::Fail(format!(
-        "peer{}: work failed: error {}, status {}, halt {}, {} bytes done, at DMA address {:#x}, verdict {}",
-        peer.instance,
+        "{}: work failed: error {}, status {}, halt {}, {} bytes done, at DMA address {:#x}, verdict {}",
+        peer.name(),
         result.error,
         result.status,
         result.halt,

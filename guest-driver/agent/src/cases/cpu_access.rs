@@ -72,8 +72,8 @@ fn both_ways(
     reader.kernel_read(shared.fd.as_fd(), 5, &mut found)?;
     ensure!(
         found == bytes(answer, 0..LENGTH),
-        "the kernel does not find what the device of peer{} wrote",
-        device.instance
+        "the kernel does not find what {} wrote",
+        device.name()
     );
     drop(view);
     Ok(device.close(local)?)

@@ -39,8 +39,9 @@ fn counted(bench: &mut Bench<'_>, flags: u32, expected: u64) -> Verdict {
             let sent = bench.counter(&path)? - sent;
             ensure!(
                 taken == expected && sent == expected,
-                "peer{instance} channel {channel}: {ROUNDS} pieces of work, {expected} interrupts expected, \
-                 {sent} signalled by the monitor, {taken} taken by the driver"
+                "{} channel {channel}: {ROUNDS} pieces of work, {expected} interrupts expected, \
+                 {sent} signalled by the monitor, {taken} taken by the driver",
+                bench.peer(instance)?.name()
             );
             bench.peer(instance)?.close(object)?;
         }

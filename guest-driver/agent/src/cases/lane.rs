@@ -1,6 +1,7 @@
 //! Two buffers of two devices, shared, and the copies between them: what most tests stand on.
 
 use super::bench::must;
+use super::need::Need;
 use super::{Bench, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, Work};
 use crate::uapi;
@@ -94,12 +95,17 @@ impl<'p> Lane<'p> {
 /// After a rule was broken everything must still work: small copies, both ways where devices can share memory, else
 /// between each device and system memory.
 pub(super) fn traffic_goes_on(bench: &mut Bench<'_>) -> Verdict {
-    let (peer0, peer1) = bench.take_peers()?;
-    let shared = peer0.info.features & peer1.info.features & uapi::FEATURE_P2PDMA != 0;
-    let verdict = if shared {
-        between_devices(&peer0, &peer1)
+    let only_one = bench.hello()?.is_some_and(|hello| hello.peers.len() == 1);
+    let verdict = if only_one {
+        with_system_memory(bench.peer(0)?)
     } else {
-        with_system_memory(&peer0).and_then(|()| with_system_memory(&peer1))
+        let (peer0, peer1) = bench.take_peers()?;
+        let shared = peer0.info.features & peer1.info.features & uapi::FEATURE_P2PDMA != 0;
+        if shared && Need::Path.check(bench).is_ok() {
+            between_devices(&peer0, &peer1)
+        } else {
+            with_system_memory(&peer0).and_then(|()| with_system_memory(&peer1))
+        }
     };
     verdict.map_err(|stop| match stop {
         Stop::Fail(reason) => Stop::Fail(format!("traffic does not go on: {reason}")),

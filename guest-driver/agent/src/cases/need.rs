@@ -1,5 +1,6 @@
 //! What a test cannot run without.
 
+use super::topology::FirstPath;
 use super::{Bench, Stop, Verdict};
 use crate::device::{DEVICE, Peer, VENDOR};
 use crate::sys::pci::Function;
@@ -12,8 +13,12 @@ use std::path::Path;
 pub enum Need {
     /// The lab port: the test asks the monitor, or wants its verdict.
     Lab,
-    /// Two peer devices with the driver bound.
+    /// A peer device with the driver bound.
+    Peer,
+    /// Two of them.
     Peers,
+    /// A device of another kind than peer device in the topology.
+    Other,
     /// A feature of the driver, one of its `FEATURE_*` bits, and the kernel's option behind it.
     Feature(u32, &'static str),
     /// DMA addresses of the peers are translated.
@@ -46,7 +51,14 @@ impl Need {
         match self {
             Self::Lab if bench.lab.is_none() => skip("the lab port does not answer; run this in a guest of peerdma".into()),
             Self::Lab => Ok(()),
-            Self::Peers => check_peers(),
+            Self::Peer => check_peers(bench, 1),
+            Self::Peers => check_peers(bench, 2),
+            Self::Other => match bench.hello()?.and_then(|hello| hello.expected) {
+                Some(expected) if expected.others.is_empty() => {
+                    skip("all devices of this topology are peer devices".into())
+                }
+                _ => Ok(()),
+            },
             Self::Feature(bit, option) => {
                 if bench.peer(0)?.info.features & bit != 0 {
                     return Ok(());
@@ -67,9 +79,14 @@ impl Need {
             Self::Path => {
                 let (one, other) = (Peer::open(0)?, Peer::open(1)?);
                 if one.distance(&other)? >= 0 && other.distance(&one)? >= 0 {
-                    return Ok(());
+                    // Where the monitor expects nothing, nothing can be said against it.
+                    return match bench.hello()?.and_then(|hello| hello.expected) {
+                        Some(_) => FirstPath::new(bench)?.carries(),
+                        None => Ok(()),
+                    };
                 }
-                skip("the kernel has no path for peer-to-peer DMA between peer0 and peer1".into())
+                let (one, other) = (one.name(), other.name());
+                skip(format!("the kernel has no path for peer-to-peer DMA between {one} and {other}"))
             }
             Self::File(path, _) if Path::new(path).exists() => Ok(()),
             Self::File(path, option) => skip(format!("there is no {path} (this kernel lacks {option})")),
@@ -104,11 +121,20 @@ fn is_bounced() -> bool {
     line.split_whitespace().any(|word| word == "swiotlb=force")
 }
 
-/// Both peers are there, or there is a good reason why not: no module was loaded. A loaded module without devices is
-/// a failure, never a SKIP.
-fn check_peers() -> Verdict {
-    if (0..2).all(|instance| Peer::path(instance).exists()) {
+/// So many peers are there, or there is a good reason why not: the topology has fewer, or no module was loaded. A loaded
+/// module without devices is a failure, never a SKIP.
+fn check_peers(bench: &mut Bench<'_>, wanted: u32) -> Verdict {
+    let is_there = |instance| Peer::path(instance).exists();
+    if (0..wanted).all(is_there) {
         return Ok(());
+    }
+    if let Some(hello) = bench.hello()?
+        && hello.peers.len() < wanted as usize
+    {
+        return Err(Stop::Skip(match hello.peers.len() {
+            0 => "the topology has no peer device".into(),
+            _ => "the topology has one peer device".into(),
+        }));
     }
     let functions =
         Function::all()?.into_iter().filter(|function| function.is(VENDOR, DEVICE)).count();
@@ -116,9 +142,12 @@ fn check_peers() -> Verdict {
         return Err(Stop::Skip("the module peerdma is not loaded".into()));
     }
     Err(Stop::Fail(format!(
-        "the module is loaded and there are {functions} peer devices on the bus, but {} and {} are not both there",
-        Peer::path(0).display(),
-        Peer::path(1).display()
+        "the module is loaded and there are {functions} peer devices on the bus, but there is no {}",
+        (0..wanted)
+            .find(|instance| !is_there(*instance))
+            .map(Peer::path)
+            .unwrap_or_default()
+            .display()
     )))
 }
 

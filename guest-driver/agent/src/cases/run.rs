@@ -58,12 +58,15 @@ pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<
     if let Err(error) = bus_error::survive() {
         output.line(lab.as_deref_mut(), &format!("# SIGBUS will end the guest: {error}"))?;
     }
-    let factor = hello.map_or(1, |hello| hello.time_factor);
+    let factor = hello.as_ref().map_or(1, |hello| hello.time_factor);
+    let expected = hello.and_then(|hello| hello.expected);
+    // Any test may make the kernel decide about a path, and comment on it.
+    let predicted = expected.map(|expected| expected.messages).unwrap_or_default();
     patience::stretch(factor);
     let watchdog = Watchdog::start(factor);
     for (number, case) in (1..).zip(cases) {
         watchdog.test(&case.full_name(), case.kind);
-        let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), &boot, output)?;
+        let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), (&boot, &predicted), output)?;
         summary.count(&verdict);
         for line in ktap::result(number, &case.full_name(), &verdict) {
             output.line(lab.as_deref_mut(), &line)?;
@@ -77,7 +80,7 @@ fn run_one(
     case: &Case,
     mut lab: Option<&mut Lab>,
     mut log: Option<&mut KernelLog>,
-    boot: &[Record],
+    (boot, predicted): (&[Record], &[String]),
     output: Output,
 ) -> Result<Verdict, LabError> {
     let name = case.full_name();
@@ -117,7 +120,9 @@ fn run_one(
         if matches!(verdict, Err(Stop::Fail(_))) {
             settle(log, &mut records);
         }
-        verdict = with_complaints(verdict, &complaints(&records, &expected));
+        let all: Vec<_> =
+            expected.iter().copied().chain(predicted.iter().map(String::as_str)).collect();
+        verdict = with_complaints(verdict, &complaints(&records, &all));
         // Where that belongs to the test it is still worth knowing.
         let losses = records.iter().filter(|record| record.text.starts_with(OVERWRITTEN));
         notes.extend(losses.map(|record| record.text.clone()));
@@ -207,7 +212,7 @@ mod tests {
         let mut lab = Lab::new(Box::new(script.clone()));
         cases
             .iter()
-            .map(|case| run_one(case, Some(&mut lab), None, &[], Output::Lab).unwrap())
+            .map(|case| run_one(case, Some(&mut lab), None, (&[], &[]), Output::Lab).unwrap())
             .collect()
     }
 
@@ -262,7 +267,7 @@ mod tests {
         let case = Case::new("g", "n", Kind::Positive, &[super::super::Need::Lab], |_| {
             panic!("must not run")
         });
-        let verdict = run_one(&case, None, None, &[], Output::Terminal).unwrap();
+        let verdict = run_one(&case, None, None, (&[], &[]), Output::Terminal).unwrap();
         assert!(matches!(verdict, Err(Stop::Skip(_))));
     }
 

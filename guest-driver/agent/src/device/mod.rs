@@ -16,15 +16,31 @@ use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// The PCI vendor ID of the peer device.
 pub const VENDOR: u32 = 0x1af4;
 /// The PCI device ID of the peer device.
 pub const DEVICE: u32 = 0x10f0;
 
+/// The names that the topology has for the peer devices, by their number; said by the monitor.
+static NAMES: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Takes the names that the monitor has said.
+pub fn learn_names(names: &[String]) {
+    // It says the same each time.
+    let _ = NAMES.set(names.to_vec());
+}
+
+/// What the peer device number `instance` is called: as in the topology, in findings and in reports.
+pub fn name(instance: u32) -> String {
+    let known = NAMES.get().and_then(|names| names.get(instance as usize));
+    known.cloned().unwrap_or_else(|| format!("peer{instance}"))
+}
+
 /// A call to the driver that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("peer{instance}: {call} failed: {errno}")]
+#[error("{}: {call} failed: {errno}", name(*instance))]
 pub struct DeviceError {
     /// Which device.
     pub instance: u32,
@@ -99,6 +115,11 @@ impl Peer {
             return Err(error("GET_INFO (another version of the interface)")(Errno::PROTO));
         }
         Ok(Self { file, instance, info })
+    }
+
+    /// What the topology calls it.
+    pub fn name(&self) -> String {
+        name(self.instance)
     }
 
     /// Its file, to be given to another process as one of its standard streams.

@@ -7,8 +7,8 @@ mod port;
 
 pub use guest_protocol::wire::{CALL_PORT, MAX_ANSWER};
 pub use guest_protocol::{
-    Address, CaseEnd, Counters, Expectation, Expected, FunctionTraffic, Hello, Mode, Module, Other,
-    RAM, Traffic, Way,
+    Address, Arrival, CaseEnd, Counters, Expectation, Expected, FunctionTraffic, Hello, Mode,
+    Module, Other, Path, RAM, Traffic, Way,
 };
 use guest_protocol::{FAIL, OK, Request};
 pub use port::PortWire;
@@ -79,7 +79,9 @@ impl Lab {
     /// # Errors
     /// [`LabError::Absent`] when this is no guest of ours, other variants when the answer is unusable.
     pub fn hello(&mut self) -> Result<Hello, LabError> {
-        self.ask_json(&Request::Hello)
+        let hello: Hello = self.ask_json(&Request::Hello)?;
+        crate::device::learn_names(&hello.peers);
+        Ok(hello)
     }
 
     /// Hands over one line of the test report.

@@ -22,7 +22,9 @@ pub(super) fn controls(
     // Our firmware leaves all controls off.
     let firmware = AcsControl::empty();
     let Some(capabilities) = plan.functions[function].acs else { return firmware };
-    let mut controls = if request { firmware | STANDARD & capabilities } else { firmware };
+    let mut standard = STANDARD;
+    standard.set(AcsControl::TRANSLATION_BLOCKING, parameters.no_translation_services);
+    let mut controls = if request { firmware | standard & capabilities } else { firmware };
     // What a parameter names is made of the firmware's setting, not of the kernel's: a function whose redirection is
     // switched off loses the other controls too.
     if let Some(change) = parameters.of(plan, function) {

@@ -7,13 +7,15 @@ mod acs;
 mod groups;
 mod map_type;
 mod parameters;
+mod pci_options;
+mod remarks;
 mod trust;
 
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
 
 pub use map_type::{MapDecision, MapType, Reason};
-pub use parameters::without_effect;
+pub use remarks::{Remark, remarks};
 pub use trust::{Trust, of as trust_of};
 
 use super::description::{Cpu, PciId};
@@ -93,16 +95,10 @@ impl<'p> View<'p> {
             MapType::BusAddress => AddressKind::Bus,
             MapType::NotSupported => AddressKind::Refused,
             MapType::ThroughHostBridge if self.guest.iommu.translates() => AddressKind::Iova,
-            MapType::ThroughHostBridge if self.bounces() => AddressKind::Refused,
+            MapType::ThroughHostBridge if parameters::bounces(&self.guest.parameters) => {
+                AddressKind::Refused
+            }
             MapType::ThroughHostBridge => AddressKind::Physical,
         }
-    }
-
-    /// Whether every mapping without an IOMMU goes through a bounce buffer.
-    fn bounces(&self) -> bool {
-        self.guest.parameters.iter().any(|parameter| {
-            let options = parameter.strip_prefix("swiotlb=").unwrap_or_default();
-            options.split(',').any(|option| option == "force")
-        })
     }
 }

@@ -1,9 +1,37 @@
-//! The kernel parameters that change ACS: `pci=disable_acs_redir=` and `pci=config_acs=`.
+//! The kernel parameters that change ACS: `pci=disable_acs_redir=`, `pci=config_acs=` and `pci=noats`.
 
 use device_models::pci::{AcsControl, Bdf};
 
 use crate::assembly::{PEER_IDS, PORT_IDS};
 use crate::topology::plan::{Kind, Plan};
+
+/// The options of `pci=` that are read here.
+pub(super) const DISABLE_REDIRECTION: &str = "disable_acs_redir=";
+pub(super) const CONFIGURE: &str = "config_acs=";
+const NO_ATS: &str = "noats";
+
+/// The options of every `pci=` among `parameters`, in their order.
+pub(super) fn options(parameters: &[String]) -> impl Iterator<Item = &str> {
+    let options = parameters.iter().filter_map(|parameter| parameter.strip_prefix("pci="));
+    options.flat_map(|options| options.split(','))
+}
+
+/// Whether every mapping without an IOMMU goes through a bounce buffer (`setup_io_tlb_npages()`): `swiotlb=force`, whose
+/// word stands behind up to two numbers. Of several each adds what it says, and `noforce` has the last word wherever it
+/// stands: there are no buffers then.
+pub(super) fn bounces(parameters: &[String]) -> bool {
+    let of = |text: &str| {
+        let mut rest = text;
+        for _ in 0..2 {
+            rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+        }
+        (rest.starts_with("force"), rest.starts_with("noforce"))
+    };
+    let all = parameters.iter().filter_map(|parameter| parameter.strip_prefix("swiotlb=")).map(of);
+    let (force, never) = all.fold((false, false), |(a, b), (force, never)| (a | force, b | never));
+    force && !never
+}
 
 /// What a parameter does to the functions that it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +44,9 @@ pub(super) struct Change {
 
 /// One `FLAGS@DEVICE` or `DEVICE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
+pub(super) struct Rule {
     change: Change,
-    device: String,
+    pub(super) device: String,
 }
 
 /// The parameters, taken apart.
@@ -26,22 +54,25 @@ struct Rule {
 pub(super) struct AcsParameters {
     disable_redirection: Vec<Rule>,
     configure: Vec<Rule>,
+    /// `pci=noats`: Linux switches Translation Blocking on with the other controls.
+    pub(super) no_translation_services: bool,
 }
 
 impl AcsParameters {
     /// Reads them from the kernel's command line; of each the last one counts.
     pub(super) fn read(parameters: &[String]) -> Self {
         let mut read = Self::default();
-        let options = parameters.iter().filter_map(|parameter| parameter.strip_prefix("pci="));
-        for option in options.flat_map(|options| options.split(',')) {
-            if let Some(devices) = option.strip_prefix("disable_acs_redir=") {
+        for option in options(parameters) {
+            if option.starts_with(NO_ATS) {
+                read.no_translation_services = true;
+            } else if let Some(devices) = option.strip_prefix(DISABLE_REDIRECTION) {
                 let mask = AcsControl::P2P_REQUEST_REDIRECT
                     | AcsControl::P2P_COMPLETION_REDIRECT
                     | AcsControl::P2P_EGRESS_CONTROL;
                 let change = Change { mask, flags: AcsControl::empty() };
                 let rule = |device: &str| Rule { change, device: device.to_owned() };
                 read.disable_redirection = devices.split(';').map(rule).collect();
-            } else if let Some(rules) = option.strip_prefix("config_acs=") {
+            } else if let Some(rules) = option.strip_prefix(CONFIGURE) {
                 read.configure = rules.split(';').map_while(configure).collect();
             }
         }
@@ -51,55 +82,21 @@ impl AcsParameters {
     /// What they do to a function; of both kinds the second has the last word.
     pub(super) fn of(&self, plan: &Plan, function: usize) -> Option<Change> {
         [&self.configure, &self.disable_redirection].into_iter().find_map(|rules| {
-            let rule = rules.iter().find(|rule| names(&rule.device, plan, function));
-            rule.map(|rule| rule.change)
+            for rule in rules {
+                match names(&rule.device, plan, function) {
+                    Ok(true) => return Some(rule.change),
+                    Ok(false) => {}
+                    // Linux looks at nothing behind it.
+                    Err(NoDevice) => return None,
+                }
+            }
+            None
         })
     }
 }
 
-/// What of these parameters changes nothing that is predicted here, and why: misspelled, or meant for another topology.
-pub fn without_effect(parameters: &[String], plan: &Plan) -> Vec<String> {
-    let nobody = |device: &str| {
-        let hit = (0..plan.functions.len()).any(|function| names(device, plan, function));
-        (!hit).then(|| format!("{device:?} names no function of this topology"))
-    };
-    let mut found = Vec::new();
-    for parameter in parameters {
-        let Some(options) = parameter.strip_prefix("pci=") else {
-            if !parameter.starts_with("swiotlb=") {
-                found.push(format!("{parameter}: {OTHERS}"));
-            }
-            continue;
-        };
-        for option in options.split(',') {
-            if let Some(devices) = option.strip_prefix("disable_acs_redir=") {
-                found.extend(
-                    devices.split(';').filter_map(nobody).map(|why| format!("pci={option}: {why}")),
-                );
-            } else if let Some(rules) = option.strip_prefix("config_acs=") {
-                let why = |rule: &str| match configure(rule) {
-                    Some(rule) => nobody(&rule.device),
-                    None => Some(format!(
-                        "{rule:?} is not FLAGS@DEVICE, with flags of 0, 1 and x; Linux stops there"
-                    )),
-                };
-                found.extend(
-                    rules.split(';').filter_map(why).map(|why| format!("pci={option}: {why}")),
-                );
-            } else {
-                found.push(format!("pci={option}: {OTHERS}"));
-            }
-        }
-    }
-    found
-}
-
-/// Why a parameter is not looked at.
-const OTHERS: &str = "not looked at; what changes the prediction is pci=disable_acs_redir=, pci=config_acs= and \
-                      swiotlb=force";
-
 /// `FLAGS@DEVICE`: a digit for each control, the lowest bit last; `x` leaves it as it is.
-fn configure(text: &str) -> Option<Rule> {
+pub(super) fn configure(text: &str) -> Option<Rule> {
     let (digits, device) = text.split_once('@')?;
     let mut change = Change { mask: AcsControl::empty(), flags: AcsControl::empty() };
     for (bit, digit) in digits.chars().rev().enumerate() {
@@ -117,9 +114,13 @@ fn configure(text: &str) -> Option<Rule> {
     Some(Rule { change, device: device.to_owned() })
 }
 
+/// What names no device in any form that Linux knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoDevice;
+
 /// Whether `text` names the function: by IDs (`pci:VENDOR:DEVICE`), or by address and path
 /// (`BUS:DEVICE.FUNCTION[/DEVICE.FUNCTION]...`), as `pci_dev_str_match()` understands it.
-fn names(text: &str, plan: &Plan, function: usize) -> bool {
+pub(super) fn names(text: &str, plan: &Plan, function: usize) -> Result<bool, NoDevice> {
     if let Some(ids) = text.strip_prefix("pci:") {
         return has_ids(ids, plan, function);
     }
@@ -128,19 +129,28 @@ fn names(text: &str, plan: &Plan, function: usize) -> bool {
     let mut at = function;
     for step in steps.iter().rev() {
         // The step's bus does not matter; any will do for reading it.
-        let Ok(step) = format!("00:{step}").parse::<Bdf>() else { return false };
+        let step = format!("00:{step}").parse::<Bdf>().map_err(|_| NoDevice)?;
         if step.devfn() != plan.functions[at].bdf.devfn() {
-            return false;
+            return Ok(false);
         }
-        let Some(above) = plan.functions[at].parent else { return false };
+        let Some(above) = plan.functions[at].parent else { return Ok(false) };
         at = above;
     }
-    first.parse() == Ok(plan.functions[at].bdf)
+    let first = first.parse::<Bdf>().map_err(|_| NoDevice)?;
+    Ok(first == plan.functions[at].bdf)
 }
 
-fn has_ids(text: &str, plan: &Plan, function: usize) -> bool {
+fn has_ids(text: &str, plan: &Plan, function: usize) -> Result<bool, NoDevice> {
+    let ids: Vec<_> = text.split(':').map(|word| u16::from_str_radix(word, 16)).collect();
+    let (main, sub) = match ids.as_slice() {
+        [Ok(vendor), Ok(device)] => ((*vendor, *device), (0, 0)),
+        [Ok(vendor), Ok(device), Ok(sub_vendor), Ok(sub_device)] => {
+            ((*vendor, *device), (*sub_vendor, *sub_device))
+        }
+        _ => return Err(NoDevice),
+    };
     let function = &plan.functions[function];
-    let (vendor, device) = match function.kind {
+    let own = match function.kind {
         Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => PORT_IDS,
         Kind::Peer(_) => PEER_IDS,
         Kind::Endpoint(_, id) => (id.vendor, id.device),
@@ -148,17 +158,12 @@ fn has_ids(text: &str, plan: &Plan, function: usize) -> bool {
             let id = plan.host_bridges[function.host_bridge].id;
             (id.vendor, id.device)
         }
-        Kind::Iommu | Kind::Rng => return false,
+        Kind::Iommu | Kind::Rng => return Ok(false),
     };
-    let mut words = text.split(':').map(|word| u16::from_str_radix(word, 16));
-    let mut matches = |own: u16| match words.next() {
-        Some(Ok(wanted)) => Some(wanted == 0 || wanted == own),
-        _ => None,
-    };
+    let is = |wanted: u16, own: u16| wanted == 0 || wanted == own;
     // Our ports and devices show their IDs as subsystem IDs, too.
-    let main = matches(vendor).zip(matches(device));
-    let sub = (matches(vendor).unwrap_or(true), matches(device).unwrap_or(true));
-    main == Some((true, true)) && sub == (true, true)
+    let matches = |(vendor, device)| is(vendor, own.0) && is(device, own.1);
+    Ok(matches(main) && matches(sub))
 }
 
 #[cfg(test)]
@@ -168,7 +173,7 @@ mod tests {
 
     fn named(text: &str) -> Vec<String> {
         let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
-        let hits = (0..plan.functions.len()).filter(|index| names(text, &plan, *index));
+        let hits = (0..plan.functions.len()).filter(|at| names(text, &plan, *at) == Ok(true));
         hits.map(|index| plan.functions[index].name.clone()).collect()
     }
 
@@ -183,6 +188,33 @@ mod tests {
         for nothing in ["", "down1", "pci:", "pci:zz:0", "00:04.0//0.0", "1/2/3", "02:02.0"] {
             assert!(named(nothing).is_empty(), "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn what_linux_cannot_read_ends_the_list() {
+        let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
+        let of = |parameter: &str| {
+            let read = AcsParameters::read(&[parameter.to_owned()]);
+            (0..plan.functions.len()).filter(|at| read.of(&plan, *at).is_some()).count()
+        };
+        assert_eq!(of("pci=disable_acs_redir=02:00.0;02:01.0"), 2);
+        assert_eq!(of("pci=disable_acs_redir=02:00.0;nonsense;02:01.0"), 1);
+        assert_eq!(of("pci=disable_acs_redir=pci:1b36;02:01.0"), 0);
+        assert_eq!(of("pci=disable_acs_redir=05:00.0;02:01.0"), 1);
+        assert_eq!(of("pci=config_acs=111x1@02:00.0;zzz@02:01.0;111x1@00:04.0"), 1);
+    }
+
+    #[test]
+    fn bouncing_is_what_the_kernel_makes_of_the_words() {
+        let of = |list: &[&str]| bounces(&list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
+        for yes in ["swiotlb=force", "swiotlb=65536,force", "swiotlb=65536,2,force"] {
+            assert!(of(&[yes]), "{yes}");
+        }
+        for no in ["swiotlb=65536", "swiotlb=noforce", "swiotlb=any,force", "quiet", "swiotlb="] {
+            assert!(!of(&[no]), "{no}");
+        }
+        assert!(of(&["swiotlb=force", "swiotlb=65536"]));
+        assert!(!of(&["swiotlb=noforce", "swiotlb=force"]));
     }
 
     #[test]
@@ -208,20 +240,5 @@ mod tests {
             two.disable_redirection.iter().map(|rule| rule.device.as_str()).collect();
         assert_eq!(devices, ["02:00.0", "02:01.0"]);
         assert_eq!(parameters(&["quiet", "pci=nomsi"]), AcsParameters::default());
-    }
-
-    #[test]
-    fn what_has_no_effect_is_named() {
-        let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
-        let told = |parameter: &str| without_effect(&[parameter.to_owned()], &plan);
-        assert!(told("pci=disable_acs_redir=02:00.0;02:01.0").is_empty());
-        assert!(told("pci=config_acs=111x1@02:00.0").is_empty());
-        assert!(told("swiotlb=force").is_empty());
-        assert_eq!(told("pci=disable_acs_redir=02:00.0;zz").len(), 1);
-        assert_eq!(told("pci=disable_acs_redir=05:00.0").len(), 1);
-        assert_eq!(told("pci=config_acs=zzz").len(), 1);
-        assert_eq!(told("pci=config_acs=111x1@05:00.0").len(), 1);
-        assert_eq!(told("pci=disable_acs_redirr=02:00.0,noaer").len(), 2);
-        assert_eq!(told("quiet").len(), 1);
     }
 }

@@ -39,7 +39,7 @@ const NEEDS: &[Need] = &[Need::Lab, DRIVER, DMATEST];
 
 const CLIENT: Need = Need::Module(client::PATH, "peerdma_dma", "CONFIG_DMA_ENGINE");
 const P2P: Need = Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA");
-const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peers, P2P, DRIVER, CLIENT];
+const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peer, Need::Other, P2P, DRIVER, CLIENT];
 
 const MOVING: &[Need] = &[Need::Lab, Need::Peers, P2P, Need::Path, DRIVER, CLIENT];
 

@@ -29,9 +29,9 @@ pub(super) fn beside(bench: &mut Bench<'_>) -> Verdict {
         );
         let (theirs, ours) = (summary.throughput, throughput(&peer, size, pieces)?);
         let figures = format!(
-            "{} KiB at a time: I/OAT by dmatest {theirs} KiB/s, peer{} {ours} KiB/s",
+            "{} KiB at a time: I/OAT by dmatest {theirs} KiB/s, {} {ours} KiB/s",
             size >> 10,
-            peer.instance
+            peer.name()
         );
         println!("  {figures}");
         bench.note(figures);

@@ -8,11 +8,11 @@ use super::{LETTING_GO, engines};
 use crate::cases::faults::{IOMMU_FAULT, PORT_ERROR, class};
 use crate::cases::need::Need;
 use crate::cases::partners::{VFIO, VFIO_SAYS};
-use crate::cases::topology::{expected, names};
+use crate::cases::topology::{expected, peers};
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict, ensure};
-use crate::device::{Pattern, Peer};
-use crate::lab::{Expected, Other, Way};
+use crate::device::{self, Pattern, Peer};
+use crate::lab::{Arrival, Other, Path, Way};
 use crate::partner::binding::Lent;
 use crate::partner::container::{self, Container, Mapping};
 use crate::partner::user_engine::{READ_DATA, UserEngine};
@@ -20,6 +20,7 @@ use crate::partner::vfio::{DRIVER, Device};
 use crate::sys::kernel_log::KernelLog;
 use crate::sys::pci::Function;
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Where things lie in the address space: far from RAM and interrupts, and where no BAR is on any bus. A switch without
@@ -45,7 +46,7 @@ const TYPE_1: Need = Need::Module(container::MODULE, "vfio_iommu_type1", "CONFIG
 
 /// What it takes. The IOMMU comes first: where there is none, nothing else is to blame.
 pub(super) const NEEDS: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Iommu, super::DRIVER, VFIO, TYPE_1];
+    &[Need::Lab, Need::Peer, Need::Other, Need::Iommu, super::DRIVER, VFIO, TYPE_1];
 /// And to see that the kernel's own drivers carry on.
 pub(super) const NEEDS_AND_OWN: &[Need] =
     &[Need::Lab, Need::Peers, Need::Iommu, Need::Path, super::DRIVER, super::CLIENT, VFIO, TYPE_1];
@@ -73,22 +74,42 @@ struct Engine {
 }
 
 impl Engine {
-    /// Whether the root complex lets its requests through to that memory.
-    fn reaches(&self, memory: &Memory) -> bool {
-        reaches(&self.expected, memory.instance)
+    /// Whether its reads out of that memory end with data.
+    fn reads(&self, memory: &Memory) -> bool {
+        reads(&self.expected, memory.instance)
+    }
+
+    /// Whether its writes get into that memory.
+    fn writes(&self, memory: &Memory) -> bool {
+        writes(&self.expected, memory.instance)
     }
 
     /// The way of completions with data from that memory. They are routed by the engine's number, and a switch turns them
     /// around although the request came from above.
     fn way_back(&self, memory: &Memory) -> Way {
-        let way = self.expected.paths.get(memory.instance as usize).map(|(way, ..)| *way);
-        let is_direct = names(self.expected.direct_completions, memory.instance);
-        if way == Some(Way::Bus) || is_direct { Way::Bus } else { Way::Host }
+        let path = self.expected.paths.get(memory.instance as usize);
+        path.and_then(|path| path.completions.way()).unwrap_or(Way::Host)
+    }
+
+    /// What is found when a read, or a write, does not get there.
+    fn refusal(&self, memory: &Memory) -> Option<&str> {
+        let path = self.expected.paths.get(memory.instance as usize)?;
+        [&path.by_iova, &path.completions].into_iter().find_map(|arrival| match arrival {
+            Arrival::Refused(class) => Some(class.as_str()),
+            _ => None,
+        })
     }
 }
 
-fn reaches(expected: &Other, instance: u32) -> bool {
-    expected.paths.get(instance as usize).is_some_and(|(way, ..)| *way != Way::None)
+/// All requests go through the root complex here, whatever the kernel thinks of it: its own drivers do not ask.
+fn writes(expected: &Other, instance: u32) -> bool {
+    let arrives = |path: &Path| path.by_iova.way().is_some();
+    expected.paths.get(instance as usize).is_some_and(arrives)
+}
+
+fn reads(expected: &Other, instance: u32) -> bool {
+    let comes_back = |path: &Path| path.completions.way().is_some();
+    writes(expected, instance) && expected.paths.get(instance as usize).is_some_and(comes_back)
 }
 
 /// Whether no address of ours is one of the device's memory, on the bus or for the CPUs: it is the IOMMU's business alone.
@@ -126,19 +147,18 @@ impl Taken {
     fn new(bench: &mut Bench<'_>) -> Result<Self, Stop> {
         bench.expect_messages(VFIO_SAYS);
         bench.expect_message(LETTING_GO);
-        let Expected { paths, others, .. } = expected(bench)?;
-        let last = paths.iter().map(|(a, b, ..)| *a.max(b)).max().unwrap_or(0);
-        let mut peers = Vec::new();
-        for instance in 0..=last {
-            let peer = Peer::open(instance)?;
+        let others = expected(bench)?.others;
+        let mut own = Vec::new();
+        for peer in peers(bench)? {
             ensure!(
                 is_off_the_bus(&peer),
-                "peer{instance}'s memory has addresses that this test wants for itself: {:x?}",
+                "{}'s memory has addresses that this test wants for itself: {:x?}",
+                peer.name(),
                 peer.info
             );
             let function = peer.function();
-            let iova = WINDOWS + u64::from(instance) * STRIDE;
-            peers.push((instance, name(bench, &function)?, function, iova));
+            let iova = WINDOWS + u64::from(peer.instance) * STRIDE;
+            own.push((peer.instance, name(bench, &function)?, function, iova));
         }
         bench.close_peers();
 
@@ -151,8 +171,7 @@ impl Taken {
         for engine in &found {
             refused_beside_others(bench, engine)?;
         }
-        let files =
-            peers.iter().map(|(instance, _, peer, _)| (peer.clone(), Peer::path(*instance)));
+        let files = own.iter().map(|(instance, _, peer, _)| (peer.clone(), Peer::path(*instance)));
         lent.extend(at_once(files, lend)?);
 
         let space = Container::new()?;
@@ -160,7 +179,7 @@ impl Taken {
         let devices = at_once(functions, |function| Ok(space.open(&function)?))?;
         let (of_engines, of_peers) = devices.split_at(found.len());
         let (mut memories, mut engines) = (Vec::new(), Vec::new());
-        for ((instance, name, function, iova), device) in peers.into_iter().zip(of_peers) {
+        for ((instance, name, function, iova), device) in own.into_iter().zip(of_peers) {
             let mapping = space.map(device.view(BAR, OFFSET, WINDOW)?, iova)?;
             memories.push(Memory { function, name, instance, mapping });
         }
@@ -188,11 +207,12 @@ impl Taken {
 
     /// Between which memories `engine` is tried: every two, and within one that is the only one it reaches.
     fn pairs(&self, engine: &Engine) -> Vec<(&Memory, &Memory)> {
-        let reached = self.memories.iter().filter(|memory| engine.reaches(memory)).count();
+        let is_reached = |memory: &Memory| engine.reads(memory) && engine.writes(memory);
+        let reached = self.memories.iter().filter(|memory| is_reached(memory)).count();
         let all =
             self.memories.iter().flat_map(|from| self.memories.iter().map(move |to| (from, to)));
         let is_tried = |(from, to): &(&Memory, &Memory)| {
-            from.instance != to.instance || (reached == 1 && engine.reaches(from))
+            from.instance != to.instance || (reached == 1 && is_reached(from))
         };
         all.filter(is_tried).collect()
     }
@@ -236,20 +256,27 @@ fn refused_beside_others(bench: &mut Bench<'_>, engine: &Function) -> Verdict {
 /// and nothing moves: a read ends in CHANERR, a write is lost.
 pub(super) fn routes(bench: &mut Bench<'_>) -> Verdict {
     let taken = Taken::new(bench)?;
-    let refusals = taken.engines.iter().flat_map(|engine| {
-        let pairs = taken.pairs(engine).into_iter();
-        pairs.filter(|(from, to)| !engine.reaches(from) || !engine.reaches(to))
-    });
-    let refusals = u32::try_from(refusals.count())?;
-    if refusals > 0 {
-        bench.expect(class::PEER_TO_PEER_REFUSED, refusals, Some(refusals))?;
+    let mut refusals = BTreeMap::<String, u32>::new();
+    for engine in &taken.engines {
+        for (from, to) in taken.pairs(engine) {
+            let refused = match (engine.reads(from), engine.writes(to)) {
+                (true, true) => continue,
+                (false, _) => from,
+                (true, false) => to,
+            };
+            let class = engine.refusal(refused).unwrap_or(class::PEER_TO_PEER_REFUSED);
+            *refusals.entry(class.to_owned()).or_default() += 1;
+        }
+    }
+    for (class, count) in &refusals {
+        bench.expect(class, *count, Some(*count))?;
     }
     for engine in &taken.engines {
         let (mut copies, mut refused, mut lost) = (0, 0, 0);
         for (from, to) in taken.pairs(engine) {
-            let what = format!("{} from {} to {}", engine.function.address(), from.name, to.name);
+            let what = format!("{} from {} to {}", engine.expected.name, from.name, to.name);
             let (attempt, count): (fn(&mut _, &_, &_, &_, &_) -> _, _) =
-                match (engine.reaches(from), engine.reaches(to)) {
+                match (engine.reads(from), engine.writes(to)) {
                     (true, true) => (copy, &mut copies),
                     (true, false) => (lose, &mut lost),
                     (false, _) => (refuse, &mut refused),
@@ -259,7 +286,7 @@ pub(super) fn routes(bench: &mut Bench<'_>) -> Verdict {
         }
         bench.note(format!(
             "{}: {copies} copies of {LENGTH} bytes, {refused} reads refused, {lost} writes lost",
-            engine.function.address()
+            engine.expected.name
         ));
     }
     taken.give_back()
@@ -339,10 +366,11 @@ fn lose(
 /// byte moves. Mapped again, it is carried out again; and so it goes on, when all have their own drivers back.
 pub(super) fn unmapped(bench: &mut Bench<'_>) -> Verdict {
     let mut able = expected(bench)?.others;
-    able.retain(|other| (0..2).all(|instance| reaches(other, instance)));
+    able.retain(|other| reads(other, 0) && writes(other, 1));
     if able.is_empty() {
-        let reason = "no engine reaches both peer0's memory and peer1's, mapped or not";
-        return Err(Stop::Skip(reason.into()));
+        let [one, other] = [0, 1].map(device::name);
+        let reason = format!("no engine reaches both {one}'s memory and {other}'s, mapped or not");
+        return Err(Stop::Skip(reason));
     }
     let is_able = |engine: &Function| able.iter().any(|own| own.function == engine.address());
     let findings = u32::try_from(able.len())?;

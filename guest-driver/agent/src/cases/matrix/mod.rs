@@ -185,8 +185,11 @@ fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdic
     let client = if importer == Importer::OwnDevice { &owner } else { &other };
     let path = FirstPath::new(bench)?;
     let contract = contract(exporter, importer, path.is_open());
-    if contract == Contract::Peer && exporter != Exporter::ZoneDevice && !path.follows() {
-        return topology::cannot_follow();
+    if contract == Contract::Peer {
+        if exporter != Exporter::ZoneDevice && !path.follows() {
+            return topology::cannot_follow();
+        }
+        path.carries()?;
     }
     let shared = Shared::new(&owner, exporter, SIZE as u64)?;
     let pattern = Pattern::new(61);
@@ -273,8 +276,8 @@ fn both_devices_agree(owner: &Peer, client: &Peer, imported: Object, shared: &Sh
         let found = must(peer, Work::checksum(object.at(2), LENGTH as u64))?.result;
         ensure!(
             found == expected,
-            "peer{} finds the checksum {found:#x}, the CPU {expected:#x}",
-            peer.instance
+            "{} finds the checksum {found:#x}, the CPU {expected:#x}",
+            peer.name()
         );
     }
     Ok(())

@@ -41,8 +41,8 @@ pub(super) fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
         let error = peer.wait(cookie, WAIT_MS)?.error;
         ensure!(
             error != -libc::ETIMEDOUT,
-            "peer{}: work that cannot be done does not end by itself",
-            peer.instance
+            "{}: work that cannot be done does not end by itself",
+            peer.name()
         );
         failed += usize::from(error != 0);
     }

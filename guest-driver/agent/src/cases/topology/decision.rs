@@ -2,8 +2,8 @@
 
 use super::{can_follow, cannot_follow};
 use crate::cases::{Bench, Verdict, ensure};
-use crate::device::Peer;
-use crate::lab::{Address, Way};
+use crate::device::{self, Peer};
+use crate::lab::{Address, Other, Path, Way};
 use std::fmt;
 
 /// Whose DMA it is.
@@ -11,15 +11,15 @@ use std::fmt;
 pub(in crate::cases) enum Client<'a> {
     /// A peer device, by its number.
     Peer(u32),
-    /// A device of another kind, by its function's address.
-    Other(&'a str),
+    /// A device of another kind, by what is expected of it.
+    Other(&'a Other),
 }
 
 impl fmt::Display for Client<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Peer(instance) => write!(f, "peer{instance}"),
-            Self::Other(address) => f.write_str(address),
+            Self::Peer(instance) => f.write_str(&device::name(*instance)),
+            Self::Other(other) => f.write_str(&other.name),
         }
     }
 }
@@ -31,12 +31,8 @@ pub(in crate::cases) struct Expectation<'a> {
     pub(in crate::cases) client: Client<'a>,
     /// Whose memory it is.
     pub(in crate::cases) owner: &'a Peer,
-    /// By which way.
-    pub(in crate::cases) way: Way,
-    /// What `pci_p2pdma_distance()` must say.
-    pub(in crate::cases) distance: i32,
-    /// The kind of DMA address.
-    pub(in crate::cases) address: Address,
+    /// What the kernel must decide, and what then becomes of the data.
+    pub(in crate::cases) path: &'a Path,
 }
 
 /// What came of sharing a buffer with the client.
@@ -56,13 +52,13 @@ impl Expectation<'_> {
     /// What is wrong with the kernel's answer, a sentence for each thing.
     fn wrong(&self, distance: i32, access: &Access) -> Vec<String> {
         let mut wrong = Vec::from_iter(self.wrong_distance(distance));
-        let expected = (self.way != Way::None).then_some(self.address);
+        let expected = (self.path.way != Way::None).then_some(self.path.address);
         match (access, expected) {
             (Access::NotAttached, None) | (Access::NotMapped(_), Some(Address::None)) => {}
             (Access::NotAttached, Some(_)) => {
                 wrong.push(format!(
                     "there is a way ({:?}), but the exporter refuses the attachment",
-                    self.way
+                    self.path.way
                 ));
             }
             (Access::NotMapped(reason) | Access::Failed(reason), _) => {
@@ -85,7 +81,7 @@ impl Expectation<'_> {
     }
 
     fn wrong_distance(&self, distance: i32) -> Option<String> {
-        let expected = self.distance;
+        let expected = self.path.distance;
         (distance != expected)
             .then(|| format!("expected a distance of {expected}, the kernel says {distance}"))
     }
@@ -94,8 +90,8 @@ impl Expectation<'_> {
     /// them look the same.
     fn kind(&self, address: u64) -> Address {
         let kinds = kinds_of(self.owner, address);
-        if kinds.contains(&self.address) {
-            self.address
+        if kinds.contains(&self.path.address) {
+            self.path.address
         } else {
             kinds.first().copied().unwrap_or(Address::Iova)
         }
@@ -127,21 +123,23 @@ impl Decisions {
         if let Some(lab) = bench.lab.as_mut() {
             match client {
                 Client::Peer(instance) => lab.path(owner.instance, instance, distance, mapped)?,
-                Client::Other(address) => lab.path(owner.instance, address, distance, mapped)?,
+                Client::Other(other) => {
+                    lab.path(owner.instance, &other.function, distance, mapped)?
+                }
             }
         }
         let address =
             mapped.map_or("no DMA address".into(), |(_, value)| format!("DMA address {value:#x}"));
-        bench.note(format!("{client} -> peer{}: distance {distance}, {address}", owner.instance));
+        bench.note(format!("{client} -> {}: distance {distance}, {address}", owner.name()));
 
-        let wrong = if can_follow(bench, expected.way, expected.address)? {
+        let wrong = if can_follow(bench, expected.path)? {
             expected.wrong(distance, access)
         } else {
             // A driver that cannot follow has its own way of being wrong: the test is skipped in the end.
             self.beyond = true;
             Vec::from_iter(expected.wrong_distance(distance))
         };
-        let what = |wrong| format!("{client} into peer{}: {wrong}", owner.instance);
+        let what = |wrong| format!("{client} into {}: {wrong}", owner.name());
         self.wrong.extend(wrong.into_iter().map(what));
         Ok(())
     }

@@ -1,20 +1,17 @@
 //! The path that most tests use: from the second peer device into the first one's memory.
 
-use super::{can_follow, expected, mask_of, ways};
+use super::{Outcome, can_follow, expected};
 use crate::cases::traffic::Traffic;
-use crate::cases::{Bench, Stop, Verdict, ensure};
-use crate::lab::{Address, Expected, Way};
+use crate::cases::{Bench, Stop, Verdict};
+use crate::lab::{Address, Way};
 
-/// What the monitor expects of `peer1`'s requests into `peer0`'s memory.
-#[derive(Clone, Copy, Debug)]
+/// What the monitor expects of the second device's requests into the first one's memory.
+#[derive(Clone, Debug)]
 pub(in crate::cases) struct FirstPath {
-    /// The way of requests with data.
-    ahead: Way,
-    /// The way of completions with data.
-    back: Way,
-    /// The kind of DMA address.
+    outcome: Outcome,
+    /// The kind of address.
     address: Address,
-    /// Whether there is a way.
+    /// Whether there is a way, as far as the kernel knows.
     is_open: bool,
     /// Whether this kernel's driver takes it with memory that has no pages.
     follows: bool,
@@ -23,43 +20,58 @@ pub(in crate::cases) struct FirstPath {
 impl FirstPath {
     /// Asks the monitor.
     pub(in crate::cases) fn new(bench: &mut Bench<'_>) -> Result<Self, Stop> {
-        let Expected { paths, direct_requests, direct_completions, .. } = expected(bench)?;
-        let path = paths.iter().find(|(a, b, ..)| (*a, *b) == (0, 1));
-        let &(_, _, way, _, address) =
-            path.ok_or_else(|| Stop::Skip("there is one peer device only".into()))?;
-        let (owner, client) = bench.take_peers()?;
-        let direct = (mask_of(&direct_requests, &client), mask_of(&direct_completions, &client));
-        let (ahead, back) = ways(&owner, (way, address), direct);
-        let follows = can_follow(bench, way, address)?;
-        Ok(Self { ahead, back, address, is_open: way != Way::None, follows })
+        let path = expected(bench)?
+            .paths
+            .into_iter()
+            .find(|(client, owner, _)| (*client, *owner) == (1, 0));
+        let (.., path) = path.ok_or_else(|| Stop::Skip("there is one peer device only".into()))?;
+        let follows = can_follow(bench, &path)?;
+        let is_open = path.way != Way::None;
+        Ok(Self { outcome: Outcome::of(&path), address: path.address, is_open, follows })
     }
 
     /// Whether the kernel must find a path between the two.
-    pub(in crate::cases) fn is_open(self) -> bool {
+    pub(in crate::cases) fn is_open(&self) -> bool {
         self.is_open
     }
 
     /// Whether this kernel's driver takes it with memory that has no pages.
-    pub(in crate::cases) fn follows(self) -> bool {
+    pub(in crate::cases) fn follows(&self) -> bool {
         self.follows
     }
 
-    /// The kind of DMA address that the kernel must give `peer1`.
-    pub(in crate::cases) fn address(self) -> Address {
+    /// The kind of DMA address that the kernel must give the second device.
+    pub(in crate::cases) fn address(&self) -> Address {
         self.address
+    }
+
+    /// Nothing can be carried where the hardware does not take it, whatever the kernel thinks.
+    ///
+    /// # Errors
+    /// A SKIP that says why.
+    pub(in crate::cases) fn carries(&self) -> Verdict {
+        match &self.outcome {
+            Outcome::Moves { .. } | Outcome::NoAddress => Ok(()),
+            Outcome::Lost(class) => Err(Stop::Skip(format!(
+                "the kernel gives an address by which nothing arrives here: {class}"
+            ))),
+            Outcome::Untried(why) => Err(Stop::Skip((*why).into())),
+        }
     }
 
     /// So many bytes each way between the two by this path, and none by another. `read_back`: bytes that the driver
     /// reads back after it has written.
     pub(in crate::cases) fn expect(
-        self,
+        &self,
         traffic: &Traffic,
         length: u64,
         read_back: u64,
     ) -> Verdict {
-        ensure!(self.is_open, "there is no way, but it was: {traffic}");
+        let Outcome::Moves { ahead, back } = self.outcome else {
+            return Err(Stop::Fail(format!("nothing can be carried, but it was: {traffic}")));
+        };
         let read = length + read_back;
-        traffic.expect_read(self.back, read..=read)?;
-        traffic.expect_written(self.ahead, length..=length)
+        traffic.expect_read(back, read..=read)?;
+        traffic.expect_written(ahead, length..=length)
     }
 }

@@ -1,6 +1,7 @@
 //! What the kernel decides about peer-to-peer DMA, against what the monitor expects from its topology; and whether the
 //! data then takes that way and no other.
 
+mod address;
 mod decision;
 mod first_path;
 mod route;
@@ -10,7 +11,7 @@ use super::Kind::{Negative, Positive};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{DEVICE, DeviceError, Peer, VENDOR};
-use crate::lab::{Address, Expected, Way};
+use crate::lab::{Address, Arrival, Expected, Path, Way};
 use crate::sys::pci::Function;
 use crate::uapi;
 pub(super) use decision::{Access, Client, Decisions, Expectation, kinds_of};
@@ -19,11 +20,18 @@ use rustix::io::Errno;
 
 const NEEDS: &[Need] =
     &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+const PEERS: &[Need] = &[Need::Lab, Need::Peers];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("topology", "kernel-decides-as-predicted", Positive, NEEDS, decisions),
-    Case::new("topology", "iommu-groups-as-predicted", Positive, &[Need::Lab, Need::Peers], groups),
+    Case::new("topology", "iommu-groups-as-predicted", Positive, &[Need::Lab, Need::Peer], groups),
     Case::new("topology", "route", Positive, NEEDS, route::all),
+    Case::new("topology", "requests-by-bus-address", Positive, PEERS, |bench| {
+        address::all(bench, address::Kind::Bus)
+    }),
+    Case::new("topology", "requests-by-cpu-address", Positive, PEERS, |bench| {
+        address::all(bench, address::Kind::Cpu)
+    }),
     Case::new(
         "topology",
         "wrong-kind-of-address",
@@ -36,24 +44,24 @@ pub(super) const CASES: &[Case] = &[
 pub(super) fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
     let lab =
         bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
-    let expected = lab.hello()?.expected;
-    let expected =
-        expected.ok_or_else(|| Stop::Skip("the monitor expects nothing of the kernel".into()))?;
+    let hello = lab.hello()?;
+    let expected = hello
+        .expected
+        .ok_or_else(|| Stop::Skip("the monitor expects nothing of the kernel".into()))?;
+    let planned = hello.peers.len();
     let there = Function::all()?.iter().filter(|function| function.is(VENDOR, DEVICE)).count();
-    let pairs = there * there.saturating_sub(1) / 2;
     ensure!(
-        pairs == expected.paths.len(),
-        "the topology {} has {} pairs of peer devices, {there} devices are on the bus",
-        expected.topology,
-        expected.paths.len()
+        there == planned,
+        "the topology {} has {planned} peer devices, {there} are on the bus",
+        expected.topology
     );
     Ok(expected)
 }
 
 /// Whether this kernel's driver can do as the kernel decides. Before Linux 6.19 memory without pages is mapped as a
 /// resource, which goes through the host bridge and past swiotlb whatever the way.
-pub(super) fn can_follow(bench: &mut Bench<'_>, way: Way, address: Address) -> Result<bool, Stop> {
-    let plain = way == Way::None || (way == Way::Host && address != Address::None);
+pub(super) fn can_follow(bench: &mut Bench<'_>, path: &Path) -> Result<bool, Stop> {
+    let plain = path.way == Way::None || (path.way == Way::Host && path.address != Address::None);
     Ok(plain || bench.peer(0)?.info.features & uapi::FEATURE_WAYS != 0)
 }
 
@@ -62,17 +70,21 @@ pub(super) fn cannot_follow() -> Verdict {
     Err(Stop::Skip(reason.into()))
 }
 
+/// Every peer device.
+pub(super) fn peers(bench: &mut Bench<'_>) -> Result<Vec<Peer>, Stop> {
+    let count = bench.hello()?.map_or(0, |hello| hello.peers.len());
+    Ok((0..).take(count).map(Peer::open).collect::<Result<_, _>>()?)
+}
+
 /// Distance and kind of DMA address between every two devices, in both directions.
 fn decisions(bench: &mut Bench<'_>) -> Verdict {
     let mut decisions = Decisions::default();
-    for (a, b, way, distance, address) in expected(bench)?.paths {
-        for (owner, client) in [(a, b), (b, a)] {
-            let (owner, client) = (Peer::open(owner)?, Peer::open(client)?);
-            let name = Client::Peer(client.instance);
-            let expected = Expectation { client: name, owner: &owner, way, distance, address };
-            let (found, access) = (owner.distance(&client)?, access(&owner, &client)?);
-            decisions.add(bench, &expected, found, &access)?;
-        }
+    for (client, owner, path) in expected(bench)?.paths {
+        let (owner, client) = (Peer::open(owner)?, Peer::open(client)?);
+        let name = Client::Peer(client.instance);
+        let expected = Expectation { client: name, owner: &owner, path: &path };
+        let (found, access) = (owner.distance(&client)?, access(&owner, &client)?);
+        decisions.add(bench, &expected, found, &access)?;
     }
     decisions.verdict()
 }
@@ -111,12 +123,11 @@ fn access(owner: &Peer, client: &Peer) -> Result<Access, Stop> {
 /// Which devices share an IOMMU group.
 fn groups(bench: &mut Bench<'_>) -> Verdict {
     let expected = expected(bench)?;
-    let peers: Vec<_> = expected.paths.iter().flat_map(|(a, b, ..)| [*a, *b]).collect();
-    let count = peers.iter().max().map_or(0, |last| last + 1);
     let mut found = Vec::new();
-    for instance in 0..count {
-        let function = Peer::open(instance)?.function();
-        found.push(function.iommu_group());
+    let mut names = Vec::new();
+    for peer in peers(bench)? {
+        found.push(peer.function().iommu_group());
+        names.push(peer.name());
     }
     if expected.groups.is_empty() {
         ensure!(
@@ -130,7 +141,9 @@ fn groups(bench: &mut Bench<'_>) -> Verdict {
         for (other, (other_group, other_number)) in found.iter().zip(&expected.groups).enumerate() {
             ensure!(
                 (group == other_group) == (number == other_number),
-                "peer{index} is in group {group:?}, peer{other} in {other_group:?}; expected them {}",
+                "{} is in group {group:?}, {} in {other_group:?}; expected them {}",
+                names[index],
+                names[other],
                 if number == other_number { "together" } else { "apart" }
             );
         }
@@ -138,26 +151,48 @@ fn groups(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whether the bit for the peer device `owner` is set in a mask.
-pub(super) fn names(mask: u16, owner: u32) -> bool {
-    mask.checked_shr(owner).unwrap_or(0) & 1 != 0
+/// What becomes of data by the address that the kernel gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It gets there.
+    Moves {
+        /// The way of requests with data.
+        ahead: Way,
+        /// The way of completions with data.
+        back: Way,
+    },
+    /// The kernel gives no address.
+    NoAddress,
+    /// It gives one, and requests by it do not arrive: this class of finding says why.
+    Lost(String),
+    /// It gives one that may be something else's, or completions get lost: not tried.
+    Untried(&'static str),
 }
 
-/// The mask of `requester`.
-fn mask_of(masks: &[u16], requester: &Peer) -> u16 {
-    masks.get(requester.instance as usize).copied().unwrap_or(0)
-}
+impl Outcome {
+    /// Of a path, by what is expected of it.
+    pub(super) fn of(path: &Path) -> Self {
+        let arrival = match path.address {
+            _ if path.way == Way::None => return Self::NoAddress,
+            Address::None => return Self::NoAddress,
+            Address::Bus => &path.by_bus,
+            Address::Phys => &path.by_cpu,
+            Address::Iova => &path.by_iova,
+        };
+        Self::by(arrival, path)
+    }
 
-/// The ways of a requester's data into the memory of `owner`, and back with completions, where `way` is what the kernel
-/// has chosen. `requests` and `completions`: what a switch on the way turns around by itself, see [`Expected`].
-pub(super) fn ways(
-    owner: &Peer,
-    (way, address): (Way, Address),
-    (requests, completions): (u16, u16),
-) -> (Way, Way) {
-    // To a switch, the CPUs' address is a bus address where both are one number.
-    let on_the_bus = address == Address::Phys && owner.info.memory_phys == owner.info.memory_bus;
-    let ahead = if on_the_bus && names(requests, owner.instance) { Way::Bus } else { way };
-    let back = if names(completions, owner.instance) { Way::Bus } else { way };
-    (ahead, back)
+    /// By an address with which requests end so.
+    pub(super) fn by(arrival: &Arrival, path: &Path) -> Self {
+        match (arrival.way(), path.completions.way()) {
+            (Some(ahead), Some(back)) => Self::Moves { ahead, back },
+            (None, _) => match arrival {
+                Arrival::Refused(class) => Self::Lost(class.clone()),
+                _ => Self::Untried(
+                    "the address may be that of something else on the requester's bus",
+                ),
+            },
+            (Some(_), None) => Self::Untried("completions do not come back: what is read is lost"),
+        }
+    }
 }
