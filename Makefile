@@ -2,19 +2,22 @@
 #
 # Variables:
 #   KERNEL=NAME|PATH        guest kernel: lab (ours), debug (ours with the kernel's own checks), stock (the
-#                           distribution's), lts (ours on the long-term series), or yours (vmlinux, bzImage, tree)
+#                           distribution's), lts (ours on the long-term series), or yours (vmlinux, bzImage, tree);
+#                           without it lab if it has been built, otherwise stock
 #   SCENARIO=NAME           another scenario than the quick set (make vm-test); target/peerdma test --list
-#   OUT=DIR                 where make vm-test leaves its reports and logs
+#   OUT=DIR                 where make vm-test leaves its reports and logs; without it target/vm-test, or
+#                           target/vm-test-KERNEL on another kernel than lab
 #   COUNT=N SEED=N          how many random topologies, and the seed of the first one (make vm-random)
 #   ARGS='...'              more arguments for peerdma; for make bench: --strict, names of groups
 
 CARGO   ?= cargo
 PEERDMA := target/peerdma
-KERNEL  ?= lab
+KERNEL  ?= auto
+OUT     ?=
 COUNT   ?= 6
 SEED    ?= 1
-# The other kernels' reports do not overwrite those of the lab kernel.
-OUT     ?= target/vm-test$(addprefix -,$(filter debug stock lts,$(KERNEL)))
+# What takes its time before the program runs: the program prints it with its own share.
+export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint clean vm-trixie vm-noble vm-random
@@ -29,17 +32,18 @@ help: ## Say what there is
 	@echo '  target/peerdma --help says what the program can do (after make build).'
 
 setup: ## Install the distribution packages that are missing, as root or by sudo
-	@ci/setup.sh
+	@rm -f '$(PEERDMA_SHARES)'
+	@ci/timed.sh packages ci/setup.sh
 
 build: setup ## Build the program, target/peerdma, and the guest's first process
-	$(CARGO) build --release --locked
+	@ci/timed.sh 'the program' $(CARGO) build --release --locked
 	@ln -sfn x86_64-unknown-linux-gnu/release/peerdma $(PEERDMA)
 
 test: setup ## Unit and integration tests, and tests of the KVM engine with bare-metal programs
 	$(CARGO) test --workspace --locked
 
 vm-test: build ## Boot guests and check every DMA transaction in them
-	$(PEERDMA) test --kernel '$(KERNEL)' --out '$(OUT)' $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS)
+	$(PEERDMA) test --kernel '$(KERNEL)' $(if $(OUT),--out '$(OUT)') $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS)
 
 vm-test-all: build ## All scenarios on all kernels, in one report: target/vm-test-all
 	ci/vm-test-all.sh target/vm-test-all $(ARGS)

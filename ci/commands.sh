@@ -17,7 +17,7 @@ boot() {
     shift 2
     echo "=== $name"
     status=0
-    target/peerdma boot "$@" </dev/null >"$out/$name" 2>"$out/$name.log" || status=$?
+    target/peerdma boot --kernel "${KERNEL:-lab}" "$@" </dev/null >"$out/$name" 2>"$out/$name.log" || status=$?
     [ "$status" != 130 ] || exit 130
     if [ "$status" = "$wanted" ]; then
         echo "$name: exit status $status, as it must be"

@@ -20,7 +20,7 @@ guest() {
     mkdir -p "$out"
     cat >"$out/$name.expected"
     status=0
-    target/peerdma test --out "$out/$name" --module ci/mistakes --file ci/mistakes/make.sh \
+    target/peerdma test --kernel "${KERNEL:-lab}" --out "$out/$name" --module ci/mistakes --file ci/mistakes/make.sh \
         --file ci/mistakes/unplug.sh "$@" </dev/null || status=$?
     [ "$status" != 130 ] || exit 130
     sed -n 's/^- `command`: //p' "$out/$name/report.md" >"$out/$name.said"

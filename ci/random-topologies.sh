@@ -42,7 +42,7 @@ while [ "$at" -le "$last" ]; do
     at=$((at + 1))
 done
 status=0
-target/peerdma test --out "$out" "$@" || status=$?
+target/peerdma test --kernel "${KERNEL:-lab}" --out "$out" "$@" || status=$?
 [ "$status" = 0 ] || {
     echo "random topologies from seed $seed on: exit status $status; a single one: ci/random-topologies.sh 1 SEED" >&2
     exit "$status"

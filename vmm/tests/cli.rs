@@ -27,6 +27,31 @@ fn topologies_are_drawn_and_explained_without_a_guest() {
     assert!(out.contains("PCI_P2PDMA_MAP_BUS_ADDR") && out.contains("--iommu strict"), "{out}");
 }
 
+/// On a machine that has just been set up; nothing is fetched before all of this is known.
+#[test]
+fn a_scenario_that_needs_the_lab_kernel_says_so_where_there_is_none() {
+    let cache = tempfile::tempdir().unwrap();
+    let fresh = |arguments: &[&str]| {
+        let mut command = peerdma(arguments);
+        command.env("XDG_CACHE_HOME", cache.path()).env_remove("PEERDMA_KERNEL_TREE");
+        // Should it go on to fetch something.
+        command.env("PEERDMA_DEBIAN_MIRROR", "file:///no/such/mirror");
+        command.env("PEERDMA_QEMU", "/no/such/qemu");
+        outcome(&command.output().unwrap())
+    };
+    let (code, _, err) = fresh(&["test", "--scenario", "basic", "--scenario", "kunit-dmabuf"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("\"kunit-dmabuf\" needs CONFIG_DMABUF_KUNIT_TEST"), "{err}");
+    assert!(err.contains("peerdma kernel build") && err.contains("--kernel stock"), "{err}");
+    assert!(fs::read_dir(cache.path()).unwrap().all(|entry| entry.unwrap().path().is_dir()));
+    // A kernel that is named is what is used: what is wrong there is something else.
+    for line in [&["--kernel", "stock"][..], &["--kernel", "lab"], &["--", "true"]] {
+        let (code, _, err) =
+            fresh(&[&["test", "--scenario", "kunit-dmabuf", "--host", "nested"], line].concat());
+        assert!(code == 3 && !err.contains("needs CONFIG"), "{line:?}: {err}");
+    }
+}
+
 #[test]
 fn tests_that_a_topology_is_not_for_are_refused_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();

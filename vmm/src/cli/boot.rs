@@ -17,6 +17,7 @@ use crate::host::interrupt;
 use crate::host::terminal::{self, Key, Keys, RawTerminal};
 use crate::report::{ScenarioReport, Status};
 use crate::say::say;
+use crate::suite::auto;
 use crate::suite::drive::{JobEnd, drive};
 use crate::suite::event::Event;
 use crate::suite::expectation::Expectation;
@@ -62,7 +63,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let kernel = arguments.guest.kernel_choice();
+    let kernel = arguments.guest.kernel_choice()?;
     let jitter = arguments.guest.jitter();
     let factor = time_factor(&kernel)?.saturating_mul(jitter.factor);
     let mut scenario =
@@ -72,6 +73,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     choose::tell_scenario_remarks(&scenario, &lab);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let place = arguments.guest.place()?;
+    if arguments.guest.is_substitute(&kernel) {
+        say!("{}", auto::explain(None).map_err(Failure::internal)?);
+    }
     let out = tempfile::tempdir()
         .map_err(|error| Failure::environment(format_args!("a temporary folder: {error}")))?;
     let progress = Quiet::for_stderr();

@@ -8,7 +8,10 @@ use clap::{Args, ValueEnum};
 use super::Failure;
 use crate::assembly::{AssemblyError, IommuMode, LabConfig};
 use crate::host::choice::{self, Place, Request};
+use crate::images::kernel::Flavour;
+use crate::images::progress::Silent;
 use crate::say::say;
+use crate::suite::auto;
 use crate::suite::expectation::Expectation;
 use crate::suite::own::{KernelModule, Own, OwnFile};
 use crate::suite::parameters::words;
@@ -16,6 +19,9 @@ use crate::suite::prepare::{KernelChoice, PrepareError};
 use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::topology::linux::{Guest, remarks};
 use crate::topology::{self, AddedDevice, Plan, Topology};
+
+/// The kernel of somebody who does not care.
+const AUTO: &str = "auto";
 
 /// Where a guest runs, as the user says it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -32,8 +38,9 @@ pub(super) enum Host {
 /// Which guest.
 #[derive(Debug, Clone, Args)]
 pub(super) struct GuestOptions {
-    /// Guest kernel: `lab`, `debug`, `stock` (the distribution's), `lts`, or the path of a vmlinux, a bzImage or a built tree
-    #[arg(long, value_name = "KERNEL", default_value = "lab")]
+    /// Guest kernel: `lab`, `debug`, `stock` (the distribution's), `lts`, or the path of a vmlinux, a bzImage or a built
+    /// tree; `auto`: `lab` if it has been built, otherwise `stock`
+    #[arg(long, value_name = "KERNEL", default_value = AUTO)]
     pub(super) kernel: String,
     /// Where the guest runs
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
@@ -261,6 +268,19 @@ impl GuestOptions {
         }
     }
 
+    /// The kernel that is asked for; for `auto` what is best here.
+    pub(super) fn kernel_choice(&self) -> Result<KernelChoice, Failure> {
+        if self.kernel != AUTO {
+            return Ok(KernelChoice::parse(&self.kernel));
+        }
+        auto::flavour(&Silent).map(KernelChoice::Flavour).map_err(prepare_failure)
+    }
+
+    /// Whether the kernel is one that nobody asked for, in place of the lab's.
+    pub(super) fn is_substitute(&self, kernel: &KernelChoice) -> bool {
+        self.kernel == AUTO && *kernel != KernelChoice::Flavour(Flavour::Lab)
+    }
+
     /// What `--expect` and `--allow` say.
     ///
     /// # Errors
@@ -274,10 +294,6 @@ impl GuestOptions {
             resolved.map_err(|error| Failure::usage(format_args!("{text}: {error}")))
         };
         self.expect.iter().cloned().chain(allowed).map(resolve).collect()
-    }
-
-    pub(super) fn kernel_choice(&self) -> KernelChoice {
-        KernelChoice::parse(&self.kernel)
     }
 
     /// Decides where guests run, and says so if it is not where one would expect.

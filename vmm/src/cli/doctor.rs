@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Exit, Failure, output};
 use crate::host::doctor::{self, Proof, diagnose};
-use crate::suite::prepare;
+use crate::suite::test_host;
 
 /// How to tell it.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let diagnosis = diagnose(|qemu| {
         let skipped = |why: &dyn std::fmt::Display| Proof::Skipped(why.to_string());
-        match (prepare::test_host_kernel_in_cache(), std::env::current_exe()) {
+        match (test_host::in_cache(), std::env::current_exe()) {
             (Ok(Some(kernel)), Ok(program)) => doctor::prove(qemu, kernel, program),
             (Ok(None), _) => skipped(&"the test host's kernel is not in the cache yet"),
             (Err(error), _) => skipped(&error),

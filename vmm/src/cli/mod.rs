@@ -12,6 +12,8 @@ mod list;
 mod output;
 mod replay;
 mod report;
+mod shares;
+mod substitute;
 mod test;
 mod topology;
 

@@ -5,12 +5,14 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use rustix::fs::{FlockOperation, flock};
 
 use super::choose::{self, GuestOptions, prepare_failure};
+use super::shares::Shares;
+use super::substitute;
 use super::{Exit, Failure, list, output};
 use crate::assembly::LabConfig;
 use crate::host::choice::Place;
@@ -27,6 +29,7 @@ use crate::suite::parameters::{Purpose, parameters};
 use crate::suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::suite::shard::Shard;
+use crate::suite::test_host;
 
 /// The variable that stretches all time limits.
 const FACTOR_VARIABLE: &str = "PEERDMA_TIMEOUT_FACTOR";
@@ -78,9 +81,9 @@ pub(super) struct Arguments {
     jobs: Option<u8>,
     #[command(flatten)]
     pub(super) guest: GuestOptions,
-    /// Folder for reports and logs
-    #[arg(long, value_name = "DIR", default_value = "target/vm-test")]
-    out: PathBuf,
+    /// Folder for reports and logs [default: target/vm-test; on the debug, stock and lts kernels target/vm-test-KERNEL]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Record everything that happens in the lab, a file per scenario in this folder, for `peerdma replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -105,11 +108,8 @@ impl Arguments {
     }
 }
 
-/// Preparations that took less are not worth a word.
-const WORTH_TELLING: Duration = Duration::from_secs(5);
-
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let begun = Instant::now();
+    let (begun, mut shares) = (Instant::now(), Shares::begin());
     if arguments.list {
         let is_wanted =
             arguments.all || arguments.shard.is_some() || !arguments.scenario.is_empty();
@@ -124,9 +124,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         )
         .hint("give all parts the same --jitter=SEED"));
     }
-    let scenarios = scenarios(arguments)?;
+    let mut scenarios = scenarios(arguments)?;
     let arguments = &with_scenario_file(arguments, &scenarios)?;
     have_tests(arguments, &scenarios)?;
+    let kernel = arguments.guest.kernel_choice()?;
+    let out = arguments.out.clone().unwrap_or_else(|| substitute::default_folder(&kernel));
+    let follows = arguments.out.is_none().then_some(&*out);
+    let substitute = match arguments.guest.is_substitute(&kernel) {
+        true => substitute::explain(
+            &mut scenarios,
+            follows,
+            arguments.all,
+            arguments.command.is_empty(),
+        )?,
+        false => Vec::new(),
+    };
     let split = match arguments.shard {
         Some(_) => scenarios.iter().map(|scenario| scenario.name.clone()).collect(),
         None => Vec::new(),
@@ -143,12 +155,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
         scenarios.iter().zip(&labs).try_for_each(|(scenario, lab)| have_peers(scenario, lab))?;
     }
-    let kernel = arguments.guest.kernel_choice();
     let jitter = arguments.guest.jitter();
-    let at_once = arguments.jobs.map_or_else(|| guests_at_once(&kernel, processors()), usize::from);
-    let factor =
-        time_factor(&kernel)?.saturating_mul(crowding(at_once)).saturating_mul(jitter.factor);
-    let out = prepare_folder(&arguments.out, "output")?;
+    let factor = time_factor(&kernel)?.saturating_mul(jitter.factor);
+    let out = prepare_folder(&out, "output")?;
     let _lock = lock(&out, "--out")?;
     let record =
         arguments.record.as_deref().map(|folder| prepare_folder(folder, "record")).transpose()?;
@@ -161,8 +170,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if matches!(place, Place::Nested { .. }) {
         say!("{place}");
     }
+    substitute.iter().for_each(|line| say!("{line}"));
     let progress = Quiet::for_stderr();
-    let kernel = arguments.guest.kernel_choice();
+    prepare::fetch(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
+    shares.part("the kernel");
     let prepared =
         prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
     let carried = scenarios
@@ -172,7 +183,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .map_err(prepare_failure)?;
     let venue = venue(&place, &progress)?;
     progress.done();
-    let prepared_in = begun.elapsed();
+    let processors = if venue.takes_turns() { 1 } else { processors() };
+    let at_once = arguments.jobs.map_or_else(|| guests_at_once(&kernel, processors), usize::from);
+    let factor = factor.saturating_mul(crowding(at_once, processors));
+    shares.part("driver, initramfs and test host");
     let notes = carried.iter().flat_map(|carried| &carried.notes);
     prepared.notes.iter().chain(notes).for_each(|note| say!("{note}"));
     let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
@@ -185,7 +199,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         version: RunReport::VERSION,
         totals: RunReport::totals_of(&scenarios),
         host: place.name().into(),
-        host_reason: place.reason().into(),
+        host_reason: format!("{}{}", place.reason(), venue.remark()),
         kernel: prepared.kernel_name.clone(),
         jitter: job.jitter,
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -198,12 +212,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::json(&report)?;
     }
     explain(&report, &out);
-    if prepared_in >= WORTH_TELLING {
-        let (all, prepared) = (begun.elapsed().as_secs(), prepared_in.as_secs());
-        say!(
-            "{all} s in all: {prepared} s for kernel, driver and initramfs, {} s for guests",
-            all - prepared
-        );
+    shares.part("guests");
+    if let Some(line) = shares.line() {
+        say!("{line}");
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
 }
@@ -325,7 +336,7 @@ pub(super) fn venue(place: &Place, progress: &Quiet) -> Result<Venue, Failure> {
         Place::Kvm { .. } => Ok(Venue::Here),
         Place::Nested { qemu, .. } => {
             // Whatever it lacks, the user did not name it on the command line.
-            let kernel = prepare::test_host_kernel(progress).map_err(Failure::environment)?;
+            let kernel = test_host::kernel(progress).map_err(Failure::environment)?;
             Venue::nested(qemu, kernel).map_err(Failure::environment)
         }
     }
@@ -430,8 +441,8 @@ fn guests_at_once(kernel: &KernelChoice, processors: usize) -> usize {
 }
 
 /// By how much guests slow each other down, when there are more than the processors can serve.
-fn crowding(at_once: usize) -> u64 {
-    u64::try_from(at_once.saturating_mul(2).div_ceil(processors())).unwrap_or(u64::MAX).max(1)
+fn crowding(at_once: usize, processors: usize) -> u64 {
+    u64::try_from(at_once.saturating_mul(2).div_ceil(processors)).unwrap_or(u64::MAX).max(1)
 }
 
 fn processors() -> usize {

@@ -15,6 +15,8 @@ use super::tools;
 use crate::images::cache::Cache;
 use crate::images::kernel::{self, Flavour, KernelRequest};
 use crate::images::progress::Silent;
+use crate::suite::auto;
+use crate::suite::test_host::TestHostKernel;
 
 /// Programs that building the guest's kernel and driver takes, and the Debian packages that have them.
 const BUILD_TOOLS: &[(&str, &str)] = &[
@@ -122,7 +124,10 @@ pub fn diagnose(prove: impl FnOnce(&Qemu) -> Proof) -> Diagnosis {
     }
     let cache = Cache::open();
     checks.extend(cache_checks(cache.as_ref().map_err(ToString::to_string)));
-    let built = checks.iter().any(|check| check.name == "kernel (lab)" && check.level == Level::Ok);
+    let is_there = |check: &Check| {
+        matches!(check.name, "kernel (lab)" | "kernel (stock)") && check.level == Level::Ok
+    };
+    let built = checks.iter().any(is_there);
     checks.push(tools_check(
         "build tools",
         BUILD_TOOLS,
@@ -150,8 +155,8 @@ pub enum Proof {
 }
 
 /// Runs the payloads in a test host that boots `kernel`, with `program`, this one, inside.
-pub fn prove(qemu: &Qemu, kernel: PathBuf, program: PathBuf) -> Proof {
-    let recipe = Recipe { qemu: qemu.clone(), kernel, module: None, program };
+pub fn prove(qemu: &Qemu, kernel: TestHostKernel, program: PathBuf) -> Proof {
+    let recipe = Recipe { qemu: qemu.clone(), kernel, program };
     let folder = match tempfile::tempdir() {
         Ok(folder) => folder,
         Err(error) => return Proof::Skipped(format!("there is no temporary folder: {error}")),
@@ -180,7 +185,7 @@ fn emulation_check(proof: Proof, model: &str) -> Check {
         Proof::Ran(probe) => Check::not(NAME, Level::Fail, format!("in a test host {probe}"), fix),
         Proof::Lost(why) => Check::not(NAME, Level::Fail, why, fix),
         Proof::Skipped(why) => {
-            let fix = "peerdma kernel build (or the first test does it), then peerdma doctor again";
+            let fix = "peerdma kernel build --kernel stock (or the first test does it), then peerdma doctor again";
             Check::not(NAME, Level::Skip, format!("not proved: {why}"), fix)
         }
     }
@@ -245,21 +250,29 @@ fn cache_checks(cache: Result<&Cache, String>) -> Vec<Check> {
             "set XDG_CACHE_HOME to another folder",
         ),
     }];
+    let lab = format!(
+        "peerdma kernel build (about {}); until then the stock kernel serves",
+        auto::build_time()
+    );
+    let stock = "peerdma kernel build --kernel stock (a minute), or the first test without a lab kernel does it";
     for (name, flavour, command) in [
-        ("kernel (lab)", Flavour::Lab, "peerdma kernel build"),
-        ("kernel (debug)", Flavour::Debug, "peerdma kernel build --kernel debug"),
-        ("kernel (stock)", Flavour::Stock, "peerdma kernel build --kernel stock"),
-        ("kernel (lts)", Flavour::Lts, "peerdma kernel build --kernel lts"),
+        ("kernel (lab)", Flavour::Lab, &*lab),
+        ("kernel (stock)", Flavour::Stock, stock),
+        (
+            "kernel (debug)",
+            Flavour::Debug,
+            "peerdma kernel build --kernel debug, or the first test with --kernel debug does it",
+        ),
+        (
+            "kernel (lts)",
+            Flavour::Lts,
+            "peerdma kernel build --kernel lts, or the first test with --kernel lts does it",
+        ),
     ] {
         let found = kernel::find(cache, &KernelRequest::from_environment(flavour), &Silent);
         checks.push(match found {
             Ok(Some(kernel)) => Check::ok(name, format!("Linux {} in the cache", kernel.release)),
-            Ok(None) => Check::not(
-                name,
-                Level::Note,
-                "not built yet",
-                format!("{command} (or the first test does it)"),
-            ),
+            Ok(None) => Check::not(name, Level::Note, "not in the cache yet", command),
             Err(error) => Check::not(name, Level::Note, error.to_string(), command),
         });
     }

@@ -135,11 +135,6 @@ fn parse_version(text: &str) -> Option<Version> {
     Some(Version { major, minor: next(), micro: next() })
 }
 
-/// A value within one of QEMU's comma-separated options.
-pub fn escape(value: &str) -> String {
-    value.replace(',', ",,")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +165,5 @@ mod tests {
     fn what_is_no_qemu_is_refused() {
         assert!(matches!(Qemu::at(Path::new("/no/such")), Err(QemuError::NotRunnable { .. })));
         assert!(matches!(Qemu::at(Path::new("/bin/true")), Err(QemuError::NotQemu { .. })));
-        assert_eq!(escape("a,b"), "a,,b");
     }
 }

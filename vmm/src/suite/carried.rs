@@ -94,18 +94,13 @@ fn missing<'a>(
         .filter(|(_, module)| loaded.iter().all(|other| other.path != module.path))
 }
 
-/// A module with its parameters from the kernel's command line (`NAME.PARAMETER=VALUE`), as modprobe has it: there
-/// they count for a module that is built in, too.
+/// A module with its parameters from the kernel's command line.
 fn loaded(path: &Path, command_line: &[String]) -> Module {
     let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let own = kernel::plain(file.trim_end_matches(".ko"));
-    let parameters = command_line.iter().filter_map(|parameter| {
-        let (module, parameter) = parameter.split_once('.')?;
-        (kernel::plain(module) == own).then_some(parameter)
-    });
+    let words = command_line.iter().map(String::as_str);
     Module {
         path: format!("/lib/modules/{file}"),
-        parameters: parameters.collect::<Vec<_>>().join(" "),
+        parameters: kernel::parameters_of(file.trim_end_matches(".ko"), words),
     }
 }
 

@@ -12,7 +12,7 @@ const MAX_LINE: usize = 1024;
 const LONGEST_STAMP: usize = 32;
 /// Bytes of a console's log at most, thousands of times what a guest has to say: one that never stops must not fill the
 /// disk.
-const MAX_LOG: u64 = 64 << 20;
+pub const MAX_LOG: u64 = 64 << 20;
 /// How many complaints are kept.
 const MAX_COMPLAINTS: usize = 8;
 

@@ -7,9 +7,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::event::{self, Event, Events};
+use super::files::Local;
 use super::job::Job;
-use super::prepare::TestHostKernel;
 use super::runner::{self, Console};
+use super::test_host::TestHostKernel;
 use crate::host::interrupt::interrupted;
 use crate::host::nested::{self, NestedError, Recipe, TestHost};
 use crate::host::qemu::Qemu;
@@ -35,8 +36,7 @@ impl Venue {
     /// When this program's own file cannot be found.
     pub fn nested(qemu: &Qemu, kernel: TestHostKernel) -> std::io::Result<Self> {
         let program = std::env::current_exe()?;
-        let TestHostKernel { vmlinux: kernel, module } = kernel;
-        Ok(Self::Nested(Box::new(Recipe { qemu: qemu.clone(), kernel, module, program })))
+        Ok(Self::Nested(Box::new(Recipe { qemu: qemu.clone(), kernel, program })))
     }
 }
 
@@ -57,6 +57,19 @@ impl Venue {
             }
             Self::Nested(_) => &["nohz=off"],
             Self::Here => &[],
+        }
+    }
+
+    /// Whether whatever runs there takes turns on one processor of this machine's.
+    pub fn takes_turns(&self) -> bool {
+        matches!(self, Self::Nested(recipe) if recipe.takes_turns())
+    }
+
+    /// What is to be said of it besides in a report.
+    pub fn remark(&self) -> String {
+        match self {
+            Self::Nested(recipe) => format!("; the test host's kernel: {}", recipe.kernel.name),
+            Self::Here => String::new(),
         }
     }
 
@@ -155,7 +168,7 @@ fn start(
             let job = job.clone();
             let thread = thread::Builder::new()
                 .name("runner".into())
-                .spawn(move || runner::run(&job, console, &Events::new(sender)))
+                .spawn(move || runner::run(&job, &Local(&job), console, &Events::new(sender)))
                 .map_err(failed("a thread for the guests"))?;
             Ok((Runner::Here(Some(thread)), receiver))
         }

@@ -25,10 +25,6 @@ const AGENT_VARIABLE: &str = "PEERDMA_AGENT";
 const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
 /// Our driver's source, where this program was built.
 const DRIVER_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-driver");
-/// The source of the test host's module, where this program was built.
-const TEST_HOST_MODULE_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../images/test-host");
-/// Names another kernel for the nested test host.
-const TEST_HOST_KERNEL_VARIABLE: &str = "PEERDMA_TEST_HOST_KERNEL";
 /// What the lab's own devices need of the kernel where it is a module. The IOMMU's comes first: a device whose driver
 /// finds none for ten seconds does without.
 const FIRST_MODULES: &[&str] = &["virtio_iommu", "virtio_rng"];
@@ -198,6 +194,22 @@ pub struct Prepared {
     _image: Option<KernelImage>,
 }
 
+/// Puts a kernel that the lab knows by name into the cache, unless it is there: what takes the longest of [`prepare`].
+///
+/// # Errors
+/// When it cannot be built or fetched, or something else that the user names is not there.
+pub fn fetch(
+    kernel: &KernelChoice,
+    own: &Own,
+    progress: &dyn Progress,
+) -> Result<(), PrepareError> {
+    own.check()?;
+    if let KernelChoice::Flavour(flavour) = kernel {
+        kernel::build(&KernelRequest::from_environment(*flavour), progress)?;
+    }
+    Ok(())
+}
+
 /// Puts a guest together; builds what is not in the cache.
 ///
 /// # Errors
@@ -327,58 +339,6 @@ fn opened(image: &KernelImage) -> PathBuf {
 fn headers(release: &str) -> Option<PathBuf> {
     let folder = Path::new("/lib/modules").join(release).join("build");
     (!release.contains('/') && folder.join("Module.symvers").is_file()).then_some(folder)
-}
-
-/// What the nested test host boots.
-#[derive(Debug, Clone)]
-pub struct TestHostKernel {
-    /// A vmlinux of the lab flavour.
-    pub vmlinux: PathBuf,
-    /// The module that works around the emulator, `images/test-host`. None for a kernel that the user names: there
-    /// is no build tree to build it against.
-    pub module: Option<PathBuf>,
-}
-
-/// The kernel of the nested test host, and its module.
-///
-/// # Errors
-/// When it is not there and cannot be built.
-pub fn test_host_kernel(progress: &dyn Progress) -> Result<TestHostKernel, PrepareError> {
-    match env::var_os(TEST_HOST_KERNEL_VARIABLE)
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
-    {
-        Some(path) if path.is_file() => Ok(TestHostKernel { vmlinux: path, module: None }),
-        Some(path) => Err(PrepareError::NoFile { what: "the test host's kernel", path }),
-        None => {
-            let built = kernel::build(&KernelRequest::from_environment(Flavour::Lab), progress)?;
-            let request = ModuleRequest {
-                source: TEST_HOST_MODULE_SOURCE.into(),
-                tree: built.build_tree(),
-                strict: true,
-            };
-            let module =
-                module::build(&Cache::open()?, &request, progress)?.files.into_iter().next();
-            Ok(TestHostKernel { vmlinux: built.vmlinux(), module })
-        }
-    }
-}
-
-/// The test host's kernel, if nothing has to be built for it.
-///
-/// # Errors
-/// When the one that the user names is not there, or the cache cannot be read.
-pub fn test_host_kernel_in_cache() -> Result<Option<PathBuf>, PrepareError> {
-    let named = env::var_os(TEST_HOST_KERNEL_VARIABLE).filter(|value| !value.is_empty());
-    match named.map(PathBuf::from) {
-        Some(path) if path.is_file() => Ok(Some(path)),
-        Some(path) => Err(PrepareError::NoFile { what: "the test host's kernel", path }),
-        None => {
-            let request = KernelRequest::from_environment(Flavour::Lab);
-            let found = kernel::find(&Cache::open()?, &request, &progress::Silent)?;
-            Ok(found.map(|kernel| kernel.vmlinux()))
-        }
-    }
 }
 
 /// The guest's agent.

@@ -1,7 +1,7 @@
 //! Runs the guests of a job on this machine's KVM, which is the nested test host's when we are in there.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +13,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::console::{ConsoleWatch, Outputs};
 use super::event::{Event, Events};
+use super::files::{Files, Folder};
 use super::hello::TooLong;
 use super::job::{GuestRun, Job};
 use super::judge::{End, Ending, Judge};
@@ -26,7 +27,7 @@ use crate::machine::{
     Endpoints, Machine, MachineConfig, MachineError, Outcome, Platform, StopHandle, Workload,
 };
 use crate::report::ScenarioReport;
-use crate::trace::{self, Header, Recording};
+use crate::trace::{self, Header, Output, Recording};
 
 /// How long console input waits for a guest that does not read.
 const INPUT_PAUSE: Duration = Duration::from_millis(5);
@@ -97,11 +98,11 @@ struct Waiting<'a> {
     console: Option<Console>,
 }
 
-/// Runs the guests in their order, [`Job::at_once`] beside each other, and tells `events` about them. `console` goes
-/// to the interactive one.
-pub fn run(job: &Job, console: Option<Console>, events: &Events) {
+/// Runs the guests in their order, [`Job::at_once`] beside each other, and tells `events` about them. What they leave goes
+/// into `files`, `console` to the interactive one.
+pub fn run(job: &Job, files: &dyn Files, console: Option<Console>, events: &Events) {
     let waiting = Mutex::new(Waiting { runs: job.runs.iter(), console });
-    let lane = || while one(job, &waiting, events) {};
+    let lane = || while one(job, files, &waiting, events) {};
     thread::scope(|scope| {
         for _ in 1..job.at_once.min(job.runs.len()) {
             // Without another thread this one does it all, only later.
@@ -116,7 +117,7 @@ pub fn run(job: &Job, console: Option<Console>, events: &Events) {
 }
 
 /// Runs the next guest; false when there is none, or the user has had enough.
-fn one(job: &Job, waiting: &Mutex<Waiting<'_>>, events: &Events) -> bool {
+fn one(job: &Job, files: &dyn Files, waiting: &Mutex<Waiting<'_>>, events: &Events) -> bool {
     let (run, console) = {
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let next = waiting.runs.next().filter(|_| !interrupted());
@@ -125,7 +126,7 @@ fn one(job: &Job, waiting: &Mutex<Waiting<'_>>, events: &Events) -> bool {
         events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
         (run, if run.interactive { waiting.console.take() } else { None })
     };
-    let report = guest(job, run, console, events).unwrap_or_else(|error| {
+    let report = guest(job, run, files, console, events).unwrap_or_else(|error| {
         let mut report = ScenarioReport::new(&run.name);
         report.failures.push(format!("the guest could not be run: {error}"));
         report.conclude();
@@ -138,6 +139,7 @@ fn one(job: &Job, waiting: &Mutex<Waiting<'_>>, events: &Events) -> bool {
 fn guest(
     job: &Job,
     run: &GuestRun,
+    files: &dyn Files,
     console: Option<Console>,
     events: &Events,
 ) -> Result<ScenarioReport, RunError> {
@@ -154,7 +156,7 @@ fn guest(
         None => (None, None),
     };
     let log = match &run.console_log {
-        Some(path) => Some(Box::new(create(&job.out.join(path))?) as Box<dyn Write + Send>),
+        Some(name) => Some(create(files, Folder::Out, name)? as Box<dyn Write + Send>),
         None => None,
     };
     let screen = Outputs::new(watch.clone(), screen, log);
@@ -163,7 +165,7 @@ fn guest(
     let platform = Platform::new(vcpus, run.memory)?;
     let interrupts = Box::new(Interrupts::new(platform.msi()));
     let lab_config = run.lab.clone();
-    let recording = start_recording(job, run, &lab_config, &platform)?;
+    let recording = start_recording(job, run, files, &lab_config, &platform)?;
     let mut lab = lab_config.build(platform.ram().memory(), interrupts, Entropy)?;
     if let Some((recording, _)) = &recording {
         lab.add_observer(Box::new(recording.recorder()));
@@ -221,9 +223,11 @@ fn guest(
     report.counters = counters;
     report.setup.clone_from(&run.setup);
     let mut incomplete = Vec::new();
-    if let Some((recording, path)) = recording {
+    if let Some((recording, name)) = recording {
+        let path = files.path(Folder::Record, &name);
         let path = path.display();
-        match recording.finish() {
+        let finished = recording.finish();
+        match finished.and_then(|end| files.settle(Folder::Record, &name).map(|()| end)) {
             Ok(summary) if summary.cut => {
                 let size = summary.bytes;
                 incomplete.push(format!("the record {path} was cut at its limit, {size} bytes"));
@@ -232,7 +236,8 @@ fn guest(
             Err(error) => incomplete.push(format!("the record {path} is not complete: {error}")),
         }
     }
-    if let Some(error) = watch.log_error() {
+    let log = run.console_log.as_ref().map_or(Ok(()), |name| files.settle(Folder::Out, name));
+    if let Some(error) = watch.log_error().or_else(|| log.err().map(|error| error.to_string())) {
         incomplete.push(format!("the console's log is not complete: {error}"));
     }
     if let Some(stalls) = stalls {
@@ -257,11 +262,11 @@ fn guest(
 fn start_recording(
     job: &Job,
     run: &GuestRun,
+    files: &dyn Files,
     lab: &LabConfig,
     platform: &Platform,
 ) -> Result<Option<(Recording, PathBuf)>, RunError> {
-    let (Some(folder), Some(name)) = (&job.record, &run.record) else { return Ok(None) };
-    let path = folder.join(name);
+    let (Some(_), Some(name)) = (&job.record, &run.record) else { return Ok(None) };
     let ram = platform
         .ram()
         .memory()
@@ -269,16 +274,14 @@ fn start_recording(
         .map(|region| (region.start_addr().0, region.len()))
         .collect();
     let header = Header { lab: lab.clone(), ram };
-    let recording = Recording::create(&path, header, trace::DEFAULT_LIMIT)
-        .map_err(RunError::file("writing", &path))?;
-    Ok(Some((recording, path)))
+    let out = create(files, Folder::Record, name)?;
+    let recording = Recording::new(out, header, trace::DEFAULT_LIMIT)
+        .map_err(RunError::file("writing", &files.path(Folder::Record, name)))?;
+    Ok(Some((recording, name.clone())))
 }
 
-fn create(path: &Path) -> Result<File, RunError> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(RunError::file("making the folder", folder))?;
-    }
-    File::create(path).map_err(RunError::file("writing", path))
+fn create(files: &dyn Files, folder: Folder, name: &Path) -> Result<Box<dyn Output>, RunError> {
+    files.create(folder, name).map_err(RunError::file("writing", &files.path(folder, name)))
 }
 
 fn ending(outcome: Outcome, limit: Option<u64>) -> Ending {
@@ -315,6 +318,7 @@ mod tests {
 
     use super::*;
     use crate::suite::event::QUEUE;
+    use crate::suite::files::Local;
     use crate::suite::hello::{Hello, Mode};
 
     #[test]
@@ -359,7 +363,8 @@ mod tests {
     fn guests_begin_in_order_and_all_of_them_end() {
         for (guests, at_once) in [(0, 2), (1, 4), (5, 1), (7, 3), (3, 0)] {
             let (sender, receiver) = sync_channel(QUEUE);
-            run(&job(guests, at_once), None, &Events::new(sender));
+            let job = job(guests, at_once);
+            run(&job, &Local(&job), None, &Events::new(sender));
             let (mut begun, mut ended) = (Vec::new(), Vec::new());
             let mut last = None;
             for event in receiver {

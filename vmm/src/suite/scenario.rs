@@ -131,6 +131,10 @@ pub struct Scenario {
     /// Findings that it may bring about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Expectation>,
+    /// Kernel options without which its own tests are skipped: those that the lab kernel has and the distribution's has
+    /// not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
     /// Seconds from the guest's start to its end on the lab kernel in the nested host; see [`Scenario::limit`].
     #[serde(default = "default_timeout")]
     pub timeout: u64,

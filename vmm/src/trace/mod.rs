@@ -11,5 +11,5 @@ mod replay;
 
 pub use event::{Event, Header, Outcome};
 pub use format::{Reader, TraceError, Writer};
-pub use recorder::{DEFAULT_LIMIT, RecordSummary, Recorder, Recording};
+pub use recorder::{DEFAULT_LIMIT, LARGEST, Output, RecordSummary, Recorder, Recording};
 pub use replay::{Difference, Replay, ReplayError, replay};

@@ -1,7 +1,8 @@
 //! Recording: an observer that writes everything down.
 
+use std::fmt::Debug;
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,9 +13,19 @@ use super::{Event, Header, Writer};
 
 /// A record is cut at this size unless its owner says otherwise: a guest shall not fill a disk.
 pub const DEFAULT_LIMIT: u64 = 1 << 30;
+/// No record of that limit is larger, in bytes: its first line, the event that reaches the limit, and the end mark.
+pub const LARGEST: u64 = DEFAULT_LIMIT + (8 << 20);
 
 /// Events after which the file is brought up to date, so that a killed run leaves something.
 const FLUSH_EVERY: u64 = 256;
+
+/// As much is collected before it is written, in bytes: about [`FLUSH_EVERY`] events.
+const COLLECTED: usize = 64 << 10;
+
+/// Where a record, or another file of a run, is written to.
+pub trait Output: Write + Send + Debug {}
+
+impl<T: Write + Send + Debug> Output for T {}
 
 /// A record that is being written.
 #[derive(Debug, Clone)]
@@ -26,7 +37,7 @@ pub struct Recorder(Recording);
 
 #[derive(Debug)]
 struct State {
-    writer: Writer<BufWriter<File>>,
+    writer: Writer<BufWriter<Box<dyn Output>>>,
     limit: u64,
     over: Option<io::Result<()>>,
 }
@@ -48,7 +59,15 @@ impl Recording {
     /// # Errors
     /// When the file cannot be written.
     pub fn create(path: &Path, header: Header, limit: u64) -> io::Result<Self> {
-        let writer = Writer::new(BufWriter::new(File::create(path)?), header)?;
+        Self::new(Box::new(File::create(path)?), header, limit)
+    }
+
+    /// Begins a record that goes to `out`; at most about `limit` bytes.
+    ///
+    /// # Errors
+    /// When `out` takes nothing.
+    pub fn new(out: Box<dyn Output>, header: Header, limit: u64) -> io::Result<Self> {
+        let writer = Writer::new(BufWriter::with_capacity(COLLECTED, out), header)?;
         Ok(Self(Arc::new(Mutex::new(State { writer, limit, over: None }))))
     }
 

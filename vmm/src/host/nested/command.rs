@@ -1,14 +1,11 @@
 //! QEMU's command line for the test host.
 
-use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Command;
 use std::thread::available_parallelism;
 
 use super::{Recipe, SUBCOMMAND, clock, descriptor_path, inside};
-use crate::host::qemu::escape;
 
 /// RAM of the test host in MiB for itself: its kernel, this program, and the guests' kernels and folders, all of which
 /// are in its memory.
@@ -32,6 +29,9 @@ const PARAMETERS: &[&str] = &[
     "rcupdate.rcu_expedited=1",
     "dma_debug=off",
     "nowatchdog",
+    // Nothing there is secret, and each of these costs time under emulation.
+    "mitigations=off",
+    "nokaslr",
     // KVM takes the counter's frequency when it starts, the kernel corrects its own a few seconds later. When they
     // differ by more than this allows, KVM wants to scale the guest's counter; QEMU's SVM cannot, and KVM then computes
     // with a counter that stands still: no timer of the guest ever fires.
@@ -47,10 +47,10 @@ pub(super) struct Machine<'a> {
     /// The test host's initramfs.
     pub(super) archive: &'a OwnedFd,
     pub(super) events: &'a UnixStream,
+    pub(super) files: &'a UnixStream,
     pub(super) console: Option<&'a UnixStream>,
-    pub(super) log: &'a Path,
-    pub(super) out: &'a Path,
-    pub(super) record: Option<&'a Path>,
+    /// What the test host's serial port sends.
+    pub(super) log: &'a UnixStream,
     /// How many guests run beside each other.
     pub(super) at_once: usize,
     /// RAM of the guests, in MiB.
@@ -67,29 +67,31 @@ pub(super) struct WithDescriptors {
 impl Machine<'_> {
     pub(super) fn command(&self) -> WithDescriptors {
         let mut command = Command::new(&self.recipe.qemu.path);
-        let mut descriptors = vec![self.archive.as_raw_fd(), self.events.as_raw_fd()];
+        let kernel = &self.recipe.kernel.image.elf;
+        let mut descriptors = vec![self.archive.as_raw_fd(), kernel.as_raw_fd()];
+        descriptors.extend([self.log, self.events, self.files].map(AsRawFd::as_raw_fd));
+        let threads = if self.recipe.takes_turns() { "single" } else { "multi" };
         command
             .args(["-name", "peerdma-test-host", "-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-machine", "q35,hpet=off,vmport=off,smbus=off,sata=off"])
-            .args(["-accel", "tcg,thread=multi,tb-size=256", "-cpu", &self.recipe.qemu.cpu_model()])
+            .args(["-accel", &format!("tcg,thread={threads},tb-size=256")])
+            .args(["-cpu", &self.recipe.qemu.cpu_model()])
             .args(["-m", &self.ram().to_string(), "-smp", &cpus(self.at_once).to_string()]);
         if let Some(firmware) = self.recipe.qemu.quick_firmware() {
             command.arg("-bios").arg(firmware);
         }
-        command.arg("-kernel").arg(&self.recipe.kernel);
+        command.arg("-kernel").arg(descriptor_path(kernel));
         command.arg("-initrd").arg(descriptor_path(self.archive));
         command.arg("-append").arg(kernel_command_line());
 
-        command.arg("-chardev").arg(with_path("file,id=log,path=", self.log));
-        command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci,max_ports=3"]);
+        command.arg("-chardev").arg(format!("socket,id=log,fd={}", self.log.as_raw_fd()));
+        // Port 0 is kept for a console of the kernel's.
+        command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci,max_ports=4"]);
         port(&mut command, "events", inside::EVENTS, self.events.as_raw_fd());
+        port(&mut command, "files", inside::FILES, self.files.as_raw_fd());
         if let Some(console) = self.console {
             descriptors.push(console.as_raw_fd());
             port(&mut command, "console", inside::CONSOLE, console.as_raw_fd());
-        }
-        share(&mut command, "out", self.out);
-        if let Some(record) = self.record {
-            share(&mut command, "record", record);
         }
         WithDescriptors { command, descriptors }
     }
@@ -110,24 +112,6 @@ fn port(command: &mut Command, id: &str, name: &str, fd: RawFd) {
     command.arg("-device").arg(format!("virtserialport,chardev={id},name={name}"));
 }
 
-/// A folder that the test host mounts under its `tag`. Files there belong to who runs this program.
-fn share(command: &mut Command, tag: &str, folder: &Path) {
-    command
-        .arg("-fsdev")
-        .arg(with_path(&format!("local,id={tag},security_model=none,path="), folder));
-    command.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
-}
-
-fn with_path(option: &str, path: &Path) -> OsString {
-    let mut text = OsString::from(option);
-    match path.to_str() {
-        Some(path) => text.push(escape(path)),
-        // Not UTF-8: passed as it is, which is right unless it has a comma too.
-        None => text.push(path),
-    }
-    text
-}
-
 /// As many as this machine has, within reason: guests have two, and what emulates devices wants one too. And one more,
 /// the first, which runs no guest: [`super::init`] says why.
 fn cpus(at_once: usize) -> usize {
@@ -143,50 +127,78 @@ fn kernel_command_line() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::host::qemu::{Qemu, Version};
+    use crate::images::kernel_image::{ImageKind, KernelImage};
+    use crate::suite::test_host::TestHostKernel;
+
+    fn recipe(major: u32, minor: u32, patches_itself: bool) -> Recipe {
+        let image = KernelImage {
+            elf: std::fs::File::open("/dev/null").unwrap(),
+            has_pvh: true,
+            kind: ImageKind::Vmlinux,
+            build_tree: None,
+            release: None,
+        };
+        Recipe {
+            qemu: Qemu { path: "/q/qemu".into(), version: Version { major, minor, micro: 0 } },
+            kernel: TestHostKernel {
+                image: Arc::new(image),
+                name: "lab".into(),
+                modules: Vec::new(),
+                workaround: None,
+                patches_itself,
+            },
+            program: "/p".into(),
+        }
+    }
 
     #[test]
-    fn descriptors_and_odd_paths_arrive() {
-        let recipe = Recipe {
-            qemu: Qemu {
-                path: "/q/qemu".into(),
-                version: Version { major: 10, minor: 0, micro: 0 },
-            },
-            kernel: "/k/vmlinux".into(),
-            module: None,
-            program: "/p".into(),
-        };
+    fn processors_take_turns_where_replaced_code_may_run() {
+        for (major, minor, patches, turns) in
+            [(7, 2, true, true), (7, 2, false, false), (8, 1, true, false), (10, 0, true, false)]
+        {
+            assert_eq!(recipe(major, minor, patches).takes_turns(), turns, "{major}.{minor}");
+        }
+    }
+
+    #[test]
+    fn descriptors_arrive_and_nothing_else_of_this_machine() {
+        let recipe = recipe(10, 0, false);
         let archive = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let (events, console) = UnixStream::pair().unwrap();
+        let (files, log) = UnixStream::pair().unwrap();
         let machine = Machine {
             recipe: &recipe,
             archive: &archive,
             events: &events,
+            files: &files,
             console: Some(&console),
-            log: Path::new("/o,ut/log"),
-            out: Path::new("/o,ut"),
-            record: Some(Path::new("/r")),
+            log: &log,
             at_once: 2,
             guest_memory: vec![512, 3072, 512, 700],
         };
         // The two largest beside each other.
         assert_eq!(machine.ram(), 1536 + 3072 + 512 + 700 + 512);
         let WithDescriptors { command, descriptors } = machine.command();
-        assert_eq!(descriptors, [archive.as_raw_fd(), events.as_raw_fd(), console.as_raw_fd()]);
+        let sockets = [&log, &events, &files, &console].map(AsRawFd::as_raw_fd);
+        let opened = [archive.as_raw_fd(), recipe.kernel.image.elf.as_raw_fd()];
+        assert_eq!((&descriptors[..2], &descriptors[2..]), (&opened[..], &sockets[..]));
         let line =
             command.get_args().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
         for part in [
             &format!("socket,id=events,fd={}", events.as_raw_fd()),
-            "path=/o,,ut/log",
-            "local,id=out,security_model=none,path=/o,,ut",
-            "mount_tag=record",
+            &format!("socket,id=files,fd={}", files.as_raw_fd()),
+            &format!("socket,id=log,fd={}", log.as_raw_fd()),
             "-cpu qemu64,+svm,+npt",
             "rdinit=/peerdma -- nested-init",
         ] {
             assert!(line.contains(part), "{part} is not in {line}");
         }
-        // The second half of the name of an option never comes from a path.
-        assert!(command.get_args().all(|arg| !arg.to_string_lossy().starts_with("path")));
+        for share in ["-fsdev", "-virtfs", "9p", "path="] {
+            assert!(!line.contains(share), "{share} is in {line}");
+        }
         assert!(kernel_command_line().len() < 2000);
     }
 }

@@ -1,6 +1,7 @@
 //! Inside the test host: this program as its first process.
 
 use std::error::Error;
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,9 +14,11 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
+use super::files::Sender;
 use super::inside;
 use super::probe::PAYLOAD_LIMIT;
 use crate::host::kvm_probe;
+use crate::images::kernel;
 use crate::say::say;
 use crate::suite::event::{self, Event, Events};
 use crate::suite::job::Job;
@@ -50,8 +53,6 @@ fn run() -> Result<(), Box<dyn Error>> {
         event::write_line(&mut out, &Event::Broken { message: error.to_string() })?;
     }
     event::write_line(&mut out, &Event::Done)?;
-    // Files first: whoever hears of the end may read them at once. They are written through, so this is a formality.
-    rustix::fs::sync();
     // Waits to be ended from outside, which is quicker than any way of ending oneself.
     thread::sleep(Duration::from_secs(5));
     result
@@ -59,16 +60,13 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     let job: Job = serde_json::from_slice(&fs::read(inside::JOB)?)?;
+    load_modules()?;
     if job.runs.is_empty() {
         let probe = kvm_probe::probe(PAYLOAD_LIMIT);
         return Ok(event::write_line(&mut out, &Event::Probed { probe })?);
     }
-    share("out", inside::OUT)?;
-    if job.record.is_some() {
-        share("record", inside::RECORD)?;
-    }
     leave_first_cpu();
-    load_module();
+    load_workaround();
     let console = match job.runs.iter().any(|run| run.interactive) {
         true => {
             let port = port(inside::CONSOLE)?;
@@ -83,7 +81,9 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
         }
         io::Result::Ok(())
     })?;
-    runner::run(&job, console, &Events::new(sender));
+    let port = port(inside::FILES)?;
+    let files = Sender::new(port.try_clone()?, port);
+    runner::run(&job, &files, console, &Events::new(sender));
     match writer.join() {
         Ok(result) => Ok(result?),
         Err(_) => Err("the thread that sends events panicked".into()),
@@ -108,13 +108,33 @@ fn leave_first_cpu() {
     }
 }
 
+/// Loads the kernel's own modules in the order of their names, with their parameters from the kernel's command line, as
+/// those have them that are built in.
+fn load_modules() -> Result<(), Box<dyn Error>> {
+    let Ok(entries) = fs::read_dir(inside::MODULES) else { return Ok(()) };
+    let mut files: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    files.sort();
+    let command_line = fs::read_to_string("/proc/cmdline")?;
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        // The number before it is ours.
+        let name = name.split_once('-').map_or(&*name, |(_, name)| name);
+        let parameters =
+            CString::new(kernel::parameters_of(name, command_line.split_whitespace()))?;
+        rustix::system::finit_module(&File::open(&file)?, &parameters, 0)
+            .map_err(|error| format!("the module {name} is not loaded: {error}"))?;
+    }
+    Ok(())
+}
+
 /// Loads the module that works around the emulator. Without it guests crash now and then, but most run to their end.
-fn load_module() {
+fn load_workaround() {
     let load = || {
-        rustix::system::finit_module(&File::open(inside::MODULE)?, c"", 0).map_err(io::Error::from)
+        rustix::system::finit_module(&File::open(inside::WORKAROUND)?, c"", 0)
+            .map_err(io::Error::from)
     };
     if let Err(error) = load() {
-        may_crash(&format!("{} is not loaded: {error}", inside::MODULE));
+        may_crash(&format!("{} is not loaded: {error}", inside::WORKAROUND));
     }
 }
 
@@ -140,14 +160,6 @@ fn mount_all() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-/// Mounts a folder of the outer machine. Nothing is cached: what is written is out there when the call returns.
-fn share(tag: &str, folder: &str) -> Result<(), Box<dyn Error>> {
-    fs::create_dir_all(folder)?;
-    let options = c"trans=virtio,version=9p2000.L,msize=262144,cache=none";
-    mount(tag, folder, "9p", MountFlags::empty(), Some(options))
-        .map_err(|error| format!("mounting the shared folder {tag}: {error}").into())
 }
 
 /// Opens the virtio-serial port `name`.

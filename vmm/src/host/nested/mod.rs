@@ -2,32 +2,38 @@
 //! runs the guests.
 //!
 //! What the job needs goes in as an initramfs, put together in memory: program, guest kernel, guest initramfs. What
-//! comes out goes two ways: files through a shared folder, events as JSON lines through a virtio-serial port. A second
-//! port is the guest's console for somebody who sits in front of it.
+//! comes out goes through virtio-serial ports: events as JSON lines through one, files (console logs, records) through
+//! another. A third is the guest's console for somebody who sits in front of it. The test host reaches nothing else of this
+//! machine.
 
 mod clock;
 mod command;
+mod files;
 mod init;
 mod probe;
 mod process;
 
-use std::io::{self, BufReader};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use self::files::{Name, create_below, open_folder, read_below};
 pub use self::init::main as init_main;
 pub use self::probe::probe;
 use self::process::Process;
 use super::qemu::Qemu;
 use crate::images::initramfs::{Initramfs, InitramfsError};
+use crate::suite::console;
 use crate::suite::event::{self, Event};
 use crate::suite::job::Job;
+use crate::suite::test_host::TestHostKernel;
 
 /// The hidden subcommand by which the program knows that it is the test host's first process.
 pub const SUBCOMMAND: &str = "nested-init";
@@ -35,6 +41,8 @@ pub const SUBCOMMAND: &str = "nested-init";
 pub const BOOT_LIMIT: u64 = 90;
 /// The test host's console log, in the output folder.
 pub const CONSOLE_LOG: &str = "test-host.log";
+/// How long to wait for what was sent before the end to be written.
+const WRITER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where things are inside.
 mod inside {
@@ -42,11 +50,12 @@ mod inside {
     pub(super) const JOB: &str = "/job/job.json";
     pub(super) const KERNEL: &str = "/job/kernel";
     pub(super) const INITRAMFS: &str = "/job/initramfs";
-    pub(super) const MODULE: &str = "/job/svm_under_tcg.ko";
-    pub(super) const OUT: &str = "/out";
-    pub(super) const RECORD: &str = "/record";
+    /// The kernel's own modules; the order of their names is that in which they are loaded.
+    pub(super) const MODULES: &str = "/job/modules";
+    pub(super) const WORKAROUND: &str = "/job/svm_under_tcg.ko";
     /// Names of the virtio-serial ports.
     pub(super) const EVENTS: &str = "peerdma.events";
+    pub(super) const FILES: &str = "peerdma.files";
     pub(super) const CONSOLE: &str = "peerdma.console";
 }
 
@@ -92,19 +101,28 @@ fn telling(last_words: &[String]) -> Option<&String> {
 pub struct Recipe {
     /// The emulator.
     pub qemu: Qemu,
-    /// The test host's kernel: a vmlinux of the lab flavour.
-    pub kernel: PathBuf,
-    /// The module that it loads before guests run.
-    pub module: Option<PathBuf>,
+    /// The test host's kernel, and the modules that it loads before guests run.
+    pub kernel: TestHostKernel,
     /// This program, linked statically.
     pub program: PathBuf,
+}
+
+impl Recipe {
+    /// Whether the emulated processors take turns in one thread: a kernel that changes its code while another
+    /// processor runs it is too much for some versions of QEMU.
+    pub fn takes_turns(&self) -> bool {
+        self.kernel.patches_itself && self.qemu.may_run_replaced_code()
+    }
 }
 
 /// A test host that is running a job. It ends when this is dropped.
 #[derive(Debug)]
 pub struct TestHost {
     process: Process,
-    log: PathBuf,
+    /// The folder with its log.
+    out: OwnedFd,
+    /// What writes files here. Each ends with the test host.
+    writers: Vec<Writer>,
 }
 
 impl TestHost {
@@ -122,48 +140,40 @@ impl TestHost {
         console: Option<UnixStream>,
     ) -> Result<(Self, Receiver<Event>), NestedError> {
         let archive = pack(recipe, job)?;
-        let (ours, theirs) =
-            UnixStream::pair().map_err(NestedError::host("a channel for events"))?;
-        let log = job.out.join(CONSOLE_LOG);
+        let pair = |what| UnixStream::pair().map_err(NestedError::host(what));
+        let (events, their_events) = pair("a channel for events")?;
+        let (files, their_files) = pair("a channel for files")?;
+        let (serial, their_serial) = pair("a channel for the log")?;
+        let out = open_folder(&job.out).map_err(NestedError::host("the output folder"))?;
+        let log = Name::new(Path::new(CONSOLE_LOG))
+            .and_then(|name| create_below(&out, &name))
+            .map_err(NestedError::host("the log in the output folder"))?;
+        let incoming =
+            files::Receiver::new(job).map_err(NestedError::host("the folders for files"))?;
+        let answers = files.try_clone().map_err(NestedError::host("a channel for files"))?;
         let machine = command::Machine {
             recipe,
             archive: &archive,
-            events: &theirs,
+            events: &their_events,
+            files: &their_files,
             console: console.as_ref(),
-            log: &log,
-            out: &job.out,
-            record: job.record.as_deref(),
+            log: &their_serial,
             at_once: job.at_once,
             guest_memory: job.runs.iter().map(|run| run.memory).collect(),
         };
         let process = Process::start(machine.command())?;
-        drop((theirs, console, archive));
+        drop((their_events, their_files, their_serial, console, archive));
         let (sender, receiver) = sync_channel(event::QUEUE);
-        let mut input = BufReader::new(ours);
-        let reader = move || {
-            loop {
-                match event::read_line(&mut input) {
-                    Ok(Some(event)) => {
-                        if sender.send(event).is_err() {
-                            break;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        let message = format!(
-                            "the nested test host sent something that is no event: {error}"
-                        );
-                        let _ = sender.send(Event::Broken { message });
-                        break;
-                    }
-                }
-            }
-        };
+        let broken = sender.clone();
+        let writers = vec![
+            Writer::start("log", move || keep_log(serial, log))?,
+            Writer::start("files", move || receive_files(incoming, files, answers, &broken))?,
+        ];
         thread::Builder::new()
             .name("events".into())
-            .spawn(reader)
+            .spawn(move || receive_events(events, &sender))
             .map_err(NestedError::host("a thread for events"))?;
-        Ok((Self { process, log }, receiver))
+        Ok((Self { process, out, writers }, receiver))
     }
 
     /// Lets it power off by itself, which it does when its work is done, for at most `limit`: what a guest wrote last is
@@ -181,7 +191,10 @@ impl TestHost {
 
     /// What is known about an end that nobody asked for: what QEMU said, and the console's last lines.
     pub fn last_words(&self) -> Vec<String> {
-        let console = std::fs::read(&self.log).unwrap_or_default();
+        if self.process.ended_within(Duration::ZERO) {
+            self.writers.iter().for_each(|writer| writer.wait(WRITER_LIMIT));
+        }
+        let console = read_below(&self.out, CONSOLE_LOG).unwrap_or_default();
         let watch = crate::suite::console::ConsoleWatch::default();
         watch.feed(&console);
         let mut lines: Vec<String> =
@@ -191,13 +204,93 @@ impl TestHost {
     }
 }
 
+impl Drop for TestHost {
+    /// What it sent before its end is in the files when this is over.
+    fn drop(&mut self) {
+        self.process.kill();
+        self.writers.iter().for_each(|writer| writer.wait(WRITER_LIMIT));
+    }
+}
+
+/// A thread that writes down what the test host sends.
+#[derive(Debug)]
+struct Writer {
+    /// Closes when it has ended.
+    ended: Mutex<Receiver<()>>,
+}
+
+impl Writer {
+    fn start(
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, NestedError> {
+        let (sender, receiver) = sync_channel(0);
+        let work = move || {
+            work();
+            drop(sender);
+        };
+        let thread = thread::Builder::new().name(name.into()).spawn(work);
+        thread.map_err(NestedError::host("a thread for what the test host sends"))?;
+        Ok(Self { ended: Mutex::new(receiver) })
+    }
+
+    /// Waits for its end, at most for `limit`: a disk may hang.
+    fn wait(&self, limit: Duration) {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(limit);
+    }
+}
+
+fn receive_events(stream: UnixStream, sender: &SyncSender<Event>) {
+    let mut input = BufReader::new(stream);
+    loop {
+        match event::read_line(&mut input) {
+            Ok(Some(event)) => {
+                if sender.send(event).is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                let message =
+                    format!("the nested test host sent something that is no event: {error}");
+                let _ = sender.send(Event::Broken { message });
+                break;
+            }
+        }
+    }
+}
+
+fn receive_files(
+    mut files: files::Receiver,
+    stream: UnixStream,
+    answers: UnixStream,
+    sender: &SyncSender<Event>,
+) {
+    if let Err(error) = files.receive(stream, answers) {
+        let message = format!("the nested test host sent a file that it may not send: {error}");
+        // Nobody may be there to make room in the queue. The closed stream then tells the test host.
+        let _ = sender.try_send(Event::Broken { message });
+    }
+}
+
+/// Writes down what comes from the serial port, as much as a log may have; reads it all, so that nobody waits.
+fn keep_log(mut stream: impl Read, mut log: impl Write) {
+    let kept = io::copy(&mut (&mut stream).take(console::MAX_LOG), &mut log);
+    if let Err(error) = kept {
+        log::warn!("{CONSOLE_LOG} is not complete: {error}");
+    }
+    let _ = io::copy(&mut stream, &mut io::sink());
+}
+
 /// Packs all that the test host needs into an archive in memory.
 fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
     let mut inner = job.clone();
     inner.kernel = inside::KERNEL.into();
     inner.initramfs = inside::INITRAMFS.into();
-    inner.out = inside::OUT.into();
-    inner.record = job.record.as_ref().map(|_| PathBuf::from(inside::RECORD));
+    // They are this machine's, and files get there by their names.
+    inner.out = PathBuf::new();
+    inner.record = job.record.as_ref().map(|_| PathBuf::new());
     let mut image = Initramfs::new();
     for (number, run) in inner.runs.iter_mut().enumerate() {
         let Some(path) = &mut run.initramfs else { continue };
@@ -212,8 +305,12 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
         return in_memory(&image);
     }
     image.host_file(inside::KERNEL, &job.kernel)?;
-    if let Some(module) = &recipe.module {
-        image.host_file(inside::MODULE, module)?;
+    for (number, module) in recipe.kernel.modules.iter().enumerate() {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        image.host_file(&format!("{}/{number:03}-{name}", inside::MODULES), module)?;
+    }
+    if let Some(module) = &recipe.kernel.workaround {
+        image.host_file(inside::WORKAROUND, module)?;
     }
     image.host_file(inside::INITRAMFS, &job.initramfs)?;
     in_memory(&image)
@@ -228,12 +325,10 @@ fn in_memory(image: &Initramfs) -> Result<OwnedFd, NestedError> {
 }
 
 fn write_all(file: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
-    let mut file = std::fs::File::from(file.try_clone()?);
-    io::Write::write_all(&mut file, bytes)
+    std::fs::File::from(file.try_clone()?).write_all(bytes)
 }
 
 /// The path by which a child opens a descriptor that it inherits.
-fn descriptor_path(fd: &OwnedFd) -> PathBuf {
-    use std::os::fd::AsRawFd;
+fn descriptor_path(fd: &impl AsRawFd) -> PathBuf {
     Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
 }

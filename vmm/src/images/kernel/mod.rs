@@ -37,7 +37,7 @@ mod stock;
 pub use config::{Refusal, Rejected};
 pub use error::KernelError;
 pub use flavour::Flavour;
-pub use modules::{Availability, availability, modules_in_order, plain};
+pub use modules::{Availability, availability, modules_in_order, parameters_of, plain};
 
 use self::build::Build;
 use self::source::{SOURCES, SourceTree};
@@ -130,6 +130,11 @@ impl BuiltKernel {
 /// set. An option that the file does not mention does not exist for that kernel.
 pub fn options(config: &Path) -> Result<BTreeMap<String, String>, KernelError> {
     Ok(config::parse(&fs::read_to_string(config).map_err(KernelError::io("Reading", config))?))
+}
+
+/// Whether the lab kernel's configuration asks for `option` (with `CONFIG_`), built in or as a module.
+pub fn lab_has(option: &str) -> bool {
+    config::wanted(Flavour::Lab).get(option).is_some_and(|value| value == "y" || value == "m")
 }
 
 /// What is written beside a kernel.

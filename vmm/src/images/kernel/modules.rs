@@ -102,6 +102,17 @@ pub fn plain(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// The parameters of the module `name` among those of a kernel's command line (`NAME.PARAMETER=VALUE`), as modprobe has
+/// it: there they count for a module that is built in, too.
+pub fn parameters_of<'a>(name: &str, command_line: impl Iterator<Item = &'a str>) -> String {
+    let own = plain(name);
+    let parameters = command_line.filter_map(|parameter| {
+        let (module, parameter) = parameter.split_once('.')?;
+        (plain(module) == own).then_some(parameter)
+    });
+    parameters.collect::<Vec<_>>().join(" ")
+}
+
 /// The names of the modules that a module needs, from its `depends=` (include/linux/module.h, MODULE_INFO).
 fn needs(file: &Path) -> Result<Vec<String>, KernelError> {
     let content = fs::read(file).map_err(KernelError::io("Reading", file))?;
