@@ -20,7 +20,6 @@ use crate::say::say;
 use crate::suite::auto;
 use crate::suite::drive::{JobEnd, drive};
 use crate::suite::event::Event;
-use crate::suite::expectation::Expectation;
 use crate::suite::hello::{Hello, Mode};
 use crate::suite::job::{GuestRun, Job};
 use crate::suite::judge::MAX_FINDINGS;
@@ -70,6 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
     arguments.guest.machine.apply(&mut scenario)?;
     let lab = choose::lab(&scenario)?;
+    let expectations = arguments.guest.expectations(&lab)?;
     choose::tell_scenario_remarks(&scenario, &lab);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let place = arguments.guest.place()?;
@@ -87,9 +87,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if matches!(place, Place::Nested { .. }) {
         say!("{place}");
     }
-    let expectations = arguments.guest.expectations(&lab)?;
-    let mut job =
-        job(arguments, &scenario, lab, &prepared, out.path(), record, factor, expectations);
+    let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
+    for run in &mut job.runs {
+        run.expectations.clone_from(&expectations);
+    }
     job.jitter = jitter.seed;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
@@ -126,7 +127,6 @@ fn job(
     out: &Path,
     record: Option<(PathBuf, PathBuf)>,
     factor: u64,
-    expectations: Vec<Expectation>,
 ) -> Job {
     let mode = if arguments.command.is_empty() { Mode::Shell } else { Mode::Command };
     let size = terminal::size(io::stdout());
@@ -159,7 +159,7 @@ fn job(
         cpus: scenario.cpus,
         limit: limit(arguments, scenario, factor),
         at_least: 0,
-        expectations,
+        expectations: Vec::new(),
         console_log: None,
         record: file,
         interactive: true,
