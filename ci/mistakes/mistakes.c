@@ -180,12 +180,14 @@ static int unmapped_early(struct maker *m)
 {
 	struct device *dev = &m->pdev->dev;
 	dma_addr_t to;
+	int i;
 
 	to = dma_map_page(dev, m->buffer, 0, BUFFER, DMA_FROM_DEVICE);
 	if (dma_mapping_error(dev, to))
 		return -ENOMEM;
 	begin(m);
-	post(m, to, BUFFER);
+	for (i = 0; i < ENTRIES - 1; i++)
+		post(m, to, BUFFER);
 	dma_unmap_page(dev, to, BUFFER, DMA_FROM_DEVICE);
 	return outcome(m, 5 * SECOND);
 }
