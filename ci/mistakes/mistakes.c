@@ -203,7 +203,7 @@ static int into_peer(struct maker *m, struct pci_dev *peer, bool reset)
 	if (dma_mapping_error(dev, to))
 		return -ENOMEM;
 	begin(m);
-	for (i = 0; i < (reset ? 1 : (int)ENTRIES - 1); i++)
+	for (i = 0; i < ENTRIES - 1; i++)
 		post(m, to, WINDOW);
 	status = reset ? pci_reset_function(peer) : 0;
 	if (!status)
