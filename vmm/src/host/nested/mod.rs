@@ -301,14 +301,14 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
     let text = serde_json::to_vec(&inner).map_err(NestedError::host("the job's description"))?;
     image.file(inside::JOB, 0o644, text)?;
     image.host_file(inside::PROGRAM, &recipe.program)?;
-    if job.runs.is_empty() {
-        return in_memory(&image);
-    }
-    image.host_file(inside::KERNEL, &job.kernel)?;
     for (number, module) in recipe.kernel.modules.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         image.host_file(&format!("{}/{number:03}-{name}", inside::MODULES), module)?;
     }
+    if job.runs.is_empty() {
+        return in_memory(&image);
+    }
+    image.host_file(inside::KERNEL, &job.kernel)?;
     if let Some(module) = &recipe.kernel.workaround {
         image.host_file(inside::WORKAROUND, module)?;
     }
@@ -331,4 +331,56 @@ fn write_all(file: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
 /// The path by which a child opens a descriptor that it inherits.
 fn descriptor_path(fd: &impl AsRawFd) -> PathBuf {
     Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::host::qemu::Version;
+    use crate::images::kernel_image::{ImageKind, KernelImage};
+
+    #[test]
+    fn a_probe_s_test_host_has_the_kernel_s_modules_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            std::fs::write(folder.path().join(name), name).unwrap();
+            folder.path().join(name)
+        };
+        let image = KernelImage {
+            elf: std::fs::File::open("/dev/null").unwrap(),
+            has_pvh: true,
+            kind: ImageKind::Vmlinux,
+            build_tree: None,
+            release: None,
+        };
+        let recipe = Recipe {
+            qemu: Qemu { path: "/q".into(), version: Version { major: 7, minor: 2, micro: 0 } },
+            kernel: TestHostKernel {
+                image: Arc::new(image),
+                name: "stock".into(),
+                modules: vec![file("kvm.ko"), file("kvm-amd.ko")],
+                workaround: None,
+                patches_itself: true,
+            },
+            program: file("program"),
+        };
+        let job = Job {
+            kernel: PathBuf::new(),
+            initramfs: PathBuf::new(),
+            out: folder.path().to_owned(),
+            record: None,
+            at_once: 1,
+            jitter: None,
+            runs: Vec::new(),
+        };
+        let packed = std::fs::File::from(pack(&recipe, &job).unwrap());
+        let mut bytes = vec![0; usize::try_from(packed.metadata().unwrap().len()).unwrap()];
+        packed.read_exact_at(&mut bytes, 0).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        let at = |name: &str| text.find(name).unwrap_or_else(|| panic!("{name} is not packed"));
+        assert!(at("job/modules/000-kvm.ko") < at("job/modules/001-kvm-amd.ko"));
+    }
 }
