@@ -54,7 +54,7 @@ vm-examples: build ## README's example drivers in guests: right ones pass, wrong
 vm-commands: build ## Commands in guests: what they begin with, and how their end reaches the shell
 	ci/commands.sh target/vm-commands $(ARGS)
 
-nightly: ## What CI leaves out: other kernels, long scenarios, stalls, broken hardware; an hour or two
+nightly: ## What CI leaves out: other kernels and distributions, long scenarios, stalls, broken hardware
 	ci/nightly.sh $(ARGS)
 
 vm-mistakes: build ## Drivers' mistakes in guests: each is found, said right, and said once

@@ -1,6 +1,6 @@
 #!/bin/bash
-# What .ci/run leaves out, for the night and for before a release: the other kernels, the long scenarios, stalls, broken
-# hardware. Goes on after a failure; the exit status says whether there was one.
+# What .ci/run leaves out, for the night and for before a release: other kernels and distributions, the long scenarios,
+# stalls, broken hardware. Goes on after a failure; the exit status says whether there was one.
 #
 #   ci/nightly.sh [PHASE...]    only these phases
 set -euo pipefail
@@ -20,6 +20,9 @@ night lab-kernel target/peerdma kernel build
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken
 night random make vm-random COUNT=40
+# As a user of another distribution meets it; skipped where its archive cannot be reached.
+night trixie make vm-trixie
+night noble make vm-noble
 night stock-kernel target/peerdma kernel build --kernel stock
 night vm-test-stock make vm-test KERNEL=stock ARGS="--all --jobs 1" OUT=target/vm-test-stock
 night lts-kernel target/peerdma kernel build --kernel lts

@@ -12,6 +12,7 @@ pub mod exit;
 mod expected;
 mod hello;
 mod request;
+pub mod started;
 pub mod wire;
 
 pub use counters::{Counters, FunctionTraffic, RAM, Traffic};

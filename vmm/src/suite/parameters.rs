@@ -1,5 +1,7 @@
 //! The guest's kernel command line.
 
+use guest_protocol::started;
+
 use super::scenario::Scenario;
 
 /// What every guest gets. Most of it saves time where the guest's processor is emulated.
@@ -22,14 +24,10 @@ const COMMON: &[&str] = &[
     "deferred_probe_timeout=60",
 ];
 
-/// Tells the guest's agent that nobody sits in front of the machine: where it finds no lab port it gives up instead of
-/// offering a shell. The agent's `init` looks for the same word. Linux ignores parameters of modules that it has not.
-const UNATTENDED: &str = "guest_agent.run=test";
-
 /// Warnings and worse on the console: each character costs an exit, and nothing less is worth it.
-const TESTED: &[&str] = &["loglevel=5", "oops=panic", UNATTENDED];
+const TESTED: &[&str] = &["loglevel=5", "oops=panic", started::BY_TEST];
 /// Only what brings the kernel down: somebody wants to read a program's output, and `dmesg` has the rest.
-const USED: &[&str] = &["loglevel=2"];
+const USED: &[&str] = &["loglevel=2", started::BY_BOOT];
 
 /// Where no test asks the leak detector, nobody reads what it writes down, and it writes down each allocation: half a
 /// minute of a debug kernel's time for each I/OAT channel, which has 65536 descriptors.
@@ -102,7 +100,8 @@ mod tests {
     #[test]
     fn the_agent_learns_whether_somebody_sits_in_front_of_it() {
         let scenario = Scenario::parse("f", "name='a'\ndescription='b'\ntimeout=5").unwrap();
-        let is_unattended = |purpose| parameters(&scenario, purpose).contains(&UNATTENDED.into());
+        let is_unattended =
+            |purpose| parameters(&scenario, purpose).contains(&started::BY_TEST.into());
         assert!(is_unattended(Purpose::Tests) && is_unattended(Purpose::OwnTest));
         assert!(!is_unattended(Purpose::Use));
     }

@@ -12,6 +12,7 @@ use crate::exit::{self, Failure};
 use crate::lab::{Hello, Lab, LabError, Mode, PortWire};
 use crate::{cases, ktap};
 use child::Ended;
+use guest_protocol::started::{self, is_started};
 use std::fs;
 
 pub(crate) use child::reap;
@@ -61,16 +62,6 @@ fn live() -> Result<u8, Failure> {
     }
 }
 
-/// On the kernel's command line where `peerdma test` has started the machine: nobody sits in front of it. The monitor's
-/// `suite/parameters.rs` puts it there.
-const UNATTENDED: &str = "guest_agent.run=test";
-
-/// Whether the kernel was started with `command_line` by `peerdma test`. What follows `--` is not for the kernel.
-fn is_unattended(command_line: &str) -> bool {
-    let mut words = command_line.split_ascii_whitespace().take_while(|word| *word != "--");
-    words.any(|word| word == UNATTENDED)
-}
-
 /// Asks the monitor what to do. On a machine that is no guest of ours there is nobody to ask: a shell is then the most
 /// useful thing to offer, unless nobody would see it.
 fn greet() -> Result<(Hello, Option<Lab>), Failure> {
@@ -81,13 +72,18 @@ fn greet() -> Result<(Hello, Option<Lab>), Failure> {
     match asked {
         Ok((hello, lab)) => Ok((hello, Some(lab))),
         Err(error @ (LabError::Absent | LabError::Permission(_) | LabError::Refused { .. }))
-            if !is_unattended(&fs::read_to_string("/proc/cmdline").unwrap_or_default()) =>
+            if !is_unattended() =>
         {
             println!("peerdma agent: {error}; here is a shell instead");
             Ok((Hello::default(), None))
         }
         Err(error) => Err(Failure::new(exit::LAB_PORT, error.to_string())),
     }
+}
+
+/// Whether `peerdma test` has started this machine.
+fn is_unattended() -> bool {
+    fs::read_to_string("/proc/cmdline").is_ok_and(|line| is_started(&line, started::BY_TEST))
 }
 
 fn run_tests(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
@@ -131,25 +127,5 @@ fn run_shell(hello: &Hello) -> Result<u8, Failure> {
         Ended::Status(status) => Ok(status),
         // `poweroff` at the prompt is the ordinary way out.
         Ended::Asked => Ok(exit::SUCCESS),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_is_for_somebody_who_sits_in_front_of_it() {
-        assert!(is_unattended("console=ttyS0 guest_agent.run=test quiet\n"));
-        assert!(is_unattended("guest_agent.run=test -- x"));
-        for attended in [
-            "",
-            "quiet\n",
-            "guest_agent.run=",
-            "guest_agent.run=tests",
-            "x -- guest_agent.run=test",
-        ] {
-            assert!(!is_unattended(attended), "{attended:?}");
-        }
     }
 }

@@ -1,12 +1,14 @@
 //! The end of a run: what it says about the run as a whole.
 
+use guest_protocol::exit;
+
 use super::{COMMAND, Judge, MAX_FINDINGS, Mode, ScenarioReport, Status, milliseconds};
 use crate::report::CaseReport;
 
 /// The guest agent's exit code for "at least one test failed".
-const TESTS_FAILED: i32 = 1;
+const TESTS_FAILED: i32 = exit::TESTS_FAILED as i32;
 /// Its codes for a command that cannot be executed, or is not there: a shell has the same, so they are the command's own.
-const NO_COMMAND: [i32; 2] = [126, 127];
+const NO_COMMAND: [i32; 2] = [exit::NOT_EXECUTABLE as i32, exit::NOT_FOUND as i32];
 
 /// What begins a line of the agent's on the console.
 const AGENT: &str = "peerdma agent: ";
