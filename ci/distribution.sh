@@ -140,7 +140,7 @@ mount -o remount,bind,ro "$root$rust"
 mount --rbind /dev "$root/dev"
 mount --rbind /sys "$root/sys"
 mount -t proc proc "$root/proc"
-# As the user has it before his eyes, changes included, and nothing that was built.
+# The work tree with its changes, and nothing that was built.
 mkdir "$root/peerdma"
 git ls-files -z | xargs -0 sh -c 'for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh |
     tar --create --null --files-from - | tar --extract --directory "$root/peerdma"

@@ -23,9 +23,16 @@ guest() {
     target/peerdma test --kernel "${KERNEL:-lab}" --out "$out/$name" --module ci/mistakes --file ci/mistakes/make.sh \
         --file ci/mistakes/unplug.sh "$@" </dev/null || status=$?
     [ "$status" != 130 ] || exit 130
-    # A copy that outlives the reset of its peer finds the peer's BARs gone: another class, on slow machines only.
-    sed -En '/pci\.(no-target|bar-edge): /d; s/^- `command`: //p' \
-        "$out/$name/report.md" >"$out/$name.said"
+    sed -n 's/^- `command`: //p' "$out/$name/report.md" >"$out/$name.said"
+    # A copy that outlives the reset of its peer finds the peer's BARs gone: another class, on slow machines only, and
+    # one finding for each at most.
+    if [ "$name" = wrong ]; then
+        for class in no-target bar-edge; do
+            if [ "$(grep -c "pci\.$class: " "$out/$name.said")" -le 1 ]; then
+                sed -i "/pci\.$class: /d" "$out/$name.said"
+            fi
+        done
+    fi
     right=yes
     if [ "$status" != "$wanted" ]; then
         echo "$name: exit status $status, not $wanted"

@@ -20,6 +20,8 @@ pub use expected::{Address, Arrival, Expected, Other, Path, Way};
 pub use hello::{Hello, Mode, Module};
 pub use request::{CaseEnd, Expectation, MAX_QUOTE, Request, RequestError};
 
+/// What the agent's lines on the console begin with.
+pub const AGENT_SAYS: &str = "peerdma agent: ";
 /// First word of an answer to a request that was carried out. What was asked for follows, if anything was.
 pub const OK: &str = "ok";
 /// First word of an answer to a request that was not; the reason follows.

@@ -20,7 +20,7 @@ pub enum Request<'a> {
     CaseExpect(Expectation<'a>),
     /// The running test is over. Answered `fail REASON` where the VMM sees a failure.
     CaseEnd(CaseEnd, &'a str),
-    /// The user's command expects or allows findings from here on, until it ends.
+    /// The user's command expects or allows findings, from its beginning to its end.
     Expect(Expectation<'a>),
     /// What the kernel decided about DMA by `client` into the memory of peer device `owner`.
     Path {

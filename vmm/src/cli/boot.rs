@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
     arguments.guest.machine.apply(&mut scenario)?;
     let lab = choose::lab(&scenario)?;
-    let expectations = arguments.guest.expectations(&lab)?;
+    let expectations = arguments.guest.expectations(&scenario, &lab)?;
     choose::tell_scenario_remarks(&scenario, &lab);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let place = arguments.guest.place()?;

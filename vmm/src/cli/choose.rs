@@ -20,7 +20,7 @@ use crate::suite::scenario::{Scenario, Swiotlb};
 use crate::topology::linux::{Guest, remarks};
 use crate::topology::{self, AddedDevice, Plan, Topology};
 
-/// The kernel of somebody who does not care.
+/// The kernel where none is named.
 const AUTO: &str = "auto";
 
 /// Where a guest runs, as the user says it.
@@ -281,19 +281,33 @@ impl GuestOptions {
         self.kernel == AUTO && *kernel != KernelChoice::Flavour(Flavour::Lab)
     }
 
-    /// What `--expect` and `--allow` say.
+    /// What the scenario expects and allows, then what `--expect` and `--allow` say: the later one counts where both are
+    /// about the same findings.
     ///
     /// # Errors
     /// When one is about a function that the topology does not have.
-    pub(super) fn expectations(&self, lab: &LabConfig) -> Result<Vec<Expectation>, Failure> {
-        let allowed = self.allow.iter().cloned().map(Expectation::allowed);
+    pub(super) fn expectations(
+        &self,
+        scenario: &Scenario,
+        lab: &LabConfig,
+    ) -> Result<Vec<Expectation>, Failure> {
+        let expected: Vec<_> = scenario.expect.iter().chain(&self.expect).cloned().collect();
+        // To demand a finding allows it.
+        let is_demanded = |allowed: &Expectation| {
+            expected
+                .iter()
+                .any(|other| (other.class, &other.function) == (allowed.class, &allowed.function))
+        };
+        let allowed = scenario.allow.iter().chain(&self.allow).cloned();
+        let allowed: Vec<_> = allowed.filter(|allowed| !is_demanded(allowed)).collect();
         let functions = lab.functions().map_err(Failure::usage)?;
         let resolve = |expectation: Expectation| {
             let text = expectation.to_string();
             let resolved = expectation.resolve(&functions);
             resolved.map_err(|error| Failure::usage(format_args!("{text}: {error}")))
         };
-        self.expect.iter().cloned().chain(allowed).map(resolve).collect()
+        let allowed = allowed.into_iter().map(Expectation::allowed);
+        expected.into_iter().chain(allowed).map(resolve).collect()
     }
 
     /// Decides where guests run, and says so if it is not where one would expect.

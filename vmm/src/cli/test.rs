@@ -152,6 +152,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .iter()
         .zip(&labs)
         .for_each(|(scenario, lab)| choose::tell_scenario_remarks(scenario, lab));
+    for (scenario, lab) in scenarios.iter().zip(&labs) {
+        arguments.guest.expectations(scenario, lab)?;
+    }
     if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
         scenarios.iter().zip(&labs).try_for_each(|(scenario, lab)| have_peers(scenario, lab))?;
     }
@@ -259,7 +262,8 @@ fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, Failure> {
     Ok(all.into_iter().filter(wanted).collect())
 }
 
-/// The arguments with what a scenario file of the user's own brings; what stands on the command line goes before.
+/// The arguments with what a scenario file of the user's own brings: its command unless there is one on the command line,
+/// its drivers and files before those of the command line.
 fn with_scenario_file(arguments: &Arguments, scenarios: &[Scenario]) -> Result<Arguments, Failure> {
     let mut arguments = arguments.clone();
     if let Some(scenario) = scenarios.iter().find(|scenario| !scenario.command.is_empty()) {
@@ -276,10 +280,7 @@ fn with_scenario_file(arguments: &Arguments, scenarios: &[Scenario]) -> Result<A
         let guest = &mut arguments.guest;
         guest.module.splice(0..0, scenario.drivers.iter().cloned());
         guest.file.splice(0..0, scenario.own_files().map_err(wrong)?);
-        guest.expect.extend(scenario.expect.iter().cloned());
     }
-    let allowed = scenarios.iter().flat_map(|scenario| &scenario.allow);
-    arguments.guest.allow.extend(allowed.cloned());
     if arguments.command.is_empty() && !arguments.guest.expect.is_empty() {
         return Err(Failure::usage("--expect is for a command of your own")
             .hint("the lab's tests say themselves what they expect; --allow goes with both"));
@@ -413,7 +414,7 @@ fn job(
             memory: scenario.memory,
             cpus: scenario.cpus,
             limit: Some(arguments.timeout.unwrap_or_else(|| scenario.limit(factor))),
-            expectations: arguments.guest.expectations(lab)?,
+            expectations: arguments.guest.expectations(scenario, lab)?,
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),

@@ -77,7 +77,7 @@ impl Qemu {
     /// The QEMU that the variable names, or the one in `PATH`.
     ///
     /// # Errors
-    /// When there is none, or it is none.
+    /// When there is no such program, or it is not QEMU.
     pub fn find() -> Result<Self, QemuError> {
         let named = env::var_os(VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
         let path = named.or_else(|| tools::find(PROGRAM)).ok_or(QemuError::Missing)?;

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use guest_protocol::AGENT_SAYS;
+
 /// How many of the last lines a report shows.
 const TAIL: usize = 25;
 /// Longer lines are cut there, in bytes: a guest can send any number without a line end.
@@ -86,7 +88,7 @@ impl ConsoleWatch {
         while tail.back().is_some_and(|line| line.trim().is_empty()) {
             tail.pop_back();
         }
-        tail.iter().map(|line| format!("{} | {}", speaker(line), line.trim_end())).collect()
+        tail.iter().map(|line| format!("{}{}", speaker(line), line.trim_end())).collect()
     }
 
     /// The kernel's complaints so far, the first ones.
@@ -148,15 +150,22 @@ impl State {
     }
 }
 
+const KERNEL: &str = "kernel | ";
+const AGENT: &str = "agent  | ";
+const OUTPUT: &str = "output | ";
+
 /// Whose line it is, in words of equal length.
 fn speaker(line: &str) -> &'static str {
     match kernel_text(line) {
-        Some(_) => "kernel",
-        None if line.starts_with("peerdma agent: ") || line.starts_with("guest-agent: ") => {
-            "agent "
-        }
-        None => "output",
+        Some(_) => KERNEL,
+        None if line.starts_with(AGENT_SAYS) => AGENT,
+        None => OUTPUT,
     }
+}
+
+/// What the guest's agent says in a line of [`ConsoleWatch::tail`], if it is the agent's.
+pub fn agents_words(line: &str) -> Option<&str> {
+    line.strip_prefix(AGENT)?.strip_prefix(AGENT_SAYS)
 }
 
 /// A line of the console, in several where the kernel spoke up while a program was writing one: the kernel does not

@@ -161,9 +161,7 @@ impl Judge {
     pub fn expect(&mut self, expectations: &[Expectation], functions: Vec<(String, Bdf)>) {
         self.functions = functions;
         for expectation in expectations {
-            if self.mode == Mode::Test {
-                self.allowed.push(expectation.clone().allowed());
-            }
+            self.allowed.push(expectation.clone().allowed());
             self.stray.expect(expectation.clone(), Origin::Outside);
         }
     }
@@ -174,7 +172,15 @@ impl Judge {
     /// have been told of when something else does.
     pub fn finding(&mut self, finding: &Finding) {
         let case = self.current.as_mut().unwrap_or(&mut self.stray);
-        let Some(text) = case.finding(finding) else { return };
+        let Some(text) = case.finding(finding) else {
+            if case.is_first_dropped() {
+                self.tell(
+                    finding.severity,
+                    format!("{MAX_FINDINGS} causes are listed; what has others is only counted from here on"),
+                );
+            }
+            return;
+        };
         if self.mode == Mode::Test {
             return;
         }
@@ -279,6 +285,10 @@ impl Judge {
         for expectation in &self.allowed {
             case.expect(expectation.clone(), Origin::Outside);
         }
+        // In a user's own guest any program may say that it is a test.
+        if self.mode != Mode::Test {
+            case.list_own_expectations();
+        }
         case
     }
 
@@ -290,7 +300,7 @@ impl Judge {
         let expectation =
             Expectation::of(expectation).and_then(|found| found.resolve(&self.functions));
         match expectation {
-            Ok(expectation) if self.stray.has_room(&expectation) => {
+            Ok(expectation) if self.stray.has_room(&expectation, Origin::Guest) => {
                 self.stray.expect(expectation, Origin::Guest);
                 Answer::ok()
             }
@@ -326,6 +336,7 @@ impl Judge {
         };
         self.tell_sums();
         let Some(case) = self.current.take() else { return Answer::fail("no case has begun") };
+        self.stray.count_also(&case);
         let objection = case.objection(said);
         let report = case.conclude(said, &shorten(&ktap::plain(detail)));
         self.push(report);
@@ -336,6 +347,7 @@ impl Judge {
     fn break_off(&mut self, reason: &str) {
         self.tell_sums();
         if let Some(case) = self.current.take() {
+            self.stray.count_also(&case);
             let report = case.conclude(Status::Failed, reason);
             self.push(report);
         }

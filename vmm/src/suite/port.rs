@@ -1,4 +1,4 @@
-//! The judge's two ears: the lab port for what the guest says, an observer for what the checker finds.
+//! How the judge is fed: by the lab port with what the guest says, by an observer with what the checker finds.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -280,7 +280,10 @@ impl Scenario {
         let read = || -> std::io::Result<String> {
             use std::io::Read as _;
             let mut text = String::new();
-            std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+            let length = std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+            if length as u64 > MAX_FILE {
+                return Err(std::io::Error::other("it is larger than 1 MiB"));
+            }
             Ok(text)
         };
         let text = read().map_err(|source| ScenarioError::File { file: file.clone(), source })?;
@@ -328,24 +331,23 @@ impl Scenario {
         }
         let mut chosen: Vec<Self> = Vec::new();
         for name in names {
-            if is_file_name(name) {
-                let scenario = Self::load(Path::new(name))?;
-                if let Some(other) = chosen.iter().find(|other| other.name == scenario.name) {
-                    let what = format!("a scenario named {:?} is there already", other.name);
+            let scenario = if is_file_name(name) {
+                Self::load(Path::new(name))?
+            } else {
+                all.iter().find(|scenario| &scenario.name == name).cloned().ok_or_else(|| {
+                    let candidates = all.iter().map(|scenario| scenario.name.as_str());
+                    let near = nearest_name(name, candidates);
+                    ScenarioError::Unknown { name: name.clone(), near }
+                })?
+            };
+            match chosen.iter().find(|other| other.name == scenario.name) {
+                None => chosen.push(scenario),
+                Some(other) if *other == scenario && !is_file_name(name) => {}
+                // Their logs would lie in the same folder.
+                Some(_) => {
+                    let what = format!("another scenario is named {:?} as well", scenario.name);
                     return Err(ScenarioError::Value { file: name.clone(), what });
                 }
-                chosen.push(scenario);
-                continue;
-            }
-            let Some(scenario) = all.iter().find(|scenario| &scenario.name == name) else {
-                let candidates = all.iter().map(|scenario| scenario.name.as_str());
-                return Err(ScenarioError::Unknown {
-                    name: name.clone(),
-                    near: nearest_name(name, candidates),
-                });
-            };
-            if !chosen.iter().any(|other| other.name == scenario.name) {
-                chosen.push(scenario.clone());
             }
         }
         Ok(chosen)
@@ -467,7 +469,13 @@ mod tests {
         assert_eq!((scenario.expect[0].least, scenario.allow[0].least), (1, 0));
         let name = path.to_string_lossy().into_owned();
         assert_eq!(Scenario::select(std::slice::from_ref(&name)).unwrap(), [scenario]);
-        assert!(Scenario::select(&[name.clone(), name]).is_err(), "twice");
+        assert!(Scenario::select(&[name.clone(), name.clone()]).is_err(), "twice");
+        std::fs::write(&path, "name='basic'\ngroups=['copy']\n").unwrap();
+        for both in [[name.clone(), "basic".into()], ["basic".into(), name]] {
+            assert!(Scenario::select(&both).is_err(), "{both:?}");
+        }
+        std::fs::write(&path, "#".repeat((1 << 20) + 1)).unwrap();
+        assert!(Scenario::load(&path).unwrap_err().to_string().contains("larger than 1 MiB"));
         assert!(
             Scenario::load(folder.path()).is_err() && Scenario::load(Path::new("/no")).is_err()
         );

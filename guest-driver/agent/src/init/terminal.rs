@@ -14,9 +14,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How long output may take to arrive behind the end of a command whose children still have its terminal.
 const QUIET: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// How much longer than the command its children are listened to, if they never stop.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often a thread looks whether it is still wanted.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -83,9 +86,12 @@ impl Terminal {
 /// Passes bytes until there are no more. Once `ended` is set, what is there already (`rest`) or nothing.
 fn pass(mut from: &File, mut to: &File, ended: &AtomicBool, rest: bool) {
     let mut bytes = [0; 4096];
+    let mut end = None;
     loop {
         let over = ended.load(Ordering::Relaxed);
-        if over && !rest {
+        if over
+            && (!rest || *end.get_or_insert_with(|| Instant::now() + LAST_WORDS) < Instant::now())
+        {
             return;
         }
         let mut fds = [PollFd::new(from, PollFlags::IN)];

@@ -119,7 +119,7 @@ impl Lab {
         self.ask_or_refused(&Request::CaseEnd(end, detail))
     }
 
-    /// The user's command expects or allows findings from here on.
+    /// The user's command expects or allows findings, from its beginning to its end.
     ///
     /// # Errors
     /// When the conversation breaks down, or the monitor knows no such class or function.

@@ -38,6 +38,10 @@ pub(super) struct Case {
     /// Notes, likewise.
     notes: BTreeMap<(FindingClass, Arc<str>), u64>,
     findings: Folds,
+    /// Findings of other tests that count for what this one demands.
+    elsewhere: BTreeMap<(FindingClass, Arc<str>), u64>,
+    lists_own: bool,
+    told_full: bool,
     /// What is wrong with the test itself.
     objections: Vec<String>,
 }
@@ -51,6 +55,9 @@ impl Case {
             counts: BTreeMap::new(),
             notes: BTreeMap::new(),
             findings: Folds::new(keep),
+            elsewhere: BTreeMap::new(),
+            lists_own: false,
+            told_full: false,
             objections: Vec::new(),
         }
     }
@@ -68,6 +75,11 @@ impl Case {
         let count = counts.entry((finding.class, Arc::clone(&finding.function))).or_default();
         *count = count.saturating_add(1);
         self.findings.take(finding)
+    }
+
+    /// Whether the finding that was just taken in is the first for which there was no room.
+    pub(super) fn is_first_dropped(&mut self) -> bool {
+        self.findings.dropped > 0 && !std::mem::replace(&mut self.told_full, true)
     }
 
     /// What has come to its findings since that was last told.
@@ -89,23 +101,38 @@ impl Case {
     }
 
     /// Whether one more expectation may come, or takes the place of another.
-    pub(super) fn has_room(&self, expectation: &Expectation) -> bool {
-        self.wanted.len() < MAX_EXPECTATIONS || self.place_of(expectation).is_some()
+    pub(super) fn has_room(&self, expectation: &Expectation, origin: Origin) -> bool {
+        self.wanted.len() < MAX_EXPECTATIONS || self.place_of(expectation, origin).is_some()
     }
 
-    /// The test wants or allows findings; what is said later about the same ones goes before.
+    /// The test wants or allows findings. What the same one says later about the same findings replaces what it said
+    /// first; what others say stays, so that a guest cannot take back what the user demands.
     pub(super) fn expect(&mut self, expectation: Expectation, origin: Origin) {
-        match self.place_of(&expectation) {
+        match self.place_of(&expectation, origin) {
             Some(place) => self.wanted[place] = (expectation, origin),
             None => self.wanted.push((expectation, origin)),
         }
     }
 
-    fn place_of(&self, expectation: &Expectation) -> Option<usize> {
-        let same = |known: &Expectation| {
-            (known.class, &known.function) == (expectation.class, &expectation.function)
+    fn place_of(&self, expectation: &Expectation, origin: Origin) -> Option<usize> {
+        let same = |(known, by): &(Expectation, Origin)| {
+            (known.class, &known.function, *by)
+                == (expectation.class, &expectation.function, origin)
         };
-        self.wanted.iter().position(|(known, _)| same(known))
+        self.wanted.iter().position(same)
+    }
+
+    /// Lists what the test itself expects in the report, too: it is a guest's of which nothing is known.
+    pub(super) fn list_own_expectations(&mut self) {
+        self.lists_own = true;
+    }
+
+    /// Findings of other tests that count for what this one demands.
+    pub(super) fn count_also(&mut self, other: &Self) {
+        for (key, count) in &other.counts {
+            let sum = self.elsewhere.entry(key.clone()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
     }
 
     /// What speaks against this test, seen from outside of the guest, when that has `said` how it ended, for the guest
@@ -134,13 +161,14 @@ impl Case {
     /// what would have come.
     fn objection_with(&self, said: Status, unexpected: Option<String>) -> Option<String> {
         let mut reasons = self.objections.clone();
-        for (wanted, _) in &self.wanted {
+        for (wanted, origin) in &self.wanted {
             let count = |counts: &BTreeMap<(FindingClass, Arc<str>), u64>| {
                 let covered = counts.iter().filter(|((class, of), _)| wanted.covers(*class, of));
                 covered.map(|(_, count)| *count).fold(0, u64::saturating_add)
             };
-            // Who expects a finding can have meant what is only a note.
-            let (seen, noted) = (count(&self.counts), count(&self.notes));
+            // A user who expects a finding may mean what is only a note. The lab's own tests know the difference.
+            let noted = if *origin == Origin::Test { 0 } else { count(&self.notes) };
+            let seen = count(&self.counts).saturating_add(count(&self.elsewhere));
             let Expectation { least, most, .. } = *wanted;
             let what = wanted.what();
             if seen.saturating_add(noted) < least && said != Status::Skipped {
@@ -182,9 +210,9 @@ impl Case {
         let told = self.wanted.iter().filter_map(|(expectation, origin)| {
             let verb = if expectation.least == 0 { "allowed" } else { "expected" };
             match origin {
-                Origin::Test => None,
+                Origin::Test if !self.lists_own => None,
                 Origin::Outside => Some(format!("{verb}: {}", expectation.what())),
-                Origin::Guest => {
+                Origin::Test | Origin::Guest => {
                     Some(format!("{verb} from inside the guest: {}", expectation.what()))
                 }
             }

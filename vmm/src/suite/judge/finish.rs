@@ -2,6 +2,7 @@
 
 use guest_protocol::exit;
 
+use super::super::console::agents_words;
 use super::{COMMAND, Judge, MAX_FINDINGS, Mode, ScenarioReport, Status, milliseconds};
 use crate::report::CaseReport;
 
@@ -9,9 +10,6 @@ use crate::report::CaseReport;
 const TESTS_FAILED: i32 = exit::TESTS_FAILED as i32;
 /// Its codes for a command that cannot be executed, or is not there: a shell has the same, so they are the command's own.
 const NO_COMMAND: [i32; 2] = [exit::NOT_EXECUTABLE as i32, exit::NOT_FOUND as i32];
-
-/// What begins a line of the agent's on the console.
-const AGENT: &str = "peerdma agent: ";
 
 /// How a guest's run came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +114,7 @@ impl Judge {
     /// An agent that could not report anything has said on the console why it gave up.
     fn agents_last_words(&mut self, end: &End) {
         let is_silent = self.report.boot_milliseconds.is_none() && self.mode != Mode::Shell;
-        let words = end.console_tail.iter().rev().find_map(|line| line.strip_prefix(AGENT));
+        let words = end.console_tail.iter().rev().find_map(|line| agents_words(line));
         if let (true, Some(words)) = (is_silent, words) {
             self.report.failures.push(format!("the guest's agent gave up: {words}"));
         }
@@ -188,7 +186,7 @@ impl Judge {
             return;
         }
         self.report.stray_findings = self.stray.finding_reports();
-        // Whoever sits at a shell is told, and may do as he likes.
+        // At a shell a finding is told and fails nothing.
         if self.mode != Mode::Shell
             && let Some(what) = self.stray.unexpected()
         {

@@ -133,12 +133,12 @@ impl Folds {
             fold.repeated.add(&repeated(finding));
             return None;
         }
-        // A flood of one class must not hide the first of another.
-        let has_room = self.folds.len() < self.keep.most()
-            || !self
-                .folds
-                .iter()
-                .any(|fold| (fold.class, fold.severity) == (finding.class, finding.severity));
+        // Notes do not take room from findings, and a flood does not hide the first of another class or function.
+        let alike = self.folds.iter().filter(|fold| fold.severity == finding.severity);
+        let has_room = alike.clone().count() < self.keep.most()
+            || !alike
+                .clone()
+                .any(|fold| (fold.class, &fold.function) == (finding.class, &finding.function));
         if !has_room {
             let counts = finding.severity == Severity::Finding;
             self.dropped = self.dropped.saturating_add(u64::from(counts));
