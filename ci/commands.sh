@@ -35,6 +35,8 @@ if ! grep -v '^\[ *[0-9.]*\] ' "$out/world" | diff ci/commands/world.expected -;
     failed=1
 fi
 boot status 9 "$@" -- sh -c 'sleep 1 & wait; exit 9'
+# What a command leaves behind may go on talking; the guest ends with the command.
+boot talkative 3 "$@" -- sh -c 'trap "" HUP; (while :; do echo x; done) & exit 3'
 finding='--module examples/first-finding --file examples/first-finding/check.sh'
 # shellcheck disable=SC2086 # the list is to be split
 {
