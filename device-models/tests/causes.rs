@@ -1,0 +1,124 @@
+//! Which findings belong together, and that what is said of one address is not said of another.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use common::World;
+use device_models::checker::Finding;
+use device_models::iommu::VirtioIommu;
+use device_models::iommu::virtio::VirtioIommuConfig;
+
+const BOTH: u32 = 3;
+const IOVA: u64 = 0xfff0_0000;
+
+fn iommu() -> Box<VirtioIommu> {
+    let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
+    iommu.accept_features(iommu.offered_features().bits());
+    Box::new(iommu)
+}
+
+fn iommu_of(world: &mut World) -> &mut VirtioIommu {
+    world.lab.virtio_iommu().unwrap()
+}
+
+/// Attaches the two robots to a domain of its own each: 1 and 2.
+fn attached(mut world: World) -> World {
+    for robot in 0..2 {
+        let endpoint = u32::from(world.bdf(&format!("robot{robot}")).0);
+        iommu_of(&mut world).attach(1 + robot, endpoint, 0).unwrap();
+    }
+    world
+}
+
+fn translated() -> World {
+    attached(World::root_ports(iommu()))
+}
+
+fn map_to(world: &mut World, domain: u32, iova: u64, length: u64, physical: u64) {
+    iommu_of(world).map(domain, iova, iova + length - 1, physical, BOTH).unwrap();
+}
+
+fn map(world: &mut World, domain: u32, iova: u64, length: u64) {
+    map_to(world, domain, iova, length, 0x10_0000);
+}
+
+fn unmap(world: &mut World, domain: u32, iova: u64, length: u64) {
+    iommu_of(world).unmap(domain, iova, iova + length - 1).unwrap();
+}
+
+fn taken(world: &World) -> Vec<Finding> {
+    std::mem::take(&mut world.log.0.lock().unwrap().findings)
+}
+
+/// What is said of one write of `length` bytes by robot 0, which is one finding.
+fn said(world: &mut World, address: u64, length: usize) -> String {
+    world.write(0, address, &vec![1; length]);
+    let findings = taken(world);
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    findings[0].to_string()
+}
+
+#[test]
+fn a_detached_functions_addresses_are_explained_one_by_one() {
+    let mut world = translated();
+    let endpoint = u32::from(world.bdf("robot0").0);
+    map(&mut world, 2, IOVA, 0x2000);
+    iommu_of(&mut world).detach(1, endpoint).unwrap();
+    let mapped = "; mapped for 02:00.0 robot1 by request #3; used by 01:00.0 robot0";
+    let nowhere = 0x1_6ff0_0000;
+    assert!(said(&mut world, IOVA, 4).ends_with(mapped));
+    let text = said(&mut world, nowhere, 4);
+    assert!(text.contains("iommu.no-domain") && !text.contains("mapped for"), "{text}");
+    assert!(said(&mut world, IOVA + 0x1040, 4).ends_with(mapped), "the other page of it");
+    assert!(!said(&mut world, IOVA + 0x2000, 4).contains("mapped for"), "just behind it");
+    assert!(!said(&mut world, IOVA - 4, 4).contains("mapped for"), "just before it");
+    // What is mapped and unmapped meanwhile counts.
+    map(&mut world, 2, nowhere, 0x1000);
+    assert!(said(&mut world, nowhere, 4).contains("; mapped for 02:00.0 robot1 by request #5"));
+    unmap(&mut world, 2, nowhere, 0x1000);
+    assert!(!said(&mut world, nowhere, 4).contains("mapped for"));
+    assert!(said(&mut world, IOVA, 4).ends_with(mapped));
+    unmap(&mut world, 2, IOVA, 0x2000);
+    assert!(!said(&mut world, IOVA, 4).contains("mapped for"));
+}
+
+#[test]
+fn the_pieces_of_what_was_unmapped_in_one_go_are_explained_one_by_one() {
+    let mut world = translated();
+    map(&mut world, 1, IOVA, 0x1000);
+    map(&mut world, 1, IOVA + 0x1000, 0x1000);
+    unmap(&mut world, 1, IOVA, 0x2000);
+    map(&mut world, 2, IOVA, 0x1000);
+    for (page, told) in [(0, true), (1, false), (0, true)] {
+        let text = said(&mut world, IOVA + page * 0x1000, 4);
+        assert!(text.contains("iommu.stale"), "{text}");
+        assert_eq!(text.contains("mapped for 02:00.0 robot1"), told, "{text}");
+    }
+}
+
+#[test]
+fn neighbouring_addresses_have_one_cause_and_their_own_explanations() {
+    // The low half of each is that of another address.
+    let mut world = translated();
+    map(&mut world, 1, 0x1_fedc_c000, 0x2000);
+    for low in [0xfedc_d040, 0xfedc_d044, 0xfedc_d048, 0xfedc_d044] {
+        let text = said(&mut world, low, 4);
+        assert!(
+            text.ends_with(&format!("the low half of {:#x}, which is mapped there", low | 1 << 32)),
+            "{text}"
+        );
+    }
+    // A copy that leaves its mapping, and another that begins where that one ended.
+    map(&mut world, 1, IOVA, 0x1000);
+    world.write(0, IOVA + 0xfc0, &[1; 128]);
+    let first = taken(&world);
+    assert!(first[0].to_string().ends_with("mapped ends just before it"), "{first:?}");
+    world.write(0, IOVA + 0x1040, &[1; 64]);
+    let second = taken(&world);
+    assert_eq!(first[0].cause, second[0].cause);
+    assert!(second[0].to_string().ends_with("not mapped in domain 1"), "{second:?}");
+    // Mapped for somebody else since.
+    map(&mut world, 2, IOVA + 0x1000, 0x1000);
+    assert!(said(&mut world, IOVA + 0x1040, 4).contains("mapped for 02:00.0 robot1"));
+}
