@@ -4,10 +4,14 @@
 
 mod common;
 
-use common::World;
-use device_models::checker::Finding;
+use std::collections::BTreeSet;
+
+use common::{COMMAND, World};
+use device_models::checker::{Cause, Finding, FindingClass};
+use device_models::fabric::PostedDelay;
 use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
+use device_models::pci::AcsControl;
 
 const BOTH: u32 = 3;
 const IOVA: u64 = 0xfff0_0000;
@@ -57,6 +61,13 @@ fn said(world: &mut World, address: u64, length: usize) -> String {
     let findings = taken(world);
     assert_eq!(findings.len(), 1, "{findings:#?}");
     findings[0].to_string()
+}
+
+/// The causes of all that was found since the last call, all of class `class`.
+fn causes(world: &World, class: FindingClass) -> BTreeSet<Cause> {
+    let findings = taken(world);
+    assert!(findings.iter().all(|found| found.class == class), "{findings:#?}");
+    findings.iter().map(|found| found.cause).collect()
 }
 
 #[test]
@@ -121,4 +132,90 @@ fn neighbouring_addresses_have_one_cause_and_their_own_explanations() {
     // Mapped for somebody else since.
     map(&mut world, 2, IOVA + 0x1000, 0x1000);
     assert!(said(&mut world, IOVA + 0x1040, 4).contains("mapped for 02:00.0 robot1"));
+}
+
+/// Maps `physical` at [`IOVA`] for robot 0 twice, and lets it do `work` both times: each time there is one cause, and the
+/// second is another.
+fn is_told_again(world: &mut World, class: FindingClass, physical: u64, work: impl Fn(&mut World)) {
+    let seen = [(); 2].map(|()| {
+        map_to(world, 1, IOVA, 0x1000, physical);
+        work(world);
+        work(world);
+        unmap(world, 1, IOVA, 0x1000);
+        let causes = causes(world, class);
+        assert_eq!(causes.len(), 1, "{causes:?}");
+        causes
+    });
+    assert_ne!(seen[0], seen[1]);
+}
+
+fn write_twice(world: &mut World) {
+    world.write(0, IOVA, &[1; 16]);
+    world.write(0, IOVA + 0x40, &[1; 16]);
+}
+
+#[test]
+fn a_target_or_a_port_that_refuses_is_told_again_when_the_address_was_mapped_again() {
+    let mut world = translated();
+    let memory = world.bar(1, 2);
+    world.config_write(1, COMMAND, 2, 0);
+    is_told_again(&mut world, FindingClass::MemoryDecodeOff, memory, write_twice);
+    // The root port would have to turn it around.
+    let mut world = attached(World::switch(iommu(), true));
+    world.set_acs("down0", AcsControl::P2P_REQUEST_REDIRECT);
+    let memory = world.bar(1, 2);
+    is_told_again(&mut world, FindingClass::TurnedBack, memory, write_twice);
+    // A read whose completions do not come back: the requester's bus is not behind its port any more.
+    let mut world = translated();
+    let port = world.bdf("port0");
+    world.lab.config_write(port, 0x18, 4, 0x0009_0900);
+    is_told_again(&mut world, FindingClass::CompletionTimeout, 0x10_0000, |world| {
+        world.read(0, IOVA, 4);
+    });
+    // An address that stands for a failed mapping, and the byte there is mapped.
+    let mut world = translated();
+    let seen = [(); 2].map(|()| {
+        map(&mut world, 1, 0xffff_f000, 0x1000);
+        world.write(0, 0xffff_ffff, &[1; 64]);
+        world.write(0, 0xffff_ffff, &[1; 64]);
+        unmap(&mut world, 1, 0xffff_f000, 0x1000);
+        causes(&world, FindingClass::Unmapped)
+    });
+    assert!(seen[0].len() == 1 && seen[1].len() == 1 && seen[0] != seen[1], "{seen:?}");
+    // Nothing is mapped there, and nothing has been.
+    world.write(0, u64::MAX, &[1]);
+    map(&mut world, 1, IOVA, 0x1000);
+    world.write(0, u64::MAX, &[1]);
+    assert_eq!(causes(&world, FindingClass::Unmapped).len(), 1);
+}
+
+#[test]
+fn what_no_iommu_has_translated_is_one_whatever_is_mapped() {
+    let mut world = translated();
+    let port = world.bdf("port0");
+    world.lab.config_write(port, COMMAND, 2, 2);
+    for _ in 0..2 {
+        map(&mut world, 1, IOVA, 0x1000);
+        write_twice(&mut world);
+        unmap(&mut world, 1, IOVA, 0x1000);
+    }
+    assert_eq!(causes(&world, FindingClass::BusMasterOff).len(), 1);
+}
+
+#[test]
+fn a_delayed_write_belongs_to_the_mapping_that_it_was_issued_by() {
+    let mut world = translated();
+    let (memory, robots) = (world.bar(1, 2), (world.bdf("robot0"), world.bdf("robot1")));
+    world.lab.delay_posted(robots.0, Some(robots.1), PostedDelay::UntilPushed).unwrap();
+    for _ in 0..2 {
+        map_to(&mut world, 1, IOVA, 0x1000, memory);
+        write_twice(&mut world);
+        unmap(&mut world, 1, IOVA, 0x1000);
+    }
+    world.config_write(1, COMMAND, 2, 0);
+    world.lab.delay_posted(robots.0, Some(robots.1), PostedDelay::Off).unwrap();
+    let found = taken(&world);
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(found.iter().all(|found| found.class == FindingClass::MemoryDecodeOff), "{found:#?}");
+    assert_eq!(found.iter().map(|found| found.cause).collect::<BTreeSet<_>>().len(), 2);
 }

@@ -36,13 +36,17 @@ pub enum Cause {
     Target {
         /// That function.
         function: FunctionId,
+        /// The MAP request of the first piece of the mapping that leads there; none if no mapping of the IOMMU's does.
+        mapping: Option<u64>,
     },
-    /// A port that does not let the requests through, and whom they are for, if that is known.
+    /// A port that does not let the requests through, and which function they are for, if that is known.
     Port {
         /// The port; none for the root complex.
         port: Option<FunctionId>,
         /// The function behind the addresses.
         target: Option<FunctionId>,
+        /// The MAP request, as in [`Target`](Self::Target).
+        mapping: Option<u64>,
     },
     /// Addresses that lead nowhere: neighbouring ones, or those of BARs of one function.
     Addresses {
@@ -50,7 +54,11 @@ pub enum Cause {
         number: u64,
     },
     /// An address that stands for a mapping that failed: [`DMA_MAPPING_ERROR`], or its low half.
-    MappingFailed,
+    MappingFailed {
+        /// The request to the IOMMU that mapped or unmapped something there last; none if none did, and for an address
+        /// that never became a request.
+        request: Option<u64>,
+    },
     /// A descriptor in memory.
     Descriptor {
         /// Its DMA address.

@@ -45,7 +45,10 @@ impl Fabric {
     ) -> Hint {
         let (from, at) = (transaction.function, transaction.address);
         if let Some(text) = failed_mapping(begun) {
-            return Hint { text: format!("; {text}"), cause: Cause::MappingFailed };
+            return Hint {
+                text: format!("; {text}"),
+                cause: self.failed_cause(transaction.function, begun),
+            };
         }
         let hit = self.hit(at);
         let requester = transaction.requester;

@@ -75,14 +75,16 @@ impl Fabric {
             .ok()?;
         self.tag = self.tag.wrapping_add(1);
         self.issue(transaction);
-        let read = Read { transaction: *transaction, route: to.route, delivery: to.delivery };
+        let mapping = self.mapping_of(from, transaction.address, to.route);
+        let read =
+            Read { transaction: *transaction, route: to.route, mapping, delivery: to.delivery };
         self.outstanding[from.index()].add(tag, read);
         Some(tag)
     }
 
     /// Completes a read that was answered by message; called by the lab when it delivers the completion.
     pub(crate) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
-        let Read { transaction, route, delivery } = read;
+        let Read { transaction, route, delivery, .. } = read;
         if status == CompletionStatus::Success {
             self.delivered(transaction, *route, delivery.owner());
             self.observe(transaction, delivery, Some(data));

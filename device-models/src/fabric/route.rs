@@ -57,12 +57,14 @@ pub struct Refusal {
     pub target: Option<FunctionId>,
     /// The address that stood for the request's, where the IOMMU had translated that.
     pub physical: Option<u64>,
+    /// The MAP request of the first piece of the mapping that the IOMMU used.
+    pub mapping: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal without a near miss.
     pub(super) fn new(class: FindingClass, detector: Option<FunctionId>) -> Self {
-        Self { class, detector, near: None, target: None, physical: None }
+        Self { class, detector, near: None, target: None, physical: None, mapping: None }
     }
 
     /// How a read that meets it ends (PCIe 6.0, 2.3.1 and 6.12.4).
