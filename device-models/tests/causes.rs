@@ -6,11 +6,11 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{COMMAND, World};
+use common::{COMMAND, MEMORY_AND_MASTER, World};
 use device_models::checker::{Cause, Finding, FindingClass};
 use device_models::fabric::PostedDelay;
-use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
+use device_models::iommu::{NoIommu, VirtioIommu};
 use device_models::pci::AcsControl;
 
 const BOTH: u32 = 3;
@@ -218,4 +218,41 @@ fn a_delayed_write_belongs_to_the_mapping_that_it_was_issued_by() {
     assert_eq!(found.len(), 4, "{found:#?}");
     assert!(found.iter().all(|found| found.class == FindingClass::MemoryDecodeOff), "{found:#?}");
     assert_eq!(found.iter().map(|found| found.cause).collect::<BTreeSet<_>>().len(), 2);
+}
+
+#[test]
+fn writes_that_are_no_vectors_are_told_apart_by_where_and_what() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    world.config_write(0, COMMAND, 2, MEMORY_AND_MASTER);
+    let mut signal = |address: u64, data: u32| {
+        world.write(0, address, &data.to_le_bytes());
+        let causes = causes(&world, FindingClass::NotAVector);
+        assert_eq!(causes.len(), 1);
+        causes
+    };
+    let first = signal(0xfee0_0000, 0x42);
+    assert_eq!(signal(0xfee0_0000, 0x42), first);
+    assert_ne!(signal(0xfee0_0000, 0x43), first);
+    assert_ne!(signal(0xfee0_1000, 0x42), first);
+}
+
+#[test]
+fn malformed_accesses_to_the_interrupt_window_are_told_apart_by_where_and_how() {
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let class = FindingClass::Malformed;
+    world.write(0, 0xfee0_0000, &[1; 0x4000]);
+    let copy = causes(&world, class);
+    assert_eq!(copy.len(), 1, "one copy");
+    world.write(0, 0xfee0_1000, &[2; 0x80]);
+    assert_eq!(causes(&world, class), copy);
+    let mut all = copy;
+    world.write(0, 0xfee0_1000, &[2; 2]);
+    all.extend(causes(&world, class));
+    world.write(0, 0xfee0_1002, &[2; 4]);
+    all.extend(causes(&world, class));
+    world.read(0, 0xfee0_1000, 4);
+    all.extend(causes(&world, class));
+    world.write(0, 0xfee8_0000, &[1; 8]);
+    all.extend(causes(&world, class));
+    assert_eq!(all.len(), 5, "{all:?}");
 }

@@ -63,6 +63,22 @@ pub enum Cause {
     Descriptor {
         /// Its DMA address.
         address: u64,
+        /// What is wrong with it: the device's name for that kind of mistake.
+        mistake: &'static str,
+    },
+    /// A write that would be an interrupt, but not one of the requester's.
+    Message {
+        /// Its address in the interrupt window.
+        address: u64,
+        /// The data.
+        data: u32,
+    },
+    /// Accesses to neighbouring addresses that the interrupt window does not take.
+    Malformed {
+        /// Tells one such set of addresses from another.
+        number: u64,
+        /// What is wrong with them: `short`, `long`, `misaligned` or `read`.
+        mistake: &'static str,
     },
     /// Requests to the IOMMU that were refused in the same way.
     Refused {

@@ -38,7 +38,7 @@ pub enum PostedDelay {
     Off,
     /// Until a read of the same requester, or an access of a CPU to the target, pushes them.
     UntilPushed,
-    /// For so many turns of the requester, at most [`MAX_TURNS`], or until they are pushed.
+    /// For this number of turns of the requester, at most [`MAX_TURNS`], or until they are pushed.
     Turns(u16),
 }
 
@@ -107,9 +107,9 @@ impl Signal {
 /// Where a write goes when it arrives.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Destination {
-    /// Memory, from so many bytes behind the first one resolved.
+    /// Memory, and the offset from the first byte resolved.
     Memory(Resolved, u64),
-    /// Registers, after so many hops.
+    /// Registers, and the number of hops so far.
     Registers(Registers, u8),
     /// The interrupt window.
     Window,

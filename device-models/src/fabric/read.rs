@@ -5,7 +5,7 @@ use super::outstanding::Read;
 use super::request::{Next, Registers, Request};
 use super::route::Refusal;
 use super::{CompletionStatus, Delivery, Fabric, FunctionId, ReadOutcome, Tag, Transaction};
-use crate::checker::{Cause, FindingClass};
+use crate::checker::FindingClass;
 
 impl Fabric {
     /// Reads into the buffer of `request`; its length is the length of the read.
@@ -40,7 +40,7 @@ impl Fabric {
                         (FindingClass::Malformed, CompletionStatus::UnsupportedRequest);
                     self.fail(&transaction, status, Refusal::new(class, None));
                     let explanation = "the interrupt window cannot be read".to_owned();
-                    let cause = Cause::Function;
+                    let cause = self.malformed(&transaction, "read");
                     self.find(request.from, class, cause, Some(transaction), explanation);
                     return ReadOutcome::Done { status, bytes, verdict: verdict.or(Some(class)) };
                 }
