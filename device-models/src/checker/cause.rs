@@ -36,13 +36,17 @@ pub enum Cause {
     Target {
         /// That function.
         function: FunctionId,
+        /// The MAP request of the first piece of the mapping that leads there; none if no mapping of the IOMMU's does.
+        mapping: Option<u64>,
     },
-    /// A port that does not let the requests through, and whom they are for, if that is known.
+    /// A port that does not let the requests through, and which function they are for, if that is known.
     Port {
         /// The port; none for the root complex.
         port: Option<FunctionId>,
         /// The function behind the addresses.
         target: Option<FunctionId>,
+        /// The MAP request, as in [`Target`](Self::Target).
+        mapping: Option<u64>,
     },
     /// Addresses that lead nowhere: neighbouring ones, or those of BARs of one function.
     Addresses {
@@ -50,11 +54,31 @@ pub enum Cause {
         number: u64,
     },
     /// An address that stands for a mapping that failed: [`DMA_MAPPING_ERROR`], or its low half.
-    MappingFailed,
+    MappingFailed {
+        /// The request to the IOMMU that mapped or unmapped something there last; none if none did, and for an address
+        /// that never became a request.
+        request: Option<u64>,
+    },
     /// A descriptor in memory.
     Descriptor {
         /// Its DMA address.
         address: u64,
+        /// What is wrong with it: the device's name for that kind of mistake.
+        mistake: &'static str,
+    },
+    /// A write that would be an interrupt, but not one of the requester's.
+    Message {
+        /// Its address in the interrupt window.
+        address: u64,
+        /// The data.
+        data: u32,
+    },
+    /// Accesses to neighbouring addresses that the interrupt window does not take.
+    Malformed {
+        /// Tells one such set of addresses from another.
+        number: u64,
+        /// What is wrong with them: `short`, `long`, `misaligned` or `read`.
+        mistake: &'static str,
     },
     /// Requests to the IOMMU that were refused in the same way.
     Refused {

@@ -4,9 +4,7 @@
 //! as long as their addresses touch, or lie in BARs of one function or in one mapping of somebody else's, and nothing was
 //! mapped or unmapped there since.
 
-use std::sync::Arc;
-
-use super::FindingClass;
+use super::{FindingClass, Said};
 use crate::fabric::{FunctionId, Span};
 use crate::pci::Bdf;
 
@@ -35,8 +33,8 @@ struct Run {
     number: u64,
     /// How many requests the IOMMU had served at the last finding.
     requests: u64,
-    /// What was said of it.
-    explanation: Option<Arc<str>>,
+    /// What was said of it last.
+    explanation: Option<Said>,
     /// Who has mapped the addresses instead.
     owner: Option<Owner>,
 }
@@ -52,8 +50,8 @@ pub(crate) struct Runs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) number: u64,
-    /// What was said of the set before.
-    pub(crate) known: Option<Arc<str>>,
+    /// What was said of the set last.
+    pub(crate) known: Option<Said>,
 }
 
 impl Runs {
@@ -91,10 +89,12 @@ impl Runs {
         membership
     }
 
-    /// Keeps what is said of the set that was found in last.
-    pub(crate) fn explain(&mut self, number: u64, text: &Arc<str>, owner: Option<Owner>) {
-        if let Some(run) = self.runs.last_mut().filter(|run| run.number == number) {
-            run.explanation = Some(Arc::clone(text));
+    /// Keeps what is said of the set that was found in last. The first time it decides whether the set is that of
+    /// `owner`'s mapping.
+    pub(crate) fn explain(&mut self, number: u64, said: Said, owner: Option<Owner>) {
+        if let Some(run) = self.runs.last_mut().filter(|run| run.number == number)
+            && run.explanation.replace(said).is_none()
+        {
             run.owner = owner;
         }
     }
@@ -163,10 +163,28 @@ mod tests {
         });
         assert_eq!(next, Membership { number: 2, known: None });
         let owner = Some((Bdf::new(2, 0, 0), 4));
-        runs.explain(2, &"why".into(), owner);
+        let said = Said { text: "why".into(), span: span(0x2000, 0x2fff), state: (0, 0, 9) };
+        runs.explain(2, said.clone(), owner);
         let next =
             runs.take(KIND, span(0x3000, 0x3fff), 9, |_, since, found| since < 9 || found != owner);
-        assert_eq!(next, Membership { number: 2, known: Some("why".into()) });
+        assert_eq!(next, Membership { number: 2, known: Some(said.clone()) });
+    }
+
+    #[test]
+    fn only_the_first_explanation_makes_a_set_that_of_a_mapping() {
+        let mut runs = Runs::default();
+        let said = |text: &str| Said {
+            text: text.into(),
+            span: Span { first: 0, last: 0 },
+            state: (0, 0, 0),
+        };
+        assert_eq!(take(&mut runs, KIND, 0x1000, 0x1fff), 1);
+        runs.explain(1, said("nothing"), None);
+        runs.explain(1, said("mapped"), Some((Bdf::new(2, 0, 0), 4)));
+        let next =
+            runs.take(KIND, Span { first: 0x2000, last: 0x2fff }, 7, |_, _, owner| owner.is_some());
+        assert_eq!(next, Membership { number: 1, known: Some(said("mapped")) });
+        assert_eq!(take(&mut runs, KIND, 0x9000, 0x9fff), 2, "it does not touch");
     }
 
     #[test]

@@ -74,9 +74,10 @@ impl Fabric {
         let mut data = vec![0; source.len()].into_boxed_slice();
         source.copy_to(&mut data[..]);
         self.issue(transaction);
-        let epoch = self.map.epoch;
+        let (epoch, from) = (self.map.epoch, transaction.function);
+        let mapping = self.mapping_of(from, transaction.address, destination.route());
         if let Some(path) = self.delayed.get(path) {
-            path.hold(*transaction, destination, epoch, data);
+            path.hold(*transaction, destination, epoch, mapping, data);
         }
         Ok(())
     }
@@ -158,7 +159,7 @@ impl Fabric {
             }
             if let Some(first) = lost.front() {
                 let bytes = lost.iter().map(|held| held.data.len()).sum();
-                self.tell_discarded(&first.transaction, target, bytes, class);
+                self.tell_discarded(first, target, bytes, class);
             }
         }
         self.delayed.clear_up();
@@ -243,7 +244,7 @@ impl Fabric {
     /// The oldest write of a path arrives, unless there is no room for it.
     fn deliver_next(&mut self, index: usize) -> Result<(), Full> {
         let Some(path) = self.delayed.get(index) else { return Ok(()) };
-        let Some(&Held { transaction, destination, epoch, .. }) = path.next() else {
+        let Some(&Held { transaction, destination, epoch, mapping, .. }) = path.next() else {
             return Ok(());
         };
         let found = if epoch == self.map.epoch {
@@ -258,7 +259,8 @@ impl Fabric {
         let Some(Held { mut data, .. }) = taken else { return Ok(()) };
         match found {
             Err(refusal) => {
-                self.lose(&transaction, refusal);
+                let physical = destination.address().filter(|_| mapping.is_some());
+                self.lose(&transaction, Refusal { physical, mapping, ..refusal });
                 return Ok(());
             }
             Ok(Destination::Memory(resolved, skip)) => {
@@ -334,13 +336,8 @@ impl Fabric {
         transaction: &Transaction,
         destination: Destination,
     ) -> Result<Destination, Refusal> {
-        let (route, address) = match destination {
-            Destination::Memory(resolved, skip) => {
-                (resolved.route, resolved.address.wrapping_add(skip))
-            }
-            Destination::Registers(registers, _) => (registers.route, registers.address()),
-            Destination::Window => return Ok(destination),
-        };
+        let route = destination.route();
+        let Some(address) = destination.address() else { return Ok(destination) };
         let (from, length) = (transaction.function, transaction.length);
         let nobody = Refusal::new(FindingClass::NoTarget, None);
         let (target, reach) = match route {

@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 use super::cache::Resolved;
 use super::request::Registers;
-use super::{FunctionId, Purpose, Transaction};
+use super::{FunctionId, Purpose, RouteKind, Transaction};
 use crate::pci::Bdf;
 
 /// Paths that can be armed at the same time.
@@ -38,7 +38,7 @@ pub enum PostedDelay {
     Off,
     /// Until a read of the same requester, or an access of a CPU to the target, pushes them.
     UntilPushed,
-    /// For so many turns of the requester, at most [`MAX_TURNS`], or until they are pushed.
+    /// For this number of turns of the requester, at most [`MAX_TURNS`], or until they are pushed.
     Turns(u16),
 }
 
@@ -107,12 +107,32 @@ impl Signal {
 /// Where a write goes when it arrives.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Destination {
-    /// Memory, from so many bytes behind the first one resolved.
+    /// Memory, and the offset from the first byte resolved.
     Memory(Resolved, u64),
-    /// Registers, after so many hops.
+    /// Registers, and the number of hops so far.
     Registers(Registers, u8),
     /// The interrupt window.
     Window,
+}
+
+impl Destination {
+    /// The way there.
+    pub(super) fn route(&self) -> RouteKind {
+        match self {
+            Self::Memory(resolved, _) => resolved.route,
+            Self::Registers(registers, _) => registers.route,
+            Self::Window => RouteKind::Interrupt,
+        }
+    }
+
+    /// The address at the target's side; none in the interrupt window, which decodes nothing.
+    pub(super) fn address(&self) -> Option<u64> {
+        match self {
+            Self::Memory(resolved, skip) => Some(resolved.address.wrapping_add(*skip)),
+            Self::Registers(registers, _) => Some(registers.address()),
+            Self::Window => None,
+        }
+    }
 }
 
 /// A write that has been issued and has not arrived.
@@ -122,6 +142,8 @@ pub(super) struct Held {
     pub(super) destination: Destination,
     /// Of the address map by which it was routed.
     pub(super) epoch: u64,
+    /// The MAP request of the first piece of the mapping that it was translated by.
+    pub(super) mapping: Option<u64>,
     pub(super) data: Box<[u8]>,
     /// The turn of its path in which it arrives by itself.
     due: u64,
@@ -133,6 +155,8 @@ pub(super) struct Overtaken {
     pub(super) signal: Signal,
     /// The first of the writes.
     pub(super) first: Transaction,
+    /// The MAP request of the first piece of the mapping that this one was translated by.
+    pub(super) mapping: Option<u64>,
     /// Bytes of all.
     pub(super) bytes: u64,
 }
@@ -223,11 +247,12 @@ impl Path {
         transaction: Transaction,
         destination: Destination,
         epoch: u64,
+        mapping: Option<u64>,
         data: Box<[u8]>,
     ) {
         self.bytes += data.len();
         let due = self.due();
-        self.queue.push_back(Held { transaction, destination, epoch, data, due });
+        self.queue.push_back(Held { transaction, destination, epoch, mapping, data, due });
     }
 
     /// The next write to arrive.
@@ -278,11 +303,12 @@ impl Path {
 
     /// The writes with numbers in this range, as overtaken by `signal`.
     fn among(&self, signal: Signal, numbers: Range<u64>) -> Option<Overtaken> {
-        let held = self.queue.iter().map(|held| &held.transaction);
-        let mut those = held.filter(|transaction| numbers.contains(&transaction.sequence));
-        let first = *those.next()?;
-        let bytes = those.fold(first.length, |sum, more| sum.saturating_add(more.length));
-        Some(Overtaken { signal, first, bytes })
+        let held = self.queue.iter();
+        let mut those = held.filter(|held| numbers.contains(&held.transaction.sequence));
+        let Held { transaction: first, mapping, .. } = *those.next()?;
+        let bytes =
+            those.fold(first.length, |sum, more| sum.saturating_add(more.transaction.length));
+        Some(Overtaken { signal, first, mapping, bytes })
     }
 
     /// A fence has been seen after writes with numbers below `sequence`: what of them it overtook, unless a fence before

@@ -1,14 +1,15 @@
 //! What an address that leads nowhere is elsewhere: the helpful half of a finding's sentence.
 //!
 //! A driver that hands out the wrong kind of address is the commonest mistake of all. What is looked up here is bounded
-//! by the topology's size, and where findings come in floods it is looked up for the first of those that belong together.
+//! by the topology's size, and where a flood of findings is about one address, or one mapping of somebody else's, it is
+//! looked up once.
 
 use std::sync::Arc;
 
 use super::map::{AddressMap, MappedBar, Node};
 use super::{Fabric, FunctionId, Span, Transaction};
-use crate::checker::{Cause, FindingClass, Owner, RunKind, failed_mapping};
-use crate::iommu::virtio::VirtioIommu;
+use crate::checker::{Cause, FindingClass, Owner, RunKind, Said, SaidState, failed_mapping};
+use crate::iommu::virtio::{Piece, VirtioIommu};
 use crate::iommu::{Extent, Fault, FaultReason};
 use crate::pci::Bdf;
 
@@ -44,7 +45,10 @@ impl Fabric {
     ) -> Hint {
         let (from, at) = (transaction.function, transaction.address);
         if let Some(text) = failed_mapping(begun) {
-            return Hint { text: format!("; {text}"), cause: Cause::MappingFailed };
+            return Hint {
+                text: format!("; {text}"),
+                cause: self.failed_cause(transaction.function, begun),
+            };
         }
         let hit = self.hit(at);
         let requester = transaction.requester;
@@ -64,12 +68,15 @@ impl Fabric {
         let kind = RunKind { function: from, class, domain, target };
         let run = self.runs.take(kind, span, requests, changed);
         let cause = Cause::Addresses { number: run.number };
-        let text = match (hit, run.known) {
-            (_, Some(text)) if target.is_none() => text,
-            (hit, _) => {
+        let state = self.state();
+        let text = match run.known.filter(|said| said.holds(at, state)) {
+            Some(said) => said.text,
+            None => {
                 let (text, owner) = self.meaning(from, begun, at, hit);
                 let text: Arc<str> = text.into();
-                self.runs.explain(run.number, &text, owner);
+                let span = owner.map_or(only(at), |(_, span)| span);
+                let said = Said { text: Arc::clone(&text), span, state };
+                self.runs.explain(run.number, said, owner.map(|(owner, _)| owner));
                 text
             }
         };
@@ -104,36 +111,42 @@ impl Fabric {
             FaultReason::Stale { retired, .. } => retired.died,
             _ => return Hint { text: String::new(), cause },
         };
-        let text = match &self.last_fault {
-            Some((function, known, text)) if (*function, *known) == (from, cause) => {
-                Arc::clone(text)
-            }
-            _ => {
-                let map = Arc::clone(&self.map);
-                let iommu = self.iommu.as_virtio().map(|iommu| &*iommu);
-                let text = iommu.and_then(|iommu| {
-                    ends_before(iommu, requester, at).filter(|_| at > begun).or_else(|| {
-                        mapped_for_another(&map, iommu, from, at, since).map(|(text, _)| text)
-                    })
-                });
-                let text: Arc<str> = text.unwrap_or_default().into();
-                self.last_fault = Some((from, cause, Arc::clone(&text)));
-                text
-            }
-        };
-        let text = text.to_string();
+        let state = self.state();
+        let known = self.last_fault.as_ref().filter(|(function, known, said)| {
+            (*function, *known) == (from, cause) && said.holds(at, state)
+        });
+        if let Some((_, _, said)) = known {
+            return Hint { text: said.text.to_string(), cause };
+        }
+        let map = Arc::clone(&self.map);
+        let iommu = self.iommu.as_virtio().map(|iommu| &*iommu);
+        let found = iommu.and_then(|iommu| {
+            let ends = ends_before(iommu, requester, at).filter(|_| at > begun);
+            let another = || mapped_for_another(&map, iommu, from, at, since);
+            ends.map(|text| (text, only(at)))
+                .or_else(|| another().map(|(text, _, span)| (text, span)))
+        });
+        let (text, span) = found.unwrap_or((String::new(), only(at)));
+        let said = Said { text: text.as_str().into(), span, state };
+        self.last_fault = Some((from, cause, said));
         Hint { text, cause }
     }
 
-    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With whose mapping it is, if
-    /// it is somebody else's.
+    /// What explanations depend on beside the address.
+    fn state(&mut self) -> SaidState {
+        let requests = self.iommu.as_virtio().map_or(0, |iommu| iommu.requests());
+        (self.map.epoch, self.iommu.epoch(), requests)
+    }
+
+    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With whose mapping it is, and
+    /// its addresses, if it is somebody else's.
     fn meaning(
         &mut self,
         from: FunctionId,
         begun: u64,
         at: u64,
         hit: Option<Hit>,
-    ) -> (String, Option<Owner>) {
+    ) -> (String, Option<(Owner, Span)>) {
         let map = Arc::clone(&self.map);
         let requester = map.node(from).requester;
         let iommu = self.iommu.as_virtio().map(|iommu| &*iommu);
@@ -151,8 +164,8 @@ impl Fabric {
             let or = low.and_then(|low| low_half_of_bar(&map, low));
             let or = or.map(|text| format!(", or {text}")).unwrap_or_default();
             format!("; it is the physical address of guest RAM{or}")
-        } else if let Some((text, owner)) = another() {
-            return (text, Some(owner));
+        } else if let Some((text, owner, span)) = another() {
+            return (text, Some((owner, span)));
         } else if let Some(text) = low.and_then(|low| low_half(&map, low)) {
             format!("; it is {text}")
         } else {
@@ -218,14 +231,19 @@ impl Fabric {
     }
 }
 
-/// For whom else `at` is mapped, by a request after number `since`.
+/// A single address.
+fn only(at: u64) -> Span {
+    Span { first: at, last: at }
+}
+
+/// For whom else `at` is mapped, by a request after number `since`, and the addresses of that mapping.
 fn mapped_for_another(
     map: &AddressMap,
     iommu: &VirtioIommu,
     from: FunctionId,
     at: u64,
     since: u64,
-) -> Option<(String, Owner)> {
+) -> Option<(String, Owner, Span)> {
     let user = map.node(from);
     let own = iommu.translating_domain(user.requester);
     map.functions().find_map(|(function, node)| {
@@ -233,13 +251,14 @@ fn mapped_for_another(
         if function == from || own == Some(domain) {
             return None;
         }
-        let request = iommu.mapping_at(node.requester, at)?.request;
+        let Piece { request, extent } = iommu.mapping_at(node.requester, at)?;
+        let span = Span { first: extent.first, last: extent.last };
         let text = format!(
             "; mapped for {} {} by request #{request}; used by {} {}",
             node.requester, node.name, user.requester, user.name
         );
         let first = iommu.mapped_since(node.requester, at)?;
-        (request > since).then_some((text, (node.requester, first)))
+        (request > since).then_some((text, (node.requester, first), span))
     })
 }
 

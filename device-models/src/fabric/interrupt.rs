@@ -3,9 +3,10 @@
 use vm_memory::{Bytes, VolatileSlice};
 
 use super::{
-    CompletionStatus, Delivery, Fabric, FunctionId, Purpose, RouteKind, Transaction, WriteOutcome,
+    CompletionStatus, Delivery, Fabric, FunctionId, Purpose, RouteKind, Span, Transaction,
+    WriteOutcome,
 };
-use crate::checker::{Cause, FindingClass};
+use crate::checker::{Cause, FindingClass, RunKind};
 use crate::pci::{MsiMessage, MsiState, MsixFunction, MsixTable, Raised};
 
 /// Where interrupts go: the guest's interrupt controllers.
@@ -14,7 +15,7 @@ pub trait InterruptSink: Send {
     fn signal_msi(&mut self, address: u64, data: u32);
 }
 
-/// What to do with a write into the interrupt window that is nobody's vector.
+/// What to do with a write into the interrupt window that is not one of the requester's vectors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum InterruptPolicy {
     /// As hardware without interrupt remapping does: it is an interrupt all the same.
@@ -55,11 +56,14 @@ impl Fabric {
         {
             let explanation =
                 "the interrupt window takes aligned dword writes and nothing else; dropped";
-            return self.refuse_interrupt(
-                &transaction,
-                FindingClass::Malformed,
-                explanation.to_owned(),
-            );
+            let mistake = match transaction.length {
+                ..4 => "short",
+                4 => "misaligned",
+                _ => "long",
+            };
+            let cause = self.malformed(&transaction, mistake);
+            let class = FindingClass::Malformed;
+            return self.refuse_interrupt(&transaction, class, cause, explanation.to_owned());
         }
         if transaction.purpose == Purpose::Data
             && let Some(observer) = self.watch.observer()
@@ -68,11 +72,13 @@ impl Fabric {
         }
         let data = u32::from_le_bytes(bytes);
         let owned = self.interrupts[transaction.function.index()].owns(transaction.address, data);
+        let cause = Cause::Message { address: transaction.address, data };
         if !owned && self.policy == InterruptPolicy::Block {
             let explanation = format!(
-                "data {data:#x} is no enabled MSI or MSI-X vector of this requester; blocked"
+                "data {data:#x} is not an enabled MSI or MSI-X vector of this requester; blocked"
             );
-            return self.refuse_interrupt(&transaction, FindingClass::NotAVector, explanation);
+            let class = FindingClass::NotAVector;
+            return self.refuse_interrupt(&transaction, class, cause, explanation);
         }
         self.stats.of_mut(transaction.function).delivered(
             transaction.kind,
@@ -90,11 +96,11 @@ impl Fabric {
         self.arrived(&transaction);
         (!owned).then(|| {
             let explanation = format!(
-                "data {data:#x} is no enabled MSI or MSI-X vector of this requester; delivered, as hardware without \
+                "data {data:#x} is not an enabled MSI or MSI-X vector of this requester; delivered, as hardware without \
                  interrupt remapping does"
             );
             let class = FindingClass::NotAVector;
-            self.find(transaction.function, class, Cause::Function, Some(transaction), explanation);
+            self.find(transaction.function, class, cause, Some(transaction), explanation);
             class
         })
     }
@@ -103,11 +109,23 @@ impl Fabric {
         &mut self,
         transaction: &Transaction,
         class: FindingClass,
+        cause: Cause,
         explanation: String,
     ) -> Option<FindingClass> {
         self.observe(transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
-        self.find(transaction.function, class, Cause::Function, Some(*transaction), explanation);
+        self.find(transaction.function, class, cause, Some(*transaction), explanation);
         Some(class)
+    }
+
+    /// What an access that the interrupt window does not take comes from: a copy that runs through the window is one
+    /// mistake, as is the same mistake at the same addresses.
+    pub(super) fn malformed(&mut self, transaction: &Transaction, mistake: &'static str) -> Cause {
+        let first = transaction.address;
+        let span = Span { first, last: first.saturating_add(transaction.length.saturating_sub(1)) };
+        let class = FindingClass::Malformed;
+        let kind = RunKind { function: transaction.function, class, domain: None, target: None };
+        let number = self.runs.take(kind, span, 0, |_, _, _| false).number;
+        Cause::Malformed { number, mistake }
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) use inbox::{Inbox, Message};
 pub(crate) use interrupt::Interrupts;
 pub(crate) use watch::Watch;
 
-use crate::checker::{Cause, Finding, FindingClass, Runs, Severity};
+use crate::checker::{Cause, Finding, FindingClass, Runs, Said, Severity};
 use crate::iommu::Iommu;
 use crate::pci::Abort;
 use cache::Cache;
@@ -94,8 +94,8 @@ pub(crate) struct Fabric {
     pub(crate) quiesced: Vec<bool>,
     /// Findings about addresses that lead nowhere.
     runs: Runs,
-    /// What was said last of a fault beside what the IOMMU says: in a flood it is looked up once.
-    last_fault: Option<(FunctionId, Cause, Arc<str>)>,
+    /// What was said last of a fault beside what the IOMMU says, and of whose.
+    last_fault: Option<(FunctionId, Cause, Said)>,
     /// Posted writes that tests keep under way.
     delayed: Delayed,
     /// The epoch of the IOMMU for which writes that it has translated have been drained.

@@ -13,6 +13,8 @@ pub(crate) struct Read {
     pub(crate) transaction: Transaction,
     /// The way it took.
     pub(super) route: RouteKind,
+    /// The MAP request of the first piece of the mapping that it went by.
+    pub(crate) mapping: Option<u64>,
     /// What to say of it once its completion is there.
     pub(super) delivery: Delivery,
 }

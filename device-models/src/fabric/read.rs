@@ -5,7 +5,7 @@ use super::outstanding::Read;
 use super::request::{Next, Registers, Request};
 use super::route::Refusal;
 use super::{CompletionStatus, Delivery, Fabric, FunctionId, ReadOutcome, Tag, Transaction};
-use crate::checker::{Cause, FindingClass};
+use crate::checker::FindingClass;
 
 impl Fabric {
     /// Reads into the buffer of `request`; its length is the length of the read.
@@ -40,7 +40,7 @@ impl Fabric {
                         (FindingClass::Malformed, CompletionStatus::UnsupportedRequest);
                     self.fail(&transaction, status, Refusal::new(class, None));
                     let explanation = "the interrupt window cannot be read".to_owned();
-                    let cause = Cause::Function;
+                    let cause = self.malformed(&transaction, "read");
                     self.find(request.from, class, cause, Some(transaction), explanation);
                     return ReadOutcome::Done { status, bytes, verdict: verdict.or(Some(class)) };
                 }
@@ -75,14 +75,16 @@ impl Fabric {
             .ok()?;
         self.tag = self.tag.wrapping_add(1);
         self.issue(transaction);
-        let read = Read { transaction: *transaction, route: to.route, delivery: to.delivery };
+        let mapping = self.mapping_of(from, transaction.address, to.route);
+        let read =
+            Read { transaction: *transaction, route: to.route, mapping, delivery: to.delivery };
         self.outstanding[from.index()].add(tag, read);
         Some(tag)
     }
 
     /// Completes a read that was answered by message; called by the lab when it delivers the completion.
     pub(crate) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
-        let Read { transaction, route, delivery } = read;
+        let Read { transaction, route, delivery, .. } = read;
         if status == CompletionStatus::Success {
             self.delivered(transaction, *route, delivery.owner());
             self.observe(transaction, delivery, Some(data));

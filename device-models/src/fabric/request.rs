@@ -64,7 +64,7 @@ pub(super) enum Next {
     Registers(Transaction, Registers),
     /// The interrupt window, up to its end.
     Window(Transaction),
-    /// Nobody, for so many bytes. It has been told to whom it concerns.
+    /// Nothing takes the next `run` bytes. The finding, and the errors that functions detect, have been reported.
     Failed {
         /// What the checker calls it.
         class: FindingClass,
@@ -86,7 +86,7 @@ impl Fabric {
     ) -> Next {
         let left = (request.buffer.len() as u64).saturating_sub(done);
         let Some(at) = request.address.checked_add(done) else {
-            // Past the top of the address space is nobody, and certainly not address 0.
+            // Nothing lies past the top of the address space; in particular, it does not wrap around to address 0.
             let class = self.off_the_top(request, left);
             return Next::Failed { class, status: CompletionStatus::UnsupportedRequest, run: left };
         };

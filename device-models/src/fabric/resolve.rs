@@ -49,11 +49,11 @@ impl Fabric {
         if kind == Kind::MemoryWrite {
             return request;
         }
-        self.with_completions(from, request)
+        self.with_completions(from, address, request)
     }
 
     /// The data of a read travels in its completions, which have a way of their own.
-    fn with_completions(&self, from: FunctionId, request: Resolution) -> Resolution {
+    fn with_completions(&mut self, from: FunctionId, at: u64, request: Resolution) -> Resolution {
         let Resolution { length, outcome } = request;
         let outcome = match outcome {
             Outcome::Reached { target, address, mmio_flag_on_ram, route } => {
@@ -64,7 +64,11 @@ impl Fabric {
                 });
                 match way {
                     Ok(route) => Outcome::Reached { target, address, route, mmio_flag_on_ram },
-                    Err(refusal) => Outcome::Refused(refusal),
+                    Err(refusal) => {
+                        let mapping = self.mapping_of(from, at, route);
+                        let physical = mapping.map(|_| address);
+                        Outcome::Refused(Refusal { physical, mapping, ..refusal })
+                    }
                 }
             }
             other => other,
@@ -109,6 +113,7 @@ impl Fabric {
                     && matches!(translation.mapping, MappingKind::Mapped { .. })
                 {
                     refusal.physical = Some(translation.address);
+                    refusal.mapping = self.mapping_of(from, address, RouteKind::ThroughHostBridge);
                 }
                 found
             }

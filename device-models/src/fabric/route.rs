@@ -44,7 +44,7 @@ impl Target {
     }
 }
 
-/// Why a request was not delivered, and who noticed.
+/// Why a request was not delivered, and which function detects the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// The class of the finding.
@@ -55,14 +55,16 @@ pub struct Refusal {
     pub near: Option<FunctionId>,
     /// The function that it was for, where it could be told; it is not [`near`](Self::near), which would not take it.
     pub target: Option<FunctionId>,
-    /// The address that stood for the request's, where the IOMMU had translated that.
+    /// The physical address that the IOMMU translated the request's to; none if it did not.
     pub physical: Option<u64>,
+    /// The MAP request of the first piece of the mapping that the IOMMU used.
+    pub mapping: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal without a near miss.
     pub(super) fn new(class: FindingClass, detector: Option<FunctionId>) -> Self {
-        Self { class, detector, near: None, target: None, physical: None }
+        Self { class, detector, near: None, target: None, physical: None, mapping: None }
     }
 
     /// How a read that meets it ends (PCIe 6.0, 2.3.1 and 6.12.4).

@@ -1,9 +1,9 @@
 //! Findings about requests that did not arrive as they should, in words.
 
-use super::delayed::{Overtaken, Signal};
+use super::delayed::{Held, Overtaken, Signal};
 use super::request::Request;
 use super::route::Refusal;
-use super::{CompletionStatus, Delivery, Fabric, FunctionId, Transaction};
+use super::{CompletionStatus, Delivery, Fabric, FunctionId, RouteKind, Transaction};
 use crate::checker::{Cause, FindingClass, Severity, failed_mapping};
 use crate::pci::AcsControl;
 
@@ -73,13 +73,13 @@ impl Fabric {
         transaction: &Transaction,
         refusal: Refusal,
     ) -> (String, Cause) {
-        let Refusal { class, detector, near, target, physical } = refusal;
+        let Refusal { class, detector, near, target, physical, mapping } = refusal;
         if class == FindingClass::NoTarget && physical.is_none() {
             let hint = self.explain(begun, transaction, class);
             return (hint.text, hint.cause);
         }
         if let Some(text) = failed_mapping(begun).filter(|_| physical.is_none()) {
-            return (format!("; {text}"), Cause::MappingFailed);
+            return (format!("; {text}"), self.failed_cause(transaction.function, begun));
         }
         let (meant, text) = match physical {
             Some(_) if near.or(target).is_some() => (None, String::new()),
@@ -89,14 +89,12 @@ impl Fabric {
                 None => (None, String::new()),
             },
         };
-        let cause = match (class, near.or(meant)) {
-            (FindingClass::NoTarget, None) if physical.is_some() => self.mapping_cause(transaction),
-            (FindingClass::NoTarget, None) => self.explain(begun, transaction, class).cause,
-            (FindingClass::NoTarget, Some(function)) => Cause::Target { function },
-            _ => match near {
-                Some(function) => Cause::Target { function },
-                None => Cause::Port { port: detector, target: target.or(meant) },
-            },
+        let cause = match (class, near, meant) {
+            (_, Some(function), _) | (FindingClass::NoTarget, None, Some(function)) => {
+                Cause::Target { function, mapping }
+            }
+            (FindingClass::NoTarget, None, None) => mapping_or_function(mapping),
+            (_, None, _) => Cause::Port { port: detector, target: target.or(meant), mapping },
         };
         (text, cause)
     }
@@ -127,7 +125,7 @@ impl Fabric {
 
     /// A signal has been seen, and data for `target` that was issued before it was still under way.
     pub(super) fn tell_overtaken(&mut self, overtaken: &Overtaken, target: Option<FunctionId>) {
-        let Overtaken { signal, first, bytes } = *overtaken;
+        let Overtaken { signal, first, mapping, bytes } = *overtaken;
         let (class, what) = match signal {
             Signal::Record => (FindingClass::RecordBeforeData, "the completion record has arrived"),
             Signal::Interrupt => (FindingClass::InterruptBeforeData, "the interrupt has arrived"),
@@ -139,7 +137,10 @@ impl Fabric {
                 "nothing has read from there since, neither the requester before it came to rest nor a CPU"
             }
         };
-        let cause = target.map_or(Cause::Function, |function| Cause::Target { function });
+        let cause = match target {
+            Some(function) => Cause::Target { function, mapping },
+            None => mapping_or_function(mapping),
+        };
         let target = target.map_or("RAM".to_owned(), |target| self.call(target));
         let explanation = format!(
             "{what}, and {bytes} bytes written before it were still under way to {target}: {missing}"
@@ -150,7 +151,7 @@ impl Fabric {
     /// `bytes` that were under way to `target` have been discarded.
     pub(super) fn tell_discarded(
         &mut self,
-        first: &Transaction,
+        first: &Held,
         target: FunctionId,
         bytes: usize,
         class: FindingClass,
@@ -159,27 +160,47 @@ impl Fabric {
             FindingClass::LinkDown => "the link to it went down, or it was reset with its bus",
             _ => "it was reset",
         };
-        let cause = Cause::Target { function: target };
+        let Held { transaction, mapping, .. } = *first;
+        let cause = Cause::Target { function: target, mapping };
         let target = self.call(target);
         let explanation =
             format!("{bytes} bytes were still under way to {target} when {why}: they are lost");
-        self.find(first.function, class, cause, Some(*first), explanation);
+        self.find(transaction.function, class, cause, Some(transaction), explanation);
     }
 
     pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {
         let class = FindingClass::MmioFlagOnRam;
         let explanation = "mapped as MMIO, but guest RAM stands there".to_owned();
-        let cause = self.mapping_cause(transaction);
+        let mapping = self.mapping_of(transaction.function, transaction.address, RouteKind::Memory);
+        let cause = mapping_or_function(mapping);
         self.find(transaction.function, class, cause, Some(*transaction), explanation);
         class
     }
 
-    /// The mapping that a transaction uses.
-    pub(super) fn mapping_cause(&mut self, transaction: &Transaction) -> Cause {
-        let Transaction { requester, address, .. } = *transaction;
-        let iommu = self.iommu.as_virtio();
-        let request = iommu.and_then(|iommu| iommu.mapped_since(requester, address));
-        request.map_or(Cause::Function, |request| Cause::Mapping { request })
+    /// The mapping that translates `address` now for requests of `from` that take `route`: the MAP request of its first
+    /// piece. None where nothing is translated.
+    pub(super) fn mapping_of(
+        &mut self,
+        from: FunctionId,
+        address: u64,
+        route: RouteKind,
+    ) -> Option<u64> {
+        let translated = matches!(route, RouteKind::Memory | RouteKind::ThroughHostBridge);
+        if !translated || self.exempt == Some(from) {
+            return None;
+        }
+        let requester = self.map.node(from).requester;
+        self.iommu.as_virtio()?.mapped_since(requester, address)
+    }
+
+    /// What an address that stands for a failed mapping comes from.
+    pub(super) fn failed_cause(&mut self, from: FunctionId, address: u64) -> Cause {
+        let requester = self.map.node(from).requester;
+        let request = self.iommu.as_virtio().and_then(|iommu| {
+            let mapped = iommu.mapped_since(requester, address);
+            mapped.or_else(|| iommu.unmapped_since(requester, address))
+        });
+        Cause::MappingFailed { request }
     }
 
     /// The part of a run that would have to wrap around the end of the address space: the last `left` bytes.
@@ -216,4 +237,9 @@ impl Fabric {
         let class = FindingClass::MappingEdge;
         self.tell(Severity::Note, from, class, cause, Some(transaction), explanation);
     }
+}
+
+/// What a finding about a translated request comes from, if nothing but its mapping is to blame.
+fn mapping_or_function(mapping: Option<u64>) -> Cause {
+    mapping.map_or(Cause::Function, |request| Cause::Mapping { request })
 }

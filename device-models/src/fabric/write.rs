@@ -79,7 +79,9 @@ impl Fabric {
                 "{MAX_HOPS} device-to-device register writes in a row caused each other without a CPU; the chain is \
                  cut here"
             );
-            let (class, cause) = (FindingClass::HopLimit, Cause::Target { function: to.function });
+            let mapping = self.mapping_of(from, transaction.address, to.route);
+            let class = FindingClass::HopLimit;
+            let cause = Cause::Target { function: to.function, mapping };
             self.find(from, class, cause, Some(*transaction), explanation);
             return Ok(Some(FindingClass::HopLimit));
         }

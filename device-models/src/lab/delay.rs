@@ -24,7 +24,7 @@ impl Lab {
     /// its functions had when it was armed, even if they have lost them since.
     ///
     /// CPUs' accesses to the BARs of the target push what is under way: until the path is off, [`Lab::guest_mappings`] has
-    /// no BAR of it. Who maps BARs into a guest takes them out before this, see [`Lab::withhold`].
+    /// no BAR of it. A caller that maps BARs into a guest unmaps those of the target before this; see [`Lab::withhold`].
     ///
     /// # Errors
     /// When there are no such functions, or too many paths.

@@ -101,9 +101,10 @@ impl Lab {
                     };
                     self.fabric.read_completed(&read, status, &data);
                     if status == CompletionStatus::Timeout {
-                        let cause = read
-                            .completer()
-                            .map_or(Cause::Function, |function| Cause::Target { function });
+                        let mapping = read.mapping;
+                        let cause = read.completer().map_or(Cause::Function, |function| {
+                            Cause::Target { function, mapping }
+                        });
                         let explanation =
                             "the completer was reset or taken away before it answered".to_owned();
                         self.fabric.find(

@@ -48,6 +48,18 @@ pub(super) enum BadDescriptor {
 }
 
 impl BadDescriptor {
+    /// The kind of mistake, whatever the numbers.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Opcode(_) => "opcode",
+            Self::Flags(_) => "flags",
+            Self::Reserved => "reserved",
+            Self::Length(_) => "length",
+            Self::Local { .. } => "local",
+            Self::Remote { .. } => "remote",
+        }
+    }
+
     /// What the address in it says about a mapping that failed.
     pub(super) fn failed_mapping(self) -> Option<&'static str> {
         match self {

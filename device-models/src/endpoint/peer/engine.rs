@@ -91,7 +91,10 @@ impl<B: Bus> Engine<'_, B> {
             Ok(()) => job.stage_pattern(staging),
             Err(bad) => {
                 let failed = bad.failed_mapping();
-                let cause = failed.map_or(Cause::Descriptor { address }, |_| Cause::MappingFailed);
+                let cause = match failed {
+                    Some(_) => Cause::MappingFailed { request: None },
+                    None => Cause::Descriptor { address, mistake: bad.kind() },
+                };
                 let failed = failed.map(|text| format!("; {text}")).unwrap_or_default();
                 self.bus.report(
                     FindingClass::BadDescriptor,

@@ -6,9 +6,9 @@ use super::domain::Domain;
 use super::table::Mapping;
 use crate::pci::Bdf;
 
-/// Between the MAP requests for two pieces of one scatterlist come at most so many of other processors'.
+/// Most requests of other processors between the MAP requests for two pieces of one scatterlist.
 const INTERLEAVED: u64 = 64;
-/// Pieces of one scatterlist that are followed.
+/// Most pieces of one scatterlist that are followed.
 const MAX_PIECES: usize = 256;
 
 /// A mapping in force, for the checker.

@@ -136,8 +136,8 @@ impl Table {
         regions.find_map(|found| found)
     }
 
-    /// An address at or above 4 GiB that is mapped and has `low` as its lower half: looked for where anything is mapped,
-    /// in so many ranges of 4 GiB at most, from the lowest.
+    /// An address at or above 4 GiB that is mapped and has `low` as its lower half. The search covers the lowest `HALVES`
+    /// ranges of 4 GiB that have a mapping.
     pub(super) fn find_above(&self, low: u32) -> Option<u64> {
         const HALVES: usize = 64;
         let mut from = 1 << 32;

@@ -38,7 +38,7 @@ fn finding(class: FindingClass, text: &str) -> Finding {
     Finding {
         class,
         severity: Severity::Finding,
-        cause: Cause::Descriptor { address },
+        cause: Cause::Message { address, data: 0 },
         transaction: None,
         function: "peer0".into(),
         explanation: text.into(),

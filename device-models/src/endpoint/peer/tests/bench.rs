@@ -10,7 +10,7 @@ use super::super::regs::{
     status,
 };
 use super::super::{PeerConfig, PeerDevice};
-use crate::checker::{Finding, FindingClass};
+use crate::checker::{Cause, Finding, FindingClass};
 use crate::endpoint::Progress;
 use crate::fabric::{InterruptSink, Observer};
 use crate::iommu::{Iommu, NoIommu};
@@ -39,12 +39,12 @@ impl InterruptSink for Sink {
     }
 }
 
-/// Keeps the classes of all findings.
-struct Findings(Shared<FindingClass>);
+/// Keeps the classes and causes of all findings.
+struct Findings(Shared<(FindingClass, Cause)>);
 
 impl Observer for Findings {
     fn finding(&mut self, finding: &Finding) {
-        self.0.lock().unwrap().push(finding.class);
+        self.0.lock().unwrap().push((finding.class, finding.cause));
     }
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Bench {
     pub(super) ram: GuestMemoryMmap<()>,
     locals: Vec<Memory>,
     interrupts: Shared<u32>,
-    findings: Shared<FindingClass>,
+    findings: Shared<(FindingClass, Cause)>,
 }
 
 /// A channel as its driver sees it.
@@ -304,6 +304,11 @@ impl Bench {
     }
 
     pub(super) fn findings(&self) -> Vec<FindingClass> {
+        self.causes().into_iter().map(|(class, _)| class).collect()
+    }
+
+    /// The same with their causes.
+    pub(super) fn causes(&self) -> Vec<(FindingClass, Cause)> {
         std::mem::take(&mut *self.findings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,10 +1,12 @@
 //! What the device tells of errors, and what it cannot know.
 
+use std::collections::BTreeSet;
+
 use super::super::regs::{
     Descriptor, channel, channel_control, channel_status, flags, halt, opcode, state, status,
 };
 use super::bench::{
-    Bench, DATA, FROM_LOCAL, LOCAL_SIZE, NOWHERE, RAM_SIZE, Ring, TO_LOCAL, copy, pattern,
+    Bench, DATA, ENTRIES, FROM_LOCAL, LOCAL_SIZE, NOWHERE, RAM_SIZE, Ring, TO_LOCAL, copy, pattern,
 };
 use crate::checker::FindingClass;
 
@@ -108,6 +110,36 @@ fn bad_descriptors_complete_as_such_and_move_nothing() {
     bench.submit(&mut ring, Descriptor { opcode: 9, ..copy(0, 0, 0, flags::INTERRUPT) });
     assert_eq!(bench.interrupts(), [0]);
     assert_eq!(bench.findings(), [FindingClass::BadDescriptor]);
+}
+
+#[test]
+fn different_mistakes_in_one_slot_have_different_causes() {
+    let mut bench = Bench::new();
+    let mut ring = bench.open(0, 0);
+    let good = copy(0, DATA, 64, FROM_LOCAL);
+    // Once around the ring after each.
+    let mut cause = |bad: Descriptor| {
+        bench.submit(&mut ring, bad);
+        for _ in 1..ENTRIES {
+            bench.succeed(&mut ring, good);
+        }
+        let causes = bench.causes();
+        assert_eq!(causes.len(), 1, "{causes:?}");
+        causes[0].1
+    };
+    let mistakes = [
+        Descriptor { opcode: 0xff, ..good },
+        Descriptor { flags: (FROM_LOCAL | 0x8000).into(), ..good },
+        Descriptor { source: (LOCAL_SIZE - 63).into(), ..good },
+        Descriptor { destination: (u64::MAX - 1).into(), ..good },
+        Descriptor { length: u32::MAX.into(), ..good },
+        Descriptor { reserved0: 1, ..good },
+    ];
+    let causes: BTreeSet<_> = mistakes.iter().map(|bad| cause(*bad)).collect();
+    assert_eq!(causes.len(), mistakes.len(), "{causes:?}");
+    // The same once more is the same mistake.
+    assert!(mistakes.iter().all(|bad| causes.contains(&cause(*bad))));
+    assert!(causes.contains(&cause(Descriptor { opcode: 0xfe, ..good })));
 }
 
 #[test]
