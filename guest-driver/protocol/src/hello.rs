@@ -17,6 +17,29 @@ pub enum Mode {
     Shell,
 }
 
+/// Where the command's standard input comes from. It is a terminal in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Input {
+    /// Somebody's terminal.
+    #[default]
+    Terminal,
+    /// A file or a pipe, whose end comes as [`END_OF_INPUT`]: nothing is echoed.
+    Pipe,
+    /// Nowhere: it is at its end from the beginning.
+    Nothing,
+}
+
+impl Input {
+    fn is_terminal(&self) -> bool {
+        *self == Self::Terminal
+    }
+}
+
+/// What ends a terminal's input (VEOF, termios(3)), often enough for a line that is not complete, and for programs that
+/// read once more.
+pub const END_OF_INPUT: [u8; 4] = [4; 4];
+
 /// A kernel module that the agent loads first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
@@ -56,6 +79,9 @@ pub struct Hello {
     /// What time limits are stretched by, for slow kernels and machines; at least 1.
     #[serde(skip_serializing_if = "is_one")]
     pub time_factor: u32,
+    /// Where the command's input comes from.
+    #[serde(skip_serializing_if = "Input::is_terminal")]
+    pub input: Input,
     /// Height of the terminal behind the serial console, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u16>,
@@ -77,6 +103,7 @@ impl Hello {
             peers: Vec::new(),
             expected: None,
             time_factor: 1,
+            input: Input::Terminal,
             rows: None,
             columns: None,
         }
@@ -117,6 +144,7 @@ mod tests {
         hello.environment = vec!["A=b".into()];
         hello.peers = vec!["gpu".into(), "nic".into()];
         hello.time_factor = 3;
+        hello.input = Input::Pipe;
         (hello.rows, hello.columns) = (Some(24), Some(80));
         let line = serde_json::to_string(&hello).unwrap();
         assert_eq!(serde_json::from_str::<Hello>(&line).unwrap(), hello);

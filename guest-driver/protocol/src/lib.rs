@@ -17,7 +17,7 @@ pub mod wire;
 
 pub use counters::{Counters, FunctionTraffic, RAM, Traffic};
 pub use expected::{Address, Arrival, Expected, Other, Path, Way};
-pub use hello::{Hello, Mode, Module};
+pub use hello::{END_OF_INPUT, Hello, Input, Mode, Module};
 pub use request::{CaseEnd, Expectation, MAX_QUOTE, Request, RequestError};
 
 /// What the agent's lines on the console begin with.

@@ -123,7 +123,10 @@ impl<'a> Expectation<'a> {
             Some((class, function)) => (class, Some(function)),
             None => (what, None),
         };
-        if class.is_empty() || function == Some("") || max < min || words.next().is_some() {
+        if max < min {
+            return Err(RequestError::Range(shorten(text)));
+        }
+        if class.is_empty() || function == Some("") || words.next().is_some() {
             return Err(RequestError::Expectation(shorten(text)));
         }
         Ok(Self { class, function, min, max })
@@ -153,8 +156,10 @@ pub enum RequestError {
     Arguments(&'static str, &'static str, String),
     /// A word of an expectation should be a number.
     NotANumberOfFindings(String),
-    /// An expectation lacks words, has too many, or its numbers contradict each other.
+    /// An expectation lacks words or has too many.
     Expectation(String),
+    /// Its least number is above its greatest.
+    Range(String),
 }
 
 impl fmt::Display for RequestError {
@@ -169,6 +174,7 @@ impl fmt::Display for RequestError {
                 write!(f, "{word} wants {wanted}, not {found:?}")
             }
             Self::NotANumberOfFindings(word) => write!(f, "{word:?} is not a number of findings"),
+            Self::Range(text) => write!(f, "{text:?}: MIN is above MAX"),
             Self::Expectation(text) => {
                 write!(f, "an expectation is CLASS[:FUNCTION] [MIN [MAX]], not {text:?}")
             }

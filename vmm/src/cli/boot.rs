@@ -4,9 +4,11 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 
 use clap::Args;
+use guest_protocol::{END_OF_INPUT, Input};
 
 use super::choose::{self, GuestOptions, prepare_failure};
 use super::test::{prepare_folder, time_factor, venue};
@@ -29,8 +31,6 @@ use crate::suite::scenario::Scenario;
 
 /// Whose guest is booted: its kernel parameters and its size.
 const SCENARIO: &str = "user";
-/// End of transmission: what a shell takes for the end of its input.
-const END_OF_INPUT: u8 = 0x04;
 /// What Ctrl-A h prints.
 const KEYS: &str = "\nCtrl-A x  leave    Ctrl-A Ctrl-A  a Ctrl-A for the guest    Ctrl-A h  this";
 
@@ -100,12 +100,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if terminal.is_some() && arguments.command.is_empty() {
         say!("starting the guest; Ctrl-A x leaves");
     }
-    let screen = pump(&ours, !arguments.command.is_empty()).map_err(Failure::internal)?;
+    let (running, is_running) = mpsc::channel();
+    let screen = pump(&ours, is_running).map_err(Failure::internal)?;
     let mut report = None;
     let end = drive(&venue, &job, Some(theirs), factor, |event| match event {
         Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
         Event::Finding { text, note: false, .. } => say!("\n[peerdma] finding: {text}"),
         Event::Finding { text, note: true, .. } => say!("\n[peerdma] note: {text}"),
+        // The keys' thread may be gone.
+        Event::Running { .. } => drop(running.send(())),
         Event::Ended { report: ended } => report = Some(*ended),
         _ => {}
     });
@@ -141,6 +144,7 @@ fn job(
         // What cannot be planned was refused before.
         peers: lab.peer_names().unwrap_or_default(),
         time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
+        input: if io::stdin().is_terminal() { Input::Terminal } else { Input::Pipe },
         rows: size.map(|(rows, _)| rows),
         columns: size.map(|(_, columns)| columns),
         ..Hello::new(mode, &scenario.name)
@@ -202,14 +206,16 @@ fn record_place(path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
 }
 
 /// Carries keys from stdin to the guest, and the guest's output to stdout. The thread that is given back ends when the
-/// guest's output does.
-fn pump(stream: &UnixStream, command: bool) -> io::Result<JoinHandle<()>> {
+/// guest's output does. A file or a pipe waits until something in the guest reads it: what comes earlier gets lost there.
+fn pump(stream: &UnixStream, is_running: Receiver<()>) -> io::Result<JoinHandle<()>> {
     let (mut keys, mut output) = (stream.try_clone()?, stream.try_clone()?);
     thread::Builder::new().name("keys".into()).spawn(move || {
         let interactive = io::stdin().is_terminal();
-        if carry_keys(&mut io::stdin(), &mut keys, interactive).is_ok() && !interactive && !command
-        {
-            let _ = keys.write_all(&[END_OF_INPUT]);
+        if !interactive && is_running.recv().is_err() {
+            return;
+        }
+        if carry_keys(&mut io::stdin(), &mut keys, interactive).is_ok() && !interactive {
+            let _ = keys.write_all(&END_OF_INPUT);
         }
     })?;
     thread::Builder::new().name("screen".into()).spawn(move || {
@@ -277,6 +283,12 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     }
     let Some(report) = report else { return Err(Failure::internal("the guest was not run")) };
     report.failures.iter().for_each(|failure| say!("{failure}"));
+    // A command's own status needs no words.
+    let status = report.exit_code.map(|code| format!("exit status {code}"));
+    let failed = report.cases.iter().filter(|case| case.status == Status::Failed);
+    for case in failed.filter(|case| Some(&case.detail) != status.as_ref()) {
+        say!("{}: {}", case.name, case.detail);
+    }
     // They were told when they happened.
     let findings = report.cases.iter().flat_map(|case| &case.findings);
     match findings.filter(|finding| finding.is_mistake()).count() {

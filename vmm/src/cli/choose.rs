@@ -150,10 +150,10 @@ impl KernelParameters {
             ["iommu", "iommu.strict", "iommu.passthrough"].contains(&name)
         };
         match all.iter().find(is_mode) {
-            Some(text) => {
-                Err(Failure::usage(format_args!("the kernel parameter {text:?} is not looked at"))
-                    .hint("say --iommu strict, lazy, passthrough or none"))
-            }
+            Some(text) => Err(Failure::usage(format_args!(
+                "the kernel parameter {text:?} is refused: --iommu sets it"
+            ))
+            .hint("say --iommu strict, lazy, passthrough or none")),
             None => Ok(all),
         }
     }

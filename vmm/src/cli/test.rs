@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use clap::Args;
+use guest_protocol::Input;
 use rustix::fs::{FlockOperation, flock};
 
 use super::choose::{self, GuestOptions, prepare_failure};
@@ -401,6 +402,7 @@ fn job(
                 Mode::Test => Some(hello::expected(&lab.topology, &guest).map_err(Failure::usage)?),
                 Mode::Command | Mode::Shell => None,
             },
+            input: Input::Nothing,
             time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
             ..Hello::new(mode, &scenario.name)
         };

@@ -85,6 +85,9 @@ impl<'a> Collector<'a> {
             Event::Stage { scenario, text } => {
                 self.status(format!("{scenario}: {}", ktap::plain(&text)))
             }
+            Event::Running { scenario } => {
+                self.status(format!("{scenario}: running the command"));
+            }
             Event::Plan { ref scenario, .. }
             | Event::Diagnostic { ref scenario, .. }
             | Event::Finding { ref scenario, .. } => {

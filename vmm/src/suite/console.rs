@@ -214,9 +214,12 @@ fn kernel_text(line: &str) -> Option<&str> {
     stamped.then_some(text.trim())
 }
 
-/// The kernel's boxed notices (a debugging option is on) say nothing about what went wrong, and fill a screen.
+/// The kernel's boxed notices (a debugging option is on) say nothing about what went wrong, and fill a screen; nor does
+/// KVM's regret that a guest has no virtualization of its own.
 fn is_ornament(line: &str) -> bool {
-    kernel_text(line).is_some_and(|text| text.is_empty() || text.starts_with("**"))
+    kernel_text(line).is_some_and(|text| {
+        text.is_empty() || text.starts_with("**") || text.contains(" not supported by CPU ")
+    })
 }
 
 /// Whether the kernel says so: its lines carry a time stamp, those of programs that print on the console do not.

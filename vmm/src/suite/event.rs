@@ -46,6 +46,11 @@ pub enum Event {
         /// A few words.
         text: String,
     },
+    /// The user's command or shell runs, and reads its input.
+    Running {
+        /// The scenario.
+        scenario: String,
+    },
     /// So many tests will report.
     Plan {
         /// The scenario.

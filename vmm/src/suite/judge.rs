@@ -269,6 +269,7 @@ impl Judge {
             Request::Settle => Answer::Settle,
             Request::Started => {
                 self.started = true;
+                self.events.send(Event::Running { scenario: self.report.name.clone() });
                 Answer::ok()
             }
             Request::Exit { code, reason } => {

@@ -211,6 +211,8 @@ pub enum ScenarioError {
     },
 }
 
+/// Most RAM of a guest, in MiB: what lies above goes where PCI windows are.
+const MAX_MEMORY: u32 = 64_512;
 /// Most bytes of a scenario file.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -250,6 +252,9 @@ impl Scenario {
             .any(|parameter| parameter.chars().any(|c| c.is_whitespace() || c.is_control()))
         {
             return wrong("each entry of parameters is one kernel parameter without blanks");
+        }
+        if !(64..=MAX_MEMORY).contains(&scenario.memory) {
+            return wrong("memory is in MiB, from 64 to 64512");
         }
         if scenario.command.is_empty() {
             if !scenario.expect.is_empty() {

@@ -81,7 +81,7 @@ pub(crate) fn run(
 /// Gives the command a session of its own on a terminal of its own, and signals as a login shell finds them. Without
 /// a terminal it inherits our streams, which is enough for everything but job control.
 fn attach_terminal(command: &mut Command, hello: &Hello) -> Option<Terminal> {
-    let terminal = Terminal::open(hello.rows.zip(hello.columns));
+    let terminal = Terminal::open(hello.rows.zip(hello.columns), hello.input);
     let terminal = terminal
         .map_err(|error| eprintln!("peerdma agent: the command has no terminal: {error}"))
         .ok();

@@ -58,7 +58,7 @@ fn live() -> Result<u8, Failure> {
     match hello.mode {
         Mode::Test => run_tests(&hello, lab.as_mut()),
         Mode::Command => run_command(&hello.command, &hello, lab.as_mut()),
-        Mode::Shell => run_shell(&hello),
+        Mode::Shell => run_shell(&hello, lab.as_mut()),
     }
 }
 
@@ -96,11 +96,7 @@ fn run_tests(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
 }
 
 fn run_command(argv: &[String], hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
-    let started = || match lab {
-        Some(lab) => lab.started().map_err(|error| Failure::new(exit::LAB_PORT, error.to_string())),
-        None => Ok(()),
-    };
-    match child::run(argv, hello, started)? {
+    match child::run(argv, hello, || tell_started(lab))? {
         Ended::Status(status) => Ok(status),
         Ended::Asked => Err(Failure::new(
             exit::INTERRUPTED,
@@ -109,7 +105,13 @@ fn run_command(argv: &[String], hello: &Hello, lab: Option<&mut Lab>) -> Result<
     }
 }
 
-fn run_shell(hello: &Hello) -> Result<u8, Failure> {
+/// The command or shell begins, and reads what is sent to it.
+fn tell_started(lab: Option<&mut Lab>) -> Result<(), Failure> {
+    let told = lab.map_or(Ok(()), Lab::started);
+    told.map_err(|error| Failure::new(exit::LAB_PORT, error.to_string()))
+}
+
+fn run_shell(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
     let shell =
         SHELLS.into_iter().find(|path| std::path::Path::new(path).exists()).ok_or_else(|| {
             Failure::new(
@@ -123,7 +125,7 @@ fn run_shell(hello: &Hello) -> Result<u8, Failure> {
     }
     // A login shell reads /etc/profile, where an image can put its greeting.
     argv.push("-l".into());
-    match child::run(&argv, hello, || Ok(()))? {
+    match child::run(&argv, hello, || tell_started(lab))? {
         Ended::Status(status) => Ok(status),
         // `poweroff` at the prompt is the ordinary way out.
         Ended::Asked => Ok(exit::SUCCESS),

@@ -5,9 +5,10 @@
 //! can lead its session, as after a login.
 
 use super::console;
+use guest_protocol::{END_OF_INPUT, Input};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,11 +36,11 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Opens one of `size` rows and columns and begins to pass bytes.
+    /// Opens one of `size` rows and columns for that `input`, and begins to pass bytes.
     ///
     /// # Errors
     /// When there is no serial terminal, or the kernel has no pseudo-terminals.
-    pub(crate) fn open(size: Option<(u16, u16)>) -> io::Result<Self> {
+    pub(crate) fn open(size: Option<(u16, u16)>, input: Input) -> io::Result<Self> {
         let serial = console::open_terminal()?;
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
@@ -51,6 +52,11 @@ impl Terminal {
         if let Some((rows, columns)) = size {
             console::set_size(&slave, rows, columns);
         }
+        if input != Input::Terminal {
+            let mut modes = tcgetattr(&slave)?;
+            modes.local_modes -= LocalModes::ECHO;
+            tcsetattr(&slave, OptionalActions::Now, &modes)?;
+        }
         // Echo, line editing and line ends are the pseudo-terminal's affair now.
         let before = tcgetattr(&serial)?;
         let mut raw = before.clone();
@@ -58,6 +64,9 @@ impl Terminal {
         tcsetattr(&serial, OptionalActions::Drain, &raw)?;
         let ended = Arc::new(AtomicBool::new(false));
         let master = File::from(master);
+        if input == Input::Nothing {
+            (&master).write_all(&END_OF_INPUT)?;
+        }
         let (keys, to_program) = (serial.try_clone()?, master.try_clone()?);
         let is_over = Arc::clone(&ended);
         std::thread::spawn(move || pass(&keys, &to_program, &is_over, false));

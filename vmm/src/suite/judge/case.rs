@@ -172,13 +172,11 @@ impl Case {
             let Expectation { least, most, .. } = *wanted;
             let what = wanted.what();
             if seen.saturating_add(noted) < least && said != Status::Skipped {
-                reasons.push(format!(
-                    "{what} was expected {least} times or more and found {seen} times"
-                ));
+                let (least, seen) = (at_least(least), times(seen));
+                reasons.push(format!("{what} was expected {least} and found {seen}"));
             } else if seen > most {
-                reasons.push(format!(
-                    "{what} was expected {most} times at most and found {seen} times"
-                ));
+                let seen = times(seen);
+                reasons.push(format!("{what} was expected {most} times at most and found {seen}"));
             }
         }
         reasons.extend(unexpected);
@@ -240,5 +238,20 @@ impl Case {
             expectations: self.expectations_told(),
             name: self.name,
         }
+    }
+}
+
+fn times(count: u64) -> String {
+    match count {
+        0 => "never".into(),
+        1 => "once".into(),
+        count => format!("{count} times"),
+    }
+}
+
+fn at_least(count: u64) -> String {
+    match count {
+        1 => "at least once".into(),
+        count => format!("at least {count} times"),
     }
 }
