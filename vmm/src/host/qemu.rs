@@ -109,13 +109,6 @@ impl Qemu {
         named.unwrap_or_else(|| CPU_MODEL.to_owned())
     }
 
-    /// Whether a processor can be made to run code that another one has just replaced: before 8.1 the translator does
-    /// not hold a page while it reads code from it, so a change meanwhile goes unnoticed. Seen as "Oops: int3" of a
-    /// guest's kernel that patches itself.
-    pub fn may_run_replaced_code(&self) -> bool {
-        (self.version.major, self.version.minor) < (8, 1)
-    }
-
     /// qboot, a firmware that starts a kernel in a few milliseconds, if it is installed. Without it QEMU's own is used.
     pub fn quick_firmware(&self) -> Option<PathBuf> {
         let beside =
@@ -138,14 +131,6 @@ fn parse_version(text: &str) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn replaced_code_is_safe_from_8_1_on() {
-        for (major, minor, may) in [(7, 2, true), (8, 0, true), (8, 1, false), (10, 0, false)] {
-            let qemu = Qemu { path: "q".into(), version: Version { major, minor, micro: 9 } };
-            assert_eq!(qemu.may_run_replaced_code(), may, "{major}.{minor}");
-        }
-    }
 
     #[test]
     fn versions_of_debian_ubuntu_and_upstream() {

@@ -43,8 +43,8 @@ impl Venue {
 impl Venue {
     /// Kernel parameters that guests need there.
     ///
-    /// `maxcpus=1`: a kernel patches itself most while it boots. Where the emulator is not good at that, it does so on one
-    /// processor, and the guest's first process starts the others.
+    /// `maxcpus=1`: a kernel patches itself most while it boots, and the emulator may run what has just been replaced. It
+    /// boots on one processor, and the guest's first process starts the others.
     ///
     /// `nohz=off`: TCG's VMRUN does not restore the interrupt shadow of STI. A guest that was left between the STI and
     /// the HLT of its idle loop gets the next interrupt before the HLT, and then halts although somebody has been woken:
@@ -52,10 +52,7 @@ impl Venue {
     /// lasted as long as the longest timer there was.
     pub fn parameters(&self) -> &'static [&'static str] {
         match self {
-            Self::Nested(recipe) if recipe.qemu.may_run_replaced_code() => {
-                &["maxcpus=1", "nohz=off"]
-            }
-            Self::Nested(_) => &["nohz=off"],
+            Self::Nested(_) => &["maxcpus=1", "nohz=off"],
             Self::Here => &[],
         }
     }
