@@ -60,7 +60,7 @@ pub(super) struct GuestOptions {
     pub(super) file: Vec<OwnFile>,
     /// Findings of this class must come, about this function (a name in the topology, or BUS:DEVICE.FUNCTION) or any; may be
     /// repeated
-    #[arg(long, value_name = "CLASS[:FUNCTION]")]
+    #[arg(long, value_name = "CLASS[:FUNCTION] [MIN [MAX]]")]
     pub(super) expect: Vec<Expectation>,
     /// Findings of this class may come; may be repeated
     #[arg(long, value_name = "CLASS[:FUNCTION]")]

@@ -270,7 +270,9 @@ impl Scenario {
         }
         let negative = |expectation: &Expectation| expectation.least == 0;
         if scenario.expect.iter().any(negative) {
-            return wrong("what may come or not stands under allow");
+            return wrong(
+                "a finding that may come or not goes under allow: expect wants a MIN of 1 or more",
+            );
         }
         scenario.allow = scenario.allow.into_iter().map(Expectation::allowed).collect();
         Ok(scenario)
@@ -279,7 +281,7 @@ impl Scenario {
     /// Reads a scenario of the user's own. Relative paths in it begin at the file's folder.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no scenario.
+    /// When the file cannot be read, or does not hold a scenario.
     pub fn load(path: &Path) -> Result<Self, ScenarioError> {
         let file = path.display().to_string();
         let read = || -> std::io::Result<String> {
@@ -484,7 +486,7 @@ mod tests {
         assert!(
             Scenario::load(folder.path()).is_err() && Scenario::load(Path::new("/no")).is_err()
         );
-        // A preset is no file.
+        // A preset is not a file.
         std::fs::write(&path, "topology='switch'\ngroups=['copy']\n").unwrap();
         assert_eq!(Scenario::load(&path).unwrap().topology, "switch");
     }
