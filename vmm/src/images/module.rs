@@ -174,13 +174,13 @@ fn check_tree(tree: &Path) -> Result<PathBuf, ModuleError> {
 /// The files that make a module, by their names below the folder. What a build left there does not count, nor does
 /// what is in another language.
 fn sources(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, ModuleError> {
+    // Looked for first: a folder that was named by mistake may hold anything.
+    if !["Kbuild", "Makefile"].iter().any(|name| folder.join(name).is_file()) {
+        return Err(ModuleError::NotASource { path: folder.to_owned() });
+    }
     let mut files = Vec::new();
     collect(folder, Path::new(""), 0, &mut files)?;
     files.sort();
-    let named = |wanted: &str| files.iter().any(|(name, _)| name == Path::new(wanted));
-    if !named("Kbuild") && !named("Makefile") {
-        return Err(ModuleError::NotASource { path: folder.to_owned() });
-    }
     Ok(files)
 }
 

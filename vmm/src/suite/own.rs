@@ -40,6 +40,9 @@ impl Own {
     /// no kernel can load.
     pub fn check(&self) -> Result<(), PrepareError> {
         let modules = self.modules.iter().map(|path| ("the module", path, path.exists()));
+        if let Some(folder) = self.files.iter().find(|file| file.host.is_dir()) {
+            return Err(PrepareError::NotAFile { what: "the file", path: folder.host.clone() });
+        }
         let files = self.files.iter().map(|file| ("the file", &file.host, file.host.is_file()));
         if let Some((what, path, _)) = modules.chain(files).find(|(.., is_there)| !is_there) {
             return Err(PrepareError::NoFile { what, path: path.clone() });
@@ -230,6 +233,14 @@ impl FromStr for OwnFile {
             Some((host, guest)) => (host, Some(format!("/{guest}"))),
             None => (text, None),
         };
+        // A second path would be taken for part of the first one's name.
+        if let Some((before, after)) = text.rsplit_once(':')
+            && guest.is_none()
+            && !std::path::Path::new(text).exists()
+            && std::path::Path::new(before).exists()
+        {
+            return Err(format!("the path in the guest is absolute: write {before}:/{after}"));
+        }
         if host.is_empty() || guest.as_ref().is_some_and(|guest| guest.ends_with('/')) {
             return Err("it is HOST or HOST:/PATH/IN/THE/GUEST, each the path of a file".into());
         }
@@ -340,5 +351,8 @@ mod tests {
         assert!(error.starts_with("the module /no/such.ko is not there"), "{error}");
         own.with_driver = true;
         assert!(own.wants_driver());
+        let own = Own { files: vec!["/".parse().unwrap()], ..Own::default() };
+        let error = own.check().unwrap_err();
+        assert!(error.is_of_the_user() && error.to_string().contains("is a folder"), "{error}");
     }
 }

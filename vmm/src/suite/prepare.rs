@@ -108,6 +108,14 @@ pub enum PrepareError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// A folder that the user names where a file is wanted.
+    #[error("{what} {} is a folder; name each file of it, or pack them into an archive", path.display())]
+    NotAFile {
+        /// What it should be.
+        what: &'static str,
+        /// The folder.
+        path: PathBuf,
+    },
     /// A module that the guest's kernel does not have.
     #[error(
         "this kernel has no module {name:?}{}; what is built in needs no --modprobe",
@@ -149,7 +157,9 @@ impl PrepareError {
     /// Whether something that the user named is not what it should be; otherwise this machine lacks something.
     pub fn is_of_the_user(&self) -> bool {
         match self {
-            Self::Image(_) | Self::NoFile { .. } | Self::NoTree { .. } => true,
+            Self::Image(_) | Self::NoFile { .. } | Self::NotAFile { .. } | Self::NoTree { .. } => {
+                true
+            }
             Self::NotAModule { .. } | Self::Module(ModuleError::NotATree { .. }) => true,
             Self::NoKernelModule { .. } | Self::NoKernelModules { .. } => true,
             Self::OwnModule(error) => match error {
