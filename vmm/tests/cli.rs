@@ -399,7 +399,7 @@ fn kernels_and_modules_that_are_none_are_named() {
             "the module /etc/passwd is none: it is no ELF",
         ),
         (&["--module", "/bin/sh", "--", "true"], "the module /bin/sh is none: it is a program"),
-        (&["--file", "/etc", "--", "true"], "the file /etc is not there"),
+        (&["--file", "/etc", "--", "true"], "the file /etc is a folder"),
         (&["--file", "/no/such", "--", "true"], "the file /no/such is not there"),
     ] {
         let (code, out, err) = test_run(folder.path(), arguments);
