@@ -128,8 +128,8 @@ fi
 say "a fresh root: $((SECONDS - begun)) s"
 
 # What is said about the archive and the way to it.
-mkdir -p "$root/usr/share/keyrings"
-cp -n "$keys" "$root$keys" 2>/dev/null || true
+mkdir -p "$root/usr/share/keyrings" "$root$(dirname "$keys")"
+[ -e "$root$keys" ] || cp "$keys" "$root$keys"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 apt-config dump --format '%F "%v";%n' Acquire::http::Proxy Acquire::https::Proxy >"$root/etc/apt/apt.conf.d/90proxy"
 for folder in "$rust" "$cargo_home" "$cache"; do

@@ -251,7 +251,7 @@ fn what_stayed_under_way_stays_as_long_in_the_replay() {
     record_delayed(&path);
     let replay = play(&path);
     assert_eq!(replay.difference, None);
-    // After so many turns the data is there when the fence is seen; what waits for a push is not. The records are found when
+    // After its turns the data is there when the fence is seen; what waits for a push is not. The records are found when
     // the device reads from there in its next work: too late.
     let classes =
         ["order.record-before-data", "order.fence-before-data", "order.record-before-data"];

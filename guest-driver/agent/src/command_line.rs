@@ -102,7 +102,7 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
     let no_lab = || {
         (
             exit::LAB_PORT,
-            "the lab does not answer: this machine is no guest of peerdma, or you are not root"
+            "the lab does not answer: this machine is not a guest of peerdma, or you are not root"
                 .into(),
         )
     };

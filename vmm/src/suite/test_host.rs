@@ -27,8 +27,8 @@ pub struct TestHostKernel {
     pub name: String,
     /// Modules of the kernel's own that it loads first, in this order.
     pub modules: Vec<PathBuf>,
-    /// The module that works around the emulator, `images/test-host`. None for a kernel that the user names: there
-    /// is no build tree to build it against.
+    /// The module that works around the emulator, `images/test-host`. None for a kernel that the user names, which
+    /// comes without a build tree.
     pub workaround: Option<PathBuf>,
     /// Whether it may change its own code while it runs (jump labels, static calls). Ours is configured not to.
     pub patches_itself: bool,

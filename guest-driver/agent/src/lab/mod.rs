@@ -24,7 +24,7 @@ pub enum LabError {
     Permission(#[source] std::io::Error),
     /// Nobody answers.
     #[error(
-        "nobody answers at the lab's I/O port {CALL_PORT:#06x}: this machine is no guest of peerdma"
+        "nobody answers at the lab's I/O port {CALL_PORT:#06x}: this machine is not a guest of peerdma"
     )]
     Absent,
     /// The answer is longer than the protocol allows.

@@ -254,7 +254,7 @@ fn receive_events(stream: UnixStream, sender: &SyncSender<Event>) {
             Ok(None) => break,
             Err(error) => {
                 let message =
-                    format!("the nested test host sent something that is no event: {error}");
+                    format!("the nested test host sent a line that is not an event: {error}");
                 let _ = sender.send(Event::Broken { message });
                 break;
             }
