@@ -9,7 +9,13 @@ cd "$(dirname "$0")/.."
 out=$1
 shift
 rm -rf "$out"
-failed=0
+mkdir -p "$out"
+: >"$out/wrong.txt"
+
+# wrong TEXT: what is not as it must be with the guest in $name; all of it is repeated at the end.
+wrong() {
+    echo "$name: $1" | tee -a "$out/wrong.txt"
+}
 
 # guest NAME STATUS ARGUMENT...: on stdin a line for each finding and note of report.md, in their order, as a regular
 # expression; findings come first.
@@ -17,7 +23,6 @@ guest() {
     name=$1 wanted=$2
     shift 2
     echo "=== $name"
-    mkdir -p "$out"
     cat >"$out/$name.expected"
     status=0
     target/peerdma test --kernel "${KERNEL:-lab}" --out "$out/$name" --module ci/mistakes --file ci/mistakes/make.sh \
@@ -33,28 +38,22 @@ guest() {
             fi
         done
     fi
-    right=yes
+    before=$(wc -l <"$out/wrong.txt")
     if [ "$status" != "$wanted" ]; then
-        echo "$name: exit status $status, not $wanted"
-        right=no
+        wrong "exit status $status, not $wanted"
     fi
     if [ "$(wc -l <"$out/$name.said")" != "$(wc -l <"$out/$name.expected")" ]; then
-        echo "$name: $(wc -l <"$out/$name.said") findings and notes, not $(wc -l <"$out/$name.expected")"
-        right=no
+        wrong "$(wc -l <"$out/$name.said") findings and notes, not $(wc -l <"$out/$name.expected")"
     fi
     number=0
     while read -r pattern; do
         number=$((number + 1))
         if ! sed -n "${number}p" "$out/$name.said" | grep -Eqx -- "$pattern"; then
-            echo "$name: line $number is not $pattern, but"
-            sed -n "${number}p" "$out/$name.said"
-            right=no
+            wrong "line $number is not $pattern, but: $(sed -n "${number}p" "$out/$name.said")"
         fi
     done <"$out/$name.expected"
-    if [ "$right" = yes ]; then
+    if [ "$(wc -l <"$out/wrong.txt")" = "$before" ]; then
         echo "$name: as it must be"
-    else
-        failed=1
     fi
 }
 
@@ -87,4 +86,8 @@ guest pulled 1 --iommu strict "$@" -- unplug.sh <<END
 $from len=[0-9]+: pci\.link-down: the link below port1 \(00:05\.0\) is down: .*; $many
 END
 
-exit $failed
+if [ -s "$out/wrong.txt" ]; then
+    echo "=== not as it must be"
+    cat "$out/wrong.txt"
+    exit 1
+fi

@@ -22,8 +22,7 @@
 #define RECORDS		1024	/* offset of the record ring in our page */
 #define ENTRIES_ORDER	3
 #define ENTRIES		BIT(ENTRIES_ORDER)
-#define BUFFER_ORDER	9	/* 2 MiB */
-#define BUFFER		(PAGE_SIZE << BUFFER_ORDER)
+#define BUFFER_ORDER	4
 #define WINDOW		SZ_64M
 #define SECOND		1000
 
@@ -175,60 +174,67 @@ static int scattered(struct maker *m, bool whole)
 	return status;
 }
 
-/* The mapping goes while the device still writes. */
-static int unmapped_early(struct maker *m)
+/*
+ * Posts writes into the peer's memory that take far longer than whatever the
+ * caller does meanwhile: 448 MiB. Returns where that is mapped, or an error.
+ */
+static dma_addr_t begin_long(struct maker *m, struct pci_dev *peer)
 {
 	struct device *dev = &m->pdev->dev;
 	dma_addr_t to;
 	int i;
 
-	to = dma_map_page(dev, m->buffer, 0, BUFFER, DMA_FROM_DEVICE);
+	to = dma_map_resource(dev, pci_resource_start(peer, 2), WINDOW, DMA_FROM_DEVICE, 0);
 	if (dma_mapping_error(dev, to))
-		return -ENOMEM;
+		return DMA_MAPPING_ERROR;
 	begin(m);
 	for (i = 0; i < ENTRIES - 1; i++)
-		post(m, to, BUFFER);
-	dma_unmap_page(dev, to, BUFFER, DMA_FROM_DEVICE);
-	return outcome(m, 5 * SECOND);
+		post(m, to, WINDOW);
+	return to;
+}
+
+static void unmap_long(struct maker *m, dma_addr_t to)
+{
+	dma_unmap_resource(&m->pdev->dev, to, WINDOW, DMA_FROM_DEVICE, 0);
+}
+
+/* The mapping goes while the device still writes. */
+static int unmapped_early(struct maker *m, struct pci_dev *peer)
+{
+	dma_addr_t to = begin_long(m, peer);
+
+	if (to == DMA_MAPPING_ERROR)
+		return -ENOMEM;
+	unmap_long(m, to);
+	return outcome(m, 20 * SECOND);
 }
 
 /* The peer's memory is written for a long time, and @reset meanwhile. */
 static int into_peer(struct maker *m, struct pci_dev *peer, bool reset)
 {
-	struct device *dev = &m->pdev->dev;
-	dma_addr_t to;
-	int i, status;
+	dma_addr_t to = begin_long(m, peer);
+	int status;
 
-	to = dma_map_resource(dev, pci_resource_start(peer, 2), WINDOW, DMA_FROM_DEVICE, 0);
-	if (dma_mapping_error(dev, to))
+	if (to == DMA_MAPPING_ERROR)
 		return -ENOMEM;
-	begin(m);
-	for (i = 0; i < ENTRIES - 1; i++)
-		post(m, to, WINDOW);
 	status = reset ? pci_reset_function(peer) : 0;
 	if (!status)
 		status = outcome(m, 20 * SECOND);
-	dma_unmap_resource(dev, to, WINDOW, DMA_FROM_DEVICE, 0);
+	unmap_long(m, to);
 	return status;
 }
 
 /* The function is reset with work left, which is nobody's mistake. */
-static int reset_self(struct maker *m)
+static int reset_self(struct maker *m, struct pci_dev *peer)
 {
-	struct device *dev = &m->pdev->dev;
-	dma_addr_t to;
-	int i, status;
+	dma_addr_t to = begin_long(m, peer);
+	int status;
 
-	to = dma_map_page(dev, m->buffer, 0, BUFFER, DMA_FROM_DEVICE);
-	if (dma_mapping_error(dev, to))
+	if (to == DMA_MAPPING_ERROR)
 		return -ENOMEM;
-	begin(m);
-	/* Enough not to be done before the reset begins. */
-	for (i = 0; i < ENTRIES - 1; i++)
-		post(m, to, BUFFER);
 	status = pci_reset_function(m->pdev);
-	dma_unmap_page(dev, to, BUFFER, DMA_FROM_DEVICE);
-	return status ?: with_mapping(m, dev, PAGE_SIZE, PAGE_SIZE, DMA_FROM_DEVICE);
+	unmap_long(m, to);
+	return status ?: with_mapping(m, &m->pdev->dev, PAGE_SIZE, PAGE_SIZE, DMA_FROM_DEVICE);
 }
 
 /* Work is asked for with bus mastering off. */
@@ -267,7 +273,7 @@ static int make(struct maker *m, const char *name)
 	if (!strcmp(name, "edge-free"))
 		return with_mapping(m, dev, 2 * PAGE_SIZE, 2 * PAGE_SIZE + 192, DMA_FROM_DEVICE);
 	if (!strcmp(name, "unmapped-early"))
-		return unmapped_early(m);
+		return unmapped_early(m, peer);
 	if (!strcmp(name, "merged-entries"))
 		return scattered(m, false);
 	if (!strcmp(name, "physical-bar"))
@@ -279,7 +285,7 @@ static int make(struct maker *m, const char *name)
 	if (!strcmp(name, "into-peer"))
 		return into_peer(m, peer, false);
 	if (!strcmp(name, "reset-self"))
-		return reset_self(m);
+		return reset_self(m, peer);
 	if (!strcmp(name, "without-mastering"))
 		return without_mastering(m);
 	return -EINVAL;
