@@ -12,3 +12,4 @@ pub mod iommu;
 pub mod lab;
 pub mod memory;
 pub mod pci;
+pub mod virtio;

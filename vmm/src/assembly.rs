@@ -26,7 +26,7 @@ use vm_memory::GuestMemoryMmap;
 use crate::boot::acpi::{HostBridgeConfig, OscControl, PciConfig};
 use crate::machine::CpuProfile;
 use crate::topology::{Cpu, IOMMU, Item, Kind, Plan, PlannedBridge, Problem, RNG, Topology};
-use crate::virtio::{VirtioError, VirtioIommuFunction, VirtioPci, VirtioRng};
+use device_models::virtio::{VirtioError, VirtioIommuFunction, VirtioPci, VirtioRng};
 
 /// Vendor and device ID of every port: Red Hat's generic root port, an identity that Linux drives with its port driver
 /// and nothing else.

@@ -17,5 +17,4 @@ mod say;
 pub mod suite;
 pub mod topology;
 pub mod trace;
-pub mod virtio;
 mod warnings;

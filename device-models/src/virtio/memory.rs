@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::iter::{FusedIterator, Once};
 
-use device_models::fabric::{CompletionStatus, Port, Purpose, ReadOutcome, WriteOutcome};
+use crate::fabric::{CompletionStatus, Port, Purpose, ReadOutcome, WriteOutcome};
 use vm_memory::guest_memory::{Error, GuestMemorySliceIterator, Result};
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use device_models::fabric::Port;
+use crate::fabric::Port;
 
 use super::chain::Chain;
 use super::memory::{Failure, PortMemory};

@@ -3,13 +3,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use device_models::checker::{Finding, FindingClass};
-use device_models::endpoint::Progress;
-use device_models::fabric::{Delivery, InterruptSink, Observer, Transaction};
-use device_models::iommu::virtio::{VirtioIommu, VirtioIommuConfig};
-use device_models::lab::{Lab, Place, Topology};
-use device_models::pci::Bdf;
-use device_models::pci::firmware::HostResources;
+use crate::checker::{Finding, FindingClass};
+use crate::endpoint::Progress;
+use crate::fabric::{Delivery, InterruptSink, Observer, Transaction};
+use crate::iommu::virtio::{VirtioIommu, VirtioIommuConfig};
+use crate::lab::{Lab, Place, Topology};
+use crate::pci::Bdf;
+use crate::pci::firmware::HostResources;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::super::spec::{Status, TransportFeatures, common};
@@ -103,7 +103,7 @@ impl Machine {
     /// Lets the devices work until they are done.
     pub(super) fn run(&mut self) {
         for _ in 0..10_000 {
-            if self.lab.step() == device_models::endpoint::Progress::Idle {
+            if self.lab.step() == crate::endpoint::Progress::Idle {
                 return;
             }
         }

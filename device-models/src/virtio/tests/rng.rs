@@ -1,7 +1,7 @@
 //! virtio-rng, whose every access is translated.
 
-use device_models::checker::FindingClass;
-use device_models::endpoint::Progress;
+use crate::checker::FindingClass;
+use crate::endpoint::Progress;
 
 use super::super::spec::Status;
 use super::driver::{Driver, IOMMU, Machine, RNG, Ring};

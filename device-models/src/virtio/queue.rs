@@ -7,7 +7,7 @@ use super::chain::Chain;
 use super::device::VirtioDevice;
 use super::memory::{Arena, Failure, PortMemory};
 use super::spec::{AVAIL_INDEX, AVAIL_NO_INTERRUPT, NO_VECTOR};
-use device_models::fabric::{Port, WriteOutcome};
+use crate::fabric::{Port, WriteOutcome};
 
 /// What became of looking for a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

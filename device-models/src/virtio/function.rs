@@ -1,9 +1,9 @@
 //! A virtio device as a PCI function (virtio 1.3, 4.1).
 
-use device_models::checker::{Cause, FindingClass};
-use device_models::endpoint::{Endpoint, Progress, ResetKind};
-use device_models::fabric::{Port, WriteOutcome};
-use device_models::pci::{BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind};
+use crate::checker::{Cause, FindingClass};
+use crate::endpoint::{Endpoint, Progress, ResetKind};
+use crate::fabric::{Port, WriteOutcome};
+use crate::pci::{BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind};
 use virtio_queue::QueueT;
 
 use super::common::{Common, Event};

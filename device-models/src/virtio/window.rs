@@ -1,7 +1,7 @@
 //! Where a virtio function keeps its structures, as its capabilities tell (virtio 1.3, 4.1.4), and the way to them
 //! through configuration space (4.1.4.9).
 
-use device_models::pci::VendorCapability;
+use crate::pci::VendorCapability;
 
 use super::spec::{cfg_type, common};
 

@@ -4,10 +4,10 @@
 //! sees of it. Linux waits for each request with interrupts off, so the function is served in the exit of the
 //! notification.
 
-use device_models::checker::{Cause, FindingClass};
-use device_models::fabric::Port;
-use device_models::iommu::VirtioIommu;
-use device_models::iommu::virtio::{Features, VirtioIommuConfig, spec};
+use crate::checker::{Cause, FindingClass};
+use crate::fabric::Port;
+use crate::iommu::VirtioIommu;
+use crate::iommu::virtio::{Features, VirtioIommuConfig, spec};
 
 use super::chain::Chain;
 use super::device::{DeviceKind, Reset, VirtioDevice};

@@ -1,9 +1,9 @@
 //! The virtio-iommu as Linux drives it.
 
-use device_models::checker::FindingClass;
-use device_models::endpoint::Progress;
-use device_models::fabric::PostedDelay;
-use device_models::iommu::{Access, FaultReason, Iommu};
+use crate::checker::FindingClass;
+use crate::endpoint::Progress;
+use crate::fabric::PostedDelay;
+use crate::iommu::{Access, FaultReason, Iommu};
 
 use super::super::spec::Status;
 use super::driver::{Driver, IOMMU, Machine, RNG, Ring};

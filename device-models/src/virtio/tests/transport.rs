@@ -1,6 +1,6 @@
 //! Negotiation, registers, interrupts and the window.
 
-use device_models::checker::FindingClass;
+use crate::checker::FindingClass;
 
 use super::super::spec::{NO_VECTOR, Status, TransportFeatures, common};
 use super::driver::{Driver, IOMMU, Machine, NEXT, RNG, needed};
