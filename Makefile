@@ -76,7 +76,7 @@ vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)
 
 bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
-	$(CARGO) bench --locked -p vmm --bench lab $(if $(ARGS),-- $(ARGS))
+	$(CARGO) bench --locked -p peerdma-machine --bench lab $(if $(ARGS),-- $(ARGS))
 
 lint: setup ## Formatting, clippy, and the kernel's own checkpatch for the driver
 	$(CARGO) fmt --all --check
