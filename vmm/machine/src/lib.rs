@@ -23,7 +23,6 @@ pub mod kvm_probe;
 mod lab_call;
 pub mod lab_port;
 pub mod layout;
-#[expect(clippy::module_inception, reason = "the machine of the module of that name")]
 mod machine;
 pub mod memory;
 mod paging;
