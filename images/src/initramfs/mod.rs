@@ -3,7 +3,7 @@
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::path::Path;
-//! use crate::{cache::Cache, initramfs::Initramfs, progress::Silent};
+//! use peerdma_images::{cache::Cache, initramfs::Initramfs, progress::Silent};
 //!
 //! let mut image = Initramfs::new();
 //! image.program("/init", Path::new("target/guest-agent"))?;

@@ -2,8 +2,8 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use crate::kernel::{self, Flavour, KernelRequest};
-//! use crate::progress;
+//! use peerdma_images::kernel::{self, Flavour, KernelRequest};
+//! use peerdma_images::progress;
 //!
 //! let request = KernelRequest::from_environment(Flavour::Lab);
 //! let kernel = kernel::build(&request, &*progress::for_stderr())?;
