@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Acs;
 use super::description::{Endpoint, Peer, RootPort, SwitchPort, Topology};
-use super::plan::{Kind, MAX_NAME, Plan, check_name};
+use super::names::{MAX_NAME, check_name};
+use super::plan::{Kind, Plan};
 use super::problem::{Item, Problem};
 
 /// What the peer device is called here.

@@ -11,6 +11,7 @@ mod endpoint;
 mod explain;
 mod hardware;
 pub mod linux;
+mod names;
 mod plan;
 mod preset;
 mod problem;
