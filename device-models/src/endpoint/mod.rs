@@ -4,10 +4,10 @@
 //! space, MSI-X table and place in the topology belong to the [`Lab`](crate::lab::Lab), so that a new kind of device
 //! is one folder and no more.
 
+mod dma;
 pub mod ioat;
 mod kind;
 pub mod peer;
-mod turns;
 #[cfg(test)]
 mod walk;
 

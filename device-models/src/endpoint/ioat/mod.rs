@@ -11,7 +11,9 @@ pub mod regs;
 
 use std::ops::RangeInclusive;
 
-use crate::endpoint::{Endpoint, Kind, Progress, ReadCompletion, ResetKind, Setup, SetupError};
+use crate::endpoint::{
+    Endpoint, Kind, Progress, ReadCompletion, ResetKind, Setup, SetupError, dma,
+};
 use crate::fabric::{Port, Tag};
 use crate::pci::{
     AcsCapabilities, BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind,
@@ -329,11 +331,8 @@ impl Endpoint for IoatDevice {
     }
 
     fn completion(&mut self, tag: Tag, completion: ReadCompletion<'_>) {
-        // A tag that no channel waits for belongs to work that was aborted or reset: dropped.
-        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.waiting == Some(tag))
-        {
-            engine::complete(channel, completion);
-        }
+        let paths = self.channels.iter_mut().map(|channel| &mut channel.path);
+        dma::complete(paths, tag, completion, None);
     }
 
     fn step(&mut self, port: &mut Port<'_>) -> Progress {

@@ -7,12 +7,11 @@
 
 use vm_memory::VolatileSlice;
 
-use super::access::Engine;
-use super::bus::Bus;
 use super::channel::Channel;
-use super::job::Phase;
+use super::engine::Engine;
+use super::job::Extra;
 use super::regs::halt;
-use crate::endpoint::turns::Flow;
+use crate::endpoint::dma::{Bus, DataPath, Flow, Phase};
 use crate::fabric::{Purpose, WriteOutcome};
 
 /// Data that has been written as far as the channel knows, and has not left the device.
@@ -49,18 +48,22 @@ impl Channel {
     /// Whether data is under way that has to arrive before anything else is done.
     pub(super) fn held_first(&self) -> bool {
         let Some(held) = &self.held else { return false };
-        let phase = self.job.as_ref().map(|job| job.phase);
-        held.due || matches!(phase, Some(Phase::Fetch | Phase::Flush))
+        let phase = self.path.job.as_ref().map(|job| job.phase);
+        held.due || matches!(phase, Some(Phase::Fetch | Phase::Extra(Extra::Flush)))
     }
 }
 
 impl<B: Bus> Engine<'_, B> {
     /// Keeps the present chunk, which should have been written to `address`.
     pub(super) fn hold(&mut self, address: u64) {
-        let Channel { job: Some(job), staging, held, .. } = &mut *self.channel else { return };
-        let (chunk, steps) = (job.chunk, job.fault.argument.min(0xffff));
+        let Channel { path: DataPath { job: Some(job), staging, .. }, held, .. } =
+            &mut *self.channel
+        else {
+            return;
+        };
+        let (chunk, steps) = (job.chunk, job.task.fault.argument.min(0xffff));
         let mut data = vec![0; chunk];
-        if let Some(from) = job.slice(chunk, staging, self.local) {
+        if let Some(from) = job.slice(chunk, staging, Some(self.local)) {
             from.copy_to(&mut data[..]);
         }
         let countdown = (steps > 0).then_some(steps);

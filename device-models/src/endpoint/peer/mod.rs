@@ -2,8 +2,6 @@
 //!
 //! `docs/peer-device.md` is the programmer's reference, [`regs`] the one source of every number in it.
 
-mod access;
-mod bus;
 mod channel;
 mod descriptor;
 mod engine;
@@ -14,7 +12,7 @@ pub mod regs;
 
 use std::ops::RangeInclusive;
 
-use crate::endpoint::{Endpoint, Progress, ReadCompletion, ResetKind};
+use crate::endpoint::{Endpoint, Progress, ReadCompletion, ResetKind, dma};
 use crate::fabric::{Port, Tag};
 use crate::memory::{Memory, MemoryError};
 use crate::pci::{
@@ -193,11 +191,8 @@ impl Endpoint for PeerDevice {
     }
 
     fn completion(&mut self, tag: Tag, completion: ReadCompletion<'_>) {
-        // A tag that no channel waits for belongs to a job that was aborted or reset: dropped.
-        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.waiting == Some(tag))
-        {
-            access::complete(channel, &self.local, completion);
-        }
+        let paths = self.channels.iter_mut().map(|channel| &mut channel.path);
+        dma::complete(paths, tag, completion, Some(&self.local));
     }
 
     fn step(&mut self, port: &mut Port<'_>) -> Progress {

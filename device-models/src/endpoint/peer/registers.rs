@@ -65,7 +65,7 @@ impl RegisterFile<'_> {
                 .channels
                 .iter()
                 .rev()
-                .fold(0, |bits, channel| bits << 1 | u32::from(channel.busy())),
+                .fold(0, |bits, channel| bits << 1 | u32::from(channel.path.busy())),
             reg::SCRATCH_LO => low(self.device.scratch),
             reg::SCRATCH_HI => high(self.device.scratch),
             _ => return None,

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use vm_memory::VolatileSlice;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::super::bus::Bus;
 use super::super::engine;
 use super::super::regs::{Descriptor, Record, channel, channel_control, layout_of_bars as layout};
 use super::super::{PeerConfig, PeerDevice};
 use crate::checker::{Cause, FindingClass};
+use crate::endpoint::dma::Bus;
 use crate::endpoint::{Endpoint, Progress, ReadCompletion};
 use crate::fabric::{CompletionStatus, Purpose, ReadOutcome, Tag, WriteOutcome};
 

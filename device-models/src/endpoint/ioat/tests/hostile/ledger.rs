@@ -160,7 +160,7 @@ impl Ledger {
     /// Looks at the registers, after whatever may have changed them.
     pub(super) fn look(&mut self, device: &IoatDevice) {
         let (registers, channels) = (&device.registers, &device.channels);
-        if channels.iter().any(|channel| channel.abandoned.is_some()) {
+        if channels.iter().any(|channel| channel.path.has_abandoned()) {
             self.give_up();
         }
         (self.longest, self.channels) = (registers.longest_transfer(), channels.len());
@@ -168,7 +168,8 @@ impl Ledger {
         self.chains.clear();
         self.records.clear();
         // Who has begun to tell goes on, whatever is written meanwhile.
-        self.tells_errors &= channels.iter().flat_map(|channel| &channel.job).any(|job| job.failed);
+        self.tells_errors &=
+            channels.iter().flat_map(|channel| &channel.path.job).any(|job| job.task.failed);
         for channel in channels {
             let image = channel.image();
             self.chains.push(word(&image, channel::CHAIN));
@@ -177,7 +178,9 @@ impl Ledger {
             self.tells_errors |= word(&image, channel::CONTROL) & errors != 0;
         }
         self.begun.clear();
-        self.begun.extend(channels.iter().flat_map(|channel| &channel.job).map(|job| job.address));
+        self.begun.extend(
+            channels.iter().flat_map(|channel| &channel.path.job).map(|job| job.task.address),
+        );
         self.current.retain(|descriptor| self.begun.contains(&descriptor.address));
     }
 
@@ -198,8 +201,12 @@ impl Ledger {
 
     /// A step is over.
     pub(super) fn end(&mut self, device: &IoatDevice, worked: bool) {
-        for job in device.channels.iter().flat_map(|channel| &channel.job) {
-            assert!(self.leads_to(job.address), "no chain leads to {:#x}: {self:x?}", job.address);
+        for job in device.channels.iter().flat_map(|channel| &channel.path.job) {
+            assert!(
+                self.leads_to(job.task.address),
+                "no chain leads to {:#x}: {self:x?}",
+                job.task.address
+            );
         }
         self.look(device);
         // Now it knows.
