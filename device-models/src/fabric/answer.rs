@@ -8,9 +8,9 @@ use super::{CompletionStatus, Fabric, FunctionId, Message, Tag};
 
 /// A completion that waits.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) reader: FunctionId,
-    pub(crate) tag: Tag,
+pub(super) struct Answer {
+    pub(super) reader: FunctionId,
+    pub(super) tag: Tag,
     data: Box<[u8]>,
     /// Writes with lower numbers go before it.
     sequence: u64,

@@ -27,12 +27,12 @@ pub enum InterruptPolicy {
 
 /// What a function may signal.
 #[derive(Debug, Default)]
-pub(crate) struct Interrupts {
-    pub(crate) msix: Option<MsixTable>,
-    pub(crate) msix_function: MsixFunction,
-    pub(crate) msi: Option<MsiState>,
+pub(super) struct Interrupts {
+    pub(super) msix: Option<MsixTable>,
+    msix_function: MsixFunction,
+    msi: Option<MsiState>,
     /// A pending message found no room where it goes: try again at the function's next turn.
-    pub(crate) held_back: bool,
+    held_back: bool,
 }
 
 impl Interrupts {
@@ -130,6 +130,55 @@ impl Fabric {
 }
 
 impl Fabric {
+    /// Gives `function` its MSI-X table.
+    pub(crate) fn set_msix_table(&mut self, function: FunctionId, table: MsixTable) {
+        self.interrupts[function.index()].msix = Some(table);
+    }
+
+    /// The MSI-X table of `function`, if it has one.
+    pub(crate) fn msix_table(&mut self, function: FunctionId) -> Option<&mut MsixTable> {
+        self.interrupts[function.index()].msix.as_mut()
+    }
+
+    /// Takes the interrupt enables and masks of the configuration space of `function` over.
+    pub(crate) fn set_interrupt_enables(
+        &mut self,
+        function: FunctionId,
+        msi: Option<MsiState>,
+        msix: MsixFunction,
+    ) {
+        let state = &mut self.interrupts[function.index()];
+        state.msi = msi;
+        state.msix_function = msix;
+    }
+
+    /// Takes a pending MSI-X vector that is no longer masked and its message, if `function` may send one.
+    pub(crate) fn take_pending_vector(
+        &mut self,
+        function: FunctionId,
+    ) -> Option<(u16, MsiMessage)> {
+        let node = self.map.node(function);
+        let may_issue = node.bus_master && node.operational;
+        let state = &mut self.interrupts[function.index()];
+        state.held_back = false;
+        let table = state.msix.as_mut().filter(|_| may_issue)?;
+        table.take_pending(state.msix_function)
+    }
+
+    /// The message of `vector` found no room: it is pending again, until the function's next turn.
+    pub(crate) fn hold_back_vector(&mut self, function: FunctionId, vector: u16) {
+        let state = &mut self.interrupts[function.index()];
+        state.held_back = true;
+        if let Some(table) = &mut state.msix {
+            table.put_back(vector);
+        }
+    }
+
+    /// Whether a message of `function` was held back.
+    pub(crate) fn holds_back_vector(&self, function: FunctionId) -> bool {
+        self.interrupts[function.index()].held_back
+    }
+
     /// Signals an MSI-X vector of `from`; see [`Port::raise`](super::Port::raise).
     pub(crate) fn raise(&mut self, from: FunctionId, vector: u16) -> WriteOutcome {
         let state = &mut self.interrupts[from.index()];

@@ -10,6 +10,7 @@ mod cache;
 mod cpu_push;
 mod delayed;
 mod error;
+mod functions;
 mod hint;
 mod inbox;
 mod interrupt;
@@ -44,19 +45,20 @@ pub use transaction::{
     CompletionStatus, FunctionId, Kind, Purpose, ReadOutcome, Tag, Transaction, WriteOutcome,
 };
 
-pub(crate) use answer::Answer;
 pub(crate) use delayed::MAX_PATHS as MAX_DELAYED_PATHS;
-pub(crate) use inbox::{Inbox, Message};
-pub(crate) use interrupt::Interrupts;
-pub(crate) use watch::Watch;
+pub(crate) use inbox::Message;
 
 use crate::checker::{Cause, Finding, FindingClass, Runs, Said, Severity};
 use crate::iommu::Iommu;
 use crate::pci::Abort;
+use answer::Answer;
 use cache::Cache;
 use delayed::Delayed;
+use inbox::Inbox;
+use interrupt::Interrupts;
 use outstanding::Outstanding;
 use request::Request;
+use watch::Watch;
 
 /// Where a dword write is an interrupt on x86 platforms.
 pub const INTERRUPT_WINDOW: Span = Span { first: 0xfee0_0000, last: 0xfeef_ffff };
@@ -72,26 +74,26 @@ const MAX_ERRORS: usize = 64;
 
 /// See the module.
 pub(crate) struct Fabric {
-    pub(crate) map: Arc<AddressMap>,
-    pub(crate) iommu: Box<dyn Iommu>,
-    pub(crate) inboxes: Vec<Inbox>,
-    pub(crate) interrupts: Vec<Interrupts>,
-    pub(crate) outstanding: Vec<Outstanding>,
+    map: Arc<AddressMap>,
+    iommu: Box<dyn Iommu>,
+    inboxes: Vec<Inbox>,
+    interrupts: Vec<Interrupts>,
+    outstanding: Vec<Outstanding>,
     /// Completions that wait behind their completer's own writes.
-    pub(crate) answers: Vec<VecDeque<Answer>>,
-    pub(crate) errors: Vec<DetectedError>,
+    answers: Vec<VecDeque<Answer>>,
+    errors: Vec<DetectedError>,
     /// Reads that were answered with an error, to be shown in their requesters' Status registers.
-    pub(crate) aborts: Vec<(FunctionId, Abort)>,
-    pub(crate) hops: Vec<u8>,
-    pub(crate) stats: Stats,
-    pub(crate) watch: Watch,
-    pub(crate) sink: Box<dyn InterruptSink>,
-    pub(crate) policy: InterruptPolicy,
+    aborts: Vec<(FunctionId, Abort)>,
+    hops: Vec<u8>,
+    stats: Stats,
+    watch: Watch,
+    sink: Box<dyn InterruptSink>,
+    policy: InterruptPolicy,
     /// The virtio-iommu's own function, which nobody translates (virtio 1.3, 5.13.2).
-    pub(crate) exempt: Option<FunctionId>,
+    exempt: Option<FunctionId>,
     /// Whose Bus Master Enable was cleared, with nothing that asks for work since: what is left over is not emitted, and
     /// the kernel does so itself before a reset and on unbind.
-    pub(crate) quiesced: Vec<bool>,
+    quiesced: Vec<bool>,
     /// Findings about addresses that lead nowhere.
     runs: Runs,
     /// What was said last of a fault beside what the IOMMU says, and of whose.

@@ -83,7 +83,7 @@ impl Fabric {
     }
 
     /// Completes a read that was answered by message; called by the lab when it delivers the completion.
-    pub(crate) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
+    pub(super) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
         let Read { transaction, route, delivery, .. } = read;
         if status == CompletionStatus::Success {
             self.delivered(transaction, *route, delivery.owner());

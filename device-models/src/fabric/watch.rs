@@ -4,7 +4,7 @@ use super::{FunctionId, Input, Observer};
 
 /// Everybody who looks on.
 #[derive(Default)]
-pub(crate) struct Watch {
+pub(super) struct Watch {
     observers: Observers,
     /// A turn that has begun. Whether anything comes of it shows later, but an observer hears of the turn before it
     /// hears of what came of it.
@@ -16,7 +16,7 @@ pub(crate) struct Watch {
 struct Observers(Vec<Box<dyn Observer>>);
 
 impl Watch {
-    pub(crate) fn add(&mut self, observer: Box<dyn Observer>) {
+    pub(super) fn add(&mut self, observer: Box<dyn Observer>) {
         self.observers.0.push(observer);
     }
 
@@ -27,12 +27,12 @@ impl Watch {
     }
 
     /// A turn begins.
-    pub(crate) fn begin_turn(&mut self, function: FunctionId) {
+    pub(super) fn begin_turn(&mut self, function: FunctionId) {
         self.turn = Some(function);
     }
 
     /// The turn is over; if it `worked`, that is told even if there was nothing to see.
-    pub(crate) fn end_turn(&mut self, worked: bool) {
+    pub(super) fn end_turn(&mut self, worked: bool) {
         if worked {
             self.observer();
         }
@@ -40,7 +40,7 @@ impl Watch {
     }
 
     /// The observers, if there are any.
-    pub(crate) fn observer(&mut self) -> Option<&mut (dyn Observer + 'static)> {
+    pub(super) fn observer(&mut self) -> Option<&mut (dyn Observer + 'static)> {
         if !self.is_on() {
             return None;
         }

@@ -1,7 +1,5 @@
 //! Power-on: from a topology to a lab whose firmware has run.
 
-use std::sync::Arc;
-
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::function::{FunctionState, Model};
@@ -67,15 +65,16 @@ impl Lab {
                 map.memories.push(Memory::of_ram(region));
             }
         }
-        fabric.map = Arc::new(map);
-        for (index, state) in states.iter_mut().enumerate() {
+        fabric.publish(map);
+        for (state, function) in states.iter_mut().zip((0u16..).map(FunctionId)) {
             let Model::Endpoint(endpoint) = &mut state.model else { continue };
             let description = endpoint.description();
             if description.msix_vectors > 0 {
-                fabric.interrupts[index].msix = Some(MsixTable::new(description.msix_vectors));
+                let table = MsixTable::new(description.msix_vectors);
+                fabric.set_msix_table(function, table);
             }
-            if endpoint.served_in_exit() && fabric.iommu.as_virtio().is_some() {
-                fabric.exempt = u16::try_from(index).ok().map(FunctionId);
+            if endpoint.served_in_exit() && fabric.virtio_iommu().is_some() {
+                fabric.set_untranslated(function);
             }
         }
         let withheld = Withheld::default();

@@ -100,10 +100,10 @@ impl Lab {
     /// Publishes a new address map.
     pub(super) fn publish(&mut self) {
         let mut map = AddressMap {
-            epoch: self.fabric.map.epoch + 1,
+            epoch: self.fabric.map().epoch + 1,
             roots: self.roots.iter().map(|root| root.routing.clone()).collect(),
             ram: self.ram.clone(),
-            memories: self.fabric.map.memories[..self.ram.len()].to_vec(),
+            memories: self.fabric.map().memories[..self.ram.len()].to_vec(),
             ..AddressMap::default()
         };
         let addresses = self.bus_numbers();
@@ -115,8 +115,8 @@ impl Lab {
                 map.by_bdf.entry(*address).or_insert(function);
             }
         }
-        if let Some(iommu) = self.fabric.iommu.as_virtio() {
-            let own = self.fabric.exempt.and_then(|function| addresses[function.index()]);
+        let own = self.fabric.untranslated().and_then(|function| addresses[function.index()]);
+        if let Some(iommu) = self.fabric.virtio_iommu() {
             for address in addresses.iter().flatten().filter(|address| Some(**address) != own) {
                 iommu.add_endpoint(*address);
             }
@@ -156,13 +156,11 @@ impl Lab {
     }
 
     pub(super) fn by_bdf(&self, bdf: Bdf) -> Option<FunctionId> {
-        self.fabric.map.by_bdf.get(&bdf).copied()
+        self.fabric.map().by_bdf.get(&bdf).copied()
     }
 
     pub(super) fn input(&mut self, input: &Input<'_>) {
-        if let Some(observer) = self.fabric.watch.observer() {
-            observer.input(input);
-        }
+        self.fabric.observe_input(input);
     }
 }
 

@@ -38,7 +38,7 @@ impl Lab {
     /// does more than read: a device answers for some registers itself, or posted writes are under way that the
     /// completion would push ahead of itself.
     pub fn config_mappings(&self) -> Vec<ConfigMapping> {
-        let reached = self.fabric.map.by_bdf.iter();
+        let reached = self.fabric.map().by_bdf.iter();
         let mapping = |(&bdf, &function): (&Bdf, &FunctionId)| {
             let (memory, offset) = self.states[function.index()].config.mirror()?;
             let is_plain = !self.fabric.cpu_read_pushes(function);

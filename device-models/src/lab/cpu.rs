@@ -23,7 +23,7 @@ impl Lab {
         match target {
             Some(Target::Memory { memory, offset, .. }) => {
                 if let Some(slice) =
-                    self.fabric.map.memories.get(memory).and_then(|m| m.slice(offset, data.len()))
+                    self.fabric.map().memories.get(memory).and_then(|m| m.slice(offset, data.len()))
                 {
                     slice.copy_to(data);
                 }
@@ -51,7 +51,7 @@ impl Lab {
         match target {
             Some(Target::Memory { memory, offset, .. }) => {
                 if let Some(slice) =
-                    self.fabric.map.memories.get(memory).and_then(|m| m.slice(offset, data.len()))
+                    self.fabric.map().memories.get(memory).and_then(|m| m.slice(offset, data.len()))
                 {
                     slice.copy_from(data);
                 }
@@ -60,7 +60,7 @@ impl Lab {
             Some(Target::Registers { function, bar, offset, msix }) => {
                 self.input(&Input::MmioWrite { address, data });
                 // A CPU is where a chain of causes begins.
-                self.fabric.hops[function.index()] = 0;
+                self.fabric.set_hops(function, 0);
                 self.write_registers(function, bar, offset, msix, data);
                 let served = self.serve_in_exit(function);
                 if progress == Progress::Worked { progress } else { served }
@@ -102,7 +102,7 @@ impl Lab {
 
     fn decode(&self, address: u64, length: usize) -> Option<Target> {
         let length = length as u64;
-        let decision = for_cpu(&self.fabric.map, address, length);
+        let decision = for_cpu(self.fabric.map(), address, length);
         decision.outcome.ok().filter(|_| decision.length >= length)
     }
 
@@ -115,7 +115,7 @@ impl Lab {
         data: &mut [u8],
     ) {
         if msix {
-            if let Some(table) = &self.fabric.interrupts[function.index()].msix {
+            if let Some(table) = self.fabric.msix_table(function) {
                 table.read(offset, data);
             }
         } else if let Some(endpoint) = self.states[function.index()].endpoint() {
@@ -132,7 +132,7 @@ impl Lab {
         data: &[u8],
     ) {
         if msix {
-            if let Some(table) = &mut self.fabric.interrupts[function.index()].msix {
+            if let Some(table) = self.fabric.msix_table(function) {
                 table.write(offset, data);
                 self.deliver_pending(function);
             }

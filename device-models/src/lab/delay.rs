@@ -41,7 +41,7 @@ impl Lab {
             path = armed.map_or(path, Ok);
         }
         let path = path?;
-        if self.fabric.exempt == Some(path.0) {
+        if self.fabric.untranslated() == Some(path.0) {
             return Err(DelayError::Iommu(requester));
         }
         self.input(&Input::DelayPosted { requester, target, delay });

@@ -7,10 +7,10 @@ use crate::pci::{RequestKind, Side};
 impl Lab {
     /// Logs errors where they were detected, and lets the root port tell the guest.
     pub(super) fn log_errors(&mut self) {
-        for (requester, abort) in std::mem::take(&mut self.fabric.aborts) {
+        for (requester, abort) in self.fabric.take_aborts() {
             self.states[requester.index()].config.record_abort(abort, Side::Primary);
         }
-        for error in std::mem::take(&mut self.fabric.errors) {
+        for error in self.fabric.take_errors() {
             self.log_error(&error);
         }
     }
@@ -21,8 +21,8 @@ impl Lab {
         else {
             return;
         };
-        let source = self.fabric.map.node(*detector).requester;
-        let above: Vec<FunctionId> = self.fabric.map.path_up(*detector).collect();
+        let source = self.fabric.map().node(*detector).requester;
+        let above: Vec<FunctionId> = self.fabric.map().path_up(*detector).collect();
         let root_port = match above.split_last() {
             None => *detector,
             Some((root_port, switches)) => {

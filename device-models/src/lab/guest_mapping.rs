@@ -28,7 +28,7 @@ impl Lab {
     /// A number that is another one whenever [`Lab::guest_mappings`] or [`Lab::config_mappings`] may have changed.
     pub fn mapping_epoch(&self) -> u64 {
         // Each of them only grows.
-        self.fabric.map.epoch + self.fabric.delayed_generation() + self.withheld.generation
+        self.fabric.map().epoch + self.fabric.delayed_generation() + self.withheld.generation
     }
 
     /// Takes the memory BARs of the function at `bdf` out of [`Lab::guest_mappings`] until [`Lab::release`]: CPUs that
@@ -51,7 +51,7 @@ impl Lab {
     }
 
     fn mappings(&self, withheld: bool) -> Vec<GuestMapping> {
-        let mut mappings = self.fabric.map.guest_mappings();
+        let mut mappings = self.fabric.map().guest_mappings();
         let is_withheld = |function| {
             self.fabric.is_delayed_to(function) || self.withheld.functions.contains(&function)
         };

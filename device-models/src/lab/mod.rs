@@ -59,12 +59,12 @@ impl Lab {
     /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM maps into its guest
     /// are [`Lab::guest_mappings`], and the configuration spaces [`Lab::config_mappings`].
     pub fn address_map(&self) -> &Arc<AddressMap> {
-        &self.fabric.map
+        self.fabric.map()
     }
 
     /// What went where since power-on.
     pub fn stats(&self) -> &Stats {
-        &self.fabric.stats
+        self.fabric.stats()
     }
 
     /// Request TLPs issued since power-on.
@@ -79,16 +79,16 @@ impl Lab {
 
     /// The virtio-iommu, if the lab has one: for its counters.
     pub fn virtio_iommu(&mut self) -> Option<&mut VirtioIommu> {
-        self.fabric.iommu.as_virtio()
+        self.fabric.virtio_iommu()
     }
 
     /// Lets `observer` see everything from now on, after those that were there before.
     pub fn add_observer(&mut self, observer: Box<dyn Observer>) {
-        self.fabric.watch.add(observer);
+        self.fabric.add_observer(observer);
     }
 
     /// What to do with interrupt writes that are nobody's vector.
     pub fn set_interrupt_policy(&mut self, policy: InterruptPolicy) {
-        self.fabric.policy = policy;
+        self.fabric.set_interrupt_policy(policy);
     }
 }

@@ -1,9 +1,8 @@
 //! Resets (PCIe 6.0, 6.6).
 
 use super::Lab;
-use crate::checker::FindingClass;
 use crate::endpoint::{Progress, ResetKind};
-use crate::fabric::{CompletionStatus, FunctionId, Message};
+use crate::fabric::FunctionId;
 
 impl Lab {
     /// A function level reset begins: nothing is issued any more, nothing answers, completions that are under way
@@ -38,32 +37,8 @@ impl Lab {
     }
 
     fn forget(&mut self, function: FunctionId, kind: ResetKind) {
-        let index = function.index();
-        self.fabric.outstanding[index].clear();
-        // Nobody answers these reads any more. On hardware their requesters wait for a time-out (2.8); here it is
-        // known at once that no completion can come.
-        let answers = std::mem::take(&mut self.fabric.answers[index]);
-        let answered = answers.into_iter().map(|answer| (answer.reader, answer.tag));
-        for (requester, tag) in answered.chain(self.fabric.inboxes[index].clear()) {
-            let (status, data) = (CompletionStatus::Timeout, Box::default());
-            self.fabric.inboxes[requester.index()].complete(Message::Completion {
-                tag,
-                status,
-                data,
-            });
-        }
-        self.fabric.discard_held(
-            function,
-            match kind {
-                ResetKind::FunctionLevel => FindingClass::NotInD0,
-                _ => FindingClass::LinkDown,
-            },
-        );
-        self.fabric.hops[index] = 0;
-        if let Some(table) = &mut self.fabric.interrupts[index].msix {
-            table.reset();
-        }
-        if let Some(endpoint) = self.states[index].endpoint() {
+        self.fabric.reset_function(function, kind);
+        if let Some(endpoint) = self.states[function.index()].endpoint() {
             endpoint.reset(kind);
         }
     }
@@ -72,7 +47,7 @@ impl Lab {
     pub(super) fn finish_reset(&mut self, function: FunctionId) -> Progress {
         let held = self
             .fabric
-            .map
+            .map()
             .path_up(function)
             .map(|bridge| &self.states[bridge.index()])
             .any(|bridge| bridge.emptied || bridge.config.holds_below_in_reset());
@@ -86,7 +61,7 @@ impl Lab {
 
     /// Transactions Pending of the Device Status register (PCIe 6.0, 7.5.3.5).
     pub(super) fn update_transactions_pending(&mut self, function: FunctionId) {
-        let pending = !self.fabric.outstanding[function.index()].is_empty();
+        let pending = self.fabric.has_outstanding_reads(function);
         self.states[function.index()].config.set_transactions_pending(pending);
     }
 }
