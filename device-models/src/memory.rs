@@ -1,6 +1,6 @@
 //! Memory that a transaction can land in: a piece of guest RAM or a device's local memory.
 //!
-//! Both are shared mappings. The guest's CPUs write to them at any time without the lab's knowledge, so everything
+//! Both are shared mappings. The guest's CPUs write to them at any time without the system's knowledge, so everything
 //! here is accessed through [`VolatileSlice`] and never through a Rust reference.
 
 use std::fs::File;
@@ -36,7 +36,7 @@ pub enum MemoryError {
     },
 }
 
-/// A contiguous piece of memory shared between the guest and the lab.
+/// A contiguous piece of memory shared between the guest and the system.
 #[derive(Debug, Clone)]
 pub struct Memory {
     region: Arc<MmapRegion<()>>,

@@ -1,4 +1,4 @@
-//! Configuration spaces within the lab: what a guest's kernel finds and does, from enumeration to error reporting.
+//! Configuration spaces within the system: what a guest's kernel finds and does, from enumeration to error reporting.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -9,8 +9,8 @@ use device_models::checker::FindingClass;
 use device_models::endpoint::peer::{PeerConfig, PeerDevice};
 use device_models::fabric::WriteOutcome;
 use device_models::iommu::NoIommu;
-use device_models::lab::{Place, What};
 use device_models::pci::{Bdf, BridgeDescription, PortKind};
+use device_models::system::{Place, What};
 
 const CLEAN: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
 const LOST: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: Some(FindingClass::NoTarget) });
@@ -23,11 +23,11 @@ struct Function<'a>(&'a mut World, Bdf);
 
 impl Function<'_> {
     fn read(&mut self, offset: u16, length: u8) -> u32 {
-        self.0.lab.config_read(self.1, offset, length)
+        self.0.system.config_read(self.1, offset, length)
     }
 
     fn write(&mut self, offset: u16, length: u8, value: u32) {
-        self.0.lab.config_write(self.1, offset, length, value);
+        self.0.system.config_write(self.1, offset, length, value);
     }
 
     fn capability(&mut self, id: u32) -> u16 {
@@ -178,9 +178,9 @@ fn a_smaller_bar_shows_less_memory() {
         robots.chain([port]).collect()
     });
     function(&mut world, "peer").write(4, 2, 2);
-    let id = world.lab.function("peer").unwrap();
+    let id = world.system.function("peer").unwrap();
     let mapped = |world: &World| {
-        let mappings = world.lab.address_map().guest_mappings();
+        let mappings = world.system.address_map().guest_mappings();
         let found = mappings.into_iter().find(|mapping| mapping.function == id).unwrap();
         (found.guest_address, found.length)
     };
@@ -204,7 +204,7 @@ fn refused() -> Saw {
 #[test]
 fn enumeration_finds_what_was_built() {
     let mut world = World::switch(Box::new(NoIommu), true);
-    let map = world.lab.address_map().clone();
+    let map = world.system.address_map().clone();
     let (mut buses, mut found) = (vec![0], Vec::new());
     while let Some(bus) = buses.pop() {
         for devfn in 0..=255 {

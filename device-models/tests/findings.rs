@@ -11,9 +11,9 @@ use device_models::checker::{Cause, Finding, FindingClass, Severity};
 use device_models::fabric::{HostWindow, RouteKind, Span};
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{NoIommu, VirtioIommu};
-use device_models::lab::{HostBridge, Lab, Place, Topology};
 use device_models::pci::PortKind;
 use device_models::pci::firmware::HostResources;
+use device_models::system::{HostBridge, Place, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const WRITE: u32 = 2;
@@ -37,7 +37,7 @@ fn translated() -> World {
 }
 
 fn iommu_of(world: &mut World) -> &mut VirtioIommu {
-    world.lab.virtio_iommu().unwrap()
+    world.system.virtio_iommu().unwrap()
 }
 
 fn map(world: &mut World, domain: u32, iova: u64, length: u64, flags: u32) {
@@ -72,7 +72,7 @@ fn what_the_kernel_quiesces_is_a_note_and_new_work_is_a_finding() {
     assert_eq!(severities(&world), [note, note]);
     // A CPU's doorbell asks for more.
     let doorbell = world.bar(0, 0);
-    world.lab.mmio_write(doorbell, &[1; 4]);
+    world.system.mmio_write(doorbell, &[1; 4]);
     world.write(0, 0x1000, &[1; 4]);
     assert_eq!(severities(&world), [finding]);
     // Once more from the beginning, and another device rings.
@@ -85,7 +85,7 @@ fn what_the_kernel_quiesces_is_a_note_and_new_work_is_a_finding() {
     assert_eq!(severities(&world), [finding]);
     // What rang before the bit was cleared is work that is left.
     world.config_write(0, COMMAND, 2, MEMORY_AND_MASTER);
-    world.lab.mmio_write(doorbell, &[1; 4]);
+    world.system.mmio_write(doorbell, &[1; 4]);
     world.config_write(0, COMMAND, 2, 0);
     world.write(0, 0x1000, &[1; 4]);
     assert_eq!(severities(&world), [note]);
@@ -98,11 +98,11 @@ fn bus_mastering_that_was_never_on_is_no_quiescing() {
     let bdf = world.bdf("robot0");
     let doorbell = world.bar(0, 0);
     let express = world.capability(bdf, 0x10);
-    world.lab.config_write(bdf, express + 8, 2, 0x8000);
+    world.system.config_write(bdf, express + 8, 2, 0x8000);
     world.run();
     world.config_write(0, 0x10, 4, u32::try_from(doorbell).unwrap());
     world.config_write(0, COMMAND, 2, 2);
-    world.lab.mmio_write(doorbell, &[1; 4]);
+    world.system.mmio_write(doorbell, &[1; 4]);
     world.write(0, 0x1000, &[1; 4]);
     assert_eq!(taken(&world)[0].severity, Severity::Finding);
 }
@@ -205,10 +205,10 @@ fn switch_behind(offset: u64) -> World {
     };
     let log = Shared::default();
     let topology = Topology { host_bridges: vec![bridge] };
-    let mut lab = Lab::new(topology, &ram, Box::new(NoIommu), Box::new(log.clone())).unwrap();
-    lab.run_firmware(resources).unwrap();
-    lab.add_observer(Box::new(log.clone()));
-    let mut world = World { lab, log, ram, scripts };
+    let mut system = System::new(topology, &ram, Box::new(NoIommu), Box::new(log.clone())).unwrap();
+    system.run_firmware(resources).unwrap();
+    system.add_observer(Box::new(log.clone()));
+    let mut world = World { system, log, ram, scripts };
     for robot in 0..2 {
         world.config_write(robot, COMMAND, 2, MEMORY_AND_MASTER);
     }
@@ -264,7 +264,7 @@ fn a_target_behind_a_closed_window_is_named_and_is_one_cause() {
     let memory = world.bar(1, 2);
     iommu_of(&mut world).map(1, IOVA, IOVA + 0xffff, memory, BOTH).unwrap();
     let port = world.bdf("port1");
-    world.lab.config_write(port, 0x24, 4, 0x0000_fff0);
+    world.system.config_write(port, 0x24, 4, 0x0000_fff0);
     let text = said(&mut world, IOVA + 0x40, 4);
     let end = format!(
         "; it is mapped to {:#x}, which is the physical address of BAR 2 of robot1 (02:00.0)",

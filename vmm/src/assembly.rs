@@ -15,11 +15,11 @@ use device_models::endpoint::peer::{PeerConfig, PeerDevice, PeerError};
 use device_models::fabric::{InterruptPolicy, InterruptSink, PeerRouting};
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{Iommu, NoIommu, VirtioIommu};
-use device_models::lab::{BuildError, HostBridge, Lab, Place, Topology as Tree};
 use device_models::pci::firmware::{FirmwareError, HostResources, WindowKind};
 use device_models::pci::{
     AcsCapabilities, Bdf, BridgeDescription, HostBridgeDescription, PcieKind, PortKind,
 };
+use device_models::system::{BuildError, HostBridge, Place, System, Topology as Tree};
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 
@@ -206,7 +206,7 @@ impl LabConfig {
         ram: &GuestMemoryMmap<()>,
         sink: Box<dyn InterruptSink>,
         entropy: impl Read + Send + std::fmt::Debug + 'static,
-    ) -> Result<Lab, AssemblyError> {
+    ) -> Result<System, AssemblyError> {
         let plan = self.plan()?;
         let iommu_config = VirtioIommuConfig::default();
         let mut own = Vec::new();
@@ -226,7 +226,7 @@ impl LabConfig {
             root.extend(self.places(&plan, &bridge.root)?);
             host_bridges.push(host_bridge(bridge, root));
         }
-        let mut lab = Lab::new(Tree { host_bridges }, ram, iommu, sink)?;
+        let mut lab = System::new(Tree { host_bridges }, ram, iommu, sink)?;
         lab.set_interrupt_policy(match self.stray_interrupts {
             StrayInterrupts::Deliver => InterruptPolicy::Deliver,
             StrayInterrupts::Block => InterruptPolicy::Block,
@@ -413,7 +413,7 @@ mod tests {
         fn signal_msi(&mut self, _address: u64, _data: u32) {}
     }
 
-    fn build(config: &LabConfig) -> Result<Lab, AssemblyError> {
+    fn build(config: &LabConfig) -> Result<System, AssemblyError> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         config.build(&ram, Box::new(NoInterrupts), std::io::empty())
     }

@@ -11,7 +11,7 @@ use device_models::endpoint::peer::regs::{
     Descriptor, channel, channel_control, flags, layout_of_bars as layout, opcode,
 };
 use device_models::fabric::{InterruptSink, PostedDelay};
-use device_models::lab::Lab;
+use device_models::system::System;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm::assembly::{IommuKind, LabConfig};
 use vmm::trace::{DEFAULT_LIMIT, Event, Header, Reader, Recording, Replay, Writer, replay};
@@ -31,7 +31,7 @@ impl InterruptSink for NoInterrupts {
 }
 
 struct Bench {
-    lab: Lab,
+    lab: System,
     ram: GuestMemoryMmap<()>,
     recording: Recording,
 }

@@ -25,7 +25,7 @@ impl Severity {
     }
 }
 
-/// What the lab noticed: a class for programs, a sentence for people, and the transaction that it is about.
+/// What the system noticed: a class for programs, a sentence for people, and the transaction that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The class.

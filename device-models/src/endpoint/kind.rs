@@ -1,6 +1,6 @@
 //! Kinds of devices: what a topology or a command line can ask for by name.
 //!
-//! A kind is a constant in the device's own folder, and stands in [`KINDS`]. Who builds a lab knows no more of it than
+//! A kind is a constant in the device's own folder, and stands in [`KINDS`]. Who builds a system knows no more of it than
 //! what stands here.
 
 use std::collections::BTreeMap;

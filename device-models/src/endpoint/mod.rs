@@ -1,7 +1,7 @@
-//! What a kind of device is to the lab.
+//! What a kind of device is to the system.
 //!
 //! An endpoint is a state machine that others step. It owns its registers and its local memory; its configuration
-//! space, MSI-X table and place in the topology belong to the [`Lab`](crate::lab::Lab), so that a new kind of device
+//! space, MSI-X table and place in the topology belong to the [`System`](crate::system::System), so that a new kind of device
 //! is one folder and no more.
 
 mod dma;

@@ -7,7 +7,7 @@ use super::{Fabric, FunctionId};
 use crate::pci::Bdf;
 
 impl Fabric {
-    /// Whether CPUs' requests for `target` have to come to the lab: there is a path to it on which writes may be under
+    /// Whether CPUs' requests for `target` have to come to the system: there is a path to it on which writes may be under
     /// way.
     pub(crate) fn is_delayed_to(&self, target: FunctionId) -> bool {
         self.delayed.leads_to(target)

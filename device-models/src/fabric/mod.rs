@@ -1,6 +1,6 @@
 //! The fabric: takes every request of every function to where it goes, or says why it does not arrive.
 //!
-//! All of it lives under the lab's one lock. A translation is used before the lock is given up, so no unmap slips
+//! All of it lives under the system's one lock. A translation is used before the lock is given up, so no unmap slips
 //! between check and use; a step moves at most 64 KiB, so nobody waits long for the lock.
 
 mod acs;

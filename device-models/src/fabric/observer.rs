@@ -31,7 +31,7 @@ impl Delivery {
     }
 }
 
-/// What a CPU or the VMM did to the lab: all that a replay has to repeat, in this order.
+/// What a CPU or the VMM did to the system: all that a replay has to repeat, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input<'a> {
     /// A configuration write.
@@ -115,7 +115,7 @@ pub enum Input<'a> {
     },
 }
 
-/// Sees everything, in the order in which it happens, under the lab's lock: be quick.
+/// Sees everything, in the order in which it happens, under the system's lock: be quick.
 pub trait Observer: Send {
     /// A transaction was carried out. `data` holds its bytes if it was delivered to or read from memory or registers
     /// and they are at hand in one piece; only [control transactions](super::Purpose::is_control) need keep them.

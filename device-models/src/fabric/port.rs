@@ -125,7 +125,7 @@ impl<'a> Port<'a> {
         self.fabric.raise(self.function, vector)
     }
 
-    /// Takes a value from outside the lab into account: entropy, or what was computed from bulk data. A record keeps
+    /// Takes a value from outside the system into account: entropy, or what was computed from bulk data. A record keeps
     /// it; a replay puts the recorded one into `value`.
     pub fn outside_input(&mut self, value: &mut [u8]) {
         if let Some(observer) = self.fabric.watch.observer() {

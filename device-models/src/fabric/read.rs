@@ -82,7 +82,7 @@ impl Fabric {
         Some(tag)
     }
 
-    /// Completes a read that was answered by message; called by the lab when it delivers the completion.
+    /// Completes a read that was answered by message; called by the system when it delivers the completion.
     pub(super) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
         let Read { transaction, route, delivery, .. } = read;
         if status == CompletionStatus::Success {

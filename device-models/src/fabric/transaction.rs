@@ -5,12 +5,12 @@ use std::fmt;
 use crate::checker::FindingClass;
 use crate::pci::Bdf;
 
-/// A function's place in the lab, from power-on to the end; a [`Bdf`] changes when the guest renumbers buses.
+/// A function's place in the system, from power-on to the end; a [`Bdf`] changes when the guest renumbers buses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionId(pub(crate) u16);
 
 impl FunctionId {
-    /// The position among all functions of the lab, in the order in which they were built.
+    /// The position among all functions of the system, in the order in which they were built.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -102,7 +102,7 @@ pub struct Tag(pub u32);
 /// (PCIe 6.0, 2.2.7), none is longer than Max_Payload_Size (writes) or Max_Read_Request_Size (reads).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transaction {
-    /// Number of the first TLP among all TLPs of the lab since power-on.
+    /// Number of the first TLP among all TLPs of the system since power-on.
     pub sequence: u64,
     /// Requester ID.
     pub requester: Bdf,

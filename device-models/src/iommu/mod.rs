@@ -1,7 +1,7 @@
-//! Address translation for DMA: the seam between the fabric and whatever IOMMU the lab has.
+//! Address translation for DMA: the seam between the fabric and whatever IOMMU the system has.
 //!
 //! The fabric asks [`Iommu::translate`] at the root complex for every transaction that is routed by an untranslated
-//! address. Translation and use happen under the one lock of the lab, so no unmap slips in between. Faults are
+//! address. Translation and use happen under the one lock of the system, so no unmap slips in between. Faults are
 //! values; whether one is also queued for the guest ([`Iommu::report`]) is the fabric's decision, because a checker
 //! or a cache may translate without there being a transaction.
 

@@ -91,7 +91,7 @@ pub struct BarDescription {
     pub kind: BarKind,
 }
 
-/// The type of a memory BAR (section 7.5.1.2.1). The lab has no I/O space.
+/// The type of a memory BAR (section 7.5.1.2.1). The system has no I/O space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarKind {
     /// Below 4 GiB, not prefetchable.

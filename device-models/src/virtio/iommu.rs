@@ -1,6 +1,6 @@
 //! The function through which the guest programs the virtio-iommu (virtio 1.3, 5.13).
 //!
-//! The IOMMU itself belongs to the fabric, which translates by it under the lab's lock; here is only what a driver
+//! The IOMMU itself belongs to the fabric, which translates by it under the system's lock; here is only what a driver
 //! sees of it. Linux waits for each request with interrupts off, so the function is served in the exit of the
 //! notification.
 
@@ -22,7 +22,7 @@ struct Untold {
     bypass: Option<bool>,
 }
 
-/// The programming interface of the lab's virtio-iommu.
+/// The programming interface of the system's virtio-iommu.
 #[derive(Debug)]
 pub struct VirtioIommuFunction {
     config: VirtioIommuConfig,

@@ -1,7 +1,7 @@
-//! virtio functions of the lab: the modern PCI transport (virtio 1.3, 4.1) over split virtqueues (2.7), the
+//! virtio functions of the system: the modern PCI transport (virtio 1.3, 4.1) over split virtqueues (2.7), the
 //! virtio-iommu's programming interface and virtio-rng.
 //!
-//! A function reaches memory only through its [`Port`](crate::fabric::Port), like every device of the lab:
+//! A function reaches memory only through its [`Port`](crate::fabric::Port), like every device of the system:
 //! its ring accesses are transactions, routed, translated and checked (`memory`).
 
 mod chain;

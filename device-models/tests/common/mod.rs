@@ -1,4 +1,4 @@
-//! A lab in a test: RAM, a recording observer, and an endpoint that does what the test tells it to.
+//! A system in a test: RAM, a recording observer, and an endpoint that does what the test tells it to.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
@@ -13,13 +13,13 @@ use device_models::fabric::{
     Tag, Transaction, WriteOutcome,
 };
 use device_models::iommu::Iommu;
-use device_models::lab::{Lab, Place, Topology};
 use device_models::memory::Memory;
 use device_models::pci::firmware::HostResources;
 use device_models::pci::{
     AcsCapabilities, AcsControl, BarDescription, BarKind, Bdf, BridgeDescription,
     FunctionDescription, PortKind,
 };
+use device_models::system::{Place, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM: u64 = 16 << 20;
@@ -230,7 +230,7 @@ impl Shared {
 }
 
 pub struct World {
-    pub lab: Lab,
+    pub system: System,
     pub log: Shared,
     pub ram: GuestMemoryMmap<()>,
     pub scripts: Vec<Arc<Mutex<Script>>>,
@@ -251,10 +251,10 @@ impl World {
         let (robots, scripts): (Vec<_>, Vec<_>) = (0..robots).map(|_| Robot::new()).unzip();
         let log = Shared::default();
         let topology = Topology::of(topology(robots));
-        let mut lab = Lab::new(topology, &ram, iommu, Box::new(log.clone())).unwrap();
-        lab.run_firmware(&RESOURCES).unwrap();
-        lab.add_observer(Box::new(log.clone()));
-        let mut world = Self { lab, log, ram, scripts };
+        let mut system = System::new(topology, &ram, iommu, Box::new(log.clone())).unwrap();
+        system.run_firmware(&RESOURCES).unwrap();
+        system.add_observer(Box::new(log.clone()));
+        let mut world = Self { system, log, ram, scripts };
         for index in 0..world.scripts.len() {
             world.config_write(index, COMMAND, 2, MEMORY_AND_MASTER);
         }
@@ -303,20 +303,20 @@ impl World {
     }
 
     pub fn bdf(&self, name: &str) -> Bdf {
-        let function = self.lab.function(name).unwrap();
-        self.lab.address_map().node(function).requester
+        let function = self.system.function(name).unwrap();
+        self.system.address_map().node(function).requester
     }
 
     pub fn config_write(&mut self, robot: usize, offset: u16, length: u8, value: u32) {
         let bdf = self.bdf(&format!("robot{robot}"));
-        self.lab.config_write(bdf, offset, length, value);
+        self.system.config_write(bdf, offset, length, value);
     }
 
     /// Where the capability `id` of a function begins.
     pub fn capability(&mut self, bdf: Bdf, id: u32) -> u16 {
-        let mut offset = u16::try_from(self.lab.config_read(bdf, 0x34, 1)).unwrap();
-        while self.lab.config_read(bdf, offset, 1) != id {
-            offset = u16::try_from(self.lab.config_read(bdf, offset + 1, 1)).unwrap();
+        let mut offset = u16::try_from(self.system.config_read(bdf, 0x34, 1)).unwrap();
+        while self.system.config_read(bdf, offset, 1) != id {
+            offset = u16::try_from(self.system.config_read(bdf, offset + 1, 1)).unwrap();
             assert_ne!(offset, 0, "{bdf} has no capability {id:#x}");
         }
         offset
@@ -325,8 +325,8 @@ impl World {
     /// Where the extended capability `id` of a function begins.
     pub fn extended_capability(&mut self, bdf: Bdf, id: u32) -> u16 {
         let mut offset = 0x100;
-        while self.lab.config_read(bdf, offset, 2) != id {
-            offset = u16::try_from(self.lab.config_read(bdf, offset + 2, 2) >> 4).unwrap();
+        while self.system.config_read(bdf, offset, 2) != id {
+            offset = u16::try_from(self.system.config_read(bdf, offset + 2, 2) >> 4).unwrap();
             assert_ne!(offset, 0, "{bdf} has no extended capability {id:#x}");
         }
         offset
@@ -334,8 +334,8 @@ impl World {
 
     /// The programmed address of a robot's BAR.
     pub fn bar(&self, robot: usize, bar: u8) -> u64 {
-        let function = self.lab.function(&format!("robot{robot}")).unwrap();
-        let node = self.lab.address_map().node(function);
+        let function = self.system.function(&format!("robot{robot}")).unwrap();
+        let node = self.system.address_map().node(function);
         node.bars.iter().find(|mapped| mapped.index == bar).unwrap().span.first
     }
 
@@ -346,11 +346,11 @@ impl World {
     /// Steps until nothing happens any more.
     pub fn run(&mut self) {
         for _ in 0..100_000 {
-            if self.lab.step() == Progress::Idle {
+            if self.system.step() == Progress::Idle {
                 return;
             }
         }
-        panic!("the lab does not come to rest");
+        panic!("the system does not come to rest");
     }
 
     /// Carries out one order and gives back what the robot saw.
@@ -385,7 +385,7 @@ impl World {
         let bdf = self.bdf(name);
         let mut offset = 0x100;
         while offset != 0 {
-            let header = self.lab.config_read(bdf, offset, 4);
+            let header = self.system.config_read(bdf, offset, 4);
             if header & 0xffff == 0xd {
                 return offset;
             }
@@ -397,7 +397,7 @@ impl World {
     /// Sets the ACS controls of the function called `name`.
     pub fn set_acs(&mut self, name: &str, control: AcsControl) {
         let (bdf, offset) = (self.bdf(name), self.acs(name));
-        self.lab.config_write(bdf, offset + 6, 2, control.bits().into());
+        self.system.config_write(bdf, offset + 6, 2, control.bits().into());
     }
 
     /// The way that the last delivered transaction took.

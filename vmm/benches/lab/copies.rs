@@ -5,9 +5,9 @@ use device_models::endpoint::peer::regs::{
     Descriptor, Record, channel, channel_control, flags, layout_of_bars as layout, opcode,
 };
 use device_models::fabric::MappedBar;
-use device_models::lab::Lab;
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
+use device_models::system::System;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
 use vmm::assembly::LabConfig;
 use vmm::topology::Topology;
@@ -74,7 +74,7 @@ pub fn run(report: &mut Report, rounds: usize) {
 }
 
 pub struct Bench {
-    pub lab: Lab,
+    pub lab: System,
     pub ram: GuestMemoryMmap<()>,
     local: Memory,
     registers: u64,

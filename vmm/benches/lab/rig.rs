@@ -6,9 +6,9 @@ use device_models::endpoint::{Endpoint, Progress, ResetKind};
 use device_models::fabric::{InterruptSink, Port};
 use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
-use device_models::lab::{Lab, Place, Topology};
 use device_models::pci::firmware::HostResources;
 use device_models::pci::{Bdf, BridgeDescription, FunctionDescription, PortKind};
+use device_models::system::{Place, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM: u64 = 256 << 20;
@@ -60,7 +60,7 @@ impl Endpoint for Issuer {
 }
 
 pub struct Rig {
-    pub lab: Lab,
+    pub lab: System,
     pub ram: GuestMemoryMmap<()>,
     issuer: Issuer,
 }
@@ -79,7 +79,7 @@ impl Rig {
         let features = iommu.offered_features();
         iommu.accept_features(features.bits());
         let mut lab =
-            Lab::new(topology, &ram, Box::new(iommu), Box::new(NoInterrupts)).expect("a lab");
+            System::new(topology, &ram, Box::new(iommu), Box::new(NoInterrupts)).expect("a system");
         let resources = HostResources {
             buses: 0..=15,
             memory: 0xc000_0000..=0xdfff_ffff,

@@ -44,7 +44,7 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
-    /// The device that the lab has by default: 256 MiB of local memory, four channels.
+    /// The device that the system has by default: 256 MiB of local memory, four channels.
     pub fn new(name: impl Into<String>, serial_number: u64) -> Self {
         Self {
             name: name.into(),
@@ -202,7 +202,7 @@ impl Endpoint for PeerDevice {
     /// Registers and channels return to power-on, and the local memory reads as zeros.
     ///
     /// Zeros, and not a pattern that would stand out more: the pages go back to the host in one call, whereas a
-    /// pattern would have to be written over all of the memory with the lab's lock held, and would commit every page
+    /// pattern would have to be written over all of the memory with the system's lock held, and would commit every page
     /// of it. A driver that counts on contents to survive a reset is caught by both.
     fn reset(&mut self, _kind: ResetKind) {
         self.registers = DeviceRegisters::default();

@@ -1,4 +1,4 @@
-//! A copy of a configuration space in memory that the guest's CPUs read without asking anybody, and without the lab's
+//! A copy of a configuration space in memory that the guest's CPUs read without asking anybody, and without the system's
 //! lock: they see each aligned dword change at once, and of what one access or reset changes in several steps, only how
 //! it ends.
 

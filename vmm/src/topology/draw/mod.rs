@@ -7,8 +7,8 @@ mod text;
 
 use clap::ValueEnum;
 use device_models::fabric::{AddressMap, InterruptSink, Node};
-use device_models::lab::Lab;
 use device_models::pci::Bdf;
+use device_models::system::System;
 use serde::Serialize;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -129,7 +129,7 @@ impl Drawing {
 }
 
 /// Vendor and device ID of every function of the plan, as software reads them.
-fn ids(lab: &mut Lab, plan: &Plan) -> Vec<PciId> {
+fn ids(lab: &mut System, plan: &Plan) -> Vec<PciId> {
     let mut id = |bdf: Bdf| {
         let [vendor_low, vendor_high, device_low, device_high] =
             lab.config_read(bdf, 0, 4).to_le_bytes();
@@ -193,7 +193,7 @@ impl LabConfig {
     }
 
     /// A lab to look at.
-    fn trial(&self) -> Result<Lab, AssemblyError> {
+    fn trial(&self) -> Result<System, AssemblyError> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
         self.build(&ram, Box::new(NoInterrupts), std::io::empty())
     }

@@ -1,4 +1,4 @@
-//! A device on a fabric that answers as the test says: what a lab does only now and then.
+//! A device on a fabric that answers as the test says: what a system does only now and then.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What a lab is made of: trees of bridges and endpoints, each below a host bridge.
+//! What a system is made of: trees of bridges and endpoints, each below a host bridge.
 
 use crate::endpoint::Endpoint;
 use crate::fabric::{HostWindow, PeerRouting};

@@ -1,6 +1,6 @@
-//! The lab: every function, the fabric between them, the IOMMU and the checker, as one state machine.
+//! The system: every function, the fabric between them, the IOMMU and the checker, as one state machine.
 //!
-//! A VMM, a test or a replay drives it through configuration and register accesses and [`Lab::step`]. It has no
+//! A VMM, a test or a replay drives it through configuration and register accesses and [`System::step`]. It has no
 //! threads and no clock: the same inputs in the same order give the same transactions and findings. Whoever shares it
 //! between threads puts one lock around it; that lock is the guard under which a translation is used.
 
@@ -36,7 +36,7 @@ use function::FunctionState;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Lab {
+pub struct System {
     states: Vec<FunctionState>,
     roots: Vec<Root>,
     fabric: Fabric,
@@ -55,9 +55,9 @@ struct Root {
     routing: RootComplex,
 }
 
-impl Lab {
+impl System {
     /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM maps into its guest
-    /// are [`Lab::guest_mappings`], and the configuration spaces [`Lab::config_mappings`].
+    /// are [`System::guest_mappings`], and the configuration spaces [`System::config_mappings`].
     pub fn address_map(&self) -> &Arc<AddressMap> {
         self.fabric.map()
     }
@@ -77,7 +77,7 @@ impl Lab {
         self.address_map().functions().find(|(_, node)| &*node.name == name).map(|(id, _)| id)
     }
 
-    /// The virtio-iommu, if the lab has one: for its counters.
+    /// The virtio-iommu, if the system has one: for its counters.
     pub fn virtio_iommu(&mut self) -> Option<&mut VirtioIommu> {
         self.fabric.virtio_iommu()
     }

@@ -1,10 +1,10 @@
 //! Error messages on their way to the root port (PCIe 6.0, 6.2.4 and 6.2.6).
 
-use super::Lab;
+use super::System;
 use crate::fabric::{DetectedError, FunctionId};
 use crate::pci::{RequestKind, Side};
 
-impl Lab {
+impl System {
     /// Logs errors where they were detected, and lets the root port tell the guest.
     pub(super) fn log_errors(&mut self) {
         for (requester, abort) in self.fabric.take_aborts() {

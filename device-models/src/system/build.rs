@@ -1,17 +1,17 @@
-//! Power-on: from a topology to a lab whose firmware has run.
+//! Power-on: from a topology to a system whose firmware has run.
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::function::{FunctionState, Model};
 use super::guest_mapping::Withheld;
 use super::links;
-use super::{HostBridge, Lab, Place, Root, Topology, What};
+use super::{HostBridge, Place, Root, System, Topology, What};
 use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex, Span};
 use crate::iommu::Iommu;
 use crate::memory::Memory;
 use crate::pci::{ConfigSpace, DescriptionError, HostBridgeDescription, MsixTable};
 
-/// Why a lab could not be built.
+/// Why a system could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A function's description contradicts itself.
@@ -34,13 +34,13 @@ pub enum BuildError {
         /// Function number.
         function: u8,
     },
-    /// More functions than the lab numbers.
+    /// More functions than the system numbers.
     #[error("more than 65535 functions")]
     TooMany,
 }
 
-impl Lab {
-    /// Builds the lab as it is at power-on: nothing has an address yet.
+impl System {
+    /// Builds the system as it is at power-on: nothing has an address yet.
     ///
     /// # Errors
     /// When the topology cannot exist.
@@ -78,9 +78,9 @@ impl Lab {
             }
         }
         let withheld = Withheld::default();
-        let mut lab = Self { states, roots, fabric, withheld, ram: spans, turn: 0, turns: 0 };
-        lab.publish();
-        Ok(lab)
+        let mut system = Self { states, roots, fabric, withheld, ram: spans, turn: 0, turns: 0 };
+        system.publish();
+        Ok(system)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whose turn it is: messages first, then the engines, one bounded step at a time.
 
-use super::Lab;
+use super::System;
 use crate::endpoint::{Progress, ReadCompletion};
 use crate::fabric::{FunctionId, Message, Port};
 
@@ -11,7 +11,7 @@ const TURNS: u8 = 8;
 /// Messages that one turn delivers at most.
 const MESSAGES: usize = 64;
 
-impl Lab {
+impl System {
     /// Gives the next function that has something to do its turn: moves at most 64 KiB.
     ///
     /// [`Progress::Idle`] means that nothing will happen until the next access from outside.

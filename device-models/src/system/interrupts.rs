@@ -1,11 +1,11 @@
 //! Interrupt enables, masks, and what becomes due when a mask is lifted.
 
-use super::Lab;
+use super::System;
 use super::function::Model;
 use crate::fabric::{FunctionId, Purpose, WriteOutcome};
 use crate::pci::MsiMessage;
 
-impl Lab {
+impl System {
     /// Copies the interrupt enables from the configuration space to where the fabric looks at them.
     pub(super) fn follow_interrupt_enables(&mut self, function: FunctionId) {
         let config = &self.states[function.index()].config;

@@ -1,6 +1,6 @@
 //! Register accesses by the guest's CPUs.
 
-use super::Lab;
+use super::System;
 use crate::endpoint::Progress;
 use crate::fabric::{FunctionId, Input, Target, for_cpu};
 
@@ -10,11 +10,11 @@ const EXIT_BUDGET: usize = 1024;
 /// Rounds in which a function takes what a CPU pushes to its registers, 64 writes each: as much as 64 paths hold.
 const PUSH_ROUNDS: usize = 2048;
 
-impl Lab {
+impl System {
     /// A CPU reads `data.len()` (1 to 8) bytes at physical address `address`: all ones when nobody answers. Posted writes
     /// that are under way to whose BAR it is come first.
     ///
-    /// [`Progress::Worked`] means that this may have left something for [`Lab::step`].
+    /// [`Progress::Worked`] means that this may have left something for [`System::step`].
     pub fn mmio_read(&mut self, address: u64, data: &mut [u8]) -> Progress {
         data.fill(0xff);
         let Some((target, progress)) = self.reach(address, data.len()) else {
@@ -43,7 +43,7 @@ impl Lab {
     /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when nobody is there. Posted writes that
     /// are under way to whose BAR it is come first.
     ///
-    /// [`Progress::Idle`] means that all it led to is done, and that it leaves nothing for [`Lab::step`].
+    /// [`Progress::Idle`] means that all it led to is done, and that it leaves nothing for [`System::step`].
     pub fn mmio_write(&mut self, address: u64, data: &[u8]) -> Progress {
         let Some((target, progress)) = self.reach(address, data.len()) else {
             return Progress::Idle;

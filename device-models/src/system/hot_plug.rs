@@ -5,7 +5,7 @@
 //! addresses lead to a link that is down. It comes back as after power-on.
 
 use super::links;
-use super::{Lab, function::FunctionState};
+use super::{System, function::FunctionState};
 use crate::endpoint::ResetKind;
 use crate::fabric::{FunctionId, Input};
 use crate::pci::Bdf;
@@ -24,7 +24,7 @@ pub enum PlugError {
     Occupied(Bdf),
 }
 
-impl Lab {
+impl System {
     /// Pulls everything below the port at `port`, without notice.
     ///
     /// The port notices in any case (link and presence are gone); it tells software if its slot has hot-plug.

@@ -1,7 +1,7 @@
 //! Links between ports and what is plugged in below them (PCIe 6.0, 4.2 and 7.5.3.6 to 7.5.3.8), and devices with
 //! several functions.
 
-use super::Lab;
+use super::System;
 use super::function::FunctionState;
 use crate::fabric::FunctionId;
 use crate::pci::ConfigSpace;
@@ -44,7 +44,7 @@ pub(super) fn mark_multi_function(states: &mut [FunctionState], bus: &[FunctionI
     }
 }
 
-impl Lab {
+impl System {
     /// Lets what is below a port follow its link: it runs at the same speed, and while the link is disabled it is
     /// held in reset.
     pub(super) fn follow_link(&mut self, port: FunctionId) {

@@ -1,6 +1,6 @@
 //! Posted writes that stay under way, path by path: the hazard `delay-posted`.
 
-use super::Lab;
+use super::System;
 use crate::fabric::{FunctionId, Input, MAX_DELAYED_PATHS, PostedDelay};
 use crate::pci::Bdf;
 
@@ -18,13 +18,13 @@ pub enum DelayError {
     TooMany,
 }
 
-impl Lab {
+impl System {
     /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root complex, which is RAM
     /// and interrupts. What is under way already follows the new delay. A path can be switched off by the numbers that
     /// its functions had when it was armed, even if they have lost them since.
     ///
-    /// CPUs' accesses to the BARs of the target push what is under way: until the path is off, [`Lab::guest_mappings`] has
-    /// no BAR of it. A caller that maps BARs into a guest unmaps those of the target before this; see [`Lab::withhold`].
+    /// CPUs' accesses to the BARs of the target push what is under way: until the path is off, [`System::guest_mappings`] has
+    /// no BAR of it. A caller that maps BARs into a guest unmaps those of the target before this; see [`System::withhold`].
     ///
     /// # Errors
     /// When there are no such functions, or too many paths.
@@ -64,7 +64,7 @@ impl Lab {
     }
 
     /// Software has seen a fence that stands for the work of `requester`: what is still under way then is a finding.
-    /// Nothing in the lab can see a fence by itself.
+    /// Nothing in the system can see a fence by itself.
     ///
     /// # Errors
     /// When there is no such function.

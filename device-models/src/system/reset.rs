@@ -1,10 +1,10 @@
 //! Resets (PCIe 6.0, 6.6).
 
-use super::Lab;
+use super::System;
 use crate::endpoint::{Progress, ResetKind};
 use crate::fabric::FunctionId;
 
-impl Lab {
+impl System {
     /// A function level reset begins: nothing is issued any more, nothing answers, completions that are under way
     /// will be dropped. It ends at the function's next turn, or when software next writes to its configuration space.
     pub(super) fn begin_reset(&mut self, function: FunctionId) {

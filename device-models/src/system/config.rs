@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::function::FunctionState;
-use super::{Lab, Root};
+use super::{Root, System};
 use crate::fabric::{AddressMap, BarTarget, FunctionId, Input, MappedBar, Node, Span};
 use crate::memory::Memory;
 use crate::pci::{Bdf, ConfigEffects, PowerState, VendorRegister};
 
-impl Lab {
+impl System {
     /// A CPU's configuration read of 1, 2 or 4 bytes at `offset` (0 to 4095) of the function at `bdf`; all ones when
     /// nobody is there (PCIe 6.0, 2.3.2).
     pub fn config_read(&mut self, bdf: Bdf, offset: u16, length: u8) -> u32 {
@@ -44,7 +44,7 @@ impl Lab {
         let Some(function) = self.by_bdf(bdf) else { return };
         self.input(&Input::ConfigWrite { bdf, offset, length, value });
         // Who writes takes the reset for over, which it is if nobody holds it: that its last step waits for a turn is
-        // the lab's affair. No other access comes before such a write: after a reset no memory is enabled.
+        // the system's affair. No other access comes before such a write: after a reset no memory is enabled.
         self.finish_reset(function);
         let state = &mut self.states[function.index()];
         let renumbered = state.captured.replace(bdf).is_some_and(|before| before != bdf);
@@ -66,7 +66,7 @@ impl Lab {
         }
     }
 
-    /// Lets the rest of the lab follow what a configuration write changed.
+    /// Lets the rest of the system follow what a configuration write changed.
     pub(super) fn apply(&mut self, function: FunctionId, effects: ConfigEffects) {
         let routing = ConfigEffects::DECODE
             | ConfigEffects::BUS_MASTER
