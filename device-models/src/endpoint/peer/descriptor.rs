@@ -6,7 +6,7 @@ use crate::checker::failed_mapping;
 
 /// Where bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// Offset in the device's own local memory.
     Local(u64),
     /// DMA address.
@@ -73,8 +73,8 @@ impl BadDescriptor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Work {
     pub(super) operation: Operation,
-    pub(super) source: Place,
-    pub(super) destination: Place,
+    pub(super) source: Location,
+    pub(super) destination: Location,
     /// Bytes, at most [`MAX_LENGTH`].
     pub(super) length: u64,
     /// Read the last byte of destination back before completing.
@@ -88,8 +88,8 @@ impl Work {
     pub(super) fn nothing(descriptor: &Descriptor) -> Self {
         Self {
             operation: Operation::Nop,
-            source: Place::Local(0),
-            destination: Place::Local(0),
+            source: Location::Local(0),
+            destination: Location::Local(0),
             length: 0,
             flush: false,
             interrupt: descriptor.flags.get() & flags::INTERRUPT != 0,
@@ -122,8 +122,11 @@ impl Work {
         };
         let work = Self {
             operation,
-            source: place(descriptor.source.get(), set & flags::SOURCE_LOCAL != 0),
-            destination: place(descriptor.destination.get(), set & flags::DESTINATION_LOCAL != 0),
+            source: location(descriptor.source.get(), set & flags::SOURCE_LOCAL != 0),
+            destination: location(
+                descriptor.destination.get(),
+                set & flags::DESTINATION_LOCAL != 0,
+            ),
             length: if operation == Operation::Nop { 0 } else { length },
             flush: set & flags::FLUSH != 0,
             interrupt: set & flags::INTERRUPT != 0,
@@ -151,8 +154,8 @@ impl Work {
     }
 }
 
-impl Place {
-    /// The place `bytes` further on; inside a checked range this cannot overflow.
+impl Location {
+    /// The location `bytes` further on; inside a checked range this cannot overflow.
     pub(super) fn plus(self, bytes: u64) -> Self {
         match self {
             Self::Local(offset) => Self::Local(offset.saturating_add(bytes)),
@@ -173,8 +176,8 @@ impl Place {
     }
 }
 
-fn place(value: u64, local: bool) -> Place {
-    if local { Place::Local(value) } else { Place::Remote(value) }
+fn location(value: u64, local: bool) -> Location {
+    if local { Location::Local(value) } else { Location::Remote(value) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The DMA engine: carries jobs on, one access at a time, within a budget per step.
 
 use super::channel::Channel;
-use super::descriptor::{Operation, Place};
+use super::descriptor::{Location, Operation};
 use super::job::{Extra, Job};
 use super::regs::{fault, halt, status};
 use crate::checker::{Cause, FindingClass};
@@ -121,10 +121,10 @@ impl<B: Bus> Engine<'_, B> {
     fn gather(&mut self, index: usize) -> Result<(), Flow> {
         let job = self.job()?;
         let work = &job.task.work;
-        let place = if index > 0 { work.destination } else { work.source };
-        match place.plus(job.moved) {
-            Place::Local(offset) => self.copy_local(offset, true)?,
-            Place::Remote(address) => {
+        let location = if index > 0 { work.destination } else { work.source };
+        match location.plus(job.moved) {
+            Location::Local(offset) => self.copy_local(offset, true)?,
+            Location::Remote(address) => {
                 if let Some(failure) = self.read(Purpose::Data, address)? {
                     self.job()?.cut(failure);
                 }
@@ -187,9 +187,9 @@ impl<B: Bus> Engine<'_, B> {
     fn deliver(&mut self) -> Result<(), Flow> {
         let job = self.job()?;
         match job.task.work.destination.plus(job.moved) {
-            Place::Local(offset) => self.copy_local(offset, false)?,
-            Place::Remote(address) if job.writes_back_later() => self.hold(address),
-            Place::Remote(address) => self.write(Purpose::Data, address, None)?,
+            Location::Local(offset) => self.copy_local(offset, false)?,
+            Location::Remote(address) if job.writes_back_later() => self.hold(address),
+            Location::Remote(address) => self.write(Purpose::Data, address, None)?,
         }
         self.job()?.end_chunk();
         self.next_chunk()
@@ -209,7 +209,7 @@ impl<B: Bus> Engine<'_, B> {
             self.bus.outside_input(&mut outside);
             job.task.result = u32::from_le_bytes(outside).into();
         }
-        let remote = matches!(job.task.work.destination, Place::Remote(_));
+        let remote = matches!(job.task.work.destination, Location::Remote(_));
         if succeeded
             && job.task.work.flush
             && job.task.work.writes()
@@ -226,8 +226,8 @@ impl<B: Bus> Engine<'_, B> {
     fn flush(&mut self) -> Result<(), Flow> {
         let work = self.job()?.task.work;
         let failure = match work.destination.plus(work.length.saturating_sub(1)) {
-            Place::Remote(last) => self.read(Purpose::Data, last)?,
-            Place::Local(_) => None,
+            Location::Remote(last) => self.read(Purpose::Data, last)?,
+            Location::Local(_) => None,
         };
         let job = self.job()?;
         if let Some(failure) = failure {

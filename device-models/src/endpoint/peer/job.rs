@@ -3,7 +3,7 @@
 use zerocopy::IntoBytes;
 
 use super::channel::Fault;
-use super::descriptor::{BadDescriptor, Operation, Place, Work};
+use super::descriptor::{BadDescriptor, Location, Operation, Work};
 use super::regs::{Descriptor, Record, fault, status};
 use crate::endpoint::dma::{self, Access, Buffer, CHUNK, Phase};
 use crate::fabric::CompletionStatus;
@@ -60,19 +60,19 @@ impl Task {
 
     /// Bytes are staged between two remote places, and where they are to be corrupted.
     fn staged(&self) -> bool {
-        let remote = |place| matches!(place, Place::Remote(_));
+        let remote = |location| matches!(location, Location::Remote(_));
         remote(self.work.source) && remote(self.work.destination)
             || self.fault.kind == fault::CORRUPT_DATA
     }
 
     /// A copy out of local memory needs no source phase: the write takes its bytes from there.
     fn buffer_is_source(&self) -> bool {
-        self.direct_copy() && matches!(self.work.destination, Place::Remote(_))
+        self.direct_copy() && matches!(self.work.destination, Location::Remote(_))
     }
 
     /// A copy into local memory needs no target phase: the read puts its bytes there.
     pub(super) fn buffer_is_target(&self) -> bool {
-        self.direct_copy() && matches!(self.work.destination, Place::Local(_))
+        self.direct_copy() && matches!(self.work.destination, Location::Local(_))
     }
 
     fn direct_copy(&self) -> bool {
@@ -90,12 +90,16 @@ impl dma::Task for Task {
         match job.phase {
             Phase::Fetch | Phase::Extra(Extra::Stray) => own(64),
             Phase::Source(0) => match work.destination.plus(job.moved) {
-                Place::Local(offset) if job.task.buffer_is_target() => chunk(Buffer::Local(offset)),
+                Location::Local(offset) if job.task.buffer_is_target() => {
+                    chunk(Buffer::Local(offset))
+                }
                 _ => chunk(Buffer::Staging(0)),
             },
             Phase::Source(_) => chunk(Buffer::Staging(COMPARE_CHUNK)),
             Phase::Target => match work.source.plus(job.moved) {
-                Place::Local(offset) if job.task.buffer_is_source() => chunk(Buffer::Local(offset)),
+                Location::Local(offset) if job.task.buffer_is_source() => {
+                    chunk(Buffer::Local(offset))
+                }
                 _ => chunk(Buffer::Staging(0)),
             },
             Phase::Extra(Extra::Flush) => {
