@@ -7,7 +7,7 @@ use device_models::endpoint::{Endpoint, Kind, Progress, ResetKind, Setup, SetupE
 use device_models::fabric::{InterruptSink, Port, Purpose, WriteOutcome};
 use device_models::iommu::NoIommu;
 use device_models::pci::{BarDescription, BarKind, Bdf, FunctionDescription, MsixTable, PcieKind};
-use device_models::system::{Place, System, Topology};
+use device_models::system::{Function, System, Topology};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
 
 /// What a topology would call it: one line in `KINDS`.
@@ -106,7 +106,7 @@ fn two_stamps() -> Result<[u32; 2], Box<dyn std::error::Error>> {
     let attachment = PcieKind::RootComplexIntegratedEndpoint;
     let device = (KIND.make)(&Setup { attachment, acs: None, options: &options })?;
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
-    let topology = Topology::of(vec![Place::boxed(5, "stamp0", device)]);
+    let topology = Topology::of(vec![Function::boxed(5, "stamp0", device)]);
     let mut system = System::new(topology, &ram, Box::new(NoIommu), Box::new(Interrupts))?;
     // What firmware does: an address for BAR 0, memory decoding and bus mastering on.
     let bdf = Bdf::new(0, 5, 0);

@@ -9,7 +9,7 @@ use device_models::checker::FindingClass;
 use device_models::fabric::{CompletionStatus, RouteKind, WriteOutcome};
 use device_models::iommu::NoIommu;
 use device_models::pci::{AcsCapabilities, AcsControl, BridgeDescription, PortKind};
-use device_models::system::Place;
+use device_models::system::Function;
 
 const CLEAN: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
 const RR: AcsControl = AcsControl::P2P_REQUEST_REDIRECT;
@@ -48,15 +48,15 @@ fn switch() -> World {
 fn defective_switch(without_effect: AcsControl) -> World {
     World::new(2, Box::new(NoIommu), |robots| {
         let below = robots.into_iter().zip(0..).map(|(robot, index)| {
-            let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
+            let robot = vec![Function::endpoint(0, format!("robot{index}"), robot)];
             let kind = PortKind::SwitchDownstream;
             let port = defective(kind, index + 1, without_effect);
-            Place::bridge(index, format!("down{index}"), port, robot)
+            Function::bridge(index, format!("down{index}"), port, robot)
         });
         let up = port(PortKind::SwitchUpstream, false);
-        let upstream = Place::bridge(0, "up", up, below.collect());
+        let upstream = Function::bridge(0, "up", up, below.collect());
         let port = defective(PortKind::RootPort, 1, without_effect);
-        vec![Place::bridge(4, "port0", port, vec![upstream])]
+        vec![Function::bridge(4, "port0", port, vec![upstream])]
     })
 }
 
@@ -64,8 +64,8 @@ fn defective_switch(without_effect: AcsControl) -> World {
 fn root_ports() -> World {
     World::new(2, Box::new(NoIommu), |robots| {
         let ports = robots.into_iter().zip(0..).map(|(robot, index)| {
-            let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
-            Place::bridge(
+            let robot = vec![Function::endpoint(0, format!("robot{index}"), robot)];
+            Function::bridge(
                 4 + index,
                 format!("port{index}"),
                 full(PortKind::RootPort, index + 1),

@@ -10,7 +10,7 @@ use device_models::endpoint::peer::{PeerConfig, PeerDevice};
 use device_models::fabric::WriteOutcome;
 use device_models::iommu::NoIommu;
 use device_models::pci::{Bdf, BridgeDescription, PortKind};
-use device_models::system::{Place, What};
+use device_models::system::{self, FunctionKind};
 
 const CLEAN: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
 const LOST: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: Some(FindingClass::NoTarget) });
@@ -172,9 +172,9 @@ fn a_smaller_bar_shows_less_memory() {
     let config = PeerConfig { local_size: 4 << 20, ..PeerConfig::new("peer", 1) };
     let peer = PeerDevice::new(&config).unwrap();
     let mut world = World::new(1, Box::new(NoIommu), |robots| {
-        let robots = robots.into_iter().map(|robot| Place::endpoint(6, "robot0", robot));
-        let below = vec![Place::endpoint(0, "peer", peer)];
-        let port = Place::bridge(4, "port0", port(PortKind::RootPort, true), below);
+        let robots = robots.into_iter().map(|robot| system::Function::endpoint(6, "robot0", robot));
+        let below = vec![system::Function::endpoint(0, "peer", peer)];
+        let port = system::Function::bridge(4, "port0", port(PortKind::RootPort, true), below);
         robots.chain([port]).collect()
     });
     function(&mut world, "peer").write(4, 2, 2);
@@ -233,16 +233,20 @@ fn empty_slots_and_further_functions_are_shown() {
     let slot = |number| BridgeDescription { slot_number: number, ..port(PortKind::RootPort, true) };
     let mut world = World::new(2, Box::new(NoIommu), |robots| {
         let [first, second] = <[_; 2]>::try_from(robots).unwrap();
-        let mut further =
-            Place::bridge(4, "full", slot(2), vec![Place::endpoint(0, "robot0", first)]);
+        let mut further = system::Function::bridge(
+            4,
+            "full",
+            slot(2),
+            vec![system::Function::endpoint(0, "robot0", first)],
+        );
         further.function = 1;
-        let on_root = Place {
+        let on_root = system::Function {
             device: 6,
             function: 0,
             name: "robot1".to_owned(),
-            what: What::Endpoint(Box::new(second)),
+            kind: FunctionKind::Endpoint(Box::new(second)),
         };
-        vec![Place::bridge(4, "empty", slot(1), Vec::new()), further, on_root]
+        vec![system::Function::bridge(4, "empty", slot(1), Vec::new()), further, on_root]
     });
     for (name, link, presence) in [("empty", 0, 0), ("full", 0x2000, 0x40)] {
         let mut port = function(&mut world, name);

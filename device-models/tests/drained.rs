@@ -10,7 +10,7 @@ use device_models::fabric::{Port, PostedDelay, Purpose, WriteOutcome};
 use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::pci::{BarDescription, BarKind, Bdf, FunctionDescription, PortKind};
-use device_models::system::Place;
+use device_models::system::Function;
 use vm_memory::{Bytes, GuestAddress};
 
 const POSTED: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
@@ -70,10 +70,11 @@ fn world() -> World {
     iommu.attach(DOMAIN, ROBOT.0.into(), 0).unwrap();
     iommu.map(DOMAIN, IOVA, IOVA + 0xfff, PAGE, 3).unwrap();
     let mut world = World::new(1, Box::new(iommu), |robots| {
-        let robot = robots.into_iter().map(|robot| Place::endpoint(0, "robot0", robot)).collect();
+        let robot =
+            robots.into_iter().map(|robot| Function::endpoint(0, "robot0", robot)).collect();
         vec![
-            Place::endpoint(2, "iommu", Interface::default()),
-            Place::bridge(4, "port0", common::port(PortKind::RootPort, true), robot),
+            Function::endpoint(2, "iommu", Interface::default()),
+            Function::bridge(4, "port0", common::port(PortKind::RootPort, true), robot),
         ]
     });
     assert_eq!(world.bdf("robot0"), ROBOT);

@@ -13,7 +13,7 @@ use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{NoIommu, VirtioIommu};
 use device_models::pci::PortKind;
 use device_models::pci::firmware::HostResources;
-use device_models::system::{HostBridge, Place, System, Topology};
+use device_models::system::{Function, HostBridge, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const WRITE: u32 = 2;
@@ -185,11 +185,17 @@ fn switch_behind(offset: u64) -> World {
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 16 << 20)]).unwrap();
     let (robots, scripts): (Vec<_>, Vec<_>) = (0..2).map(|_| Robot::new()).unzip();
     let below = robots.into_iter().zip(0..).map(|(robot, index)| {
-        let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
-        Place::bridge(index, format!("down{index}"), port(PortKind::SwitchDownstream, true), robot)
+        let robot = vec![Function::endpoint(0, format!("robot{index}"), robot)];
+        Function::bridge(
+            index,
+            format!("down{index}"),
+            port(PortKind::SwitchDownstream, true),
+            robot,
+        )
     });
-    let upstream = Place::bridge(0, "up", port(PortKind::SwitchUpstream, false), below.collect());
-    let root = Place::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream]);
+    let upstream =
+        Function::bridge(0, "up", port(PortKind::SwitchUpstream, false), below.collect());
+    let root = Function::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream]);
     let window = |range: &std::ops::RangeInclusive<u64>| HostWindow {
         bus: Span { first: *range.start(), last: *range.end() },
         offset,
@@ -334,9 +340,9 @@ fn findings_without_a_mapping_belong_together_by_their_addresses() {
 fn findings_about_a_target_have_one_cause_and_those_about_others_another() {
     let mut world = World::new(3, Box::new(NoIommu), |robots| {
         let place = |(robot, device): (Robot, u8)| {
-            let below = vec![Place::endpoint(0, format!("robot{}", device - 4), robot)];
+            let below = vec![Function::endpoint(0, format!("robot{}", device - 4), robot)];
             let name = format!("port{}", device - 4);
-            Place::bridge(device, name, port(PortKind::RootPort, true), below)
+            Function::bridge(device, name, port(PortKind::RootPort, true), below)
         };
         robots.into_iter().zip(4..).map(place).collect()
     });

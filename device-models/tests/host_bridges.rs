@@ -10,7 +10,7 @@ use device_models::fabric::{HostWindow, PeerRouting, RouteKind, Span, WriteOutco
 use device_models::iommu::NoIommu;
 use device_models::pci::PortKind;
 use device_models::pci::firmware::HostResources;
-use device_models::system::{HostBridge, Place, System, Topology};
+use device_models::system::{Function, HostBridge, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const OFFSET: u64 = 0x20_0000_0000;
@@ -40,13 +40,13 @@ fn world(offset: u64, peer_routing: PeerRouting) -> World {
             bus: Span { first: *range.start(), last: *range.end() },
             offset,
         };
-        let below = vec![Place::endpoint(0, format!("robot{index}"), robot)];
+        let below = vec![Function::endpoint(0, format!("robot{index}"), robot)];
         HostBridge {
             name: format!("bridge{index}"),
             first_bus: *buses.start(),
             windows: vec![window(memory), window(prefetchable)],
             peer_routing,
-            root: vec![Place::bridge(
+            root: vec![Function::bridge(
                 4,
                 format!("port{index}"),
                 port(PortKind::RootPort, true),

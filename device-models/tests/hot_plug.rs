@@ -9,7 +9,7 @@ use device_models::checker::FindingClass;
 use device_models::fabric::{CompletionStatus, WriteOutcome};
 use device_models::iommu::NoIommu;
 use device_models::pci::{Bdf, BridgeDescription, PortKind};
-use device_models::system::{Place, PlugError};
+use device_models::system::{Function, PlugError};
 
 const CLEAN: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
 const LOST: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: Some(FindingClass::LinkDown) });
@@ -18,13 +18,13 @@ const LOST: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: Some(FindingClass::
 fn slots() -> World {
     let mut world = World::new(2, Box::new(NoIommu), |robots| {
         let port = |index: u8, robot| {
-            let below = vec![Place::endpoint(0, format!("robot{index}"), robot)];
+            let below = vec![Function::endpoint(0, format!("robot{index}"), robot)];
             let description = BridgeDescription {
                 slot_number: u16::from(index) + 1,
                 hot_plug: true,
                 ..common::port(PortKind::RootPort, true)
             };
-            Place::bridge(4 + index, format!("port{index}"), description, below)
+            Function::bridge(4 + index, format!("port{index}"), description, below)
         };
         (0..).zip(robots).map(|(index, robot)| port(index, robot)).collect()
     });

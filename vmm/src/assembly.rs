@@ -19,7 +19,7 @@ use device_models::pci::firmware::{FirmwareError, HostResources, WindowKind};
 use device_models::pci::{
     AcsCapabilities, Bdf, BridgeDescription, HostBridgeDescription, PcieKind, PortKind,
 };
-use device_models::system::{BuildError, HostBridge, Place, System, Topology as Tree};
+use device_models::system::{BuildError, Function, HostBridge, System, Topology as Tree};
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 
@@ -213,13 +213,13 @@ impl LabConfig {
         let iommu: Box<dyn Iommu> = match self.iommu {
             IommuKind::Virtio => {
                 let function = VirtioPci::new(VirtioIommuFunction::new(iommu_config.clone()))?;
-                own.push(Place::endpoint(IOMMU.device(), "virtio-iommu", function));
+                own.push(Function::endpoint(IOMMU.device(), "virtio-iommu", function));
                 Box::new(VirtioIommu::new(iommu_config))
             }
             IommuKind::None => Box::new(NoIommu),
         };
         let rng = VirtioPci::new(VirtioRng::new(entropy))?;
-        own.push(Place::endpoint(RNG.device(), "virtio-rng", rng));
+        own.push(Function::endpoint(RNG.device(), "virtio-rng", rng));
         let mut host_bridges = Vec::new();
         for bridge in &plan.host_bridges {
             let mut root = std::mem::take(&mut own);
@@ -260,21 +260,21 @@ impl LabConfig {
     }
 
     /// The functions of one bus with all that is below them; the lab's own are left out.
-    fn places(&self, plan: &Plan, bus: &[usize]) -> Result<Vec<Place>, AssemblyError> {
+    fn places(&self, plan: &Plan, bus: &[usize]) -> Result<Vec<Function>, AssemblyError> {
         let mut places = Vec::new();
         for &index in bus {
             let function = &plan.functions[index];
             let name = function.name.clone();
             let mut place = match function.kind {
                 Kind::HostBridge | Kind::Iommu | Kind::Rng => continue,
-                Kind::Peer(number) => Place::endpoint(0, name, self.peer(plan, index, number)?),
+                Kind::Peer(number) => Function::endpoint(0, name, self.peer(plan, index, number)?),
                 Kind::Endpoint(number, _) => {
                     let entry = &self.topology.endpoints[number];
-                    Place::boxed(0, name, entry.make(function.parent.is_some(), function.item)?)
+                    Function::boxed(0, name, entry.make(function.parent.is_some(), function.item)?)
                 }
                 Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => {
                     let below = self.places(plan, &function.children)?;
-                    Place::bridge(0, name, port(plan, index, bus), below)
+                    Function::bridge(0, name, port(plan, index, bus), below)
                 }
             };
             (place.device, place.function) = (function.bdf.device(), function.bdf.function());
@@ -344,7 +344,7 @@ impl LabConfig {
     }
 }
 
-fn host_bridge(bridge: &PlannedBridge, root: Vec<Place>) -> HostBridge {
+fn host_bridge(bridge: &PlannedBridge, root: Vec<Function>) -> HostBridge {
     HostBridge {
         name: bridge.name.clone(),
         description: HostBridgeDescription {

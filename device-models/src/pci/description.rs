@@ -353,7 +353,7 @@ pub enum DescriptionError {
     /// A vendor capability whose length byte is wrong.
     #[error("vendor-specific capability {index} must begin with its own length, {needed}")]
     VendorLength {
-        /// Place in the description.
+        /// Function in the description.
         index: usize,
         /// The right length byte.
         needed: usize,

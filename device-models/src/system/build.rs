@@ -5,7 +5,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use super::function::{FunctionState, Model};
 use super::guest_mapping::Withheld;
 use super::links;
-use super::{HostBridge, Place, Root, System, Topology, What};
+use super::{Function, FunctionKind, HostBridge, Root, System, Topology};
 use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex, Span};
 use crate::iommu::Iommu;
 use crate::memory::Memory;
@@ -22,11 +22,11 @@ pub enum BuildError {
         /// What is wrong.
         source: DescriptionError,
     },
-    /// Two functions at one place, or a place that does not exist.
+    /// Two functions with one device and function number, or numbers out of range.
     #[error(
         "{name}: device {device} function {function} is taken or does not exist; take a free one, 0 to 31 and 0 to 7"
     )]
-    Place {
+    DeviceFunction {
         /// Name of the function.
         name: String,
         /// Device number.
@@ -88,8 +88,8 @@ impl System {
 fn add_root(states: &mut Vec<FunctionState>, bridge: HostBridge) -> Result<Root, BuildError> {
     let HostBridge { name, description, first_bus, windows, peer_routing, root } = bridge;
     let mut functions = vec![host_bridge(states, &name, &description)?];
-    for place in root {
-        functions.push(add(states, place, None)?);
+    for child in root {
+        functions.push(add(states, child, None)?);
     }
     check_places(states, &functions)?;
     links::mark_multi_function(states, &functions);
@@ -132,19 +132,19 @@ fn push(states: &mut Vec<FunctionState>, state: FunctionState) -> Result<Functio
 
 fn add(
     states: &mut Vec<FunctionState>,
-    place: Place,
+    child: Function,
     parent: Option<FunctionId>,
 ) -> Result<FunctionId, BuildError> {
-    let Place { device, function, name, what } = place;
+    let Function { device, function, name, kind } = child;
     if device > 31 || function > 7 {
-        return Err(BuildError::Place { name, device, function });
+        return Err(BuildError::DeviceFunction { name, device, function });
     }
     let describe = |source| BuildError::Description { name: name.clone(), source };
     let mut memories = Vec::new();
     let mut msix_bar = None;
     let mut port_number = 0;
-    let (config, model, below) = match what {
-        What::Endpoint(endpoint) => {
+    let (config, model, below) = match kind {
+        FunctionKind::Endpoint(endpoint) => {
             let description = endpoint.description();
             let config = ConfigSpace::endpoint(&description).map_err(describe)?;
             msix_bar = (description.msix_vectors > 0).then_some(description.msix_bar);
@@ -154,7 +154,7 @@ fn add(
             }
             (config, Model::Endpoint(endpoint), Vec::new())
         }
-        What::Bridge(description, below) => {
+        FunctionKind::Bridge(description, below) => {
             let config = ConfigSpace::bridge(&description).map_err(describe)?;
             port_number = description.port_number;
             (config, Model::Bridge(description.kind), below)
@@ -178,8 +178,8 @@ fn add(
             port_number,
         },
     )?;
-    for place in below {
-        let child = add(states, place, Some(id))?;
+    for child in below {
+        let child = add(states, child, Some(id))?;
         states[id.index()].children.push(child);
     }
     let children = states[id.index()].children.clone();
@@ -193,7 +193,7 @@ fn check_places(states: &[FunctionState], bus: &[FunctionId]) -> Result<(), Buil
     for state in bus.iter().map(|id| &states[id.index()]) {
         let FunctionState { name, device, function, .. } = state;
         if !taken.insert((device, function)) {
-            return Err(BuildError::Place {
+            return Err(BuildError::DeviceFunction {
                 name: name.to_string(),
                 device: *device,
                 function: *function,

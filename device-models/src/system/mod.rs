@@ -26,7 +26,7 @@ pub use build::BuildError;
 pub use config_mapping::ConfigMapping;
 pub use delay::DelayError;
 pub use hot_plug::PlugError;
-pub use topology::{HostBridge, Place, Topology, What};
+pub use topology::{Function, FunctionKind, HostBridge, Topology};
 
 use crate::fabric::{
     AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, RootComplex, Span, Stats,

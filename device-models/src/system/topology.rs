@@ -4,29 +4,29 @@ use crate::endpoint::Endpoint;
 use crate::fabric::{HostWindow, PeerRouting};
 use crate::pci::{BridgeDescription, HostBridgeDescription};
 
-/// A function at its place on a bus.
+/// A function, and where it is on its bus.
 #[derive(Debug)]
-pub struct Place {
+pub struct Function {
     /// Device number, 0 to 31.
     pub device: u8,
     /// Function number, 0 to 7.
     pub function: u8,
     /// Name for people, for example `peer0`.
     pub name: String,
-    /// What it is.
-    pub what: What,
+    /// An endpoint, or a bridge with what is below it.
+    pub kind: FunctionKind,
 }
 
-/// What a function is.
+/// The two kinds of functions: type 0 and type 1 headers (PCIe 6.0, 7.5.1).
 #[derive(Debug)]
-pub enum What {
+pub enum FunctionKind {
     /// A device.
     Endpoint(Box<dyn Endpoint>),
     /// A root port or a switch port, with the functions on the bus below it.
-    Bridge(BridgeDescription, Vec<Place>),
+    Bridge(BridgeDescription, Vec<Function>),
 }
 
-impl Place {
+impl Function {
     /// An endpoint as function 0 of `device`.
     pub fn endpoint(
         device: u8,
@@ -38,7 +38,7 @@ impl Place {
 
     /// The same for a device whose type is known to its kind alone.
     pub fn boxed(device: u8, name: impl Into<String>, endpoint: Box<dyn Endpoint>) -> Self {
-        Self { device, function: 0, name: name.into(), what: What::Endpoint(endpoint) }
+        Self { device, function: 0, name: name.into(), kind: FunctionKind::Endpoint(endpoint) }
     }
 
     /// A bridge as function 0 of `device`.
@@ -48,7 +48,12 @@ impl Place {
         description: BridgeDescription,
         below: Vec<Self>,
     ) -> Self {
-        Self { device, function: 0, name: name.into(), what: What::Bridge(description, below) }
+        Self {
+            device,
+            function: 0,
+            name: name.into(),
+            kind: FunctionKind::Bridge(description, below),
+        }
     }
 }
 
@@ -66,7 +71,7 @@ pub struct HostBridge {
     /// How far it takes what one function sends to another.
     pub peer_routing: PeerRouting,
     /// The functions on the root bus.
-    pub root: Vec<Place>,
+    pub root: Vec<Function>,
 }
 
 impl Default for HostBridge {
@@ -99,7 +104,7 @@ impl Default for Topology {
 
 impl Topology {
     /// One host bridge with these functions on its root bus.
-    pub fn of(root: Vec<Place>) -> Self {
+    pub fn of(root: Vec<Function>) -> Self {
         Self { host_bridges: vec![HostBridge { root, ..HostBridge::default() }] }
     }
 }

@@ -19,7 +19,7 @@ use device_models::pci::{
     AcsCapabilities, AcsControl, BarDescription, BarKind, Bdf, BridgeDescription,
     FunctionDescription, PortKind,
 };
-use device_models::system::{Place, System, Topology};
+use device_models::system::{Function, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM: u64 = 16 << 20;
@@ -244,7 +244,7 @@ impl World {
     pub fn new(
         robots: usize,
         iommu: Box<dyn Iommu>,
-        topology: impl FnOnce(Vec<Robot>) -> Vec<Place>,
+        topology: impl FnOnce(Vec<Robot>) -> Vec<Function>,
     ) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), usize::try_from(RAM).unwrap())])
             .unwrap();
@@ -269,8 +269,8 @@ impl World {
                 .zip(4..)
                 .enumerate()
                 .map(|(index, (robot, device))| {
-                    let below = vec![Place::endpoint(0, format!("robot{index}"), robot)];
-                    Place::bridge(
+                    let below = vec![Function::endpoint(0, format!("robot{index}"), robot)];
+                    Function::bridge(
                         device,
                         format!("port{index}"),
                         port(PortKind::RootPort, true),
@@ -288,8 +288,8 @@ impl World {
                 .into_iter()
                 .zip(0..)
                 .map(|(robot, index)| {
-                    let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
-                    Place::bridge(
+                    let robot = vec![Function::endpoint(0, format!("robot{index}"), robot)];
+                    Function::bridge(
                         index,
                         format!("down{index}"),
                         port(PortKind::SwitchDownstream, acs),
@@ -297,8 +297,8 @@ impl World {
                     )
                 })
                 .collect();
-            let upstream = Place::bridge(0, "up", port(PortKind::SwitchUpstream, false), below);
-            vec![Place::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream])]
+            let upstream = Function::bridge(0, "up", port(PortKind::SwitchUpstream, false), below);
+            vec![Function::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream])]
         })
     }
 

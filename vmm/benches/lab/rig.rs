@@ -8,7 +8,7 @@ use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::pci::firmware::HostResources;
 use device_models::pci::{Bdf, BridgeDescription, FunctionDescription, PortKind};
-use device_models::system::{Place, System, Topology};
+use device_models::system::{Function, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM: u64 = 256 << 20;
@@ -72,8 +72,12 @@ impl Rig {
             .expect("RAM for the bench");
         let issuer = Issuer::default();
         let port = BridgeDescription::new(PortKind::RootPort);
-        let place =
-            Place::bridge(4, "port0", port, vec![Place::endpoint(0, "issuer", issuer.clone())]);
+        let place = Function::bridge(
+            4,
+            "port0",
+            port,
+            vec![Function::endpoint(0, "issuer", issuer.clone())],
+        );
         let topology = Topology::of(vec![place]);
         let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
         let features = iommu.offered_features();

@@ -51,7 +51,7 @@ mod tests {
     use device_models::fabric::{InterruptSink, Port};
     use device_models::iommu::NoIommu;
     use device_models::pci::{FunctionDescription, ResetKind};
-    use device_models::system::{Place, Topology};
+    use device_models::system::{Function, Topology};
     use vm_memory::{GuestAddress, GuestMemoryMmap};
 
     use super::*;
@@ -93,7 +93,7 @@ mod tests {
     fn lab(left: &[Arc<AtomicUsize>; 2], pause: Duration) -> PriorityLock<System> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
         let [one, other] = left.clone().map(|left| Busy(left, pause));
-        let places = vec![Place::endpoint(1, "one", one), Place::endpoint(2, "other", other)];
+        let places = vec![Function::endpoint(1, "one", one), Function::endpoint(2, "other", other)];
         let lab =
             System::new(Topology::of(places), &ram, Box::new(NoIommu), Box::new(NoInterrupts));
         PriorityLock::new(lab.unwrap())

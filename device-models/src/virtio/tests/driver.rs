@@ -9,7 +9,7 @@ use crate::fabric::{Delivery, InterruptSink, Observer, Transaction};
 use crate::iommu::virtio::{VirtioIommu, VirtioIommuConfig};
 use crate::pci::Bdf;
 use crate::pci::firmware::HostResources;
-use crate::system::{Place, System, Topology};
+use crate::system::{Function, System, Topology};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::super::spec::{Status, TransportFeatures, common};
@@ -73,8 +73,8 @@ impl Machine {
         let function = VirtioPci::new(VirtioIommuFunction::new(config.clone())).unwrap();
         let rng = VirtioPci::new(VirtioRng::new(Counting::default())).unwrap();
         let topology = Topology::of(vec![
-            Place::endpoint(1, "iommu", function),
-            Place::endpoint(2, "rng", rng),
+            Function::endpoint(1, "iommu", function),
+            Function::endpoint(2, "rng", rng),
         ]);
         let seen = Arc::new(Mutex::default());
         let watch = Watch(Arc::clone(&seen));

@@ -16,7 +16,7 @@ use crate::endpoint::{Endpoint, Progress};
 use crate::fabric::InterruptSink;
 use crate::iommu::NoIommu;
 use crate::pci::{Bdf, PcieKind};
-use crate::system::{Place, System, Topology};
+use crate::system::{Function, System, Topology};
 
 const BDF: Bdf = Bdf::new(0, 5, 0);
 const REGISTERS: u64 = 0xc000_0000;
@@ -60,7 +60,7 @@ impl Bench {
     /// With this engine, which is [`attached`](Self::attached).
     fn of(engine: impl Endpoint + 'static) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 8 << 20)]).unwrap();
-        let place = Place::endpoint(5, "ioat0", engine);
+        let place = Function::endpoint(5, "ioat0", engine);
         let sink = Sink::default();
         let topology = Topology::of(vec![place]);
         let system =

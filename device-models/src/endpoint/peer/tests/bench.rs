@@ -16,7 +16,7 @@ use crate::fabric::{InterruptSink, Observer};
 use crate::iommu::{Iommu, NoIommu};
 use crate::memory::Memory;
 use crate::pci::{Bdf, BridgeDescription, PortKind};
-use crate::system::{Place, System, Topology};
+use crate::system::{Function, System, Topology};
 
 pub(super) const RAM_SIZE: u64 = 32 << 20;
 /// RAM that the tests use for data; rings are below.
@@ -92,8 +92,8 @@ impl Bench {
             };
             let device = PeerDevice::new(&config).unwrap();
             locals.push(device.local_memory().clone());
-            let below = vec![Place::endpoint(0, format!("peer{peer}"), device)];
-            Place::bridge(
+            let below = vec![Function::endpoint(0, format!("peer{peer}"), device)];
+            Function::bridge(
                 4 + peer,
                 format!("port{peer}"),
                 BridgeDescription::new(PortKind::RootPort),
