@@ -7,7 +7,7 @@ use vm_memory::VolatileSlice;
 use super::arrive::Full;
 use super::cache::Resolved;
 use super::delayed::Destination;
-use super::resolve::{Outcome, fault_class};
+use super::resolve::{ResolveOutcome, fault_class};
 use super::route::{Refusal, Target};
 use super::{
     CompletionStatus, Delivery, Fabric, FunctionId, Kind, Purpose, RouteKind, Transaction,
@@ -110,7 +110,7 @@ impl Fabric {
         let run = left.min(resolution.length).max(1);
         let transaction = self.describe(from, kind, purpose, at, run);
         match resolution.outcome {
-            Outcome::Reached {
+            ResolveOutcome::Reached {
                 target: Target::Memory { memory, offset, function },
                 address,
                 route,
@@ -134,7 +134,7 @@ impl Fabric {
                 }
                 Next::Memory(resolved)
             }
-            Outcome::Reached {
+            ResolveOutcome::Reached {
                 target: target @ Target::Registers { function, bar, offset, msix },
                 address,
                 route,
@@ -148,14 +148,14 @@ impl Fabric {
                     Registers { function, bar, offset, msix, delivery, route },
                 )
             }
-            Outcome::InterruptWindow => Next::Window(transaction),
-            Outcome::Refused(refusal) => {
+            ResolveOutcome::InterruptWindow => Next::Window(transaction),
+            ResolveOutcome::Refused(refusal) => {
                 let status = refusal.status();
                 self.fail(&transaction, status, refusal);
                 self.find_refused(request.begun, &transaction, refusal);
                 Next::Failed { class: refusal.class, status, run: or_all(run, at, left) }
             }
-            Outcome::Faulted(fault) => {
+            ResolveOutcome::Faulted(fault) => {
                 let (class, status) = (fault_class(&fault), CompletionStatus::UnsupportedRequest);
                 self.fail(&transaction, status, Refusal::new(class, None));
                 self.iommu.report(&fault);

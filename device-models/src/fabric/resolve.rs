@@ -10,12 +10,12 @@ use crate::iommu::{Access, Fault, FaultReason, MappingKind};
 #[derive(Debug)]
 pub(super) struct Resolution {
     pub(super) length: u64,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ResolveOutcome,
 }
 
-/// The possible answers.
+/// How resolving an address ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum ResolveOutcome {
     /// Memory or registers.
     Reached { target: Target, address: u64, route: RouteKind, mmio_flag_on_ram: bool },
     /// The interrupt window (Intel SDM volume 3, 12.11.1; AMD and Intel platforms alike).
@@ -56,18 +56,20 @@ impl Fabric {
     fn with_completions(&mut self, from: FunctionId, at: u64, request: Resolution) -> Resolution {
         let Resolution { length, outcome } = request;
         let outcome = match outcome {
-            Outcome::Reached { target, address, mmio_flag_on_ram, route } => {
+            ResolveOutcome::Reached { target, address, mmio_flag_on_ram, route } => {
                 let from_peer = target.owner().map(|owner| acs::completion(&self.map, owner, from));
                 let way = from_peer.unwrap_or(Ok(route)).and_then(|way| match way {
                     RouteKind::BusAddress => Ok(way),
                     _ => acs::completion_from_root(&self.map, from).map(|()| way),
                 });
                 match way {
-                    Ok(route) => Outcome::Reached { target, address, route, mmio_flag_on_ram },
+                    Ok(route) => {
+                        ResolveOutcome::Reached { target, address, route, mmio_flag_on_ram }
+                    }
                     Err(refusal) => {
                         let mapping = self.mapping_of(from, at, route);
                         let physical = mapping.map(|_| address);
-                        Outcome::Refused(Refusal { physical, mapping, ..refusal })
+                        ResolveOutcome::Refused(Refusal { physical, mapping, ..refusal })
                     }
                 }
             }
@@ -87,13 +89,15 @@ impl Fabric {
         let up = route::upward(&self.map, from, address, length);
         let length = up.length;
         match up.outcome {
-            Err(refusal) => return Resolution { length, outcome: Outcome::Refused(refusal) },
+            Err(refusal) => {
+                return Resolution { length, outcome: ResolveOutcome::Refused(refusal) };
+            }
             Ok(Upward::Direct(target)) => return reached(target, address, length, true, false),
             Ok(Upward::RootComplex) => {}
         }
         if INTERRUPT_WINDOW.contains(address) {
             let length = INTERRUPT_WINDOW.clip(address, length);
-            return Resolution { length, outcome: Outcome::InterruptWindow };
+            return Resolution { length, outcome: ResolveOutcome::InterruptWindow };
         }
         let length = route::clip_before([&INTERRUPT_WINDOW].into_iter(), address, length);
         if self.exempt == Some(from) {
@@ -109,7 +113,7 @@ impl Fabric {
                 let mmio = matches!(translation.mapping, MappingKind::Mapped { mmio: true, .. });
                 let length = translation.length.clamp(1, length);
                 let mut found = self.decode(from, translation.address, length, mmio);
-                if let Outcome::Refused(refusal) = &mut found.outcome
+                if let ResolveOutcome::Refused(refusal) = &mut found.outcome
                     && matches!(translation.mapping, MappingKind::Mapped { .. })
                 {
                     refusal.physical = Some(translation.address);
@@ -119,7 +123,7 @@ impl Fabric {
             }
             Err(fault) => Resolution {
                 length: self.fault_reach(&fault, length),
-                outcome: Outcome::Faulted(fault),
+                outcome: ResolveOutcome::Faulted(fault),
             },
         }
     }
@@ -134,8 +138,10 @@ impl Fabric {
         let page = address & !0xfff;
         if page != address {
             let mut whole = self.resolve(from, kind, page, u64::MAX);
-            if let Outcome::Reached {
-                target: Target::Memory { offset, .. }, address: there, ..
+            if let ResolveOutcome::Reached {
+                target: Target::Memory { offset, .. },
+                address: there,
+                ..
             } = &mut whole.outcome
             {
                 let skipped = address - page;
@@ -156,13 +162,13 @@ impl Fabric {
         if INTERRUPT_WINDOW.contains(address) {
             let refusal = Refusal::new(FindingClass::NoTarget, None);
             let length = INTERRUPT_WINDOW.clip(address, length);
-            return Resolution { length, outcome: Outcome::Refused(refusal) };
+            return Resolution { length, outcome: ResolveOutcome::Refused(refusal) };
         }
         let length = route::clip_before([&INTERRUPT_WINDOW].into_iter(), address, length);
         let Routed { outcome, length } = route::at_root(&self.map, from, address, length);
         match outcome {
             Ok(target) => reached(target, address, length, false, mmio),
-            Err(refusal) => Resolution { length, outcome: Outcome::Refused(refusal) },
+            Err(refusal) => Resolution { length, outcome: ResolveOutcome::Refused(refusal) },
         }
     }
 
@@ -188,5 +194,8 @@ impl Fabric {
 fn reached(target: Target, address: u64, length: u64, direct: bool, mmio: bool) -> Resolution {
     let route = route::kind_of(direct, &target);
     let mmio_flag_on_ram = mmio && matches!(target, Target::Memory { function: None, .. });
-    Resolution { length, outcome: Outcome::Reached { target, address, route, mmio_flag_on_ram } }
+    Resolution {
+        length,
+        outcome: ResolveOutcome::Reached { target, address, route, mmio_flag_on_ram },
+    }
 }
