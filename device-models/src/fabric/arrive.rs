@@ -31,7 +31,7 @@ impl Fabric {
             && let Some(index) = self.delayed.find(requester, target)
         {
             // Nobody waits for a push any more: what has been overtaken is told now.
-            self.tell_overtaken_on(index);
+            self.report_overtaken_on(index);
             self.deliver_due(index);
             self.delayed.clear_up();
         }
@@ -105,7 +105,7 @@ impl Fabric {
                 Some(_) => {}
                 None => {
                     let (target, late) = (path.target, path.pushed());
-                    self.tell_all_overtaken(late, target);
+                    self.report_all_overtaken(late, target);
                     return true;
                 }
             }
@@ -150,7 +150,7 @@ impl Fabric {
         }
         for index in self.delayed.to(target) {
             // It never comes: whoever was told of it has been misled, whatever is read later.
-            self.tell_overtaken_on(index);
+            self.report_overtaken_on(index);
             let Some(path) = self.delayed.get(index) else { continue };
             let lost = path.take_all();
             for held in &lost {
@@ -159,7 +159,7 @@ impl Fabric {
             }
             if let Some(first) = lost.front() {
                 let bytes = lost.iter().map(|held| held.data.len()).sum();
-                self.tell_discarded(first, target, bytes, class);
+                self.report_discarded(first, target, bytes, class);
             }
         }
         self.delayed.clear_up();
@@ -190,7 +190,7 @@ impl Fabric {
             let Some(path) = self.delayed.get(index) else { continue };
             let target = path.target;
             if let Some(overtaken) = path.fence_seen(self.sequence) {
-                self.tell_overtaken(&overtaken, target);
+                self.report_overtaken(&overtaken, target);
             }
         }
     }
@@ -205,19 +205,19 @@ impl Fabric {
         }
     }
 
-    fn tell_overtaken_on(&mut self, index: usize) {
+    fn report_overtaken_on(&mut self, index: usize) {
         let Some(path) = self.delayed.get(index) else { return };
         let (target, overtaken) = (path.target, path.take_overtaken());
-        self.tell_all_overtaken(overtaken, target);
+        self.report_all_overtaken(overtaken, target);
     }
 
-    fn tell_all_overtaken(
+    fn report_all_overtaken(
         &mut self,
         overtaken: [Option<Overtaken>; 2],
         target: Option<FunctionId>,
     ) {
         for overtaken in overtaken.iter().flatten() {
-            self.tell_overtaken(overtaken, target);
+            self.report_overtaken(overtaken, target);
         }
     }
 
@@ -227,7 +227,7 @@ impl Fabric {
         match self.delayed.get(index) {
             Some(path) if path.target.is_some() => path.rests(),
             _ => {
-                self.tell_overtaken_on(index);
+                self.report_overtaken_on(index);
                 false
             }
         }
@@ -250,7 +250,7 @@ impl Fabric {
         let found = if epoch == self.map.epoch {
             Ok(destination)
         } else {
-            self.find_again(&transaction, destination)
+            self.route_again(&transaction, destination)
         };
         if found.is_ok_and(|destination| self.is_full(&transaction, destination)) {
             return Err(Full);
@@ -331,7 +331,7 @@ impl Fabric {
     }
 
     /// The address map has changed while the write was under way: who takes it now? It has been translated already.
-    fn find_again(
+    fn route_again(
         &self,
         transaction: &Transaction,
         destination: Destination,
@@ -381,6 +381,6 @@ impl Fabric {
         let status = CompletionStatus::UnsupportedRequest;
         self.observe(transaction, &Delivery::Failed(status), None);
         self.detect(transaction, refusal);
-        self.find_refused(transaction.address, transaction, refusal);
+        self.report_refused(transaction.address, transaction, refusal);
     }
 }

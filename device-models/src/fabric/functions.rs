@@ -104,7 +104,7 @@ impl Fabric {
             let cause = read
                 .completer()
                 .map_or(Cause::Function, |function| Cause::Target { function, mapping });
-            self.find(
+            self.report(
                 function,
                 FindingClass::CompletionTimeout,
                 cause,

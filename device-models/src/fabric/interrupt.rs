@@ -100,7 +100,7 @@ impl Fabric {
                  interrupt remapping does"
             );
             let class = FindingClass::NotAVector;
-            self.find(transaction.function, class, cause, Some(transaction), explanation);
+            self.report(transaction.function, class, cause, Some(transaction), explanation);
             class
         })
     }
@@ -113,7 +113,7 @@ impl Fabric {
         explanation: String,
     ) -> Option<FindingClass> {
         self.observe(transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
-        self.find(transaction.function, class, cause, Some(*transaction), explanation);
+        self.report(transaction.function, class, cause, Some(*transaction), explanation);
         Some(class)
     }
 

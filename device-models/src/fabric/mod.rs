@@ -19,12 +19,12 @@ mod observer;
 mod outstanding;
 mod port;
 mod read;
+mod report;
 mod request;
 mod resolve;
 mod root_complex;
 mod route;
 mod stats;
-mod tell;
 mod transaction;
 mod watch;
 mod write;
@@ -190,7 +190,7 @@ impl Fabric {
         } else {
             (Severity::Finding, explanation)
         };
-        self.tell(
+        self.report_as(
             severity,
             from,
             class,
@@ -253,8 +253,8 @@ impl Fabric {
         self.stats.of_mut(transaction.function).tlps += count;
     }
 
-    /// A mistake was found.
-    pub(crate) fn find(
+    /// Reports a mistake.
+    pub(crate) fn report(
         &mut self,
         function: FunctionId,
         class: FindingClass,
@@ -262,10 +262,10 @@ impl Fabric {
         transaction: Option<Transaction>,
         explanation: String,
     ) {
-        self.tell(Severity::Finding, function, class, cause, transaction, explanation);
+        self.report_as(Severity::Finding, function, class, cause, transaction, explanation);
     }
 
-    fn tell(
+    fn report_as(
         &mut self,
         severity: Severity,
         function: FunctionId,

@@ -137,7 +137,7 @@ impl<'a> Port<'a> {
     /// Reports something that is wrong with what the driver asked the device for. Reports of one class with the same
     /// cause count as one mistake.
     pub fn report(&mut self, class: FindingClass, cause: Cause, explanation: String) {
-        self.fabric.find(self.function, class, cause, None, explanation);
+        self.fabric.report(self.function, class, cause, None, explanation);
     }
 
     /// Gives up waiting for a read: its completion will be dropped.

@@ -30,7 +30,7 @@ impl Fabric {
                     bytes += run;
                 }
                 Next::Registers(transaction, registers) => {
-                    return match self.ask_registers(&transaction, &registers) {
+                    return match self.read_registers(&transaction, &registers) {
                         Some(tag) => ReadOutcome::Pending { tag, bytes, verdict },
                         None => ReadOutcome::Retry { bytes, verdict },
                     };
@@ -41,7 +41,7 @@ impl Fabric {
                     self.fail(&transaction, status, Refusal::new(class, None));
                     let explanation = "the interrupt window cannot be read".to_owned();
                     let cause = self.malformed(&transaction, "read");
-                    self.find(request.from, class, cause, Some(transaction), explanation);
+                    self.report(request.from, class, cause, Some(transaction), explanation);
                     return ReadOutcome::Done { status, bytes, verdict: verdict.or(Some(class)) };
                 }
                 Next::Failed { class, status, .. } => {
@@ -62,7 +62,7 @@ impl Fabric {
     }
 
     /// Sends one read to a register BAR: one request TLP, one message. None when there is no room for it.
-    fn ask_registers(&mut self, transaction: &Transaction, to: &Registers) -> Option<Tag> {
+    fn read_registers(&mut self, transaction: &Transaction, to: &Registers) -> Option<Tag> {
         let from = transaction.function;
         if !self.push(from, Some(to.function)) || !self.outstanding[from.index()].has_room() {
             return None;

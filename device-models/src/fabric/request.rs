@@ -152,7 +152,7 @@ impl Fabric {
             ResolveOutcome::Refused(refusal) => {
                 let status = refusal.status();
                 self.fail(&transaction, status, refusal);
-                self.find_refused(request.begun, &transaction, refusal);
+                self.report_refused(request.begun, &transaction, refusal);
                 Next::Failed { class: refusal.class, status, run: or_all(run, at, left) }
             }
             ResolveOutcome::Faulted(fault) => {
@@ -161,7 +161,7 @@ impl Fabric {
                 self.iommu.report(&fault);
                 let hint = self.explain_fault(request.begun, &transaction, &fault, class);
                 let explanation = format!("{fault}{}", hint.text);
-                self.find(from, class, hint.cause, Some(transaction), explanation);
+                self.report(from, class, hint.cause, Some(transaction), explanation);
                 Next::Failed { class, status, run: or_all(run, at, left) }
             }
         }

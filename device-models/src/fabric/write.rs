@@ -43,7 +43,7 @@ impl Fabric {
                 }
                 Next::Registers(transaction, registers) => {
                     let Some(data) = request.part(bytes, transaction.length) else { break };
-                    match self.tell_registers(&transaction, &registers, &data) {
+                    match self.send_to_registers(&transaction, &registers, &data) {
                         Ok(found) => (transaction.length, found),
                         Err(Full) => return WriteOutcome::Retry { bytes, verdict },
                     }
@@ -64,7 +64,7 @@ impl Fabric {
     }
 
     /// Queues one TLP for a register BAR; what was found.
-    fn tell_registers(
+    fn send_to_registers(
         &mut self,
         transaction: &Transaction,
         to: &Registers,
@@ -82,7 +82,7 @@ impl Fabric {
             let mapping = self.mapping_of(from, transaction.address, to.route);
             let class = FindingClass::HopLimit;
             let cause = Cause::Target { function: to.function, mapping };
-            self.find(from, class, cause, Some(*transaction), explanation);
+            self.report(from, class, cause, Some(*transaction), explanation);
             return Ok(Some(FindingClass::HopLimit));
         }
         let Registers { function, bar, offset, msix, .. } = *to;

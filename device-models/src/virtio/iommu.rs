@@ -13,10 +13,10 @@ use super::chain::Chain;
 use super::device::{DeviceKind, Reset, VirtioDevice};
 use super::memory::{Failure, PortMemory};
 
-/// What the guest did that the IOMMU has not been told yet, in the order in which it is told. A reset makes forget
+/// What the guest did that waits for the next turn, in the order in which the IOMMU gets it. A reset drops
 /// what came before it.
 #[derive(Debug, Default)]
-struct Untold {
+struct Deferred {
     reset: Option<Reset>,
     features: Option<u64>,
     bypass: Option<bool>,
@@ -29,7 +29,7 @@ pub struct VirtioIommuFunction {
     /// The configuration field, as the driver reads it.
     bypass: bool,
     features: Features,
-    untold: Untold,
+    deferred: Deferred,
     /// How many faults there had been when a buffer for one was last looked for in vain.
     faults_seen: u64,
 }
@@ -42,7 +42,7 @@ impl VirtioIommuFunction {
             bypass: config.bypass,
             config,
             features: Features::empty(),
-            untold: Untold::default(),
+            deferred: Deferred::default(),
             faults_seen: 0,
         }
     }
@@ -104,7 +104,7 @@ impl VirtioDevice for VirtioIommuFunction {
 
     fn accept_features(&mut self, features: u64) {
         self.features = Features::from_bits_truncate(features);
-        self.untold.features = Some(features);
+        self.deferred.features = Some(features);
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -114,7 +114,7 @@ impl VirtioDevice for VirtioIommuFunction {
     fn write_config(&mut self, offset: u64, data: &[u8]) {
         if let Some(bypass) = self.config.written_bypass(self.features, offset, data) {
             self.bypass = bypass;
-            self.untold.bypass = Some(bypass);
+            self.deferred.bypass = Some(bypass);
         }
     }
 
@@ -123,18 +123,18 @@ impl VirtioDevice for VirtioIommuFunction {
         if reset == Reset::System {
             self.bypass = self.config.bypass;
         }
-        let stronger = self.untold.reset == Some(Reset::System);
-        self.untold = Untold {
+        let stronger = self.deferred.reset == Some(Reset::System);
+        self.deferred = Deferred {
             reset: Some(if stronger { Reset::System } else { reset }),
             features: None,
             // `bypass` outlives a device reset (5.13.4.2).
-            bypass: self.untold.bypass.filter(|_| reset == Reset::Device),
+            bypass: self.deferred.bypass.filter(|_| reset == Reset::Device),
         };
     }
 
     fn prepare(&mut self, port: &mut Port<'_>) -> bool {
         let Some(iommu) = port.virtio_iommu() else { return false };
-        let Untold { reset, features, bypass } = std::mem::take(&mut self.untold);
+        let Deferred { reset, features, bypass } = std::mem::take(&mut self.deferred);
         match reset {
             Some(Reset::System) => iommu.system_reset(),
             Some(Reset::Device) => iommu.device_reset(),

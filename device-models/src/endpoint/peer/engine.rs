@@ -240,7 +240,7 @@ impl<B: Bus> Engine<'_, B> {
     fn stray(&mut self) -> Result<(), Flow> {
         let address = self.job()?.task.fault.address;
         self.write(Purpose::Data, address, None)?;
-        self.job()?.tell();
+        self.job()?.begin_record();
         Ok(())
     }
 

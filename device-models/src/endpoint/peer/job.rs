@@ -155,12 +155,12 @@ impl Job {
         }
         self.task.status = status::ABORTED;
         self.failure = None;
-        self.tell();
+        self.begin_record();
     }
 
     /// All that was asked for is done: goes on to the record, by way of what was not asked for.
     pub(super) fn arrived(&mut self) {
-        self.tell();
+        self.begin_record();
         if self.task.fault.kind == fault::STRAY_WRITE {
             self.phase = Phase::Extra(Extra::Stray);
             self.own = [self.task.fault.argument.to_le_bytes()[0]; 64];
@@ -174,7 +174,7 @@ impl Job {
     }
 
     /// Goes on to the completion record.
-    pub(super) fn tell(&mut self) {
+    pub(super) fn begin_record(&mut self) {
         self.done = 0;
         self.chunk = 0;
         self.phase = Phase::Record;

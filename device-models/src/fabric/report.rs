@@ -16,7 +16,12 @@ impl Fabric {
 
     /// Tells of a request that a port or the root complex refused; `begun` is where the addresses begin that the function
     /// was given.
-    pub(super) fn find_refused(&mut self, begun: u64, transaction: &Transaction, refusal: Refusal) {
+    pub(super) fn report_refused(
+        &mut self,
+        begun: u64,
+        transaction: &Transaction,
+        refusal: Refusal,
+    ) {
         let by =
             refusal.detector.map_or("the root complex".to_owned(), |function| self.call(function));
         let near = refusal.near.map(|function| self.call(function)).unwrap_or_default();
@@ -63,7 +68,7 @@ impl Fabric {
         };
         let (meaning, cause) = self.refused_meaning(begun, transaction, refusal);
         let explanation = explanation + &meaning;
-        self.find(transaction.function, refusal.class, cause, Some(*transaction), explanation);
+        self.report(transaction.function, refusal.class, cause, Some(*transaction), explanation);
     }
 
     /// What the address of a refused request can have meant, and what the finding comes from.
@@ -124,7 +129,7 @@ impl Fabric {
     }
 
     /// A signal has been seen, and data for `target` that was issued before it was still under way.
-    pub(super) fn tell_overtaken(&mut self, overtaken: &Overtaken, target: Option<FunctionId>) {
+    pub(super) fn report_overtaken(&mut self, overtaken: &Overtaken, target: Option<FunctionId>) {
         let Overtaken { signal, first, mapping, bytes } = *overtaken;
         let (class, what) = match signal {
             Signal::Record => (FindingClass::RecordBeforeData, "the completion record has arrived"),
@@ -145,11 +150,11 @@ impl Fabric {
         let explanation = format!(
             "{what}, and {bytes} bytes written before it were still under way to {target}: {missing}"
         );
-        self.find(first.function, class, cause, Some(first), explanation);
+        self.report(first.function, class, cause, Some(first), explanation);
     }
 
     /// `bytes` that were under way to `target` have been discarded.
-    pub(super) fn tell_discarded(
+    pub(super) fn report_discarded(
         &mut self,
         first: &Held,
         target: FunctionId,
@@ -165,7 +170,7 @@ impl Fabric {
         let target = self.call(target);
         let explanation =
             format!("{bytes} bytes were still under way to {target} when {why}: they are lost");
-        self.find(transaction.function, class, cause, Some(transaction), explanation);
+        self.report(transaction.function, class, cause, Some(transaction), explanation);
     }
 
     pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {
@@ -173,7 +178,7 @@ impl Fabric {
         let explanation = "mapped as MMIO, but guest RAM stands there".to_owned();
         let mapping = self.mapping_of(transaction.function, transaction.address, RouteKind::Memory);
         let cause = mapping_or_function(mapping);
-        self.find(transaction.function, class, cause, Some(*transaction), explanation);
+        self.report(transaction.function, class, cause, Some(*transaction), explanation);
         class
     }
 
@@ -213,7 +218,7 @@ impl Fabric {
         let mistake = failed_mapping(begun).map(|_| hint.text).unwrap_or_default();
         let explanation =
             format!("the last {left} bytes lie past the end of the address space{mistake}");
-        self.find(from, FindingClass::NoTarget, hint.cause, Some(transaction), explanation);
+        self.report(from, FindingClass::NoTarget, hint.cause, Some(transaction), explanation);
         FindingClass::NoTarget
     }
 
@@ -235,7 +240,7 @@ impl Fabric {
         );
         let cause = Cause::Neighbours { first: first.request, second: second.request };
         let class = FindingClass::MappingEdge;
-        self.tell(Severity::Note, from, class, cause, Some(transaction), explanation);
+        self.report_as(Severity::Note, from, class, cause, Some(transaction), explanation);
     }
 }
 
