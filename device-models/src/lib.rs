@@ -5,6 +5,7 @@
 //! configuration accesses, register accesses and steps, and gets transactions, interrupts and findings.
 #![forbid(unsafe_code)]
 
+mod address_range;
 pub mod checker;
 pub mod endpoint;
 pub mod fabric;
@@ -13,3 +14,5 @@ pub mod memory;
 pub mod pci;
 pub mod system;
 pub mod virtio;
+
+pub use address_range::AddressRange;

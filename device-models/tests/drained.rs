@@ -85,7 +85,7 @@ fn world() -> World {
 
 fn request(world: &mut World, request: u8) {
     let interface = world.system.function("iommu").unwrap();
-    let register = world.system.address_map().node(interface).bars[0].span.first;
+    let register = world.system.address_map().node(interface).bars[0].range.first;
     world.system.mmio_write(register, &[request]);
 }
 

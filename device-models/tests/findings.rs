@@ -7,8 +7,9 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{COMMAND, MEMORY_AND_MASTER, Order, Robot, Shared, World, port};
+use device_models::AddressRange;
 use device_models::checker::{Cause, Finding, FindingClass, Severity};
-use device_models::fabric::{HostWindow, RouteKind, Span};
+use device_models::fabric::{HostWindow, RouteKind};
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{NoIommu, VirtioIommu};
 use device_models::pci::PortKind;
@@ -197,7 +198,7 @@ fn switch_behind(offset: u64) -> World {
         Function::bridge(0, "up", port(PortKind::SwitchUpstream, false), below.collect());
     let root = Function::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream]);
     let window = |range: &std::ops::RangeInclusive<u64>| HostWindow {
-        bus: Span { first: *range.start(), last: *range.end() },
+        bus: AddressRange { first: *range.start(), last: *range.end() },
         offset,
     };
     // The low half of what lies above 4 GiB is nothing.

@@ -5,8 +5,9 @@
 mod common;
 
 use common::{Robot, Saw, Shared, World, port};
+use device_models::AddressRange;
 use device_models::checker::FindingClass;
-use device_models::fabric::{HostWindow, PeerRouting, RouteKind, Span, WriteOutcome};
+use device_models::fabric::{HostWindow, PeerRouting, RouteKind, WriteOutcome};
 use device_models::iommu::NoIommu;
 use device_models::pci::PortKind;
 use device_models::pci::firmware::HostResources;
@@ -37,7 +38,7 @@ fn world(offset: u64, peer_routing: PeerRouting) -> World {
     let host_bridges = robots.into_iter().zip(0..).map(|(robot, index)| {
         let HostResources { buses, memory, prefetchable } = resources(index);
         let window = |range: std::ops::RangeInclusive<u64>| HostWindow {
-            bus: Span { first: *range.start(), last: *range.end() },
+            bus: AddressRange { first: *range.start(), last: *range.end() },
             offset,
         };
         let below = vec![Function::endpoint(0, format!("robot{index}"), robot)];

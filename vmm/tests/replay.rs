@@ -57,7 +57,7 @@ impl Bench {
     fn bar(&self, peer: &str, bar: u8) -> u64 {
         let function = self.lab.function(peer).unwrap();
         let node = self.lab.address_map().node(function);
-        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().span.first
+        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().range.first
     }
 
     fn register(&mut self, offset: u64, value: u64) {

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use super::map::{AddressMap, MappedBar, Node};
-use super::{Fabric, FunctionId, Span, Transaction};
+use super::{Fabric, FunctionId, Transaction};
+use crate::AddressRange;
 use crate::checker::{Cause, FindingClass, Owner, RunKind, Said, SaidState, failed_mapping};
 use crate::iommu::virtio::{Piece, VirtioIommu};
-use crate::iommu::{Extent, Fault, FaultReason};
+use crate::iommu::{Fault, FaultReason};
 use crate::pci::Bdf;
 
 const HALF: u64 = 1 << 32;
@@ -55,18 +56,19 @@ impl Fabric {
         let iommu = self.iommu.as_virtio();
         let domain = iommu.as_ref().and_then(|iommu| iommu.translating_domain(requester));
         let requests = iommu.as_ref().map_or(0, |iommu| iommu.requests());
-        let span =
-            Span { first: at, last: at.saturating_add(transaction.length.saturating_sub(1)) };
-        let changed = |span: Span, since: u64, owner: Option<Owner>| {
-            let extent = Extent { first: span.first, last: span.last };
+        let range = AddressRange {
+            first: at,
+            last: at.saturating_add(transaction.length.saturating_sub(1)),
+        };
+        let changed = |range: AddressRange, since: u64, owner: Option<Owner>| {
             iommu.as_ref().is_some_and(|iommu| {
                 let still = |(who, request)| iommu.mapped_since(who, at) == Some(request);
-                iommu.changed_since(requester, extent, since) || !owner.is_none_or(still)
+                iommu.changed_since(requester, range, since) || !owner.is_none_or(still)
             })
         };
         let target = hit.map(|hit| hit.owner);
         let kind = RunKind { function: from, class, domain, target };
-        let run = self.runs.take(kind, span, requests, changed);
+        let run = self.runs.take(kind, range, requests, changed);
         let cause = Cause::Addresses { number: run.number };
         let state = self.state();
         let text = match run.known.filter(|said| said.holds(at, state)) {
@@ -74,8 +76,8 @@ impl Fabric {
             None => {
                 let (text, owner) = self.meaning(from, begun, at, hit);
                 let text: Arc<str> = text.into();
-                let span = owner.map_or(only(at), |(_, span)| span);
-                let said = Said { text: Arc::clone(&text), span, state };
+                let range = owner.map_or(only(at), |(_, range)| range);
+                let said = Said { text: Arc::clone(&text), range, state };
                 self.runs.explain(run.number, said, owner.map(|(owner, _)| owner));
                 text
             }
@@ -124,10 +126,10 @@ impl Fabric {
             let ends = ends_before(iommu, requester, at).filter(|_| at > begun);
             let another = || mapped_for_another(&map, iommu, from, at, since);
             ends.map(|text| (text, only(at)))
-                .or_else(|| another().map(|(text, _, span)| (text, span)))
+                .or_else(|| another().map(|(text, _, range)| (text, range)))
         });
-        let (text, span) = found.unwrap_or((String::new(), only(at)));
-        let said = Said { text: text.as_str().into(), span, state };
+        let (text, range) = found.unwrap_or((String::new(), only(at)));
+        let said = Said { text: text.as_str().into(), range, state };
         self.last_fault = Some((from, cause, said));
         Hint { text, cause }
     }
@@ -146,7 +148,7 @@ impl Fabric {
         begun: u64,
         at: u64,
         hit: Option<Hit>,
-    ) -> (String, Option<(Owner, Span)>) {
+    ) -> (String, Option<(Owner, AddressRange)>) {
         let map = Arc::clone(&self.map);
         let requester = map.node(from).requester;
         let iommu = self.iommu.as_virtio().map(|iommu| &*iommu);
@@ -164,8 +166,8 @@ impl Fabric {
             let or = low.and_then(|low| low_half_of_bar(&map, low));
             let or = or.map(|text| format!(", or {text}")).unwrap_or_default();
             format!("; it is the physical address of guest RAM{or}")
-        } else if let Some((text, owner, span)) = another() {
-            return (text, Some((owner, span)));
+        } else if let Some((text, owner, range)) = another() {
+            return (text, Some((owner, range)));
         } else if let Some(text) = low.and_then(|low| low_half(&map, low)) {
             format!("; it is {text}")
         } else {
@@ -212,18 +214,18 @@ impl Fabric {
         for (owner, node) in self.map.functions() {
             let root = self.map.root_of(owner);
             for bar in &node.bars {
-                let physical = root.and_then(|root| root.seen_by_cpu(&bar.span));
+                let physical = root.and_then(|root| root.seen_by_cpu(&bar.range));
                 let hit = |offset: u64| Hit {
                     owner,
                     bar: bar.index,
-                    physical: physical.map(|span| span.first + offset),
-                    bus: bar.span.first + offset,
+                    physical: physical.map(|range| range.first + offset),
+                    bus: bar.range.first + offset,
                 };
-                if let Some(span) = physical.filter(|span| span.contains(address)) {
-                    return Some(hit(address - span.first));
+                if let Some(range) = physical.filter(|range| range.contains(address)) {
+                    return Some(hit(address - range.first));
                 }
-                if on_bus.is_none() && bar.span.contains(address) {
-                    on_bus = Some(hit(address - bar.span.first));
+                if on_bus.is_none() && bar.range.contains(address) {
+                    on_bus = Some(hit(address - bar.range.first));
                 }
             }
         }
@@ -232,8 +234,8 @@ impl Fabric {
 }
 
 /// A single address.
-fn only(at: u64) -> Span {
-    Span { first: at, last: at }
+fn only(at: u64) -> AddressRange {
+    AddressRange { first: at, last: at }
 }
 
 /// For whom else `at` is mapped, by a request after number `since`, and the addresses of that mapping.
@@ -243,7 +245,7 @@ fn mapped_for_another(
     from: FunctionId,
     at: u64,
     since: u64,
-) -> Option<(String, Owner, Span)> {
+) -> Option<(String, Owner, AddressRange)> {
     let user = map.node(from);
     let own = iommu.translating_domain(user.requester);
     map.functions().find_map(|(function, node)| {
@@ -251,14 +253,14 @@ fn mapped_for_another(
         if function == from || own == Some(domain) {
             return None;
         }
-        let Piece { request, extent } = iommu.mapping_at(node.requester, at)?;
-        let span = Span { first: extent.first, last: extent.last };
+        let Piece { request, range } = iommu.mapping_at(node.requester, at)?;
+        let range = AddressRange { first: range.first, last: range.last };
         let text = format!(
             "; mapped for {} {} by request #{request}; used by {} {}",
             node.requester, node.name, user.requester, user.name
         );
         let first = iommu.mapped_since(node.requester, at)?;
-        (request > since).then_some((text, (node.requester, first), span))
+        (request > since).then_some((text, (node.requester, first), range))
     })
 }
 
@@ -296,17 +298,17 @@ fn name(map: &AddressMap, function: FunctionId) -> String {
     format!("{} ({})", node.name, node.requester)
 }
 
-/// The address at or above 4 GiB in `span` whose lower half is `low`.
-fn whole(span: &Span, low: u32) -> Option<u64> {
-    let first = span.first.max(HALF);
+/// The address at or above 4 GiB in `range` whose lower half is `low`.
+fn whole(range: &AddressRange, low: u32) -> Option<u64> {
+    let first = range.first.max(HALF);
     let above = first & !(HALF - 1) | u64::from(low);
     let above = if above < first { above.checked_add(HALF)? } else { above };
-    span.contains(above).then_some(above)
+    range.contains(above).then_some(above)
 }
 
 /// What `low` is the lower half of, if that is the address of RAM or a BAR.
 fn low_half(map: &AddressMap, low: u32) -> Option<String> {
-    match map.ram.iter().find_map(|span| whole(span, low)) {
+    match map.ram.iter().find_map(|range| whole(range, low)) {
         Some(whole) => {
             Some(format!("the low half of {whole:#x}, the physical address of guest RAM"))
         }
@@ -318,9 +320,9 @@ fn low_half_of_bar(map: &AddressMap, low: u32) -> Option<String> {
     map.functions().find_map(|(owner, node)| {
         let root = map.root_of(owner);
         let found = |bar: &MappedBar| {
-            let physical = root.and_then(|root| root.seen_by_cpu(&bar.span));
-            let mut spans = physical.iter().chain([&bar.span]);
-            Some((bar.index, spans.find_map(|span| whole(span, low))?))
+            let physical = root.and_then(|root| root.seen_by_cpu(&bar.range));
+            let mut ranges = physical.iter().chain([&bar.range]);
+            Some((bar.index, ranges.find_map(|range| whole(range, low))?))
         };
         let (bar, whole) = node.bars.iter().find_map(found)?;
         let owner = name(map, owner);

@@ -3,9 +3,9 @@
 use vm_memory::{Bytes, VolatileSlice};
 
 use super::{
-    CompletionStatus, Delivery, Fabric, FunctionId, Purpose, RouteKind, Span, Transaction,
-    WriteOutcome,
+    CompletionStatus, Delivery, Fabric, FunctionId, Purpose, RouteKind, Transaction, WriteOutcome,
 };
+use crate::AddressRange;
 use crate::checker::{Cause, FindingClass, RunKind};
 use crate::pci::{MsiMessage, MsiState, MsixFunction, MsixTable, Raised};
 
@@ -121,10 +121,13 @@ impl Fabric {
     /// mistake, as is the same mistake at the same addresses.
     pub(super) fn malformed(&mut self, transaction: &Transaction, mistake: &'static str) -> Cause {
         let first = transaction.address;
-        let span = Span { first, last: first.saturating_add(transaction.length.saturating_sub(1)) };
+        let range = AddressRange {
+            first,
+            last: first.saturating_add(transaction.length.saturating_sub(1)),
+        };
         let class = FindingClass::Malformed;
         let kind = RunKind { function: transaction.function, class, domain: None, target: None };
-        let number = self.runs.take(kind, span, 0, |_, _, _| false).number;
+        let number = self.runs.take(kind, range, 0, |_, _, _| false).number;
         Cause::Malformed { number, mistake }
     }
 }

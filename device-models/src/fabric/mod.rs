@@ -35,7 +35,7 @@ use std::sync::Arc;
 pub use delayed::{BadDelay, MAX_TURNS as MAX_DELAY_TURNS, PostedDelay};
 pub use error::DetectedError;
 pub use interrupt::{InterruptPolicy, InterruptSink};
-pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind, Span};
+pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind};
 pub use observer::{Delivery, Input, Observer};
 pub use port::Port;
 pub use root_complex::{HostWindow, PeerRouting, RootComplex};
@@ -48,6 +48,7 @@ pub use transaction::{
 pub(crate) use delayed::MAX_PATHS as MAX_DELAYED_PATHS;
 pub(crate) use inbox::Message;
 
+use crate::AddressRange;
 use crate::checker::{Cause, Finding, FindingClass, Runs, Said, Severity};
 use crate::iommu::Iommu;
 use crate::pci::Abort;
@@ -61,7 +62,7 @@ use request::Request;
 use watch::Watch;
 
 /// Where a dword write is an interrupt on x86 platforms.
-pub const INTERRUPT_WINDOW: Span = Span { first: 0xfee0_0000, last: 0xfeef_ffff };
+pub const INTERRUPT_WINDOW: AddressRange = AddressRange { first: 0xfee0_0000, last: 0xfeef_ffff };
 
 /// Bytes that one request to a [`Port`] may move at most: the work of one step.
 pub const MAX_RUN: u64 = 64 << 10;

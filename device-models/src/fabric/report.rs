@@ -236,7 +236,7 @@ impl Fabric {
         let transaction = self.describe(from, kind, purpose, at, left);
         let explanation = format!(
             "runs on from {}, mapped by request #{}, into {}, mapped separately by request #{}",
-            first.extent, first.request, second.extent, second.request
+            first.range, first.request, second.range, second.request
         );
         let cause = Cause::Neighbours { first: first.request, second: second.request };
         let class = FindingClass::MappingEdge;

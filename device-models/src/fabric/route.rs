@@ -4,8 +4,9 @@
 //! of TLPs is routed once and is still exact at each edge.
 
 use super::acs::{self, PeerRequest};
-use super::map::{AddressMap, BarTarget, MappedBar, NodeKind, Span};
+use super::map::{AddressMap, BarTarget, MappedBar, NodeKind};
 use super::{CompletionStatus, FunctionId, RouteKind};
+use crate::AddressRange;
 use crate::checker::FindingClass;
 use crate::pci::AcsControl;
 
@@ -214,9 +215,9 @@ pub(super) fn kind_of(direct: bool, target: &Target) -> RouteKind {
 }
 
 fn ram(map: &AddressMap, address: u64, length: u64) -> Option<Routed<Target>> {
-    let (memory, span) = map.ram_at(address)?;
-    let target = Target::Memory { memory, offset: address - span.first, function: None };
-    Some(Routed { outcome: Ok(target), length: span.clip(address, length) })
+    let (memory, range) = map.ram_at(address)?;
+    let target = Target::Memory { memory, offset: address - range.first, function: None };
+    Some(Routed { outcome: Ok(target), length: range.clip(address, length) })
 }
 
 fn down_from_root(map: &AddressMap, address: u64, length: u64) -> Routed<Target> {
@@ -254,7 +255,7 @@ fn among(
         let silent =
             if node.memory_enabled { FindingClass::NotInD0 } else { FindingClass::MemoryDecodeOff };
         if let Some(bar) = node.bar_at(address) {
-            length = bar.span.clip(address, length);
+            length = bar.range.clip(address, length);
             if decodes {
                 return Routed { outcome: Ok(bar_target(function, bar, address)), length };
             }
@@ -267,11 +268,11 @@ fn among(
             }
             near_miss = Some((silent, function));
         }
-        let edges = node.bars.iter().map(|bar| &bar.span).chain(node.windows.iter().flatten());
+        let edges = node.bars.iter().map(|bar| &bar.range).chain(node.windows.iter().flatten());
         length = clip_before(edges, address, length);
     }
     let near_miss = near_miss.or_else(|| {
-        let ends_here = |bar: &MappedBar| bar.span.last.checked_add(1) == Some(address);
+        let ends_here = |bar: &MappedBar| bar.range.last.checked_add(1) == Some(address);
         let (owner, _) = map.functions().find(|(_, node)| node.bars.iter().any(ends_here))?;
         Some((FindingClass::BarEdge, owner))
     });
@@ -286,7 +287,7 @@ fn among(
 }
 
 fn bar_target(function: FunctionId, bar: &MappedBar, address: u64) -> Target {
-    let offset = address - bar.span.first;
+    let offset = address - bar.range.first;
     match bar.target {
         BarTarget::Memory(memory) => Target::Memory { memory, offset, function: Some(function) },
         BarTarget::Registers => Target::Registers { function, bar: bar.index, offset, msix: false },
@@ -294,15 +295,15 @@ fn bar_target(function: FunctionId, bar: &MappedBar, address: u64) -> Target {
     }
 }
 
-/// Shortens `length` so that it ends before the next of `spans` that begins after `address`.
+/// Shortens `length` so that it ends before the next of `ranges` that begins after `address`.
 pub(super) fn clip_before<'a>(
-    spans: impl Iterator<Item = &'a Span>,
+    ranges: impl Iterator<Item = &'a AddressRange>,
     address: u64,
     length: u64,
 ) -> u64 {
-    spans
-        .filter(|span| span.first > address)
-        .fold(length, |length, span| length.min(span.first - address))
+    ranges
+        .filter(|range| range.first > address)
+        .fold(length, |length, range| length.min(range.first - address))
 }
 
 impl Routed<Target> {

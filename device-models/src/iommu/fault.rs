@@ -1,6 +1,7 @@
 use std::fmt;
 
-use super::{Access, Extent};
+use super::Access;
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 /// A translation that failed: what was asked, and why the answer is no.
@@ -55,7 +56,7 @@ pub enum FaultReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retired {
     /// The addresses it covered.
-    pub extent: Extent,
+    pub range: AddressRange,
     /// The guest physical address its first byte stood for.
     pub target: u64,
     /// The request that made it.
@@ -99,7 +100,7 @@ impl fmt::Display for Fault {
                 "stale mapping, unmapped by request #{}, {} (domain {domain}, {} mapped by request #{})",
                 retired.died,
                 Ago(self.age(retired.died)),
-                retired.extent,
+                retired.range,
                 retired.born,
             ),
         }
@@ -139,7 +140,7 @@ mod tests {
         assert_eq!(fault(FaultReason::Domain { detached: None }), "never attached to a domain");
         assert_eq!(fault(FaultReason::Unmapped { domain: 3 }), "not mapped in domain 3");
         let retired = Retired {
-            extent: Extent { first: 0x1000, last: 0x1fff },
+            range: AddressRange { first: 0x1000, last: 0x1fff },
             target: 0,
             born: 12,
             died: 97,

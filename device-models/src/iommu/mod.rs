@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 mod fault;
@@ -34,38 +35,6 @@ impl fmt::Display for Access {
             Self::Read => "read",
             Self::Write => "write",
         })
-    }
-}
-
-/// An inclusive range of addresses. Unlike a half-open one it can end at `u64::MAX`, and it is never empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Extent {
-    /// The first address.
-    pub first: u64,
-    /// The last address, at least `first`.
-    pub last: u64,
-}
-
-impl Extent {
-    /// All addresses there are.
-    pub const ALL: Self = Self { first: 0, last: u64::MAX };
-
-    /// Whether `address` lies in the range.
-    #[must_use]
-    pub const fn contains(&self, address: u64) -> bool {
-        self.first <= address && address <= self.last
-    }
-
-    /// Whether the two ranges share an address.
-    #[must_use]
-    pub const fn overlaps(&self, other: &Self) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
-
-impl fmt::Display for Extent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}..={:#x}", self.first, self.last)
     }
 }
 
@@ -117,24 +86,24 @@ pub struct Translation {
     pub mapping: MappingKind,
     /// All addresses of this requester that the same answer serves, with the same distance between the asked and the
     /// given address. May be kept until [`Iommu::epoch`] changes, if [`MappingKind::permits`] is asked each time.
-    pub extent: Extent,
+    pub range: AddressRange,
 }
 
 impl Translation {
-    /// The answer for `length` bytes from `address`, which lies in `extent`, when the extent begins at `target`.
-    /// Wraps silently where `target` is so high that the extent does not fit behind it; nobody makes such mappings.
+    /// The answer for `length` bytes from `address`, which lies in `range`, when the range begins at `target`.
+    /// Wraps silently where `target` is so high that the range does not fit behind it; nobody makes such mappings.
     fn within(
-        extent: Extent,
+        range: AddressRange,
         target: u64,
         address: u64,
         length: u64,
         mapping: MappingKind,
     ) -> Self {
         Self {
-            address: target.wrapping_add(address.wrapping_sub(extent.first)),
-            length: length.min(extent.last.saturating_sub(address).saturating_add(1)),
+            address: target.wrapping_add(address.wrapping_sub(range.first)),
+            length: length.min(range.last.saturating_sub(address).saturating_add(1)),
             mapping,
-            extent,
+            range,
         }
     }
 }

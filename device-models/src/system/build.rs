@@ -6,7 +6,8 @@ use super::function::{FunctionState, Model};
 use super::guest_mapping::Withheld;
 use super::links;
 use super::{Function, FunctionKind, HostBridge, Root, System, Topology};
-use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex, Span};
+use crate::AddressRange;
+use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex};
 use crate::iommu::Iommu;
 use crate::memory::Memory;
 use crate::pci::{ConfigSpace, DescriptionError, HostBridgeDescription, MsixTable};
@@ -58,10 +59,10 @@ impl System {
         links::connect(&mut states);
         let mut fabric = Fabric::new(states.len(), iommu, sink);
         let mut map = AddressMap::default();
-        let mut spans = Vec::new();
+        let mut ranges = Vec::new();
         for region in ram.iter() {
-            if let Some(span) = Span::new(region.start_addr().0, region.len()) {
-                spans.push(span);
+            if let Some(range) = AddressRange::new(region.start_addr().0, region.len()) {
+                ranges.push(range);
                 map.memories.push(Memory::of_ram(region));
             }
         }
@@ -78,7 +79,7 @@ impl System {
             }
         }
         let withheld = Withheld::default();
-        let mut system = Self { states, roots, fabric, withheld, ram: spans, turn: 0, turns: 0 };
+        let mut system = Self { states, roots, fabric, withheld, ram: ranges, turn: 0, turns: 0 };
         system.publish();
         Ok(system)
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::function::FunctionState;
 use super::{Root, System};
-use crate::fabric::{AddressMap, BarTarget, FunctionId, Input, MappedBar, Node, Span};
+use crate::AddressRange;
+use crate::fabric::{AddressMap, BarTarget, FunctionId, Input, MappedBar, Node};
 use crate::memory::Memory;
 use crate::pci::{Bdf, ConfigEffects, PowerState, VendorRegister};
 
@@ -180,8 +181,10 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
             BarTarget::Registers
         };
         // A BAR at 0 has not been programmed; RAM stands there.
-        if let Some(span) = Span::new(bar.address, bar.size).filter(|span| span.first != 0) {
-            bars.push(MappedBar { index: bar.index, span, target });
+        if let Some(range) =
+            AddressRange::new(bar.address, bar.size).filter(|range| range.first != 0)
+        {
+            bars.push(MappedBar { index: bar.index, range, target });
         }
     }
     Node {
@@ -202,8 +205,9 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
         port_number: state.port_number,
         egress: config.acs_egress_vector(),
         buses: config.bridge_buses().map(|buses| (buses.secondary, buses.subordinate)),
-        windows: [windows.memory, windows.prefetchable]
-            .map(|window| window.map(|range| Span { first: *range.start(), last: *range.end() })),
+        windows: [windows.memory, windows.prefetchable].map(|window| {
+            window.map(|range| AddressRange { first: *range.start(), last: *range.end() })
+        }),
         bars,
     }
 }

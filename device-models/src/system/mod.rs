@@ -28,8 +28,9 @@ pub use delay::DelayError;
 pub use hot_plug::PlugError;
 pub use topology::{Function, FunctionKind, HostBridge, Topology};
 
+use crate::AddressRange;
 use crate::fabric::{
-    AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, RootComplex, Span, Stats,
+    AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, RootComplex, Stats,
 };
 use crate::iommu::VirtioIommu;
 use function::FunctionState;
@@ -41,7 +42,7 @@ pub struct System {
     roots: Vec<Root>,
     fabric: Fabric,
     withheld: guest_mapping::Withheld,
-    ram: Vec<Span>,
+    ram: Vec<AddressRange>,
     /// Whose turn it is.
     turn: usize,
     /// How many it has had in a row.

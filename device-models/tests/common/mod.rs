@@ -336,7 +336,7 @@ impl World {
     pub fn bar(&self, robot: usize, bar: u8) -> u64 {
         let function = self.system.function(&format!("robot{robot}")).unwrap();
         let node = self.system.address_map().node(function);
-        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().span.first
+        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().range.first
     }
 
     pub fn order(&self, robot: usize, order: Order) {

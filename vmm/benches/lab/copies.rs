@@ -102,7 +102,7 @@ impl Bench {
         let bar = |index: u8| -> &MappedBar {
             node.bars.iter().find(|bar| bar.index == index).expect("a BAR of the peer device")
         };
-        let registers = bar(0).span.first;
+        let registers = bar(0).range.first;
         lab.config_write(bdf, 4, 2, 6);
         let mapping = lab
             .address_map()

@@ -1,9 +1,8 @@
 //! What the checker asks about mappings, to explain what has gone wrong. Nothing here changes anything.
-
-use super::super::Extent;
 use super::VirtioIommu;
 use super::domain::Domain;
 use super::table::Mapping;
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 /// Most requests of other processors between the MAP requests for two pieces of one scatterlist.
@@ -15,14 +14,14 @@ const MAX_PIECES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The addresses it covers.
-    pub extent: Extent,
+    pub range: AddressRange,
     /// The MAP request that made it.
     pub request: u64,
 }
 
 impl From<&Mapping> for Piece {
     fn from(mapping: &Mapping) -> Self {
-        Self { extent: mapping.extent, request: mapping.born() }
+        Self { range: mapping.range, request: mapping.born() }
     }
 }
 
@@ -30,7 +29,7 @@ impl From<&Mapping> for Piece {
 /// request, with the same flags. Linux gives a scatterlist one range of addresses and maps it piece by piece, upwards,
 /// each stretch of physical memory by a request of its own; `others` requests may come in between.
 fn goes_on(piece: &Mapping, next: &Mapping, others: u64) -> bool {
-    piece.extent.last.checked_add(1) == Some(next.extent.first)
+    piece.range.last.checked_add(1) == Some(next.range.first)
         && piece.flags() == next.flags()
         && (1..=others + 1).contains(&next.born().saturating_sub(piece.born()))
 }
@@ -61,7 +60,7 @@ impl VirtioIommu {
         let table = &self.space_of(requester)?.1.table;
         let mut first = table.find(address)?;
         for _ in 0..MAX_PIECES {
-            let before = first.extent.first.checked_sub(1).and_then(|before| table.find(before));
+            let before = first.range.first.checked_sub(1).and_then(|before| table.find(before));
             match before.filter(|before| goes_on(before, first, 0)) {
                 Some(before) => first = before,
                 None => break,
@@ -83,16 +82,16 @@ impl VirtioIommu {
     pub fn edge_at(&self, requester: Bdf, address: u64) -> Option<(Piece, Piece)> {
         let table = &self.space_of(requester)?.1.table;
         let (piece, next) = (table.find(address.checked_sub(1)?)?, table.find(address)?);
-        let apart = next.extent.first == address && !goes_on(piece, next, INTERLEAVED);
+        let apart = next.range.first == address && !goes_on(piece, next, INTERLEAVED);
         apart.then(|| (piece.into(), next.into()))
     }
 
-    /// Whether any of `extent` may have been mapped or unmapped for `requester` since its request number `request`, or is
+    /// Whether any of `range` may have been mapped or unmapped for `requester` since its request number `request`, or is
     /// mapped now.
     #[must_use]
-    pub fn changed_since(&self, requester: Bdf, extent: Extent, request: u64) -> bool {
+    pub fn changed_since(&self, requester: Bdf, range: AddressRange, request: u64) -> bool {
         self.space_of(requester).is_some_and(|(_, domain)| {
-            domain.table.overlap(extent).is_some() || domain.lost_since(extent, request)
+            domain.table.overlap(range).is_some() || domain.lost_since(range, request)
         })
     }
 

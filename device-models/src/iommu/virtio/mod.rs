@@ -12,7 +12,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use super::{Extent, Fault};
+use super::Fault;
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 mod config_space;
@@ -144,12 +145,12 @@ impl VirtioIommu {
 
     /// The mappings in force in `domain`, as input addresses, first guest physical address, and flags, in no
     /// particular order.
-    pub fn mappings(&self, domain: u32) -> impl Iterator<Item = (Extent, u64, MapFlags)> {
+    pub fn mappings(&self, domain: u32) -> impl Iterator<Item = (AddressRange, u64, MapFlags)> {
         let table = self.domains.get(&domain).map(|domain| &domain.table);
         table
             .into_iter()
             .flat_map(Table::iter)
-            .map(|mapping| (mapping.extent, mapping.target, mapping.flags()))
+            .map(|mapping| (mapping.range, mapping.target, mapping.flags()))
     }
 
     /// How many requests there have been.
@@ -194,10 +195,10 @@ impl VirtioIommu {
         self.epoch += 1;
     }
 
-    fn msi_window(&self) -> Option<Extent> {
+    fn msi_window(&self) -> Option<AddressRange> {
         self.config
             .msi_window
             .as_ref()
-            .map(|window| Extent { first: *window.start(), last: *window.end() })
+            .map(|window| AddressRange { first: *window.start(), last: *window.end() })
     }
 }

@@ -1,10 +1,9 @@
 //! Requests that were not answered `S_OK`. Linux does not look at the status of a MAP, so the checker must.
 
-use std::fmt;
-
-use super::super::Extent;
 use super::spec::request_type;
 use super::{Status, VirtioIommu};
+use crate::AddressRange;
+use std::fmt;
 
 /// How many refusals wait for the checker at most.
 const MAX_REFUSALS: usize = 256;
@@ -142,11 +141,11 @@ pub(super) enum Reason {
     #[error("the physical range wraps around the end of the address space")]
     TargetWraps,
     #[error("the range overlaps the reserved region {0}")]
-    Reserved(Extent),
+    Reserved(AddressRange),
     #[error("the range overlaps the mapping {0}")]
-    Overlap(Extent),
+    Overlap(AddressRange),
     #[error("the range would split the mapping {0}")]
-    Split(Extent),
+    Split(AddressRange),
     #[error("all {limit} mappings are in use")]
     TooMany { limit: usize },
     #[error("`properties` has fewer than `probe_size` bytes")]

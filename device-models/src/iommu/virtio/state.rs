@@ -3,7 +3,8 @@
 
 use super::domain::{Conflict, Domain};
 use super::refusal::{Reason, Request};
-use super::{AttachFlags, Extent, Features, MapFlags, Status, VirtioIommu};
+use super::{AttachFlags, Features, MapFlags, Status, VirtioIommu};
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 impl VirtioIommu {
@@ -117,14 +118,14 @@ impl VirtioIommu {
         if target.checked_add(end - start).is_none() {
             return Err(Reason::TargetWraps);
         }
-        let extent = Extent { first: start, last: end };
-        if let Some(window) = window.filter(|window| window.overlaps(&extent)) {
+        let range = AddressRange { first: start, last: end };
+        if let Some(window) = window.filter(|window| window.overlaps(&range)) {
             return Err(Reason::Reserved(window));
         }
         if self.live_mappings >= self.config.max_mappings {
             return Err(Reason::TooMany { limit: self.config.max_mappings });
         }
-        space.map(extent, target, flags, self.requests).map_err(Reason::from)?;
+        space.map(range, target, flags, self.requests).map_err(Reason::from)?;
         self.live_mappings += 1;
         Ok(())
     }
@@ -149,8 +150,9 @@ impl VirtioIommu {
         if end < start {
             return Err(Reason::Empty);
         }
-        let removed =
-            space.unmap(Extent { first: start, last: end }, self.requests).map_err(Reason::from)?;
+        let removed = space
+            .unmap(AddressRange { first: start, last: end }, self.requests)
+            .map_err(Reason::from)?;
         self.live_mappings = self.live_mappings.saturating_sub(removed);
         if removed != 0 {
             self.invalidate();

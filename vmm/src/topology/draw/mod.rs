@@ -179,7 +179,7 @@ fn addresses(node: &Node) -> Vec<String> {
     let bars = node
         .bars
         .iter()
-        .map(|bar| format!("BAR{} {:#x}-{:#x}", bar.index, bar.span.first, bar.span.last));
+        .map(|bar| format!("BAR{} {:#x}-{:#x}", bar.index, bar.range.first, bar.range.last));
     windows.chain(bars).collect()
 }
 
