@@ -31,7 +31,7 @@ pub(crate) type Owner = (Bdf, u64);
 struct Run {
     kind: Kind,
     range: AddressRange,
-    number: u64,
+    id: u64,
     /// How many requests the IOMMU had served at the last finding.
     requests: u64,
     /// What was said of it last.
@@ -50,7 +50,7 @@ pub(crate) struct Runs {
 /// The set that a finding belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
-    pub(crate) number: u64,
+    pub(crate) id: u64,
     /// What was said of the set last.
     pub(crate) known: Option<Said>,
 }
@@ -77,12 +77,12 @@ impl Runs {
             Some(index) => self.runs.remove(index),
             None => {
                 self.last += 1;
-                Run { kind, range, number: self.last, requests, explanation: None, owner: None }
+                Run { kind, range, id: self.last, requests, explanation: None, owner: None }
             }
         };
         run.range = run.range.hull(&range);
         run.requests = requests;
-        let membership = Membership { number: run.number, known: run.explanation.clone() };
+        let membership = Membership { id: run.id, known: run.explanation.clone() };
         if self.runs.len() == MAX_RUNS {
             self.runs.remove(0);
         }
@@ -92,8 +92,8 @@ impl Runs {
 
     /// Keeps what is said of the set that was found in last. The first time it decides whether the set is that of
     /// `owner`'s mapping.
-    pub(crate) fn explain(&mut self, number: u64, said: Said, owner: Option<Owner>) {
-        if let Some(run) = self.runs.last_mut().filter(|run| run.number == number)
+    pub(crate) fn explain(&mut self, id: u64, said: Said, owner: Option<Owner>) {
+        if let Some(run) = self.runs.last_mut().filter(|run| run.id == id)
             && run.explanation.replace(said).is_none()
         {
             run.owner = owner;
@@ -113,7 +113,7 @@ mod tests {
     };
 
     fn take(runs: &mut Runs, kind: Kind, first: u64, last: u64) -> u64 {
-        runs.take(kind, AddressRange { first, last }, 7, |_, _, _| false).number
+        runs.take(kind, AddressRange { first, last }, 7, |_, _, _| false).id
     }
 
     #[test]
@@ -153,13 +153,13 @@ mod tests {
             assert_eq!((all, since, owner), (range(0x1000, 0x2fff), 5, None));
             true
         });
-        assert_eq!(next, Membership { number: 2, known: None });
+        assert_eq!(next, Membership { id: 2, known: None });
         let owner = Some((Bdf::new(2, 0, 0), 4));
         let said = Said { text: "why".into(), range: range(0x2000, 0x2fff), state: (0, 0, 9) };
         runs.explain(2, said.clone(), owner);
         let next = runs
             .take(KIND, range(0x3000, 0x3fff), 9, |_, since, found| since < 9 || found != owner);
-        assert_eq!(next, Membership { number: 2, known: Some(said.clone()) });
+        assert_eq!(next, Membership { id: 2, known: Some(said.clone()) });
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
             runs.take(KIND, AddressRange { first: 0x2000, last: 0x2fff }, 7, |_, _, owner| {
                 owner.is_some()
             });
-        assert_eq!(next, Membership { number: 1, known: Some(said("mapped")) });
+        assert_eq!(next, Membership { id: 1, known: Some(said("mapped")) });
         assert_eq!(take(&mut runs, KIND, 0x9000, 0x9fff), 2, "it does not touch");
     }
 

@@ -12,7 +12,7 @@ pub(super) struct Answer {
     pub(super) reader: FunctionId,
     pub(super) tag: Tag,
     data: Box<[u8]>,
-    /// Writes with lower numbers go before it.
+    /// Writes with lower sequence numbers go before it.
     sequence: u64,
 }
 

@@ -21,10 +21,10 @@ impl Fabric {
     pub(crate) fn delay_posted(
         &mut self,
         (requester, target): (FunctionId, Option<FunctionId>),
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
         delay: PostedDelay,
     ) -> bool {
-        if !self.delayed.set((requester, target), numbers, delay) {
+        if !self.delayed.set((requester, target), bdfs, delay) {
             return false;
         }
         if delay == PostedDelay::Off
@@ -38,18 +38,18 @@ impl Fabric {
         true
     }
 
-    /// The armed path of these two functions; failing that, the one whose functions had these numbers when it was
+    /// The armed path of these two functions; failing that, the one whose functions had these BDFs when it was
     /// armed: they may have lost them since.
     pub(crate) fn armed_path(
         &self,
         path: Option<(FunctionId, Option<FunctionId>)>,
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
     ) -> Option<(FunctionId, Option<FunctionId>)> {
         let here = path.filter(|&(from, to)| self.delayed.find(from, to).is_some());
-        here.or_else(|| self.delayed.armed_as(numbers))
+        here.or_else(|| self.delayed.armed_as(bdfs))
     }
 
-    /// The number of the path, if it is armed.
+    /// The index of the path, if it is armed.
     #[inline]
     pub(super) fn delayed_path(
         &self,
@@ -89,7 +89,7 @@ impl Fabric {
         self.delayed.is_off() || self.push_before(requester, target, u64::MAX)
     }
 
-    /// The same for writes with numbers below `sequence` only.
+    /// The same for writes with sequence numbers below `sequence` only.
     #[cold]
     pub(super) fn push_before(
         &mut self,

@@ -35,7 +35,7 @@ impl Fabric {
         self.delayed.generation()
     }
 
-    /// The numbers by which the delayed paths were armed, as requester and target.
+    /// The BDFs by which the delayed paths were armed, as requester and target.
     pub(crate) fn delayed_paths(&self) -> Vec<(Bdf, Option<Bdf>)> {
         self.delayed.armed()
     }

@@ -180,7 +180,7 @@ struct Overtaking {
     /// The requester has come to rest since: what it reads later is too late for this. A CPU that has seen the signal
     /// may still push the data, before it looks.
     at_rest: Option<Overtaken>,
-    /// Writes with lower numbers have been overtaken before: nothing more is to be said of them.
+    /// Writes with lower sequence numbers have been overtaken before: nothing more is to be said of them.
     known: u64,
 }
 
@@ -190,8 +190,8 @@ pub(super) struct Path {
     pub(super) requester: FunctionId,
     /// None: the root complex.
     pub(super) target: Option<FunctionId>,
-    /// The numbers that the two had when it was armed.
-    numbers: (Bdf, Option<Bdf>),
+    /// The requester ID and the BDF of the target when it was armed.
+    bdfs: (Bdf, Option<Bdf>),
     delay: PostedDelay,
     queue: VecDeque<Held>,
     bytes: usize,
@@ -199,19 +199,19 @@ pub(super) struct Path {
     turn: u64,
     /// By record and by interrupt.
     overtaking: [Overtaking; 2],
-    /// A fence has been told of writes with lower numbers.
+    /// A fence has been told of writes with lower sequence numbers.
     fenced: u64,
 }
 
 impl Path {
     fn new(
         (requester, target): (FunctionId, Option<FunctionId>),
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
     ) -> Self {
         Self {
             requester,
             target,
-            numbers,
+            bdfs,
             delay: PostedDelay::Off,
             queue: VecDeque::new(),
             bytes: 0,
@@ -301,17 +301,17 @@ impl Path {
         !self.queue.is_empty() || !self.overtaking.iter().all(told)
     }
 
-    /// The writes with numbers in this range, as overtaken by `signal`.
-    fn among(&self, signal: Signal, numbers: Range<u64>) -> Option<Overtaken> {
+    /// The writes with sequence numbers in this range, as overtaken by `signal`.
+    fn among(&self, signal: Signal, sequences: Range<u64>) -> Option<Overtaken> {
         let held = self.queue.iter();
-        let mut those = held.filter(|held| numbers.contains(&held.transaction.sequence));
+        let mut those = held.filter(|held| sequences.contains(&held.transaction.sequence));
         let Held { transaction: first, mapping, .. } = *those.next()?;
         let bytes =
             those.fold(first.length, |sum, more| sum.saturating_add(more.transaction.length));
         Some(Overtaken { signal, first, mapping, bytes })
     }
 
-    /// A fence has been seen after writes with numbers below `sequence`: what of them it overtook, unless a fence before
+    /// A fence has been seen after writes with sequence numbers below `sequence`: what of them it overtook, unless a fence before
     /// it did.
     pub(super) fn fence_seen(&mut self, sequence: u64) -> Option<Overtaken> {
         let before = std::mem::replace(&mut self.fenced, sequence);
@@ -351,7 +351,7 @@ impl Path {
         self.overtaking.each_mut().map(|overtaking| overtaking.at_rest.take())
     }
 
-    /// `signal`, which was issued as number `sequence`, has arrived.
+    /// `signal`, which was issued with sequence number `sequence`, has arrived.
     fn signalled(&mut self, signal: Signal, sequence: u64) {
         let index = usize::from(signal == Signal::Interrupt);
         let found = self.among(signal, self.overtaking[index].known..sequence);
@@ -380,7 +380,7 @@ impl Delayed {
     pub(super) fn set(
         &mut self,
         (requester, target): (FunctionId, Option<FunctionId>),
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
         delay: PostedDelay,
     ) -> bool {
         let index = match self.find(requester, target) {
@@ -388,46 +388,46 @@ impl Delayed {
             None if delay == PostedDelay::Off => return true,
             None if self.paths.len() >= MAX_PATHS => return false,
             None => {
-                self.paths.push(Path::new((requester, target), numbers));
+                self.paths.push(Path::new((requester, target), bdfs));
                 self.generation += 1;
                 self.paths.len() - 1
             }
         };
-        self.paths[index].numbers = numbers;
+        self.paths[index].bdfs = bdfs;
         self.paths[index].set(delay);
         true
     }
 
-    /// The number of a path.
+    /// The index of a path.
     #[cold]
     pub(super) fn find(&self, requester: FunctionId, target: Option<FunctionId>) -> Option<usize> {
         self.paths.iter().position(|path| path.requester == requester && path.target == target)
     }
 
-    /// The path that was armed last with these numbers, as requester and target.
+    /// The path that was armed last with these BDFs, as requester and target.
     pub(super) fn armed_as(
         &self,
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
     ) -> Option<(FunctionId, Option<FunctionId>)> {
-        let path = self.paths.iter().rev().find(|path| path.numbers == numbers)?;
+        let path = self.paths.iter().rev().find(|path| path.bdfs == bdfs)?;
         Some((path.requester, path.target))
     }
 
-    /// The path of a number.
+    /// The path at an index.
     pub(super) fn get(&mut self, index: usize) -> Option<&mut Path> {
         self.paths.get_mut(index)
     }
 
-    /// The numbers of the paths of `requester`.
+    /// The indexes of the paths of `requester`.
     pub(super) fn of(&self, requester: FunctionId) -> Vec<usize> {
-        let numbered = self.paths.iter().enumerate();
-        numbered.filter(|(_, path)| path.requester == requester).map(|(index, _)| index).collect()
+        let indexed = self.paths.iter().enumerate();
+        indexed.filter(|(_, path)| path.requester == requester).map(|(index, _)| index).collect()
     }
 
-    /// The numbers of the paths to `target`.
+    /// The indexes of the paths to `target`.
     pub(super) fn to(&self, target: FunctionId) -> Vec<usize> {
-        let numbered = self.paths.iter().enumerate();
-        numbered.filter(|(_, path)| path.target == Some(target)).map(|(index, _)| index).collect()
+        let indexed = self.paths.iter().enumerate();
+        indexed.filter(|(_, path)| path.target == Some(target)).map(|(index, _)| index).collect()
     }
 
     /// Whether there are paths to `target`.
@@ -440,14 +440,14 @@ impl Delayed {
         self.paths.iter().any(|path| path.target == Some(target) && path.holds())
     }
 
-    /// Which paths there are is another matter with each new number.
+    /// Changes whenever a path comes or goes.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The numbers by which the paths were armed.
+    /// The BDFs by which the paths were armed.
     pub(super) fn armed(&self) -> Vec<(Bdf, Option<Bdf>)> {
-        self.paths.iter().map(|path| path.numbers).collect()
+        self.paths.iter().map(|path| path.bdfs).collect()
     }
 
     /// Whose paths to the root complex there are.

@@ -69,7 +69,7 @@ impl Fabric {
         let target = hit.map(|hit| hit.owner);
         let kind = RunKind { function: from, class, domain, target };
         let run = self.runs.take(kind, range, requests, changed);
-        let cause = Cause::Addresses { number: run.number };
+        let cause = Cause::Addresses { set: run.id };
         let state = self.state();
         let text = match run.known.filter(|said| said.holds(at, state)) {
             Some(said) => said.text,
@@ -78,7 +78,7 @@ impl Fabric {
                 let text: Arc<str> = text.into();
                 let range = owner.map_or(only(at), |(_, range)| range);
                 let said = Said { text: Arc::clone(&text), range, state };
-                self.runs.explain(run.number, said, owner.map(|(owner, _)| owner));
+                self.runs.explain(run.id, said, owner.map(|(owner, _)| owner));
                 text
             }
         };

@@ -127,8 +127,8 @@ impl Fabric {
         };
         let class = FindingClass::Malformed;
         let kind = RunKind { function: transaction.function, class, domain: None, target: None };
-        let number = self.runs.take(kind, range, 0, |_, _, _| false).number;
-        Cause::Malformed { number, mistake }
+        let set = self.runs.take(kind, range, 0, |_, _, _| false).id;
+        Cause::Malformed { set, mistake }
     }
 }
 

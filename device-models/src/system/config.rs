@@ -107,7 +107,7 @@ impl System {
             memories: self.fabric.map().memories[..self.ram.len()].to_vec(),
             ..AddressMap::default()
         };
-        let addresses = self.bus_numbers();
+        let addresses = self.bdfs();
         for (state, address) in self.states.iter().zip(&addresses) {
             map.nodes.push(node(state, *address, &mut map.memories));
         }
@@ -128,10 +128,10 @@ impl System {
         }
     }
 
-    /// The number of every function that configuration requests reach under the present bus numbers; none for one
+    /// The BDF of every function that configuration requests reach under the present bus numbers; none for one
     /// below a bridge without any, or whose bus another bridge claims first, or lies outside those of the bridge above,
     /// or that is held in reset, or not there.
-    fn bus_numbers(&self) -> Vec<Option<Bdf>> {
+    fn bdfs(&self) -> Vec<Option<Bdf>> {
         let mut addresses = vec![None; self.states.len()];
         let mut claimed: BTreeSet<u8> = self.roots.iter().map(|root| root.first_bus).collect();
         let mut level: Vec<(FunctionId, u8, u8)> = Vec::new();
@@ -145,7 +145,7 @@ impl System {
             if state.config.holds_below_in_reset() || state.emptied {
                 continue;
             }
-            // Bus 0 below a bridge means that it has no numbers yet.
+            // Secondary bus 0 means that the bridge has no bus numbers yet.
             let last = buses.subordinate.min(last);
             if (bus.saturating_add(1)..=last).contains(&buses.secondary)
                 && claimed.insert(buses.secondary)
@@ -192,7 +192,7 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
         kind: state.kind(),
         parent: state.parent,
         children: state.children.clone(),
-        // Before the first configuration write it has no number of its own; nor does it send anything.
+        // Before the first configuration write it has no bus number of its own; nor does it send anything.
         requester: state.captured.or(address).unwrap_or_default(),
         bus_master: config.bus_master_enabled(),
         memory_enabled: config.memory_enabled(),

@@ -56,7 +56,7 @@ impl System {
         // RAM last: a record that nobody has seen yet comes behind the data before it.
         paths.sort_by_key(|(_, target)| target.is_none());
         for (requester, target) in paths {
-            // By the numbers by which it was armed: it is there.
+            // It is found by the BDFs by which it was armed.
             if let Err(error) = self.delay_posted(requester, target, PostedDelay::Off) {
                 log::debug!("{requester} is not switched off: {error}");
             }

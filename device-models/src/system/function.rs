@@ -35,7 +35,7 @@ pub(super) struct FunctionState {
     /// It is being reset: until its next turn, or the next write to its configuration space, unless it is held.
     pub(super) resetting: bool,
     /// The requester ID that it captured from the last configuration write that reached it; requests carry
-    /// it even after the bridges above have lost their numbers (PCIe 6.0, 2.2.6.2).
+    /// it even after the bridges above have lost their bus numbers (PCIe 6.0, 2.2.6.2).
     pub(super) captured: Option<Bdf>,
     /// What is below this port has been pulled out of its slot.
     pub(super) emptied: bool,

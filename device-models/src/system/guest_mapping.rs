@@ -25,7 +25,7 @@ impl System {
         self.mappings(true)
     }
 
-    /// A number that is another one whenever [`System::guest_mappings`] or [`System::config_mappings`] may have changed.
+    /// Changes whenever [`System::guest_mappings`] or [`System::config_mappings`] may have changed.
     pub fn mapping_epoch(&self) -> u64 {
         // Each of them only grows.
         self.fabric.map().epoch + self.fabric.delayed_generation() + self.withheld.generation
@@ -33,7 +33,7 @@ impl System {
 
     /// Takes the memory BARs of the function at `bdf` out of [`System::guest_mappings`] until [`System::release`]: CPUs that
     /// still reach them directly would push nothing, so a VMM has them out of its guest before it delays a path to them.
-    /// None: nobody has that number.
+    /// None: no function has this BDF.
     pub fn withhold(&mut self, bdf: Bdf) -> Option<FunctionId> {
         let function = self.by_bdf(bdf)?;
         self.withheld.functions.push(function);

@@ -59,15 +59,15 @@ impl System {
         }
         self.input(&Input::Plug { port });
         self.states[function.index()].emptied = false;
-        self.forget_numbers(function);
+        self.forget_bus_numbers(function);
         links::train(&mut self.states, function);
         self.publish();
         self.signal_port_interrupt(function);
         Ok(())
     }
 
-    /// Who comes back has captured no number yet.
-    fn forget_numbers(&mut self, port: FunctionId) {
+    /// A device that comes back has captured no bus number yet.
+    fn forget_bus_numbers(&mut self, port: FunctionId) {
         let mut below = self.states[port.index()].children.clone();
         while let Some(function) = below.pop() {
             let state = &mut self.states[function.index()];

@@ -64,7 +64,7 @@ pub struct HostBridge {
     pub name: String,
     /// Identity of the bridge's own function, by which Linux decides whether it allows peer-to-peer traffic.
     pub description: HostBridgeDescription,
-    /// Number of its root bus.
+    /// Bus number of its root bus.
     pub first_bus: u8,
     /// What it forwards down to its root bus. Empty: every address that is not RAM, as it is.
     pub windows: Vec<HostWindow>,
@@ -91,7 +91,7 @@ impl Default for HostBridge {
 /// Everything there is.
 #[derive(Debug)]
 pub struct Topology {
-    /// The host bridges, at least one; the numbers of their buses do not overlap.
+    /// The host bridges, at least one; their bus numbers do not overlap.
     pub host_bridges: Vec<HostBridge>,
 }
 

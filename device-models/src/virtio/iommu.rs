@@ -77,7 +77,7 @@ fn serve_request(port: &mut Port<'_>, request: &[u8], reply: &mut [u8]) -> usize
     let Some(iommu) = port.virtio_iommu() else { return 0 };
     let written = iommu.request(request, reply);
     while let Some(refusal) = port.virtio_iommu().and_then(VirtioIommu::next_refusal) {
-        let (request, status) = (refusal.request.number(), refusal.status as u8);
+        let (request, status) = (refusal.request.request_type(), refusal.status as u8);
         let cause = Cause::Refused { request, status };
         port.report(FindingClass::RequestFailed, cause, refusal.to_string());
     }

@@ -42,20 +42,20 @@ impl Domain {
         range: AddressRange,
         target: u64,
         flags: MapFlags,
-        number: u64,
+        request: u64,
     ) -> Result<(), Conflict> {
         if let Some(other) = self.table.overlap(range) {
             return Err(Conflict::Overlap(other.range));
         }
-        self.table.insert(Mapping::new(range, target, flags, number));
+        self.table.insert(Mapping::new(range, target, flags, request));
         Ok(())
     }
 
     /// Removes all mappings inside `range` and says how many they were.
-    pub(super) fn unmap(&mut self, range: AddressRange, number: u64) -> Result<usize, Conflict> {
+    pub(super) fn unmap(&mut self, range: AddressRange, request: u64) -> Result<usize, Conflict> {
         // Nearly always the range is exactly that of one mapping: then no other can touch it.
         if let Some(mapping) = self.table.remove_exact(range) {
-            self.retire(&mapping, number);
+            self.retire(&mapping, request);
             return Ok(1);
         }
         // Mappings share no address, so only those at the two ends of the range can reach out of it.
@@ -68,7 +68,7 @@ impl Domain {
         }
         let mut removed = 0;
         while let Some(mapping) = self.table.remove_overlap(range) {
-            self.retire(&mapping, number);
+            self.retire(&mapping, request);
             removed += 1;
         }
         Ok(removed)
@@ -111,7 +111,7 @@ impl Domain {
         Some(died)
     }
 
-    /// Whether a mapping in `range` may have been removed by a request after number `request`.
+    /// Whether a mapping in `range` may have been removed by a request after `request`.
     pub(super) fn lost_since(&self, range: AddressRange, request: u64) -> bool {
         let mut later = self.history.iter().rev().take_while(|gone| gone.died > request);
         let forgotten = self.history.len() == HISTORY

@@ -68,7 +68,7 @@ pub enum Request {
 impl Request {
     /// The request type (virtio 1.3, 5.13.6); 0 if there was none.
     #[must_use]
-    pub fn number(&self) -> u8 {
+    pub fn request_type(&self) -> u8 {
         match self {
             Self::Attach { .. } => request_type::ATTACH,
             Self::Detach { .. } => request_type::DETACH,
@@ -185,8 +185,8 @@ impl Reason {
 /// A request that the IOMMU refused, for the checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The number of the request, counted from 1.
-    pub number: u64,
+    /// The request's place in the sequence of all requests, counted from 1.
+    pub sequence: u64,
     /// What was asked.
     pub request: Request,
     /// What the driver reads; [`Status::IoErr`] if the request was so malformed that nothing could be written.
@@ -199,7 +199,7 @@ impl fmt::Display for Refusal {
         write!(
             f,
             "request #{} {} answered {}: {}",
-            self.number, self.request, self.status, self.reason
+            self.sequence, self.request, self.status, self.reason
         )
     }
 }
@@ -218,7 +218,7 @@ impl VirtioIommu {
     fn refuse(&mut self, reason: Reason, request: Request) -> Status {
         let status = reason.status();
         if self.refusals.len() < MAX_REFUSALS {
-            self.refusals.push_back(Refusal { number: self.requests, request, status, reason });
+            self.refusals.push_back(Refusal { sequence: self.requests, request, status, reason });
         } else {
             self.dropped_refusals = self.dropped_refusals.saturating_add(1);
         }
