@@ -44,7 +44,7 @@ classes! {
     TurnedBack = 7, "pci.turned-back";
     /// The root complex does not route between these two of its ports.
     PeerToPeerRefused = 8, "pci.peer-to-peer-refused";
-    /// The way leads over a link that is down: its slot is empty, or the link is disabled (PCIe 6.0, 2.9.1).
+    /// The route leads over a link that is down: its slot is empty, or the link is disabled (PCIe 6.0, 2.9.1).
     LinkDown = 9, "pci.link-down";
 
     /// The requester is attached to no domain and bypass is off (virtio 1.3, 5.13.6.3).

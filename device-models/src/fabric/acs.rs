@@ -53,7 +53,7 @@ pub(super) fn through_root(
             false => Err(Refusal::new(FindingClass::TurnedBack, Some(from))),
         };
     }
-    // All requests take the way through the IOMMU here, redirected or not; what is left is the violation.
+    // All requests take the route through the IOMMU here, redirected or not; what is left is the violation.
     match peer_request(map.node(from), map.node(to)) {
         PeerRequest::Violation if map.node(to).kind == NodeKind::RootPort => {
             Err(Refusal::new(FindingClass::AcsViolation, Some(from)))
@@ -62,8 +62,8 @@ pub(super) fn through_root(
     }
 }
 
-/// By which way the completions of a read come back from `completer` to `requester`: they are routed by the requester
-/// ID and on their own account, whatever way the request took (2.2.4.2 and 6.12.1.1).
+/// The route by which the completions of a read come back from `completer` to `requester`: they are routed by the requester
+/// ID and on their own account, whatever route the request took (2.2.4.2 and 6.12.1.1).
 ///
 /// An error stands for completions that a port does not route: the requester waits for them in vain.
 pub(super) fn completion(
@@ -97,7 +97,7 @@ pub(super) fn completion(
     Ok(RouteKind::ThroughHostBridge)
 }
 
-/// Whether a completion finds its way from the root complex down to `requester`: each bridge on it has the bus of the
+/// Whether a completion is routed from the root complex down to `requester`: each bridge on it has the bus of the
 /// requester ID behind it (2.2.4.2), unless software has taken the number away since the request went up.
 pub(super) fn completion_from_root(map: &AddressMap, requester: FunctionId) -> Result<(), Refusal> {
     let bus = map.node(requester).requester.bus();

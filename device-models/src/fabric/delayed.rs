@@ -116,7 +116,7 @@ pub(super) enum Destination {
 }
 
 impl Destination {
-    /// The way there.
+    /// The route there.
     pub(super) fn route(&self) -> RouteKind {
         match self {
             Self::Memory(resolved, _) => resolved.route,

@@ -10,7 +10,7 @@ use crate::pci::Bdf;
 pub enum Delivery {
     /// It arrived.
     Delivered {
-        /// By which way.
+        /// The route that it took.
         route: RouteKind,
         /// Where.
         target: Option<Target>,

@@ -11,7 +11,7 @@ const LIMIT: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Read {
     pub(super) transaction: Transaction,
-    /// The way it took.
+    /// The route that it took.
     pub(super) route: RouteKind,
     /// The MAP request of the first piece of the mapping that it went by.
     pub(super) mapping: Option<u64>,

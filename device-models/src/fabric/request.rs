@@ -35,7 +35,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A register BAR, and the way there.
+/// A register BAR, and the route there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Registers {
     pub(super) function: FunctionId,

@@ -52,17 +52,17 @@ impl Fabric {
         self.with_completions(from, address, request)
     }
 
-    /// The data of a read travels in its completions, which have a way of their own.
+    /// The data of a read travels in its completions, which are routed on their own.
     fn with_completions(&mut self, from: FunctionId, at: u64, request: Resolution) -> Resolution {
         let Resolution { length, outcome } = request;
         let outcome = match outcome {
             ResolveOutcome::Reached { target, address, mmio_flag_on_ram, route } => {
                 let from_peer = target.owner().map(|owner| acs::completion(&self.map, owner, from));
-                let way = from_peer.unwrap_or(Ok(route)).and_then(|way| match way {
-                    RouteKind::BusAddress => Ok(way),
-                    _ => acs::completion_from_root(&self.map, from).map(|()| way),
+                let back = from_peer.unwrap_or(Ok(route)).and_then(|back| match back {
+                    RouteKind::BusAddress => Ok(back),
+                    _ => acs::completion_from_root(&self.map, from).map(|()| back),
                 });
-                match way {
+                match back {
                     Ok(route) => {
                         ResolveOutcome::Reached { target, address, route, mmio_flag_on_ram }
                     }

@@ -1,4 +1,4 @@
-//! Where a request goes: switches and ACS on the way up, the root complex, bridges and BARs on the way down.
+//! Where a request goes: switches and ACS on the route up, the root complex, bridges and BARs on the route down.
 //!
 //! Pure functions of an [`AddressMap`]. Every answer says for how many of the following bytes it holds, so that a run
 //! of TLPs is routed once and is still exact at each edge.
@@ -93,7 +93,7 @@ impl<T> Routed<T> {
     }
 }
 
-/// The way up, as far as the requester's own hierarchy decides it.
+/// The route up, as far as the requester's own hierarchy decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Upward {
     /// A switch delivers it to a sibling port's hierarchy by bus address: the IOMMU never sees it.

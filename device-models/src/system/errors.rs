@@ -26,8 +26,8 @@ impl System {
         let root_port = match above.split_last() {
             None => *detector,
             Some((root_port, switches)) => {
-                let mut way = switches.iter().chain([root_port]);
-                if !way.all(|bridge| self.states[bridge.index()].config.forward_error(message)) {
+                let mut path = switches.iter().chain([root_port]);
+                if !path.all(|bridge| self.states[bridge.index()].config.forward_error(message)) {
                     return;
                 }
                 *root_port
