@@ -1,8 +1,4 @@
-//! The device side of the peerdma lab: PCIe functions, the fabric between them, an IOMMU, and a checker that sees
-//! every DMA transaction.
-//!
-//! Nothing here knows who runs the guest. A VMM, a unit test or a replay drives a [`System`](system::System) through
-//! configuration accesses, register accesses and steps, and gets transactions, interrupts and findings.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod address_range;

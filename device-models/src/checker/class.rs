@@ -137,7 +137,12 @@ mod tests {
 
     #[test]
     fn the_documentation_has_a_row_for_each_class_and_no_other() {
-        let documentation = include_str!("../../../docs/findings.md");
+        let docs = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
+        if !docs.exists() {
+            println!("SKIP: {} is not part of the package", docs.display());
+            return;
+        }
+        let documentation = std::fs::read_to_string(docs.join("findings.md")).unwrap();
         let rows: BTreeSet<_> = documentation
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))

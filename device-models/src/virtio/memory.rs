@@ -67,7 +67,7 @@ struct Unflushed {
     length: usize,
 }
 
-/// Guest memory for the duration of one step. See the [module](self).
+/// Guest memory for the duration of one step: each access becomes a transaction.
 #[derive(Debug)]
 pub struct PortMemory<'a, 'port> {
     port: RefCell<&'a mut Port<'port>>,
