@@ -1,6 +1,6 @@
 //! Memory that a transaction can land in: a piece of guest RAM or a device's local memory.
 //!
-//! Both are shared mappings. The guest's CPUs write to them at any time without the system's knowledge, so everything
+//! Both are shared mappings. The guest's CPUs write to them at any time, unseen by the system, so everything
 //! here is accessed through [`VolatileSlice`] and never through a Rust reference.
 
 use std::fs::File;
@@ -73,7 +73,7 @@ impl Memory {
         self.region.size() as u64
     }
 
-    /// Whether there is no memory at all.
+    /// Whether the memory has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -61,7 +61,7 @@ pub enum Cause {
     },
     /// A descriptor in memory.
     Descriptor {
-        /// Its DMA address.
+        /// DMA address of its first byte.
         address: u64,
         /// What is wrong with it: the device's name for that kind of mistake.
         mistake: &'static str,
@@ -70,7 +70,7 @@ pub enum Cause {
     Message {
         /// Its address in the interrupt window.
         address: u64,
-        /// The data.
+        /// The data of the write: the vector, on x86.
         data: u32,
     },
     /// Accesses to neighbouring addresses that the interrupt window does not take.

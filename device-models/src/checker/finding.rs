@@ -30,7 +30,7 @@ impl Severity {
 pub struct Finding {
     /// The class.
     pub class: FindingClass,
-    /// Whether it is a mistake.
+    /// A mistake, or a note.
     pub severity: Severity,
     /// What it comes from.
     pub cause: Cause,

@@ -1,7 +1,7 @@
 //! Findings about addresses that nothing stands behind: which of them belong together.
 //!
 //! There is no mapping and no target to tell one mistake from another by. So findings of one function and class are one
-//! as long as their addresses touch, or lie in BARs of one function or in one mapping of somebody else's, and nothing was
+//! as long as their addresses touch, or lie in BARs of one function or in one mapping of another requester, and nothing was
 //! mapped or unmapped there since.
 
 use super::{FindingClass, Said};
@@ -12,19 +12,19 @@ use crate::pci::Bdf;
 /// Sets of addresses that are told apart at a time; the one that was not found in for the longest is forgotten.
 const MAX_RUNS: usize = 64;
 
-/// Whose findings, and of which kind.
+/// What the findings of a set have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
-    /// Who issued the requests.
+    /// The function that issued the requests.
     pub(crate) function: FunctionId,
     pub(crate) class: FindingClass,
     /// The requester's domain; none without one.
     pub(crate) domain: Option<u32>,
-    /// The function whose BARs the addresses are those of.
+    /// The function whose BARs have the addresses.
     pub(crate) target: Option<FunctionId>,
 }
 
-/// Somebody else's mapping of the addresses: whose, and by which MAP request.
+/// Another requester's mapping of the addresses: its requester ID, and the MAP request.
 pub(crate) type Owner = (Bdf, u64);
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ struct Run {
     requests: u64,
     /// What was said of it last.
     explanation: Option<Said>,
-    /// Who has mapped the addresses instead.
+    /// The requester that has mapped the addresses instead.
     owner: Option<Owner>,
 }
 
@@ -66,7 +66,7 @@ impl Runs {
         changed: impl Fn(AddressRange, u64, Option<Owner>) -> bool,
     ) -> Membership {
         let found = self.runs.iter().rposition(|run| {
-            // What lies in BARs of one function, or in a mapping of somebody else's, is one wherever it lies there.
+            // What lies in BARs of one function, or in another requester's mapping, is one wherever it lies there.
             let anywhere = kind.target.is_some() || run.owner.is_some();
             let all = if anywhere { range } else { run.range.hull(&range) };
             run.kind == kind

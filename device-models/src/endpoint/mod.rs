@@ -1,4 +1,4 @@
-//! What a kind of device is to the system.
+//! Device models: the trait that each implements, and the models.
 //!
 //! An endpoint is a state machine that others step. It owns its registers and its local memory; its configuration
 //! space, MSI-X table and place in the topology belong to the [`System`](crate::system::System), so that a new kind of device

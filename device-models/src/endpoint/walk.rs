@@ -69,8 +69,8 @@ impl Drop for Seed {
     }
 }
 
-/// Goes one walk after the other, each with a seed of its own, until they have taken so many steps together. `walk` says
-/// how many it took.
+/// Goes one walk after the other, each with a seed of its own, until they have taken `steps` steps together. `walk` returns
+/// the number that it took.
 pub(super) fn for_steps(steps: u64, mut walk: impl FnMut(&mut Draw<'_>) -> u64) {
     let chosen = std::env::var(SEED).ok();
     let first = chosen.map_or_else(|| RandomState::new().hash_one(0), |seed| seed.parse().unwrap());

@@ -63,7 +63,7 @@ impl Fabric {
     /// A CPU has read from `completer`: what that has posted to the root complex comes before the completion.
     pub(crate) fn completed_to_cpu(&mut self, completer: FunctionId) {
         // RAM and the interrupt window always have room. What finds none has been led to another function since, by a
-        // new address map, and is no more on the way to the CPU.
+        // new address map, and no longer goes to the CPU.
         self.push(completer, None);
     }
 }

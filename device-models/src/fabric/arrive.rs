@@ -30,7 +30,7 @@ impl Fabric {
         if delay == PostedDelay::Off
             && let Some(index) = self.delayed.find(requester, target)
         {
-            // Nobody waits for a push any more: what has been overtaken is told now.
+            // No push can come any more: what has been overtaken is reported now.
             self.report_overtaken_on(index);
             self.deliver_due(index);
             self.delayed.clear_up();
@@ -149,7 +149,7 @@ impl Fabric {
             return;
         }
         for index in self.delayed.to(target) {
-            // It never comes: whoever was told of it has been misled, whatever is read later.
+            // The data never comes: software that has seen the signal was misled, whatever is read later.
             self.report_overtaken_on(index);
             let Some(path) = self.delayed.get(index) else { continue };
             let lost = path.take_all();
@@ -174,7 +174,7 @@ impl Fabric {
         let mut waits = false;
         for index in self.delayed.of(requester) {
             if at_rest {
-                // To come to rest is something that happens in a turn: a record without it would not replay.
+                // Coming to rest happens in a turn: without that turn a record would not replay.
                 waits |= self.comes_to_rest(index);
             }
             waits |= self.delayed.get(index).is_some_and(super::delayed::Path::tick);
@@ -222,7 +222,7 @@ impl Fabric {
     }
 
     /// The requester of a path will push nothing any more by itself. A CPU may, on its way to a function; where RAM is,
-    /// CPUs look without asking anybody. Whether anything has changed of which nobody is told.
+    /// CPUs read it without the fabric. Returns whether anything changed that no observer sees.
     fn comes_to_rest(&mut self, index: usize) -> bool {
         match self.delayed.get(index) {
             Some(path) if path.target.is_some() => path.rests(),
@@ -330,7 +330,7 @@ impl Fabric {
         self.arrived(transaction);
     }
 
-    /// The address map has changed while the write was under way: who takes it now? It has been translated already.
+    /// The address map has changed while the write was under way: finds the function that takes it now. It has been translated already.
     fn route_again(
         &self,
         transaction: &Transaction,

@@ -24,7 +24,7 @@ pub(super) struct Resolved {
     pub(super) offset: u64,
     /// Index into the map's memories.
     pub(super) memory: u32,
-    /// Whose BAR it is; none for RAM.
+    /// The function whose BAR it is; none for RAM.
     pub(super) owner: Option<FunctionId>,
     /// How it gets there.
     pub(super) route: RouteKind,

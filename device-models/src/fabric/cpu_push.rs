@@ -1,6 +1,6 @@
 //! CPUs' requests for a function, behind the posted writes that stay under way to it.
 //!
-//! Those wait in front of the target's link, where everything for it comes together, whoever has sent it. A read does
+//! Those wait in front of the target's link, where everything for it comes together. A read does
 //! not pass a posted write there, nor does another posted write (PCIe 6.0, 2.4.1, table 2-42, rules A2a and B2a).
 
 use super::{Fabric, FunctionId};

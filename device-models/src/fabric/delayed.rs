@@ -34,7 +34,7 @@ pub const MAX_TURNS: u16 = 1024;
 /// For how long posted writes stay under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostedDelay {
-    /// Not at all: what is under way arrives.
+    /// No delay: what is under way arrives.
     Off,
     /// Until a read of the same requester, or an access of a CPU to the target, pushes them.
     UntilPushed,
@@ -175,7 +175,7 @@ impl Overtaken {
 /// What is known of one kind of signal on one path.
 #[derive(Debug, Default)]
 struct Overtaking {
-    /// Until something pushes the data: then nobody can have been misled.
+    /// Until something pushes the data: then no software can have been misled.
     now: Option<Overtaken>,
     /// The requester has come to rest since: what it reads later is too late for this. A CPU that has seen the signal
     /// may still push the data, before it looks.
@@ -370,7 +370,7 @@ pub(crate) struct Delayed {
 }
 
 impl Delayed {
-    /// Whether there is anything to think about at all.
+    /// Whether no path is armed.
     #[inline]
     pub(super) fn is_off(&self) -> bool {
         self.paths.is_empty()
@@ -450,7 +450,7 @@ impl Delayed {
         self.paths.iter().map(|path| path.bdfs).collect()
     }
 
-    /// Whose paths to the root complex there are.
+    /// The requesters with an armed path to the root complex.
     pub(super) fn to_root(&self) -> Vec<FunctionId> {
         let those = self.paths.iter().filter(|path| path.target.is_none());
         those.map(|path| path.requester).collect()

@@ -8,7 +8,7 @@ use crate::pci::{Abort, UncorrectableError};
 /// A request that failed, at the function that noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectedError {
-    /// Who logs it.
+    /// The function that logs it.
     pub detector: FunctionId,
     /// Which bit of the Uncorrectable Error Status register.
     pub error: UncorrectableError,

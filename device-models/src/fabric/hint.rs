@@ -1,7 +1,7 @@
-//! What an address that leads nowhere is elsewhere: the helpful half of a finding's sentence.
+//! What an address that decodes to nothing is elsewhere: the hint in a finding's sentence.
 //!
 //! A driver that hands out the wrong kind of address is the commonest mistake of all. What is looked up here is bounded
-//! by the topology's size, and where a flood of findings is about one address, or one mapping of somebody else's, it is
+//! by the topology's size, and where a flood of findings is about one address, or one mapping of another requester, it is
 //! looked up once.
 
 use std::sync::Arc;
@@ -107,7 +107,7 @@ impl Fabric {
                 Cause::Unmapping { request: first.unwrap_or(retired.died) }
             }
         };
-        // A mapping of somebody else's explains what is used after it was unmapped if it was made since.
+        // Another requester's mapping explains a stale address if it was made after the unmap.
         let since = match fault.reason {
             FaultReason::Domain { .. } => 0,
             FaultReason::Stale { retired, .. } => retired.died,
@@ -140,8 +140,8 @@ impl Fabric {
         (self.map.epoch, self.iommu.epoch(), requests)
     }
 
-    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With whose mapping it is, and
-    /// its addresses, if it is somebody else's.
+    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With the requester that maps it, and
+    /// the mapping's addresses, if it is another requester's mapping.
     fn meaning(
         &mut self,
         from: FunctionId,
@@ -176,8 +176,8 @@ impl Fabric {
         (text, None)
     }
 
-    /// Where the IOMMU led a refused request: `physical`, and what that is. Told if it says something: where nobody is, or
-    /// a BAR by whichever address. With whose BAR it is.
+    /// Where the IOMMU led a refused request: `physical`, and what that is. Given where it helps: where no function is, or
+    /// at a BAR by either of its addresses. With the function whose BAR it is.
     pub(super) fn mapped_to(
         &self,
         physical: u64,
@@ -238,7 +238,7 @@ fn only(at: u64) -> AddressRange {
     AddressRange { first: at, last: at }
 }
 
-/// For whom else `at` is mapped, by a request after number `since`, and the addresses of that mapping.
+/// The other requester for which `at` is mapped, by a request after `since`, and the addresses of that mapping.
 fn mapped_for_another(
     map: &AddressMap,
     iommu: &VirtioIommu,
@@ -276,7 +276,7 @@ fn bar_meaning(map: &AddressMap, hit: Hit, address: u64) -> String {
             let text = format!(
                 "; it is the CPU physical address of BAR {bar} of {owner}, whose bus address is {bus:#x}"
             );
-            // The one may be the other of somebody else.
+            // A bus address of one BAR may be the CPU address of another.
             let at = |(_, node): &(FunctionId, &Node)| node.bar_at(address).is_some();
             match map.functions().find(at) {
                 Some((other, _)) => {

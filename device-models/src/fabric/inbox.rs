@@ -76,7 +76,7 @@ impl Inbox {
         self.requests > 0 && self.queue.iter().any(|message| message.sender() == Some(sender))
     }
 
-    /// Forgets everything: the function was reset. Who waited here for an answer?
+    /// Drops everything: the function was reset. Returns the readers that wait for an answer, with their tags.
     pub(super) fn clear(&mut self) -> Vec<(FunctionId, Tag)> {
         self.requests = 0;
         let unanswered = |message| match message {

@@ -1,6 +1,6 @@
-//! The address map: everything that decides where a request goes, as one immutable picture.
+//! The address map: everything that decides where a request goes, as one immutable value.
 //!
-//! Configuration writes that change decoding publish a new map with a new epoch; nobody ever sees half of a change.
+//! Configuration writes that change decoding publish a new map with a new epoch; a request sees a change in whole or not at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,19 +106,19 @@ impl Node {
 /// A memory BAR that the CPUs can reach: what a VMM maps into the guest.
 #[derive(Debug, Clone)]
 pub struct GuestMapping {
-    /// Where the guest sees it.
+    /// Guest physical address of its first byte.
     pub guest_address: u64,
-    /// What it sees, from its first byte.
+    /// The memory, from its first byte.
     pub memory: Memory,
-    /// How much of it, in bytes: the size of the BAR, which software may have made smaller (PCIe 6.0, 7.8.6).
+    /// Bytes to map: the size of the BAR, which software may have made smaller (PCIe 6.0, 7.8.6).
     pub length: u64,
-    /// Whose BAR it is.
+    /// The function that owns the BAR.
     pub function: FunctionId,
-    /// Which one.
+    /// Index of the BAR, 0 to 5.
     pub bar: u8,
 }
 
-/// The picture itself.
+/// One address map.
 #[derive(Debug, Clone, Default)]
 pub struct AddressMap {
     /// Grows by one with each published map.
@@ -131,7 +131,7 @@ pub struct AddressMap {
     pub ram: Vec<AddressRange>,
     /// RAM regions, then the memories behind BARs.
     pub memories: Vec<Memory>,
-    /// Who answers to which requester ID.
+    /// The functions that configuration requests reach, by requester ID.
     pub by_bdf: BTreeMap<Bdf, FunctionId>,
 }
 

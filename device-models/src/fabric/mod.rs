@@ -1,7 +1,7 @@
 //! The fabric: takes every request of every function to where it goes, or says why it does not arrive.
 //!
 //! All of it lives under the system's one lock. A translation is used before the lock is given up, so no unmap slips
-//! between check and use; a step moves at most 64 KiB, so nobody waits long for the lock.
+//! between check and use; a step moves at most 64 KiB, which bounds the wait for the lock.
 
 mod acs;
 mod answer;
@@ -73,7 +73,7 @@ pub const MAX_HOPS: u8 = 64;
 /// Detected errors that wait to be logged; more are lost, as they are on hardware (PCIe 6.0, 6.2.4.2).
 const MAX_ERRORS: usize = 64;
 
-/// See the module.
+/// Routes, translates, checks and carries out every request; keeps what is under way. See the module.
 pub(crate) struct Fabric {
     map: Arc<AddressMap>,
     iommu: Box<dyn Iommu>,
@@ -90,14 +90,14 @@ pub(crate) struct Fabric {
     watch: Watch,
     sink: Box<dyn InterruptSink>,
     policy: InterruptPolicy,
-    /// The virtio-iommu's own function, which nobody translates (virtio 1.3, 5.13.2).
+    /// The virtio-iommu's own function, whose requests are not translated (virtio 1.3, 5.13.2).
     exempt: Option<FunctionId>,
-    /// Whose Bus Master Enable was cleared, with nothing that asks for work since: what is left over is not emitted, and
+    /// By function: Bus Master Enable was cleared, and nothing has asked for work since. What is left over is not emitted, and
     /// the kernel does so itself before a reset and on unbind.
     quiesced: Vec<bool>,
     /// Findings about addresses that lead nowhere.
     runs: Runs,
-    /// What was said last of a fault beside what the IOMMU says, and of whose.
+    /// The last hint about a fault: the requester, the cause and the text.
     last_fault: Option<(FunctionId, Cause, Said)>,
     /// Posted writes that tests keep under way.
     delayed: Delayed,

@@ -20,7 +20,7 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Who was to answer it.
+    /// The function that was to answer it.
     pub(super) fn completer(&self) -> Option<FunctionId> {
         self.delivery.owner()
     }

@@ -52,8 +52,8 @@ impl Fabric {
         ReadOutcome::Done { status: CompletionStatus::Success, bytes, verdict }
     }
 
-    /// The completion of a read pushes what its completer has posted the same way (2.4.1, rule D2a); nobody has posted
-    /// anything in the name of RAM. False: not everything is there.
+    /// The completion of a read pushes what its completer has posted to the requester (2.4.1, rule D2a). RAM posts nothing.
+    /// False: not everything is there yet.
     #[inline]
     fn completion_pushes(&mut self, completer: Option<FunctionId>, reader: FunctionId) -> bool {
         completer.is_none_or(|completer| {

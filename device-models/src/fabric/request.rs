@@ -167,7 +167,7 @@ impl Fabric {
         }
     }
 
-    /// A request fails: everybody who can notice does.
+    /// A request fails: the requester, the observers and the port that detects it learn of it.
     pub(super) fn fail(
         &mut self,
         transaction: &Transaction,
@@ -239,7 +239,7 @@ impl Fabric {
         self.hold(path, &transaction, destination, &data).map(|()| run)
     }
 
-    /// Somebody looks on: what steers a device is read once, and shown as it was read.
+    /// The same with observers: what steers a device is read once, and shown as it was read.
     fn move_watched(
         &mut self,
         transaction: &Transaction,

@@ -40,7 +40,7 @@ pub enum PeerRouting {
     Everywhere,
     /// To functions below the same host bridge.
     SameBridge,
-    /// Not at all.
+    /// It forwards nothing between its ports.
     Nowhere,
 }
 

@@ -19,24 +19,24 @@ pub enum Target {
         memory: usize,
         /// Byte offset into that memory.
         offset: u64,
-        /// Whose BAR it is; none for RAM.
+        /// The function whose BAR it is; none for RAM.
         function: Option<FunctionId>,
     },
     /// A register BAR.
     Registers {
-        /// Whose.
+        /// The function that owns the BAR.
         function: FunctionId,
         /// Which.
         bar: u8,
         /// Byte offset into it.
         offset: u64,
-        /// Whether it is the MSI-X table's.
+        /// Whether the offset is one of the MSI-X table or pending bit array.
         msix: bool,
     },
 }
 
 impl Target {
-    /// Whose BAR it is; none for RAM.
+    /// The function whose BAR it is; none for RAM.
     pub(crate) fn owner(&self) -> Option<FunctionId> {
         match *self {
             Self::Memory { function, .. } => function,
@@ -239,7 +239,7 @@ fn descend(map: &AddressMap, bridge: FunctionId, address: u64, length: u64) -> R
     among(map, &map.node(bridge).children, address, length, Some(bridge))
 }
 
-/// Finds who of the functions on one bus claims `address`; `above` is the bridge that put the request on that bus.
+/// Finds the function on one bus that claims `address`; `above` is the bridge that put the request on that bus.
 fn among(
     map: &AddressMap,
     functions: &[FunctionId],

@@ -72,7 +72,7 @@ impl Purpose {
 pub enum CompletionStatus {
     /// Successful Completion.
     Success,
-    /// Unsupported Request: nobody claims the address, or not like this.
+    /// Unsupported Request: no function claims the address, or none takes this kind of request.
     UnsupportedRequest,
     /// Completer Abort: the completer claims the address and cannot serve it.
     CompleterAbort,
@@ -150,7 +150,7 @@ pub(crate) fn tlp_count(address: u64, length: u64, limit: u32) -> u64 {
 /// What became of a read that a [`Port`](super::Port) was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// It is over.
+    /// It completed.
     Done {
         /// The status of the completion that ended it.
         status: CompletionStatus,

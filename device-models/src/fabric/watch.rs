@@ -1,8 +1,8 @@
-//! The observers, and the step that they have not been told of yet.
+//! The observers, and the turn that they have not seen yet.
 
 use super::{FunctionId, Input, Observer};
 
-/// Everybody who looks on.
+/// The observers, and the turn that they have not seen yet.
 #[derive(Default)]
 pub(super) struct Watch {
     observers: Observers,
@@ -20,7 +20,7 @@ impl Watch {
         self.observers.0.push(observer);
     }
 
-    /// Whether anybody looks on: nothing need be prepared for showing otherwise.
+    /// Whether there are observers: without one nothing is prepared for them.
     #[inline]
     pub(super) fn is_on(&self) -> bool {
         !self.observers.0.is_empty()

@@ -7,7 +7,7 @@ use crate::pci::Bdf;
 /// A translation that failed: what was asked, and why the answer is no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Who asked.
+    /// Requester ID of the transaction.
     pub requester: Bdf,
     /// The first address that could not be used.
     pub address: u64,

@@ -1,4 +1,4 @@
-//! Address translation for DMA: the seam between the fabric and whatever IOMMU the system has.
+//! Address translation for DMA: the interface between the fabric and the IOMMU.
 //!
 //! The fabric asks [`Iommu::translate`] at the root complex for every transaction that is routed by an untranslated
 //! address. Translation and use happen under the one lock of the system, so no unmap slips in between. Faults are
@@ -91,7 +91,7 @@ pub struct Translation {
 
 impl Translation {
     /// The answer for `length` bytes from `address`, which lies in `range`, when the range begins at `target`.
-    /// Wraps silently where `target` is so high that the range does not fit behind it; nobody makes such mappings.
+    /// Wraps silently where `target` is so high that the range does not fit behind it; no driver makes such mappings.
     fn within(
         range: AddressRange,
         target: u64,

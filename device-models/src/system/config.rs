@@ -12,7 +12,7 @@ use crate::pci::{Bdf, ConfigEffects, PowerState, VendorRegister};
 
 impl System {
     /// A CPU's configuration read of 1, 2 or 4 bytes at `offset` (0 to 4095) of the function at `bdf`; all ones when
-    /// nobody is there (PCIe 6.0, 2.3.2).
+    /// no function is there (PCIe 6.0, 2.3.2).
     pub fn config_read(&mut self, bdf: Bdf, offset: u16, length: u8) -> u32 {
         let Some(function) = self.by_bdf(bdf) else { return all_ones(length) };
         let state = &mut self.states[function.index()];
@@ -44,7 +44,7 @@ impl System {
     pub fn config_write(&mut self, bdf: Bdf, offset: u16, length: u8, value: u32) {
         let Some(function) = self.by_bdf(bdf) else { return };
         self.input(&Input::ConfigWrite { bdf, offset, length, value });
-        // Who writes takes the reset for over, which it is if nobody holds it: that its last step waits for a turn is
+        // Software that writes takes the reset as over. It is, unless a bridge holds the function in it: that the last step waits for a turn is
         // the system's affair. No other access comes before such a write: after a reset no memory is enabled.
         self.finish_reset(function);
         let state = &mut self.states[function.index()];

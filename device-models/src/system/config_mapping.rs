@@ -10,11 +10,11 @@ use crate::pci::{Bdf, CONFIG_SPACE_SIZE};
 /// [`System::config_write`].
 #[derive(Debug, Clone)]
 pub struct ConfigMapping {
-    /// Whose.
+    /// The function that it belongs to.
     pub bdf: Bdf,
-    /// Where its 4 KiB are kept.
+    /// The memory that holds its 4 KiB.
     pub memory: Memory,
-    /// At which offset.
+    /// Offset of its first byte in `memory`.
     pub offset: u64,
 }
 

@@ -11,8 +11,8 @@ const EXIT_BUDGET: usize = 1024;
 const PUSH_ROUNDS: usize = 2048;
 
 impl System {
-    /// A CPU reads `data.len()` (1 to 8) bytes at physical address `address`: all ones when nobody answers. Posted writes
-    /// that are under way to whose BAR it is come first.
+    /// A CPU reads `data.len()` (1 to 8) bytes at physical address `address`: all ones when no function answers. Posted writes
+    /// that are under way to the function come first.
     ///
     /// [`Progress::Worked`] means that this may have left something for [`System::step`].
     pub fn mmio_read(&mut self, address: u64, data: &mut [u8]) -> Progress {
@@ -40,8 +40,8 @@ impl System {
         progress
     }
 
-    /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when nobody is there. Posted writes that
-    /// are under way to whose BAR it is come first.
+    /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when no function claims it. Posted writes that
+    /// are under way to the function come first.
     ///
     /// [`Progress::Idle`] means that all it led to is done, and that it leaves nothing for [`System::step`].
     pub fn mmio_write(&mut self, address: u64, data: &[u8]) -> Progress {
@@ -88,7 +88,7 @@ impl System {
         Progress::Worked
     }
 
-    /// A CPU's request comes to whom it is for: what is there then, and whether it has pushed anything.
+    /// A CPU's request reaches its target: what is there then, and whether it has pushed anything.
     fn reach(&mut self, address: u64, length: usize) -> Option<(Option<Target>, Progress)> {
         let target = self.decode(address, length)?;
         let pushed = target.owner().map_or(Progress::Idle, |owner| self.cpu_push(owner));

@@ -7,7 +7,7 @@ use crate::pci::Bdf;
 /// Why a path cannot be delayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DelayError {
-    /// There is no such function.
+    /// No function has this BDF.
     #[error("there is no function {0}")]
     NoFunction(Bdf),
     /// The IOMMU's own function: a guest waits for it with interrupts off.
@@ -53,7 +53,7 @@ impl System {
     /// Switches off every delay. What is under way arrives, and what was overtaken and not pushed is found.
     pub fn end_delays(&mut self) {
         let mut paths = self.fabric.delayed_paths();
-        // RAM last: a record that nobody has seen yet comes behind the data before it.
+        // RAM last: a record that no CPU has seen yet comes behind the data before it.
         paths.sort_by_key(|(_, target)| target.is_none());
         for (requester, target) in paths {
             // It is found by the BDFs by which it was armed.

@@ -1,4 +1,4 @@
-//! A function of the system: its model, its configuration space, its place.
+//! A function of the system: its model, its configuration space, its position.
 
 use std::sync::Arc;
 

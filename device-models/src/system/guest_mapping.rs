@@ -4,7 +4,7 @@ use super::System;
 use crate::fabric::{FunctionId, GuestMapping};
 use crate::pci::Bdf;
 
-/// Memory BARs that somebody wants to be kept out of the guest's memory.
+/// Memory BARs that the VMM keeps out of the guest's memory.
 #[derive(Debug, Default)]
 pub(super) struct Withheld {
     functions: Vec<FunctionId>,

@@ -1,6 +1,6 @@
 //! Devices that are pulled out of their slots, announced or not, and plugged in again (PCIe 6.0, 6.7).
 //!
-//! Whoever is pulled is gone between two transactions: reads that it had under way are forgotten, reads that wait for it
+//! A device is pulled between two transactions: its own outstanding reads are forgotten, reads that wait for it
 //! end in a time-out, posted writes that were under way to it are lost and those that had left it arrive. Its numbers and
 //! addresses lead to a link that is down. It comes back as after power-on.
 
@@ -13,7 +13,7 @@ use crate::pci::Bdf;
 /// Why nothing was pulled or plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlugError {
-    /// There is no such slot.
+    /// The function is not a port with a device below.
     #[error("{0} is no root port or downstream port above a device; name the port, not the device")]
     NoSlot(Bdf),
     /// The slot is empty as it is.

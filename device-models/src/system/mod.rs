@@ -1,7 +1,7 @@
 //! The system: every function, the fabric between them, the IOMMU and the checker, as one state machine.
 //!
 //! A VMM, a test or a replay drives it through configuration and register accesses and [`System::step`]. It has no
-//! threads and no clock: the same inputs in the same order give the same transactions and findings. Whoever shares it
+//! threads and no clock: the same inputs in the same order give the same transactions and findings. A caller that shares it
 //! between threads puts one lock around it; that lock is the guard under which a translation is used.
 
 mod build;
@@ -35,7 +35,7 @@ use crate::fabric::{
 use crate::iommu::VirtioIommu;
 use function::FunctionState;
 
-/// See the module.
+/// A running PCIe system. See the module.
 #[derive(Debug)]
 pub struct System {
     states: Vec<FunctionState>,
@@ -43,9 +43,9 @@ pub struct System {
     fabric: Fabric,
     withheld: guest_mapping::Withheld,
     ram: Vec<AddressRange>,
-    /// Whose turn it is.
+    /// Index of the function that has its turn.
     turn: usize,
-    /// How many it has had in a row.
+    /// Turns that it has had in a row.
     turns: u8,
 }
 
@@ -88,7 +88,7 @@ impl System {
         self.fabric.add_observer(observer);
     }
 
-    /// What to do with interrupt writes that are nobody's vector.
+    /// What to do with interrupt writes that are not a vector of their requester.
     pub fn set_interrupt_policy(&mut self, policy: InterruptPolicy) {
         self.fabric.set_interrupt_policy(policy);
     }

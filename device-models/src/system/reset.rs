@@ -28,7 +28,7 @@ impl System {
         while let Some(function) = below.pop() {
             below.extend_from_slice(&self.states[function.index()].children);
             self.states[function.index()].resetting = true;
-            // Nobody reaches it any more; the new map, which comes next, says so of its configuration space as well.
+            // It cannot be reached any more; the new map, which comes next, leaves out its configuration space too.
             self.states[function.index()].config.show(false);
             self.states[function.index()].config.reset(kind);
             self.forget(function, kind);
@@ -43,7 +43,7 @@ impl System {
         }
     }
 
-    /// Ends the reset of a function that nobody holds in it any more.
+    /// Ends the reset of a function, unless a bridge above holds it in reset.
     pub(super) fn finish_reset(&mut self, function: FunctionId) -> Progress {
         let held = self
             .fabric

@@ -1,4 +1,4 @@
-//! Whose turn it is: messages first, then the engines, one bounded step at a time.
+//! Scheduling: messages first, then the engines, one bounded step at a time.
 
 use super::System;
 use crate::endpoint::{Progress, ReadCompletion};

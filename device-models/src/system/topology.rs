@@ -36,7 +36,7 @@ impl Function {
         Self::boxed(device, name, Box::new(endpoint))
     }
 
-    /// The same for a device whose type is known to its kind alone.
+    /// The same for a boxed device, as a kind of device makes it.
     pub fn boxed(device: u8, name: impl Into<String>, endpoint: Box<dyn Endpoint>) -> Self {
         Self { device, function: 0, name: name.into(), kind: FunctionKind::Endpoint(endpoint) }
     }
@@ -88,7 +88,7 @@ impl Default for HostBridge {
     }
 }
 
-/// Everything there is.
+/// The host bridges with everything below them.
 #[derive(Debug)]
 pub struct Topology {
     /// The host bridges, at least one; their bus numbers do not overlap.

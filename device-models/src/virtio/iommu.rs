@@ -92,7 +92,7 @@ impl VirtioDevice for VirtioIommuFunction {
             class: 0x08_0600,
             queues: &[256, 64],
             config_length: spec::CONFIG_LENGTH,
-            // It translates for others; nobody translates for it.
+            // It translates for others; its own requests are not translated.
             behind_iommu: false,
             served_in_exit: true,
         }

@@ -27,7 +27,7 @@ impl<S: Read + Send + std::fmt::Debug> VirtioDevice for VirtioRng<S> {
     fn kind(&self) -> DeviceKind {
         DeviceKind {
             id: 4,
-            // "Other system peripheral": there is no class for a source of entropy.
+            // "Other system peripheral": PCI has no class for a source of entropy.
             class: 0x08_8000,
             queues: &[64],
             config_length: 0,

@@ -7,7 +7,7 @@ use super::spec::{cfg_type, common};
 
 /// The BAR of the structures.
 pub(crate) const REGISTERS: u8 = 0;
-/// Its size in bytes.
+/// Bytes of the BAR.
 pub(crate) const SIZE: u64 = 0x4000;
 /// The BAR of the MSI-X table.
 pub(crate) const MSIX: u8 = 1;

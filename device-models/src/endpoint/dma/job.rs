@@ -38,7 +38,7 @@ pub(in crate::endpoint) enum Buffer {
 pub(in crate::endpoint) struct Access {
     /// The device's side of it.
     pub(in crate::endpoint) buffer: Buffer,
-    /// Bytes.
+    /// Bytes of the access.
     pub(in crate::endpoint) length: usize,
     /// Bytes between the beginning of the descriptor's source or destination and the address of this access.
     pub(in crate::endpoint) before: u64,

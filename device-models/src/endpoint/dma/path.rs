@@ -1,4 +1,4 @@
-//! A channel's way to the fabric: one access at a time, and how far it got.
+//! A channel's accesses: one at a time, and how far it got.
 
 use vm_memory::VolatileSlice;
 

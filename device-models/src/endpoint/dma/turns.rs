@@ -66,7 +66,7 @@ pub(in crate::endpoint) fn in_turn(
                     break;
                 }
                 Flow::Spent => {
-                    // Who got nothing for lack of budget comes first next time, else its neighbour.
+                    // A channel that got nothing for lack of budget comes first next time, else its neighbour.
                     *first = if advanced { (index + 1) % count } else { index };
                     return Progress::Worked;
                 }

@@ -233,7 +233,7 @@ impl Engine<'_, '_> {
         self.next_chunk()
     }
 
-    /// The work is done; what is left is to tell.
+    /// The work is done; the record is left.
     fn finish(&mut self) {
         let Some(job) = &mut self.channel.path.job else { return };
         job.done = 0;

@@ -1,5 +1,5 @@
-//! Intel's I/OAT DMA engine ("QuickData"), version 3.3 of its register interface: a device that nobody here designed,
-//! for drivers that know nothing of the lab.
+//! Intel's I/OAT DMA engine ("QuickData"), version 3.3 of its register interface: a device of Intel's design,
+//! for drivers that were not written for the lab.
 //!
 //! Written from the register interface that Linux's `ioatdma` and the kernel's VFIO selftests rely on; `regs` names
 //! the registers. Beyond it there is one register of the lab's own, for misbehaviour on request.
@@ -27,7 +27,7 @@ pub const CHANNELS: RangeInclusive<u8> = 1..=4;
 /// What XFERCAP can be: transfers of up to 4 KiB to 1 MiB, as powers of two.
 pub const TRANSFER_CAPACITIES: RangeInclusive<u8> = 12..=value::TRANSFER_CAPACITY;
 
-/// What topologies call it.
+/// The kind `ioat`, for topologies.
 pub const KIND: Kind = Kind {
     name: "ioat",
     about: "Intel I/OAT DMA engine; options model = skylake or atom, channels = 1 to 4, xfercap = 12 to 20, fault = none, \
@@ -64,7 +64,7 @@ fn make(setup: &Setup<'_>) -> Result<Box<dyn Endpoint>, SetupError> {
     Ok(Box::new(device.map_err(|error| SetupError::Other(error.to_string()))?))
 }
 
-/// Which engine it is.
+/// The engines that Linux knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Model {
     /// Skylake-SP's, 8086:2021: Linux copies with it.
@@ -77,7 +77,7 @@ pub enum Model {
 /// What can be chosen about an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IoatConfig {
-    /// Which one.
+    /// The model, which decides the PCI device ID.
     pub model: Model,
     /// Number of channels, in [`CHANNELS`].
     pub channels: u8,
@@ -104,13 +104,13 @@ impl Default for IoatConfig {
     }
 }
 
-/// What no engine has.
+/// Why an engine could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadConfig {
-    /// So many channels.
+    /// The number of channels is not in [`CHANNELS`].
     #[error("{0} channels; take 1 to 4")]
     Channels(u8),
-    /// Such an XFERCAP.
+    /// XFERCAP is not in [`TRANSFER_CAPACITIES`].
     #[error("an XFERCAP of {0}; take 12 to 20")]
     TransferCapacity(u8),
 }
@@ -155,7 +155,7 @@ impl DeviceRegisters {
     }
 }
 
-/// See the module.
+/// An I/OAT engine.
 #[derive(Debug)]
 pub struct IoatDevice {
     model: Model,

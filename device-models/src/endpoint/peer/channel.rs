@@ -166,7 +166,7 @@ impl Channel {
         match job.phase {
             // Not taken yet: it stays in the ring.
             Phase::Fetch => self.path.job = None,
-            // Done: only the telling is left.
+            // Done: only the record or the interrupt is left.
             Phase::Record | Phase::Extra(Extra::Interrupt) => return,
             Phase::Source(_) | Phase::Target | Phase::Extra(Extra::Flush | Extra::Stray) => {
                 job.abort()
@@ -190,7 +190,7 @@ impl Channel {
         counter & ((1 << size) - 1)
     }
 
-    /// Stops until the driver resets the channel: something happened that no completion record can tell.
+    /// Stops until the driver resets the channel: something happened that no completion record can hold.
     pub(super) fn halt(&mut self, reason: u32, address: u64) {
         self.enabled = false;
         self.halt = reason;

@@ -199,7 +199,7 @@ impl<B: Bus> Engine<'_, B> {
         if self.job()?.next_chunk() { Ok(()) } else { self.finish() }
     }
 
-    /// The work is over; what is left is to tell.
+    /// The work is done; the record and the interrupt are left.
     fn finish(&mut self) -> Result<(), Flow> {
         let Some(job) = &mut self.channel.path.job else { return Ok(()) };
         job.done = 0;

@@ -1,4 +1,4 @@
-//! Data that the device keeps although its completion has been told: a device that is not coherent with the CPU, as one
+//! Data that the device keeps although its completion record is written: a device that is not coherent with the CPU, as one
 //! with a cache that writes back. (Data that has left the device and is still under way is the fabric's:
 //! `delay-posted`.)
 //!
@@ -23,7 +23,7 @@ pub(super) struct Held {
     done: usize,
     /// Steps of the engine until it goes by itself; `None`: it does not.
     countdown: Option<u32>,
-    /// It goes now.
+    /// It leaves the device now.
     due: bool,
 }
 
@@ -38,7 +38,7 @@ impl Held {
         true
     }
 
-    /// It goes with the next step.
+    /// It leaves the device with the next step.
     pub(super) fn release(&mut self) {
         self.due = true;
     }

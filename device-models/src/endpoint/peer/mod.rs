@@ -44,7 +44,7 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
-    /// The device that the system has by default: 256 MiB of local memory, four channels.
+    /// The default device: 256 MiB of local memory, four channels.
     pub fn new(name: impl Into<String>, serial_number: u64) -> Self {
         Self {
             name: name.into(),
@@ -81,7 +81,7 @@ pub enum PeerError {
     Memory(#[from] MemoryError),
 }
 
-/// See the module.
+/// A peer device.
 #[derive(Debug)]
 pub struct PeerDevice {
     registers: DeviceRegisters,
@@ -93,7 +93,7 @@ pub struct PeerDevice {
     vectors: u16,
     /// The channel that comes first in the next step.
     first: usize,
-    /// It has been told that local memory outlives a reset.
+    /// The log has the message that local memory outlives a reset.
     kept: bool,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`VirtioIommu`] answers requests as byte slices ([`VirtioIommu::request`]) or typed ([`VirtioIommu::map`] and so
 //! on), translates for the fabric ([`Iommu`](super::Iommu)), and holds fault reports until the transport fetches
-//! them for the event queue. The transport is somebody else's: it moves the bytes and tells of feature negotiation
+//! them for the event queue. The transport is not part of it: it moves the bytes and reports feature negotiation
 //! and reset.
 //!
 //! Mappings are kept exactly as they were made, so that an UNMAP can refuse to split one. Everything that happened

@@ -230,7 +230,7 @@ impl VirtioIommu {
         self.refusals.pop_front()
     }
 
-    /// How many refusals nobody can see any more because nobody took the earlier ones in time.
+    /// Refusals that were dropped because the earlier ones had not been taken in time.
     #[must_use]
     pub fn dropped_refusals(&self) -> u64 {
         self.dropped_refusals

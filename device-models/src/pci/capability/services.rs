@@ -26,7 +26,7 @@ impl ConfigSpace {
         self.msi().map(|msi| MsiMessage { address: msi.address, data: msi.data.into() })
     }
 
-    /// Whether a condition has risen and nobody took its interrupt yet.
+    /// Whether a condition has risen and its interrupt was not taken yet.
     pub(in crate::pci) fn interrupt_due(&mut self) -> bool {
         let Some(msi) = self.msi().filter(|msi| msi.enabled) else {
             self.asserted = Services::empty();

@@ -1,7 +1,7 @@
 //! What a write to a configuration space means for the rest of the machine.
 
 bitflags::bitflags! {
-    /// Consequences of a configuration write, for whoever routes transactions and steps devices.
+    /// Consequences of a configuration write, for the code that routes transactions and steps devices.
     /// A flag is set when a value changed, not merely when it was written.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct ConfigEffects: u32 {

@@ -1,4 +1,4 @@
-//! A copy of a configuration space in memory that the guest's CPUs read without asking anybody, and without the system's
+//! A copy of a configuration space in memory that the guest's CPUs read without an exit, and without the system's
 //! lock: they see each aligned dword change at once, and of what one access or reset changes in several steps, only how
 //! it ends.
 
@@ -43,7 +43,7 @@ impl Mirror {
         self.0.as_ref().map(|page| (&page.memory, page.offset))
     }
 
-    /// Lets CPUs see `values`, or that nobody answers.
+    /// Lets CPUs see `values`, or all ones, as if no function answered.
     pub(super) fn show(&mut self, shown: bool, values: &Values) {
         let Some(page) = self.0.as_mut().filter(|page| page.shown != shown) else { return };
         page.shown = shown;

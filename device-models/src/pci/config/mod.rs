@@ -118,7 +118,7 @@ impl ConfigSpace {
     }
 
     /// Keeps a copy at `offset` of `memory` for the guest's CPUs to read without an exit. [`ConfigSpace::show`] shows it:
-    /// until then it reads as all ones, as if nobody answered.
+    /// until then it reads as all ones, as if no function answered.
     pub(crate) fn mirror_to(&mut self, memory: Memory, offset: u64) {
         self.registers.mirror_to(memory, offset);
     }

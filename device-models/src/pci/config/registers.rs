@@ -202,7 +202,7 @@ fn store<const N: usize>(page: &mut Page, offset: u16, bytes: [u8; N]) {
 }
 
 impl fmt::Debug for RegisterFile {
-    /// The header only: 24 KiB of bytes help nobody.
+    /// The header only: nobody reads 24 KiB of bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegisterFile").field("header", &&self.value[..0x40]).finish_non_exhaustive()
     }
