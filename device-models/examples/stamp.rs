@@ -1,7 +1,8 @@
-//! A whole device in one file: written a DMA address, it stamps the next number there and interrupts.
+//! A whole device in one file: written a DMA address, it stamps the next number there and
+//! interrupts.
 //!
-//! `docs/add-a-device.md` goes through it. `cargo run -p device-models --example stamp` shows it at work, and
-//! `make test` runs its test.
+//! `docs/add-a-device.md` goes through it. `cargo run -p device-models --example stamp` shows it at
+//! work, and `make test` runs its test.
 
 use device_models::endpoint::{Endpoint, Kind, Progress, ResetKind, Setup, SetupError};
 use device_models::fabric::{InterruptSink, Port, Purpose, WriteOutcome};

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// An inclusive range of addresses. Unlike a half-open one it can end at `u64::MAX`; it is never empty.
+/// An inclusive range of addresses. Unlike a half-open one it can end at `u64::MAX`; it is never
+/// empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressRange {
     /// The first address.
@@ -15,7 +16,8 @@ impl AddressRange {
     /// All addresses.
     pub const ALL: Self = Self { first: 0, last: u64::MAX };
 
-    /// The range of `length` bytes from `first`; none for 0 bytes or past the end of the address space.
+    /// The range of `length` bytes from `first`; none for 0 bytes or past the end of the address
+    /// space.
     #[must_use]
     pub fn new(first: u64, length: u64) -> Option<Self> {
         Some(Self { first, last: first.checked_add(length.checked_sub(1)?)? })

@@ -1,7 +1,7 @@
 //! Memory that a transaction can land in: a piece of guest RAM or a device's local memory.
 //!
-//! Both are shared mappings. The guest's CPUs write to them at any time, unseen by the system, so everything
-//! here is accessed through [`VolatileSlice`] and never through a Rust reference.
+//! Both are shared mappings. The guest's CPUs write to them at any time, unseen by the system, so
+//! everything here is accessed through [`VolatileSlice`] and never through a Rust reference.
 
 use std::fs::File;
 use std::io;
@@ -43,7 +43,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Makes `size` bytes of zeroed memory backed by a memfd called `name` (host tools show that name).
+    /// Makes `size` bytes of zeroed memory backed by a memfd called `name` (host tools show that
+    /// name).
     ///
     /// The host commits pages only as they are touched.
     ///
@@ -83,7 +84,8 @@ impl Memory {
         self.region.get_slice(usize::try_from(offset).ok()?, length).ok()
     }
 
-    /// The file behind the memory, for mapping it into a guest or another process, with the offset of the first byte.
+    /// The file behind the memory, for mapping it into a guest or another process, with the offset
+    /// of the first byte.
     pub fn file(&self) -> Option<&FileOffset> {
         self.region.file_offset()
     }

@@ -134,8 +134,8 @@ fn neighbouring_addresses_have_one_cause_and_their_own_explanations() {
     assert!(said(&mut world, IOVA + 0x1040, 4).contains("mapped for 02:00.0 robot1"));
 }
 
-/// Maps `physical` at [`IOVA`] for robot 0 twice, and lets it do `work` both times: each time there is one cause, and the
-/// second is another.
+/// Maps `physical` at [`IOVA`] for robot 0 twice, and lets it do `work` both times: each time there
+/// is one cause, and the second is another.
 fn is_told_again(world: &mut World, class: FindingClass, physical: u64, work: impl Fn(&mut World)) {
     let seen = [(); 2].map(|()| {
         map_to(world, 1, IOVA, 0x1000, physical);
@@ -165,7 +165,8 @@ fn a_target_or_a_port_that_refuses_is_told_again_when_the_address_was_mapped_aga
     world.set_acs("down0", AcsControl::P2P_REQUEST_REDIRECT);
     let memory = world.bar(1, 2);
     is_told_again(&mut world, FindingClass::TurnedBack, memory, write_twice);
-    // A read whose completions do not come back: the requester's bus is not behind its port any more.
+    // A read whose completions do not come back: the requester's bus is not behind its port any
+    // more.
     let mut world = translated();
     let port = world.bdf("port0");
     world.system.config_write(port, 0x18, 4, 0x0009_0900);

@@ -1,4 +1,5 @@
-//! Configuration spaces within the system: what a guest's kernel finds and does, from enumeration to error reporting.
+//! Configuration spaces within the system: what a guest's kernel finds and does, from enumeration
+//! to error reporting.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -142,7 +143,8 @@ fn a_secondary_bus_reset_clears_what_is_below() {
     assert_eq!(below.read(0x18, 4), 0xc, "BAR 2");
 }
 
-/// PCIe 6.0, 7.5.3.7: what is below a disabled link is gone; a retrain at another target speed shows at both ends.
+/// PCIe 6.0, 7.5.3.7: what is below a disabled link is gone; a retrain at another target speed
+/// shows at both ends.
 #[test]
 fn a_link_is_disabled_and_retrained() {
     let mut world = World::root_ports(Box::new(NoIommu));
@@ -166,7 +168,8 @@ fn a_link_is_disabled_and_retrained() {
     assert_eq!(below.read(link + 2, 2) & 0xf, 2);
 }
 
-/// PCIe 6.0, 7.8.6: a VMM maps as much of the memory as the BAR shows, and the fabric ends there too.
+/// PCIe 6.0, 7.8.6: a VMM maps as much of the memory as the BAR shows, and the fabric ends there
+/// too.
 #[test]
 fn a_smaller_bar_shows_less_memory() {
     let config = PeerConfig { local_size: 4 << 20, ..PeerConfig::new("peer", 1) };
@@ -199,8 +202,8 @@ fn refused() -> Saw {
     Saw::Read(device_models::fabric::CompletionStatus::UnsupportedRequest, Vec::new())
 }
 
-/// Enumeration as Linux does it (bus by bus, by header type and bus numbers) finds each function once, below links
-/// that are up, at the addresses that the address map has.
+/// Enumeration as Linux does it (bus by bus, by header type and bus numbers) finds each function
+/// once, below links that are up, at the addresses that the address map has.
 #[test]
 fn enumeration_finds_what_was_built() {
     let mut world = World::switch(Box::new(NoIommu), true);
@@ -227,7 +230,8 @@ fn enumeration_finds_what_was_built() {
     assert_eq!(found.len(), map.nodes.len());
 }
 
-/// A device with several functions says so in its function 0, and a slot with nothing in it shows no link.
+/// A device with several functions says so in its function 0, and a slot with nothing in it shows
+/// no link.
 #[test]
 fn empty_slots_and_further_functions_are_shown() {
     let slot = |number| BridgeDescription { slot_number: number, ..port(PortKind::RootPort, true) };

@@ -1,4 +1,5 @@
-//! CPUs' accesses to a function's BARs come behind the posted writes that are under way to it, and push them.
+//! CPUs' accesses to a function's BARs come behind the posted writes that are under way to it, and
+//! push them.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 

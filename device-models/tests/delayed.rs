@@ -1,4 +1,5 @@
-//! Posted writes that stay under way: what overtakes them, what pushes them, and what becomes of them.
+//! Posted writes that stay under way: what overtakes them, what pushes them, and what becomes of
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -177,8 +178,8 @@ fn reads_by_other_paths_push_nothing() {
         world.delay(0, Some(1), PostedDelay::UntilPushed);
         let (robot, memory) = (world.bdf("robot0"), world.bar(1, 2));
         world.write(0, memory, DATA);
-        // The same requester elsewhere, another requester, and the CPUs at the requester, whose completions go to the root
-        // complex.
+        // The same requester elsewhere, another requester, and the CPUs at the requester, whose
+        // completions go to the root complex.
         world.read(0, RECORD, 4);
         world.read(1, RECORD, 4);
         world.registers(0);

@@ -1,5 +1,5 @@
-//! Delayed paths under a guest that does anything: nothing panics, nothing grows without bounds, everything comes to
-//! rest, and the same inputs give the same transactions and findings.
+//! Delayed paths under a guest that does anything: nothing panics, nothing grows without bounds,
+//! everything comes to rest, and the same inputs give the same transactions and findings.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -103,7 +103,8 @@ const BOUND: u64 = 6 * 1024 * 5 + 2 * 64;
 const NAMES: [[&str; 4]; 2] =
     [["robot0", "robot1", "port0", "port1"], ["robot0", "robot1", "down0", "down1"]];
 
-/// Numbers and addresses as they were when everything was there: a guest may use them whenever it likes.
+/// Numbers and addresses as they were when everything was there: a guest may use them whenever it
+/// likes.
 struct Bench {
     world: World,
     record: Record,

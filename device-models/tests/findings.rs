@@ -1,4 +1,5 @@
-//! What findings say beside their class: whether they are mistakes, which belong together, and what an address is.
+//! What findings say beside their class: whether they are mistakes, which belong together, and what
+//! an address is.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -113,7 +114,8 @@ fn another_functions_mapping_is_named_with_owner_and_user() {
     let mut world = translated();
     map(&mut world, 2, IOVA, 0x1000, BOTH);
     let text = said(&mut world, IOVA + 0x40, 64);
-    let end = "iommu.unmapped: not mapped in domain 1; mapped for 02:00.0 robot1 by request #3; used by 01:00.0 robot0";
+    let end = "iommu.unmapped: not mapped in domain 1; mapped for 02:00.0 robot1 by request #3; \
+        used by 01:00.0 robot0";
     assert!(text.ends_with(end), "{text}");
     // One that has no domain at all.
     let endpoint = u32::from(world.bdf("robot0").0);
@@ -224,7 +226,8 @@ fn switch_behind(offset: u64) -> World {
 
 #[test]
 fn the_cpus_address_of_a_bar_is_told_from_its_bus_address_whatever_refuses_it() {
-    // As far apart as the memory of the two: the CPUs' address of the one is the bus address of the other.
+    // As far apart as the memory of the two: the CPUs' address of the one is the bus address of the
+    // other.
     let mut world = switch_behind(0);
     let apart = world.bar(1, 2) - world.bar(0, 2);
     for (offset, by) in [(0x20_0000_0000, "port0"), (0u64.wrapping_sub(apart), "down0")] {
@@ -234,7 +237,8 @@ fn the_cpus_address_of_a_bar_is_told_from_its_bus_address_whatever_refuses_it() 
         let text = said(&mut world, physical, 4);
         assert!(text.contains(&format!("pci.turned-back: {by} ")), "{text}");
         let meant = format!(
-            "; it is the CPU physical address of BAR 2 of robot1 (04:00.0), whose bus address is {bus:#x}"
+            "; it is the CPU physical address of BAR 2 of robot1 (04:00.0), whose bus address is \
+             {bus:#x}"
         );
         assert!(text.contains(&meant), "{text}");
         // By its bus address the switch takes it there.
@@ -408,7 +412,8 @@ fn a_copy_that_runs_into_another_mapping_is_noted() {
     let said = noted(&mut world, IOVA, 4160);
     assert_eq!(said.len(), 1, "{said:?}");
     let text = format!(
-        "addr={:#x} len=64: iommu.mapping-edge: runs on from {:#x}..={:#x}, mapped by request #4, into {:#x}..={:#x}, \
+        "addr={:#x} len=64: iommu.mapping-edge: runs on from {:#x}..={:#x}, mapped by request #4, \
+         into {:#x}..={:#x}, \
          mapped separately by request #3",
         IOVA + 0x1000,
         IOVA,

@@ -1,4 +1,5 @@
-//! Register BARs are reached by message: nothing nests, nothing passes what it must not pass, everything ends.
+//! Register BARs are reached by message: nothing nests, nothing passes what it must not pass,
+//! everything ends.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 

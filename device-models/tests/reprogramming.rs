@@ -1,5 +1,6 @@
-//! A guest that reprograms bridges, and somebody who pulls devices, at the worst moment: nothing crashes, requests fail
-//! as they do on hardware, and when everything is as before, everything works as before.
+//! A guest that reprograms bridges, and somebody who pulls devices, at the worst moment: nothing
+//! crashes, requests fail as they do on hardware, and when everything is as before, everything
+//! works as before.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -18,7 +19,8 @@ use vm_memory::Bytes;
 
 /// Bridges of [`World::switch`], from the root down.
 const BRIDGES: [&str; 4] = ["port0", "up", "down0", "down1"];
-/// Registers of a bridge that decide where requests go: command, bus numbers, windows, bridge control.
+/// Registers of a bridge that decide where requests go: command, bus numbers, windows, bridge
+/// control.
 const REGISTERS: [(u16, u8); 8] =
     [(0x04, 2), (0x18, 4), (0x20, 4), (0x24, 4), (0x28, 4), (0x2c, 4), (0x3e, 2), (0x08, 4)];
 
@@ -76,8 +78,9 @@ fn snapshot(world: &mut World) -> Vec<(Bdf, u16, u8, u32)> {
     saved
 }
 
-/// What CPUs read of all configuration spaces without asking is what they would be told. `places` is where those are
-/// that answered once: where one does not answer now, its memory says so, for those who have it mapped still.
+/// What CPUs read of all configuration spaces without asking is what they would be told. `places`
+/// is where those are that answered once: where one does not answer now, its memory says so, for
+/// those who have it mapped still.
 fn mirrors_agree(world: &mut World, places: &[ConfigMapping]) -> bool {
     let mappings = world.system.config_mappings();
     let is_mapped =

@@ -190,7 +190,8 @@ fn interrupts_are_writes_into_the_window() {
     world.system.mmio_write(table + 12, &0u32.to_le_bytes());
     assert_eq!(world.log.0.lock().unwrap().interrupts.len(), 2);
 
-    // A copy into the window: the right vector passes, another one is found, a long one is malformed.
+    // A copy into the window: the right vector passes, another one is found, a long one is
+    // malformed.
     assert_eq!(world.write(0, 0xfee0_0000, &0x41u32.to_le_bytes()), CLEAN);
     assert_eq!(
         world.write(0, 0xfee0_0000, &0x42u32.to_le_bytes()),

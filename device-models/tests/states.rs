@@ -1,4 +1,5 @@
-//! Functions that are asleep, and functions that have lost their numbers: what they still do, and what not.
+//! Functions that are asleep, and functions that have lost their numbers: what they still do, and
+//! what not.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -64,13 +65,15 @@ fn a_function_keeps_the_number_that_it_captured() {
     let (port, robot) = (world.bdf("port0"), world.bdf("robot0"));
     world.system.config_write(port, BUS_NUMBERS, 4, 0);
     assert_eq!(world.system.config_read(robot, 0, 4), u32::MAX, "nobody reaches it");
-    // It goes on under its old number, which is not below the port any more; above all it is not the host bridge.
+    // It goes on under its old number, which is not below the port any more; above all it is not
+    // the host bridge.
     world.write(0, 0x1000, &[1; 4]);
     let (transaction, _) = *world.log.0.lock().unwrap().transactions.last().unwrap();
     assert_eq!(transaction.requester, robot);
 }
 
-/// Hardware captures its number from a configuration write, not from what a bridge above is programmed to.
+/// Hardware captures its number from a configuration write, not from what a bridge above is
+/// programmed to.
 #[test]
 fn a_function_takes_a_new_number_from_a_configuration_write() {
     let mut world = World::root_ports(Box::new(NoIommu));

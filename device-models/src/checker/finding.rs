@@ -25,7 +25,8 @@ impl Severity {
     }
 }
 
-/// What the system noticed: a class for programs, a sentence for people, and the transaction that it is about.
+/// What the system noticed: a class for programs, a sentence for people, and the transaction that
+/// it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The class.

@@ -1,15 +1,16 @@
 //! Findings about addresses that nothing stands behind: which of them belong together.
 //!
-//! There is no mapping and no target to tell one mistake from another by. So findings of one function and class are one
-//! as long as their addresses touch, or lie in BARs of one function or in one mapping of another requester, and nothing was
-//! mapped or unmapped there since.
+//! There is no mapping and no target to tell one mistake from another by. So findings of one
+//! function and class are one as long as their addresses touch, or lie in BARs of one function or
+//! in one mapping of another requester, and nothing was mapped or unmapped there since.
 
 use super::{FindingClass, Said};
 use crate::AddressRange;
 use crate::fabric::FunctionId;
 use crate::pci::Bdf;
 
-/// Sets of addresses that are told apart at a time; the one that was not found in for the longest is forgotten.
+/// Sets of addresses that are told apart at a time; the one that was not found in for the longest
+/// is forgotten.
 const MAX_RUNS: usize = 64;
 
 /// What the findings of a set have in common.
@@ -56,8 +57,9 @@ pub(crate) struct Membership {
 }
 
 impl Runs {
-    /// Takes in a finding about `range` after `requests` requests to the IOMMU. `changed` says of a range, a number of
-    /// requests and an owner whether anything was mapped or unmapped there since.
+    /// Takes in a finding about `range` after `requests` requests to the IOMMU. `changed` says of a
+    /// range, a number of requests and an owner whether anything was mapped or unmapped there
+    /// since.
     pub(crate) fn take(
         &mut self,
         kind: Kind,
@@ -66,7 +68,8 @@ impl Runs {
         changed: impl Fn(AddressRange, u64, Option<Owner>) -> bool,
     ) -> Membership {
         let found = self.runs.iter().rposition(|run| {
-            // What lies in BARs of one function, or in another requester's mapping, is one wherever it lies there.
+            // What lies in BARs of one function, or in another requester's mapping, is one wherever
+            // it lies there.
             let anywhere = kind.target.is_some() || run.owner.is_some();
             let all = if anywhere { range } else { run.range.hull(&range) };
             run.kind == kind
@@ -90,8 +93,8 @@ impl Runs {
         membership
     }
 
-    /// Keeps what is said of the set that was found in last. The first time it decides whether the set is that of
-    /// `owner`'s mapping.
+    /// Keeps what is said of the set that was found in last. The first time it decides whether the
+    /// set is that of `owner`'s mapping.
     pub(crate) fn explain(&mut self, id: u64, said: Said, owner: Option<Owner>) {
         if let Some(run) = self.runs.last_mut().filter(|run| run.id == id)
             && run.explanation.replace(said).is_none()

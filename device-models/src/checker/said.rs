@@ -1,10 +1,11 @@
-//! What has been said of an address, for the next finding: a flood of findings about one is explained once.
+//! What has been said of an address, for the next finding: a flood of findings about one is
+//! explained once.
 
 use crate::AddressRange;
 use std::sync::Arc;
 
-/// What explanations depend on beside the address: the epochs of the address map and of the IOMMU's answers, and the
-/// number of requests that the IOMMU has served.
+/// What explanations depend on beside the address: the epochs of the address map and of the IOMMU's
+/// answers, and the number of requests that the IOMMU has served.
 pub(crate) type State = (u64, u64, u64);
 
 /// An explanation.

@@ -1,7 +1,7 @@
 //! Kinds of devices: what a topology or a command line can ask for by name.
 //!
-//! A kind is a constant in the device's own folder, and stands in [`KINDS`]. Code that builds a system knows only
-//! what stands here.
+//! A kind is a constant in the device's own folder, and stands in [`KINDS`]. Code that builds a
+//! system knows only what stands here.
 
 use std::collections::BTreeMap;
 use std::fmt;

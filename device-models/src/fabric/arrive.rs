@@ -38,8 +38,8 @@ impl Fabric {
         true
     }
 
-    /// The armed path of these two functions; failing that, the one whose functions had these BDFs when it was
-    /// armed: they may have lost them since.
+    /// The armed path of these two functions; failing that, the one whose functions had these BDFs
+    /// when it was armed: they may have lost them since.
     pub(crate) fn armed_path(
         &self,
         path: Option<(FunctionId, Option<FunctionId>)>,
@@ -82,8 +82,8 @@ impl Fabric {
         Ok(())
     }
 
-    /// A read of `requester`, or a read completion, comes this way: everything there goes before it. False: not
-    /// everything found room.
+    /// A read of `requester`, or a read completion, comes this way: everything there goes before
+    /// it. False: not everything found room.
     #[inline]
     pub(super) fn push(&mut self, requester: FunctionId, target: Option<FunctionId>) -> bool {
         self.delayed.is_off() || self.push_before(requester, target, u64::MAX)
@@ -129,9 +129,9 @@ impl Fabric {
         }
     }
 
-    /// If the IOMMU gives other answers than before: what it has translated for RAM arrives before it says that it does.
-    /// Real ones drain writes in the same way before they complete an invalidation, so that an unmapped page is not
-    /// written to.
+    /// If the IOMMU gives other answers than before: what it has translated for RAM arrives before
+    /// it says that it does. Real ones drain writes in the same way before they complete an
+    /// invalidation, so that an unmapped page is not written to.
     pub(crate) fn drain_translated(&mut self) {
         let epoch = self.iommu.epoch();
         if std::mem::replace(&mut self.drained, epoch) == epoch {
@@ -142,14 +142,16 @@ impl Fabric {
         }
     }
 
-    /// `target` is reset, or its link goes down: what is under way to it is discarded (2.9.1, 6.6.2), and one finding
-    /// a path says so. No AER: nothing is wrong with the link, or with the requests.
+    /// `target` is reset, or its link goes down: what is under way to it is discarded (2.9.1,
+    /// 6.6.2), and one finding a path says so. No AER: nothing is wrong with the link, or with the
+    /// requests.
     pub(crate) fn discard_held(&mut self, target: FunctionId, class: FindingClass) {
         if self.delayed.is_off() {
             return;
         }
         for index in self.delayed.to(target) {
-            // The data never comes: software that has seen the signal was misled, whatever is read later.
+            // The data never comes: software that has seen the signal was misled, whatever is read
+            // later.
             self.report_overtaken_on(index);
             let Some(path) = self.delayed.get(index) else { continue };
             let lost = path.take_all();
@@ -165,8 +167,8 @@ impl Fabric {
         self.delayed.clear_up();
     }
 
-    /// A turn of `requester` is over; `at_rest`: it will do nothing more by itself. Whether time passes for what is under
-    /// way.
+    /// A turn of `requester` is over; `at_rest`: it will do nothing more by itself. Whether time
+    /// passes for what is under way.
     pub(crate) fn delayed_turn(&mut self, requester: FunctionId, at_rest: bool) -> bool {
         if self.delayed.is_off() {
             return false;
@@ -221,8 +223,9 @@ impl Fabric {
         }
     }
 
-    /// The requester of a path will push nothing any more by itself. A CPU may, on its way to a function; where RAM is,
-    /// CPUs read it without the fabric. Returns whether anything changed that no observer sees.
+    /// The requester of a path will push nothing any more by itself. A CPU may, on its way to a
+    /// function; where RAM is, CPUs read it without the fabric. Returns whether anything changed
+    /// that no observer sees.
     fn comes_to_rest(&mut self, index: usize) -> bool {
         match self.delayed.get(index) {
             Some(path) if path.target.is_some() => path.rests(),
@@ -276,7 +279,8 @@ impl Fabric {
         Ok(())
     }
 
-    /// Whether there is no room for a write at its destination, or something of its requester's is in front of it.
+    /// Whether there is no room for a write at its destination, or something of its requester's is
+    /// in front of it.
     fn is_full(&self, transaction: &Transaction, destination: Destination) -> bool {
         match destination {
             Destination::Memory(resolved, _) => {
@@ -330,7 +334,8 @@ impl Fabric {
         self.arrived(transaction);
     }
 
-    /// The address map has changed while the write was under way: finds the function that takes it now. It has been translated already.
+    /// The address map has changed while the write was under way: finds the function that takes it
+    /// now. It has been translated already.
     fn route_again(
         &self,
         transaction: &Transaction,

@@ -1,15 +1,16 @@
 //! Posted writes that stay under way: the hazard `delay-posted`, armed by path.
 //!
-//! A path leads from one requester to one target: a function's BARs, or the root complex with RAM and interrupts behind
-//! it. PCIe orders what takes one path (6.0, 2.4.1): posted writes stay in order, and a read of the same requester
-//! pushes them before it. Nothing orders different paths: a completion record in RAM, an interrupt, and another
-//! function that reads the target go ahead.
+//! A path leads from one requester to one target: a function's BARs, or the root complex with RAM
+//! and interrupts behind it. PCIe orders what takes one path (6.0, 2.4.1): posted writes stay in
+//! order, and a read of the same requester pushes them before it. Nothing orders different paths: a
+//! completion record in RAM, an interrupt, and another function that reads the target go ahead.
 //!
-//! What waits is in front of the target's link, and has passed everything else: a CPU's request for the target comes
-//! behind it, reads and writes alike, and pushes it.
+//! What waits is in front of the target's link, and has passed everything else: a CPU's request for
+//! the target comes behind it, reads and writes alike, and pushes it.
 //!
-//! A write is routed, translated and checked when it is issued; what waits is past the IOMMU. It takes its turn at the
-//! target when it arrives, and observers see it then: its sequence number says when it was issued.
+//! A write is routed, translated and checked when it is issued; what waits is past the IOMMU. It
+//! takes its turn at the target when it arrives, and observers see it then: its sequence number
+//! says when it was issued.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,8 +28,8 @@ pub(crate) const MAX_PATHS: usize = 64;
 const MAX_BYTES: usize = 64 << 10;
 const MAX_WRITES: usize = 1024;
 
-/// Turns for which writes stay under way at most. A turn in which a function does nothing but wait is work and is
-/// recorded, so that they cost something.
+/// Turns for which writes stay under way at most. A turn in which a function does nothing but wait
+/// is work and is recorded, so that they cost something.
 pub const MAX_TURNS: u16 = 1024;
 
 /// For how long posted writes stay under way.
@@ -177,10 +178,11 @@ impl Overtaken {
 struct Overtaking {
     /// Until something pushes the data: then no software can have been misled.
     now: Option<Overtaken>,
-    /// The requester has come to rest since: what it reads later is too late for this. A CPU that has seen the signal
-    /// may still push the data, before it looks.
+    /// The requester has come to rest since: what it reads later is too late for this. A CPU that
+    /// has seen the signal may still push the data, before it looks.
     at_rest: Option<Overtaken>,
-    /// Writes with lower sequence numbers have been overtaken before: nothing more is to be said of them.
+    /// Writes with lower sequence numbers have been overtaken before: nothing more is to be said of
+    /// them.
     known: u64,
 }
 
@@ -311,8 +313,8 @@ impl Path {
         Some(Overtaken { signal, first, mapping, bytes })
     }
 
-    /// A fence has been seen after writes with sequence numbers below `sequence`: what of them it overtook, unless a fence before
-    /// it did.
+    /// A fence has been seen after writes with sequence numbers below `sequence`: what of them it
+    /// overtook, unless a fence before it did.
     pub(super) fn fence_seen(&mut self, sequence: u64) -> Option<Overtaken> {
         let before = std::mem::replace(&mut self.fenced, sequence);
         self.among(Signal::Fence, before..sequence)
@@ -334,7 +336,8 @@ impl Path {
         any
     }
 
-    /// The requester has pushed everything. What had been overtaken when it last was at rest is to be told.
+    /// The requester has pushed everything. What had been overtaken when it last was at rest is to
+    /// be told.
     pub(super) fn pushed(&mut self) -> [Option<Overtaken>; 2] {
         self.overtaking.iter_mut().for_each(|overtaking| overtaking.now = None);
         self.take_at_rest()

@@ -1,4 +1,5 @@
-//! What the fabric keeps for each function, and what becomes of it when messages are taken and functions are reset.
+//! What the fabric keeps for each function, and what becomes of it when messages are taken and
+//! functions are reset.
 
 use std::sync::Arc;
 
@@ -77,8 +78,8 @@ impl Fabric {
         self.inboxes[function.index()].pop()
     }
 
-    /// Device-to-device register writes in a row, of which the one to `function` is the last; 0 after a CPU's. What the
-    /// function does next goes on from there.
+    /// Device-to-device register writes in a row, of which the one to `function` is the last; 0
+    /// after a CPU's. What the function does next goes on from there.
     pub(crate) fn set_hops(&mut self, function: FunctionId, hops: u8) {
         self.hops[function.index()] = hops;
     }
@@ -88,8 +89,8 @@ impl Fabric {
         !self.outstanding[function.index()].is_empty()
     }
 
-    /// A completion has come to `function`. False: a reset, or a time-out, has given up waiting; the completion is
-    /// unexpected and dropped.
+    /// A completion has come to `function`. False: a reset, or a time-out, has given up waiting;
+    /// the completion is unexpected and dropped.
     pub(crate) fn take_completion(
         &mut self,
         function: FunctionId,
@@ -115,10 +116,11 @@ impl Fabric {
         true
     }
 
-    /// `function` was reset: its reads are forgotten, what waits for it and what it has held back are lost.
+    /// `function` was reset: its reads are forgotten, what waits for it and what it has held back
+    /// are lost.
     ///
-    /// Reads that wait for an answer of it end in a time-out. On hardware their requesters wait for one (PCIe 6.0, 2.8);
-    /// here it is known at once that no completion can come.
+    /// Reads that wait for an answer of it end in a time-out. On hardware their requesters wait for
+    /// one (PCIe 6.0, 2.8); here it is known at once that no completion can come.
     pub(crate) fn reset_function(&mut self, function: FunctionId, kind: ResetKind) {
         let index = function.index();
         self.outstanding[index].clear();

@@ -1,8 +1,8 @@
 //! What an address that decodes to nothing is elsewhere: the hint in a finding's sentence.
 //!
-//! A driver that hands out the wrong kind of address is the commonest mistake of all. What is looked up here is bounded
-//! by the topology's size, and where a flood of findings is about one address, or one mapping of another requester, it is
-//! looked up once.
+//! A driver that hands out the wrong kind of address is the commonest mistake of all. What is
+//! looked up here is bounded by the topology's size, and where a flood of findings is about one
+//! address, or one mapping of another requester, it is looked up once.
 
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ const HALF: u64 = 1 << 32;
 struct Hit {
     owner: FunctionId,
     bar: u8,
-    /// The address that the CPUs have for it; none where no window of the host bridge holds the BAR.
+    /// The address that the CPUs have for it; none where no window of the host bridge holds the
+    /// BAR.
     physical: Option<u64>,
     /// The address that it has on the bus.
     bus: u64,
@@ -36,8 +37,9 @@ pub(super) struct Hint {
 }
 
 impl Fabric {
-    /// Explains a request that leads nowhere, of the part that `transaction` is; its findings belong together as long as
-    /// their addresses do. `begun` is where the addresses begin that the function was given.
+    /// Explains a request that leads nowhere, of the part that `transaction` is; its findings
+    /// belong together as long as their addresses do. `begun` is where the addresses begin that the
+    /// function was given.
     pub(super) fn explain(
         &mut self,
         begun: u64,
@@ -140,8 +142,9 @@ impl Fabric {
         (self.map.epoch, self.iommu.epoch(), requests)
     }
 
-    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With the requester that maps it, and
-    /// the mapping's addresses, if it is another requester's mapping.
+    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With
+    /// the requester that maps it, and the mapping's addresses, if it is another requester's
+    /// mapping.
     fn meaning(
         &mut self,
         from: FunctionId,
@@ -176,8 +179,9 @@ impl Fabric {
         (text, None)
     }
 
-    /// Where the IOMMU led a refused request: `physical`, and what that is. Given where it helps: where no function is, or
-    /// at a BAR by either of its addresses. With the function whose BAR it is.
+    /// Where the IOMMU led a refused request: `physical`, and what that is. Given where it helps:
+    /// where no function is, or at a BAR by either of its addresses. With the function whose BAR it
+    /// is.
     pub(super) fn mapped_to(
         &self,
         physical: u64,
@@ -194,9 +198,9 @@ impl Fabric {
         }
     }
 
-    /// What a request that a port or the root complex refused can have meant: said where the address is that of a BAR, and
-    /// not just of `near`, which would have taken it; nor of `target`, which it was for, unless a BAR there has two
-    /// addresses.
+    /// What a request that a port or the root complex refused can have meant: said where the
+    /// address is that of a BAR, and not just of `near`, which would have taken it; nor of
+    /// `target`, which it was for, unless a BAR there has two addresses.
     pub(super) fn meant(
         &self,
         at: u64,
@@ -238,7 +242,8 @@ fn only(at: u64) -> AddressRange {
     AddressRange { first: at, last: at }
 }
 
-/// The other requester for which `at` is mapped, by a request after `since`, and the addresses of that mapping.
+/// The other requester for which `at` is mapped, by a request after `since`, and the addresses of
+/// that mapping.
 fn mapped_for_another(
     map: &AddressMap,
     iommu: &VirtioIommu,
@@ -274,7 +279,8 @@ fn bar_meaning(map: &AddressMap, hit: Hit, address: u64) -> String {
         }
         Some(physical) if physical == address => {
             let text = format!(
-                "; it is the CPU physical address of BAR {bar} of {owner}, whose bus address is {bus:#x}"
+                "; it is the CPU physical address of BAR {bar} of {owner}, whose bus address is \
+                 {bus:#x}"
             );
             // A bus address of one BAR may be the CPU address of another.
             let at = |(_, node): &(FunctionId, &Node)| node.bar_at(address).is_some();
@@ -286,7 +292,8 @@ fn bar_meaning(map: &AddressMap, hit: Hit, address: u64) -> String {
             }
         }
         Some(physical) => format!(
-            "; it is the bus address of BAR {bar} of {owner}, whose CPU physical address is {physical:#x}"
+            "; it is the bus address of BAR {bar} of {owner}, whose CPU physical address is \
+             {physical:#x}"
         ),
         None => format!("; it is the bus address of BAR {bar} of {owner}"),
     }

@@ -1,7 +1,9 @@
-//! What waits to be delivered to a function: accesses to its registers and completions of its reads.
+//! What waits to be delivered to a function: accesses to its registers and completions of its
+//! reads.
 //!
-//! One queue per target, first in first out, gives PCIe's ordering (6.0, 2.4.1) for free: a read does not pass a
-//! posted write of the same requester, and a completion does not pass the completer's own writes.
+//! One queue per target, first in first out, gives PCIe's ordering (6.0, 2.4.1) for free: a read
+//! does not pass a posted write of the same requester, and a completion does not pass the
+//! completer's own writes.
 
 use std::collections::VecDeque;
 
@@ -76,7 +78,8 @@ impl Inbox {
         self.requests > 0 && self.queue.iter().any(|message| message.sender() == Some(sender))
     }
 
-    /// Drops everything: the function was reset. Returns the readers that wait for an answer, with their tags.
+    /// Drops everything: the function was reset. Returns the readers that wait for an answer, with
+    /// their tags.
     pub(super) fn clear(&mut self) -> Vec<(FunctionId, Tag)> {
         self.requests = 0;
         let unanswered = |message| match message {

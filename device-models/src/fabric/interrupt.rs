@@ -96,7 +96,8 @@ impl Fabric {
         self.arrived(&transaction);
         (!owned).then(|| {
             let explanation = format!(
-                "data {data:#x} is not an enabled MSI or MSI-X vector of this requester; delivered, as hardware without \
+                "data {data:#x} is not an enabled MSI or MSI-X vector of this requester; \
+                 delivered, as hardware without \
                  interrupt remapping does"
             );
             let class = FindingClass::NotAVector;
@@ -117,8 +118,8 @@ impl Fabric {
         Some(class)
     }
 
-    /// What an access that the interrupt window does not take comes from: a copy that runs through the window is one
-    /// mistake, as is the same mistake at the same addresses.
+    /// What an access that the interrupt window does not take comes from: a copy that runs through
+    /// the window is one mistake, as is the same mistake at the same addresses.
     pub(super) fn malformed(&mut self, transaction: &Transaction, mistake: &'static str) -> Cause {
         let first = transaction.address;
         let range = AddressRange {
@@ -155,7 +156,8 @@ impl Fabric {
         state.msix_function = msix;
     }
 
-    /// Takes a pending MSI-X vector that is no longer masked and its message, if `function` may send one.
+    /// Takes a pending MSI-X vector that is no longer masked and its message, if `function` may
+    /// send one.
     pub(crate) fn take_pending_vector(
         &mut self,
         function: FunctionId,

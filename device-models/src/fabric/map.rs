@@ -1,6 +1,7 @@
 //! The address map: everything that decides where a request goes, as one immutable value.
 //!
-//! Configuration writes that change decoding publish a new map with a new epoch; a request sees a change in whole or not at all.
+//! Configuration writes that change decoding publish a new map with a new epoch; a request sees a
+//! change in whole or not at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,7 +77,8 @@ pub struct Node {
     pub acs_without_effect: AcsControl,
     /// Port Number of a bridge.
     pub port_number: u8,
-    /// Egress control vector: by [`Node::port_number`], whether a sibling may not be reached directly.
+    /// Egress control vector: by [`Node::port_number`], whether a sibling may not be reached
+    /// directly.
     pub egress: [u32; 8],
     /// Secondary and subordinate bus number of a bridge.
     pub buses: Option<(u8, u8)>,

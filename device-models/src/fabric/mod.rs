@@ -1,7 +1,9 @@
-//! The fabric: takes every request of every function to where it goes, or says why it does not arrive.
+//! The fabric: takes every request of every function to where it goes, or says why it does not
+//! arrive.
 //!
-//! All of it lives under the system's one lock. A translation is used before the lock is given up, so no unmap slips
-//! between check and use; a step moves at most 64 KiB, which bounds the wait for the lock.
+//! All of it lives under the system's one lock. A translation is used before the lock is given up,
+//! so no unmap slips between check and use; a step moves at most 64 KiB, which bounds the wait for
+//! the lock.
 
 mod acs;
 mod answer;
@@ -70,10 +72,12 @@ pub const MAX_RUN: u64 = 64 << 10;
 /// Device-to-device register writes in a row, without a CPU in between, before the chain is cut.
 pub const MAX_HOPS: u8 = 64;
 
-/// Detected errors that wait to be logged; more are lost, as they are on hardware (PCIe 6.0, 6.2.4.2).
+/// Detected errors that wait to be logged; more are lost, as they are on hardware (PCIe 6.0,
+/// 6.2.4.2).
 const MAX_ERRORS: usize = 64;
 
-/// Routes, translates, checks and carries out every request; keeps what is under way. See the module.
+/// Routes, translates, checks and carries out every request; keeps what is under way. See the
+/// module.
 pub(crate) struct Fabric {
     map: Arc<AddressMap>,
     iommu: Box<dyn Iommu>,
@@ -92,8 +96,8 @@ pub(crate) struct Fabric {
     policy: InterruptPolicy,
     /// The virtio-iommu's own function, whose requests are not translated (virtio 1.3, 5.13.2).
     exempt: Option<FunctionId>,
-    /// By function: Bus Master Enable was cleared, and nothing has asked for work since. What is left over is not emitted, and
-    /// the kernel does so itself before a reset and on unbind.
+    /// By function: Bus Master Enable was cleared, and nothing has asked for work since. What is
+    /// left over is not emitted, and the kernel does so itself before a reset and on unbind.
     quiesced: Vec<bool>,
     /// Findings about addresses that lead nowhere.
     runs: Runs,
@@ -185,7 +189,8 @@ impl Fabric {
         let left_over = !node.bus_master && self.quiesced[from.index()];
         let transaction = self.describe(from, kind, purpose, address, request.buffer.len() as u64);
         let (severity, explanation) = if left_over {
-            let class = "Bus Master Enable was cleared with work under way, as the kernel does before a reset and on \
+            let class = "Bus Master Enable was cleared with work under way, as the kernel does \
+                before a reset and on \
                          unbind: nothing was emitted, and nothing new was asked for since";
             (Severity::Note, class)
         } else {

@@ -14,7 +14,8 @@ pub enum Delivery {
         route: RouteKind,
         /// The memory or registers; none for the interrupt window.
         target: Option<Target>,
-        /// The address at the target's side: physical, or the bus address if it never reached the root complex.
+        /// The address at the target's side: physical, or the bus address if it never reached the
+        /// root complex.
         address: u64,
     },
     /// It was answered, or dropped if posted, with this status.
@@ -45,8 +46,8 @@ pub enum Input<'a> {
         /// Value, in the low bytes.
         value: u32,
     },
-    /// A configuration read that may have side effects: of a vendor capability, or of a function whose posted writes
-    /// its completion pushes.
+    /// A configuration read that may have side effects: of a vendor capability, or of a function
+    /// whose posted writes its completion pushes.
     ConfigRead {
         /// Address of the function.
         bdf: Bdf,
@@ -71,8 +72,8 @@ pub enum Input<'a> {
         /// What was answered.
         data: &'a [u8],
     },
-    /// A CPU's request has come to a BAR of `function`, behind what was under way to it. Only where that changes anything;
-    /// what the request itself does comes behind it, if it is an input.
+    /// A CPU's request has come to a BAR of `function`, behind what was under way to it. Only where
+    /// that changes anything; what the request itself does comes behind it, if it is an input.
     CpuPush {
         /// The function that owns the BAR.
         function: FunctionId,
@@ -115,10 +116,12 @@ pub enum Input<'a> {
     },
 }
 
-/// Sees everything, in the order in which it happens. Called with the system's lock held: return quickly.
+/// Sees everything, in the order in which it happens. Called with the system's lock held: return
+/// quickly.
 pub trait Observer: Send {
-    /// A transaction was carried out. `data` holds its bytes if it was delivered to or read from memory or registers
-    /// and they are at hand in one piece; only [control transactions](super::Purpose::is_control) need keep them.
+    /// A transaction was carried out. `data` holds its bytes if it was delivered to or read from
+    /// memory or registers and they are at hand in one piece; only [control
+    /// transactions](super::Purpose::is_control) need keep them.
     fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
         let _ = (transaction, delivery, data);
     }
@@ -133,8 +136,8 @@ pub trait Observer: Send {
         let _ = input;
     }
 
-    /// A control transaction is about to read guest memory: a replay fills in `data` and answers `true`; any other observer
-    /// leaves it alone, and memory is read.
+    /// A control transaction is about to read guest memory: a replay fills in `data` and answers
+    /// `true`; any other observer leaves it alone, and memory is read.
     fn replace_read(&mut self, transaction: &Transaction, data: &mut [u8]) -> bool {
         let _ = (transaction, data);
         false

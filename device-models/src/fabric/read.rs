@@ -52,8 +52,8 @@ impl Fabric {
         ReadOutcome::Done { status: CompletionStatus::Success, bytes, verdict }
     }
 
-    /// The completion of a read pushes what its completer has posted to the requester (2.4.1, rule D2a). RAM posts nothing.
-    /// False: not everything is there yet.
+    /// The completion of a read pushes what its completer has posted to the requester (2.4.1, rule
+    /// D2a). RAM posts nothing. False: not everything is there yet.
     #[inline]
     fn completion_pushes(&mut self, completer: Option<FunctionId>, reader: FunctionId) -> bool {
         completer.is_none_or(|completer| {
@@ -61,7 +61,8 @@ impl Fabric {
         })
     }
 
-    /// Sends one read to a register BAR: one request TLP, one message. None when there is no room for it.
+    /// Sends one read to a register BAR: one request TLP, one message. None when there is no room
+    /// for it.
     fn read_registers(&mut self, transaction: &Transaction, to: &Registers) -> Option<Tag> {
         let from = transaction.function;
         if !self.push(from, Some(to.function)) || !self.outstanding[from.index()].has_room() {
@@ -82,7 +83,8 @@ impl Fabric {
         Some(tag)
     }
 
-    /// Completes a read that was answered by message; called by the system when it delivers the completion.
+    /// Completes a read that was answered by message; called by the system when it delivers the
+    /// completion.
     pub(super) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
         let Read { transaction, route, delivery, .. } = read;
         if status == CompletionStatus::Success {

@@ -14,8 +14,8 @@ impl Fabric {
         format!("{} ({})", node.name, node.requester)
     }
 
-    /// Tells of a request that a port or the root complex refused; `begun` is where the addresses begin that the function
-    /// was given.
+    /// Tells of a request that a port or the root complex refused; `begun` is where the addresses
+    /// begin that the function was given.
     pub(super) fn report_refused(
         &mut self,
         begun: u64,
@@ -54,7 +54,8 @@ impl Fabric {
             }
             FindingClass::CompletionTimeout => {
                 format!(
-                    "the completions end at {by}, which would have to send them back to where they came from; {}",
+                    "the completions end at {by}, which would have to send them back to where \
+                     they came from; {}",
                     self.no_forwarding(refusal.detector)
                 )
             }
@@ -139,7 +140,8 @@ impl Fabric {
         let missing = match (signal, target) {
             (Signal::Fence, _) | (_, None) => "nothing has read from there since",
             _ => {
-                "nothing has read from there since, neither the requester before it came to rest nor a CPU"
+                "nothing has read from there since, neither the requester before it came to rest \
+                 nor a CPU"
             }
         };
         let cause = match target {
@@ -148,7 +150,8 @@ impl Fabric {
         };
         let target = target.map_or("RAM".to_owned(), |target| self.call(target));
         let explanation = format!(
-            "{what}, and {bytes} bytes written before it were still under way to {target}: {missing}"
+            "{what}, and {bytes} bytes written before it were still under way to {target}: \
+             {missing}"
         );
         self.report(first.function, class, cause, Some(first), explanation);
     }
@@ -182,8 +185,8 @@ impl Fabric {
         class
     }
 
-    /// The mapping that translates `address` now for requests of `from` that take `route`: the MAP request of its first
-    /// piece. None where nothing is translated.
+    /// The mapping that translates `address` now for requests of `from` that take `route`: the MAP
+    /// request of its first piece. None where nothing is translated.
     pub(super) fn mapping_of(
         &mut self,
         from: FunctionId,
@@ -208,7 +211,8 @@ impl Fabric {
         Cause::MappingFailed { request }
     }
 
-    /// The part of a run that would have to wrap around the end of the address space: the last `left` bytes.
+    /// The part of a run that would have to wrap around the end of the address space: the last
+    /// `left` bytes.
     pub(super) fn off_the_top(&mut self, request: &Request<'_>, left: u64) -> FindingClass {
         let Request { from, kind, purpose, begun, .. } = *request;
         // What lies past the end has no address; it is told by its last one.
@@ -222,9 +226,10 @@ impl Fabric {
         FindingClass::NoTarget
     }
 
-    /// The bytes of `request` behind the first `done`, and before the next `run`, begin with a page. Data that runs from
-    /// one mapping into another there is noted if the two were not mapped in one go: most likely it was to end where the
-    /// first one does, and hits whatever happens to be mapped behind.
+    /// The bytes of `request` behind the first `done`, and before the next `run`, begin with a
+    /// page. Data that runs from one mapping into another there is noted if the two were not mapped
+    /// in one go: most likely it was to end where the first one does, and hits whatever happens to
+    /// be mapped behind.
     #[cold]
     pub(super) fn note_edge(&mut self, request: &Request<'_>, done: u64) {
         let Request { from, kind, purpose, address, buffer, .. } = *request;

@@ -1,4 +1,5 @@
-//! What reads and writes have in common: finding out what stands at the next bytes, and how requests fail.
+//! What reads and writes have in common: finding out what stands at the next bytes, and how
+//! requests fail.
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ pub(super) struct Request<'a> {
     pub(super) purpose: Purpose,
     /// Of the first byte.
     pub(super) address: u64,
-    /// Where the addresses begin that the function was given, of which this request is a part; at or before `address`.
+    /// Where the addresses begin that the function was given, of which this request is a part; at
+    /// or before `address`.
     pub(super) begun: u64,
     /// Where the bytes go to, or come from.
     pub(super) buffer: VolatileSlice<'a>,
@@ -64,7 +66,8 @@ pub(super) enum Next {
     Registers(Transaction, Registers),
     /// The interrupt window, up to its end.
     Window(Transaction),
-    /// Nothing takes the next `run` bytes. The finding, and the errors that functions detect, have been reported.
+    /// Nothing takes the next `run` bytes. The finding, and the errors that functions detect, have
+    /// been reported.
     Failed {
         /// What the checker calls it.
         class: FindingClass,
@@ -76,7 +79,8 @@ pub(super) enum Next {
 }
 
 impl Fabric {
-    /// Finds out what stands `done` bytes into `request`, and carries out the failure if that is nothing.
+    /// Finds out what stands `done` bytes into `request`, and carries out the failure if that is
+    /// nothing.
     #[inline]
     pub(super) fn next(
         &mut self,
@@ -86,7 +90,8 @@ impl Fabric {
     ) -> Next {
         let left = (request.buffer.len() as u64).saturating_sub(done);
         let Some(at) = request.address.checked_add(done) else {
-            // Nothing lies past the top of the address space; in particular, it does not wrap around to address 0.
+            // Nothing lies past the top of the address space; in particular, it does not wrap
+            // around to address 0.
             let class = self.off_the_top(request, left);
             return Next::Failed { class, status: CompletionStatus::UnsupportedRequest, run: left };
         };
@@ -176,7 +181,8 @@ impl Fabric {
     ) {
         let mut emitted = *transaction;
         if emitted.kind == Kind::MemoryRead {
-            // A requester stops at the first completion that is not successful: one TLP, not the whole run.
+            // A requester stops at the first completion that is not successful: one TLP, not the
+            // whole run.
             let (_, _, length) = transaction.tlps().next().unwrap_or_default();
             emitted.length = u64::from(length);
             self.read_ended(&emitted, status);
@@ -186,8 +192,8 @@ impl Fabric {
         self.detect(&emitted, refusal);
     }
 
-    /// Moves up to `run` bytes between `request`'s buffer, behind the first `done`, and memory; how many, at least
-    /// one.
+    /// Moves up to `run` bytes between `request`'s buffer, behind the first `done`, and memory; how
+    /// many, at least one.
     #[inline]
     pub(super) fn move_memory(
         &mut self,
@@ -277,8 +283,8 @@ impl Fabric {
         self.observe(transaction, &delivery, shown.as_deref());
     }
 
-    /// Bytes of `request` behind the first `done` have been moved: a look at the mappings, where it comes from the page
-    /// before.
+    /// Bytes of `request` behind the first `done` have been moved: a look at the mappings, where it
+    /// comes from the page before.
     #[inline]
     pub(super) fn moved_on(&mut self, request: &Request<'_>, done: u64) {
         let at = request.address.wrapping_add(done);
@@ -287,14 +293,16 @@ impl Fabric {
         }
     }
 
-    /// Whether something of `from` is still on its way to the owner of what is next: nothing passes it.
+    /// Whether something of `from` is still on its way to the owner of what is next: nothing passes
+    /// it.
     #[inline]
     pub(super) fn held_back(&self, from: FunctionId, owner: Option<FunctionId>) -> bool {
         owner.is_some_and(|owner| self.inboxes[owner.index()].holds_from(from))
     }
 }
 
-/// How many bytes fail together: all `left` ones at the last address that there is, so that one mistake is told once.
+/// How many bytes fail together: all `left` ones at the last address that there is, so that one
+/// mistake is told once.
 fn or_all(run: u64, at: u64, left: u64) -> u64 {
     if at == u64::MAX { left.max(1) } else { run }
 }

@@ -1,4 +1,5 @@
-//! From a requester's address to what stands there: routing, translation and decoding in one answer.
+//! From a requester's address to what stands there: routing, translation and decoding in one
+//! answer.
 
 use super::acs;
 use super::route::{self, Refusal, Routed, Target, Upward};
@@ -156,8 +157,9 @@ impl Fabric {
         self.resolve(from, kind, address, u64::MAX)
     }
 
-    /// Decodes a physical address. No mapping leads into the interrupt window: what a platform makes of one is not
-    /// defined (Intel VT-d 5.1, 3.14, forbids it), and no BAR can be reached there.
+    /// Decodes a physical address. No mapping leads into the interrupt window: what a platform
+    /// makes of one is not defined (Intel VT-d 5.1, 3.14, forbids it), and no BAR can be reached
+    /// there.
     fn decode(&self, from: FunctionId, address: u64, length: u64, mmio: bool) -> Resolution {
         if INTERRUPT_WINDOW.contains(address) {
             let refusal = Refusal::new(FindingClass::NoTarget, None);
@@ -172,8 +174,8 @@ impl Fabric {
         }
     }
 
-    /// How far a fault holds: to the end of the page, and on over the following pages that fault in the same way, so
-    /// that one mistake makes one finding. Bounded by the length of a step's work.
+    /// How far a fault holds: to the end of the page, and on over the following pages that fault in
+    /// the same way, so that one mistake makes one finding. Bounded by the length of a step's work.
     fn fault_reach(&mut self, fault: &Fault, length: u64) -> u64 {
         let length = length.min(super::MAX_RUN);
         let class = fault_class(fault);

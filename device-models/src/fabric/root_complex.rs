@@ -1,4 +1,5 @@
-//! Host bridges: what they forward down to their root bus, and how far they take traffic between functions.
+//! Host bridges: what they forward down to their root bus, and how far they take traffic between
+//! functions.
 use super::{AddressMap, FunctionId};
 use crate::AddressRange;
 
@@ -7,8 +8,8 @@ use crate::AddressRange;
 pub struct HostWindow {
     /// Where it lies on the bus.
     pub bus: AddressRange,
-    /// What is added to a bus address, modulo 2^64, to get the address on the CPUs' side: ACPI's `_TRA` (ACPI 6.5,
-    /// 6.4.3.5).
+    /// What is added to a bus address, modulo 2^64, to get the address on the CPUs' side: ACPI's
+    /// `_TRA` (ACPI 6.5, 6.4.3.5).
     pub offset: u64,
 }
 
@@ -31,8 +32,8 @@ impl HostWindow {
     }
 }
 
-/// How far a host bridge takes requests of functions below it for functions below it or another one. Real root
-/// complexes differ, which is why Linux keeps a list of those it trusts.
+/// How far a host bridge takes requests of functions below it for functions below it or another
+/// one. Real root complexes differ, which is why Linux keeps a list of those it trusts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PeerRouting {
     /// To any function.
@@ -60,7 +61,8 @@ impl RootComplex {
         if self.windows.is_empty() { &[HostWindow::EVERYTHING] } else { &self.windows }
     }
 
-    /// The bus address that stands behind `physical`, and for how many of `length` bytes that holds.
+    /// The bus address that stands behind `physical`, and for how many of `length` bytes that
+    /// holds.
     pub(super) fn to_bus(&self, physical: u64, length: u64) -> Option<(u64, u64)> {
         self.windows().iter().find_map(|window| {
             let bus = window.to_bus(physical)?;
@@ -80,7 +82,8 @@ impl RootComplex {
         Some(range).filter(|range| range.first <= range.last)
     }
 
-    /// How many of `length` bytes from `physical`, which no window holds, come before the next window.
+    /// How many of `length` bytes from `physical`, which no window holds, come before the next
+    /// window.
     pub(super) fn clip_before_windows(&self, physical: u64, length: u64) -> u64 {
         self.windows().iter().fold(length, |length, window| {
             let ahead = window.bus.first.wrapping_add(window.offset).wrapping_sub(physical);

@@ -1,7 +1,8 @@
-//! Where a request goes: switches and ACS on the route up, the root complex, bridges and BARs on the route down.
+//! Where a request goes: switches and ACS on the route up, the root complex, bridges and BARs on
+//! the route down.
 //!
-//! Pure functions of an [`AddressMap`]. Every answer says for how many of the following bytes it holds, so that a run
-//! of TLPs is routed once and is still exact at each edge.
+//! Pure functions of an [`AddressMap`]. Every answer says for how many of the following bytes it
+//! holds, so that a run of TLPs is routed once and is still exact at each edge.
 
 use super::acs::{self, PeerRequest};
 use super::map::{AddressMap, BarTarget, MappedBar, NodeKind};
@@ -13,7 +14,8 @@ use crate::pci::AcsControl;
 /// What stands at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Bytes of [`AddressMap::memories`]`[memory]` from `offset`; `function` owns them unless they are RAM.
+    /// Bytes of [`AddressMap::memories`]`[memory]` from `offset`; `function` owns them unless they
+    /// are RAM.
     Memory {
         /// Index into the map's memories.
         memory: usize,
@@ -54,7 +56,8 @@ pub struct Refusal {
     pub detector: Option<FunctionId>,
     /// The function that would have taken it: its decoding is off, or its BAR ends just before.
     pub near: Option<FunctionId>,
-    /// The function that it was for, where it could be told; it is not [`near`](Self::near), which would not take it.
+    /// The function that it was for, where it could be told; it is not [`near`](Self::near), which
+    /// would not take it.
     pub target: Option<FunctionId>,
     /// The physical address that the IOMMU translated the request's to; none if it did not.
     pub physical: Option<u64>,
@@ -102,7 +105,8 @@ pub(super) enum Upward {
     RootComplex,
 }
 
-/// Routes a request with an untranslated address upwards from `requester` (PCIe 6.0, 2.2.4.1 and 6.12).
+/// Routes a request with an untranslated address upwards from `requester` (PCIe 6.0, 2.2.4.1 and
+/// 6.12).
 pub(super) fn upward(
     map: &AddressMap,
     requester: FunctionId,
@@ -162,8 +166,8 @@ pub(super) fn upward(
                     }
                 }
             }
-            // Back into the window of the port it came from: with Upstream Forwarding it passes on upwards, whoever
-            // sent it (6.12.1.1); without, the switch has no route for it.
+            // Back into the window of the port it came from: with Upstream Forwarding it passes on
+            // upwards, whoever sent it (6.12.1.1); without, the switch has no route for it.
             if let Some(window) = port.window_at(address).filter(|_| port.memory_enabled) {
                 length = window.clip(address, length);
                 if !port.acs.contains(AcsControl::UPSTREAM_FORWARDING) {
@@ -239,7 +243,8 @@ fn descend(map: &AddressMap, bridge: FunctionId, address: u64, length: u64) -> R
     among(map, &map.node(bridge).children, address, length, Some(bridge))
 }
 
-/// Finds the function on one bus that claims `address`; `above` is the bridge that put the request on that bus.
+/// Finds the function on one bus that claims `address`; `above` is the bridge that put the request
+/// on that bus.
 fn among(
     map: &AddressMap,
     functions: &[FunctionId],
@@ -278,8 +283,8 @@ fn among(
     });
     let (class, near) =
         near_miss.map_or((FindingClass::NoTarget, None), |(class, who)| (class, Some(who)));
-    // On a link the device at its far end receives the request and finds that it is not for it; on the root bus the
-    // root complex does.
+    // On a link the device at its far end receives the request and finds that it is not for it; on
+    // the root bus the root complex does.
     let on_this_bus = near.filter(|near| functions.contains(near));
     let detector = above.and(on_this_bus.or_else(|| functions.first().copied()));
     let refusal = Refusal { near, ..Refusal::new(class, detector.or(above)) };

@@ -6,8 +6,8 @@ use super::{FunctionId, Input, Observer};
 #[derive(Default)]
 pub(super) struct Watch {
     observers: Observers,
-    /// A turn that has begun. Whether anything comes of it shows later, but an observer hears of the turn before it
-    /// hears of what came of it.
+    /// A turn that has begun. Whether anything comes of it shows later, but an observer hears of
+    /// the turn before it hears of what came of it.
     turn: Option<FunctionId>,
 }
 

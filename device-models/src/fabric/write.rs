@@ -76,7 +76,8 @@ impl Fabric {
             self.issue(transaction);
             self.observe(transaction, &Delivery::Failed(CompletionStatus::CompleterAbort), None);
             let explanation = format!(
-                "{MAX_HOPS} device-to-device register writes in a row caused each other without a CPU; the chain is \
+                "{MAX_HOPS} device-to-device register writes in a row caused each other without a \
+                 CPU; the chain is \
                  cut here"
             );
             let mapping = self.mapping_of(from, transaction.address, to.route);
@@ -104,7 +105,8 @@ impl Fabric {
         Ok(None)
     }
 
-    /// Bulk data is not in a record, but what comes to registers steers a device: a replay puts in what did then.
+    /// Bulk data is not in a record, but what comes to registers steers a device: a replay puts in
+    /// what did then.
     pub(super) fn replace_bulk(&mut self, transaction: &Transaction, data: &mut [u8]) {
         if transaction.purpose == Purpose::Data
             && let Some(observer) = self.watch.observer()

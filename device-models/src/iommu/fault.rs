@@ -15,7 +15,8 @@ pub struct Fault {
     pub access: Access,
     /// Why not.
     pub reason: FaultReason,
-    /// How many requests the guest had made to the IOMMU by then. The yardstick for the request numbers in `reason`.
+    /// How many requests the guest had made to the IOMMU by then. The yardstick for the request
+    /// numbers in `reason`.
     pub requests: u64,
 }
 
@@ -52,7 +53,8 @@ pub enum FaultReason {
     },
 }
 
-/// A mapping that is gone. Requests are counted from 1, so that the same story tells itself again in a replay.
+/// A mapping that is gone. Requests are counted from 1, so that the same story tells itself again
+/// in a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retired {
     /// The addresses it covered.
@@ -73,8 +75,8 @@ impl Fault {
 }
 
 impl fmt::Display for Fault {
-    /// The reason as a clause, without requester and address: `stale mapping, unmapped by request #97, 14 requests
-    /// ago (...)`.
+    /// The reason as a clause, without requester and address: `stale mapping, unmapped by request
+    /// #97, 14 requests ago (...)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason {
             FaultReason::Domain { detached: None } => f.write_str("never attached to a domain"),
@@ -97,7 +99,8 @@ impl fmt::Display for Fault {
             }
             FaultReason::Stale { domain, retired } => write!(
                 f,
-                "stale mapping, unmapped by request #{}, {} (domain {domain}, {} mapped by request #{})",
+                "stale mapping, unmapped by request #{}, {} (domain {domain}, {} mapped by \
+                 request #{})",
                 retired.died,
                 Ago(self.age(retired.died)),
                 retired.range,

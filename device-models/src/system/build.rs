@@ -25,7 +25,8 @@ pub enum BuildError {
     },
     /// Two functions with one device and function number, or numbers out of range.
     #[error(
-        "{name}: device {device} function {function} is taken or does not exist; take a free one, 0 to 31 and 0 to 7"
+        "{name}: device {device} function {function} is taken or does not exist; take a free one, \
+         0 to 31 and 0 to 7"
     )]
     DeviceFunction {
         /// Name of the function.

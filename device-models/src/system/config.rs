@@ -11,8 +11,8 @@ use crate::memory::Memory;
 use crate::pci::{Bdf, ConfigEffects, PowerState, VendorRegister};
 
 impl System {
-    /// A CPU's configuration read of 1, 2 or 4 bytes at `offset` (0 to 4095) of the function at `bdf`; all ones when
-    /// no function is there (PCIe 6.0, 2.3.2).
+    /// A CPU's configuration read of 1, 2 or 4 bytes at `offset` (0 to 4095) of the function at
+    /// `bdf`; all ones when no function is there (PCIe 6.0, 2.3.2).
     pub fn config_read(&mut self, bdf: Bdf, offset: u16, length: u8) -> u32 {
         let Some(function) = self.by_bdf(bdf) else { return all_ones(length) };
         let state = &mut self.states[function.index()];
@@ -44,8 +44,9 @@ impl System {
     pub fn config_write(&mut self, bdf: Bdf, offset: u16, length: u8, value: u32) {
         let Some(function) = self.by_bdf(bdf) else { return };
         self.input(&Input::ConfigWrite { bdf, offset, length, value });
-        // Software that writes takes the reset as over. It is, unless a bridge holds the function in it: that the last step waits for a turn is
-        // the system's affair. No other access comes before such a write: after a reset no memory is enabled.
+        // Software that writes takes the reset as over. It is, unless a bridge holds the function
+        // in it: that the last step waits for a turn is the system's affair. No other access comes
+        // before such a write: after a reset no memory is enabled.
         self.finish_reset(function);
         let state = &mut self.states[function.index()];
         let renumbered = state.captured.replace(bdf).is_some_and(|before| before != bdf);
@@ -128,9 +129,9 @@ impl System {
         }
     }
 
-    /// The BDF of every function that configuration requests reach under the present bus numbers; none for one
-    /// below a bridge without any, or whose bus another bridge claims first, or lies outside those of the bridge above,
-    /// or that is held in reset, or not there.
+    /// The BDF of every function that configuration requests reach under the present bus numbers;
+    /// none for one below a bridge without any, or whose bus another bridge claims first, or lies
+    /// outside those of the bridge above, or that is held in reset, or not there.
     fn bdfs(&self) -> Vec<Option<Bdf>> {
         let mut addresses = vec![None; self.states.len()];
         let mut claimed: BTreeSet<u8> = self.roots.iter().map(|root| root.first_bus).collect();
@@ -192,7 +193,8 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
         kind: state.kind(),
         parent: state.parent,
         children: state.children.clone(),
-        // Before the first configuration write it has no bus number of its own; nor does it send anything.
+        // Before the first configuration write it has no bus number of its own; nor does it send
+        // anything.
         requester: state.captured.or(address).unwrap_or_default(),
         bus_master: config.bus_master_enabled(),
         memory_enabled: config.memory_enabled(),
@@ -212,8 +214,8 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
     }
 }
 
-/// The configuration space counts from the body of a vendor capability, endpoints from its first byte: ID and next
-/// pointer lie between.
+/// The configuration space counts from the body of a vendor capability, endpoints from its first
+/// byte: ID and next pointer lie between.
 fn from_capability(body: usize) -> u8 {
     u8::try_from(body.saturating_add(2)).unwrap_or(u8::MAX)
 }

@@ -1,5 +1,5 @@
-//! Configuration spaces as memory of the guest: reads are most of what a kernel does to them, and none needs an answer
-//! that is not there already.
+//! Configuration spaces as memory of the guest: reads are most of what a kernel does to them, and
+//! none needs an answer that is not there already.
 
 use super::System;
 use crate::fabric::FunctionId;
@@ -19,8 +19,8 @@ pub struct ConfigMapping {
 }
 
 impl System {
-    /// Keeps the values of all configuration spaces in memory that a VMM can map into its guest, read-only. Without
-    /// this, [`System::config_mappings`] names none.
+    /// Keeps the values of all configuration spaces in memory that a VMM can map into its guest,
+    /// read-only. Without this, [`System::config_mappings`] names none.
     ///
     /// # Errors
     /// When the host does not give the memory.
@@ -34,9 +34,9 @@ impl System {
         Ok(())
     }
 
-    /// The configuration spaces that may be mapped now; may change with [`System::mapping_epoch`]. Left out is where a read
-    /// does more than read: a device answers for some registers itself, or posted writes are under way that the
-    /// completion would push ahead of itself.
+    /// The configuration spaces that may be mapped now; may change with [`System::mapping_epoch`].
+    /// Left out is where a read does more than read: a device answers for some registers itself, or
+    /// posted writes are under way that the completion would push ahead of itself.
     pub fn config_mappings(&self) -> Vec<ConfigMapping> {
         let reached = self.fabric.map().by_bdf.iter();
         let mapping = |(&bdf, &function): (&Bdf, &FunctionId)| {

@@ -7,12 +7,13 @@ use crate::fabric::{FunctionId, Input, Target, for_cpu};
 /// Steps that one register write may take in the CPU's own time: a full virtqueue's worth.
 const EXIT_BUDGET: usize = 1024;
 
-/// Rounds in which a function takes what a CPU pushes to its registers, 64 writes each: as much as 64 paths hold.
+/// Rounds in which a function takes what a CPU pushes to its registers, 64 writes each: as much as
+/// 64 paths hold.
 const PUSH_ROUNDS: usize = 2048;
 
 impl System {
-    /// A CPU reads `data.len()` (1 to 8) bytes at physical address `address`: all ones when no function answers. Posted writes
-    /// that are under way to the function come first.
+    /// A CPU reads `data.len()` (1 to 8) bytes at physical address `address`: all ones when no
+    /// function answers. Posted writes that are under way to the function come first.
     ///
     /// [`Progress::Worked`] means that this may have left something for [`System::step`].
     pub fn mmio_read(&mut self, address: u64, data: &mut [u8]) -> Progress {
@@ -40,10 +41,11 @@ impl System {
         progress
     }
 
-    /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when no function claims it. Posted writes that
-    /// are under way to the function come first.
+    /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when no function
+    /// claims it. Posted writes that are under way to the function come first.
     ///
-    /// [`Progress::Idle`] means that all it led to is done, and that it leaves nothing for [`System::step`].
+    /// [`Progress::Idle`] means that all it led to is done, and that it leaves nothing for
+    /// [`System::step`].
     pub fn mmio_write(&mut self, address: u64, data: &[u8]) -> Progress {
         let Some((target, progress)) = self.reach(address, data.len()) else {
             return Progress::Idle;
@@ -69,8 +71,9 @@ impl System {
         }
     }
 
-    /// A CPU's request for a BAR of `function` pushes what has been posted to it, and the function takes what of that goes
-    /// to its registers: the request comes behind. Replays call this by itself; a record has it as an input of its own.
+    /// A CPU's request for a BAR of `function` pushes what has been posted to it, and the function
+    /// takes what of that goes to its registers: the request comes behind. Replays call this by
+    /// itself; a record has it as an input of its own.
     ///
     /// [`Progress::Worked`] means that there was something.
     pub fn cpu_push(&mut self, function: FunctionId) -> Progress {
@@ -143,8 +146,8 @@ impl System {
         }
     }
 
-    /// Finishes the work of a function whose driver waits for it with interrupts off. Whether there may be something
-    /// left for a step.
+    /// Finishes the work of a function whose driver waits for it with interrupts off. Whether there
+    /// may be something left for a step.
     pub(super) fn serve_in_exit(&mut self, function: FunctionId) -> Progress {
         let served = self.states[function.index()]
             .endpoint()

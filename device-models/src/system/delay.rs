@@ -19,12 +19,14 @@ pub enum DelayError {
 }
 
 impl System {
-    /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root complex, which is RAM
-    /// and interrupts. What is under way already follows the new delay. A path can be switched off by the numbers that
-    /// its functions had when it was armed, even if they have lost them since.
+    /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root
+    /// complex, which is RAM and interrupts. What is under way already follows the new delay. A
+    /// path can be switched off by the numbers that its functions had when it was armed, even if
+    /// they have lost them since.
     ///
-    /// CPUs' accesses to the BARs of the target push what is under way: until the path is off, [`System::guest_mappings`] has
-    /// no BAR of it. A caller that maps BARs into a guest unmaps those of the target before this; see [`System::withhold`].
+    /// CPUs' accesses to the BARs of the target push what is under way: until the path is off,
+    /// [`System::guest_mappings`] has no BAR of it. A caller that maps BARs into a guest unmaps
+    /// those of the target before this; see [`System::withhold`].
     ///
     /// # Errors
     /// When there are no such functions, or too many paths.
@@ -50,7 +52,8 @@ impl System {
         if armed { Ok(()) } else { Err(DelayError::TooMany) }
     }
 
-    /// Switches off every delay. What is under way arrives, and what was overtaken and not pushed is found.
+    /// Switches off every delay. What is under way arrives, and what was overtaken and not pushed
+    /// is found.
     pub fn end_delays(&mut self) {
         let mut paths = self.fabric.delayed_paths();
         // RAM last: a record that no CPU has seen yet comes behind the data before it.
@@ -63,8 +66,8 @@ impl System {
         }
     }
 
-    /// Software has seen a fence that stands for the work of `requester`: what is still under way then is a finding.
-    /// Nothing in the system can see a fence by itself.
+    /// Software has seen a fence that stands for the work of `requester`: what is still under way
+    /// then is a finding. Nothing in the system can see a fence by itself.
     ///
     /// # Errors
     /// When there is no such function.

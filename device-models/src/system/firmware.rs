@@ -15,7 +15,8 @@ impl ConfigAccess for System {
 }
 
 impl System {
-    /// Numbers the buses, assigns all BARs and bridge windows from `resources` and switches the bridges on.
+    /// Numbers the buses, assigns all BARs and bridge windows from `resources` and switches the
+    /// bridges on.
     ///
     /// # Errors
     /// When something does not fit; the message says what, and where it was to go.

@@ -13,9 +13,10 @@ pub(super) struct Withheld {
 }
 
 impl System {
-    /// The memory BARs that a VMM maps into its guest now; it may ask again with each new [`System::mapping_epoch`]. Left out
-    /// are those of a function to which posted writes may be under way, which a CPU's access would push: such accesses
-    /// have to come to [`System::mmio_read`] and [`System::mmio_write`].
+    /// The memory BARs that a VMM maps into its guest now; it may ask again with each new
+    /// [`System::mapping_epoch`]. Left out are those of a function to which posted writes may be
+    /// under way, which a CPU's access would push: such accesses have to come to
+    /// [`System::mmio_read`] and [`System::mmio_write`].
     pub fn guest_mappings(&self) -> Vec<GuestMapping> {
         self.mappings(false)
     }
@@ -31,9 +32,9 @@ impl System {
         self.fabric.map().epoch + self.fabric.delayed_generation() + self.withheld.generation
     }
 
-    /// Takes the memory BARs of the function at `bdf` out of [`System::guest_mappings`] until [`System::release`]: CPUs that
-    /// still reach them directly would push nothing, so a VMM has them out of its guest before it delays a path to them.
-    /// None: no function has this BDF.
+    /// Takes the memory BARs of the function at `bdf` out of [`System::guest_mappings`] until
+    /// [`System::release`]: CPUs that still reach them directly would push nothing, so a VMM has
+    /// them out of its guest before it delays a path to them. None: no function has this BDF.
     pub fn withhold(&mut self, bdf: Bdf) -> Option<FunctionId> {
         let function = self.by_bdf(bdf)?;
         self.withheld.functions.push(function);

@@ -1,8 +1,10 @@
-//! Devices that are pulled out of their slots, announced or not, and plugged in again (PCIe 6.0, 6.7).
+//! Devices that are pulled out of their slots, announced or not, and plugged in again (PCIe 6.0,
+//! 6.7).
 //!
-//! A device is pulled between two transactions: its own outstanding reads are forgotten, reads that wait for it
-//! end in a time-out, posted writes that were under way to it are lost and those that had left it arrive. Its numbers and
-//! addresses lead to a link that is down. It comes back as after power-on.
+//! A device is pulled between two transactions: its own outstanding reads are forgotten, reads that
+//! wait for it end in a time-out, posted writes that were under way to it are lost and those that
+//! had left it arrive. Its numbers and addresses lead to a link that is down. It comes back as
+//! after power-on.
 
 use super::links;
 use super::{System, function::FunctionState};
@@ -27,7 +29,8 @@ pub enum PlugError {
 impl System {
     /// Pulls everything below the port at `port`, without notice.
     ///
-    /// The port notices in any case (link and presence are gone); it tells software if its slot has hot-plug.
+    /// The port notices in any case (link and presence are gone); it tells software if its slot has
+    /// hot-plug.
     ///
     /// # Errors
     /// When there is no such slot, or it is empty.

@@ -14,8 +14,8 @@ impl System {
         self.deliver_pending(function);
     }
 
-    /// Sends the MSI-X messages whose mask was lifted (PCIe 6.0, 6.1.4.6), as far as the function may send anything;
-    /// the others stay pending. Whether one was sent.
+    /// Sends the MSI-X messages whose mask was lifted (PCIe 6.0, 6.1.4.6), as far as the function
+    /// may send anything; the others stay pending. Whether one was sent.
     pub(super) fn deliver_pending(&mut self, function: FunctionId) -> bool {
         let mut any = false;
         while let Some((vector, message)) = self.fabric.take_pending_vector(function) {

@@ -1,8 +1,10 @@
-//! The system: every function, the fabric between them, the IOMMU and the checker, as one state machine.
+//! The system: every function, the fabric between them, the IOMMU and the checker, as one state
+//! machine.
 //!
-//! A VMM, a test or a replay drives it through configuration and register accesses and [`System::step`]. It has no
-//! threads and no clock: the same inputs in the same order give the same transactions and findings. A caller that shares it
-//! between threads puts one lock around it; that lock is the guard under which a translation is used.
+//! A VMM, a test or a replay drives it through configuration and register accesses and
+//! [`System::step`]. It has no threads and no clock: the same inputs in the same order give the
+//! same transactions and findings. A caller that shares it between threads puts one lock around it;
+//! that lock is the guard under which a translation is used.
 
 mod build;
 mod config;
@@ -57,8 +59,9 @@ struct Root {
 }
 
 impl System {
-    /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM maps into its guest
-    /// are [`System::guest_mappings`], and the configuration spaces [`System::config_mappings`].
+    /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM
+    /// maps into its guest are [`System::guest_mappings`], and the configuration spaces
+    /// [`System::config_mappings`].
     pub fn address_map(&self) -> &Arc<AddressMap> {
         self.fabric.map()
     }

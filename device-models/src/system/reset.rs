@@ -5,8 +5,9 @@ use crate::endpoint::{Progress, ResetKind};
 use crate::fabric::FunctionId;
 
 impl System {
-    /// A function level reset begins: nothing is issued any more, nothing answers, completions that are under way
-    /// will be dropped. It ends at the function's next turn, or when software next writes to its configuration space.
+    /// A function level reset begins: nothing is issued any more, nothing answers, completions that
+    /// are under way will be dropped. It ends at the function's next turn, or when software next
+    /// writes to its configuration space.
     pub(super) fn begin_reset(&mut self, function: FunctionId) {
         let state = &mut self.states[function.index()];
         state.resetting = true;
@@ -14,21 +15,23 @@ impl System {
         self.forget(function, ResetKind::FunctionLevel);
     }
 
-    /// A bridge resets everything below it while its Secondary Bus Reset bit is set or its link is disabled
-    /// (PCIe 6.0, 6.6.1).
+    /// A bridge resets everything below it while its Secondary Bus Reset bit is set or its link is
+    /// disabled (PCIe 6.0, 6.6.1).
     pub(super) fn reset_below(&mut self, bridge: FunctionId) {
         if self.states[bridge.index()].config.holds_below_in_reset() {
             self.hold_below(bridge, ResetKind::Hot);
         }
     }
 
-    /// Resets everything below a bridge; that ends when the bridge does not hold it in reset any more.
+    /// Resets everything below a bridge; that ends when the bridge does not hold it in reset any
+    /// more.
     pub(super) fn hold_below(&mut self, bridge: FunctionId, kind: ResetKind) {
         let mut below = self.states[bridge.index()].children.clone();
         while let Some(function) = below.pop() {
             below.extend_from_slice(&self.states[function.index()].children);
             self.states[function.index()].resetting = true;
-            // It cannot be reached any more; the new map, which comes next, leaves out its configuration space too.
+            // It cannot be reached any more; the new map, which comes next, leaves out its
+            // configuration space too.
             self.states[function.index()].config.show(false);
             self.states[function.index()].config.reset(kind);
             self.forget(function, kind);

@@ -4,8 +4,8 @@ use super::System;
 use crate::endpoint::{Progress, ReadCompletion};
 use crate::fabric::{FunctionId, Message, Port};
 
-/// Turns that a busy function has in a row. Asking all the others whether they have something to do costs more than
-/// a small copy does.
+/// Turns that a busy function has in a row. Asking all the others whether they have something to do
+/// costs more than a small copy does.
 const TURNS: u8 = 8;
 
 /// Messages that one turn delivers at most.
@@ -72,7 +72,8 @@ impl System {
         progress
     }
 
-    /// Delivers what waits for `function`, and its answers that had to wait; whether there was anything.
+    /// Delivers what waits for `function`, and its answers that had to wait; whether there was
+    /// anything.
     pub(super) fn deliver(&mut self, function: FunctionId) -> bool {
         let mut any = self.fabric.send_answers(function);
         for _ in 0..MESSAGES {
@@ -81,7 +82,8 @@ impl System {
             match message {
                 Message::Write { bar, offset, msix, data, hops, .. } => {
                     self.fabric.set_hops(function, hops);
-                    // Registers are at most 8 bytes wide: a longer TLP writes them one after the other.
+                    // Registers are at most 8 bytes wide: a longer TLP writes them one after the
+                    // other.
                     for (chunk, at) in data.chunks(8).zip((offset..).step_by(8)) {
                         self.write_registers(function, bar, at, msix, chunk);
                     }

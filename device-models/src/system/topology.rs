@@ -57,12 +57,14 @@ impl Function {
     }
 }
 
-/// A host bridge with everything below it. Its own function is device 0, function 0 of its root bus.
+/// A host bridge with everything below it. Its own function is device 0, function 0 of its root
+/// bus.
 #[derive(Debug)]
 pub struct HostBridge {
     /// Name for people, of the bridge's own function too.
     pub name: String,
-    /// Identity of the bridge's own function, by which Linux decides whether it allows peer-to-peer traffic.
+    /// Identity of the bridge's own function, by which Linux decides whether it allows peer-to-peer
+    /// traffic.
     pub description: HostBridgeDescription,
     /// Bus number of its root bus.
     pub first_bus: u8,

@@ -1,8 +1,8 @@
 //! The function through which the guest programs the virtio-iommu (virtio 1.3, 5.13).
 //!
-//! The IOMMU itself belongs to the fabric, which translates by it under the system's lock; here is only what a driver
-//! sees of it. Linux waits for each request with interrupts off, so the function is served in the exit of the
-//! notification.
+//! The IOMMU itself belongs to the fabric, which translates by it under the system's lock; here is
+//! only what a driver sees of it. Linux waits for each request with interrupts off, so the function
+//! is served in the exit of the notification.
 
 use crate::checker::{Cause, FindingClass};
 use crate::fabric::Port;
@@ -13,8 +13,8 @@ use super::chain::Chain;
 use super::device::{DeviceKind, Reset, VirtioDevice};
 use super::memory::{Failure, PortMemory};
 
-/// What the guest did that waits for the next turn, in the order in which the IOMMU gets it. A reset drops
-/// what came before it.
+/// What the guest did that waits for the next turn, in the order in which the IOMMU gets it. A
+/// reset drops what came before it.
 #[derive(Debug, Default)]
 struct Deferred {
     reset: Option<Reset>,
@@ -153,8 +153,8 @@ impl VirtioDevice for VirtioIommuFunction {
         if queue == spec::REQUEST_QUEUE {
             return notified;
         }
-        // A buffer of the event queue is taken only for an event. Linux fills the queue without a notification, so
-        // each new fault is a reason to look.
+        // A buffer of the event queue is taken only for an event. Linux fills the queue without a
+        // notification, so each new fault is a reason to look.
         let Some(iommu) = port.virtio_iommu() else { return false };
         let seen = std::mem::replace(&mut self.faults_seen, iommu.reported_faults());
         iommu.has_event() && (notified || seen != self.faults_seen)

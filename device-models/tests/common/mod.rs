@@ -1,4 +1,5 @@
-//! A system in a test: RAM, a recording observer, and an endpoint that does what the test tells it to.
+//! A system in a test: RAM, a recording observer, and an endpoint that does what the test tells it
+//! to.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
@@ -74,7 +75,8 @@ pub struct Script {
     pub completions: usize,
 }
 
-/// An endpoint with 4 KiB of registers (BAR 0), 1 MiB of memory (BAR 2) and 4 MSI-X vectors (BAR 4).
+/// An endpoint with 4 KiB of registers (BAR 0), 1 MiB of memory (BAR 2) and 4 MSI-X vectors (BAR
+/// 4).
 #[derive(Debug)]
 pub struct Robot {
     pub script: Arc<Mutex<Script>>,

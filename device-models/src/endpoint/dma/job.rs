@@ -40,7 +40,8 @@ pub(in crate::endpoint) struct Access {
     pub(in crate::endpoint) buffer: Buffer,
     /// Bytes of the access.
     pub(in crate::endpoint) length: usize,
-    /// Bytes between the beginning of the descriptor's source or destination and the address of this access.
+    /// Bytes between the beginning of the descriptor's source or destination and the address of
+    /// this access.
     pub(in crate::endpoint) before: u64,
 }
 
@@ -77,7 +78,8 @@ impl<T: Task> Job<T> {
         Self { phase: Phase::Fetch, moved: 0, chunk: 0, done: 0, failure: None, own: [0; 64], task }
     }
 
-    /// Begins a chunk of what is left of `length` bytes, at most `most`; `false` when nothing is left.
+    /// Begins a chunk of what is left of `length` bytes, at most `most`; `false` when nothing is
+    /// left.
     pub(in crate::endpoint) fn begin_chunk(&mut self, length: u64, most: usize) -> bool {
         let left = length.saturating_sub(self.moved);
         self.chunk = usize::try_from(left).map_or(most, |left| left.min(most));

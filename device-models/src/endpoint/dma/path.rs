@@ -19,8 +19,8 @@ pub(in crate::endpoint) struct DataPath<T: Task> {
     pub(in crate::endpoint) staging: Box<[u8]>,
     /// The read that the job waits for.
     waiting: Option<Tag>,
-    /// A read whose completion is no longer wanted, until the fabric knows. There is never a second one: the engine
-    /// tells the fabric before it issues anything.
+    /// A read whose completion is no longer wanted, until the fabric knows. There is never a second
+    /// one: the engine tells the fabric before it issues anything.
     abandoned: Option<Tag>,
 }
 
@@ -58,7 +58,8 @@ pub(in crate::endpoint) enum WriteEnd {
     NotEmitted,
 }
 
-/// The read `tag` has completed. A tag that no path waits for belongs to a job that was aborted or reset: dropped.
+/// The read `tag` has completed. A tag that no path waits for belongs to a job that was aborted or
+/// reset: dropped.
 pub(in crate::endpoint) fn complete<'a, T: Task + 'a>(
     mut paths: impl Iterator<Item = &'a mut DataPath<T>>,
     tag: Tag,
@@ -103,15 +104,16 @@ impl<T: Task> DataPath<T> {
         self.abandoned.is_some()
     }
 
-    /// Tells the fabric which read's completion is no longer wanted. An engine does so first in each step.
+    /// Tells the fabric which read's completion is no longer wanted. An engine does so first in
+    /// each step.
     pub(in crate::endpoint) fn release_tag(&mut self, bus: &mut impl Bus) {
         if let Some(tag) = self.abandoned.take() {
             bus.abandon(tag);
         }
     }
 
-    /// Fills the staging buffer's first chunk with a pattern, once for all chunks of `length` bytes: a chunk is a
-    /// multiple of it.
+    /// Fills the staging buffer's first chunk with a pattern, once for all chunks of `length`
+    /// bytes: a chunk is a multiple of it.
     pub(in crate::endpoint) fn stage_pattern(&mut self, pattern: [u8; 8], length: u64) {
         let length = usize::try_from(length).map_or(CHUNK, |length| length.min(CHUNK));
         for piece in self.staging[..length].chunks_mut(8) {
@@ -185,7 +187,8 @@ impl<T: Task> DataPath<T> {
         Ok(Ended { end, address, verdict })
     }
 
-    /// Writes what is left of the job's present access, or of its first `part` bytes, to where `address` begins.
+    /// Writes what is left of the job's present access, or of its first `part` bytes, to where
+    /// `address` begins.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -225,8 +228,8 @@ impl<T: Task> DataPath<T> {
 }
 
 impl<T: Task> Job<T> {
-    /// `length` bytes of the present access's buffer, without the `done` ones that are complete. None where the buffer
-    /// ends before that.
+    /// `length` bytes of the present access's buffer, without the `done` ones that are complete.
+    /// None where the buffer ends before that.
     pub(in crate::endpoint) fn slice<'a>(
         &'a mut self,
         length: usize,

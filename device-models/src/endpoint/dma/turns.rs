@@ -1,4 +1,5 @@
-//! How a device with several channels shares out its steps: each channel in turn, one access at a time, within a budget.
+//! How a device with several channels shares out its steps: each channel in turn, one access at a
+//! time, within a budget.
 
 use crate::endpoint::Progress;
 
@@ -6,8 +7,8 @@ use crate::endpoint::Progress;
 const STEP_BYTES: usize = 64 << 10;
 /// Accesses of a step.
 const STEP_ACCESSES: usize = 64;
-/// Descriptors and records are no longer than this: they count as accesses, not as data, so that a copy of 64 KiB and
-/// what belongs to it fit one step.
+/// Descriptors and records are no longer than this: they count as accesses, not as data, so that a
+/// copy of 64 KiB and what belongs to it fit one step.
 const RECORD_BYTES: usize = 64;
 
 /// What a step may still do.
@@ -45,8 +46,8 @@ pub(in crate::endpoint) enum Flow {
     Idle,
 }
 
-/// One step: `advance` is called for one of `count` channels after the other, beginning with `first`, each as long as it
-/// goes on, until the budget is used up.
+/// One step: `advance` is called for one of `count` channels after the other, beginning with
+/// `first`, each as long as it goes on, until the budget is used up.
 #[inline]
 pub(in crate::endpoint) fn in_turn(
     count: usize,
@@ -66,7 +67,8 @@ pub(in crate::endpoint) fn in_turn(
                     break;
                 }
                 Flow::Spent => {
-                    // A channel that got nothing for lack of budget comes first next time, else its neighbour.
+                    // A channel that got nothing for lack of budget comes first next time, else its
+                    // neighbour.
                     *first = if advanced { (index + 1) % count } else { index };
                     return Progress::Worked;
                 }

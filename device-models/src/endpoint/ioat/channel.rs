@@ -76,8 +76,9 @@ pub(super) struct Channel {
     error: u32,
     error_mask: u32,
     cache_hint: u32,
-    /// The descriptor in progress and its accesses. The first half of the staging buffer holds the XOR of what the
-    /// reads of this chunk brought, or the pattern of a fill; the second half what the next read brings.
+    /// The descriptor in progress and its accesses. The first half of the staging buffer holds the
+    /// XOR of what the reads of this chunk brought, or the pattern of a fill; the second half what
+    /// the next read brings.
     pub(super) path: DataPath<Task>,
 }
 
@@ -169,7 +170,8 @@ impl Channel {
         image
     }
 
-    /// Writes `data` at `offset` of the channel's registers; whatever part of a register it covers changes.
+    /// Writes `data` at `offset` of the channel's registers; whatever part of a register it covers
+    /// changes.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
         let before = self.image();
         let value = |register: u64, length: u64| merged(&before, register, length, offset, data);
@@ -244,7 +246,8 @@ impl Channel {
         }
     }
 
-    /// Sets bits of CHANERR. The descriptor in progress ends with a record, if the driver wants one of errors.
+    /// Sets bits of CHANERR. The descriptor in progress ends with a record, if the driver wants one
+    /// of errors.
     pub(super) fn fail(&mut self, bits: u32) {
         self.error |= bits;
         self.path.abandon_read();

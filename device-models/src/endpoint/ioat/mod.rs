@@ -1,8 +1,9 @@
-//! Intel's I/OAT DMA engine ("QuickData"), version 3.3 of its register interface: a device of Intel's design,
-//! for drivers that were not written for the lab.
+//! Intel's I/OAT DMA engine ("QuickData"), version 3.3 of its register interface: a device of
+//! Intel's design, for drivers that were not written for the lab.
 //!
-//! Written from the register interface that Linux's `ioatdma` and the kernel's VFIO selftests rely on; `regs` names
-//! the registers. Beyond it there is one register of the lab's own, for misbehaviour on request.
+//! Written from the register interface that Linux's `ioatdma` and the kernel's VFIO selftests rely
+//! on; `regs` names the registers. Beyond it there is one register of the lab's own, for
+//! misbehaviour on request.
 
 mod channel;
 mod descriptor;
@@ -30,7 +31,8 @@ pub const TRANSFER_CAPACITIES: RangeInclusive<u8> = 12..=value::TRANSFER_CAPACIT
 /// The kind `ioat`, for topologies.
 pub const KIND: Kind = Kind {
     name: "ioat",
-    about: "Intel I/OAT DMA engine; options model = skylake or atom, channels = 1 to 4, xfercap = 12 to 20, fault = none, \
+    about: "Intel I/OAT DMA engine; options model = skylake or atom, channels = 1 to 4, xfercap = \
+        12 to 20, fault = none, \
             swap, lose-completion, hide-completion, drop-interrupt or corrupt-data",
     make,
 };

@@ -1,4 +1,5 @@
-//! Numbers of the register interface, version 3.3, as the public register description and Linux's driver name them.
+//! Numbers of the register interface, version 3.3, as the public register description and Linux's
+//! driver name them.
 
 /// Identities.
 pub mod identity {

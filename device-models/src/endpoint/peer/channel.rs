@@ -190,7 +190,8 @@ impl Channel {
         counter & ((1 << size) - 1)
     }
 
-    /// Stops until the driver resets the channel: something happened that no completion record can hold.
+    /// Stops until the driver resets the channel: something happened that no completion record can
+    /// hold.
     pub(super) fn halt(&mut self, reason: u32, address: u64) {
         self.enabled = false;
         self.halt = reason;
@@ -209,7 +210,8 @@ impl Channel {
         false
     }
 
-    /// The descriptor in progress has been read: its slot is the driver's again, its fault armed no longer.
+    /// The descriptor in progress has been read: its slot is the driver's again, its fault armed no
+    /// longer.
     pub(super) fn take_slot(&mut self) -> Fault {
         self.head = self.index(self.head).wrapping_add(1);
         let fault = self.fault;

@@ -69,7 +69,8 @@ impl BadDescriptor {
     }
 }
 
-/// A checked descriptor: local ranges lie inside the local memory, DMA ranges end inside the address space.
+/// A checked descriptor: local ranges lie inside the local memory, DMA ranges end inside the
+/// address space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Work {
     pub(super) operation: Operation,
@@ -84,7 +85,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Nothing to do, for a descriptor that is not valid: it still completes, with its interrupt if it asked for one.
+    /// Nothing to do, for a descriptor that is not valid: it still completes, with its interrupt if
+    /// it asked for one.
     pub(super) fn nothing(descriptor: &Descriptor) -> Self {
         Self {
             operation: Operation::Nop,

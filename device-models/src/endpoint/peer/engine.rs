@@ -287,7 +287,8 @@ impl<B: Bus> Engine<'_, B> {
         Ok(())
     }
 
-    /// Copies the chunk between local memory at `offset` and the present buffer, which may be local memory too.
+    /// Copies the chunk between local memory at `offset` and the present buffer, which may be local
+    /// memory too.
     fn copy_local(&mut self, offset: u64, into_buffer: bool) -> Result<(), Flow> {
         let DataPath { job: Some(job), staging, .. } = &mut self.channel.path else {
             return Err(Flow::Idle);
@@ -303,8 +304,8 @@ impl<B: Bus> Engine<'_, B> {
         Ok(())
     }
 
-    /// Reads what is left of the present access into the present buffer. Ok: it is over, with the status that cut it
-    /// short if it failed.
+    /// Reads what is left of the present access into the present buffer. Ok: it is over, with the
+    /// status that cut it short if it failed.
     fn read(&mut self, purpose: Purpose, address: u64) -> Result<Option<CompletionStatus>, Flow> {
         let Self { channel, local, bus, budget } = self;
         let ended = channel.path.read(*bus, budget, Some(local), purpose, address)?;
@@ -323,7 +324,8 @@ impl<B: Bus> Engine<'_, B> {
         }
     }
 
-    /// Writes what is left of the present access, or of its first `part` bytes, from the present buffer.
+    /// Writes what is left of the present access, or of its first `part` bytes, from the present
+    /// buffer.
     fn write(&mut self, purpose: Purpose, address: u64, part: Option<usize>) -> Result<(), Flow> {
         let Self { channel, local, bus, budget } = self;
         let ended = channel.path.write(*bus, budget, Some(local), purpose, address, part)?;

@@ -112,8 +112,9 @@ impl dma::Task for Task {
 }
 
 impl Job {
-    /// The descriptor is here: checks it. What it asks for begins with [`next_chunk`](Self::next_chunk); if it is not
-    /// valid, that is nothing, and the record says so.
+    /// The descriptor is here: checks it. What it asks for begins with
+    /// [`next_chunk`](Self::next_chunk); if it is not valid, that is nothing, and the record says
+    /// so.
     pub(super) fn begin(&mut self, fault: Fault, local_size: u64) -> Result<(), BadDescriptor> {
         self.task.descriptor = zerocopy::transmute!(self.own);
         self.task.fault = fault;

@@ -1,6 +1,8 @@
-//! The peer device: local memory in a BAR, and DMA channels that move data between it, guest memory and other devices.
+//! The peer device: local memory in a BAR, and DMA channels that move data between it, guest memory
+//! and other devices.
 //!
-//! `docs/peer-device.md` is the programmer's reference, [`regs`] the one source of every number in it.
+//! `docs/peer-device.md` is the programmer's reference, [`regs`] the one source of every number in
+//! it.
 
 mod channel;
 mod descriptor;
@@ -23,7 +25,8 @@ use channel::Channel;
 use registers::{DeviceRegisters, RegisterFile};
 use regs::{identity, layout_of_bars as layout};
 
-/// The smallest and the largest local memory in bytes. The smallest is that of a Resizable BAR (PCIe 6.0, 7.8.6).
+/// The smallest and the largest local memory in bytes. The smallest is that of a Resizable BAR
+/// (PCIe 6.0, 7.8.6).
 pub const LOCAL_SIZES: RangeInclusive<u64> = 1 << 20..=1 << 36;
 
 /// What can be chosen about a peer device.
@@ -201,9 +204,10 @@ impl Endpoint for PeerDevice {
 
     /// Registers and channels return to power-on, and the local memory reads as zeros.
     ///
-    /// Zeros, and not a pattern that would stand out more: the pages go back to the host in one call, whereas a
-    /// pattern would have to be written over all of the memory with the system's lock held, and would commit every page
-    /// of it. A driver that counts on contents to survive a reset is caught by both.
+    /// Zeros, and not a pattern that would stand out more: the pages go back to the host in one
+    /// call, whereas a pattern would have to be written over all of the memory with the system's
+    /// lock held, and would commit every page of it. A driver that counts on contents to survive a
+    /// reset is caught by both.
     fn reset(&mut self, _kind: ResetKind) {
         self.registers = DeviceRegisters::default();
         self.channels.iter_mut().for_each(Channel::reset);
@@ -212,7 +216,8 @@ impl Endpoint for PeerDevice {
             && !std::mem::replace(&mut self.kept, true)
         {
             log::error!(
-                "local memory keeps its contents over a reset, the host does not discard it: {error}"
+                "local memory keeps its contents over a reset, the host does not discard it: \
+                 {error}"
             );
         }
     }

@@ -1,4 +1,5 @@
-//! The register file: from bytes at an offset of the register BAR to dword registers of the device and its channels.
+//! The register file: from bytes at an offset of the register BAR to dword registers of the device
+//! and its channels.
 
 use super::channel::{Channel, high, low, merge_high, merge_low};
 use super::held::Held;

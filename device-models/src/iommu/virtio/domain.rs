@@ -58,7 +58,8 @@ impl Domain {
             self.retire(&mapping, request);
             return Ok(1);
         }
-        // Mappings share no address, so only those at the two ends of the range can reach out of it.
+        // Mappings share no address, so only those at the two ends of the range can reach out of
+        // it.
         for end in [range.first, range.last] {
             if let Some(Mapping { range: other, .. }) = self.table.find(end)
                 && (other.first < range.first || other.last > range.last)
@@ -91,8 +92,8 @@ impl Domain {
         self.history.iter().rev().find(|gone| gone.range.contains(address))
     }
 
-    /// The request that removed the mapping that covered `address` last; where requests in a row have removed mappings
-    /// side by side, upwards, the first of them.
+    /// The request that removed the mapping that covered `address` last; where requests in a row
+    /// have removed mappings side by side, upwards, the first of them.
     pub(super) fn gone_since(&self, address: u64) -> Option<u64> {
         let index = self.history.iter().rposition(|gone| gone.range.contains(address))?;
         let Retired { mut died, range, .. } = *self.history.get(index)?;

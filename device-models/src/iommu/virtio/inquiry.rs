@@ -1,4 +1,5 @@
-//! What the checker asks about mappings, to explain what has gone wrong. Nothing here changes anything.
+//! What the checker asks about mappings, to explain what has gone wrong. Nothing here changes
+//! anything.
 use super::VirtioIommu;
 use super::domain::Domain;
 use super::table::Mapping;
@@ -25,9 +26,10 @@ impl From<&Mapping> for Piece {
     }
 }
 
-/// Whether `next` can be the piece behind `piece` of what was mapped in one go: at the next addresses, by a later
-/// request, with the same flags. Linux gives a scatterlist one range of addresses and maps it piece by piece, upwards,
-/// each stretch of physical memory by a request of its own; `others` requests may come in between.
+/// Whether `next` can be the piece behind `piece` of what was mapped in one go: at the next
+/// addresses, by a later request, with the same flags. Linux gives a scatterlist one range of
+/// addresses and maps it piece by piece, upwards, each stretch of physical memory by a request of
+/// its own; `others` requests may come in between.
 fn goes_on(piece: &Mapping, next: &Mapping, others: u64) -> bool {
     piece.range.last.checked_add(1) == Some(next.range.first)
         && piece.flags() == next.flags()
@@ -53,8 +55,8 @@ impl VirtioIommu {
         self.space_of(requester)?.1.table.find(address).map(Piece::from)
     }
 
-    /// The MAP request with which it began that `address` is mapped for `requester`: that of the first piece, where
-    /// requests in a row have mapped pieces that lie side by side.
+    /// The MAP request with which it began that `address` is mapped for `requester`: that of the
+    /// first piece, where requests in a row have mapped pieces that lie side by side.
     #[must_use]
     pub fn mapped_since(&self, requester: Bdf, address: u64) -> Option<u64> {
         let table = &self.space_of(requester)?.1.table;
@@ -69,15 +71,16 @@ impl VirtioIommu {
         Some(first.born())
     }
 
-    /// The UNMAP request with which it began that `address` is not mapped for `requester` any more: that of the first
-    /// piece, where requests in a row have unmapped pieces that lay side by side. None if it never was, as far back as
-    /// the history goes.
+    /// The UNMAP request with which it began that `address` is not mapped for `requester` any more:
+    /// that of the first piece, where requests in a row have unmapped pieces that lay side by side.
+    /// None if it never was, as far back as the history goes.
     #[must_use]
     pub fn unmapped_since(&self, requester: Bdf, address: u64) -> Option<u64> {
         self.space_of(requester)?.1.gone_since(address)
     }
 
-    /// The two mappings that meet at `address`, if `requester` has two there that were not made in one go.
+    /// The two mappings that meet at `address`, if `requester` has two there that were not made in
+    /// one go.
     #[must_use]
     pub fn edge_at(&self, requester: Bdf, address: u64) -> Option<(Piece, Piece)> {
         let table = &self.space_of(requester)?.1.table;
@@ -86,8 +89,8 @@ impl VirtioIommu {
         apart.then(|| (piece.into(), next.into()))
     }
 
-    /// Whether any of `range` may have been mapped or unmapped for `requester` since its request number `request`, or is
-    /// mapped now.
+    /// Whether any of `range` may have been mapped or unmapped for `requester` since its request
+    /// number `request`, or is mapped now.
     #[must_use]
     pub fn changed_since(&self, requester: Bdf, range: AddressRange, request: u64) -> bool {
         self.space_of(requester).is_some_and(|(_, domain)| {

@@ -1,4 +1,5 @@
-//! Requests that were not answered `S_OK`. Linux does not look at the status of a MAP, so the checker must.
+//! Requests that were not answered `S_OK`. Linux does not look at the status of a MAP, so the
+//! checker must.
 
 use super::spec::request_type;
 use super::{Status, VirtioIommu};
@@ -91,7 +92,8 @@ impl fmt::Display for Request {
             }
             Self::Map { domain, virt_start, virt_end, phys_start, flags } => write!(
                 f,
-                "MAP domain={domain} virt={virt_start:#x}..={virt_end:#x} phys={phys_start:#x} flags={flags:#x}"
+                "MAP domain={domain} virt={virt_start:#x}..={virt_end:#x} phys={phys_start:#x} \
+                 flags={flags:#x}"
             ),
             Self::Unmap { domain, virt_start, virt_end } => {
                 write!(f, "UNMAP domain={domain} virt={virt_start:#x}..={virt_end:#x}")
@@ -100,7 +102,8 @@ impl fmt::Display for Request {
             Self::Unknown { request_type: Some(number), readable, writable } => {
                 write!(
                     f,
-                    "request of type {number} with {readable} readable and {writable} writable bytes"
+                    "request of type {number} with {readable} readable and {writable} writable \
+                     bytes"
                 )
             }
             Self::Unknown { request_type: None, readable, writable } => {
@@ -157,8 +160,9 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    /// The status the driver reads, as section 5.13.6 wants it for each case; where the request cannot be answered,
-    /// the one that a driver shall assume when it finds that nothing was written.
+    /// The status the driver reads, as section 5.13.6 wants it for each case; where the request
+    /// cannot be answered, the one that a driver shall assume when it finds that nothing was
+    /// written.
     fn status(self) -> Status {
         match self {
             Self::Truncated | Self::UnknownType => Status::IoErr,
@@ -189,7 +193,8 @@ pub struct Refusal {
     pub sequence: u64,
     /// What was asked.
     pub request: Request,
-    /// What the driver reads; [`Status::IoErr`] if the request was so malformed that nothing could be written.
+    /// What the driver reads; [`Status::IoErr`] if the request was so malformed that nothing could
+    /// be written.
     pub status: Status,
     reason: Reason,
 }

@@ -1,9 +1,9 @@
 //! The mappings of a domain, exactly as the guest made them.
 //!
-//! Nearly all mappings are small and lie close together. So the table has a tree of regions of 64 pages, and each
-//! region says of every page which mapping covers it: a lookup descends a tree that is 64 times smaller than one of
-//! pages would be, and searches no further. Mappings that reach over the edge of a region have a tree of their own;
-//! there are few of them.
+//! Nearly all mappings are small and lie close together. So the table has a tree of regions of 64
+//! pages, and each region says of every page which mapping covers it: a lookup descends a tree that
+//! is 64 times smaller than one of pages would be, and searches no further. Mappings that reach
+//! over the edge of a region have a tree of their own; there are few of them.
 
 use super::spec::MapFlags;
 use crate::AddressRange;
@@ -21,8 +21,8 @@ pub(super) struct Mapping {
     pub(super) range: AddressRange,
     /// The guest physical address of the first byte.
     pub(super) target: u64,
-    /// The number of the MAP request in the upper 56 bits, its flags in the lower 8: the more mappings fit a cache
-    /// line, the quicker one is found.
+    /// The number of the MAP request in the upper 56 bits, its flags in the lower 8: the more
+    /// mappings fit a cache line, the quicker one is found.
     stamp: u64,
 }
 
@@ -135,8 +135,8 @@ impl Table {
         regions.find_map(|found| found)
     }
 
-    /// An address at or above 4 GiB that is mapped and has `low` as its lower half. The search covers the lowest `HALVES`
-    /// ranges of 4 GiB that have a mapping.
+    /// An address at or above 4 GiB that is mapped and has `low` as its lower half. The search
+    /// covers the lowest `HALVES` ranges of 4 GiB that have a mapping.
     pub(super) fn find_above(&self, low: u32) -> Option<u64> {
         const HALVES: usize = 64;
         let mut from = 1 << 32;

@@ -39,7 +39,8 @@ impl RegisterFile {
         }
     }
 
-    /// Keeps a copy of all values at `offset` of `memory`; hidden, until [`RegisterFile::show`] shows it.
+    /// Keeps a copy of all values at `offset` of `memory`; hidden, until [`RegisterFile::show`]
+    /// shows it.
     pub(in crate::pci) fn mirror_to(&mut self, memory: Memory, offset: u64) {
         self.mirror = Mirror::at(memory, offset);
     }
@@ -49,7 +50,8 @@ impl RegisterFile {
         self.mirror.place()
     }
 
-    /// Keeps changes from the copy until [`RegisterFile::release`]: CPUs are to see the last of several.
+    /// Keeps changes from the copy until [`RegisterFile::release`]: CPUs are to see the last of
+    /// several.
     pub(in crate::pci) fn hold(&mut self) {
         self.mirror.hold();
     }

@@ -37,7 +37,8 @@ pub(super) fn allocate(
     Ok(plan)
 }
 
-/// The BAR that found no room may be a small one, behind one that has taken it all: that one is named then.
+/// The BAR that found no room may be a small one, behind one that has taken it all: that one is
+/// named then.
 fn blame(
     error: FirmwareError,
     root: &[Function],

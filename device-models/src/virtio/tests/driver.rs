@@ -1,5 +1,5 @@
-//! A driver: finds the structures by the capabilities, negotiates, sets up queues and rings them, in the order in
-//! which Linux's `virtio_pci_modern` and `virtio_ring` do.
+//! A driver: finds the structures by the capabilities, negotiates, sets up queues and rings them,
+//! in the order in which Linux's `virtio_pci_modern` and `virtio_ring` do.
 
 use std::sync::{Arc, Mutex};
 
@@ -216,7 +216,8 @@ impl Driver {
         self.set_status(machine, Status::FEATURES_OK).contains(Status::FEATURES_OK)
     }
 
-    /// Sets up a queue of 16 descriptors with its rings at `base`, telling the device that they are at `seen_at`.
+    /// Sets up a queue of 16 descriptors with its rings at `base`, telling the device that they are
+    /// at `seen_at`.
     pub(super) fn queue(&self, machine: &mut Machine, index: u16, base: u64, seen_at: u64) -> Ring {
         self.queue_of(16, machine, index, base, seen_at)
     }
@@ -248,7 +249,8 @@ impl Driver {
         Ring { index, size, base, notify: self.notify + offset, available: 0, used: 0 }
     }
 
-    /// Everything that the device offers, negotiated, all queues set up identity-mapped from 1 MiB on, DRIVER_OK.
+    /// Everything that the device offers, negotiated, all queues set up identity-mapped from 1 MiB
+    /// on, DRIVER_OK.
     pub(super) fn start(&self, machine: &mut Machine) -> Vec<Ring> {
         let features = self.offered(machine);
         assert!(self.negotiate(machine, features));

@@ -115,7 +115,8 @@ fn a_refused_request_is_found() {
     assert_eq!(findings[0].class, FindingClass::RequestFailed);
     assert_eq!(
         findings[0].explanation,
-        "request #1 MAP domain=7 virt=0x0..=0xfff phys=0x0 flags=0x3 answered VIRTIO_IOMMU_S_NOENT: \
+        "request #1 MAP domain=7 virt=0x0..=0xfff phys=0x0 flags=0x3 answered \
+         VIRTIO_IOMMU_S_NOENT: \
          no endpoint is attached to this domain, so it does not exist"
     );
     // Too short to be answered: used without a byte written, which Linux takes for an error.
@@ -185,7 +186,8 @@ fn faults_reach_the_event_queue() {
     let mut rings = driver.start(&mut machine);
     let rng = Driver::probe(&mut machine, RNG);
     let mut requests = rng.start(&mut machine);
-    // A fault before there are buffers waits; Linux adds buffers without a kick, and the next fault brings both.
+    // A fault before there are buffers waits; Linux adds buffers without a kick, and the next fault
+    // brings both.
     requests[0].offer_buffers(&machine, 0, &[], &[(0xa000, 16)]);
     requests[0].kick(&mut machine);
     machine.run();

@@ -154,7 +154,8 @@ mod tests {
         let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             committed == c_header(),
-            "guest-driver/peerdma_regs.h differs from device-models/src/endpoint/peer/regs; write it anew with\n  \
+            "guest-driver/peerdma_regs.h differs from device-models/src/endpoint/peer/regs; write \
+             it anew with\n  \
              PEERDMA_WRITE_HEADER=1 cargo test -p device-models c_header"
         );
     }

@@ -1,4 +1,5 @@
-//! A guest that writes anything anywhere: no panic, no unbounded step, and an ordinary driver works afterwards.
+//! A guest that writes anything anywhere: no panic, no unbounded step, and an ordinary driver works
+//! afterwards.
 
 use proptest::prelude::*;
 use zerocopy::IntoBytes;

@@ -158,7 +158,8 @@ fn a_reset_drops_the_completion_of_a_read_under_way() {
     }
 }
 
-/// However late its turn comes, software that has waited as long as it has to finds a device that is ready.
+/// However late its turn comes, software that has waited as long as it has to finds a device that
+/// is ready.
 #[test]
 fn whoever_configures_a_device_finds_its_reset_over() {
     let (port, device) = (Bdf::new(0, 4, 0), Bench::bdf(0));

@@ -24,8 +24,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Pages of 4 KiB to a page of the model: mappings inside one region of the table, over the edges of regions, and as
-/// long as a region.
+/// Pages of 4 KiB to a page of the model: mappings inside one region of the table, over the edges
+/// of regions, and as long as a region.
 fn unit() -> impl Strategy<Value = u64> {
     prop_oneof![Just(1_u64), Just(50), Just(128), Just(300)]
 }
@@ -143,7 +143,8 @@ proptest! {
         }
     }
 
-    /// An answer is whole or ends at an edge: following it piece by piece reaches each byte's own page.
+    /// An answer is whole or ends at an edge: following it piece by piece reaches each byte's own
+    /// page.
     #[test]
     fn pieces_make_the_whole(sizes in prop::collection::vec(1..5_u64, 1..8), start in 0..0x4000_u64, length in 1..0x8000_u64) {
         let mut iommu = attached();

@@ -1,8 +1,9 @@
-//! What an engine may access, told from outside: from its registers and from the descriptors that pass its port.
+//! What an engine may access, told from outside: from its registers and from the descriptors that
+//! pass its port.
 //!
-//! Nothing here asks the engine what it makes of a descriptor. It is asked at which descriptor a channel is, and only to
-//! forget the others. With one channel that leaves one descriptor at a time; with several, one for each, and those that
-//! came by in the present step.
+//! Nothing here asks the engine what it makes of a descriptor. It is asked at which descriptor a
+//! channel is, and only to forget the others. With one channel that leaves one descriptor at a
+//! time; with several, one for each, and those that came by in the present step.
 
 use std::collections::BTreeSet;
 
@@ -146,7 +147,8 @@ pub(super) struct Ledger {
     links: BTreeSet<u64>,
     /// The descriptors that channels may be at.
     current: Vec<Descriptor>,
-    /// What reads of registers were for that have been given up, and may be answered still: first byte and length.
+    /// What reads of registers were for that have been given up, and may be answered still: first
+    /// byte and length.
     late: Vec<(u64, u64)>,
     /// Steps in which the engine had something to do.
     pub(super) steps: u64,

@@ -10,11 +10,12 @@ use crate::endpoint::{Endpoint, ReadCompletion, ResetKind};
 use crate::fabric::{Delivery, Observer, Port, Tag, Transaction};
 use crate::pci::FunctionDescription;
 
-/// Data of a step, the descriptors and records that do not count as such, and the answers of registers, of which each
-/// channel waits for one at most.
+/// Data of a step, the descriptors and records that do not count as such, and the answers of
+/// registers, of which each channel waits for one at most.
 const BYTES_OF_A_STEP: u64 = (64 << 10) + 64 * 64 + 4 * 4096;
 
-/// The fabric tells accesses to registers from each other by TLP, of 128 bytes at least where the data are not aligned.
+/// The fabric tells accesses to registers from each other by TLP, of 128 bytes at least where the
+/// data are not aligned.
 const ACCESSES_OF_A_STEP: u64 = 2 * 64 + (64 << 10) / 128 + 4;
 
 #[derive(Clone, Debug, Default)]
