@@ -179,8 +179,8 @@ proptest! {
         }
         world.run();
         for (robot, bars) in bars.iter().enumerate() {
-            // A reset on the way has taken the BARs. A robot that was last written to under another bus
-            // number still has that one (PCIe 6.0, 2.2.6.2).
+            // A reset on the way has taken the BARs. A robot that was last written to under another
+            // bus number still has that one (PCIe 6.0, 2.2.6.2).
             let bdf = homes[robot];
             for (index, bar) in [0u16, 2, 4].into_iter().enumerate() {
                 let [low, high] = [bars[index] & 0xffff_ffff, bars[index] >> 32]

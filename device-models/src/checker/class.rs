@@ -87,7 +87,7 @@ classes! {
 
     /// A device was given work that makes no sense to it.
     BadDescriptor = 64, "device.bad-descriptor";
-    /// A virtqueue is not what its specification says.
+    /// A virtqueue breaks the specification.
     BadQueue = 65, "virtio.bad-queue";
 }
 

@@ -1,6 +1,6 @@
 //! Findings about addresses that nothing stands behind: which of them belong together.
 //!
-//! There is no mapping and no target to tell one mistake from another by. So findings of one
+//! Without a mapping or a target, the addresses alone tell mistakes apart. So findings of one
 //! function and class are one as long as their addresses touch, or lie in BARs of one function or
 //! in one mapping of another requester, and nothing was mapped or unmapped there since.
 
@@ -35,7 +35,7 @@ struct Run {
     id: u64,
     /// How many requests the IOMMU had served at the last finding.
     requests: u64,
-    /// What was said of it last.
+    /// Its last explanation.
     explanation: Option<Said>,
     /// The requester that has mapped the addresses instead.
     owner: Option<Owner>,
@@ -52,7 +52,7 @@ pub(crate) struct Runs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) id: u64,
-    /// What was said of the set last.
+    /// The last explanation of the set.
     pub(crate) known: Option<Said>,
 }
 

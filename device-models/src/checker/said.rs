@@ -1,4 +1,4 @@
-//! What has been said of an address, for the next finding: a flood of findings about one is
+//! The last explanation of an address, for the next finding: a flood of findings about one is
 //! explained once.
 
 use crate::AddressRange;

@@ -42,7 +42,7 @@ pub struct Setup<'a> {
     pub attachment: PcieKind,
     /// Access Control Services, for a function of a device with several.
     pub acs: Option<AcsCapabilities>,
-    /// What else the user says about it; which names there are is the kind's own business.
+    /// The user's other options; each kind defines its own.
     pub options: &'a BTreeMap<String, String>,
 }
 

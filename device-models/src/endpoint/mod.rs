@@ -45,7 +45,7 @@ pub struct ReadCompletion<'a> {
 /// A PCIe endpoint function.
 ///
 /// The guest decides what reaches these methods and in what order: none may panic, loop without
-/// bound or allocate in proportion to what a register says.
+/// bound or allocate in proportion to a register's value.
 pub trait Endpoint: Send + fmt::Debug {
     /// Identity, BARs and capabilities. Constant over the life of the device.
     fn description(&self) -> FunctionDescription;
@@ -66,7 +66,7 @@ pub trait Endpoint: Send + fmt::Debug {
     /// enables an engine. A function whose Bus Master Enable was cleared with work left is not to
     /// blame for it until it is asked for more.
     ///
-    /// A function that cannot tell takes every write for such a one.
+    /// The default takes every write for one.
     fn asks_for_work(&self, bar: u8, offset: u64, data: &[u8]) -> bool {
         let _ = (bar, offset, data);
         true

@@ -13,7 +13,7 @@ use super::{CompletionStatus, Delivery, Fabric, FunctionId, PostedDelay, RouteKi
 use crate::checker::FindingClass;
 use crate::pci::Bdf;
 
-/// A write finds no room where it goes.
+/// The destination has no room for a write.
 pub(super) struct Full;
 
 impl Fabric {
@@ -59,7 +59,7 @@ impl Fabric {
         if self.delayed.is_off() { None } else { self.delayed.find(requester, target) }
     }
 
-    /// Takes a write under way; its sequence number is that of its issue.
+    /// Puts a write on a path; its sequence number is that of its issue.
     #[cold]
     pub(super) fn hold(
         &mut self,
@@ -82,7 +82,7 @@ impl Fabric {
         Ok(())
     }
 
-    /// A read of `requester`, or a read completion, comes this way: everything there goes before
+    /// A read of `requester`, or a read completion, takes this path: everything on it goes before
     /// it. False: not everything found room.
     #[inline]
     pub(super) fn push(&mut self, requester: FunctionId, target: Option<FunctionId>) -> bool {
@@ -129,8 +129,8 @@ impl Fabric {
         }
     }
 
-    /// If the IOMMU gives other answers than before: what it has translated for RAM arrives before
-    /// it says that it does. Real ones drain writes in the same way before they complete an
+    /// If the IOMMU's translations have changed: what it has translated for RAM arrives before
+    /// it answers the request. Real ones drain writes in the same way before they complete an
     /// invalidation, so that an unmapped page is not written to.
     pub(crate) fn drain_translated(&mut self) {
         let epoch = self.iommu.epoch();
@@ -197,7 +197,7 @@ impl Fabric {
         }
     }
 
-    /// A write has arrived: does it tell software of the end of what is still under way?
+    /// A write has arrived. If it signals the end of a transfer, finds what it has overtaken.
     #[inline]
     pub(super) fn arrived(&mut self, transaction: &Transaction) {
         if !self.delayed.is_off()
@@ -293,7 +293,7 @@ impl Fabric {
         }
     }
 
-    /// The bytes of a held write come to where they go.
+    /// Carries out a held write to memory.
     fn fill(&mut self, transaction: &Transaction, to: &Resolved, skip: u64, data: &[u8]) {
         let map = Arc::clone(&self.map);
         let memory = map.memories.get(to.memory as usize);
@@ -381,7 +381,7 @@ impl Fabric {
         }
     }
 
-    /// A write does not arrive. It is posted: its requester does not notice.
+    /// A held write fails. It is posted: its requester does not notice.
     fn lose(&mut self, transaction: &Transaction, refusal: Refusal) {
         let status = CompletionStatus::UnsupportedRequest;
         self.observe(transaction, &Delivery::Failed(status), None);

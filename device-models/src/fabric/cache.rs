@@ -1,7 +1,7 @@
 //! A direct-mapped cache of routing and translation, one per requester and direction.
 //!
 //! Never observable: an entry counts only as long as neither the address map nor the IOMMU has
-//! changed since, which its epochs tell.
+//! changed since, as its epochs show.
 
 use super::route::Target;
 use super::{FunctionId, RouteKind};

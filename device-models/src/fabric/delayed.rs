@@ -95,7 +95,7 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
-    /// What a write tells software, if anything.
+    /// The signal that a write is for software, if it is one.
     pub(super) fn of(purpose: Purpose) -> Option<Self> {
         match purpose {
             Purpose::CompletionRecord => Some(Self::Record),
@@ -181,7 +181,7 @@ struct Overtaking {
     /// The requester has come to rest since: what it reads later is too late for this. A CPU that
     /// has seen the signal may still push the data, before it looks.
     at_rest: Option<Overtaken>,
-    /// Writes with lower sequence numbers have been overtaken before: nothing more is to be said of
+    /// Writes with lower sequence numbers have been overtaken before: no more findings about
     /// them.
     known: u64,
 }
@@ -201,7 +201,7 @@ pub(super) struct Path {
     turn: u64,
     /// By record and by interrupt.
     overtaking: [Overtaking; 2],
-    /// A fence has been told of writes with lower sequence numbers.
+    /// Writes with lower sequence numbers were issued before the last fence.
     fenced: u64,
 }
 
@@ -320,7 +320,7 @@ impl Path {
         self.among(Signal::Fence, before..sequence)
     }
 
-    /// Takes what has been overtaken and not been told.
+    /// Takes what has been overtaken and not been reported.
     pub(super) fn take_overtaken(&mut self) -> [Option<Overtaken>; 2] {
         self.rests();
         self.take_at_rest()
@@ -337,7 +337,7 @@ impl Path {
     }
 
     /// The requester has pushed everything. What had been overtaken when it last was at rest is to
-    /// be told.
+    /// be reported.
     pub(super) fn pushed(&mut self) -> [Option<Overtaken>; 2] {
         self.overtaking.iter_mut().for_each(|overtaking| overtaking.now = None);
         self.take_at_rest()

@@ -87,7 +87,7 @@ impl Fabric {
         Hint { text: text.to_string(), cause }
     }
 
-    /// Explains a fault of the IOMMU's, beside what it says itself.
+    /// Adds a hint to a fault of the IOMMU.
     pub(super) fn explain_fault(
         &mut self,
         begun: u64,
@@ -198,7 +198,7 @@ impl Fabric {
         }
     }
 
-    /// What a request that a port or the root complex refused can have meant: said where the
+    /// What a request that a port or the root complex refused can have meant: given where the
     /// address is that of a BAR, and not just of `near`, which would have taken it; nor of
     /// `target`, which it was for, unless a BAR there has two addresses.
     pub(super) fn meant(

@@ -1,4 +1,4 @@
-//! The fabric: takes every request of every function to where it goes, or says why it does not
+//! The fabric: takes every request of every function to its target, or finds out why it does not
 //! arrive.
 //!
 //! All of it lives under the system's one lock. A translation is used before the lock is given up,

@@ -1,4 +1,4 @@
-//! Findings about requests that did not arrive as they should, in words.
+//! Sentences and causes of findings about requests that did not arrive as they should.
 
 use super::delayed::{Held, Overtaken, Signal};
 use super::request::Request;
@@ -8,7 +8,7 @@ use crate::checker::{Cause, FindingClass, Severity, failed_mapping};
 use crate::pci::AcsControl;
 
 impl Fabric {
-    /// A function with the name and number by which people know it.
+    /// A function's name and BDF, as sentences have them.
     pub(super) fn call(&self, function: FunctionId) -> String {
         let node = self.map.node(function);
         format!("{} ({})", node.name, node.requester)
@@ -215,7 +215,7 @@ impl Fabric {
     /// `left` bytes.
     pub(super) fn off_the_top(&mut self, request: &Request<'_>, left: u64) -> FindingClass {
         let Request { from, kind, purpose, begun, .. } = *request;
-        // What lies past the end has no address; it is told by its last one.
+        // What lies past the end has no address; the finding has the last one.
         let transaction = self.describe(from, kind, purpose, u64::MAX, 1);
         self.observe(&transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
         let hint = self.explain(begun, &transaction, FindingClass::NoTarget);

@@ -71,7 +71,7 @@ pub(super) enum Next {
     Failed {
         /// What the checker calls it.
         class: FindingClass,
-        /// What a reader is told.
+        /// The status of the completion.
         status: CompletionStatus,
         /// Bytes, at least one.
         run: u64,
@@ -302,7 +302,7 @@ impl Fabric {
 }
 
 /// How many bytes fail together: all `left` ones at the last address that there is, so that one
-/// mistake is told once.
+/// mistake is reported once.
 fn or_all(run: u64, at: u64, left: u64) -> u64 {
     if at == u64::MAX { left.max(1) } else { run }
 }

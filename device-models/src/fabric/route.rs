@@ -1,8 +1,8 @@
 //! Where a request goes: switches and ACS on the route up, the root complex, bridges and BARs on
 //! the route down.
 //!
-//! Pure functions of an [`AddressMap`]. Every answer says for how many of the following bytes it
-//! holds, so that a run of TLPs is routed once and is still exact at each edge.
+//! Pure functions of an [`AddressMap`]. Every answer holds for a number of bytes, which it
+//! gives, so that a run of TLPs is routed once and is still exact at each edge.
 
 use super::acs::{self, PeerRequest};
 use super::map::{AddressMap, BarTarget, MappedBar, NodeKind};
@@ -56,7 +56,7 @@ pub struct Refusal {
     pub detector: Option<FunctionId>,
     /// The function that would have taken it: its decoding is off, or its BAR ends just before.
     pub near: Option<FunctionId>,
-    /// The function that it was for, where it could be told; it is not [`near`](Self::near), which
+    /// The function that it was for, where that is known; it is not [`near`](Self::near), which
     /// would not take it.
     pub target: Option<FunctionId>,
     /// The physical address that the IOMMU translated the request's to; none if it did not.

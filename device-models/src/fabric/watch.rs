@@ -31,7 +31,7 @@ impl Watch {
         self.turn = Some(function);
     }
 
-    /// The turn is over; if it `worked`, that is told even if there was nothing to see.
+    /// The turn is over; if it `worked`, the observers learn of it even if they saw nothing else.
     pub(super) fn end_turn(&mut self, worked: bool) {
         if worked {
             self.observer();

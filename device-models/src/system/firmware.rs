@@ -1,4 +1,4 @@
-//! The system's firmware: what a BIOS would have done by the time the guest's kernel starts.
+//! The system's firmware: what a BIOS has done by the time the guest's kernel starts.
 
 use super::System;
 use crate::pci::Bdf;

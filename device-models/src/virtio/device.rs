@@ -72,7 +72,7 @@ pub trait VirtioDevice: Send + fmt::Debug {
         false
     }
 
-    /// Whether a chain of `queue` would be of use now. `notified` says that there may be one: the
+    /// Whether a chain of `queue` would be of use now. With `notified` there may be one: the
     /// driver has spoken of the queue since it was found empty.
     fn wants(&mut self, queue: u16, notified: bool, port: &mut Port<'_>) -> bool {
         let _ = (queue, port);

@@ -72,7 +72,7 @@ impl VirtioIommuFunction {
     }
 }
 
-/// Serves a request, and tells the checker of one that was refused.
+/// Serves a request, and reports one that was refused.
 fn serve_request(port: &mut Port<'_>, request: &[u8], reply: &mut [u8]) -> usize {
     let Some(iommu) = port.virtio_iommu() else { return 0 };
     let written = iommu.request(request, reply);

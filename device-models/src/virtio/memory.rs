@@ -35,7 +35,7 @@ pub enum Failure {
     /// The function may not issue requests: there is nothing to do until the driver lets it.
     #[error("the function may not issue requests; set Bus Master Enable")]
     Silent,
-    /// The queue is not what its specification says, or not in memory: only a reset helps.
+    /// The queue breaks the specification, or is not in memory: only a reset helps.
     #[error("{0}")]
     Broken(&'static str),
 }

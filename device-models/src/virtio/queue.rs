@@ -12,7 +12,7 @@ use crate::fabric::{Port, WriteOutcome};
 /// What became of looking for a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// A chain was used up; the driver is to be told, or does not want to be.
+    /// A chain was used up; with whether to notify the driver.
     One {
         /// Whether the driver wants an interrupt.
         tell: bool,

@@ -1,4 +1,4 @@
-//! Where a virtio function keeps its structures, as its capabilities tell (virtio 1.3, 4.1.4), and
+//! Where a virtio function keeps its structures, as in its capabilities (virtio 1.3, 4.1.4), and
 //! the way to them through configuration space (4.1.4.9).
 
 use crate::pci::VendorCapability;

@@ -351,7 +351,7 @@ fn written(offset: u64, data: &[u8], at: u64) -> u8 {
         .unwrap_or(0)
 }
 
-/// Whether a write asks for work: it says how many descriptors there are, or lets a channel go on.
+/// Whether a write asks for work: it sets the number of descriptors, or resumes the channel.
 pub(super) fn asks_for_work(offset: u64, data: &[u8]) -> bool {
     let end = offset.saturating_add(data.len() as u64);
     let counts = offset < reg::COUNT + 2 && end > reg::COUNT;

@@ -79,7 +79,7 @@ pub mod channel {
 pub mod value {
     /// Version 3.3.
     pub const VERSION: u8 = 0x33;
-    /// Transfers of up to 1 MiB: the most, and what engines have unless told otherwise.
+    /// Transfers of up to 1 MiB: the most, and the default.
     pub const TRANSFER_CAPACITY: u8 = 20;
     /// CS_STATUS: addresses may be remapped.
     pub const STATUS_ADDRESS_REMAPPING: u16 = 0x8;

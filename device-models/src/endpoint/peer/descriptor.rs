@@ -60,7 +60,7 @@ impl BadDescriptor {
         }
     }
 
-    /// What the address in it says about a mapping that failed.
+    /// The explanation if its address stands for a mapping that failed.
     pub(super) fn failed_mapping(self) -> Option<&'static str> {
         match self {
             Self::Remote { address, .. } => failed_mapping(address),

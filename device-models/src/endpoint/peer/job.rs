@@ -112,7 +112,7 @@ impl dma::Task for Task {
 }
 
 impl Job {
-    /// The descriptor is here: checks it. What it asks for begins with
+    /// The descriptor has been read: checks it. What it asks for begins with
     /// [`next_chunk`](Self::next_chunk); if it is not valid, that is nothing, and the record says
     /// so.
     pub(super) fn begin(&mut self, fault: Fault, local_size: u64) -> Result<(), BadDescriptor> {
@@ -210,7 +210,7 @@ impl Job {
     }
 }
 
-/// What the record says of a read that failed.
+/// The record's status for a read that failed.
 fn status_of(failure: CompletionStatus) -> u16 {
     match failure {
         CompletionStatus::Success => status::SUCCESS,

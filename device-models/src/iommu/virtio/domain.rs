@@ -51,7 +51,7 @@ impl Domain {
         Ok(())
     }
 
-    /// Removes all mappings inside `range` and says how many they were.
+    /// Removes all mappings inside `range` and returns their number.
     pub(super) fn unmap(&mut self, range: AddressRange, request: u64) -> Result<usize, Conflict> {
         // Nearly always the range is exactly that of one mapping: then no other can touch it.
         if let Some(mapping) = self.table.remove_exact(range) {

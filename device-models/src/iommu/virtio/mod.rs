@@ -7,7 +7,7 @@
 //!
 //! Mappings are kept exactly as they were made, so that an UNMAP can refuse to split one.
 //! Everything that happened is dated by the number of the request that did it, counted from 1 and
-//! never reset: no clock, so a replay tells the same story.
+//! never reset: no clock, so a replay gives the same results.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;

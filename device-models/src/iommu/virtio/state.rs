@@ -132,7 +132,7 @@ impl VirtioIommu {
     }
 
     /// UNMAP (5.13.6.6) of the addresses from `virt_start` to `virt_end`, both included: removes
-    /// all mappings inside and says how many they were.
+    /// all mappings inside and returns their number.
     ///
     /// # Errors
     ///

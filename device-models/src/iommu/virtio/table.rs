@@ -1,9 +1,9 @@
 //! The mappings of a domain, exactly as the guest made them.
 //!
 //! Nearly all mappings are small and lie close together. So the table has a tree of regions of 64
-//! pages, and each region says of every page which mapping covers it: a lookup descends a tree that
-//! is 64 times smaller than one of pages would be, and searches no further. Mappings that reach
-//! over the edge of a region have a tree of their own; there are few of them.
+//! pages, and each region holds for every page which mapping covers it: a lookup descends a tree
+//! that is 64 times smaller than one of pages would be, and searches no further. Mappings that
+//! reach over the edge of a region have a tree of their own; there are few of them.
 
 use super::spec::MapFlags;
 use crate::AddressRange;

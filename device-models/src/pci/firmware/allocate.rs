@@ -133,7 +133,7 @@ fn place(
                         WindowKind::Prefetchable => &mut windows.prefetchable,
                     } = Some(first..=last);
                 }
-                // What lies below says which BAR it is that does not fit.
+                // The bus below finds the BAR that does not fit.
                 self::place(&bridge.below, window, range, start, plan)?;
                 if place.is_none()
                     && let Some((function, bar)) = largest(&bridge.below, window)
