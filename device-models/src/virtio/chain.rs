@@ -1,4 +1,5 @@
-//! A descriptor chain, fetched once and judged before anything is done with it (virtio 1.3, 2.7.4 and 2.7.5).
+//! A descriptor chain, fetched once and judged before anything is done with it (virtio 1.3, 2.7.4
+//! and 2.7.5).
 
 use virtio_queue::DescriptorChain;
 
@@ -24,9 +25,10 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// [`Failure::Broken`] for a chain that no driver may make: longer than `limit`, the size of the queue
-    /// (2.7.5.3.1), or longer than 4 GiB (2.7.5.2), with a loop, with an index outside its table, without a
-    /// descriptor, nested tables, or something to read behind something to write (2.7.4.2).
+    /// [`Failure::Broken`] for a chain that no driver may make: longer than `limit`, the size of
+    /// the queue (2.7.5.3.1), or longer than 4 GiB (2.7.5.2), with a loop, with an index outside
+    /// its table, without a descriptor, nested tables, or something to read behind something to
+    /// write (2.7.4.2).
     pub(crate) fn fetch(
         descriptors: DescriptorChain<&PortMemory<'_, '_>>,
         memory: &PortMemory<'_, '_>,
@@ -49,7 +51,8 @@ impl Chain {
             }
             unfinished = descriptor.has_next();
         }
-        // The iterator ends silently, be it at the end of the chain, at a failed read or at nonsense.
+        // The iterator ends silently, be it at the end of the chain, at a failed read or at
+        // nonsense.
         memory.flush()?;
         if unfinished {
             return Err(Failure::Broken(

@@ -1,4 +1,5 @@
-//! The common configuration structure (virtio 1.3, 4.1.4.3) and the negotiation that runs through it (3.1).
+//! The common configuration structure (virtio 1.3, 4.1.4.3) and the negotiation that runs through
+//! it (3.1).
 
 use virtio_queue::QueueT;
 use vm_memory::GuestAddress;
@@ -99,7 +100,8 @@ impl Common {
         image
     }
 
-    /// Writes a field in its natural width (4.1.3.1); 64-bit fields in one or in halves. Anything else is ignored.
+    /// Writes a field in its natural width (4.1.3.1); 64-bit fields in one or in halves. Anything
+    /// else is ignored.
     pub(crate) fn write(
         &mut self,
         offset: u64,
@@ -124,7 +126,8 @@ impl Common {
             self.reset();
             return Some(Event::Reset);
         }
-        // What the device has set, it alone takes back, by a reset; and a driver never clears a bit (2.1.1).
+        // What the device has set, it alone takes back, by a reset; and a driver never clears a bit
+        // (2.1.1).
         let written = Status::from_bits_truncate(value) - Status::NEEDS_RESET;
         let mut added = written - self.status;
         let agreed = self.acceptable(self.driver_features) && !self.driver_features_beyond;
@@ -139,8 +142,9 @@ impl Common {
         added.contains(Status::FEATURES_OK).then_some(Event::Features(self.driver_features))
     }
 
-    /// Whether the device can work with these features: nothing it did not offer, and what it cannot do without.
-    /// Without ACCESS_PLATFORM a driver would give addresses that mean nothing to the platform (6.1).
+    /// Whether the device can work with these features: nothing it did not offer, and what it
+    /// cannot do without. Without ACCESS_PLATFORM a driver would give addresses that mean nothing
+    /// to the platform (6.1).
     fn acceptable(&self, features: u64) -> bool {
         let needed = TransportFeatures::VERSION_1 | TransportFeatures::ACCESS_PLATFORM;
         let needed = needed.bits() & self.offered;
@@ -160,7 +164,8 @@ impl Common {
             (common::QUEUE_SELECT, _) => self.queue_select = value,
             (common::QUEUE_MSIX_VECTOR, Some(queue)) => queue.vector = vector,
             (common::QUEUE_SIZE, Some(queue)) if !queue.ring.ready() => {
-                // Not a power of two, or more than offered: the size stays, and the driver can read that.
+                // Not a power of two, or more than offered: the size stays, and the driver can read
+                // that.
                 let _ = queue.ring.try_set_size(value);
             }
             (common::QUEUE_ENABLE, Some(queue)) if value == 1 => queue.ring.set_ready(true),
@@ -195,8 +200,8 @@ impl Common {
     }
 }
 
-/// Writes the half of a ring's address that is at `offset`. An address that is not aligned as 2.7 wants it is not
-/// taken, and the driver can read that.
+/// Writes the half of a ring's address that is at `offset`. An address that is not aligned as 2.7
+/// wants it is not taken, and the driver can read that.
 fn write_address(queue: &mut VirtQueue, offset: u64, value: u32) {
     let ring = &mut queue.ring;
     let upper = offset % 8 == 4;

@@ -33,8 +33,8 @@ pub enum Reset {
     System,
 }
 
-/// A virtio device behind [`VirtioPci`](super::VirtioPci): configuration and what is done with a chain. Queues,
-/// negotiation and interrupts are the transport's.
+/// A virtio device behind [`VirtioPci`](super::VirtioPci): configuration and what is done with a
+/// chain. Queues, negotiation and interrupts are the transport's.
 ///
 /// Register accesses change state only; what needs the fabric waits for [`prepare`](Self::prepare).
 pub trait VirtioDevice: Send + fmt::Debug {
@@ -72,8 +72,8 @@ pub trait VirtioDevice: Send + fmt::Debug {
         false
     }
 
-    /// Whether a chain of `queue` would be of use now. `notified` says that there may be one: the driver has spoken
-    /// of the queue since it was found empty.
+    /// Whether a chain of `queue` would be of use now. With `notified` there may be one: the
+    /// driver has spoken of the queue since it was found empty.
     fn wants(&mut self, queue: u16, notified: bool, port: &mut Port<'_>) -> bool {
         let _ = (queue, port);
         notified
@@ -83,8 +83,8 @@ pub trait VirtioDevice: Send + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// A failed access. After [`Failure::Later`] and [`Failure::Silent`] the chain is given again, so nothing may
-    /// have been done for it yet that cannot be done twice.
+    /// A failed access. After [`Failure::Later`] and [`Failure::Silent`] the chain is given again,
+    /// so nothing may have been done for it yet that cannot be done twice.
     fn serve(
         &mut self,
         queue: u16,

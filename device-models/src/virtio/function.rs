@@ -26,8 +26,8 @@ pub enum VirtioError {
 
 /// A virtio device behind the modern PCI transport, split virtqueues, MSI-X.
 ///
-/// Register accesses only change state. All queue work is done in [`Endpoint::step`], one descriptor chain a step,
-/// through the function's handle on the fabric.
+/// Register accesses only change state. All queue work is done in [`Endpoint::step`], one
+/// descriptor chain a step, through the function's handle on the fabric.
 #[derive(Debug)]
 pub struct VirtioPci<D> {
     device: D,
@@ -83,7 +83,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 
     fn notify(&mut self, offset: u64) {
-        // The queue is told by the place of the write: VIRTIO_F_NOTIFICATION_DATA is not offered (4.1.5.2).
+        // The queue is told by the place of the write: VIRTIO_F_NOTIFICATION_DATA is not offered
+        // (4.1.5.2).
         let index =
             usize::try_from(offset / u64::from(window::NOTIFY_MULTIPLIER)).unwrap_or(usize::MAX);
         if let Some(queue) = self.queues.get_mut(index) {

@@ -1,8 +1,8 @@
 //! The function through which the guest programs the virtio-iommu (virtio 1.3, 5.13).
 //!
-//! The IOMMU itself belongs to the fabric, which translates by it under the lab's lock; here is only what a driver
-//! sees of it. Linux waits for each request with interrupts off, so the function is served in the exit of the
-//! notification.
+//! The IOMMU itself belongs to the fabric, which translates by it under the system's lock; here is
+//! only what a driver sees of it. Linux waits for each request with interrupts off, so the function
+//! is served in the exit of the notification.
 
 use crate::checker::{Cause, FindingClass};
 use crate::fabric::Port;
@@ -13,23 +13,23 @@ use super::chain::Chain;
 use super::device::{DeviceKind, Reset, VirtioDevice};
 use super::memory::{Failure, PortMemory};
 
-/// What the guest did that the IOMMU has not been told yet, in the order in which it is told. A reset makes forget
-/// what came before it.
+/// What the guest did that waits for the next turn, in the order in which the IOMMU gets it. A
+/// reset drops what came before it.
 #[derive(Debug, Default)]
-struct Untold {
+struct Deferred {
     reset: Option<Reset>,
     features: Option<u64>,
     bypass: Option<bool>,
 }
 
-/// The programming interface of the lab's virtio-iommu.
+/// The programming interface of the system's virtio-iommu.
 #[derive(Debug)]
 pub struct VirtioIommuFunction {
     config: VirtioIommuConfig,
     /// The configuration field, as the driver reads it.
     bypass: bool,
     features: Features,
-    untold: Untold,
+    deferred: Deferred,
     /// How many faults there had been when a buffer for one was last looked for in vain.
     faults_seen: u64,
 }
@@ -42,7 +42,7 @@ impl VirtioIommuFunction {
             bypass: config.bypass,
             config,
             features: Features::empty(),
-            untold: Untold::default(),
+            deferred: Deferred::default(),
             faults_seen: 0,
         }
     }
@@ -72,12 +72,12 @@ impl VirtioIommuFunction {
     }
 }
 
-/// Serves a request, and tells the checker of one that was refused.
+/// Serves a request, and reports one that was refused.
 fn serve_request(port: &mut Port<'_>, request: &[u8], reply: &mut [u8]) -> usize {
     let Some(iommu) = port.virtio_iommu() else { return 0 };
     let written = iommu.request(request, reply);
     while let Some(refusal) = port.virtio_iommu().and_then(VirtioIommu::next_refusal) {
-        let (request, status) = (refusal.request.number(), refusal.status as u8);
+        let (request, status) = (refusal.request.request_type(), refusal.status as u8);
         let cause = Cause::Refused { request, status };
         port.report(FindingClass::RequestFailed, cause, refusal.to_string());
     }
@@ -92,7 +92,7 @@ impl VirtioDevice for VirtioIommuFunction {
             class: 0x08_0600,
             queues: &[256, 64],
             config_length: spec::CONFIG_LENGTH,
-            // It translates for others; nobody translates for it.
+            // It translates for others; its own requests are not translated.
             behind_iommu: false,
             served_in_exit: true,
         }
@@ -104,7 +104,7 @@ impl VirtioDevice for VirtioIommuFunction {
 
     fn accept_features(&mut self, features: u64) {
         self.features = Features::from_bits_truncate(features);
-        self.untold.features = Some(features);
+        self.deferred.features = Some(features);
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -114,7 +114,7 @@ impl VirtioDevice for VirtioIommuFunction {
     fn write_config(&mut self, offset: u64, data: &[u8]) {
         if let Some(bypass) = self.config.written_bypass(self.features, offset, data) {
             self.bypass = bypass;
-            self.untold.bypass = Some(bypass);
+            self.deferred.bypass = Some(bypass);
         }
     }
 
@@ -123,18 +123,18 @@ impl VirtioDevice for VirtioIommuFunction {
         if reset == Reset::System {
             self.bypass = self.config.bypass;
         }
-        let stronger = self.untold.reset == Some(Reset::System);
-        self.untold = Untold {
+        let stronger = self.deferred.reset == Some(Reset::System);
+        self.deferred = Deferred {
             reset: Some(if stronger { Reset::System } else { reset }),
             features: None,
             // `bypass` outlives a device reset (5.13.4.2).
-            bypass: self.untold.bypass.filter(|_| reset == Reset::Device),
+            bypass: self.deferred.bypass.filter(|_| reset == Reset::Device),
         };
     }
 
     fn prepare(&mut self, port: &mut Port<'_>) -> bool {
         let Some(iommu) = port.virtio_iommu() else { return false };
-        let Untold { reset, features, bypass } = std::mem::take(&mut self.untold);
+        let Deferred { reset, features, bypass } = std::mem::take(&mut self.deferred);
         match reset {
             Some(Reset::System) => iommu.system_reset(),
             Some(Reset::Device) => iommu.device_reset(),
@@ -153,8 +153,8 @@ impl VirtioDevice for VirtioIommuFunction {
         if queue == spec::REQUEST_QUEUE {
             return notified;
         }
-        // A buffer of the event queue is taken only for an event. Linux fills the queue without a notification, so
-        // each new fault is a reason to look.
+        // A buffer of the event queue is taken only for an event. Linux fills the queue without a
+        // notification, so each new fault is a reason to look.
         let Some(iommu) = port.virtio_iommu() else { return false };
         let seen = std::mem::replace(&mut self.faults_seen, iommu.reported_faults());
         iommu.has_event() && (notified || seen != self.faults_seen)

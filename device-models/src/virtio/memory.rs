@@ -1,10 +1,11 @@
 //! Guest memory as a virtqueue sees it: through a function's handle on the fabric.
 //!
-//! virtio-queue wants slices of memory that it then reads or writes. Slices of guest RAM would bypass routing,
-//! translation and checking, and what a slice shows can change under the reader's eyes. So an access is a
-//! transaction: a read copies the bytes once into an [`Arena`] and hands out the copy; a write hands out empty bytes
-//! of the arena, which go out as one transaction before the next access, or at [`PortMemory::flush`]. The order of
-//! the transactions is that of the accesses, which is what makes a used index visible after its element.
+//! virtio-queue wants slices of memory that it then reads or writes. Slices of guest RAM would
+//! bypass routing, translation and checking, and what a slice shows can change under the reader's
+//! eyes. So an access is a transaction: a read copies the bytes once into an [`Arena`] and hands
+//! out the copy; a write hands out empty bytes of the arena, which go out as one transaction before
+//! the next access, or at [`PortMemory::flush`]. The order of the transactions is that of the
+//! accesses, which is what makes a used index visible after its element.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -18,9 +19,11 @@ use vm_memory::{
     VolatileSlice,
 };
 
-/// Bytes of ring data that one step of a device may touch: a chain of the longest queue, and the rings' own fields.
+/// Bytes of ring data that one step of a device may touch: a chain of the longest queue, and the
+/// rings' own fields.
 const ARENA: usize = 16 << 10;
-/// Every piece begins at a multiple of this, so that the atomic accesses of virtio-queue are aligned.
+/// Every piece begins at a multiple of this, so that the atomic accesses of virtio-queue are
+/// aligned.
 const ALIGNMENT: usize = 16;
 
 /// Why an access to guest memory did not succeed, as far as a device can know.
@@ -32,7 +35,7 @@ pub enum Failure {
     /// The function may not issue requests: there is nothing to do until the driver lets it.
     #[error("the function may not issue requests; set Bus Master Enable")]
     Silent,
-    /// The queue is not what its specification says, or not in memory: only a reset helps.
+    /// The queue breaks the specification, or is not in memory: only a reset helps.
     #[error("{0}")]
     Broken(&'static str),
 }
@@ -67,7 +70,7 @@ struct Unflushed {
     length: usize,
 }
 
-/// Guest memory for the duration of one step. See the [module](self).
+/// Guest memory for the duration of one step: each access becomes a transaction.
 #[derive(Debug)]
 pub struct PortMemory<'a, 'port> {
     port: RefCell<&'a mut Port<'port>>,
@@ -182,7 +185,8 @@ impl<'a, 'port> PortMemory<'a, 'port> {
     }
 }
 
-/// What a read comes down to. Registers of another device answer by message, for which a queue does not wait.
+/// What a read comes down to. Registers of another device answer by message, for which a queue does
+/// not wait.
 fn completed(port: &mut Port<'_>, outcome: ReadOutcome) -> std::result::Result<(), Failure> {
     match outcome {
         ReadOutcome::Done { status: CompletionStatus::Success, .. } => Ok(()),

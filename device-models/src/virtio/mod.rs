@@ -1,8 +1,8 @@
-//! virtio functions of the lab: the modern PCI transport (virtio 1.3, 4.1) over split virtqueues (2.7), the
-//! virtio-iommu's programming interface and virtio-rng.
+//! virtio functions of the system: the modern PCI transport (virtio 1.3, 4.1) over split virtqueues
+//! (2.7), the virtio-iommu's programming interface and virtio-rng.
 //!
-//! A function reaches memory only through its [`Port`](crate::fabric::Port), like every device of the lab:
-//! its ring accesses are transactions, routed, translated and checked (`memory`).
+//! A function reaches memory only through its [`Port`](crate::fabric::Port), like every device of
+//! the system: its ring accesses are transactions, routed, translated and checked (`memory`).
 
 mod chain;
 mod common;

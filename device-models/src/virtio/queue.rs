@@ -12,11 +12,12 @@ use crate::fabric::{Port, WriteOutcome};
 /// What became of looking for a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// A chain was used up; the driver is to be told, or does not want to be.
+    /// A chain was used up; with whether to notify the driver.
     One {
         /// Whether the driver wants an interrupt.
         tell: bool,
-        /// Whether the driver had made another one available. It notifies of any that it makes available later.
+        /// Whether the driver had made another one available. It notifies of any that it makes
+        /// available later.
         more: bool,
     },
     /// There was none.
@@ -29,7 +30,8 @@ pub(crate) struct VirtQueue {
     pub(crate) ring: Queue,
     /// The MSI-X vector for used buffers.
     pub(crate) vector: u16,
-    /// There may be a chain: the driver has notified the device since the queue was last found empty.
+    /// There may be a chain: the driver has notified the device since the queue was last found
+    /// empty.
     pub(crate) notified: bool,
     /// An interrupt is due that could not be sent at once.
     interrupt_due: bool,
@@ -37,8 +39,8 @@ pub(crate) struct VirtQueue {
     attempts: u8,
 }
 
-/// How often a chain is tried that the fabric has no room for. The fabric empties itself between two attempts, so a
-/// chain that fails as often asks for more than there can ever be room for.
+/// How often a chain is tried that the fabric has no room for. The fabric empties itself between
+/// two attempts, so a chain that fails as often asks for more than there can ever be room for.
 const MOST_ATTEMPTS: u8 = 64;
 
 impl VirtQueue {

@@ -1,4 +1,5 @@
-//! Numbers of virtio 1.3: chapter 2 (basic facilities), section 4.1 (PCI transport), section 6 (feature bits).
+//! Numbers of virtio 1.3: chapter 2 (basic facilities), section 4.1 (PCI transport), section 6
+//! (feature bits).
 
 use bitflags::bitflags;
 

@@ -1,5 +1,5 @@
-//! Where a virtio function keeps its structures, as its capabilities tell (virtio 1.3, 4.1.4), and the way to them
-//! through configuration space (4.1.4.9).
+//! Where a virtio function keeps its structures, as in its capabilities (virtio 1.3, 4.1.4), and
+//! the way to them through configuration space (4.1.4.9).
 
 use crate::pci::VendorCapability;
 
@@ -7,7 +7,7 @@ use super::spec::{cfg_type, common};
 
 /// The BAR of the structures.
 pub(crate) const REGISTERS: u8 = 0;
-/// Its size in bytes.
+/// Bytes of the BAR.
 pub(crate) const SIZE: u64 = 0x4000;
 /// The BAR of the MSI-X table.
 pub(crate) const MSIX: u8 = 1;
@@ -70,8 +70,8 @@ fn capability(cfg_type: u8, offset: u32, length: u32, more: Option<u32>) -> Vend
     VendorCapability::from(body)
 }
 
-/// The capabilities of a function with `queues` queues and `config_length` bytes of device configuration. The last
-/// is the window.
+/// The capabilities of a function with `queues` queues and `config_length` bytes of device
+/// configuration. The last is the window.
 pub(crate) fn capabilities(queues: u32, config_length: u32) -> Vec<VendorCapability> {
     let length = |structure| match structure {
         Structure::Common => common::LENGTH,
@@ -88,7 +88,8 @@ pub(crate) fn capabilities(queues: u32, config_length: u32) -> Vec<VendorCapabil
         })
         .collect();
     let mut window = capability(cfg_type::PCI, 0, 0, Some(0));
-    // In the body, which begins behind the capability's ID and next pointer: bar, offset, length, pci_cfg_data.
+    // In the body, which begins behind the capability's ID and next pointer: bar, offset, length,
+    // pci_cfg_data.
     window.writable = vec![0, 0, 0xff, 0, 0, 0];
     window.writable.resize(usize::from(LONG_CAPABILITY) - 2, 0xff);
     list.push(window);
@@ -112,14 +113,14 @@ impl Window {
         }
     }
 
-    /// The access to the BAR, as offset and length in bytes, that one of `length` bytes at `offset` of the capability
-    /// stands for.
+    /// The access to the BAR, as offset and length in bytes, that one of `length` bytes at `offset`
+    /// of the capability stands for.
     pub(crate) fn access(&self, offset: u8, length: usize) -> Option<(u64, usize)> {
         if offset == DATA { self.target(length) } else { None }
     }
 
-    /// What `bar`, `offset` and `length` choose, if a driver may choose it (4.1.4.9.2): 1, 2 or 4 aligned bytes of
-    /// the BAR with the structures.
+    /// What `bar`, `offset` and `length` choose, if a driver may choose it (4.1.4.9.2): 1, 2 or 4
+    /// aligned bytes of the BAR with the structures.
     fn target(&self, accessed: usize) -> Option<(u64, usize)> {
         let [.., o0, o1, o2, o3, l0, l1, l2, l3] = self.bytes;
         let offset = u64::from(u32::from_le_bytes([o0, o1, o2, o3]));

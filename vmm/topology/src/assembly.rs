@@ -15,11 +15,11 @@ use device_models::endpoint::peer::{PeerConfig, PeerDevice, PeerError};
 use device_models::fabric::{InterruptPolicy, InterruptSink, PeerRouting};
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{Iommu, NoIommu, VirtioIommu};
-use device_models::lab::{BuildError, HostBridge, Lab, Place, Topology as Tree};
 use device_models::pci::firmware::{FirmwareError, WindowKind};
 use device_models::pci::{
     AcsCapabilities, BridgeDescription, HostBridgeDescription, PcieKind, PortKind,
 };
+use device_models::system::{BuildError, Function, HostBridge, System, Topology as Tree};
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 
@@ -187,7 +187,7 @@ impl LabConfig {
         ram: &GuestMemoryMmap<()>,
         sink: Box<dyn InterruptSink>,
         entropy: impl Read + Send + std::fmt::Debug + 'static,
-    ) -> Result<Lab, AssemblyError> {
+    ) -> Result<System, AssemblyError> {
         self.build_planned(&self.plan()?, ram, sink, entropy)
     }
 
@@ -201,26 +201,26 @@ impl LabConfig {
         ram: &GuestMemoryMmap<()>,
         sink: Box<dyn InterruptSink>,
         entropy: impl Read + Send + std::fmt::Debug + 'static,
-    ) -> Result<Lab, AssemblyError> {
+    ) -> Result<System, AssemblyError> {
         let iommu_config = VirtioIommuConfig::default();
         let mut own = Vec::new();
         let iommu: Box<dyn Iommu> = match self.iommu {
             IommuKind::Virtio => {
                 let function = VirtioPci::new(VirtioIommuFunction::new(iommu_config.clone()))?;
-                own.push(Place::endpoint(IOMMU.device(), "virtio-iommu", function));
+                own.push(Function::endpoint(IOMMU.device(), "virtio-iommu", function));
                 Box::new(VirtioIommu::new(iommu_config))
             }
             IommuKind::None => Box::new(NoIommu),
         };
         let rng = VirtioPci::new(VirtioRng::new(entropy))?;
-        own.push(Place::endpoint(RNG.device(), "virtio-rng", rng));
+        own.push(Function::endpoint(RNG.device(), "virtio-rng", rng));
         let mut host_bridges = Vec::new();
         for bridge in &plan.host_bridges {
             let mut root = std::mem::take(&mut own);
             root.extend(self.places(plan, &bridge.root)?);
             host_bridges.push(host_bridge(bridge, root));
         }
-        let mut lab = Lab::new(Tree { host_bridges }, ram, iommu, sink)?;
+        let mut lab = System::new(Tree { host_bridges }, ram, iommu, sink)?;
         lab.set_interrupt_policy(match self.stray_interrupts {
             StrayInterrupts::Deliver => InterruptPolicy::Deliver,
             StrayInterrupts::Block => InterruptPolicy::Block,
@@ -232,21 +232,21 @@ impl LabConfig {
     }
 
     /// The functions of one bus with all that is below them; the lab's own are left out.
-    fn places(&self, plan: &Plan, bus: &[usize]) -> Result<Vec<Place>, AssemblyError> {
+    fn places(&self, plan: &Plan, bus: &[usize]) -> Result<Vec<Function>, AssemblyError> {
         let mut places = Vec::new();
         for &index in bus {
             let function = &plan.functions[index];
             let name = function.name.clone();
             let mut place = match function.kind {
                 Kind::HostBridge | Kind::Iommu | Kind::Rng => continue,
-                Kind::Peer(number) => Place::endpoint(0, name, self.peer(plan, index, number)?),
+                Kind::Peer(number) => Function::endpoint(0, name, self.peer(plan, index, number)?),
                 Kind::Endpoint(number, _) => {
                     let entry = &self.topology.endpoints[number];
-                    Place::boxed(0, name, entry.make(function.parent.is_some(), function.item)?)
+                    Function::boxed(0, name, entry.make(function.parent.is_some(), function.item)?)
                 }
                 Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => {
                     let below = self.places(plan, &function.children)?;
-                    Place::bridge(0, name, port(plan, index, bus), below)
+                    Function::bridge(0, name, port(plan, index, bus), below)
                 }
             };
             (place.device, place.function) = (function.bdf.device(), function.bdf.function());
@@ -316,7 +316,7 @@ impl LabConfig {
     }
 }
 
-fn host_bridge(bridge: &PlannedBridge, root: Vec<Place>) -> HostBridge {
+fn host_bridge(bridge: &PlannedBridge, root: Vec<Function>) -> HostBridge {
     HostBridge {
         name: bridge.name.clone(),
         description: HostBridgeDescription {
@@ -379,7 +379,7 @@ mod tests {
         fn signal_msi(&mut self, _address: u64, _data: u32) {}
     }
 
-    fn build(config: &LabConfig) -> Result<Lab, AssemblyError> {
+    fn build(config: &LabConfig) -> Result<System, AssemblyError> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         config.build(&ram, Box::new(NoInterrupts), std::io::empty())
     }

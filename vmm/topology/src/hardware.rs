@@ -3,8 +3,9 @@
 //!
 //! Ports do what they say here: a control without effect is a fault that nobody knows of, and that a test must notice.
 
+use device_models::AddressRange;
 use device_models::checker::FindingClass;
-use device_models::fabric::{HostWindow, Span};
+use device_models::fabric::HostWindow;
 use device_models::pci::AcsControl;
 
 use super::description::PeerRouting;
@@ -144,9 +145,9 @@ impl View<'_> {
     }
 
     /// Whether some of these addresses are on `requester`'s bus, where a switch may find something at them.
-    fn is_on_bus_of(&self, requester: usize, span: Span) -> bool {
+    fn is_on_bus_of(&self, requester: usize, range: AddressRange) -> bool {
         let bridge = &self.plan.host_bridges[self.plan.functions[requester].host_bridge];
-        let meets = |bus: &Span| span.first <= bus.last && bus.first <= span.last;
+        let meets = |bus: &AddressRange| range.first <= bus.last && bus.first <= range.last;
         bridge.windows.iter().any(|window| meets(&window.bus))
     }
 

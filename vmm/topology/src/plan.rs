@@ -2,7 +2,8 @@
 //!
 //! Numbers are those that the firmware will give: depth first, in the order of device and function numbers.
 
-use device_models::fabric::{HostWindow, Span};
+use device_models::AddressRange;
+use device_models::fabric::HostWindow;
 use device_models::pci::firmware::HostResources;
 use device_models::pci::{AcsControl, Bdf};
 
@@ -224,7 +225,7 @@ impl Planner<'_> {
             name: bridge.name.clone(),
             id: bridge.id,
             buses: (first, first),
-            windows: [HostWindow { bus: Span { first: 0, last: 0 }, offset: 0 }; 2],
+            windows: [HostWindow { bus: AddressRange { first: 0, last: 0 }, offset: 0 }; 2],
             peer_routing: bridge.peer_routing,
             root: Vec::new(),
         });
@@ -522,7 +523,7 @@ impl Planner<'_> {
     }
 }
 
-impl From<Window> for Span {
+impl From<Window> for AddressRange {
     fn from(Window { first, last }: Window) -> Self {
         Self { first, last }
     }

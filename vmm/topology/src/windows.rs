@@ -1,6 +1,7 @@
 //! The address windows of host bridges: who gets which share.
 
-use device_models::fabric::{HostWindow, Span};
+use device_models::AddressRange;
+use device_models::fabric::HostWindow;
 
 use super::description::{HostBridge, Topology, Window};
 use super::problem::{Item, Problem};
@@ -15,7 +16,7 @@ const MIB: u64 = 1 << 20;
 pub(super) fn share_out(topology: &Topology) -> Result<Vec<[HostWindow; 2]>, Problem> {
     let bridges = &topology.host_bridges;
     let mut all = Vec::new();
-    let mut taken: Vec<(Span, &str)> = Vec::new();
+    let mut taken: Vec<(AddressRange, &str)> = Vec::new();
     for (index, bridge) in bridges.iter().enumerate() {
         let item = Item::HostBridge(index);
         if !bridge.translation.is_multiple_of(MIB) {
@@ -25,7 +26,7 @@ pub(super) fn share_out(topology: &Topology) -> Result<Vec<[HostWindow; 2]>, Pro
         let share = |range: &std::ops::Range<u64>| {
             let size = (range.end - range.start) / (bridges.len() as u64).next_power_of_two();
             let first = range.start + size * index as u64;
-            Span { first, last: first + size - 1 }
+            AddressRange { first, last: first + size - 1 }
         };
         let pair = [
             one(bridge, item, "memory", bridge.memory, share(&address_space::PCI_WINDOW_32))?,
@@ -39,7 +40,8 @@ pub(super) fn share_out(topology: &Topology) -> Result<Vec<[HostWindow; 2]>, Pro
         ];
         for (window, key) in pair.iter().zip(["memory", "prefetchable"]) {
             let seen = window.seen_by_cpu();
-            let overlaps = |other: &Span| seen.first <= other.last && other.first <= seen.last;
+            let overlaps =
+                |other: &AddressRange| seen.first <= other.last && other.first <= seen.last;
             if let Some((other, whose)) = taken.iter().find(|(other, _)| overlaps(other)) {
                 let what = format!(
                     "on the CPUs' side its {key} window {:#x} to {:#x} overlaps {:#x} to {:#x} of {whose:?}",
@@ -59,10 +61,10 @@ fn one(
     item: Item,
     key: &'static str,
     window: Option<Window>,
-    share: Span,
+    share: AddressRange,
 ) -> Result<HostWindow, Problem> {
     let wrong = |what: String| Err(Problem::new(item, key, what));
-    let bus = window.map_or(share, Span::from);
+    let bus = window.map_or(share, AddressRange::from);
     let whole = match key {
         "memory" => address_space::PCI_WINDOW_32,
         _ => address_space::PCI_HIGH,

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use device_models::checker::Finding;
 use device_models::fabric::{Delivery, FunctionId, Input, InterruptSink, Observer, Transaction};
-use device_models::lab::Lab;
 use device_models::pci::Bdf;
+use device_models::system::System;
 use peerdma_support::warnings::Warnings;
 use peerdma_topology::address_space::MAX_RAM;
 use peerdma_topology::assembly::AssemblyError;
@@ -217,7 +217,7 @@ fn possible(line: u64, cause: &Event) -> Result<(), ReplayError> {
 
 /// Plays one cause and compares what comes of it.
 fn play(
-    lab: &mut Lab,
+    lab: &mut System,
     stage: &Stage,
     cause: Option<(u64, Event)>,
     scene: Vec<(u64, Event)>,
@@ -240,7 +240,7 @@ fn play(
 }
 
 /// Does to the lab what was done to it. For a read: what it answers now.
-fn perform(lab: &mut Lab, cause: &Event, refused: &Warnings) -> Option<Event> {
+fn perform(lab: &mut System, cause: &Event, refused: &Warnings) -> Option<Event> {
     let refuse = |error: &dyn fmt::Display| refused.warn(format_args!("{error}"));
     match cause {
         Event::ConfigWrite { function, offset, length, value } => {
@@ -300,7 +300,7 @@ fn perform(lab: &mut Lab, cause: &Event, refused: &Warnings) -> Option<Event> {
 }
 
 /// The function of a number in the record.
-fn numbered(lab: &Lab, number: usize) -> Option<FunctionId> {
+fn numbered(lab: &System, number: usize) -> Option<FunctionId> {
     lab.address_map().functions().nth(number).map(|(id, _)| id)
 }
 

@@ -11,7 +11,7 @@ use device_models::endpoint::peer::regs::{
     Descriptor, channel, channel_control, flags, layout_of_bars as layout, opcode,
 };
 use device_models::fabric::{InterruptSink, PostedDelay};
-use device_models::lab::Lab;
+use device_models::system::System;
 use peerdma_topology::assembly::{IommuKind, LabConfig};
 use peerdma_trace::{DEFAULT_LIMIT, Event, Header, Reader, Recording, Replay, Writer, replay};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -31,7 +31,7 @@ impl InterruptSink for NoInterrupts {
 }
 
 struct Bench {
-    lab: Lab,
+    lab: System,
     ram: GuestMemoryMmap<()>,
     recording: Recording,
 }
@@ -57,7 +57,7 @@ impl Bench {
     fn bar(&self, peer: &str, bar: u8) -> u64 {
         let function = self.lab.function(peer).unwrap();
         let node = self.lab.address_map().node(function);
-        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().span.first
+        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().range.first
     }
 
     fn register(&mut self, offset: u64, value: u64) {

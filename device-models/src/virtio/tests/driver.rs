@@ -1,5 +1,5 @@
-//! A driver: finds the structures by the capabilities, negotiates, sets up queues and rings them, in the order in
-//! which Linux's `virtio_pci_modern` and `virtio_ring` do.
+//! A driver: finds the structures by the capabilities, negotiates, sets up queues and rings them,
+//! in the order in which Linux's `virtio_pci_modern` and `virtio_ring` do.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,9 +7,9 @@ use crate::checker::{Finding, FindingClass};
 use crate::endpoint::Progress;
 use crate::fabric::{Delivery, InterruptSink, Observer, Transaction};
 use crate::iommu::virtio::{VirtioIommu, VirtioIommuConfig};
-use crate::lab::{Lab, Place, Topology};
 use crate::pci::Bdf;
 use crate::pci::firmware::HostResources;
+use crate::system::{Function, System, Topology};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::super::spec::{Status, TransportFeatures, common};
@@ -18,7 +18,7 @@ use super::super::{VirtioIommuFunction, VirtioPci, VirtioRng};
 pub(super) const IOMMU: Bdf = Bdf::new(0, 1, 0);
 pub(super) const RNG: Bdf = Bdf::new(0, 2, 0);
 
-/// What came out of the lab.
+/// What came out of the system.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) transactions: Vec<Transaction>,
@@ -61,7 +61,7 @@ impl std::io::Read for Counting {
 
 /// A machine with an IOMMU and a source of entropy behind it, after its firmware has run.
 pub(super) struct Machine {
-    pub(super) lab: Lab,
+    pub(super) system: System,
     pub(super) ram: GuestMemoryMmap<()>,
     seen: Arc<Mutex<Seen>>,
 }
@@ -73,21 +73,22 @@ impl Machine {
         let function = VirtioPci::new(VirtioIommuFunction::new(config.clone())).unwrap();
         let rng = VirtioPci::new(VirtioRng::new(Counting::default())).unwrap();
         let topology = Topology::of(vec![
-            Place::endpoint(1, "iommu", function),
-            Place::endpoint(2, "rng", rng),
+            Function::endpoint(1, "iommu", function),
+            Function::endpoint(2, "rng", rng),
         ]);
         let seen = Arc::new(Mutex::default());
         let watch = Watch(Arc::clone(&seen));
         let iommu = Box::new(VirtioIommu::new(config));
-        let mut lab = Lab::new(topology, &ram, iommu, Box::new(watch.clone())).unwrap();
-        lab.run_firmware(&HostResources {
-            buses: 0..=255,
-            memory: 0xc000_0000..=0xdfff_ffff,
-            prefetchable: 0x10_0000_0000..=0x1f_ffff_ffff,
-        })
-        .unwrap();
-        lab.add_observer(Box::new(watch));
-        Self { lab, ram, seen }
+        let mut system = System::new(topology, &ram, iommu, Box::new(watch.clone())).unwrap();
+        system
+            .run_firmware(&HostResources {
+                buses: 0..=255,
+                memory: 0xc000_0000..=0xdfff_ffff,
+                prefetchable: 0x10_0000_0000..=0x1f_ffff_ffff,
+            })
+            .unwrap();
+        system.add_observer(Box::new(watch));
+        Self { system, ram, seen }
     }
 
     /// What happened since the last call.
@@ -103,7 +104,7 @@ impl Machine {
     /// Lets the devices work until they are done.
     pub(super) fn run(&mut self) {
         for _ in 0..10_000 {
-            if self.lab.step() == crate::endpoint::Progress::Idle {
+            if self.system.step() == crate::endpoint::Progress::Idle {
                 return;
             }
         }
@@ -111,7 +112,7 @@ impl Machine {
     }
 
     pub(super) fn iommu(&mut self) -> &mut VirtioIommu {
-        self.lab.virtio_iommu().unwrap()
+        self.system.virtio_iommu().unwrap()
     }
 
     /// Writes to guest memory as a CPU does.
@@ -142,26 +143,27 @@ pub(super) struct Driver {
 impl Driver {
     /// Enables the function and reads its capabilities.
     pub(super) fn probe(machine: &mut Machine, function: Bdf) -> Self {
-        let lab = &mut machine.lab;
-        assert_eq!(lab.config_read(function, 0, 2), 0x1af4);
-        lab.config_write(function, 4, 2, 0x0406);
+        let system = &mut machine.system;
+        assert_eq!(system.config_read(function, 0, 2), 0x1af4);
+        system.config_write(function, 4, 2, 0x0406);
         let mut driver =
             Self { function, common: 0, notify: 0, isr: 0, device: None, window: 0, multiplier: 0 };
-        let mut at = lab.config_read(function, 0x34, 1) as u16;
+        let mut at = system.config_read(function, 0x34, 1) as u16;
         while at != 0 {
             let mut read =
-                |offset, length| u64::from(lab.config_read(function, at + offset, length));
+                |offset, length| u64::from(system.config_read(function, at + offset, length));
             let (id, next) = (read(0, 1), read(1, 1));
             let (kind, bar, offset) = (read(3, 1), read(4, 1), read(8, 4));
             let multiplier = read(16, 4);
-            let base = u64::from(lab.config_read(function, 0x10 + 4 * bar as u16 % 24, 4)) & !0xf;
+            let base =
+                u64::from(system.config_read(function, 0x10 + 4 * bar as u16 % 24, 4)) & !0xf;
             match (id, kind) {
                 (9, 1) => driver.common = base + offset,
                 (9, 2) => (driver.notify, driver.multiplier) = (base + offset, multiplier),
                 (9, 3) => driver.isr = base + offset,
                 (9, 4) => driver.device = Some(base + offset),
                 (9, 5) => driver.window = at,
-                (0x11, _) => enable_msix(lab, function, at),
+                (0x11, _) => enable_msix(system, function, at),
                 _ => {}
             }
             at = next as u16;
@@ -172,12 +174,12 @@ impl Driver {
 
     pub(super) fn read(&self, machine: &mut Machine, offset: u64, length: usize) -> u64 {
         let mut data = [0; 8];
-        machine.lab.mmio_read(self.common + offset, &mut data[..length]);
+        machine.system.mmio_read(self.common + offset, &mut data[..length]);
         u64::from_le_bytes(data)
     }
 
     pub(super) fn write(&self, machine: &mut Machine, offset: u64, length: usize, value: u64) {
-        machine.lab.mmio_write(self.common + offset, &value.to_le_bytes()[..length]);
+        machine.system.mmio_write(self.common + offset, &value.to_le_bytes()[..length]);
     }
 
     pub(super) fn status(&self, machine: &mut Machine) -> Status {
@@ -214,7 +216,8 @@ impl Driver {
         self.set_status(machine, Status::FEATURES_OK).contains(Status::FEATURES_OK)
     }
 
-    /// Sets up a queue of 16 descriptors with its rings at `base`, telling the device that they are at `seen_at`.
+    /// Sets up a queue of 16 descriptors with its rings at `base`, telling the device that they are
+    /// at `seen_at`.
     pub(super) fn queue(&self, machine: &mut Machine, index: u16, base: u64, seen_at: u64) -> Ring {
         self.queue_of(16, machine, index, base, seen_at)
     }
@@ -246,7 +249,8 @@ impl Driver {
         Ring { index, size, base, notify: self.notify + offset, available: 0, used: 0 }
     }
 
-    /// Everything that the device offers, negotiated, all queues set up identity-mapped from 1 MiB on, DRIVER_OK.
+    /// Everything that the device offers, negotiated, all queues set up identity-mapped from 1 MiB
+    /// on, DRIVER_OK.
     pub(super) fn start(&self, machine: &mut Machine) -> Vec<Ring> {
         let features = self.offered(machine);
         assert!(self.negotiate(machine, features));
@@ -270,18 +274,18 @@ pub(super) fn needed() -> u64 {
     (TransportFeatures::VERSION_1 | TransportFeatures::ACCESS_PLATFORM).bits()
 }
 
-fn enable_msix(lab: &mut Lab, function: Bdf, capability: u16) {
-    let table = lab.config_read(function, capability + 4, 4);
-    let base = lab.config_read(function, 0x10 + 4 * (table & 7) as u16, 4) & !0xf;
+fn enable_msix(system: &mut System, function: Bdf, capability: u16) {
+    let table = system.config_read(function, capability + 4, 4);
+    let base = system.config_read(function, 0x10 + 4 * (table & 7) as u16, 4) & !0xf;
     for vector in 0..3_u32 {
         let entry = u64::from(base + (table & !7)) + u64::from(vector) * 16;
         for (offset, value) in
             [(0, 0xfee0_0000), (4, 0), (8, u32::from(function.0) << 8 | vector), (12, 0)]
         {
-            lab.mmio_write(entry + offset, &value.to_le_bytes());
+            system.mmio_write(entry + offset, &value.to_le_bytes());
         }
     }
-    lab.config_write(function, capability + 2, 2, 0x8000);
+    system.config_write(function, capability + 2, 2, 0x8000);
 }
 
 /// A split virtqueue as its driver sees it: table at `base`, rings 0x400 and 0x800 behind it.
@@ -340,9 +344,9 @@ impl Ring {
         self.offer(machine, head);
     }
 
-    /// Notifies the device; whether that leaves anything for a step of the lab.
+    /// Notifies the device; whether that leaves anything for a step of the system.
     pub(super) fn kick(&self, machine: &mut Machine) -> Progress {
-        machine.lab.mmio_write(self.notify, &self.index.to_le_bytes())
+        machine.system.mmio_write(self.notify, &self.index.to_le_bytes())
     }
 
     /// The next used element: head and length.

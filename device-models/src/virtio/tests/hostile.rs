@@ -38,8 +38,8 @@ proptest! {
             match act {
                 Act::Register { function, structure, offset, length, value } => {
                     let base = drivers[usize::from(function)].common;
-                    machine.lab.mmio_write(base + structure * 0x1000 + offset, &value.to_le_bytes()[..length]);
-                    machine.lab.mmio_read(base + structure * 0x1000 + offset, &mut [0; 8][..length]);
+                    machine.system.mmio_write(base + structure * 0x1000 + offset, &value.to_le_bytes()[..length]);
+                    machine.system.mmio_read(base + structure * 0x1000 + offset, &mut [0; 8][..length]);
                 }
                 Act::Memory { offset, data } => {
                     for ring in rings.iter().flatten() {
@@ -48,8 +48,8 @@ proptest! {
                     }
                 }
                 Act::Config { offset, value } => {
-                    machine.lab.config_write(IOMMU, offset, 4, value);
-                    machine.lab.config_read(IOMMU, offset, 4);
+                    machine.system.config_write(IOMMU, offset, 4, value);
+                    machine.system.config_read(IOMMU, offset, 4);
                 }
                 Act::Run => machine.run(),
             }

@@ -95,7 +95,7 @@ fn while_writes_are_held_back_a_request_leaves_steps_to_do() {
     let driver = Driver::probe(&mut machine, IOMMU);
     let mut rings = driver.start(&mut machine);
     let ring = &mut rings[0];
-    machine.lab.delay_posted(RNG, None, PostedDelay::UntilPushed).unwrap();
+    machine.system.delay_posted(RNG, None, PostedDelay::UntilPushed).unwrap();
     machine.poke(REQUEST, &attach(1, RNG.0));
     ring.offer_buffers(&machine, 0, &[(REQUEST, 20)], &[(REPLY, 4)]);
     assert_eq!(ring.kick(&mut machine), Progress::Worked);
@@ -115,7 +115,8 @@ fn a_refused_request_is_found() {
     assert_eq!(findings[0].class, FindingClass::RequestFailed);
     assert_eq!(
         findings[0].explanation,
-        "request #1 MAP domain=7 virt=0x0..=0xfff phys=0x0 flags=0x3 answered VIRTIO_IOMMU_S_NOENT: \
+        "request #1 MAP domain=7 virt=0x0..=0xfff phys=0x0 flags=0x3 answered \
+         VIRTIO_IOMMU_S_NOENT: \
          no endpoint is attached to this domain, so it does not exist"
     );
     // Too short to be answered: used without a byte written, which Linux takes for an error.
@@ -153,15 +154,15 @@ fn configuration_is_shown_and_bypass_can_be_set() {
     driver.start(&mut machine);
     let device = driver.device.unwrap();
     let mut data = [0; 8];
-    machine.lab.mmio_read(device + 16, &mut data);
+    machine.system.mmio_read(device + 16, &mut data);
     assert_eq!(u64::from_le_bytes(data), 0xffff_ffff_ffff);
     machine.iommu().translate(RNG, 0x1000, 4, Access::Read).unwrap_err();
-    machine.lab.mmio_write(device + 36, &[1]);
+    machine.system.mmio_write(device + 36, &[1]);
     machine.iommu().translate(RNG, 0x1000, 4, Access::Read).unwrap();
     driver.reset(&mut machine);
     machine.iommu().translate(RNG, 0x1000, 4, Access::Read).unwrap();
     let mut bypass = [0];
-    machine.lab.mmio_read(device + 36, &mut bypass);
+    machine.system.mmio_read(device + 36, &mut bypass);
     assert_eq!(bypass, [1], "a device reset does not change it");
 }
 
@@ -185,7 +186,8 @@ fn faults_reach_the_event_queue() {
     let mut rings = driver.start(&mut machine);
     let rng = Driver::probe(&mut machine, RNG);
     let mut requests = rng.start(&mut machine);
-    // A fault before there are buffers waits; Linux adds buffers without a kick, and the next fault brings both.
+    // A fault before there are buffers waits; Linux adds buffers without a kick, and the next fault
+    // brings both.
     requests[0].offer_buffers(&machine, 0, &[], &[(0xa000, 16)]);
     requests[0].kick(&mut machine);
     machine.run();

@@ -8,11 +8,11 @@ use super::driver::{Driver, IOMMU, Machine, NEXT, RNG, needed};
 #[test]
 fn identity_is_that_of_a_modern_device() {
     let mut machine = Machine::new();
-    let lab = &mut machine.lab;
-    assert_eq!(lab.config_read(IOMMU, 0, 4), 0x1057_1af4);
-    assert_eq!(lab.config_read(RNG, 0, 4), 0x1044_1af4);
-    assert_eq!(lab.config_read(IOMMU, 8, 4), 0x0806_0001);
-    assert_eq!(lab.config_read(RNG, 8, 4), 0x0880_0001);
+    let system = &mut machine.system;
+    assert_eq!(system.config_read(IOMMU, 0, 4), 0x1057_1af4);
+    assert_eq!(system.config_read(RNG, 0, 4), 0x1044_1af4);
+    assert_eq!(system.config_read(IOMMU, 8, 4), 0x0806_0001);
+    assert_eq!(system.config_read(RNG, 8, 4), 0x0880_0001);
 }
 
 #[test]
@@ -115,9 +115,9 @@ fn used_buffers_are_signalled_unless_the_driver_does_not_listen() {
     ring.kick(&mut machine);
     assert_eq!(machine.seen().interrupts, []);
     let mut isr = [0];
-    machine.lab.mmio_read(driver.isr, &mut isr);
+    machine.system.mmio_read(driver.isr, &mut isr);
     assert_eq!(isr, [1]);
-    machine.lab.mmio_read(driver.isr, &mut isr);
+    machine.system.mmio_read(driver.isr, &mut isr);
     assert_eq!(isr, [0], "reading it clears it");
 }
 
@@ -158,7 +158,7 @@ fn without_bus_mastering_nothing_happens_and_nothing_is_lost() {
     let mut machine = Machine::new();
     let driver = Driver::probe(&mut machine, IOMMU);
     let mut rings = driver.start(&mut machine);
-    machine.lab.config_write(IOMMU, 4, 2, 0x0402);
+    machine.system.config_write(IOMMU, 4, 2, 0x0402);
     machine.seen();
     rings[0].offer_buffers(&machine, 0, &[(0x8000, 20)], &[(0x9000, 4)]);
     rings[0].kick(&mut machine);
@@ -166,7 +166,7 @@ fn without_bus_mastering_nothing_happens_and_nothing_is_lost() {
     assert_eq!(seen.transactions, []);
     assert_eq!(seen.findings[0].class, FindingClass::BusMasterOff);
     assert!(!driver.status(&mut machine).contains(Status::NEEDS_RESET));
-    machine.lab.config_write(IOMMU, 4, 2, 0x0406);
+    machine.system.config_write(IOMMU, 4, 2, 0x0406);
     rings[0].kick(&mut machine);
     assert_eq!(rings[0].take(&machine), Some((0, 0)));
 }
@@ -195,24 +195,25 @@ fn the_window_reaches_the_registers() {
     let mut machine = Machine::new();
     let driver = Driver::probe(&mut machine, IOMMU);
     let aim = |machine: &mut Machine, offset: u32, length: u32| {
-        machine.lab.config_write(IOMMU, driver.window + 4, 1, 0);
-        machine.lab.config_write(IOMMU, driver.window + 8, 4, offset);
-        machine.lab.config_write(IOMMU, driver.window + 12, 4, length);
+        machine.system.config_write(IOMMU, driver.window + 4, 1, 0);
+        machine.system.config_write(IOMMU, driver.window + 8, 4, offset);
+        machine.system.config_write(IOMMU, driver.window + 12, 4, length);
     };
     aim(&mut machine, common::NUM_QUEUES as u32, 2);
-    assert_eq!(machine.lab.config_read(IOMMU, driver.window + 16, 4), 2);
+    assert_eq!(machine.system.config_read(IOMMU, driver.window + 16, 4), 2);
     aim(&mut machine, common::DEVICE_STATUS as u32, 1);
-    machine.lab.config_write(IOMMU, driver.window + 16, 4, 1);
+    machine.system.config_write(IOMMU, driver.window + 16, 4, 1);
     assert_eq!(driver.status(&mut machine), Status::ACKNOWLEDGE);
     aim(&mut machine, 0x2000, 4);
     assert_eq!(
-        machine.lab.config_read(IOMMU, driver.window + 16, 4),
+        machine.system.config_read(IOMMU, driver.window + 16, 4),
         0xffff_f000,
         "page_size_mask"
     );
 }
 
-/// Chains that no driver may make: each stops the device, says why, and a reset makes it work again.
+/// Chains that no driver may make: each stops the device, says why, and a reset makes it work
+/// again.
 #[test]
 fn what_is_no_chain_stops_the_device_until_reset() {
     type Spoil = fn(&Machine, &mut super::driver::Ring);

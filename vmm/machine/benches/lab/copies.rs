@@ -5,9 +5,9 @@ use device_models::endpoint::peer::regs::{
     Descriptor, Record, channel, channel_control, flags, layout_of_bars as layout, opcode,
 };
 use device_models::fabric::MappedBar;
-use device_models::lab::Lab;
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
+use device_models::system::System;
 use peerdma_topology::Topology;
 use peerdma_topology::assembly::LabConfig;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
@@ -74,7 +74,7 @@ pub fn run(report: &mut Report, rounds: usize) {
 }
 
 pub struct Bench {
-    pub lab: Lab,
+    pub lab: System,
     pub ram: GuestMemoryMmap<()>,
     local: Memory,
     registers: u64,
@@ -102,7 +102,7 @@ impl Bench {
         let bar = |index: u8| -> &MappedBar {
             node.bars.iter().find(|bar| bar.index == index).expect("a BAR of the peer device")
         };
-        let registers = bar(0).span.first;
+        let registers = bar(0).range.first;
         lab.config_write(bdf, 4, 2, 6);
         let mapping = lab
             .address_map()

@@ -50,7 +50,7 @@ fn bring_up(bench: &mut Bench) -> u64 {
     bench.lab.config_write(node.requester, 4, 2, 6);
     let iommu = bench.lab.virtio_iommu().expect("the default lab has one");
     iommu.attach(DOMAIN, u32::from(node.requester.0), 0).expect("attached");
-    let registers = bar.span.first + bars::CHANNEL_STRIDE;
+    let registers = bar.range.first + bars::CHANNEL_STRIDE;
     bench.lab.mmio_write(registers + channel::COMPLETION, &RECORDS.to_le_bytes());
     registers
 }

@@ -6,9 +6,9 @@ use device_models::endpoint::{Endpoint, Progress, ResetKind};
 use device_models::fabric::{InterruptSink, Port};
 use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
-use device_models::lab::{Lab, Place, Topology};
 use device_models::pci::firmware::HostResources;
 use device_models::pci::{Bdf, BridgeDescription, FunctionDescription, PortKind};
+use device_models::system::{Function, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM: u64 = 256 << 20;
@@ -60,7 +60,7 @@ impl Endpoint for Issuer {
 }
 
 pub struct Rig {
-    pub lab: Lab,
+    pub lab: System,
     pub ram: GuestMemoryMmap<()>,
     issuer: Issuer,
 }
@@ -72,14 +72,18 @@ impl Rig {
             .expect("RAM for the bench");
         let issuer = Issuer::default();
         let port = BridgeDescription::new(PortKind::RootPort);
-        let place =
-            Place::bridge(4, "port0", port, vec![Place::endpoint(0, "issuer", issuer.clone())]);
+        let place = Function::bridge(
+            4,
+            "port0",
+            port,
+            vec![Function::endpoint(0, "issuer", issuer.clone())],
+        );
         let topology = Topology::of(vec![place]);
         let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
         let features = iommu.offered_features();
         iommu.accept_features(features.bits());
         let mut lab =
-            Lab::new(topology, &ram, Box::new(iommu), Box::new(NoInterrupts)).expect("a lab");
+            System::new(topology, &ram, Box::new(iommu), Box::new(NoInterrupts)).expect("a system");
         let resources = HostResources {
             buses: 0..=15,
             memory: 0xc000_0000..=0xdfff_ffff,

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use device_models::endpoint::Progress;
 use device_models::fabric::{GuestMapping, PostedDelay};
-use device_models::lab::{ConfigMapping, DelayError, Lab, PlugError};
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
+use device_models::system::{ConfigMapping, DelayError, PlugError, System};
 use guest_protocol::FunctionTraffic;
 
 use super::engine::{Bell, Engine};
@@ -42,7 +42,7 @@ unsafe impl HostMemory for Mapped {
 
 /// A lab on a machine's bus.
 pub struct LabBus {
-    lab: Arc<PriorityLock<Lab>>,
+    lab: Arc<PriorityLock<System>>,
     bell: Arc<Bell>,
     epoch: Arc<AtomicU64>,
     /// What was mapped last: the machine recognises a mapping that stays by its object.
@@ -63,7 +63,7 @@ impl LabBus {
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub fn new(mut lab: Lab, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Engine)> {
+    pub fn new(mut lab: System, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Engine)> {
         if let Err(error) = lab.share_config_spaces() {
             log::warn!("each read of configuration space will leave the guest: {error}");
         }
@@ -73,7 +73,7 @@ impl LabBus {
         let after = {
             let epoch = Arc::clone(&epoch);
             // A device's own reset moves its BARs too.
-            move |lab: &Lab| epoch.store(lab.mapping_epoch(), Ordering::Release)
+            move |lab: &System| epoch.store(lab.mapping_epoch(), Ordering::Release)
         };
         let engine = Engine::start(Arc::clone(&lab), Arc::clone(&bell), after, jitter)?;
         let (mapped, map) = (Mutex::default(), Mutex::default());
@@ -81,7 +81,7 @@ impl LabBus {
     }
 
     /// Works on the lab ahead of its engine.
-    pub fn with<R>(&self, work: impl FnOnce(&mut Lab) -> R) -> R {
+    pub fn with<R>(&self, work: impl FnOnce(&mut System) -> R) -> R {
         work(&mut self.lab.urgent())
     }
 
@@ -101,7 +101,7 @@ impl LabBus {
         self.change(|lab| lab.plug(port))
     }
 
-    /// Keeps posted writes on a path under way; see [`Lab::delay_posted`]. By then no CPU reaches the target's memory
+    /// Keeps posted writes on a path under way; see [`System::delay_posted`]. By then no CPU reaches the target's memory
     /// directly any more, and once the path is off, they do again.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl LabBus {
     /// Switches off every delay: nobody is there any more who could push anything. What is found by that is found before
     /// this returns.
     pub fn end_delays(&self) {
-        self.change(Lab::end_delays);
+        self.change(System::end_delays);
     }
 
     /// Has the CPUs reach what [`DeviceBus::memory`] says, and nothing else.
@@ -148,7 +148,7 @@ impl LabBus {
         }
     }
 
-    /// Software has seen a fence; see [`Lab::fence_seen`].
+    /// Software has seen a fence; see [`System::fence_seen`].
     ///
     /// # Errors
     /// When there is no such function.
@@ -179,13 +179,13 @@ impl LabBus {
     }
 
     /// A write: afterwards there may be something to do.
-    fn change<R>(&self, work: impl FnOnce(&mut Lab) -> R) -> R {
+    fn change<R>(&self, work: impl FnOnce(&mut System) -> R) -> R {
         let result = self.with_epoch(work);
         self.bell.ring();
         result
     }
 
-    fn with_epoch<R>(&self, work: impl FnOnce(&mut Lab) -> R) -> R {
+    fn with_epoch<R>(&self, work: impl FnOnce(&mut System) -> R) -> R {
         self.with(|lab| {
             let result = work(lab);
             self.store_epoch(lab);
@@ -193,7 +193,7 @@ impl LabBus {
         })
     }
 
-    fn store_epoch(&self, lab: &Lab) {
+    fn store_epoch(&self, lab: &System) {
         self.epoch.store(lab.mapping_epoch(), Ordering::Release);
     }
 }
@@ -293,13 +293,13 @@ mod tests {
         fn signal_msi(&mut self, _address: u64, _data: u32) {}
     }
 
-    fn bdf(lab: &Lab, name: &str, index: u8) -> Bdf {
+    fn bdf(lab: &System, name: &str, index: u8) -> Bdf {
         let function = lab.function(&format!("{name}{index}")).unwrap();
         lab.address_map().node(function).requester
     }
 
     /// Makes the BAR of peer `index` `1 << size` MiB and moves it, with the window of its port, to `address`.
-    fn resize(lab: &mut Lab, index: u8, address: u64, size: u32) {
+    fn resize(lab: &mut System, index: u8, address: u64, size: u32) {
         let (port, peer) = (bdf(lab, "port", index), bdf(lab, "peer", index));
         let mut resizable_bar = 0x100;
         while lab.config_read(peer, resizable_bar, 2) != 0x15 {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use device_models::endpoint::Progress;
-use device_models::lab::Lab;
+use device_models::system::System;
 
 use super::lock::PriorityLock;
 use crate::jitter::Jitter;
@@ -61,9 +61,9 @@ pub struct Engine {
 
 impl Engine {
     pub(super) fn start(
-        lab: Arc<PriorityLock<Lab>>,
+        lab: Arc<PriorityLock<System>>,
         bell: Arc<Bell>,
-        after: impl Fn(&Lab) + Send + 'static,
+        after: impl Fn(&System) + Send + 'static,
         mut jitter: Option<Jitter>,
     ) -> io::Result<Self> {
         let thread = {
@@ -86,7 +86,11 @@ impl Engine {
 
 /// Steps until there is nothing to do or somebody urgent wants the lock: one step more at most, which is 64 KiB. With
 /// jitter one step, which may be late.
-fn turn(lab: &PriorityLock<Lab>, after: &impl Fn(&Lab), jitter: Option<&mut Jitter>) -> Progress {
+fn turn(
+    lab: &PriorityLock<System>,
+    after: &impl Fn(&System),
+    jitter: Option<&mut Jitter>,
+) -> Progress {
     let single = jitter.is_some();
     if let Some(jitter) = jitter {
         jitter.moment();

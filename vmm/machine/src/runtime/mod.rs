@@ -18,7 +18,7 @@ pub use settle::Restless;
 use std::collections::BTreeMap;
 
 use device_models::fabric::{InterruptSink, RouteKind};
-use device_models::lab::Lab;
+use device_models::system::System;
 use guest_protocol::{Counters, Traffic};
 use peerdma_support::warnings::Warnings;
 
@@ -59,7 +59,7 @@ pub struct LabCounters {
 
 impl LabCounters {
     /// Reads them. Functions without a bus number of their own yet are left out.
-    pub fn of(lab: &mut Lab) -> Self {
+    pub fn of(lab: &mut System) -> Self {
         let mut counters = Counters { transactions: lab.transactions(), ..Counters::default() };
         let mut by_target = Traffic::default();
         if let Some(iommu) = lab.virtio_iommu() {

@@ -1,7 +1,7 @@
 //! Letting the devices finish, for whoever wants to know what came of it.
 
 use device_models::endpoint::Progress;
-use device_models::lab::Lab;
+use device_models::system::System;
 
 use super::lock::PriorityLock;
 
@@ -19,7 +19,7 @@ pub struct Restless;
 ///
 /// # Errors
 /// [`Restless`] when it does not end.
-pub(super) fn settle(lock: &PriorityLock<Lab>, after: impl Fn(&Lab)) -> Result<(), Restless> {
+pub(super) fn settle(lock: &PriorityLock<System>, after: impl Fn(&System)) -> Result<(), Restless> {
     let mut left = STEPS;
     while left > 0 {
         let mut lab = lock.urgent();
@@ -50,8 +50,8 @@ mod tests {
     use device_models::endpoint::Endpoint;
     use device_models::fabric::{InterruptSink, Port};
     use device_models::iommu::NoIommu;
-    use device_models::lab::{Place, Topology};
     use device_models::pci::{FunctionDescription, ResetKind};
+    use device_models::system::{Function, Topology};
     use vm_memory::{GuestAddress, GuestMemoryMmap};
 
     use super::*;
@@ -90,11 +90,12 @@ mod tests {
     }
 
     /// Two devices with so much left to do, each step of which takes `pause`.
-    fn lab(left: &[Arc<AtomicUsize>; 2], pause: Duration) -> PriorityLock<Lab> {
+    fn lab(left: &[Arc<AtomicUsize>; 2], pause: Duration) -> PriorityLock<System> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
         let [one, other] = left.clone().map(|left| Busy(left, pause));
-        let places = vec![Place::endpoint(1, "one", one), Place::endpoint(2, "other", other)];
-        let lab = Lab::new(Topology::of(places), &ram, Box::new(NoIommu), Box::new(NoInterrupts));
+        let places = vec![Function::endpoint(1, "one", one), Function::endpoint(2, "other", other)];
+        let lab =
+            System::new(Topology::of(places), &ram, Box::new(NoIommu), Box::new(NoInterrupts));
         PriorityLock::new(lab.unwrap())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use device_models::fabric::{FunctionId, Moved};
-use device_models::lab::Lab;
+use device_models::system::System;
 use guest_protocol::{RAM, Traffic};
 
 /// How the names of a report's counters begin.
@@ -11,7 +11,7 @@ const READ: &str = "bytes-read-from-";
 const WRITTEN: &str = "bytes-written-to-";
 
 /// What a function has moved since power-on.
-pub fn of(lab: &Lab, function: FunctionId) -> Traffic {
+pub fn of(lab: &System, function: FunctionId) -> Traffic {
     let map = lab.address_map();
     let mut traffic = Traffic::default();
     for (target, Moved { read, written }) in lab.stats().by_target(function) {

@@ -6,8 +6,8 @@ mod svg;
 mod text;
 
 use device_models::fabric::{AddressMap, InterruptSink, Node};
-use device_models::lab::Lab;
 use device_models::pci::Bdf;
+use device_models::system::System;
 use serde::Serialize;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -127,7 +127,7 @@ impl Drawing {
 }
 
 /// Vendor and device ID of every function of the plan, as software reads them.
-fn ids(lab: &mut Lab, plan: &Plan) -> Vec<PciId> {
+fn ids(lab: &mut System, plan: &Plan) -> Vec<PciId> {
     let mut id = |bdf: Bdf| {
         let [vendor_low, vendor_high, device_low, device_high] =
             lab.config_read(bdf, 0, 4).to_le_bytes();
@@ -177,7 +177,7 @@ fn addresses(node: &Node) -> Vec<String> {
     let bars = node
         .bars
         .iter()
-        .map(|bar| format!("BAR{} {:#x}-{:#x}", bar.index, bar.span.first, bar.span.last));
+        .map(|bar| format!("BAR{} {:#x}-{:#x}", bar.index, bar.range.first, bar.range.last));
     windows.chain(bars).collect()
 }
 
@@ -192,7 +192,7 @@ impl LabConfig {
     }
 
     /// A lab to look at.
-    fn trial(&self, plan: &Plan) -> Result<Lab, AssemblyError> {
+    fn trial(&self, plan: &Plan) -> Result<System, AssemblyError> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
         self.build_planned(plan, &ram, Box::new(NoInterrupts), std::io::empty())
     }

@@ -122,7 +122,7 @@ impl Rig {
         });
         let bar = |name: &str, index: u8| {
             let node = lab.address_map().node(lab.function(name).unwrap());
-            node.bars.iter().find(|bar| bar.index == index).unwrap().span.first
+            node.bars.iter().find(|bar| bar.index == index).unwrap().range.first
         };
         let (registers, bar) = (bar("peer0", 0), bar("peer1", 2));
         let (bus, engine) = LabBus::new(lab, None).unwrap();

@@ -1,26 +1,26 @@
-//! Configuration spaces as memory of the guest: reads are most of what a kernel does to them, and none needs an answer
-//! that is not there already.
+//! Configuration spaces as memory of the guest: reads are most of what a kernel does to them, and
+//! none needs an answer that is not there already.
 
-use super::Lab;
+use super::System;
 use crate::fabric::FunctionId;
 use crate::memory::{Memory, MemoryError};
 use crate::pci::{Bdf, CONFIG_SPACE_SIZE};
 
 /// A configuration space that the guest's CPUs may read without an exit. Writes have to come to
-/// [`Lab::config_write`].
+/// [`System::config_write`].
 #[derive(Debug, Clone)]
 pub struct ConfigMapping {
-    /// Whose.
+    /// The function that it belongs to.
     pub bdf: Bdf,
-    /// Where its 4 KiB are kept.
+    /// The memory that holds its 4 KiB.
     pub memory: Memory,
-    /// At which offset.
+    /// Offset of its first byte in `memory`.
     pub offset: u64,
 }
 
-impl Lab {
-    /// Keeps the values of all configuration spaces in memory that a VMM can map into its guest, read-only. Without
-    /// this, [`Lab::config_mappings`] names none.
+impl System {
+    /// Keeps the values of all configuration spaces in memory that a VMM can map into its guest,
+    /// read-only. Without this, [`System::config_mappings`] names none.
     ///
     /// # Errors
     /// When the host does not give the memory.
@@ -34,11 +34,11 @@ impl Lab {
         Ok(())
     }
 
-    /// The configuration spaces that may be mapped now; may change with [`Lab::mapping_epoch`]. Left out is where a read
-    /// does more than read: a device answers for some registers itself, or posted writes are under way that the
-    /// completion would push ahead of itself.
+    /// The configuration spaces that may be mapped now; may change with [`System::mapping_epoch`].
+    /// Left out is where a read does more than read: a device answers for some registers itself, or
+    /// posted writes are under way that the completion would push ahead of itself.
     pub fn config_mappings(&self) -> Vec<ConfigMapping> {
-        let reached = self.fabric.map.by_bdf.iter();
+        let reached = self.fabric.map().by_bdf.iter();
         let mapping = |(&bdf, &function): (&Bdf, &FunctionId)| {
             let (memory, offset) = self.states[function.index()].config.mirror()?;
             let is_plain = !self.fabric.cpu_read_pushes(function);

@@ -1,49 +1,38 @@
 //! Interrupt enables, masks, and what becomes due when a mask is lifted.
 
-use super::Lab;
+use super::System;
 use super::function::Model;
 use crate::fabric::{FunctionId, Purpose, WriteOutcome};
 use crate::pci::MsiMessage;
 
-impl Lab {
+impl System {
     /// Copies the interrupt enables from the configuration space to where the fabric looks at them.
     pub(super) fn follow_interrupt_enables(&mut self, function: FunctionId) {
         let config = &self.states[function.index()].config;
-        let state = &mut self.fabric.interrupts[function.index()];
-        state.msi = config.msi();
-        state.msix_function = config.msix_function();
+        let (msi, msix) = (config.msi(), config.msix_function());
+        self.fabric.set_interrupt_enables(function, msi, msix);
         self.deliver_pending(function);
     }
 
-    /// Sends the MSI-X messages whose mask was lifted (PCIe 6.0, 6.1.4.6), as far as the function may send anything;
-    /// the others stay pending. Whether one was sent.
+    /// Sends the MSI-X messages whose mask was lifted (PCIe 6.0, 6.1.4.6), as far as the function
+    /// may send anything; the others stay pending. Whether one was sent.
     pub(super) fn deliver_pending(&mut self, function: FunctionId) -> bool {
         let mut any = false;
-        loop {
-            let node = self.fabric.map.node(function);
-            let may_issue = node.bus_master && node.operational;
-            let state = &mut self.fabric.interrupts[function.index()];
-            state.held_back = false;
-            let table = state.msix.as_mut().filter(|_| may_issue);
-            let due = table.and_then(|table| table.take_pending(state.msix_function));
-            let Some((vector, message)) = due else { return any };
+        while let Some((vector, message)) = self.fabric.take_pending_vector(function) {
             match self.send_message(function, message) {
                 WriteOutcome::Posted { .. } => any = true,
                 WriteOutcome::Retry { .. } | WriteOutcome::NotEmitted => {
-                    let state = &mut self.fabric.interrupts[function.index()];
-                    state.held_back = true;
-                    if let Some(table) = &mut state.msix {
-                        table.put_back(vector);
-                    }
-                    return any;
+                    self.fabric.hold_back_vector(function, vector);
+                    break;
                 }
             }
         }
+        any
     }
 
     /// At a function's turn: tries once more what found no room before.
     pub(super) fn deliver_held_back(&mut self, function: FunctionId) -> bool {
-        self.fabric.interrupts[function.index()].held_back && self.deliver_pending(function)
+        self.fabric.holds_back_vector(function) && self.deliver_pending(function)
     }
 
     /// A port's own interrupt, for its error services.

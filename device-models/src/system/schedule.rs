@@ -1,18 +1,17 @@
-//! Whose turn it is: messages first, then the engines, one bounded step at a time.
+//! Scheduling: messages first, then the engines, one bounded step at a time.
 
-use super::Lab;
-use crate::checker::{Cause, FindingClass};
+use super::System;
 use crate::endpoint::{Progress, ReadCompletion};
-use crate::fabric::{CompletionStatus, FunctionId, Message, Port};
+use crate::fabric::{FunctionId, Message, Port};
 
-/// Turns that a busy function has in a row. Asking all the others whether they have something to do costs more than
-/// a small copy does.
+/// Turns that a busy function has in a row. Asking all the others whether they have something to do
+/// costs more than a small copy does.
 const TURNS: u8 = 8;
 
 /// Messages that one turn delivers at most.
 const MESSAGES: usize = 64;
 
-impl Lab {
+impl System {
     /// Gives the next function that has something to do its turn: moves at most 64 KiB.
     ///
     /// [`Progress::Idle`] means that nothing will happen until the next access from outside.
@@ -43,9 +42,9 @@ impl Lab {
         if function.index() >= self.states.len() {
             return Progress::Idle;
         }
-        self.fabric.watch.begin_turn(function);
+        self.fabric.begin_turn(function);
         let progress = self.run_function(function);
-        self.fabric.watch.end_turn(progress == Progress::Worked);
+        self.fabric.end_turn(progress == Progress::Worked);
         progress
     }
 
@@ -61,10 +60,10 @@ impl Lab {
         {
             progress = Progress::Worked;
         }
-        if self.fabric.exempt == Some(function) {
+        if self.fabric.untranslated() == Some(function) {
             self.fabric.drain_translated();
         }
-        let waits = !self.fabric.outstanding[function.index()].is_empty();
+        let waits = self.fabric.has_outstanding_reads(function);
         if self.fabric.delayed_turn(function, progress == Progress::Idle && !waits) {
             progress = Progress::Worked;
         }
@@ -73,16 +72,18 @@ impl Lab {
         progress
     }
 
-    /// Delivers what waits for `function`, and its answers that had to wait; whether there was anything.
+    /// Delivers what waits for `function`, and its answers that had to wait; whether there was
+    /// anything.
     pub(super) fn deliver(&mut self, function: FunctionId) -> bool {
         let mut any = self.fabric.send_answers(function);
         for _ in 0..MESSAGES {
-            let Some(message) = self.fabric.inboxes[function.index()].pop() else { break };
+            let Some(message) = self.fabric.next_message(function) else { break };
             any = true;
             match message {
                 Message::Write { bar, offset, msix, data, hops, .. } => {
-                    self.fabric.hops[function.index()] = hops;
-                    // Registers are at most 8 bytes wide: a longer TLP writes them one after the other.
+                    self.fabric.set_hops(function, hops);
+                    // Registers are at most 8 bytes wide: a longer TLP writes them one after the
+                    // other.
                     for (chunk, at) in data.chunks(8).zip((offset..).step_by(8)) {
                         self.write_registers(function, bar, at, msix, chunk);
                     }
@@ -95,25 +96,8 @@ impl Lab {
                     self.fabric.answer(function, from, tag, data);
                 }
                 Message::Completion { tag, status, data } => {
-                    // A reset, or a time-out, has given up waiting: the completion is unexpected and dropped.
-                    let Some(read) = self.fabric.outstanding[function.index()].remove(tag) else {
+                    if !self.fabric.take_completion(function, tag, status, &data) {
                         continue;
-                    };
-                    self.fabric.read_completed(&read, status, &data);
-                    if status == CompletionStatus::Timeout {
-                        let mapping = read.mapping;
-                        let cause = read.completer().map_or(Cause::Function, |function| {
-                            Cause::Target { function, mapping }
-                        });
-                        let explanation =
-                            "the completer was reset or taken away before it answered".to_owned();
-                        self.fabric.find(
-                            function,
-                            FindingClass::CompletionTimeout,
-                            cause,
-                            Some(read.transaction),
-                            explanation,
-                        );
                     }
                     if let Some(endpoint) = self.states[function.index()].endpoint() {
                         endpoint.completion(tag, ReadCompletion { status, data: &data });

@@ -6,7 +6,7 @@ use crate::checker::{Cause, FindingClass};
 use crate::fabric::{Port, Purpose, ReadOutcome, Tag, WriteOutcome};
 
 /// The engine's side of a [`Port`]; tests put a scripted one in its place.
-pub(super) trait Bus {
+pub(in crate::endpoint) trait Bus {
     /// See [`Port::read`]; `begun` as in [`Port::part_of`].
     fn read(
         &mut self,

@@ -1,20 +1,21 @@
 //! Register accesses by the guest's CPUs.
 
-use super::Lab;
+use super::System;
 use crate::endpoint::Progress;
 use crate::fabric::{FunctionId, Input, Target, for_cpu};
 
 /// Steps that one register write may take in the CPU's own time: a full virtqueue's worth.
 const EXIT_BUDGET: usize = 1024;
 
-/// Rounds in which a function takes what a CPU pushes to its registers, 64 writes each: as much as 64 paths hold.
+/// Rounds in which a function takes what a CPU pushes to its registers, 64 writes each: as much as
+/// 64 paths hold.
 const PUSH_ROUNDS: usize = 2048;
 
-impl Lab {
-    /// A CPU reads `data.len()` (1 to 8) bytes at physical address `address`: all ones when nobody answers. Posted writes
-    /// that are under way to whose BAR it is come first.
+impl System {
+    /// A CPU reads `data.len()` (1 to 8) bytes at physical address `address`: all ones when no
+    /// function answers. Posted writes that are under way to the function come first.
     ///
-    /// [`Progress::Worked`] means that this may have left something for [`Lab::step`].
+    /// [`Progress::Worked`] means that this may have left something for [`System::step`].
     pub fn mmio_read(&mut self, address: u64, data: &mut [u8]) -> Progress {
         data.fill(0xff);
         let Some((target, progress)) = self.reach(address, data.len()) else {
@@ -23,7 +24,7 @@ impl Lab {
         match target {
             Some(Target::Memory { memory, offset, .. }) => {
                 if let Some(slice) =
-                    self.fabric.map.memories.get(memory).and_then(|m| m.slice(offset, data.len()))
+                    self.fabric.map().memories.get(memory).and_then(|m| m.slice(offset, data.len()))
                 {
                     slice.copy_to(data);
                 }
@@ -40,10 +41,11 @@ impl Lab {
         progress
     }
 
-    /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when nobody is there. Posted writes that
-    /// are under way to whose BAR it is come first.
+    /// A CPU writes `data` (1 to 8 bytes) to physical address `address`; lost when no function
+    /// claims it. Posted writes that are under way to the function come first.
     ///
-    /// [`Progress::Idle`] means that all it led to is done, and that it leaves nothing for [`Lab::step`].
+    /// [`Progress::Idle`] means that all it led to is done, and that it leaves nothing for
+    /// [`System::step`].
     pub fn mmio_write(&mut self, address: u64, data: &[u8]) -> Progress {
         let Some((target, progress)) = self.reach(address, data.len()) else {
             return Progress::Idle;
@@ -51,7 +53,7 @@ impl Lab {
         match target {
             Some(Target::Memory { memory, offset, .. }) => {
                 if let Some(slice) =
-                    self.fabric.map.memories.get(memory).and_then(|m| m.slice(offset, data.len()))
+                    self.fabric.map().memories.get(memory).and_then(|m| m.slice(offset, data.len()))
                 {
                     slice.copy_from(data);
                 }
@@ -60,7 +62,7 @@ impl Lab {
             Some(Target::Registers { function, bar, offset, msix }) => {
                 self.input(&Input::MmioWrite { address, data });
                 // A CPU is where a chain of causes begins.
-                self.fabric.hops[function.index()] = 0;
+                self.fabric.set_hops(function, 0);
                 self.write_registers(function, bar, offset, msix, data);
                 let served = self.serve_in_exit(function);
                 if progress == Progress::Worked { progress } else { served }
@@ -69,8 +71,9 @@ impl Lab {
         }
     }
 
-    /// A CPU's request for a BAR of `function` pushes what has been posted to it, and the function takes what of that goes
-    /// to its registers: the request comes behind. Replays call this by itself; a record has it as an input of its own.
+    /// A CPU's request for a BAR of `function` pushes what has been posted to it, and the function
+    /// takes what of that goes to its registers: the request comes behind. Replays call this by
+    /// itself; a record has it as an input of its own.
     ///
     /// [`Progress::Worked`] means that there was something.
     pub fn cpu_push(&mut self, function: FunctionId) -> Progress {
@@ -88,7 +91,7 @@ impl Lab {
         Progress::Worked
     }
 
-    /// A CPU's request comes to whom it is for: what is there then, and whether it has pushed anything.
+    /// A CPU's request reaches its target: what is there then, and whether it has pushed anything.
     fn reach(&mut self, address: u64, length: usize) -> Option<(Option<Target>, Progress)> {
         let target = self.decode(address, length)?;
         let pushed = target.owner().map_or(Progress::Idle, |owner| self.cpu_push(owner));
@@ -102,7 +105,7 @@ impl Lab {
 
     fn decode(&self, address: u64, length: usize) -> Option<Target> {
         let length = length as u64;
-        let decision = for_cpu(&self.fabric.map, address, length);
+        let decision = for_cpu(self.fabric.map(), address, length);
         decision.outcome.ok().filter(|_| decision.length >= length)
     }
 
@@ -115,7 +118,7 @@ impl Lab {
         data: &mut [u8],
     ) {
         if msix {
-            if let Some(table) = &self.fabric.interrupts[function.index()].msix {
+            if let Some(table) = self.fabric.msix_table(function) {
                 table.read(offset, data);
             }
         } else if let Some(endpoint) = self.states[function.index()].endpoint() {
@@ -132,7 +135,7 @@ impl Lab {
         data: &[u8],
     ) {
         if msix {
-            if let Some(table) = &mut self.fabric.interrupts[function.index()].msix {
+            if let Some(table) = self.fabric.msix_table(function) {
                 table.write(offset, data);
                 self.deliver_pending(function);
             }
@@ -143,8 +146,8 @@ impl Lab {
         }
     }
 
-    /// Finishes the work of a function whose driver waits for it with interrupts off. Whether there may be something
-    /// left for a step.
+    /// Finishes the work of a function whose driver waits for it with interrupts off. Whether there
+    /// may be something left for a step.
     pub(super) fn serve_in_exit(&mut self, function: FunctionId) -> Progress {
         let served = self.states[function.index()]
             .endpoint()

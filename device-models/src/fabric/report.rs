@@ -1,4 +1,4 @@
-//! Findings about requests that did not arrive as they should, in words.
+//! Sentences and causes of findings about requests that did not arrive as they should.
 
 use super::delayed::{Held, Overtaken, Signal};
 use super::request::Request;
@@ -8,15 +8,20 @@ use crate::checker::{Cause, FindingClass, Severity, failed_mapping};
 use crate::pci::AcsControl;
 
 impl Fabric {
-    /// A function with the name and number by which people know it.
+    /// A function's name and BDF, as sentences have them.
     pub(super) fn call(&self, function: FunctionId) -> String {
         let node = self.map.node(function);
         format!("{} ({})", node.name, node.requester)
     }
 
-    /// Tells of a request that a port or the root complex refused; `begun` is where the addresses begin that the function
-    /// was given.
-    pub(super) fn find_refused(&mut self, begun: u64, transaction: &Transaction, refusal: Refusal) {
+    /// Tells of a request that a port or the root complex refused; `begun` is where the addresses
+    /// begin that the function was given.
+    pub(super) fn report_refused(
+        &mut self,
+        begun: u64,
+        transaction: &Transaction,
+        refusal: Refusal,
+    ) {
         let by =
             refusal.detector.map_or("the root complex".to_owned(), |function| self.call(function));
         let near = refusal.near.map(|function| self.call(function)).unwrap_or_default();
@@ -49,7 +54,8 @@ impl Fabric {
             }
             FindingClass::CompletionTimeout => {
                 format!(
-                    "the completions end at {by}, which would have to send them back to where they came from; {}",
+                    "the completions end at {by}, which would have to send them back to where \
+                     they came from; {}",
                     self.no_forwarding(refusal.detector)
                 )
             }
@@ -63,7 +69,7 @@ impl Fabric {
         };
         let (meaning, cause) = self.refused_meaning(begun, transaction, refusal);
         let explanation = explanation + &meaning;
-        self.find(transaction.function, refusal.class, cause, Some(*transaction), explanation);
+        self.report(transaction.function, refusal.class, cause, Some(*transaction), explanation);
     }
 
     /// What the address of a refused request can have meant, and what the finding comes from.
@@ -124,7 +130,7 @@ impl Fabric {
     }
 
     /// A signal has been seen, and data for `target` that was issued before it was still under way.
-    pub(super) fn tell_overtaken(&mut self, overtaken: &Overtaken, target: Option<FunctionId>) {
+    pub(super) fn report_overtaken(&mut self, overtaken: &Overtaken, target: Option<FunctionId>) {
         let Overtaken { signal, first, mapping, bytes } = *overtaken;
         let (class, what) = match signal {
             Signal::Record => (FindingClass::RecordBeforeData, "the completion record has arrived"),
@@ -134,7 +140,8 @@ impl Fabric {
         let missing = match (signal, target) {
             (Signal::Fence, _) | (_, None) => "nothing has read from there since",
             _ => {
-                "nothing has read from there since, neither the requester before it came to rest nor a CPU"
+                "nothing has read from there since, neither the requester before it came to rest \
+                 nor a CPU"
             }
         };
         let cause = match target {
@@ -143,13 +150,14 @@ impl Fabric {
         };
         let target = target.map_or("RAM".to_owned(), |target| self.call(target));
         let explanation = format!(
-            "{what}, and {bytes} bytes written before it were still under way to {target}: {missing}"
+            "{what}, and {bytes} bytes written before it were still under way to {target}: \
+             {missing}"
         );
-        self.find(first.function, class, cause, Some(first), explanation);
+        self.report(first.function, class, cause, Some(first), explanation);
     }
 
     /// `bytes` that were under way to `target` have been discarded.
-    pub(super) fn tell_discarded(
+    pub(super) fn report_discarded(
         &mut self,
         first: &Held,
         target: FunctionId,
@@ -165,7 +173,7 @@ impl Fabric {
         let target = self.call(target);
         let explanation =
             format!("{bytes} bytes were still under way to {target} when {why}: they are lost");
-        self.find(transaction.function, class, cause, Some(transaction), explanation);
+        self.report(transaction.function, class, cause, Some(transaction), explanation);
     }
 
     pub(super) fn mmio_flag_on_ram(&mut self, transaction: &Transaction) -> FindingClass {
@@ -173,12 +181,12 @@ impl Fabric {
         let explanation = "mapped as MMIO, but guest RAM stands there".to_owned();
         let mapping = self.mapping_of(transaction.function, transaction.address, RouteKind::Memory);
         let cause = mapping_or_function(mapping);
-        self.find(transaction.function, class, cause, Some(*transaction), explanation);
+        self.report(transaction.function, class, cause, Some(*transaction), explanation);
         class
     }
 
-    /// The mapping that translates `address` now for requests of `from` that take `route`: the MAP request of its first
-    /// piece. None where nothing is translated.
+    /// The mapping that translates `address` now for requests of `from` that take `route`: the MAP
+    /// request of its first piece. None where nothing is translated.
     pub(super) fn mapping_of(
         &mut self,
         from: FunctionId,
@@ -203,23 +211,25 @@ impl Fabric {
         Cause::MappingFailed { request }
     }
 
-    /// The part of a run that would have to wrap around the end of the address space: the last `left` bytes.
+    /// The part of a run that would have to wrap around the end of the address space: the last
+    /// `left` bytes.
     pub(super) fn off_the_top(&mut self, request: &Request<'_>, left: u64) -> FindingClass {
         let Request { from, kind, purpose, begun, .. } = *request;
-        // What lies past the end has no address; it is told by its last one.
+        // What lies past the end has no address; the finding has the last one.
         let transaction = self.describe(from, kind, purpose, u64::MAX, 1);
         self.observe(&transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
         let hint = self.explain(begun, &transaction, FindingClass::NoTarget);
         let mistake = failed_mapping(begun).map(|_| hint.text).unwrap_or_default();
         let explanation =
             format!("the last {left} bytes lie past the end of the address space{mistake}");
-        self.find(from, FindingClass::NoTarget, hint.cause, Some(transaction), explanation);
+        self.report(from, FindingClass::NoTarget, hint.cause, Some(transaction), explanation);
         FindingClass::NoTarget
     }
 
-    /// The bytes of `request` behind the first `done`, and before the next `run`, begin with a page. Data that runs from
-    /// one mapping into another there is noted if the two were not mapped in one go: most likely it was to end where the
-    /// first one does, and hits whatever happens to be mapped behind.
+    /// The bytes of `request` behind the first `done`, and before the next `run`, begin with a
+    /// page. Data that runs from one mapping into another there is noted if the two were not mapped
+    /// in one go: most likely it was to end where the first one does, and hits whatever happens to
+    /// be mapped behind.
     #[cold]
     pub(super) fn note_edge(&mut self, request: &Request<'_>, done: u64) {
         let Request { from, kind, purpose, address, buffer, .. } = *request;
@@ -231,11 +241,11 @@ impl Fabric {
         let transaction = self.describe(from, kind, purpose, at, left);
         let explanation = format!(
             "runs on from {}, mapped by request #{}, into {}, mapped separately by request #{}",
-            first.extent, first.request, second.extent, second.request
+            first.range, first.request, second.range, second.request
         );
         let cause = Cause::Neighbours { first: first.request, second: second.request };
         let class = FindingClass::MappingEdge;
-        self.tell(Severity::Note, from, class, cause, Some(transaction), explanation);
+        self.report_as(Severity::Note, from, class, cause, Some(transaction), explanation);
     }
 }
 

@@ -1,11 +1,13 @@
-//! Devices that are pulled out of their slots, announced or not, and plugged in again (PCIe 6.0, 6.7).
+//! Devices that are pulled out of their slots, announced or not, and plugged in again (PCIe 6.0,
+//! 6.7).
 //!
-//! Whoever is pulled is gone between two transactions: reads that it had under way are forgotten, reads that wait for it
-//! end in a time-out, posted writes that were under way to it are lost and those that had left it arrive. Its numbers and
-//! addresses lead to a link that is down. It comes back as after power-on.
+//! A device is pulled between two transactions: its own outstanding reads are forgotten, reads that
+//! wait for it end in a time-out, posted writes that were under way to it are lost and those that
+//! had left it arrive. Its numbers and addresses lead to a link that is down. It comes back as
+//! after power-on.
 
 use super::links;
-use super::{Lab, function::FunctionState};
+use super::{System, function::FunctionState};
 use crate::endpoint::ResetKind;
 use crate::fabric::{FunctionId, Input};
 use crate::pci::Bdf;
@@ -13,7 +15,7 @@ use crate::pci::Bdf;
 /// Why nothing was pulled or plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlugError {
-    /// There is no such slot.
+    /// The function is not a port with a device below.
     #[error("{0} is no root port or downstream port above a device; name the port, not the device")]
     NoSlot(Bdf),
     /// The slot is empty as it is.
@@ -24,10 +26,11 @@ pub enum PlugError {
     Occupied(Bdf),
 }
 
-impl Lab {
+impl System {
     /// Pulls everything below the port at `port`, without notice.
     ///
-    /// The port notices in any case (link and presence are gone); it tells software if its slot has hot-plug.
+    /// The port notices in any case (link and presence are gone); it tells software if its slot has
+    /// hot-plug.
     ///
     /// # Errors
     /// When there is no such slot, or it is empty.
@@ -59,15 +62,15 @@ impl Lab {
         }
         self.input(&Input::Plug { port });
         self.states[function.index()].emptied = false;
-        self.forget_numbers(function);
+        self.forget_bus_numbers(function);
         links::train(&mut self.states, function);
         self.publish();
         self.signal_port_interrupt(function);
         Ok(())
     }
 
-    /// Who comes back has captured no number yet.
-    fn forget_numbers(&mut self, port: FunctionId) {
+    /// A device that comes back has captured no bus number yet.
+    fn forget_bus_numbers(&mut self, port: FunctionId) {
         let mut below = self.states[port.index()].children.clone();
         while let Some(function) = below.pop() {
             let state = &mut self.states[function.index()];

@@ -1,19 +1,18 @@
-//! Power-on: from a topology to a lab whose firmware has run.
-
-use std::sync::Arc;
+//! Power-on: from a topology to a system whose firmware has run.
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::function::{FunctionState, Model};
 use super::guest_mapping::Withheld;
 use super::links;
-use super::{HostBridge, Lab, Place, Root, Topology, What};
-use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex, Span};
+use super::{Function, FunctionKind, HostBridge, Root, System, Topology};
+use crate::AddressRange;
+use crate::fabric::{AddressMap, Fabric, FunctionId, InterruptSink, RootComplex};
 use crate::iommu::Iommu;
 use crate::memory::Memory;
 use crate::pci::{ConfigSpace, DescriptionError, HostBridgeDescription, MsixTable};
 
-/// Why a lab could not be built.
+/// Why a system could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A function's description contradicts itself.
@@ -24,11 +23,12 @@ pub enum BuildError {
         /// What is wrong.
         source: DescriptionError,
     },
-    /// Two functions at one place, or a place that does not exist.
+    /// Two functions with one device and function number, or numbers out of range.
     #[error(
-        "{name}: device {device} function {function} is taken or does not exist; take a free one, 0 to 31 and 0 to 7"
+        "{name}: device {device} function {function} is taken or does not exist; take a free one, \
+         0 to 31 and 0 to 7"
     )]
-    Place {
+    DeviceFunction {
         /// Name of the function.
         name: String,
         /// Device number.
@@ -36,13 +36,13 @@ pub enum BuildError {
         /// Function number.
         function: u8,
     },
-    /// More functions than the lab numbers.
+    /// More functions than the system numbers.
     #[error("more than 65535 functions")]
     TooMany,
 }
 
-impl Lab {
-    /// Builds the lab as it is at power-on: nothing has an address yet.
+impl System {
+    /// Builds the system as it is at power-on: nothing has an address yet.
     ///
     /// # Errors
     /// When the topology cannot exist.
@@ -60,28 +60,29 @@ impl Lab {
         links::connect(&mut states);
         let mut fabric = Fabric::new(states.len(), iommu, sink);
         let mut map = AddressMap::default();
-        let mut spans = Vec::new();
+        let mut ranges = Vec::new();
         for region in ram.iter() {
-            if let Some(span) = Span::new(region.start_addr().0, region.len()) {
-                spans.push(span);
+            if let Some(range) = AddressRange::new(region.start_addr().0, region.len()) {
+                ranges.push(range);
                 map.memories.push(Memory::of_ram(region));
             }
         }
-        fabric.map = Arc::new(map);
-        for (index, state) in states.iter_mut().enumerate() {
+        fabric.publish(map);
+        for (state, function) in states.iter_mut().zip((0u16..).map(FunctionId)) {
             let Model::Endpoint(endpoint) = &mut state.model else { continue };
             let description = endpoint.description();
             if description.msix_vectors > 0 {
-                fabric.interrupts[index].msix = Some(MsixTable::new(description.msix_vectors));
+                let table = MsixTable::new(description.msix_vectors);
+                fabric.set_msix_table(function, table);
             }
-            if endpoint.served_in_exit() && fabric.iommu.as_virtio().is_some() {
-                fabric.exempt = u16::try_from(index).ok().map(FunctionId);
+            if endpoint.served_in_exit() && fabric.virtio_iommu().is_some() {
+                fabric.set_untranslated(function);
             }
         }
         let withheld = Withheld::default();
-        let mut lab = Self { states, roots, fabric, withheld, ram: spans, turn: 0, turns: 0 };
-        lab.publish();
-        Ok(lab)
+        let mut system = Self { states, roots, fabric, withheld, ram: ranges, turn: 0, turns: 0 };
+        system.publish();
+        Ok(system)
     }
 }
 
@@ -89,8 +90,8 @@ impl Lab {
 fn add_root(states: &mut Vec<FunctionState>, bridge: HostBridge) -> Result<Root, BuildError> {
     let HostBridge { name, description, first_bus, windows, peer_routing, root } = bridge;
     let mut functions = vec![host_bridge(states, &name, &description)?];
-    for place in root {
-        functions.push(add(states, place, None)?);
+    for child in root {
+        functions.push(add(states, child, None)?);
     }
     check_places(states, &functions)?;
     links::mark_multi_function(states, &functions);
@@ -133,19 +134,19 @@ fn push(states: &mut Vec<FunctionState>, state: FunctionState) -> Result<Functio
 
 fn add(
     states: &mut Vec<FunctionState>,
-    place: Place,
+    child: Function,
     parent: Option<FunctionId>,
 ) -> Result<FunctionId, BuildError> {
-    let Place { device, function, name, what } = place;
+    let Function { device, function, name, kind } = child;
     if device > 31 || function > 7 {
-        return Err(BuildError::Place { name, device, function });
+        return Err(BuildError::DeviceFunction { name, device, function });
     }
     let describe = |source| BuildError::Description { name: name.clone(), source };
     let mut memories = Vec::new();
     let mut msix_bar = None;
     let mut port_number = 0;
-    let (config, model, below) = match what {
-        What::Endpoint(endpoint) => {
+    let (config, model, below) = match kind {
+        FunctionKind::Endpoint(endpoint) => {
             let description = endpoint.description();
             let config = ConfigSpace::endpoint(&description).map_err(describe)?;
             msix_bar = (description.msix_vectors > 0).then_some(description.msix_bar);
@@ -155,7 +156,7 @@ fn add(
             }
             (config, Model::Endpoint(endpoint), Vec::new())
         }
-        What::Bridge(description, below) => {
+        FunctionKind::Bridge(description, below) => {
             let config = ConfigSpace::bridge(&description).map_err(describe)?;
             port_number = description.port_number;
             (config, Model::Bridge(description.kind), below)
@@ -179,8 +180,8 @@ fn add(
             port_number,
         },
     )?;
-    for place in below {
-        let child = add(states, place, Some(id))?;
+    for child in below {
+        let child = add(states, child, Some(id))?;
         states[id.index()].children.push(child);
     }
     let children = states[id.index()].children.clone();
@@ -194,7 +195,7 @@ fn check_places(states: &[FunctionState], bus: &[FunctionId]) -> Result<(), Buil
     for state in bus.iter().map(|id| &states[id.index()]) {
         let FunctionState { name, device, function, .. } = state;
         if !taken.insert((device, function)) {
-            return Err(BuildError::Place {
+            return Err(BuildError::DeviceFunction {
                 name: name.to_string(),
                 device: *device,
                 function: *function,

@@ -1,10 +1,10 @@
-//! The lab's firmware: what a BIOS would have done by the time the guest's kernel starts.
+//! The system's firmware: what a BIOS has done by the time the guest's kernel starts.
 
-use super::Lab;
+use super::System;
 use crate::pci::Bdf;
 use crate::pci::firmware::{Assignment, ConfigAccess, FirmwareError, HostResources, assign};
 
-impl ConfigAccess for Lab {
+impl ConfigAccess for System {
     fn config_read(&mut self, function: Bdf, offset: u16, len: u8) -> u32 {
         Self::config_read(self, function, offset, len)
     }
@@ -14,8 +14,9 @@ impl ConfigAccess for Lab {
     }
 }
 
-impl Lab {
-    /// Numbers the buses, assigns all BARs and bridge windows from `resources` and switches the bridges on.
+impl System {
+    /// Numbers the buses, assigns all BARs and bridge windows from `resources` and switches the
+    /// bridges on.
     ///
     /// # Errors
     /// When something does not fit; the message says what, and where it was to go.

@@ -1,32 +1,32 @@
-//! What a lab is made of: trees of bridges and endpoints, each below a host bridge.
+//! What a system is made of: trees of bridges and endpoints, each below a host bridge.
 
 use crate::endpoint::Endpoint;
 use crate::fabric::{HostWindow, PeerRouting};
 use crate::pci::{BridgeDescription, HostBridgeDescription};
 
-/// A function at its place on a bus.
+/// A function, and where it is on its bus.
 #[derive(Debug)]
-pub struct Place {
+pub struct Function {
     /// Device number, 0 to 31.
     pub device: u8,
     /// Function number, 0 to 7.
     pub function: u8,
     /// Name for people, for example `peer0`.
     pub name: String,
-    /// What it is.
-    pub what: What,
+    /// An endpoint, or a bridge with what is below it.
+    pub kind: FunctionKind,
 }
 
-/// What a function is.
+/// The two kinds of functions: type 0 and type 1 headers (PCIe 6.0, 7.5.1).
 #[derive(Debug)]
-pub enum What {
+pub enum FunctionKind {
     /// A device.
     Endpoint(Box<dyn Endpoint>),
     /// A root port or a switch port, with the functions on the bus below it.
-    Bridge(BridgeDescription, Vec<Place>),
+    Bridge(BridgeDescription, Vec<Function>),
 }
 
-impl Place {
+impl Function {
     /// An endpoint as function 0 of `device`.
     pub fn endpoint(
         device: u8,
@@ -36,9 +36,9 @@ impl Place {
         Self::boxed(device, name, Box::new(endpoint))
     }
 
-    /// The same for a device whose type is known to its kind alone.
+    /// The same for a boxed device, as a kind of device makes it.
     pub fn boxed(device: u8, name: impl Into<String>, endpoint: Box<dyn Endpoint>) -> Self {
-        Self { device, function: 0, name: name.into(), what: What::Endpoint(endpoint) }
+        Self { device, function: 0, name: name.into(), kind: FunctionKind::Endpoint(endpoint) }
     }
 
     /// A bridge as function 0 of `device`.
@@ -48,25 +48,32 @@ impl Place {
         description: BridgeDescription,
         below: Vec<Self>,
     ) -> Self {
-        Self { device, function: 0, name: name.into(), what: What::Bridge(description, below) }
+        Self {
+            device,
+            function: 0,
+            name: name.into(),
+            kind: FunctionKind::Bridge(description, below),
+        }
     }
 }
 
-/// A host bridge with everything below it. Its own function is device 0, function 0 of its root bus.
+/// A host bridge with everything below it. Its own function is device 0, function 0 of its root
+/// bus.
 #[derive(Debug)]
 pub struct HostBridge {
     /// Name for people, of the bridge's own function too.
     pub name: String,
-    /// Identity of the bridge's own function, by which Linux decides whether it allows peer-to-peer traffic.
+    /// Identity of the bridge's own function, by which Linux decides whether it allows peer-to-peer
+    /// traffic.
     pub description: HostBridgeDescription,
-    /// Number of its root bus.
+    /// Bus number of its root bus.
     pub first_bus: u8,
     /// What it forwards down to its root bus. Empty: every address that is not RAM, as it is.
     pub windows: Vec<HostWindow>,
     /// How far it takes what one function sends to another.
     pub peer_routing: PeerRouting,
     /// The functions on the root bus.
-    pub root: Vec<Place>,
+    pub root: Vec<Function>,
 }
 
 impl Default for HostBridge {
@@ -83,10 +90,10 @@ impl Default for HostBridge {
     }
 }
 
-/// Everything there is.
+/// The host bridges with everything below them.
 #[derive(Debug)]
 pub struct Topology {
-    /// The host bridges, at least one; the numbers of their buses do not overlap.
+    /// The host bridges, at least one; their bus numbers do not overlap.
     pub host_bridges: Vec<HostBridge>,
 }
 
@@ -99,7 +106,7 @@ impl Default for Topology {
 
 impl Topology {
     /// One host bridge with these functions on its root bus.
-    pub fn of(root: Vec<Place>) -> Self {
+    pub fn of(root: Vec<Function>) -> Self {
         Self { host_bridges: vec![HostBridge { root, ..HostBridge::default() }] }
     }
 }

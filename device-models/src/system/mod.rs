@@ -1,8 +1,10 @@
-//! The lab: every function, the fabric between them, the IOMMU and the checker, as one state machine.
+//! The system: every function, the fabric between them, the IOMMU and the checker, as one state
+//! machine.
 //!
-//! A VMM, a test or a replay drives it through configuration and register accesses and [`Lab::step`]. It has no
-//! threads and no clock: the same inputs in the same order give the same transactions and findings. Whoever shares it
-//! between threads puts one lock around it; that lock is the guard under which a translation is used.
+//! A VMM, a test or a replay drives it through configuration and register accesses and
+//! [`System::step`]. It has no threads and no clock: the same inputs in the same order give the
+//! same transactions and findings. A caller that shares it between threads puts one lock around it;
+//! that lock is the guard under which a translation is used.
 
 mod build;
 mod config;
@@ -26,25 +28,26 @@ pub use build::BuildError;
 pub use config_mapping::ConfigMapping;
 pub use delay::DelayError;
 pub use hot_plug::PlugError;
-pub use topology::{HostBridge, Place, Topology, What};
+pub use topology::{Function, FunctionKind, HostBridge, Topology};
 
+use crate::AddressRange;
 use crate::fabric::{
-    AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, RootComplex, Span, Stats,
+    AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, RootComplex, Stats,
 };
 use crate::iommu::VirtioIommu;
 use function::FunctionState;
 
-/// See the module.
+/// A running PCIe system. See the module.
 #[derive(Debug)]
-pub struct Lab {
+pub struct System {
     states: Vec<FunctionState>,
     roots: Vec<Root>,
     fabric: Fabric,
     withheld: guest_mapping::Withheld,
-    ram: Vec<Span>,
-    /// Whose turn it is.
+    ram: Vec<AddressRange>,
+    /// Index of the function that has its turn.
     turn: usize,
-    /// How many it has had in a row.
+    /// Turns that it has had in a row.
     turns: u8,
 }
 
@@ -55,16 +58,17 @@ struct Root {
     routing: RootComplex,
 }
 
-impl Lab {
-    /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM maps into its guest
-    /// are [`Lab::guest_mappings`], and the configuration spaces [`Lab::config_mappings`].
+impl System {
+    /// The address map that is in force; a new one has a higher epoch. The memory BARs that a VMM
+    /// maps into its guest are [`System::guest_mappings`], and the configuration spaces
+    /// [`System::config_mappings`].
     pub fn address_map(&self) -> &Arc<AddressMap> {
-        &self.fabric.map
+        self.fabric.map()
     }
 
     /// What went where since power-on.
     pub fn stats(&self) -> &Stats {
-        &self.fabric.stats
+        self.fabric.stats()
     }
 
     /// Request TLPs issued since power-on.
@@ -77,18 +81,18 @@ impl Lab {
         self.address_map().functions().find(|(_, node)| &*node.name == name).map(|(id, _)| id)
     }
 
-    /// The virtio-iommu, if the lab has one: for its counters.
+    /// The virtio-iommu, if the system has one: for its counters.
     pub fn virtio_iommu(&mut self) -> Option<&mut VirtioIommu> {
-        self.fabric.iommu.as_virtio()
+        self.fabric.virtio_iommu()
     }
 
     /// Lets `observer` see everything from now on, after those that were there before.
     pub fn add_observer(&mut self, observer: Box<dyn Observer>) {
-        self.fabric.watch.add(observer);
+        self.fabric.add_observer(observer);
     }
 
-    /// What to do with interrupt writes that are nobody's vector.
+    /// What to do with interrupt writes that are not a vector of their requester.
     pub fn set_interrupt_policy(&mut self, policy: InterruptPolicy) {
-        self.fabric.policy = policy;
+        self.fabric.set_interrupt_policy(policy);
     }
 }

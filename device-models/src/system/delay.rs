@@ -1,13 +1,13 @@
 //! Posted writes that stay under way, path by path: the hazard `delay-posted`.
 
-use super::Lab;
+use super::System;
 use crate::fabric::{FunctionId, Input, MAX_DELAYED_PATHS, PostedDelay};
 use crate::pci::Bdf;
 
 /// Why a path cannot be delayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DelayError {
-    /// There is no such function.
+    /// No function has this BDF.
     #[error("there is no function {0}")]
     NoFunction(Bdf),
     /// The IOMMU's own function: a guest waits for it with interrupts off.
@@ -18,13 +18,15 @@ pub enum DelayError {
     TooMany,
 }
 
-impl Lab {
-    /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root complex, which is RAM
-    /// and interrupts. What is under way already follows the new delay. A path can be switched off by the numbers that
-    /// its functions had when it was armed, even if they have lost them since.
+impl System {
+    /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root
+    /// complex, which is RAM and interrupts. What is under way already follows the new delay. A
+    /// path can be switched off by the numbers that its functions had when it was armed, even if
+    /// they have lost them since.
     ///
-    /// CPUs' accesses to the BARs of the target push what is under way: until the path is off, [`Lab::guest_mappings`] has
-    /// no BAR of it. A caller that maps BARs into a guest unmaps those of the target before this; see [`Lab::withhold`].
+    /// CPUs' accesses to the BARs of the target push what is under way: until the path is off,
+    /// [`System::guest_mappings`] has no BAR of it. A caller that maps BARs into a guest unmaps
+    /// those of the target before this; see [`System::withhold`].
     ///
     /// # Errors
     /// When there are no such functions, or too many paths.
@@ -41,7 +43,7 @@ impl Lab {
             path = armed.map_or(path, Ok);
         }
         let path = path?;
-        if self.fabric.exempt == Some(path.0) {
+        if self.fabric.untranslated() == Some(path.0) {
             return Err(DelayError::Iommu(requester));
         }
         self.input(&Input::DelayPosted { requester, target, delay });
@@ -50,21 +52,22 @@ impl Lab {
         if armed { Ok(()) } else { Err(DelayError::TooMany) }
     }
 
-    /// Switches off every delay. What is under way arrives, and what was overtaken and not pushed is found.
+    /// Switches off every delay. What is under way arrives, and what was overtaken and not pushed
+    /// is found.
     pub fn end_delays(&mut self) {
         let mut paths = self.fabric.delayed_paths();
-        // RAM last: a record that nobody has seen yet comes behind the data before it.
+        // RAM last: a record that no CPU has seen yet comes behind the data before it.
         paths.sort_by_key(|(_, target)| target.is_none());
         for (requester, target) in paths {
-            // By the numbers by which it was armed: it is there.
+            // It is found by the BDFs by which it was armed.
             if let Err(error) = self.delay_posted(requester, target, PostedDelay::Off) {
                 log::debug!("{requester} is not switched off: {error}");
             }
         }
     }
 
-    /// Software has seen a fence that stands for the work of `requester`: what is still under way then is a finding.
-    /// Nothing in the lab can see a fence by itself.
+    /// Software has seen a fence that stands for the work of `requester`: what is still under way
+    /// then is a finding. Nothing in the system can see a fence by itself.
     ///
     /// # Errors
     /// When there is no such function.

@@ -1,4 +1,4 @@
-//! A function of the lab: its model, its configuration space, its place.
+//! A function of the system: its model, its configuration space, its position.
 
 use std::sync::Arc;
 
@@ -32,14 +32,17 @@ pub(super) struct FunctionState {
     pub(super) msix_bar: Option<u8>,
     /// Memories behind BARs.
     pub(super) memories: Vec<(u8, Memory)>,
-    /// It is being reset: until its next turn, or the next write to its configuration space, unless it is held.
+    /// It is being reset: until its next turn, or the next write to its configuration space, unless
+    /// it is held.
     pub(super) resetting: bool,
-    /// The requester ID that it captured from the last configuration write that reached it; requests carry
-    /// it even after the bridges above have lost their numbers (PCIe 6.0, 2.2.6.2).
+    /// The requester ID that it captured from the last configuration write that reached it;
+    /// requests carry it even after the bridges above have lost their bus numbers (PCIe 6.0,
+    /// 2.2.6.2).
     pub(super) captured: Option<Bdf>,
     /// What is below this port has been pulled out of its slot.
     pub(super) emptied: bool,
-    /// Port Number of a bridge (PCIe 6.0, 7.5.3.6): its bit in the egress control vectors of the ports beside it.
+    /// Port Number of a bridge (PCIe 6.0, 7.5.3.6): its bit in the egress control vectors of the
+    /// ports beside it.
     pub(super) port_number: u8,
 }
 

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::function::FunctionState;
-use super::{Lab, Root};
-use crate::fabric::{AddressMap, BarTarget, FunctionId, Input, MappedBar, Node, Span};
+use super::{Root, System};
+use crate::AddressRange;
+use crate::fabric::{AddressMap, BarTarget, FunctionId, Input, MappedBar, Node};
 use crate::memory::Memory;
 use crate::pci::{Bdf, ConfigEffects, PowerState, VendorRegister};
 
-impl Lab {
-    /// A CPU's configuration read of 1, 2 or 4 bytes at `offset` (0 to 4095) of the function at `bdf`; all ones when
-    /// nobody is there (PCIe 6.0, 2.3.2).
+impl System {
+    /// A CPU's configuration read of 1, 2 or 4 bytes at `offset` (0 to 4095) of the function at
+    /// `bdf`; all ones when no function is there (PCIe 6.0, 2.3.2).
     pub fn config_read(&mut self, bdf: Bdf, offset: u16, length: u8) -> u32 {
         let Some(function) = self.by_bdf(bdf) else { return all_ones(length) };
         let state = &mut self.states[function.index()];
@@ -43,8 +44,9 @@ impl Lab {
     pub fn config_write(&mut self, bdf: Bdf, offset: u16, length: u8, value: u32) {
         let Some(function) = self.by_bdf(bdf) else { return };
         self.input(&Input::ConfigWrite { bdf, offset, length, value });
-        // Who writes takes the reset for over, which it is if nobody holds it: that its last step waits for a turn is
-        // the lab's affair. No other access comes before such a write: after a reset no memory is enabled.
+        // Software that writes takes the reset as over. It is, unless a bridge holds the function
+        // in it: that the last step waits for a turn is the system's affair. No other access comes
+        // before such a write: after a reset no memory is enabled.
         self.finish_reset(function);
         let state = &mut self.states[function.index()];
         let renumbered = state.captured.replace(bdf).is_some_and(|before| before != bdf);
@@ -66,7 +68,7 @@ impl Lab {
         }
     }
 
-    /// Lets the rest of the lab follow what a configuration write changed.
+    /// Lets the rest of the system follow what a configuration write changed.
     pub(super) fn apply(&mut self, function: FunctionId, effects: ConfigEffects) {
         let routing = ConfigEffects::DECODE
             | ConfigEffects::BUS_MASTER
@@ -100,13 +102,13 @@ impl Lab {
     /// Publishes a new address map.
     pub(super) fn publish(&mut self) {
         let mut map = AddressMap {
-            epoch: self.fabric.map.epoch + 1,
+            epoch: self.fabric.map().epoch + 1,
             roots: self.roots.iter().map(|root| root.routing.clone()).collect(),
             ram: self.ram.clone(),
-            memories: self.fabric.map.memories[..self.ram.len()].to_vec(),
+            memories: self.fabric.map().memories[..self.ram.len()].to_vec(),
             ..AddressMap::default()
         };
-        let addresses = self.bus_numbers();
+        let addresses = self.bdfs();
         for (state, address) in self.states.iter().zip(&addresses) {
             map.nodes.push(node(state, *address, &mut map.memories));
         }
@@ -115,8 +117,8 @@ impl Lab {
                 map.by_bdf.entry(*address).or_insert(function);
             }
         }
-        if let Some(iommu) = self.fabric.iommu.as_virtio() {
-            let own = self.fabric.exempt.and_then(|function| addresses[function.index()]);
+        let own = self.fabric.untranslated().and_then(|function| addresses[function.index()]);
+        if let Some(iommu) = self.fabric.virtio_iommu() {
             for address in addresses.iter().flatten().filter(|address| Some(**address) != own) {
                 iommu.add_endpoint(*address);
             }
@@ -127,10 +129,10 @@ impl Lab {
         }
     }
 
-    /// The number of every function that configuration requests reach under the present bus numbers; none for one
-    /// below a bridge without any, or whose bus another bridge claims first, or lies outside those of the bridge above,
-    /// or that is held in reset, or not there.
-    fn bus_numbers(&self) -> Vec<Option<Bdf>> {
+    /// The BDF of every function that configuration requests reach under the present bus numbers;
+    /// none for one below a bridge without any, or whose bus another bridge claims first, or lies
+    /// outside those of the bridge above, or that is held in reset, or not there.
+    fn bdfs(&self) -> Vec<Option<Bdf>> {
         let mut addresses = vec![None; self.states.len()];
         let mut claimed: BTreeSet<u8> = self.roots.iter().map(|root| root.first_bus).collect();
         let mut level: Vec<(FunctionId, u8, u8)> = Vec::new();
@@ -144,7 +146,7 @@ impl Lab {
             if state.config.holds_below_in_reset() || state.emptied {
                 continue;
             }
-            // Bus 0 below a bridge means that it has no numbers yet.
+            // Secondary bus 0 means that the bridge has no bus numbers yet.
             let last = buses.subordinate.min(last);
             if (bus.saturating_add(1)..=last).contains(&buses.secondary)
                 && claimed.insert(buses.secondary)
@@ -156,13 +158,11 @@ impl Lab {
     }
 
     pub(super) fn by_bdf(&self, bdf: Bdf) -> Option<FunctionId> {
-        self.fabric.map.by_bdf.get(&bdf).copied()
+        self.fabric.map().by_bdf.get(&bdf).copied()
     }
 
     pub(super) fn input(&mut self, input: &Input<'_>) {
-        if let Some(observer) = self.fabric.watch.observer() {
-            observer.input(input);
-        }
+        self.fabric.observe_input(input);
     }
 }
 
@@ -182,8 +182,10 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
             BarTarget::Registers
         };
         // A BAR at 0 has not been programmed; RAM stands there.
-        if let Some(span) = Span::new(bar.address, bar.size).filter(|span| span.first != 0) {
-            bars.push(MappedBar { index: bar.index, span, target });
+        if let Some(range) =
+            AddressRange::new(bar.address, bar.size).filter(|range| range.first != 0)
+        {
+            bars.push(MappedBar { index: bar.index, range, target });
         }
     }
     Node {
@@ -191,7 +193,8 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
         kind: state.kind(),
         parent: state.parent,
         children: state.children.clone(),
-        // Before the first configuration write it has no number of its own; nor does it send anything.
+        // Before the first configuration write it has no bus number of its own; nor does it send
+        // anything.
         requester: state.captured.or(address).unwrap_or_default(),
         bus_master: config.bus_master_enabled(),
         memory_enabled: config.memory_enabled(),
@@ -204,14 +207,15 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
         port_number: state.port_number,
         egress: config.acs_egress_vector(),
         buses: config.bridge_buses().map(|buses| (buses.secondary, buses.subordinate)),
-        windows: [windows.memory, windows.prefetchable]
-            .map(|window| window.map(|range| Span { first: *range.start(), last: *range.end() })),
+        windows: [windows.memory, windows.prefetchable].map(|window| {
+            window.map(|range| AddressRange { first: *range.start(), last: *range.end() })
+        }),
         bars,
     }
 }
 
-/// The configuration space counts from the body of a vendor capability, endpoints from its first byte: ID and next
-/// pointer lie between.
+/// The configuration space counts from the body of a vendor capability, endpoints from its first
+/// byte: ID and next pointer lie between.
 fn from_capability(body: usize) -> u8 {
     u8::try_from(body.saturating_add(2)).unwrap_or(u8::MAX)
 }

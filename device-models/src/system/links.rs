@@ -1,12 +1,13 @@
-//! Links between ports and what is plugged in below them (PCIe 6.0, 4.2 and 7.5.3.6 to 7.5.3.8), and devices with
-//! several functions.
+//! Links between ports and what is plugged in below them (PCIe 6.0, 4.2 and 7.5.3.6 to 7.5.3.8),
+//! and devices with several functions.
 
-use super::Lab;
+use super::System;
 use super::function::FunctionState;
 use crate::fabric::FunctionId;
 use crate::pci::ConfigSpace;
 
-/// Trains every link and marks the devices below bridges that have several functions, as at power-on.
+/// Trains every link and marks the devices below bridges that have several functions, as at
+/// power-on.
 pub(super) fn connect(states: &mut [FunctionState]) {
     for index in 0..states.len() {
         let children = states[index].children.clone();
@@ -33,7 +34,8 @@ pub(super) fn train(states: &mut [FunctionState], port: FunctionId) {
     }
 }
 
-/// PCIe 6.0, 7.5.1.1.9: software looks for further functions only where function 0 says that there are any.
+/// PCIe 6.0, 7.5.1.1.9: software looks for further functions only where function 0 says that there
+/// are any.
 pub(super) fn mark_multi_function(states: &mut [FunctionState], bus: &[FunctionId]) {
     for id in bus {
         let FunctionState { device, function, .. } = states[id.index()];
@@ -44,9 +46,9 @@ pub(super) fn mark_multi_function(states: &mut [FunctionState], bus: &[FunctionI
     }
 }
 
-impl Lab {
-    /// Lets what is below a port follow its link: it runs at the same speed, and while the link is disabled it is
-    /// held in reset.
+impl System {
+    /// Lets what is below a port follow its link: it runs at the same speed, and while the link is
+    /// disabled it is held in reset.
     pub(super) fn follow_link(&mut self, port: FunctionId) {
         if !self.states[port.index()].has_link_below() {
             return;
