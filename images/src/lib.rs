@@ -7,6 +7,7 @@
 
 pub mod cache;
 pub mod command;
+pub mod embedded;
 pub mod initramfs;
 pub mod kernel;
 pub mod kernel_image;

@@ -5,8 +5,10 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use peerdma_driver_source::FILES;
 use peerdma_images::cache::{Cache, CacheError};
 use peerdma_images::command::CommandError;
+use peerdma_images::embedded;
 use peerdma_images::initramfs::{Initramfs, InitramfsError};
 use peerdma_images::kernel::{self, BuiltKernel, Flavour, KernelError, KernelRequest};
 use peerdma_images::kernel_image::{ImageError, KernelImage};
@@ -22,10 +24,8 @@ use crate::host::interrupt::interrupted;
 const AGENT: &str = "guest-agent";
 /// Names another agent.
 const AGENT_VARIABLE: &str = "PEERDMA_AGENT";
-/// Names another folder with our driver's source.
+/// Names a folder with our driver's source, instead of what the program carries.
 const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
-/// Our driver's source, where this program was built.
-const DRIVER_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-driver");
 /// What the lab's own devices need of the kernel where it is a module. The IOMMU's comes first: a device whose driver
 /// finds none for ten seconds does without.
 const FIRST_MODULES: &[&str] = &["virtio_iommu", "virtio_rng"];
@@ -142,6 +142,12 @@ pub enum PrepareError {
         /// The sources.
         path: PathBuf,
     },
+    /// The folder that should have our driver's source.
+    #[error("{DRIVER_VARIABLE} names {}, which holds no Kbuild", path.display())]
+    NoDriver {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A part of this project.
     #[error("{what} is not at {}: run `make build`, or let {variable} say where it is", path.display())]
     NotBuilt {
@@ -162,7 +168,9 @@ impl PrepareError {
                 true
             }
             Self::NotAModule { .. } | Self::Module(ModuleError::NotATree { .. }) => true,
-            Self::NoKernelModule { .. } | Self::NoKernelModules { .. } => true,
+            Self::NoKernelModule { .. } | Self::NoKernelModules { .. } | Self::NoDriver { .. } => {
+                true
+            }
             Self::OwnModule(error) => match error {
                 ModuleError::Command(error) => matches!(error, CommandError::Failed { .. }),
                 ModuleError::Cache(_) | ModuleError::Io { .. } => false,
@@ -246,7 +254,7 @@ pub fn prepare(
     let driver = match &tree {
         _ if !own.wants_driver() => Vec::new(),
         Some(tree) => {
-            let (source, tree) = (driver_source()?, tree.clone());
+            let (source, tree) = (driver_source(&cache, progress)?, tree.clone());
             let strict = matches!(kernel, KernelChoice::Flavour(_));
             module::build(&cache, &ModuleRequest { source, tree, strict }, progress)?.files
         }
@@ -371,17 +379,14 @@ pub fn agent() -> Result<PathBuf, PrepareError> {
     Err(PrepareError::NotBuilt { what: "the guest's agent", path, variable: AGENT_VARIABLE })
 }
 
-fn driver_source() -> Result<PathBuf, PrepareError> {
+/// The folder with our driver's source.
+fn driver_source(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, PrepareError> {
     let named = env::var_os(DRIVER_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let path = named.unwrap_or_else(|| DRIVER_SOURCE.into());
-    if path.join("Kbuild").is_file() {
-        return Ok(path);
+    match named {
+        Some(path) if path.join("Kbuild").is_file() => Ok(path),
+        Some(path) => Err(PrepareError::NoDriver { path }),
+        None => Ok(embedded::unpack(cache, "guest-driver", FILES, progress)?),
     }
-    Err(PrepareError::NotBuilt {
-        what: "the source of the lab's driver",
-        path,
-        variable: DRIVER_VARIABLE,
-    })
 }
 
 /// Progress on stderr that ends when the user wants it to, and that is silent while nothing takes long.

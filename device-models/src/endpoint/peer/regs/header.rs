@@ -145,15 +145,11 @@ mod tests {
     fn the_committed_c_header_is_up_to_date() {
         if std::env::var_os("PEERDMA_WRITE_HEADER").is_some() {
             std::fs::write(PATH, c_header()).unwrap();
-        }
-        let path = std::path::Path::new(PATH);
-        if !path.parent().is_some_and(std::path::Path::exists) {
-            println!("SKIP: {PATH} is not part of the package");
+            println!("{PATH} is written");
             return;
         }
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
-            committed == c_header(),
+            peerdma_driver_source::file("peerdma_regs.h") == Some(c_header().as_str()),
             "guest-driver/peerdma_regs.h differs from device-models/src/endpoint/peer/regs; write \
              it anew with\n  \
              PEERDMA_WRITE_HEADER=1 cargo test -p device-models c_header"
