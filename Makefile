@@ -38,7 +38,7 @@ setup: ## Install the distribution packages that are missing, as root or by sudo
 	@rm -f '$(PEERDMA_SHARES)'
 	@ci/timed.sh packages ci/setup.sh
 
-build: setup ## Build the program, target/peerdma, and the guest's first process
+build: setup ## Build the program, target/peerdma
 	@ci/timed.sh 'the program' $(CARGO) build --release --locked
 	@ln -sfn x86_64-unknown-linux-gnu/release/peerdma $(PEERDMA)
 

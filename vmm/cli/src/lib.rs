@@ -7,6 +7,7 @@ mod choose;
 mod doctor;
 mod explain;
 mod failure;
+mod guest;
 mod kernel;
 mod list;
 mod output;
@@ -98,6 +99,9 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    if let Some(status) = guest::run() {
+        return ExitCode::from(status);
+    }
     let arguments = Arguments::parse();
     if matches!(arguments.command, Command::NestedInit) {
         nested::init_main();

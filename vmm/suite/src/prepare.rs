@@ -1,7 +1,6 @@
 //! What a guest is made of, ready to be loaded: kernel, our driver built against it, initramfs.
 
 use std::env;
-use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -18,12 +17,13 @@ use peerdma_images::progress::{self, Progress};
 
 use super::hello::Module;
 use super::own::{KernelModule, Own};
+use crate::host::PROGRAM;
 use crate::host::interrupt::interrupted;
 
-/// The guest's first process, beside this program.
-const AGENT: &str = "guest-agent";
-/// Names another agent.
-const AGENT_VARIABLE: &str = "PEERDMA_AGENT";
+/// Where the guest's kernel finds its first process: this very program.
+pub const INIT: &str = "/init";
+/// By this name it is the guest's test program.
+pub const AGENT: &str = "guest-agent";
 /// Names a folder with our driver's source, instead of what the program carries.
 const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
 /// What the lab's own devices need of the kernel where it is a module. The IOMMU's comes first: a device whose driver
@@ -148,16 +148,6 @@ pub enum PrepareError {
         /// The folder.
         path: PathBuf,
     },
-    /// A part of this project.
-    #[error("{what} is not at {}: run `make build`, or let {variable} say where it is", path.display())]
-    NotBuilt {
-        /// What.
-        what: &'static str,
-        /// Where it was looked for.
-        path: PathBuf,
-        /// The variable.
-        variable: &'static str,
-    },
 }
 
 impl PrepareError {
@@ -267,9 +257,8 @@ pub fn prepare(
         }
     };
     let mut initramfs = Initramfs::new();
-    let agent = agent()?;
-    initramfs.host_file("/init", &agent)?;
-    initramfs.symlink("/bin/guest-agent", "/init")?;
+    initramfs.program(INIT, Path::new(PROGRAM))?;
+    initramfs.symlink(&format!("/bin/{AGENT}"), INIT)?;
     initramfs.busybox(progress)?;
     initramfs.pciutils()?;
     initramfs.file("/etc/profile", 0o644, PROFILE)?;
@@ -358,25 +347,6 @@ fn opened(image: &KernelImage) -> PathBuf {
 fn headers(release: &str) -> Option<PathBuf> {
     let folder = Path::new("/lib/modules").join(release).join("build");
     (!release.contains('/') && folder.join("Module.symvers").is_file()).then_some(folder)
-}
-
-/// The guest's agent.
-///
-/// # Errors
-/// [`PrepareError::NotBuilt`] when it is not there.
-pub fn agent() -> Result<PathBuf, PrepareError> {
-    let beside = || {
-        env::current_exe()
-            .ok()
-            .and_then(|path| fs::canonicalize(path).ok())
-            .map(|path| path.with_file_name(AGENT))
-    };
-    let named = env::var_os(AGENT_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let path = named.or_else(beside).unwrap_or_else(|| AGENT.into());
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(PrepareError::NotBuilt { what: "the guest's agent", path, variable: AGENT_VARIABLE })
 }
 
 /// The folder with our driver's source.
