@@ -38,6 +38,8 @@ with_tool cargo-deny dependencies ci/dependencies.sh
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken
 night random make vm-random COUNT=40
+# As a user installs it from a repository.
+night install-git make vm-install ARGS=--git
 # As a user of another distribution meets it; skipped where its archive cannot be reached.
 night trixie make vm-trixie
 night noble make vm-noble
