@@ -25,7 +25,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual vm-install vm-trixie vm-noble vm-random
+.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -53,6 +53,9 @@ install: build manual ## Install program, manual pages and completions below PRE
 
 dist: build manual ## Pack them into a tarball with licences and checksums, target/dist
 	@ci/dist.sh target/dist
+
+packages: setup ## Pack each crate, build it from its package, and run its tests there
+	ci/packages.sh $(ARGS)
 
 test: setup ## Unit and integration tests, and tests of the KVM engine with bare-metal programs
 	$(CARGO) test --workspace --locked
@@ -96,9 +99,10 @@ vm: build ## A console in a guest; Ctrl-A x leaves
 bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
 	$(CARGO) bench --locked -p peerdma-machine --bench lab $(if $(ARGS),-- $(ARGS))
 
-lint: setup links ## Formatting, clippy, links, and the kernel's own checkpatch for the driver
+lint: setup links ## Formatting, clippy, crate pages, links, and the kernel's own checkpatch for the driver
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --workspace --locked --quiet
 	@ci/checkpatch.sh
 
 docs: ## The documentation as a site, target/book; needs mdbook (make tools)

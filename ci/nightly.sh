@@ -32,6 +32,7 @@ with_tool() {
 night build make build
 night lab-kernel target/peerdma kernel build
 night links make links
+night packages make packages
 with_tool mdbook docs make docs
 with_tool cargo-deny dependencies ci/dependencies.sh
 # Devices and processors that stand still now and then.

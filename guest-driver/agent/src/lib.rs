@@ -1,3 +1,5 @@
+#![doc = include_str!("../crate.md")]
+//!
 //! First process and test program of a peerdma guest.
 //!
 //! [`init::run`] is a guest's first process: it sets the system up, asks the virtual machine monitor what this guest is

@@ -193,7 +193,12 @@ mod tests {
 
     #[test]
     fn the_documentation_has_the_contract() {
-        let text = include_str!("../../../../../docs/matrix.md");
+        let docs = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs"));
+        if !docs.exists() {
+            println!("SKIP: {} is not part of the package", docs.display());
+            return;
+        }
+        let text = std::fs::read_to_string(docs.join("matrix.md")).unwrap();
         let line = |name: &str| {
             let start = format!("| `{name}` | ");
             let mut lines = text.lines().filter_map(move |line| line.strip_prefix(&start));
