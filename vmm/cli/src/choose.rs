@@ -229,8 +229,7 @@ impl Devices {
     ) -> Result<Self, Failure> {
         let topology = topology(name, devices)?;
         let config = LabConfig { topology, iommu: iommu.kind(), ..LabConfig::default() };
-        let plan = config.plan().map_err(AssemblyError::from);
-        match plan.and_then(|plan| config.layout(&plan).map(|_| plan)) {
+        match config.plan_with_addresses() {
             Ok(plan) => Ok(Self { config, plan }),
             Err(error) => Err(unbuildable(name, devices, error)),
         }

@@ -6,6 +6,7 @@ use clap::Args;
 use peerdma_suite::hello::{self, Address};
 use peerdma_suite::report::{ObservedPath, ScenarioReport, Setup, merge};
 use peerdma_support::names::nearest_name;
+use peerdma_topology::assembly::LabConfig;
 use peerdma_topology::linux::Guest;
 use peerdma_topology::{AddedDevice, Explanation, Prediction};
 
@@ -49,6 +50,9 @@ pub(super) struct Arguments {
     iommu: Iommu,
     #[command(flatten)]
     kernel: choose::KernelParameters,
+    /// Print it as JSON, for programs
+    #[arg(long, conflicts_with = "run")]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
@@ -59,19 +63,31 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let iommu = arguments.iommu.into();
     // What is explained is a machine that can exist.
     let Devices { config, plan } = Devices::new(&arguments.topology, &arguments.device, iommu)?;
-    let topology = config.topology;
-    let guest = Guest { iommu, cpu: topology.cpu, parameters };
+    let guest = Guest { iommu, cpu: config.topology.cpu, parameters };
     choose::tell_remarks(&plan, &guest);
-    let explanation = Explanation::new(&topology, &guest, &arguments.a, &arguments.b);
-    output::print(&explanation.map_err(Failure::usage)?.to_string())?;
+    let explanation = Explanation::new(&plan, &guest, &arguments.a, &arguments.b);
+    let explanation = explanation.map_err(Failure::usage)?;
+    if arguments.json {
+        output::print(&json(&explanation)?)?;
+    } else {
+        output::print(&explanation.to_string())?;
+    }
     Ok(Exit::Success as u8)
+}
+
+fn json(explanation: &Explanation) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(explanation.report()).map_err(Failure::internal)?;
+    Ok(text + "\n")
 }
 
 fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
     let report = merge::read(folder).map_err(Failure::usage)?;
     let (scenario, setup) = choose(&report.scenarios, arguments.scenario.as_deref())?;
     let Setup { topology, guest } = setup;
-    let explanation = Explanation::new(topology, guest, &arguments.a, &arguments.b)
+    let iommu = guest.iommu.kind();
+    let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
+    let plan = config.plan_with_addresses().map_err(Failure::usage)?;
+    let explanation = Explanation::new(&plan, guest, &arguments.a, &arguments.b)
         .map_err(|error| Failure::usage(format_args!("scenario {}: {error}", scenario.name)))?;
     let prediction = explanation.prediction();
     let found = prediction.path.and_then(|(client, owner)| {

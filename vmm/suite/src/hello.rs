@@ -64,15 +64,15 @@ fn path(view: &View<'_>, provider: usize, client: usize) -> Path {
         MapType::ThroughHostBridge => (Way::Host, decision.distance),
         MapType::NotSupported => (Way::None, u32::MAX),
     };
-    let arrivals = view.arrivals(client, provider);
+    let routes = view.routes(client, provider);
     Path {
         way,
         distance: i32::try_from(distance).unwrap_or(-1),
-        address: address(view.address_kind(decision.map)),
-        by_bus: word(arrivals.by_bus_address),
-        by_cpu: word(arrivals.by_cpu_address),
-        by_iova: word(arrivals.by_iova),
-        completions: word(arrivals.completions),
+        address: address(view.dma_address(client, decision.map)),
+        by_bus: word(routes.by_bus_address.arrival),
+        by_cpu: word(routes.by_cpu_address.arrival),
+        by_iova: word(routes.by_iova.arrival),
+        completions: word(routes.completions.arrival),
     }
 }
 

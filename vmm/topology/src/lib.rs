@@ -2,6 +2,7 @@
 
 mod acs;
 mod added;
+mod addresses;
 pub mod address_space;
 pub mod assembly;
 mod client;
@@ -9,19 +10,20 @@ mod description;
 mod draw;
 mod endpoint;
 mod explain;
-mod hardware;
 pub mod linux;
 mod names;
 mod plan;
 mod preset;
 mod problem;
 mod random;
+mod route;
 mod windows;
 
 #[cfg(test)]
 mod tests;
 
 pub use acs::{Acs, names as acs_names, state as acs_state};
+pub use addresses::{Addresses, Bar, Claims};
 pub use added::{AddError, AddedDevice, kinds as device_kinds};
 pub use client::{Client, ParseClientError};
 pub use description::{
@@ -29,7 +31,7 @@ pub use description::{
     Window,
 };
 pub use draw::{Drawing, Format};
-pub use explain::{Explanation, Prediction};
-pub use hardware::{Arrival, Arrivals};
+pub use explain::{Explanation, Prediction, Report, SCHEMA as EXPLAIN_SCHEMA};
 pub use plan::{IOMMU, Kind, MAX_ENDPOINTS, MAX_PEERS, Plan, Planned, PlannedBridge, RNG};
 pub use problem::{Item, Problem, TopologyError};
+pub use route::{Arrival, Route, Routes};

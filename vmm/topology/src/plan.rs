@@ -8,6 +8,7 @@ use device_models::pci::firmware::HostResources;
 use device_models::pci::{AcsControl, Bdf};
 
 use super::acs::{self, Acs};
+use super::addresses::Addresses;
 use super::description::{HostBridge, PciId, PeerRouting, Topology, Window};
 use super::names::{Names, limits, names};
 use super::problem::{Item, Problem};
@@ -112,6 +113,8 @@ pub struct Plan {
     pub functions: Vec<Planned>,
     /// The host bridges.
     pub host_bridges: Vec<PlannedBridge>,
+    /// Where BARs and windows lie, if that is known.
+    pub addresses: Option<Addresses>,
 }
 
 impl Plan {
@@ -130,6 +133,7 @@ impl Plan {
                 name: topology.name.clone(),
                 functions: Vec::new(),
                 host_bridges: Vec::new(),
+                addresses: None,
             },
         };
         let mut next = 0;
@@ -364,14 +368,24 @@ impl Planner<'_> {
                         && (matches!(other.item, Item::Switch(_))
                             || matches!(item, Item::Switch(_)))
             });
-            if taken.is_some() {
-                let key = if matches!(item, Item::Switch(_)) { "below" } else { "name" };
-                return wrong(
-                    key,
-                    format!(
+            if let Some(other) = taken {
+                let is_switch = |item| matches!(item, Item::Switch(_));
+                let key = if is_switch(item) { "below" } else { "name" };
+                let there = (other.device, other.function) == (device, function);
+                let what = match (is_switch(item), is_switch(other.item)) {
+                    (false, true) if !there => format!(
+                        "a switch hangs below {name:?}, and its upstream port takes the whole \
+                         device: there are no functions beside it"
+                    ),
+                    (true, false) if !there => format!(
+                        "{name:?} has functions of another device already, and the upstream port \
+                         of a switch takes a whole device"
+                    ),
+                    _ => format!(
                         "{name:?} has something at device {device} function {function} already"
                     ),
-                );
+                };
+                return wrong(key, what);
             }
         }
         // Function 0 is always there (PCIe 6.0, 7.5.1.1.9): software looks for no other without it.

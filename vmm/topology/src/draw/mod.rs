@@ -15,7 +15,7 @@ use super::description::PciId;
 use super::explain::acs_label;
 use super::linux::{self, Guest, View};
 use super::plan::Kind;
-use super::{Plan, Topology};
+use super::{Addresses, Plan, Topology};
 use crate::assembly::{AssemblyError, IommuKind, LabConfig};
 
 /// In which form.
@@ -189,6 +189,17 @@ impl LabConfig {
     /// When it cannot be built.
     pub fn layout(&self, plan: &Plan) -> Result<AddressMap, AssemblyError> {
         Ok(AddressMap::clone(self.trial(plan)?.address_map()))
+    }
+
+    /// The plan, and where the firmware puts BARs and windows.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn plan_with_addresses(&self) -> Result<Plan, AssemblyError> {
+        let mut plan = self.plan()?;
+        let addresses = Addresses::programmed(&plan, self.trial(&plan)?.address_map());
+        plan.addresses = Some(addresses);
+        Ok(plan)
     }
 
     /// A lab to look at.
