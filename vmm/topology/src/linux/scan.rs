@@ -14,9 +14,7 @@ impl<'t> Scan<'t> {
     /// upper bits.
     pub(super) fn hex(&mut self, bits: u32) -> Option<u64> {
         let digit = |byte: &u8| char::from(*byte).to_digit(16);
-        if self.rest.first().and_then(digit).is_none() {
-            return None;
-        }
+        self.rest.first().and_then(digit)?;
         let digits = match self.rest {
             [b'0', b'x' | b'X', rest @ ..] => rest,
             all => all,
