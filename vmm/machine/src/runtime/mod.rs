@@ -123,25 +123,3 @@ fn own_memory_kib() -> Option<u64> {
     };
     field("RssAnon:")?.checked_add(field("RssFile:")?)
 }
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use peerdma_support::testing::told;
-
-    use super::*;
-
-    #[test]
-    fn messages_that_are_refused_do_not_fill_the_log() {
-        // Without KVM nobody refuses anything.
-        let Ok(vm) = kvm_ioctls::Kvm::new().and_then(|kvm| kvm.create_vm()) else { return };
-        let lines = told(|| {
-            // It has no interrupt controllers.
-            let mut interrupts = Interrupts::new(MsiSignaller::new(Arc::new(vm)));
-            (0..500).for_each(|data| interrupts.signal_msi(0xfee0_0000, data));
-        });
-        assert_eq!(lines.len(), 8 + 1 + 1, "{lines:#?}");
-        assert!(lines[9].contains("500 in all"), "{lines:#?}");
-    }
-}
