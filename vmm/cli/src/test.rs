@@ -17,9 +17,7 @@ use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use peerdma_suite::report::collector::write_whole;
-use peerdma_suite::report::{
-    Collector, FindingReport, RunReport, ScenarioReport, Setup, Status, junit, markdown,
-};
+use peerdma_suite::report::{Collector, RunReport, ScenarioReport, Setup, junit, markdown};
 use peerdma_suite::scenario::{Scenario, Swiotlb};
 use peerdma_suite::shard::Shard;
 use peerdma_suite::test_host;
@@ -31,6 +29,7 @@ use super::shares::Shares;
 use super::substitute;
 use super::{Exit, Failure, list, output};
 
+mod closing;
 mod selection;
 
 use selection::{have_peers, have_tests, scenarios, with_scenario_file};
@@ -221,10 +220,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.json {
         output::json(&report)?;
     }
-    explain(&report, &out);
+    closing::failures(&report, &out);
     shares.part("guests");
     if let Some(line) = shares.line() {
         say!("{line}");
+    }
+    // Not for programs, for parts of a run, or for a user's own test.
+    if !arguments.json && arguments.shard.is_none() && arguments.command.is_empty() {
+        closing::next(&report, &out);
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
 }
@@ -423,28 +426,6 @@ fn write_reports(report: &RunReport, out: &Path) -> Result<(), Failure> {
     written.map_err(|error| {
         Failure::environment(format_args!("writing the report to {}: {error}", out.display()))
     })
-}
-
-/// For people, after a failure: where to look.
-fn explain(report: &RunReport, out: &Path) {
-    for scenario in report.scenarios.iter().filter(|scenario| scenario.status == Status::Failed) {
-        let failed = scenario.cases.iter().filter(|case| case.status == Status::Failed);
-        for case in failed {
-            say!("{}: {} failed: {}", scenario.name, case.name, case.detail);
-        }
-        for failure in &scenario.failures {
-            say!("{}: {failure}", scenario.name);
-        }
-        let findings = scenario.cases.iter().flat_map(|case| &case.findings);
-        if findings.chain(&scenario.stray_findings).any(FindingReport::is_mistake) {
-            say!("{}: findings: {}", scenario.name, out.join("report.md").display());
-        }
-        say!(
-            "{}: console log: {}",
-            scenario.name,
-            out.join(&scenario.name).join("console.log").display()
-        );
-    }
 }
 
 fn exit_code(report: &RunReport, lost: bool, command: bool) -> u8 {
