@@ -7,7 +7,7 @@ pub(crate) struct Shown {
     pub(crate) page: String,
     /// As it stands there.
     pub(crate) text: String,
-    /// As a shell takes it apart, without variables in front.
+    /// As a shell takes it apart, without variables in front and redirections behind.
     pub(crate) words: Vec<String>,
     /// The lines of the `text` block that follows its own block, for a block's last command.
     pub(crate) output: Vec<String>,
@@ -23,6 +23,10 @@ impl Shown {
         };
         while words.first().is_some_and(is_variable) {
             words.remove(0);
+        }
+        // Its output goes to a file.
+        if let Some(redirection) = words.iter().position(|word| word.starts_with('>')) {
+            words.truncate(redirection);
         }
         assert!(!words.is_empty(), "{page}: {text}: not a command");
         Self { page: page.into(), text: text.into(), words, output: Vec::new() }
