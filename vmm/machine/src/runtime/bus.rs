@@ -14,7 +14,7 @@ use guest_protocol::FunctionTraffic;
 
 use super::engine::{Bell, Engine};
 use super::lock::PriorityLock;
-use super::settle::{Restless, settle};
+use super::settle::{StillBusy, settle};
 use super::{LabCounters, traffic};
 use crate::jitter::Jitter;
 use crate::{DeviceBus, DirectMap, HostMemory, MappedMemory, Withheld, layout};
@@ -160,7 +160,7 @@ impl LabBus {
     ///
     /// # Errors
     /// When they go on and on.
-    pub fn settle(&self) -> Result<(), Restless> {
+    pub fn settle(&self) -> Result<(), StillBusy> {
         settle(&self.lab, |lab| self.store_epoch(lab))
     }
 

@@ -13,7 +13,7 @@ pub mod traffic;
 pub use bus::LabBus;
 pub use engine::Engine;
 pub use lock::{Background, PriorityLock, Urgent};
-pub use settle::Restless;
+pub use settle::StillBusy;
 
 use std::collections::BTreeMap;
 
