@@ -13,7 +13,7 @@ use peerdma_suite::auto;
 use peerdma_suite::drive::{JobEnd, drive};
 use peerdma_suite::event::Event;
 use peerdma_suite::hello::{Hello, Mode};
-use peerdma_suite::host::choice::Place;
+use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::host::interrupt;
 use peerdma_suite::host::terminal::{self, Key, Keys, RawTerminal};
 use peerdma_suite::job::{GuestRun, Job};
@@ -83,7 +83,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let venue = venue(&place, &progress)?;
     progress.done();
     prepared.notes.iter().for_each(|note| say!("{note}"));
-    if matches!(place, Place::Nested { .. }) {
+    if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
     }
     let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);

@@ -12,7 +12,7 @@ use guest_protocol::Input;
 use peerdma_suite::carried::{self, Carried};
 use peerdma_suite::drive::{JobEnd, Venue, drive};
 use peerdma_suite::hello::{self, Hello, Mode};
-use peerdma_suite::host::choice::Place;
+use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
@@ -176,7 +176,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .map(|record| lock(record, "--record"))
         .transpose()?;
     let place = arguments.guest.place()?;
-    if matches!(place, Place::Nested { .. }) {
+    if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
     }
     substitute.iter().for_each(|line| say!("{line}"));
@@ -267,10 +267,10 @@ pub(super) fn time_factor(kernel: &KernelChoice) -> Result<u64, Failure> {
 }
 
 /// The venue, its test host's kernel built if need be.
-pub(super) fn venue(place: &Place, progress: &Quiet) -> Result<Venue, Failure> {
+pub(super) fn venue(place: &HostChoice, progress: &Quiet) -> Result<Venue, Failure> {
     match place {
-        Place::Kvm { .. } => Ok(Venue::Here),
-        Place::Nested { qemu, .. } => {
+        HostChoice::Kvm { .. } => Ok(Venue::Here),
+        HostChoice::Nested { qemu, .. } => {
             // Whatever it lacks, the user did not name it on the command line.
             let kernel = test_host::kernel(progress).map_err(Failure::environment)?;
             Venue::nested(qemu, kernel).map_err(Failure::environment)
