@@ -1,6 +1,6 @@
 //! The engine's source moves: a client that maps anew for each copy finds it where it is, also while it is on its way.
 
-use super::client::{Channel, Place};
+use super::client::{Channel, Location};
 use super::engines;
 use super::third_party::{Shared as Target, first_channels};
 use crate::cases::matrix::{Exporter, SIZE, Shared};
@@ -109,7 +109,7 @@ fn store(source: &Shared, seed: u64) -> Result<Pattern, Stop> {
 /// One copy out of the buffer.
 fn carry(channel: &Channel, source: &Shared, target: &Target<'_>, pattern: Pattern) -> Verdict {
     channel.must(
-        Place::Buffer(&source.fd, FROM as u64),
+        Location::Buffer(&source.fd, FROM as u64),
         target.at(TO as u64),
         u32::try_from(LENGTH)?,
     )?;
