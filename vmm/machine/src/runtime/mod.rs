@@ -5,15 +5,15 @@
 //! round. Nothing here is called with a lock held.
 
 mod bus;
-mod engine;
 mod lock;
 mod settle;
+mod stepper;
 pub mod traffic;
 
 pub use bus::LabBus;
-pub use engine::Engine;
 pub use lock::{Background, PriorityLock, Urgent};
 pub use settle::StillBusy;
+pub use stepper::Stepper;
 
 use std::collections::BTreeMap;
 

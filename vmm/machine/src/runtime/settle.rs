@@ -13,7 +13,7 @@ const STEPS: usize = 4096;
 #[error("the devices are still at work after {STEPS} steps")]
 pub struct StillBusy;
 
-/// Steps until there is nothing to do, ahead of the engine, whose turn might come much later: what has been set off has
+/// Steps until there is nothing to do, ahead of the stepping thread, whose turn might come much later: what has been set off has
 /// happened then, and the interrupts are with the guest's processors. Other processors at the lab wait for one step at
 /// most. `after` sees the lab after each step.
 ///

@@ -9,7 +9,7 @@ use device_models::endpoint::peer::regs::{
 };
 use device_models::fabric::{InterruptSink, Observer};
 use device_models::pci::Bdf;
-use peerdma_machine::runtime::{Engine, LabBus};
+use peerdma_machine::runtime::{LabBus, Stepper};
 use peerdma_machine::{
     DeviceBus, DirectMap, Endpoints, GuestRam, Machine, MappedMemory, Platform, Withheld,
 };
@@ -102,7 +102,7 @@ pub(super) struct Rig {
     functions: [Bdf; 2],
     posted: Arc<AtomicU32>,
     found: Found,
-    _engine: Arc<Engine>,
+    _stepper: Arc<Stepper>,
 }
 
 impl Rig {
@@ -125,11 +125,11 @@ impl Rig {
             node.bars.iter().find(|bar| bar.index == index).unwrap().range.first
         };
         let (registers, bar) = (bar("peer0", 0), bar("peer1", 2));
-        let (bus, engine) = LabBus::new(lab, None).unwrap();
+        let (bus, stepper) = LabBus::new(lab, None).unwrap();
         let (reads, writes) = Default::default();
         let counting = Arc::new(Counting { bus, bar, reads, writes });
-        let (posted, _engine) = (Arc::default(), Arc::new(engine));
-        let rig = Self { counting, ram, registers, functions, posted, found, _engine };
+        let (posted, _stepper) = (Arc::default(), Arc::new(stepper));
+        let rig = Self { counting, ram, registers, functions, posted, found, _stepper };
         for (offset, value) in [
             (channel::RING_LO, RING),
             (channel::RING_SIZE, u64::from(ENTRIES.ilog2())),
