@@ -12,7 +12,7 @@ use peerdma_machine::boot::acpi::{HostBridgeConfig, OscControl, PciConfig};
 use peerdma_machine::boot::{KernelBoot, Protocol};
 use peerdma_machine::lab_port::ExitOnly;
 use peerdma_machine::{
-    CpuProfile, DeviceBus, Endpoints, Machine, MachineConfig, MappedMemory, Outcome, Platform,
+    CpuProfile, DeviceBus, Endpoints, Machine, MachineConfig, MappedMemory, Platform, RunEnd,
     Workload,
 };
 
@@ -83,8 +83,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let outcome = machine.run(Some(LIMIT))?;
     eprintln!("boot: {outcome}, after {:?}", begin.elapsed());
     Ok(match outcome {
-        Outcome::PowerOff => ExitCode::SUCCESS,
-        Outcome::Exit(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        RunEnd::PowerOff => ExitCode::SUCCESS,
+        RunEnd::Exit(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         _ => ExitCode::FAILURE,
     })
 }

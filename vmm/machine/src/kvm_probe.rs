@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::kvm_payload as payload;
 use crate::lab_port::ExitOnly;
 use crate::{
-    CpuProfile, EmptyBus, Endpoints, FlatProgram, Machine, MachineConfig, MachineError, Outcome,
-    Platform, Workload,
+    CpuProfile, EmptyBus, Endpoints, FlatProgram, Machine, MachineConfig, MachineError, Platform,
+    RunEnd, Workload,
 };
 
 /// What one payload may take on a processor. They run a few dozen instructions; a guest that takes longer hangs, or the
@@ -235,12 +235,12 @@ fn run(instruction: Instruction, limit: Duration) -> Result<Option<Verdict>, Mac
     let outcome = machine.run(Some(limit))?;
     log::debug!("probe of {}: {outcome}, {:?}", instruction.name(), begin.elapsed());
     Ok(Some(match outcome {
-        Outcome::Exit(0) => Verdict::Works,
-        Outcome::Exit(_) => {
+        RunEnd::Exit(0) => Verdict::Works,
+        RunEnd::Exit(_) => {
             Verdict::Fails("it did something else than the processor's manual says".into())
         }
-        Outcome::Stopped => return Ok(None),
-        Outcome::Fault(fault) => Verdict::Fails(fault.kind.to_string()),
+        RunEnd::Stopped => return Ok(None),
+        RunEnd::Fault(fault) => Verdict::Fails(fault.kind.to_string()),
         other => Verdict::Fails(other.to_string()),
     }))
 }

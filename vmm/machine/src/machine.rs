@@ -9,7 +9,7 @@ use super::bus::{DeviceBus, DirectMap};
 use super::control::{Control, StopHandle};
 use super::cpuid::CpuProfile;
 use super::error::MachineError;
-use super::fault::Outcome;
+use super::fault::RunEnd;
 use super::lab_port::{LabPort, LabPortDevice};
 use super::layout;
 use super::memory::GuestRam;
@@ -142,11 +142,11 @@ impl Machine {
     }
 
     /// Runs the guest until it ends, or somebody ends it, or `limit` has passed, which counts as
-    /// [`Outcome::Stopped`]. No thread of the machine is left when this returns.
+    /// [`RunEnd::Stopped`]. No thread of the machine is left when this returns.
     ///
     /// # Errors
     /// [`MachineError::Host`] when the vCPU threads cannot be started.
-    pub fn run(self, limit: Option<Duration>) -> Result<Outcome, MachineError> {
+    pub fn run(self, limit: Option<Duration>) -> Result<RunEnd, MachineError> {
         let control = Arc::clone(&self.shared.control);
         let mut threads = Vec::new();
         let mut failed = None;
@@ -155,14 +155,14 @@ impl Machine {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     failed = Some(error);
-                    control.finish(Outcome::Stopped);
+                    control.finish(RunEnd::Stopped);
                     break;
                 }
             }
         }
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let outcome = control.wait(deadline);
-        control.finish(Outcome::Stopped);
+        control.finish(RunEnd::Stopped);
         for thread in threads {
             // A panic has been made an outcome already.
             drop(thread.join());
@@ -170,7 +170,7 @@ impl Machine {
         self.shared.ports.serial.finish(CONSOLE_DRAIN);
         match failed {
             Some(error) => Err(error),
-            None => Ok(outcome.unwrap_or(Outcome::Stopped)),
+            None => Ok(outcome.unwrap_or(RunEnd::Stopped)),
         }
     }
 }

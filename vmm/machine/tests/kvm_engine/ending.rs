@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peerdma_machine::{DeviceBus, EmptyBus, FaultKind, MappedMemory, Outcome};
+use peerdma_machine::{DeviceBus, EmptyBus, FaultKind, MappedMemory, RunEnd};
 
 use crate::harness::{LIMIT, Ran, machine, platform, quiet, run};
 use crate::program::program;
@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn a_triple_fault_says_where_it_happened() -> Ran {
     // No interrupt descriptor table: the exception cannot be delivered, nor the one that follows.
     let outcome = run(program!("mov ebx, 0x1234", "ud2"), Arc::new(EmptyBus), quiet())?;
-    let Outcome::Fault(fault) = &outcome else { panic!("{outcome}") };
+    let RunEnd::Fault(fault) = &outcome else { panic!("{outcome}") };
     assert!(matches!(fault.kind, FaultKind::TripleFault));
     assert_eq!(fault.registers.unwrap().general.rbx, 0x1234);
     let text = outcome.to_string();
@@ -29,8 +29,8 @@ fn an_instruction_that_kvm_cannot_emulate_is_named() -> Ran {
     let outcome = run(code, Arc::new(EmptyBus), quiet())?;
     match &outcome {
         // A KVM that works.
-        Outcome::Exit(0) => {}
-        Outcome::Fault(fault) => match &fault.kind {
+        RunEnd::Exit(0) => {}
+        RunEnd::Fault(fault) => match &fault.kind {
             FaultKind::Internal { suberror: 1, instruction, .. } => {
                 assert!(instruction.starts_with(&[0xF0, 0x48, 0x0F, 0xC7]), "{outcome}");
                 assert!(outcome.to_string().contains("instruction bytes f0 48 0f c7"), "{outcome}");
@@ -58,7 +58,7 @@ fn a_guest_is_stopped_from_another_thread_whatever_it_does() -> Ran {
         });
         let outcome = machine.run(Some(LIMIT)).unwrap();
         let ended = Instant::now();
-        assert!(matches!(outcome, Outcome::Stopped), "{outcome}");
+        assert!(matches!(outcome, RunEnd::Stopped), "{outcome}");
         assert!(ended.saturating_duration_since(stopper.join().unwrap()) < SOON);
     }
     Ok(())
@@ -69,9 +69,9 @@ fn a_stop_before_the_start_counts() -> Ran {
     let machine = machine(platform, program!("20:", "jmp 20b"), Arc::new(EmptyBus), quiet());
     let stop = machine.stop_handle();
     stop.stop();
-    stop.finish(Outcome::PowerOff);
+    stop.finish(RunEnd::PowerOff);
     assert!(stop.ended());
-    assert!(matches!(machine.run(None).unwrap(), Outcome::Stopped));
+    assert!(matches!(machine.run(None).unwrap(), RunEnd::Stopped));
     Ok(())
 }
 
@@ -80,7 +80,7 @@ fn a_limit_ends_a_guest_that_hangs() -> Ran {
     let machine = machine(platform, program!("20:", "jmp 20b"), Arc::new(EmptyBus), quiet());
     let stop = machine.stop_handle();
     let begin = Instant::now();
-    assert!(matches!(machine.run(Some(Duration::from_millis(30))).unwrap(), Outcome::Stopped));
+    assert!(matches!(machine.run(Some(Duration::from_millis(30))).unwrap(), RunEnd::Stopped));
     assert!(begin.elapsed() >= Duration::from_millis(30) && begin.elapsed() < SOON);
     // And one can say where it hung.
     let registers = stop.registers();
@@ -113,7 +113,7 @@ fn a_panic_of_a_device_ends_the_run_instead_of_hanging_it() -> Ran {
     let code = program!("mov ebx, 0xC0000000", "mov eax, [rbx]");
     let outcome = machine(platform, code, Arc::new(Broken), quiet()).run(Some(LIMIT)).unwrap();
     assert!(
-        matches!(&outcome, Outcome::Fault(fault) if matches!(fault.kind, FaultKind::Panicked)),
+        matches!(&outcome, RunEnd::Fault(fault) if matches!(fault.kind, FaultKind::Panicked)),
         "{outcome}"
     );
     Ok(())

@@ -9,7 +9,7 @@ use libtest_mimic::{Completion, Trial};
 use peerdma_machine::lab_port::ExitOnly;
 use peerdma_machine::{
     CpuProfile, DeviceBus, Endpoints, FlatProgram, LabPort, Machine, MachineConfig, MappedMemory,
-    Outcome, Platform, Workload, layout,
+    Platform, RunEnd, Workload, layout,
 };
 use vm_memory::MmapRegion;
 
@@ -85,17 +85,17 @@ pub(crate) fn run(
     code: Vec<u8>,
     bus: Arc<dyn DeviceBus>,
     endpoints: Endpoints,
-) -> Result<Outcome, Skipped> {
+) -> Result<RunEnd, Skipped> {
     let platform = platform(1)?;
     Ok(machine(platform, code, bus, endpoints).run(Some(LIMIT)).unwrap())
 }
 
 /// Sees that a program ended well.
 #[track_caller]
-pub(crate) fn expect_success(outcome: &Outcome) {
+pub(crate) fn expect_success(outcome: &RunEnd) {
     match outcome {
-        Outcome::Exit(0) => {}
-        Outcome::Exit(check) => panic!("check {check} of the program failed"),
+        RunEnd::Exit(0) => {}
+        RunEnd::Exit(check) => panic!("check {check} of the program failed"),
         other => panic!("{other}"),
     }
 }

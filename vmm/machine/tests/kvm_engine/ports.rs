@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use peerdma_machine::{EmptyBus, Endpoints, LabPort, Outcome, Reply};
+use peerdma_machine::{EmptyBus, Endpoints, LabPort, Reply, RunEnd};
 
 use crate::harness::{
     FakeBus, LIMIT, Ran, expect_success, machine, platform, quiet, run, with_port,
@@ -201,12 +201,12 @@ fn power_and_reset_registers_end_the_run() -> Ran {
         "mov dx, 0xCF9",
         "out dx, al"
     );
-    type Check = fn(&Outcome) -> bool;
+    type Check = fn(&RunEnd) -> bool;
     let cases: [(_, Check); 4] = [
-        (power_off, |outcome| matches!(outcome, Outcome::PowerOff)),
-        (reset, |outcome| matches!(outcome, Outcome::Reset)),
-        (keyboard_reset, |outcome| matches!(outcome, Outcome::Reset)),
-        (neither, |outcome| matches!(outcome, Outcome::Exit(0))),
+        (power_off, |outcome| matches!(outcome, RunEnd::PowerOff)),
+        (reset, |outcome| matches!(outcome, RunEnd::Reset)),
+        (keyboard_reset, |outcome| matches!(outcome, RunEnd::Reset)),
+        (neither, |outcome| matches!(outcome, RunEnd::Exit(0))),
     ];
     for (code, check) in cases {
         let outcome = run(code, Arc::new(EmptyBus), quiet())?;

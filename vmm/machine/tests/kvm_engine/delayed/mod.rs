@@ -5,7 +5,7 @@ mod rig;
 pub(crate) mod running;
 
 use libtest_mimic::Trial;
-use peerdma_machine::{FaultKind, LabPort, Outcome, Reply};
+use peerdma_machine::{FaultKind, LabPort, Reply, RunEnd};
 use rig::{BAR_AT, Rig};
 
 use crate::harness::{LIMIT, Ran, Skipped, expect_success, platform, with_port};
@@ -36,7 +36,7 @@ macro_rules! say {
 }
 
 /// Runs a program with a lab; its outcome, and what it accessed of the BAR through the lab: reads and writes.
-fn run(code: Vec<u8>) -> Result<(Outcome, Rig), Skipped> {
+fn run(code: Vec<u8>) -> Result<(RunEnd, Rig), Skipped> {
     let platform = platform(1)?;
     let rig = Rig::new(&platform);
     let machine = rig.machine(platform, code, with_port(Orders(rig.clone())));
@@ -144,8 +144,8 @@ fn a_vector_load_that_kvm_does_not_emulate_is_named() -> Ran {
     );
     let (outcome, _) = run(code)?;
     match &outcome {
-        Outcome::Exit(0) => {}
-        Outcome::Fault(fault) => {
+        RunEnd::Exit(0) => {}
+        RunEnd::Fault(fault) => {
             let FaultKind::Internal { suberror: 1, instruction, withheld, .. } = &fault.kind else {
                 panic!("{outcome}")
             };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peerdma_machine::Outcome;
+use peerdma_machine::RunEnd;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::rig::{FLAG, Rig};
@@ -159,7 +159,7 @@ fn a_bar_that_leaves_and_returns_under_running_vcpus_loses_nothing() -> Ran {
         }
         guest.join().unwrap()
     });
-    if let Outcome::Exit(1 | 2) = outcome {
+    if let RunEnd::Exit(1 | 2) = outcome {
         panic!("round {}: the vCPU saw the word in RAM and then older data", word(SEEN) + 1);
     }
     assert_eq!(word(LOST), 0, "a write of the second vCPU's was lost");
