@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::kvm_payload as payload;
 use crate::lab_port::ExitOnly;
 use crate::{
-    CpuProfile, EmptyBus, Endpoints, FlatProgram, Machine, MachineConfig, MachineError, Platform,
+    Backends, CpuProfile, EmptyBus, FlatProgram, Machine, MachineConfig, MachineError, Platform,
     RunEnd, Workload,
 };
 
@@ -230,8 +230,8 @@ fn run(instruction: Instruction, limit: Duration) -> Result<Option<Verdict>, Mac
         cpu_profile: CpuProfile::default(),
         pci: None,
     };
-    let endpoints = Endpoints { console: Box::new(std::io::sink()), lab_port: Box::new(ExitOnly) };
-    let machine = Machine::new(platform, config, Arc::new(EmptyBus), endpoints)?;
+    let backends = Backends { console: Box::new(std::io::sink()), lab_port: Box::new(ExitOnly) };
+    let machine = Machine::new(platform, config, Arc::new(EmptyBus), backends)?;
     let outcome = machine.run(Some(limit))?;
     log::debug!("probe of {}: {outcome}, {:?}", instruction.name(), begin.elapsed());
     Ok(Some(match outcome {

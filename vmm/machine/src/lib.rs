@@ -41,6 +41,6 @@ pub use error::MachineError;
 pub use fault::{Access, Fault, FaultKind, Registers, RunEnd};
 pub use irqchip::MsiSignaller;
 pub use lab_port::{LabPort, Reply};
-pub use machine::{ConsoleInput, Endpoints, FlatProgram, Machine, MachineConfig, Workload};
+pub use machine::{Backends, ConsoleInput, FlatProgram, Machine, MachineConfig, Workload};
 pub use memory::GuestRam;
 pub use platform::Platform;

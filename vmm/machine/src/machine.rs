@@ -57,16 +57,16 @@ pub struct MachineConfig {
 }
 
 /// Where the guest's words go and who answers it.
-pub struct Endpoints {
+pub struct Backends {
     /// Takes what the guest writes to its serial console.
     pub console: Box<dyn Write + Send>,
     /// Answers at the lab port.
     pub lab_port: Box<dyn LabPort>,
 }
 
-impl fmt::Debug for Endpoints {
+impl fmt::Debug for Backends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoints").finish_non_exhaustive()
+        f.debug_struct("Backends").finish_non_exhaustive()
     }
 }
 
@@ -101,7 +101,7 @@ impl Machine {
         platform: Platform,
         config: MachineConfig,
         bus: Arc<dyn DeviceBus>,
-        endpoints: Endpoints,
+        backends: Backends,
     ) -> Result<Self, MachineError> {
         let ram = platform.ram().clone();
         let entry = load(&ram, config.workload, platform.vcpu_count(), config.pci)?;
@@ -109,8 +109,8 @@ impl Machine {
         let irq = IrqLine::new()?;
         platform.wire(irq.event(), layout::COM1_GSI)?;
         let ports = Ports {
-            serial: SerialPort::new(irq, endpoints.console)?,
-            lab: Mutex::new(LabPortDevice::new(endpoints.lab_port)),
+            serial: SerialPort::new(irq, backends.console)?,
+            lab: Mutex::new(LabPortDevice::new(backends.lab_port)),
         };
         let slots = Arc::new(platform.memory_slots()?);
         let map: Weak<dyn DirectMap> = Arc::<MemorySlots>::downgrade(&slots);

@@ -13,7 +13,7 @@ use peerdma_machine::boot::{KernelBoot, Protocol};
 use peerdma_machine::jitter::{Stalls, Stream};
 use peerdma_machine::runtime::{Interrupts, LabBus};
 use peerdma_machine::{
-    CpuProfile, Endpoints, Machine, MachineConfig, MachineError, Platform, RunEnd, StopHandle,
+    Backends, CpuProfile, Machine, MachineConfig, MachineError, Platform, RunEnd, StopHandle,
     Workload,
 };
 use peerdma_topology::assembly::{AssemblyError, LabConfig};
@@ -193,7 +193,7 @@ fn guest(
         platform,
         config,
         bus.clone(),
-        Endpoints { console: Box::new(screen), lab_port },
+        Backends { console: Box::new(screen), lab_port },
     )?
     .with_stalls(stalls.clone());
     let stop = machine.stop_handle();

@@ -8,7 +8,7 @@ use kvm_ioctls::{Kvm, VmFd};
 use libtest_mimic::{Completion, Trial};
 use peerdma_machine::lab_port::ExitOnly;
 use peerdma_machine::{
-    CpuProfile, DeviceBus, Endpoints, FlatProgram, LabPort, Machine, MachineConfig, MappedMemory,
+    Backends, CpuProfile, DeviceBus, FlatProgram, LabPort, Machine, MachineConfig, MappedMemory,
     Platform, RunEnd, Workload, layout,
 };
 use vm_memory::MmapRegion;
@@ -60,7 +60,7 @@ pub(crate) fn machine(
     platform: Platform,
     code: Vec<u8>,
     bus: Arc<dyn DeviceBus>,
-    endpoints: Endpoints,
+    backends: Backends,
 ) -> Machine {
     let program = FlatProgram { code, address: 0x10_0000, stack: 0x20_0000 };
     let config = MachineConfig {
@@ -68,26 +68,26 @@ pub(crate) fn machine(
         cpu_profile: CpuProfile::default(),
         pci: None,
     };
-    Machine::new(platform, config, bus, endpoints).unwrap()
+    Machine::new(platform, config, bus, backends).unwrap()
 }
 
 /// Nobody listens but to `exit`.
-pub(crate) fn quiet() -> Endpoints {
+pub(crate) fn quiet() -> Backends {
     with_port(ExitOnly)
 }
 
-pub(crate) fn with_port(port: impl LabPort + 'static) -> Endpoints {
-    Endpoints { console: Box::new(io::sink()), lab_port: Box::new(port) }
+pub(crate) fn with_port(port: impl LabPort + 'static) -> Backends {
+    Backends { console: Box::new(io::sink()), lab_port: Box::new(port) }
 }
 
 /// Runs `code` on one vCPU.
 pub(crate) fn run(
     code: Vec<u8>,
     bus: Arc<dyn DeviceBus>,
-    endpoints: Endpoints,
+    backends: Backends,
 ) -> Result<RunEnd, Skipped> {
     let platform = platform(1)?;
-    Ok(machine(platform, code, bus, endpoints).run(Some(LIMIT)).unwrap())
+    Ok(machine(platform, code, bus, backends).run(Some(LIMIT)).unwrap())
 }
 
 /// Sees that a program ended well.

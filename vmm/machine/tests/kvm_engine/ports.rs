@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use peerdma_machine::{EmptyBus, Endpoints, LabPort, Reply, RunEnd};
+use peerdma_machine::{Backends, EmptyBus, LabPort, Reply, RunEnd};
 
 use crate::harness::{
     FakeBus, LIMIT, Ran, expect_success, machine, platform, quiet, run, with_port,
@@ -285,8 +285,8 @@ fn the_serial_port_interrupts_and_echoes() -> Ran {
         "60:",
     );
     let screen = Screen::default();
-    let endpoints = Endpoints { console: Box::new(screen.clone()), ..quiet() };
-    let machine = machine(platform, code, FakeBus::new(), endpoints);
+    let backends = Backends { console: Box::new(screen.clone()), ..quiet() };
+    let machine = machine(platform, code, FakeBus::new(), backends);
     let input = machine.console_input();
     let typist = std::thread::spawn(move || {
         for byte in b"hello, " {

@@ -11,7 +11,7 @@ use device_models::fabric::{InterruptSink, Observer};
 use device_models::pci::Bdf;
 use peerdma_machine::runtime::{LabBus, Stepper};
 use peerdma_machine::{
-    DeviceBus, DirectMap, Endpoints, GuestRam, Machine, MappedMemory, Platform, Withheld,
+    Backends, DeviceBus, DirectMap, GuestRam, Machine, MappedMemory, Platform, Withheld,
 };
 use peerdma_topology::assembly::{IommuKind, LabConfig};
 use vm_memory::{Bytes, GuestAddress};
@@ -142,7 +142,7 @@ impl Rig {
     }
 
     /// A machine with the BAR in its programs' page tables.
-    pub(super) fn machine(&self, platform: Platform, code: Vec<u8>, ends: Endpoints) -> Machine {
+    pub(super) fn machine(&self, platform: Platform, code: Vec<u8>, ends: Backends) -> Machine {
         let machine = machine(platform, code, self.counting.clone(), ends);
         let (bar, memory) = (self.counting.bar, self.ram.memory());
         let put = |value: u64, at: u64| memory.write_obj(value, GuestAddress(at)).unwrap();
