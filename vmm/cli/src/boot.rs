@@ -113,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     });
     // No more keys: whoever waits for them stops, and what the guest has written can be read to its end.
     let _ = ours.shutdown(Shutdown::Write);
-    if end.is_ok() && !interrupt::interrupted() {
+    if end.is_ok() && !ctrl_c::interrupted() {
         drop(screen.join());
     }
     drop(terminal);
@@ -262,7 +262,7 @@ fn carry_keys(input: &mut impl Read, guest: &mut impl Write, interactive: bool) 
                 Key::Byte(byte) => guest.write_all(&[byte])?,
                 Key::Help => say!("{KEYS}"),
                 Key::Quit => {
-                    interrupt::quit();
+                    ctrl_c::quit();
                     return Ok(());
                 }
             }

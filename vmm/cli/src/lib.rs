@@ -24,7 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
-use peerdma_suite::host::{interrupt, nested};
+use peerdma_suite::host::{ctrl_c, nested};
 use peerdma_support::say;
 
 /// Printed below the long help.
@@ -118,7 +118,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<u8, Failure> {
-    interrupt::install().map_err(Failure::internal)?;
+    ctrl_c::install().map_err(Failure::internal)?;
     let result = match command {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
@@ -131,11 +131,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::NestedInit => Ok(Exit::Usage as u8),
     };
     // Whatever an interrupted command says about itself, the reason was the user.
-    if interrupt::interrupted() && !interrupt::has_quit() {
-        Err(Failure::interrupted())
-    } else {
-        result
-    }
+    if ctrl_c::interrupted() && !ctrl_c::has_quit() { Err(Failure::interrupted()) } else { result }
 }
 
 fn start_log(verbose: u8) {

@@ -28,7 +28,7 @@ use super::hello::TooLong;
 use super::job::{GuestRun, Job};
 use super::judge::{End, Ending, Judge};
 use super::port::{Findings, JudgePort, SharedJudge};
-use crate::host::interrupt::{Hook, interrupted};
+use crate::host::ctrl_c::{Hook, interrupted};
 use crate::report::ScenarioReport;
 
 /// How long console input waits for a guest that does not read.
