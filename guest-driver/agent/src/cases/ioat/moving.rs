@@ -7,7 +7,7 @@ use crate::cases::matrix::{Exporter, SIZE, Shared};
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{DeviceError, Object, Pattern, Peer};
-use crate::lab::Way;
+use crate::lab::PathKind;
 use crate::uapi;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -35,7 +35,7 @@ pub(super) fn between(bench: &mut Bench<'_>) -> Verdict {
                 Traffic::during(bench, engine, |_| carry(&channel, &source, &target, pattern))?;
             match place {
                 uapi::PLACE_LOCAL => traffic.expect_carried(&from, &to, LENGTH as u64)?,
-                _ => traffic.expect_read(Way::Host, 0..=0)?,
+                _ => traffic.expect_read(PathKind::Host, 0..=0)?,
             }
             let state = owner.buffer_state(source.object)?;
             ensure!(
