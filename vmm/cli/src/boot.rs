@@ -14,7 +14,7 @@ use peerdma_suite::drive::{JobEnd, drive};
 use peerdma_suite::event::Event;
 use peerdma_suite::hello::{Hello, Mode};
 use peerdma_suite::host::choice::HostChoice;
-use peerdma_suite::host::interrupt;
+use peerdma_suite::host::ctrl_c;
 use peerdma_suite::host::terminal::{self, Key, Keys, RawTerminal};
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::judge::MAX_FINDINGS;
