@@ -43,7 +43,7 @@ build: setup ## Build the program, target/peerdma, and the guest's first process
 	@ln -sfn x86_64-unknown-linux-gnu/release/peerdma $(PEERDMA)
 
 test: setup ## Unit and integration tests, and tests of the KVM engine with bare-metal programs
-	$(CARGO) test --workspace --locked
+	@CARGO='$(CARGO)' ci/test.sh $(ARGS)
 
 vm-test: build ## Boot guests and check every DMA transaction in them
 	$(PEERDMA) test --kernel '$(KERNEL)' $(if $(OUT),--out '$(OUT)') $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS)

@@ -13,8 +13,8 @@ use peerdma_suite::auto;
 use peerdma_suite::drive::{JobEnd, drive};
 use peerdma_suite::event::Event;
 use peerdma_suite::hello::{Hello, Mode};
-use peerdma_suite::host::choice::Place;
-use peerdma_suite::host::interrupt;
+use peerdma_suite::host::choice::HostChoice;
+use peerdma_suite::host::ctrl_c;
 use peerdma_suite::host::terminal::{self, Key, Keys, RawTerminal};
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::judge::MAX_FINDINGS;
@@ -83,7 +83,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let venue = venue(&place, &progress)?;
     progress.done();
     prepared.notes.iter().for_each(|note| say!("{note}"));
-    if matches!(place, Place::Nested { .. }) {
+    if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
     }
     let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
@@ -113,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     });
     // No more keys: whoever waits for them stops, and what the guest has written can be read to its end.
     let _ = ours.shutdown(Shutdown::Write);
-    if end.is_ok() && !interrupt::interrupted() {
+    if end.is_ok() && !ctrl_c::interrupted() {
         drop(screen.join());
     }
     drop(terminal);
@@ -262,7 +262,7 @@ fn carry_keys(input: &mut impl Read, guest: &mut impl Write, interactive: bool) 
                 Key::Byte(byte) => guest.write_all(&[byte])?,
                 Key::Help => say!("{KEYS}"),
                 Key::Quit => {
-                    interrupt::quit();
+                    ctrl_c::quit();
                     return Ok(());
                 }
             }

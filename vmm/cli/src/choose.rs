@@ -8,7 +8,7 @@ use peerdma_images::kernel::Flavour;
 use peerdma_images::progress::Silent;
 use peerdma_suite::auto;
 use peerdma_suite::expectation::Expectation;
-use peerdma_suite::host::choice::{self, Place, Request};
+use peerdma_suite::host::choice::{self, HostChoice, Request};
 use peerdma_suite::own::{KernelModule, Own, OwnFile};
 use peerdma_suite::parameters::words;
 use peerdma_suite::prepare::{KernelChoice, PrepareError};
@@ -329,7 +329,7 @@ impl GuestOptions {
     }
 
     /// Decides where guests run, and says so if it is not where one would expect.
-    pub(super) fn place(&self) -> Result<Place, Failure> {
+    pub(super) fn place(&self) -> Result<HostChoice, Failure> {
         let request = match self.host {
             Host::Auto => Request::Auto,
             Host::Kvm => Request::Kvm,

@@ -20,11 +20,11 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
-use peerdma_suite::host::{interrupt, nested};
+use peerdma_suite::host::{ctrl_c, nested};
 use peerdma_support::say;
 
 /// Printed below the long help.
@@ -96,6 +96,11 @@ enum Command {
     NestedInit,
 }
 
+/// The command line, as clap knows it: for whoever describes it or checks what others wrote about it.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -113,7 +118,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<u8, Failure> {
-    interrupt::install().map_err(Failure::internal)?;
+    ctrl_c::install().map_err(Failure::internal)?;
     let result = match command {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
@@ -126,11 +131,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::NestedInit => Ok(Exit::Usage as u8),
     };
     // Whatever an interrupted command says about itself, the reason was the user.
-    if interrupt::interrupted() && !interrupt::has_quit() {
-        Err(Failure::interrupted())
-    } else {
-        result
-    }
+    if ctrl_c::interrupted() && !ctrl_c::has_quit() { Err(Failure::interrupted()) } else { result }
 }
 
 fn start_log(verbose: u8) {
@@ -144,13 +145,11 @@ fn start_log(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -12,14 +12,12 @@ use guest_protocol::Input;
 use peerdma_suite::carried::{self, Carried};
 use peerdma_suite::drive::{JobEnd, Venue, drive};
 use peerdma_suite::hello::{self, Hello, Mode};
-use peerdma_suite::host::choice::Place;
+use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use peerdma_suite::report::collector::write_whole;
-use peerdma_suite::report::{
-    Collector, FindingReport, RunReport, ScenarioReport, Setup, Status, junit, markdown,
-};
+use peerdma_suite::report::{Collector, RunReport, ScenarioReport, Setup, junit, markdown};
 use peerdma_suite::scenario::{Scenario, Swiotlb};
 use peerdma_suite::shard::Shard;
 use peerdma_suite::test_host;
@@ -31,6 +29,7 @@ use super::shares::Shares;
 use super::substitute;
 use super::{Exit, Failure, list, output};
 
+mod closing;
 mod selection;
 
 use selection::{have_peers, have_tests, scenarios, with_scenario_file};
@@ -177,7 +176,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .map(|record| lock(record, "--record"))
         .transpose()?;
     let place = arguments.guest.place()?;
-    if matches!(place, Place::Nested { .. }) {
+    if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
     }
     substitute.iter().for_each(|line| say!("{line}"));
@@ -221,10 +220,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.json {
         output::json(&report)?;
     }
-    explain(&report, &out);
+    closing::failures(&report, &out);
     shares.part("guests");
     if let Some(line) = shares.line() {
         say!("{line}");
+    }
+    // Not for programs, for parts of a run, or for a user's own test.
+    if !arguments.json && arguments.shard.is_none() && arguments.command.is_empty() {
+        closing::next(&report, &out);
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
 }
@@ -264,10 +267,10 @@ pub(super) fn time_factor(kernel: &KernelChoice) -> Result<u64, Failure> {
 }
 
 /// The venue, its test host's kernel built if need be.
-pub(super) fn venue(place: &Place, progress: &Quiet) -> Result<Venue, Failure> {
+pub(super) fn venue(place: &HostChoice, progress: &Quiet) -> Result<Venue, Failure> {
     match place {
-        Place::Kvm { .. } => Ok(Venue::Here),
-        Place::Nested { qemu, .. } => {
+        HostChoice::Kvm { .. } => Ok(Venue::Here),
+        HostChoice::Nested { qemu, .. } => {
             // Whatever it lacks, the user did not name it on the command line.
             let kernel = test_host::kernel(progress).map_err(Failure::environment)?;
             Venue::nested(qemu, kernel).map_err(Failure::environment)
@@ -423,28 +426,6 @@ fn write_reports(report: &RunReport, out: &Path) -> Result<(), Failure> {
     written.map_err(|error| {
         Failure::environment(format_args!("writing the report to {}: {error}", out.display()))
     })
-}
-
-/// For people, after a failure: where to look.
-fn explain(report: &RunReport, out: &Path) {
-    for scenario in report.scenarios.iter().filter(|scenario| scenario.status == Status::Failed) {
-        let failed = scenario.cases.iter().filter(|case| case.status == Status::Failed);
-        for case in failed {
-            say!("{}: {} failed: {}", scenario.name, case.name, case.detail);
-        }
-        for failure in &scenario.failures {
-            say!("{}: {failure}", scenario.name);
-        }
-        let findings = scenario.cases.iter().flat_map(|case| &case.findings);
-        if findings.chain(&scenario.stray_findings).any(FindingReport::is_mistake) {
-            say!("{}: findings: {}", scenario.name, out.join("report.md").display());
-        }
-        say!(
-            "{}: console log: {}",
-            scenario.name,
-            out.join(&scenario.name).join("console.log").display()
-        );
-    }
 }
 
 fn exit_code(report: &RunReport, lost: bool, command: bool) -> u8 {

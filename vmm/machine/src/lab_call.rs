@@ -26,7 +26,7 @@ use guest_protocol::wire::{HEADER, MAX_ANSWER, MAX_REQUEST};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use super::fault::Outcome;
+use super::fault::RunEnd;
 use super::lab_port::{LabPortDevice, Reply};
 use super::layout::PAGE_SIZE;
 use super::memory::GuestRam;
@@ -160,7 +160,7 @@ impl Call {
         self,
         memory: &impl LinearMemory,
         device: &mut LabPortDevice,
-    ) -> Option<Outcome> {
+    ) -> Option<RunEnd> {
         let room = usize::try_from(self.room).map_or(MAX_ANSWER, |room| room.min(MAX_ANSWER));
         let Some(buffer) = Buffer::find(memory, self.buffer, HEADER + room) else {
             log::debug!("lab call: {room} bytes at {:#x} are not in RAM", self.buffer);
@@ -175,7 +175,7 @@ impl Call {
             _ => device.call(caller, &buffer.read(HEADER, length)),
         };
         let answer = match reply {
-            Reply::Exit(code) => return Some(Outcome::Exit(code)),
+            Reply::Exit(code) => return Some(RunEnd::Exit(code)),
             Reply::Line(answer) => answer,
         };
         if answer.len() <= room {
@@ -358,6 +358,6 @@ mod tests {
         let memory = mapped();
         Buffer::find(&memory, FIRST, 10).unwrap().write(HEADER, b"exit 5");
         let outcome = Call { line: 6, buffer: FIRST, room: 6 }.serve(&memory, &mut device());
-        assert!(matches!(outcome, Some(Outcome::Exit(5))));
+        assert!(matches!(outcome, Some(RunEnd::Exit(5))));
     }
 }

@@ -12,7 +12,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use super::bus::{self, DirectMap};
 use super::control::Control;
 use super::error::MachineError;
-use super::fault::{Access, Fault, FaultKind, Outcome, Registers};
+use super::fault::{Access, Fault, FaultKind, Registers, RunEnd};
 use super::kick::Kicker;
 use super::lab_call::{Buffer, Call, VcpuMemory};
 use super::layout;
@@ -38,7 +38,7 @@ const MAX_INSTRUCTION: usize = 15;
 /// What the run loop does after an exit.
 enum Next {
     Resume,
-    End(Outcome),
+    End(RunEnd),
     /// The line of a lab call has so many bytes; where it is, registers say.
     LabCall(u32),
 }
@@ -111,7 +111,7 @@ impl Vcpu {
                 Ok(Next::End(outcome)) => shared.control.finish(outcome),
                 Err(kind) => {
                     let fault = self.fault(kind, shared);
-                    shared.control.finish(Outcome::Fault(Box::new(fault)));
+                    shared.control.finish(RunEnd::Fault(Box::new(fault)));
                 }
             }
         }
@@ -209,7 +209,7 @@ impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let fault = Fault { vcpu: self.vcpu, kind: FaultKind::Panicked, registers: None };
-            self.control.finish(Outcome::Fault(Box::new(fault)));
+            self.control.finish(RunEnd::Fault(Box::new(fault)));
         }
     }
 }

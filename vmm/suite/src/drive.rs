@@ -11,7 +11,7 @@ use super::files::Local;
 use super::job::Job;
 use super::runner::{self, Console};
 use super::test_host::TestHostKernel;
-use crate::host::interrupt::interrupted;
+use crate::host::ctrl_c::interrupted;
 use crate::host::nested::{self, NestedError, Recipe, TestHost};
 use crate::host::qemu::Qemu;
 

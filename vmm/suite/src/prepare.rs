@@ -16,7 +16,7 @@ use peerdma_images::progress::{self, Progress};
 
 use super::hello::Module;
 use super::own::{KernelModule, Own};
-use crate::host::interrupt::interrupted;
+use crate::host::ctrl_c::interrupted;
 
 /// The guest's first process, beside this program.
 const AGENT: &str = "guest-agent";

@@ -222,8 +222,8 @@ fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
             "{exporter:?}: something that is not its path pushed it: {pushed} bytes"
         );
         // The finding is of a device that came to rest while it still held data back.
-        if let Some(restless) = lab(bench)?.settle()? {
-            return Err(Stop::Fail(restless));
+        if let Some(busy) = lab(bench)?.settle()? {
+            return Err(Stop::Fail(busy));
         }
         // What it reads there comes too late for that, and pushes.
         super::bench::must(client, Work::checksum(imported.at(0), 8))?;

@@ -8,7 +8,7 @@ mod port;
 pub use guest_protocol::wire::{CALL_PORT, MAX_ANSWER};
 pub use guest_protocol::{
     Address, Arrival, CaseEnd, Counters, Expectation, Expected, FunctionTraffic, Hello, Mode,
-    Module, Other, Path, RAM, Traffic, Way,
+    Module, Other, Path, PathKind, RAM, Traffic,
 };
 use guest_protocol::{FAIL, OK, Request};
 pub use port::PortWire;

@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Source or destination of a copy.
 #[derive(Clone, Copy, Debug)]
-pub enum Place {
+pub enum Location {
     /// A DMA address.
     Address(u64),
     /// An offset in the device's own memory.
@@ -87,14 +87,14 @@ impl<'a> UserDriver<'a> {
     ///
     /// # Errors
     /// When the device reports anything but success, or nothing.
-    pub fn copy(&mut self, from: Place, to: Place, length: u32) -> Result<(), Stop> {
+    pub fn copy(&mut self, from: Location, to: Location, length: u32) -> Result<(), Stop> {
         let (source, source_flag) = match from {
-            Place::Address(address) => (address, 0),
-            Place::Local(offset) => (offset, DESC_SOURCE_LOCAL),
+            Location::Address(address) => (address, 0),
+            Location::Local(offset) => (offset, DESC_SOURCE_LOCAL),
         };
         let (destination, destination_flag) = match to {
-            Place::Address(address) => (address, DESC_FLUSH),
-            Place::Local(offset) => (offset, DESC_DESTINATION_LOCAL),
+            Location::Address(address) => (address, DESC_FLUSH),
+            Location::Local(offset) => (offset, DESC_DESTINATION_LOCAL),
         };
         let flags = source_flag | destination_flag;
         let slot = self.issued % RING_ENTRIES;

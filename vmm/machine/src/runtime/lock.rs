@@ -1,4 +1,4 @@
-//! A lock with two kinds of users: the guest's CPUs, who must not wait, and the engine, who always wants it.
+//! A lock with two kinds of users: the guest's CPUs, who must not wait, and the stepping thread, who always wants it.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

@@ -10,7 +10,7 @@ use peerdma_images::kernel::{self, Flavour, KernelRequest};
 use peerdma_images::progress::Silent;
 use serde::Serialize;
 
-use super::choice::{self, KvmState, Place, Request};
+use super::choice::{self, HostChoice, KvmState, Request};
 use super::kvm_probe::KvmProbe;
 use super::nested::{self, Recipe};
 use super::qemu::{self, Qemu};
@@ -140,7 +140,7 @@ pub fn diagnose(prove: impl FnOnce(&Qemu) -> Proof) -> Diagnosis {
         Ok(place) => place.to_string(),
         Err(error) => error.to_string(),
     };
-    Diagnosis { checks, place: place.ok().as_ref().map(Place::name), conclusion }
+    Diagnosis { checks, place: place.ok().as_ref().map(HostChoice::name), conclusion }
 }
 
 /// What came of the payloads in a test host.

@@ -1,8 +1,8 @@
 //! This machine: what it has, and where on it a guest can run.
 
 pub mod choice;
+pub mod ctrl_c;
 pub mod doctor;
-pub mod interrupt;
 pub mod nested;
 pub mod qemu;
 pub mod terminal;

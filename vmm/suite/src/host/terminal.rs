@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use super::interrupt::Hook;
+use super::ctrl_c::Hook;
 
 /// The key that begins a command to the program itself: Ctrl-A.
 pub const ESCAPE: u8 = 0x01;

@@ -10,7 +10,7 @@ use crate::cases::topology::{
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict};
 use crate::device::{Pattern, Peer};
-use crate::lab::{Other, Path, Way};
+use crate::lab::{Other, Path, PathKind};
 use crate::sys::pci::Function;
 use rustix::io::Errno;
 
@@ -156,7 +156,7 @@ fn copy(
     engine: &Engine,
     peers: &[Peer],
     (from, to): (&Peer, &Peer),
-    (ahead, back): (Way, Way),
+    (ahead, back): (PathKind, PathKind),
 ) -> Verdict {
     let what = format!("{} from {} to {}", engine.expected.name, from.name(), to.name());
     let (source, target) = (Shared::new(from)?, Shared::new(to)?);
@@ -185,7 +185,7 @@ fn refused(
     to: &Peer,
 ) -> Verdict {
     let what = format!("{} from {} to {}", engine.expected.name, from.name(), to.name());
-    let no_way = engine.path(from)?.way == Way::None || engine.path(to)?.way == Way::None;
+    let no_way = engine.path(from)?.way == PathKind::None || engine.path(to)?.way == PathKind::None;
     let (source, target) = (Shared::new(from)?, Shared::new(to)?);
     let (new, old) = (Pattern::new(71), Pattern::new(72));
     let end = SHORT as usize;

@@ -6,7 +6,7 @@ use crate::cases::bench::must;
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{Peer, Work, at_address, at_local};
-use crate::lab::{Arrival, Path, Way};
+use crate::lab::{Arrival, Path, PathKind};
 use std::collections::BTreeMap;
 
 /// Bytes of each read: more than one payload, within a page.
@@ -70,7 +70,7 @@ fn probe(
     kind: Kind,
     client: &Peer,
     owner: &Peer,
-    ways: Option<(Way, Way)>,
+    ways: Option<(PathKind, PathKind)>,
 ) -> Verdict {
     // Nothing of ours is in the middle of the memory now.
     let there = owner.info.memory_size / 2;

@@ -3,7 +3,7 @@
 use super::{can_follow, cannot_follow};
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{self, Peer};
-use crate::lab::{Address, Other, Path, Way};
+use crate::lab::{Address, Other, Path, PathKind};
 use std::fmt;
 
 /// Whose DMA it is.
@@ -52,7 +52,7 @@ impl Expectation<'_> {
     /// What is wrong with the kernel's answer, a sentence for each thing.
     fn wrong(&self, distance: i32, access: &Access) -> Vec<String> {
         let mut wrong = Vec::from_iter(self.wrong_distance(distance));
-        let expected = (self.path.way != Way::None).then_some(self.path.address);
+        let expected = (self.path.way != PathKind::None).then_some(self.path.address);
         match (access, expected) {
             (Access::NotAttached, None) | (Access::NotMapped(_), Some(Address::None)) => {}
             (Access::NotAttached, Some(_)) => {

@@ -3,7 +3,7 @@
 use super::{Outcome, can_follow, expected};
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Stop, Verdict};
-use crate::lab::{Address, Way};
+use crate::lab::{Address, PathKind};
 
 /// What the monitor expects of the second device's requests into the first one's memory.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ impl FirstPath {
             .find(|(client, owner, _)| (*client, *owner) == (1, 0));
         let (.., path) = path.ok_or_else(|| Stop::Skip("there is one peer device only".into()))?;
         let follows = can_follow(bench, &path)?;
-        let is_open = path.way != Way::None;
+        let is_open = path.way != PathKind::None;
         Ok(Self { outcome: Outcome::of(&path), address: path.address, is_open, follows })
     }
 

@@ -7,7 +7,7 @@ use crate::cases::lane::{Engine, Lane};
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{Pattern, Peer};
-use crate::lab::{Path, Way};
+use crate::lab::{Path, PathKind};
 use std::collections::BTreeMap;
 
 /// Bytes of the copies: several maximum payloads and read requests, and an odd end.
@@ -88,8 +88,8 @@ fn route(
     from: &Peer,
     to: &Peer,
     engine: Engine,
-    way: Way,
-    back: Way,
+    way: PathKind,
+    back: PathKind,
 ) -> Verdict {
     let lane = Lane::new(from, to, engine, LENGTH.next_multiple_of(4096), 1)?;
     let length = usize::try_from(LENGTH)?;

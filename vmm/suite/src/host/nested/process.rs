@@ -14,7 +14,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use super::NestedError;
 use super::command::WithDescriptors;
-use crate::host::interrupt::Hook;
+use crate::host::ctrl_c::Hook;
 
 /// How often to look whether it has ended.
 const END_POLL: Duration = Duration::from_millis(10);

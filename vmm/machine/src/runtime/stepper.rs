@@ -11,7 +11,7 @@ use device_models::system::System;
 use super::lock::PriorityLock;
 use crate::jitter::Jitter;
 
-/// Wakes the engine.
+/// Wakes the stepping thread.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     /// Something may be to do. Read without the lock, so that ringing a bell that rings costs nothing.
@@ -54,12 +54,12 @@ impl Bell {
 
 /// Steps a lab on a thread of its own, as long as this lives.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Stepper {
     bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Engine {
+impl Stepper {
     pub(super) fn start(
         lab: Arc<PriorityLock<System>>,
         bell: Arc<Bell>,
@@ -68,7 +68,7 @@ impl Engine {
     ) -> io::Result<Self> {
         let thread = {
             let bell = Arc::clone(&bell);
-            thread::Builder::new().name("lab-engine".into()).spawn(move || {
+            thread::Builder::new().name("stepper".into()).spawn(move || {
                 while bell.wait() {
                     // Before the work, not after: a ring meanwhile means one more round.
                     bell.clear();
@@ -105,7 +105,7 @@ fn turn(
     }
 }
 
-impl Drop for Engine {
+impl Drop for Stepper {
     fn drop(&mut self) {
         self.bell.end();
         if let Some(thread) = self.thread.take() {
