@@ -1,0 +1,175 @@
+//! Text as people post it: found out line by line what each is.
+
+mod head;
+mod ids;
+mod lines;
+mod listing;
+mod logical;
+mod values;
+
+use head::Head;
+use lines::{Line, Lines};
+use listing::Section;
+use logical::Statement;
+
+use crate::assemble::assemble;
+use crate::gather::Gathered;
+use crate::{Error, Machine};
+
+/// The longest input, in bytes.
+const MAX_INPUT: usize = 64 << 20;
+
+/// Lines that may continue one that was broken.
+const MAX_CONTINUATION: usize = 3;
+
+/// Reads a machine from the content of a file, whatever of the known forms it has.
+///
+/// # Errors
+///
+/// The input is too long, names no function, or contradicts itself about which functions there are; JSON that is not a
+/// record.
+pub fn read(input: &[u8]) -> Result<Machine, Error> {
+    if input.len() > MAX_INPUT {
+        return Err(Error::TooLong { limit: MAX_INPUT });
+    }
+    let text = String::from_utf8_lossy(input);
+    let text = text.trim_start_matches('\u{feff}');
+    if text.trim_start().starts_with('{') {
+        return Machine::from_json(text);
+    }
+    let mut reader = Reader::default();
+    let mut lines = Lines::new(text);
+    while let Some(line) = lines.next() {
+        reader.line(&line, &mut lines)?;
+    }
+    let lines = lines.number();
+    reader.close(Some(lines))?;
+    if reader.gathered.functions.is_empty() {
+        return Err(Error::NoFunction { lines });
+    }
+    assemble(reader.gathered)
+}
+
+/// What was read so far.
+#[derive(Debug, Default)]
+struct Reader {
+    gathered: Gathered,
+    section: Option<Section>,
+    /// An address alone: a function only if something about it follows.
+    heading: Option<(crate::Address, usize)>,
+}
+
+impl Reader {
+    /// Reads `line`, and those of `rest` that belong to it.
+    fn line(&mut self, line: &Line<'_>, rest: &mut Lines<'_>) -> Result<(), Error> {
+        let text = line.trimmed();
+        if text.is_empty() {
+            if let Some(section) = &mut self.section {
+                section.blank();
+            }
+            return Ok(());
+        }
+        if let Some(head) = head::read(text) {
+            return self.head(&head, line, rest);
+        }
+        if logical::begins(text) {
+            let statement = join(line, rest);
+            return self.statement(&statement);
+        }
+        if is_gap(text)
+            && let Some(section) = &mut self.section
+        {
+            section.gap(line.number);
+        }
+        Ok(())
+    }
+
+    fn head(
+        &mut self,
+        head: &Head<'_>,
+        line: &Line<'_>,
+        rest: &mut Lines<'_>,
+    ) -> Result<(), Error> {
+        self.close(None)?;
+        let statement = join(line, rest);
+        let whole = |joined: &str| head::read(joined).and_then(|head| head.listing);
+        let mut listing = head.listing.clone();
+        for joined in [&statement.spaced, &statement.tight] {
+            // What follows may be prose: it is taken only for what the first line lacks.
+            if listing.as_ref().is_none_or(|ids| ids.device.is_none() || ids.by_name)
+                && let Some(more) = whole(joined)
+                && more.device.is_some()
+                && !more.by_name
+            {
+                listing = Some(more);
+            }
+        }
+        self.heading = Some((head.address, line.number));
+        if let Some(ids) = listing {
+            let section = Section::new(head.address, line.number);
+            self.gathered.sources.insert("lspci");
+            section.ids(&mut self.gathered, &ids)?;
+            self.section = Some(section);
+        } else if !head.rest.is_empty() {
+            let statement = Statement::new(line.number, head.rest);
+            if logical::begins(&statement.first) {
+                return self.statement(&statement);
+            }
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, statement: &Statement) -> Result<(), Error> {
+        let acs = statement.first.starts_with("ACSC");
+        if self.section.is_none() && acs {
+            let Some((address, line)) = self.heading else {
+                let text = "an ACS line without a function above it";
+                self.gathered.notes.add(text, None, Some(statement.number));
+                return Ok(());
+            };
+            self.section = Some(Section::new(address, line));
+        }
+        if let Some(section) = &mut self.section
+            && section.statement(&mut self.gathered, statement)?
+        {
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Ends the function that is being read; with `last`, the number of lines, the text, too.
+    fn close(&mut self, last: Option<usize>) -> Result<(), Error> {
+        self.heading = None;
+        match self.section.take() {
+            Some(section) => section.close(&mut self.gathered, last),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `line` with those that may continue it, which are taken from `rest`.
+fn join(line: &Line<'_>, rest: &mut Lines<'_>) -> Statement {
+    let mut statement = Statement::new(line.number, &line.text);
+    for _ in 0..MAX_CONTINUATION {
+        let mut ahead = rest.clone();
+        let Some(next) = ahead.next() else { break };
+        let text = next.trimmed();
+        if text.is_empty() || logical::begins(text) || is_gap(text) || head::read(text).is_some() {
+            break;
+        }
+        statement.join(&next.text);
+        *rest = ahead;
+    }
+    statement
+}
+
+/// Whether a line stands for others that were left out.
+fn is_gap(text: &str) -> bool {
+    let dots = text.contains("..") || text.contains('…');
+    if text == "--" || dots && text.chars().all(|c| ".…[]()<>*# -".contains(c)) {
+        return true;
+    }
+    let words = ["snip", "truncated", "omitted", "left out", "--more--", "removed"];
+    let lower = text.to_ascii_lowercase();
+    text.len() < 60 && words.iter().any(|word| lower.contains(word))
+}
