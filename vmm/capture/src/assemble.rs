@@ -91,7 +91,9 @@ fn taken<T: Clone + PartialEq>(
 fn function(address: Address, draft: &Draft, extended: bool, notes: &mut Notes) -> Function {
     let conclusion = conclude::conclude(address, draft, extended, notes);
     let mut take = Taker { address, notes };
-    let buses = take.of(&draft.buses, "bus numbers");
+    take.of(&draft.buses, "bus numbers");
+    take.of(&draft.below, "bus numbers");
+    let buses = draft.bus_numbers(address);
     let memory: Option<Window> = take.of(&draft.memory, "memory window");
     let prefetchable = take.of(&draft.prefetchable, "prefetchable window");
     let port = take.of(&draft.port, "PCIe type").unwrap_or(conclusion.port);

@@ -70,6 +70,8 @@ pub(crate) struct Draft {
     pub(crate) multi_function: Field<bool>,
     pub(crate) port: Field<PortType>,
     pub(crate) buses: Field<Buses>,
+    /// Secondary and subordinate bus in a tree, which does not show the primary one.
+    pub(crate) below: Field<(u8, u8)>,
     pub(crate) memory: Field<Window>,
     pub(crate) prefetchable: Field<Window>,
     pub(crate) acs_present: Field<bool>,
@@ -129,6 +131,16 @@ impl Gathered {
 }
 
 impl Draft {
+    /// Bus numbers, from wherever they are known.
+    pub(crate) fn bus_numbers(&self, address: Address) -> Option<Buses> {
+        let drawn = self.below.get().map(|(secondary, subordinate)| Buses {
+            primary: address.bus,
+            secondary: *secondary,
+            subordinate: *subordinate,
+        });
+        if self.buses.conflict().is_some() { None } else { self.buses.get().copied().or(drawn) }
+    }
+
     /// A BAR; what another reader found out about the same one is kept.
     pub(crate) fn bar(&mut self, bar: Bar) {
         let known = self.bars.entry(bar.index).or_insert(bar);

@@ -10,6 +10,7 @@
 mod acs;
 mod address;
 mod assemble;
+mod config;
 mod error;
 mod field;
 mod function;

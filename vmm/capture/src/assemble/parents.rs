@@ -115,7 +115,7 @@ impl Buses {
         // For each segment one bit for each bus that is within the range of a bridge.
         let mut below: BTreeMap<u32, [bool; 256]> = BTreeMap::new();
         for (address, draft) in &gathered.functions {
-            let Some(numbers) = draft.buses.get() else { continue };
+            let Some(numbers) = draft.bus_numbers(*address) else { continue };
             // A bridge that is not set up has zeros.
             if numbers.secondary <= address.bus {
                 continue;
@@ -137,12 +137,13 @@ impl Buses {
             gathered.roots.iter().map(|root| (root.segment, root.bus)).collect();
         for (address, draft) in &gathered.functions {
             let stated = draft.parent.get() == Some(&Parent::Root);
-            // No bridge has 0 below it. A host bridge's own function is on a root bus; but what is within the range of
-            // a bridge is below that, even if the one directly above is missing.
+            // No bridge has 0 below it. A host bridge's own function and a root port are on a root bus; but what is
+            // within the range of a bridge is below that, even if the one directly above is missing.
             let is_below =
                 below.get(&address.segment).is_some_and(|within| within[usize::from(address.bus)]);
-            let host_bridge = draft.class.get() == Some(&0x0600) && !is_below;
-            if stated || host_bridge || address.bus == 0 {
+            let at_root = draft.port.get().is_some_and(|port| port.is_at_root())
+                || draft.class.get() == Some(&0x0600);
+            if stated || at_root && !is_below || address.bus == 0 {
                 roots.insert(bus(*address));
             }
         }

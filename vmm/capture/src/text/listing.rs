@@ -3,9 +3,10 @@
 use super::head::{Ids, last_pair};
 use super::logical::Statement;
 use super::values;
+use crate::config::ConfigSpace;
 use crate::function::{Header, Service};
 use crate::gather::{Draft, Gathered, Virtual, name};
-use crate::{AcsFlags, Address, Error, Parent};
+use crate::{AcsFlags, Address, Error};
 
 /// The function whose lines are being read.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Section {
     ended: bool,
     enabled: Option<bool>,
     virtuals: Option<(u16, usize)>,
+    config: Option<(ConfigSpace, usize)>,
 }
 
 impl Section {
@@ -43,12 +45,20 @@ impl Section {
             ended: false,
             enabled: None,
             virtuals: None,
+            config: None,
         }
     }
 
     /// Something was left out in `line`.
     pub(super) fn gap(&mut self, line: usize) {
         self.gap = self.gap.or(Some(line));
+    }
+
+    /// A row of a hex dump.
+    pub(super) fn row(&mut self, offset: usize, bytes: &[u8], line: usize) {
+        let (config, _) = self.config.get_or_insert_with(|| (ConfigSpace::default(), line));
+        config.set(offset, bytes);
+        self.ended = true;
     }
 
     /// A blank line: `lspci` prints one behind each function.
@@ -61,6 +71,12 @@ impl Section {
         let cut = self.gap.or(last.filter(|_| !self.ended));
         let draft = gathered.function(self.address, self.line)?;
         draft.listing.cut = draft.listing.cut.or(cut);
+        if let Some((config, line)) = self.config {
+            let mut notes = std::mem::take(&mut gathered.notes);
+            let draft = gathered.function(self.address, self.line)?;
+            config.decode(self.address, line, draft, &mut notes);
+            gathered.notes = notes;
+        }
         Ok(())
     }
 
@@ -204,9 +220,6 @@ impl Section {
             draft.listing.express = true;
             if let Some(port) = values::port_type(rest) {
                 draft.port.put(port, statement.number);
-                if port.is_at_root() {
-                    draft.parent.put(Parent::Root, statement.number);
-                }
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Text as people post it: found out line by line what each is.
 
 mod head;
+mod hex;
 mod ids;
 mod lines;
 mod listing;
 mod logical;
+mod tree;
 mod values;
 
 use head::Head;
@@ -57,6 +59,7 @@ struct Reader {
     section: Option<Section>,
     /// An address alone: a function only if something about it follows.
     heading: Option<(crate::Address, usize)>,
+    tree: tree::Tree,
 }
 
 impl Reader {
@@ -69,8 +72,19 @@ impl Reader {
             }
             return Ok(());
         }
+        if tree::is_tree(text) {
+            self.close(None)?;
+            return self.tree.line(&mut self.gathered, &line.text, line.number);
+        }
         if let Some(head) = head::read(text) {
             return self.head(&head, line, rest);
+        }
+        if let Some((offset, bytes)) = hex::row(text) {
+            if let Some(section) = self.section() {
+                section.row(offset, &bytes, line.number);
+                self.gathered.sources.insert("hex dump");
+            }
+            return Ok(());
         }
         if logical::begins(text) {
             let statement = join(line, rest);
@@ -120,14 +134,10 @@ impl Reader {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<(), Error> {
-        let acs = statement.first.starts_with("ACSC");
-        if self.section.is_none() && acs {
-            let Some((address, line)) = self.heading else {
-                let text = "an ACS line without a function above it";
-                self.gathered.notes.add(text, None, Some(statement.number));
-                return Ok(());
-            };
-            self.section = Some(Section::new(address, line));
+        if statement.first.starts_with("ACSC") && self.section().is_none() {
+            let text = "an ACS line without a function above it";
+            self.gathered.notes.add(text, None, Some(statement.number));
+            return Ok(());
         }
         if let Some(section) = &mut self.section
             && section.statement(&mut self.gathered, statement)?
@@ -135,6 +145,14 @@ impl Reader {
             return Ok(());
         }
         Ok(())
+    }
+
+    /// The function that is being read; an address alone becomes one, because something about it follows.
+    fn section(&mut self) -> Option<&mut Section> {
+        if let (None, Some((address, line))) = (&self.section, self.heading) {
+            self.section = Some(Section::new(address, line));
+        }
+        self.section.as_mut()
     }
 
     /// Ends the function that is being read; with `last`, the number of lines, the text, too.
@@ -154,7 +172,8 @@ fn join(line: &Line<'_>, rest: &mut Lines<'_>) -> Statement {
         let mut ahead = rest.clone();
         let Some(next) = ahead.next() else { break };
         let text = next.trimmed();
-        if text.is_empty() || logical::begins(text) || is_gap(text) || head::read(text).is_some() {
+        let other = tree::is_tree(text) || hex::row(text).is_some() || head::read(text).is_some();
+        if text.is_empty() || logical::begins(text) || is_gap(text) || other {
             break;
         }
         statement.join(&next.text);
