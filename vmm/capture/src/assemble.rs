@@ -31,9 +31,12 @@ pub(crate) fn assemble(mut gathered: Gathered) -> Result<Machine, Error> {
         let Address { segment, bus, .. } = function.address;
         Root { segment, bus }
     }));
+    let groups = functions.iter().any(|function| function.iommu_group.is_some());
     let kernel = Kernel {
+        iommu_groups: (groups || gathered.is_live).then_some(groups),
         release: taken(&gathered.release, "the kernel release", None, &mut notes),
-        p2pdma: taken(&gathered.p2pdma, "CONFIG_PCI_P2PDMA", None, &mut notes),
+        p2pdma: taken(&gathered.p2pdma, "CONFIG_PCI_P2PDMA", None, &mut notes)
+            .or(gathered.has_configuration.then_some(false)),
         command_line: taken(&gathered.command_line, "the command line", None, &mut notes),
     };
     let cpu = Cpu {
@@ -41,6 +44,16 @@ pub(crate) fn assemble(mut gathered: Gathered) -> Result<Machine, Error> {
         family: taken(&gathered.cpu_family, "the processor's family", None, &mut notes),
         model: taken(&gathered.cpu_model, "the processor's model", None, &mut notes),
     };
+    if cpu == Cpu::default() {
+        notes.add(
+            "the processor is not known: Linux lets AMD's since Zen route between any two root ports",
+            None,
+            None,
+        );
+    }
+    if kernel.p2pdma.is_none() {
+        notes.add("whether the kernel has CONFIG_PCI_P2PDMA is not known", None, None);
+    }
     let notes = notes.0.into_iter().map(|(text, (functions, line))| Note {
         text,
         functions: functions.into_iter().collect(),
@@ -121,7 +134,9 @@ fn function(address: Address, draft: &Draft, extended: bool, notes: &mut Notes) 
         bridge,
         acs: take.acs(draft, conclusion.acs_absent),
         bars: draft.bars.values().copied().collect(),
-        virtual_functions: virtuals.map(|virtuals| virtuals.enabled),
+        virtual_functions: virtuals
+            .map(|virtuals| virtuals.enabled)
+            .or_else(|| take.of(&draft.virtual_count, "number of virtual functions")),
         ats: take.of(&draft.ats, "ATS").unwrap_or(conclusion.service),
         pasid: take.of(&draft.pasid, "PASID").unwrap_or(conclusion.service),
         iommu_group: take.of(&draft.iommu_group, "IOMMU group"),

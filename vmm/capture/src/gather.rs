@@ -21,6 +21,10 @@ pub(crate) struct Gathered {
     pub(crate) cpu_vendor: Field<String>,
     pub(crate) cpu_family: Field<u32>,
     pub(crate) cpu_model: Field<u32>,
+    /// The kernel's build configuration is there.
+    pub(crate) has_configuration: bool,
+    /// sysfs was read, which shows IOMMU groups wherever there are any.
+    pub(crate) is_live: bool,
     pub(crate) sources: BTreeSet<&'static str>,
     pub(crate) notes: Notes,
 }
@@ -72,6 +76,8 @@ pub(crate) struct Draft {
     pub(crate) buses: Field<Buses>,
     /// Secondary and subordinate bus in a tree, which does not show the primary one.
     pub(crate) below: Field<(u8, u8)>,
+    /// The first of the two, where they are stated one after the other.
+    pub(crate) secondary: Option<u8>,
     pub(crate) memory: Field<Window>,
     pub(crate) prefetchable: Field<Window>,
     pub(crate) acs_present: Field<bool>,
@@ -81,6 +87,8 @@ pub(crate) struct Draft {
     pub(crate) bars: BTreeMap<u8, Bar>,
     pub(crate) physical_function: Field<Address>,
     pub(crate) virtual_functions: Field<Virtual>,
+    /// How many are enabled, where nothing else is known about them.
+    pub(crate) virtual_count: Field<u16>,
     pub(crate) ats: Field<Service>,
     pub(crate) pasid: Field<Service>,
     pub(crate) iommu_group: Field<u32>,

@@ -10,12 +10,15 @@
 mod acs;
 mod address;
 mod assemble;
+mod attributes;
 mod config;
 mod error;
 mod field;
 mod function;
 mod gather;
 mod machine;
+mod sysfs;
+mod system;
 mod text;
 
 pub use acs::{Acs, AcsFlags, Egress};
@@ -26,4 +29,5 @@ pub use function::{
     Window,
 };
 pub use machine::{Cpu, Kernel, Machine, Note, Root, SCHEMA};
+pub use sysfs::capture;
 pub use text::read;

@@ -45,6 +45,9 @@ pub struct Kernel {
     /// Whether it was built with `CONFIG_PCI_P2PDMA`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p2pdma: Option<bool>,
+    /// Whether any function is in an IOMMU group, which says that the kernel uses an IOMMU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iommu_groups: Option<bool>,
     /// Its command line: only the parameters that PCI and IOMMU code reads, unless all was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_line: Option<String>,

@@ -134,7 +134,8 @@ fn a_whole_listing_says_all_that_decides() {
     assert_eq!(bars, [(0, 16), (1, 16 << 10), (3, 32)]);
     assert_eq!(gpu.bars[1].space, Space::Memory { wide: true, prefetchable: true });
     assert_eq!(machine.roots.len(), 1);
-    assert!(machine.notes.is_empty(), "{}", notes(&machine));
+    let about = machine.notes.iter().filter(|note| !note.functions.is_empty());
+    assert_eq!(about.count(), 0, "{}", notes(&machine));
 }
 
 #[test]
