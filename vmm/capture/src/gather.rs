@@ -85,6 +85,8 @@ pub(crate) struct Draft {
     pub(crate) acs_control: [Field<bool>; 7],
     pub(crate) egress: Field<Egress>,
     pub(crate) bars: BTreeMap<u8, Bar>,
+    /// Lines of `resource` in a text.
+    pub(crate) resources: usize,
     pub(crate) physical_function: Field<Address>,
     pub(crate) virtual_functions: Field<Virtual>,
     /// How many are enabled, where nothing else is known about them.

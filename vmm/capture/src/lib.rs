@@ -14,6 +14,7 @@ mod attributes;
 mod config;
 mod error;
 mod field;
+mod find;
 mod function;
 mod gather;
 mod machine;
@@ -24,6 +25,7 @@ mod text;
 pub use acs::{Acs, AcsFlags, Egress};
 pub use address::{Address, AddressError};
 pub use error::{Error, FindError};
+pub use find::Kind;
 pub use function::{
     Bar, Bridge, Buses, Function, Header, Names, P2pMemory, Parent, PortType, Service, Space,
     Window,

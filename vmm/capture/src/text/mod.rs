@@ -6,6 +6,8 @@ mod ids;
 mod lines;
 mod listing;
 mod logical;
+mod loose;
+mod script;
 mod tree;
 mod values;
 
@@ -16,7 +18,7 @@ use logical::Statement;
 
 use crate::assemble::assemble;
 use crate::gather::Gathered;
-use crate::{Error, Machine};
+use crate::{Error, Machine, system};
 
 /// The longest input, in bytes.
 const MAX_INPUT: usize = 64 << 20;
@@ -46,6 +48,9 @@ pub fn read(input: &[u8]) -> Result<Machine, Error> {
     }
     let lines = lines.number();
     reader.close(Some(lines))?;
+    if let Some((parameters, line)) = reader.parameters.take() {
+        system::command_line(&mut reader.gathered, &parameters, line, false);
+    }
     if reader.gathered.functions.is_empty() {
         return Err(Error::NoFunction { lines });
     }
@@ -60,6 +65,11 @@ struct Reader {
     /// An address alone: a function only if something about it follows.
     heading: Option<(crate::Address, usize)>,
     tree: tree::Tree,
+    /// The part of the script's output.
+    part: Option<script::Part>,
+    parameters: Option<(String, usize)>,
+    /// The IOMMU group that a line before said, for the functions below it.
+    group: Option<u32>,
 }
 
 impl Reader {
@@ -70,7 +80,27 @@ impl Reader {
             if let Some(section) = &mut self.section {
                 section.blank();
             }
+            self.group = None;
             return Ok(());
+        }
+        if let Some(part) = script::mark(text, &mut self.gathered) {
+            self.part = Some(part);
+            return self.close(None);
+        }
+        if let Some(part) = self.part
+            && script::line(part, &mut self.parameters, &mut self.gathered, text, line.number)
+        {
+            return Ok(());
+        }
+        if loose::sysfs(&mut self.gathered, text, line.number)? {
+            return Ok(());
+        }
+        if let Some((group, after)) = loose::group(text) {
+            self.group = Some(group);
+            return match head::read(after) {
+                Some(head) => self.head(&head, line, rest),
+                None => Ok(()),
+            };
         }
         if tree::is_tree(text) {
             self.close(None)?;
@@ -84,6 +114,9 @@ impl Reader {
                 section.row(offset, &bytes, line.number);
                 self.gathered.sources.insert("hex dump");
             }
+            return Ok(());
+        }
+        if system::line(&mut self.gathered, text, line.number) {
             return Ok(());
         }
         if logical::begins(text) {
@@ -106,6 +139,9 @@ impl Reader {
     ) -> Result<(), Error> {
         self.close(None)?;
         let statement = join(line, rest);
+        if let Some(group) = self.group {
+            self.gathered.function(head.address, line.number)?.iommu_group.put(group, line.number);
+        }
         let whole = |joined: &str| head::read(joined).and_then(|head| head.listing);
         let mut listing = head.listing.clone();
         for joined in [&statement.spaced, &statement.tight] {
