@@ -32,4 +32,4 @@ pub use function::{
 };
 pub use machine::{Cpu, Kernel, Machine, Note, Root, SCHEMA};
 pub use sysfs::capture;
-pub use text::read;
+pub use text::{MAX_INPUT, read};

@@ -20,8 +20,8 @@ use crate::assemble::assemble;
 use crate::gather::Gathered;
 use crate::{Error, Machine, system};
 
-/// The longest input, in bytes.
-const MAX_INPUT: usize = 64 << 20;
+/// The longest input that [`read`] takes, in bytes.
+pub const MAX_INPUT: usize = 64 << 20;
 
 /// Lines that may continue one that was broken.
 const MAX_CONTINUATION: usize = 3;
