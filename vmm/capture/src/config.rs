@@ -62,19 +62,15 @@ impl ConfigSpace {
         draft: &mut Draft,
         notes: &mut Notes,
     ) {
-        let mut note =
-            |text: &str| notes.add(text, Some(address), Some(line).filter(|line| *line > 0));
+        let mut note = |text: &str| notes.add(text, Some(address), Some(line));
         if self.contradicts {
             note("its hex dump states some bytes twice, differently: it is not used");
             return;
         }
-        match self.u16(0) {
-            Some(0xffff) => {
-                note("its configuration space reads as ones: it is powered off, or not there");
-                return;
-            }
-            Some(vendor) => draft.vendor.put(vendor, line),
-            None => {}
+        draft.has_config = true;
+        if self.u32(0) == Some(u32::MAX) && self.u32(8).is_none_or(|class| class == u32::MAX) {
+            note("its configuration space reads as ones: it is powered off, or not there");
+            return;
         }
         self.identity(line, draft);
         let header = self.u8(0x0e);
@@ -101,7 +97,11 @@ impl ConfigSpace {
     }
 
     fn identity(&self, line: usize, draft: &mut Draft) {
-        if let Some(device) = self.u16(2) {
+        // A virtual function's IDs read as ones (PCIe 6.0, 9.3.4.1.1); its physical function has them.
+        if let (Some(vendor), Some(device)) = (self.u16(0), self.u16(2))
+            && vendor != 0xffff
+        {
+            draft.vendor.put(vendor, line);
             draft.device.put(device, line);
         }
         if let Some(revision) = self.u8(8) {

@@ -51,7 +51,8 @@ impl Notes {
         let (functions, first) = self.0.entry(text).or_default();
         functions.extend(function);
         if first.is_none() {
-            *first = line;
+            // What was not read from a text has no line.
+            *first = line.filter(|line| *line > 0);
         }
     }
 }
@@ -100,6 +101,8 @@ pub(crate) struct Draft {
     pub(crate) names: Names,
     /// Something said that capabilities could not be read.
     pub(crate) denied: bool,
+    /// Bytes of the configuration space were there, and a note says what they lack.
+    pub(crate) has_config: bool,
     /// What a listing shows, beside what it says.
     pub(crate) listing: Listing,
 }

@@ -14,8 +14,8 @@ pub(super) fn conclude(
 ) -> Conclusion {
     let unknown =
         || Conclusion { port: PortType::Unknown, acs_absent: false, service: Service::Unknown };
-    // Another reader has found out, from the configuration space itself.
-    let known = draft.acs_present.get().is_some();
+    // Another reader has found out from the configuration space itself, or has said why not.
+    let known = draft.acs_present.get().is_some() || draft.has_config;
     let mut note = |text: &str, line: usize| {
         if !known {
             notes.add(text, Some(address), Some(line));

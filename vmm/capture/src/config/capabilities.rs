@@ -232,6 +232,15 @@ mod tests {
     }
 
     #[test]
+    fn a_virtual_function_has_no_ids_but_capabilities() {
+        let mut bytes = root_port();
+        bytes[..4].fill(0xff);
+        let (draft, notes) = decode(&bytes);
+        assert_eq!((draft.vendor.get(), draft.device.get(), notes.as_str()), (None, None, ""));
+        assert_eq!(draft.acs_present.get(), Some(&true));
+    }
+
+    #[test]
     fn lists_that_lead_nowhere_end() {
         let broken = |at: usize, values: &[u8]| {
             let mut bytes = root_port();
@@ -245,7 +254,7 @@ mod tests {
         assert!(broken(0x102, &[0x01, 0x10]).contains("circle"));
         assert!(broken(0x102, &[0x01, 0x04]).contains("astray"));
         assert!(broken(0x100, &[0xff; 4]).contains("astray"));
-        assert!(broken(0, &[0xff; 4]).contains("reads as ones"));
+        assert!(broken(0, &[0xff; 16]).contains("reads as ones"));
         // The circle comes after ACS.
         let mut bytes = root_port();
         bytes[0x14a..0x14c].copy_from_slice(&[0x01, 0x10]);

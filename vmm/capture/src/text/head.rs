@@ -11,6 +11,8 @@ pub(super) struct Head<'a> {
     pub(super) listing: Option<Ids>,
     /// What follows the address.
     pub(super) rest: &'a str,
+    /// The bridge before it in a path (`lspci -PP`).
+    pub(super) above: Option<Address>,
 }
 
 /// What the function is.
@@ -29,19 +31,40 @@ pub(super) struct Ids {
 /// Reads a line that begins with an address. Marks of lists and headings may be before it.
 pub(super) fn read(line: &str) -> Option<Head<'_>> {
     let line = line.trim_start_matches([' ', '*', '#', '-', '+', '`', '•', '(', '[']);
-    let (address, rest) = Address::prefix(line)?;
+    let (address, rest, above) = path(line)?;
     let text = rest.trim_end_matches(['`', ')', ']']).trim();
     if let Some(text) = rest.strip_prefix(' ')
         && let Some(ids) = listing(text.trim())
     {
-        return Some(Head { address, listing: Some(ids), rest: text });
+        return Some(Head { address, listing: Some(ids), rest: text, above });
     }
     let text = text.trim_start_matches(':').trim();
     // Prose that happens to begin with an address is none of our business; a heading may be.
     if text.is_empty() || rest.starts_with(':') || text.contains("ACSC") || rest.starts_with(' ') {
-        return Some(Head { address, listing: None, rest: text });
+        return Some(Head { address, listing: None, rest: text, above });
     }
     None
+}
+
+/// An address, or the last one of a path from a root bus: `0000:00:1c.3/08:00.0/09:01.0`. Then the one before it is what
+/// it hangs on.
+fn path(line: &str) -> Option<(Address, &str, Option<Address>)> {
+    let (mut address, mut rest) = Address::prefix(line)?;
+    let segment = address.segment;
+    let mut above = None;
+    while let Some((next, after)) = rest.strip_prefix('/').and_then(Address::prefix) {
+        above = Some(address);
+        // Only the first step has a segment.
+        (address, rest) = (Address { segment, ..next }, after);
+    }
+    Some((address, rest, above))
+}
+
+/// Whether `line` is the first line of a function whose address cannot be read: cut by whoever copied it.
+pub(super) fn is_mutilated(line: &str) -> bool {
+    let Some((word, rest)) = line.split_once(' ') else { return false };
+    let digits = word.chars().all(|c| c.is_ascii_hexdigit() || ":.".contains(c));
+    digits && word.contains(['.', ':']) && listing(rest.trim()).is_some()
 }
 
 /// What `lspci` prints behind an address, with or without numbers. `None`: this is something else.
@@ -143,6 +166,19 @@ mod tests {
         assert_eq!((unnamed.device, unnamed.by_name), (Some(0x09a2), false));
         let brackets = ids("00:07.1 USB controller [0c03]: A [Radeon [1002:1111]] B [1022:149c]");
         assert_eq!((brackets.vendor, brackets.device), (Some(0x1022), Some(0x149c)));
+    }
+
+    #[test]
+    fn a_path_says_what_is_above() {
+        let head =
+            read("0001:00:1c.3/08:00.0/09:01.0 PCI bridge [0604]: A [12d8:2404] (rev 05)").unwrap();
+        assert_eq!(head.address.to_string(), "0001:09:01.0");
+        assert_eq!(head.above.unwrap().to_string(), "0001:08:00.0");
+        assert_eq!(head.listing.unwrap().device, Some(0x2404));
+        assert_eq!(read("00:1c.3/numa_node:0"), None);
+        assert!(is_mutilated("0:00.0 Host bridge: Intel Corporation Device 1234"));
+        assert!(!is_mutilated("00:00.0 and more"));
+        assert!(!is_mutilated("Bus: Bridge: x"));
     }
 
     #[test]

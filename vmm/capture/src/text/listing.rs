@@ -178,6 +178,11 @@ impl Section {
             "VF offset" => self.virtual_functions(draft, statement),
             _ if key.starts_with("Region ") => self.region(draft, statement),
             "Memory at" | "I/O ports at" => self.region(draft, statement),
+            "Express" => {
+                if let Some(port) = statement.after("Express").and_then(values::port_type) {
+                    draft.port.put(port, number);
+                }
+            }
             _ => {
                 self.ended = ended;
                 return Ok(false);
@@ -298,7 +303,8 @@ fn unread(gathered: &mut Gathered, address: Address, what: &str, line: usize) {
 
 /// Key and value of a line.
 fn split(line: &str) -> Option<(&str, &str)> {
-    for key in ["Memory at", "I/O ports at"] {
+    // "Express" alone: who shortened the text has left "Capabilities: [40]" out.
+    for key in ["Memory at", "I/O ports at", "Express"] {
         if let Some(rest) = line.strip_prefix(key) {
             return Some((key, rest));
         }

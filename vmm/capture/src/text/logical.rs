@@ -39,8 +39,15 @@ impl Statement {
 }
 
 /// Beginnings of lines that `lspci` prints below a function's first line, apart from those that begin like `Word:`.
-const KEYS: [&str; 6] =
-    ["Memory at ", "I/O ports at ", "I/O behind ", "Expansion ROM at ", "Memory behind ", "Bus: "];
+const KEYS: [&str; 7] = [
+    "Express ",
+    "Memory at ",
+    "I/O ports at ",
+    "I/O behind ",
+    "Expansion ROM at ",
+    "Memory behind ",
+    "Bus: ",
+];
 
 /// Whether `line` (trimmed) begins a statement. What does not may continue the one before.
 pub(super) fn begins(line: &str) -> bool {

@@ -34,7 +34,9 @@ pub(super) fn sysfs(gathered: &mut Gathered, text: &str, line: usize) -> Result<
     }
     let text = text.rsplit_once("devices/").map_or(text, |(_, rest)| rest);
     let Some((address, rest)) = Address::prefix(text) else { return Ok(false) };
-    let Some(rest) = rest.strip_prefix('/') else { return Ok(false) };
+    // lspci -PP prints paths of addresses.
+    let rest = rest.strip_prefix('/').filter(|rest| Address::prefix(rest).is_none());
+    let Some(rest) = rest else { return Ok(false) };
     let draft = gathered.function(address, line)?;
     if let Some((name, content)) = rest.split_once(':') {
         if name == "resource" {
@@ -85,9 +87,14 @@ mod tests {
         assert_eq!(draft.parent.get(), Some(&Parent::Root));
         assert_eq!(draft.names.nvme, ["nvme3"]);
         assert_eq!((draft.bars.len(), draft.resources), (1, 2));
-        for other in
-            ["a -> b", "3a:00.0 PCI bridge: x", "iommu_groups/x/devices/3a:00.0", "1/2:3", "-> "]
-        {
+        for other in [
+            "a -> b",
+            "3a:00.0 PCI bridge: x",
+            "iommu_groups/x/devices/3a:00.0",
+            "1/2:3",
+            "-> ",
+            "00:1c.1/06:00.0 x: y",
+        ] {
             assert!(!sysfs(&mut gathered, other, 1).unwrap(), "{other}");
         }
         assert_eq!(gathered.functions.len(), 1);

@@ -92,6 +92,12 @@ impl Reader {
         {
             return Ok(());
         }
+        if head::is_mutilated(text) && head::read(text).is_none() {
+            // What follows belongs to it, and to no function that was named before.
+            let text = "a function whose address cannot be read";
+            self.gathered.notes.add(text, None, Some(line.number));
+            return self.close(None);
+        }
         if loose::sysfs(&mut self.gathered, text, line.number)? {
             return Ok(());
         }
@@ -153,6 +159,10 @@ impl Reader {
             {
                 listing = Some(more);
             }
+        }
+        if let Some(above) = head.above {
+            let draft = self.gathered.function(head.address, line.number)?;
+            draft.parent.put(crate::Parent::Below(above), line.number);
         }
         self.heading = Some((head.address, line.number));
         if let Some(ids) = listing {
