@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 mod kernel;
 mod list;
+mod machine;
 mod output;
 mod replay;
 mod report;
@@ -38,6 +39,7 @@ Examples:
   peerdma boot -- lspci -vvv
   peerdma topology switch              what there is, drawn
   peerdma explain peer0 peer1 --topology switch-acs --iommu none
+  sudo peerdma machine capture >box.json    what a real machine has on PCIe
 
 Exit codes:
   0  everything passed or was skipped, a replay was identical, a kernel decided as predicted
@@ -88,6 +90,8 @@ enum Command {
     Topology(topology::Arguments),
     /// Say by which way Linux lets one device reach another, and why
     Explain(explain::Arguments),
+    /// Write down what a real machine has on PCIe, or show what a file says about one
+    Machine(machine::Arguments),
     /// Put the reports of several test runs together
     Report(report::Arguments),
     /// Drive fresh device models with a record and compare what they find
@@ -126,6 +130,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Kernel(arguments) => kernel::run(&arguments),
         Command::Topology(arguments) => topology::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Machine(arguments) => machine::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::NestedInit => Ok(Exit::Usage as u8),
