@@ -82,25 +82,32 @@ pub(super) fn window(line: &str, squeezed: &str) -> Option<Window> {
     of(line).or_else(|| of(squeezed))
 }
 
+/// Device/port types without white space, as `lspci` prints them.
+const PORT_TYPES: [(&str, PortType); 10] = [
+    ("Endpoint", PortType::Endpoint),
+    ("LegacyEndpoint", PortType::LegacyEndpoint),
+    ("RootPort", PortType::RootPort),
+    ("UpstreamPort", PortType::Upstream),
+    ("DownstreamPort", PortType::Downstream),
+    ("PCI-ExpresstoPCI/PCI-XBridge", PortType::PcieToPci),
+    ("PCI/PCI-XtoPCI-ExpressBridge", PortType::PciToPcie),
+    ("RootComplexIntegratedEndpoint", PortType::IntegratedEndpoint),
+    ("RootComplexEventCollector", PortType::EventCollector),
+    ("PCI/PCI-XBridge", PortType::PcieToPci),
+];
+
+/// Whether `squeezed` is the name of a device/port type, and nothing more.
+pub(super) fn is_port_type(squeezed: &str) -> bool {
+    PORT_TYPES.iter().any(|(name, _)| *name == squeezed)
+}
+
 /// The device/port type behind `Express` in `Capabilities: [c0] Express (v2) Root Port (Slot+), MSI 00`.
 pub(super) fn port_type(squeezed: &str) -> Option<PortType> {
-    const NAMES: [(&str, PortType); 10] = [
-        ("Endpoint", PortType::Endpoint),
-        ("LegacyEndpoint", PortType::LegacyEndpoint),
-        ("RootPort", PortType::RootPort),
-        ("UpstreamPort", PortType::Upstream),
-        ("DownstreamPort", PortType::Downstream),
-        ("PCI-ExpresstoPCI/PCI-XBridge", PortType::PcieToPci),
-        ("PCI/PCI-XtoPCI-ExpressBridge", PortType::PciToPcie),
-        ("RootComplexIntegratedEndpoint", PortType::IntegratedEndpoint),
-        ("RootComplexEventCollector", PortType::EventCollector),
-        ("PCI/PCI-XBridge", PortType::PcieToPci),
-    ];
     let mut text = squeezed;
     if let Some(rest) = text.strip_prefix("(v") {
         text = rest.split_once(')')?.1;
     }
-    NAMES.iter().find(|(name, _)| text.starts_with(name)).map(|(_, port)| *port)
+    PORT_TYPES.iter().find(|(name, _)| text.starts_with(name)).map(|(_, port)| *port)
 }
 
 /// The index of `Region N: ...`, or `next` for a line of `-v`, which has no number; and what follows it.
