@@ -100,7 +100,7 @@ mod tests {
             "ze=1M]",
             "nd bridge: cba",
             "Prefix without",
-            "Express Root Port A [8086",
+            "Express Root Port A",
             "",
             "]: x",
         ] {

@@ -46,6 +46,15 @@ pub(super) fn acs(squeezed: &str) -> AcsFlags {
     for (index, name) in AcsFlags::LSPCI.iter().enumerate() {
         *flags.slot(index) = flag(squeezed, name);
     }
+    // A terminal that does not wrap shows the last character of a long line in its last column: what looks like the sign
+    // of the last flag may be that of another.
+    if !flags.is_complete()
+        && let Some(last) = AcsFlags::LSPCI.iter().position(|name| {
+            squeezed.strip_suffix(['+', '-']).is_some_and(|rest| rest.ends_with(name))
+        })
+    {
+        *flags.slot(last) = None;
+    }
     flags
 }
 
@@ -235,5 +244,8 @@ mod tests {
         assert_eq!(flag("ACSCtl:SrcValid+TransBlk", "TransBlk"), None);
         let cut = acs("ACSCtl:SrcValid+TransBlk-ReqRedir+CmpltRedir+Up");
         assert_eq!((cut.rr, cut.cr, cut.uf, cut.ec), (Some(true), Some(true), None, None));
+        // The sign may be that of DirectTrans, in the last column.
+        let overwritten = acs("ACSCtl:SrcValid+TransBlk-ReqRedir+CmpltRedir-");
+        assert_eq!((overwritten.rr, overwritten.cr), (Some(true), None));
     }
 }
