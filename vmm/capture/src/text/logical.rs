@@ -19,13 +19,19 @@ pub(super) struct Statement {
 
 impl Statement {
     pub(super) fn new(number: usize, first: &str) -> Self {
-        let mut statement = Self { number, first: first.trim().to_owned(), ..Self::default() };
+        let mut statement = Self {
+            number,
+            first: first.trim().trim_end_matches('=').to_owned(),
+            ..Self::default()
+        };
         statement.join(first);
         statement
     }
 
     /// Adds a line that continues it.
     pub(super) fn join(&mut self, line: &str) {
+        // A mail in quoted-printable ends a broken line so.
+        let line = line.trim_end().trim_end_matches('=');
         self.squeezed.extend(line.chars().filter(|c| !c.is_whitespace()));
         if !self.spaced.is_empty() {
             self.spaced.push(' ');
@@ -41,15 +47,8 @@ impl Statement {
 }
 
 /// Beginnings of lines that `lspci` prints below a function's first line, apart from those that begin like `Word:`.
-const KEYS: [&str; 7] = [
-    "Express ",
-    "Memory at ",
-    "I/O ports at ",
-    "I/O behind ",
-    "Expansion ROM at ",
-    "Memory behind ",
-    "Bus: ",
-];
+const KEYS: [&str; 6] =
+    ["Memory at ", "I/O ports at ", "I/O behind ", "Expansion ROM at ", "Memory behind ", "Bus: "];
 
 /// Whether `line` (trimmed) begins a statement. What does not may continue the one before.
 pub(super) fn begins(line: &str) -> bool {

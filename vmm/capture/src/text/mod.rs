@@ -101,6 +101,10 @@ impl Reader {
         if loose::sysfs(&mut self.gathered, text, line.number)? {
             return Ok(());
         }
+        if loose::control(&mut self.gathered, text, line.number)? {
+            self.gathered.sources.insert("setpci");
+            return self.close(None);
+        }
         if let Some((group, after)) = loose::group(text) {
             self.group = Some(group);
             return match head::read(after) {

@@ -19,7 +19,9 @@ pub(super) fn decimal(squeezed: &str, key: &str) -> Option<u64> {
 /// The two hexadecimal digits behind `key`.
 fn byte(squeezed: &str, key: &str) -> Option<u8> {
     let rest = &squeezed[squeezed.find(key)? + key.len()..];
-    u8::try_from(digits(rest.get(..2)?, 16)?).ok()
+    // A third digit shows that this is something else.
+    let more = rest.get(2..)?.starts_with(|c: char| c.is_ascii_hexdigit());
+    u8::try_from(digits(rest.get(..2)?, 16)?).ok().filter(|_| !more)
 }
 
 fn digits(text: &str, base: u32) -> Option<u64> {
