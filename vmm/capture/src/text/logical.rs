@@ -31,7 +31,8 @@ impl Statement {
     /// Adds a line that continues it.
     pub(super) fn join(&mut self, line: &str) {
         // A mail in quoted-printable ends a broken line so.
-        let line = line.trim_end().trim_end_matches('=');
+        let line = line.trim_end();
+        let line = line.strip_suffix('=').unwrap_or(line);
         self.squeezed.extend(line.chars().filter(|c| !c.is_whitespace()));
         if !self.spaced.is_empty() {
             self.spaced.push(' ');
