@@ -184,7 +184,20 @@ impl Reader {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<(), Error> {
-        if statement.first.starts_with("ACSC") && self.section().is_none() {
+        // An address alone may be anything; what only a function has makes it one.
+        let own = [
+            "ACSC",
+            "Bus: ",
+            "Express ",
+            "Capabilities: ",
+            "Region ",
+            "IOMMU group: ",
+            "Kernel driver",
+        ];
+        if own.iter().any(|start| statement.first.starts_with(start))
+            && self.section().is_none()
+            && statement.first.starts_with("ACSC")
+        {
             let text = "an ACS line without a function above it";
             self.gathered.notes.add(text, None, Some(statement.number));
             return Ok(());
