@@ -1,6 +1,8 @@
 //! Dumps of real machines, as people posted them. Each file says where it is from and what Linux decides; the decisions
 //! are checked where they are made. Here: what is read from them, compared with the table beside each.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

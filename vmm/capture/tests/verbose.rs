@@ -1,5 +1,7 @@
 //! `lspci -vvv` as people post it.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use peerdma_capture::{
     Acs, Buses, Error, Header, Machine, Parent, PortType, Service, Space, Window,
 };

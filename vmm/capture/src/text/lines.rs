@@ -102,7 +102,7 @@ fn expand(line: &str) -> String {
         match c {
             '\t' => {
                 text.push(' ');
-                while text.len() % 8 != 0 {
+                while !text.len().is_multiple_of(8) {
                     text.push(' ');
                 }
             }

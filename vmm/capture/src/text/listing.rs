@@ -152,11 +152,12 @@ impl Section {
                     None => unread(gathered, self.address, "its prefetchable window", number),
                 }
             }
-            "NUMA node" => match values::number(value) {
-                Some(node) => draft.numa_node.put(node, number),
+            "NUMA node" => {
                 // -1: firmware does not say.
-                None => {}
-            },
+                if let Some(node) = values::number(value) {
+                    draft.numa_node.put(node, number);
+                }
+            }
             "IOMMU group" => match values::number(value) {
                 Some(group) => draft.iommu_group.put(group, number),
                 None => unread(gathered, self.address, "its IOMMU group", number),

@@ -8,6 +8,7 @@ use crate::{Address, Error, attributes};
 /// - `0000:3a:00.0/numa_node:0`, as `grep` prints a file's name before its content,
 /// - `0000:3a:00.0/driver -> ../../pcieport`, `0000:3a:00.0 -> ../../../devices/...`, as `ls -l` prints links,
 /// - `0000:3a:00.0/net/eth0`, an entry of a folder,
+/// - `pci 0000:3a:00.0: Adding to iommu group 29`, from the boot log,
 /// - `/sys/kernel/iommu_groups/29/devices/0000:3a:00.0`, and what else has these at its end.
 pub(super) fn sysfs(gathered: &mut Gathered, text: &str, line: usize) -> Result<bool, Error> {
     if let Some((_, rest)) = text.split_once("iommu_groups/") {
@@ -15,6 +16,13 @@ pub(super) fn sysfs(gathered: &mut Gathered, text: &str, line: usize) -> Result<
         let group = steps.next().and_then(|group| group.parse().ok());
         let address = steps.nth(1).and_then(|step| Some(Address::prefix(step)?.0));
         if let (Some(group), Some(address)) = (group, address) {
+            gathered.function(address, line)?.iommu_group.put(group, line);
+            return Ok(true);
+        }
+    }
+    if let Some((before, group)) = text.split_once(": Adding to iommu group ") {
+        let address = before.rsplit(' ').next().and_then(|word| word.parse::<Address>().ok());
+        if let (Some(address), Ok(group)) = (address, group.trim().parse()) {
             gathered.function(address, line)?.iommu_group.put(group, line);
             return Ok(true);
         }
@@ -104,6 +112,7 @@ mod tests {
             "lrwxrwxrwx 1 root root 0 Nov 29 07:25 0000:3a:00.0 -> ../../../devices/pci0000:3a/0000:3a:00.0",
             "0000:3a:00.0/nvme/nvme3",
             "/sys/kernel/iommu_groups/29/devices/0000:3a:00.0",
+            "[    0.513] pci 0000:3a:00.0: Adding to iommu group 29",
         ] {
             assert!(sysfs(&mut gathered, text, 1).unwrap(), "{text}");
         }

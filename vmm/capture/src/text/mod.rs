@@ -184,8 +184,8 @@ impl Reader {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<(), Error> {
-        // An address alone may be anything; what only a function has makes it one.
-        let own = [
+        /// What only a function has: it makes one of an address alone, which may be anything.
+        const OWN: [&str; 7] = [
             "ACSC",
             "Bus: ",
             "Express ",
@@ -194,10 +194,9 @@ impl Reader {
             "IOMMU group: ",
             "Kernel driver",
         ];
-        if own.iter().any(|start| statement.first.starts_with(start))
-            && self.section().is_none()
-            && statement.first.starts_with("ACSC")
-        {
+        let is_own = OWN.iter().any(|start| statement.first.starts_with(start));
+        let known = if is_own { self.section().is_some() } else { self.section.is_some() };
+        if !known && statement.first.starts_with("ACSC") {
             let text = "an ACS line without a function above it";
             self.gathered.notes.add(text, None, Some(statement.number));
             return Ok(());
