@@ -88,7 +88,7 @@ pub struct Function {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Parent {
-    /// Not known: a bridge is missing, or whether there is one.
+    /// Not known: a bridge is missing, or whether there is one. Functions on one bus have the same parent nevertheless.
     #[default]
     Unknown,
     /// It is on a root bus.
@@ -310,7 +310,7 @@ pub struct Names {
 
 impl Names {
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.all().next().is_none()
     }
 

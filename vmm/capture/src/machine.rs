@@ -150,7 +150,24 @@ impl Machine {
         for function in &self.functions {
             self.check_parents(function)?;
         }
-        Ok(())
+        self.check_text()
+    }
+
+    /// Text from a file ends up in terminals, where control characters do things.
+    fn check_text(&self) -> Result<(), Error> {
+        let kernel = [&self.kernel.release, &self.kernel.command_line];
+        let cpu = self.cpu.iter().filter_map(|cpu| cpu.vendor.as_ref());
+        let all = kernel.into_iter().flatten().chain(cpu).chain([&self.source]);
+        let notes = self.notes.iter().map(|note| &note.text);
+        let functions = self.functions.iter().flat_map(|function| {
+            let own = function.driver.iter().chain(&function.description).map(String::as_str);
+            own.chain(function.names.all())
+        });
+        let mut texts = all.chain(notes).map(String::as_str).chain(functions);
+        match texts.find(|text| text.chars().any(char::is_control)) {
+            Some(text) => Err(Error::Record(format!("{text:?} has control characters"))),
+            None => Ok(()),
+        }
     }
 
     fn check_parents(&self, function: &Function) -> Result<(), Error> {
@@ -222,5 +239,7 @@ mod tests {
         let place = error("\"8086\"", "\"80860\"");
         assert!(place.contains("line 2") && place.contains("four hex"), "{place}");
         assert!(error("\"8086\"", "\"+086\"").contains("four hex"));
+        let control = error("\"8086\"", "\"8086\", \"driver\": \"x\\u001b[2J\"");
+        assert!(control.contains("control characters") && !control.contains('\x1b'), "{control}");
     }
 }

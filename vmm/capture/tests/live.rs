@@ -1,5 +1,7 @@
 //! sysfs, and the shell script that does the same.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::fs;

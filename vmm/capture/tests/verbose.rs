@@ -1,5 +1,7 @@
 //! `lspci -vvv` as people post it.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use peerdma_capture::{
     Acs, Buses, Error, Header, Machine, Parent, PortType, Service, Space, Window,
 };
@@ -159,6 +161,7 @@ fn how_it_is_posted_makes_no_difference() {
             whole()
         ),
         each(&|line| wrap(line, 80, false)),
+        each(&|line| wrap(line, 70, false).replace('=', "=3D").replace('\n', "=\n")),
         each(&|line| wrap(line, 72, true)),
         each(&|line| wrap(&format!("> {line}"), 78, false).replace('\n', "\n> ")),
     ];

@@ -1,5 +1,6 @@
 //! `peerdma machine`: what a real machine has on PCIe.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read};
@@ -128,14 +129,11 @@ pub(super) fn load(path: &Path) -> Result<Machine, Failure> {
 
 fn table(machine: &Machine) -> String {
     let mut text = heading(machine);
-    let counted = machine.counted();
-    let rows: Vec<[String; 7]> = machine
-        .functions
-        .iter()
-        .map(|function| {
-            let short = counted.iter().filter(|(_, of)| of.address == function.address);
-            row(function, short.map(|(name, _)| name.as_str()))
-        })
+    let counted = machine.counted().into_iter().map(|(name, of)| (of.address, name));
+    let counted: BTreeMap<_, _> = counted.collect();
+    let functions = machine.functions.iter();
+    let rows: Vec<[String; 7]> = functions
+        .map(|function| row(function, counted.get(&function.address).map(String::as_str)))
         .collect();
     let heads = ["function", "below", "type", "ids", "ACS", "group", "driver, names"];
     let heads = heads.map(str::to_owned);
@@ -186,7 +184,7 @@ fn heading(machine: &Machine) -> String {
     text
 }
 
-fn row<'n>(function: &'n Function, counted: impl Iterator<Item = &'n str>) -> [String; 7] {
+fn row(function: &Function, counted: Option<&str>) -> [String; 7] {
     let below = match function.parent {
         Parent::Root => "root bus".to_owned(),
         Parent::Below(above) => above.to_string(),

@@ -460,3 +460,41 @@ fn the_test_host_s_own_command_is_not_for_users() {
     let (code, _, err) = run(&["nested-init"]);
     assert_eq!(code, 2, "{err}");
 }
+
+/// What people post about a real machine, shown and converted.
+#[test]
+fn files_about_real_machines_are_shown_and_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let text = path("report.txt");
+    fs::write(
+        &text,
+        "> 3c:08.0 PCI bridge [0604]: PLX Technology, Inc. PEX 8747 [10b5:8747]\n\
+         >   Capabilities: <access denied>\n",
+    )
+    .unwrap();
+    let (code, out, err) = run(&["machine", "show", &text]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("0000:3c:08.0") && out.contains("run it as root"), "{out}");
+    let (code, record, err) = run(&["machine", "show", &text, "--json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let json: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(json["functions"][0]["device"], "8747");
+    let copy = path("box.json");
+    fs::write(&copy, &record).unwrap();
+    assert_eq!(run(&["machine", "show", &copy, "--json"]), (0, record.clone(), String::new()));
+
+    // What is no machine: one line, and code 2.
+    fs::write(&text, "Dear all,\nit is slow.\n").unwrap();
+    let (code, out, err) = run(&["machine", "show", &text]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("no PCI function found") && err.contains("hint:"), "{err}");
+    fs::write(&copy, record.replace("peerdma-machine/1", "peerdma-machine/9")).unwrap();
+    let (code, _, err) = run(&["machine", "show", &copy]);
+    assert!(code == 2 && err.contains("peerdma-machine/9"), "{err}");
+    let (code, _, err) = run(&["machine", "show", &path("none")]);
+    assert!(code == 2 && err.contains("none: "), "{err}");
+    // A machine without sysfs lacks something.
+    let (code, _, err) = run(&["machine", "capture", "--root", folder.path().to_str().unwrap()]);
+    assert!(code == 3 && err.contains("sys/bus/pci/devices"), "{err}");
+}

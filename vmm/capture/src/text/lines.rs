@@ -60,7 +60,7 @@ fn clean(line: &str) -> Cow<'_, str> {
     }
     let line = unquote(line[..end].trim_end());
     let odd = |c: char| !c.is_ascii() || c == '\x1b' || c == '\t' || c == '&' || c == '\0';
-    if !line.contains(odd) {
+    if !line.contains(odd) && !line.contains("=3D") {
         return Cow::Borrowed(line);
     }
     let mut text = line.to_owned();
@@ -71,6 +71,10 @@ fn clean(line: &str) -> Cow<'_, str> {
             text = text.replace(entity, meaning);
         }
         text = unquote(&text).to_owned();
+    }
+    // Quoted-printable. lspci writes numbers with small letters, so this is none of them.
+    if text.contains("=3D") {
+        text = text.replace("=3D", "=");
     }
     if text.contains('\x1b') {
         text = without_escapes(&text);
@@ -98,7 +102,7 @@ fn expand(line: &str) -> String {
         match c {
             '\t' => {
                 text.push(' ');
-                while text.len() % 8 != 0 {
+                while !text.len().is_multiple_of(8) {
                     text.push(' ');
                 }
             }
@@ -138,6 +142,7 @@ mod tests {
     fn quotation_and_line_ends_are_taken_off() {
         assert_eq!(cleaned("> > 00:00.0 Host\r\n>\tBus: x\n"), ["00:00.0 Host", "        Bus: x"]);
         assert_eq!(cleaned("&gt; a &lt;access denied&gt;"), ["a <access denied>"]);
+        assert_eq!(cleaned("Bus: primary=3D00, secondary=3d"), ["Bus: primary=00, secondary=3d"]);
         assert_eq!(cleaned("```text\n a\u{a0}b\n~~~\n"), ["", " a b", ""]);
         assert_eq!(cleaned("\x1b[1;31mACSCtl:\x1b[0m x"), ["ACSCtl: x"]);
         assert_eq!(cleaned("  +-00.0\n >TAbort"), ["  +-00.0", "TAbort"]);

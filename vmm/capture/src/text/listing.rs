@@ -152,11 +152,12 @@ impl Section {
                     None => unread(gathered, self.address, "its prefetchable window", number),
                 }
             }
-            "NUMA node" => match values::number(value) {
-                Some(node) => draft.numa_node.put(node, number),
+            "NUMA node" => {
                 // -1: firmware does not say.
-                None => {}
-            },
+                if let Some(node) = values::number(value) {
+                    draft.numa_node.put(node, number);
+                }
+            }
             "IOMMU group" => match values::number(value) {
                 Some(group) => draft.iommu_group.put(group, number),
                 None => unread(gathered, self.address, "its IOMMU group", number),
@@ -269,10 +270,16 @@ impl Section {
         if self.in_capabilities {
             return;
         }
-        let Some((index, text)) = values::region_index(&statement.spaced, self.next_bar) else {
-            return;
+        let read = |line: &str| {
+            let (index, text) = values::region_index(line, self.next_bar)?;
+            values::region(index, text)
         };
-        if let Some(bar) = values::region(index, text) {
+        // Broken within a number, it is whole only if nothing comes between.
+        let spaced = read(&statement.spaced);
+        let tight = || read(&statement.tight).or(spaced);
+        let whole = spaced.filter(|bar| bar.size.is_some() || statement.spaced == statement.tight);
+        if let Some(bar) = whole.or_else(tight) {
+            let index = bar.index;
             let wide = matches!(bar.space, crate::Space::Memory { wide: true, .. });
             self.next_bar = index + 1 + u8::from(wide);
             draft.bar(bar);

@@ -8,6 +8,7 @@ use crate::{Address, Error, attributes};
 /// - `0000:3a:00.0/numa_node:0`, as `grep` prints a file's name before its content,
 /// - `0000:3a:00.0/driver -> ../../pcieport`, `0000:3a:00.0 -> ../../../devices/...`, as `ls -l` prints links,
 /// - `0000:3a:00.0/net/eth0`, an entry of a folder,
+/// - `pci 0000:3a:00.0: Adding to iommu group 29`, from the boot log,
 /// - `/sys/kernel/iommu_groups/29/devices/0000:3a:00.0`, and what else has these at its end.
 pub(super) fn sysfs(gathered: &mut Gathered, text: &str, line: usize) -> Result<bool, Error> {
     if let Some((_, rest)) = text.split_once("iommu_groups/") {
@@ -15,6 +16,13 @@ pub(super) fn sysfs(gathered: &mut Gathered, text: &str, line: usize) -> Result<
         let group = steps.next().and_then(|group| group.parse().ok());
         let address = steps.nth(1).and_then(|step| Some(Address::prefix(step)?.0));
         if let (Some(group), Some(address)) = (group, address) {
+            gathered.function(address, line)?.iommu_group.put(group, line);
+            return Ok(true);
+        }
+    }
+    if let Some((before, group)) = text.split_once(": Adding to iommu group ") {
+        let address = before.rsplit(' ').next().and_then(|word| word.parse::<Address>().ok());
+        if let (Some(address), Ok(group)) = (address, group.trim().parse()) {
             gathered.function(address, line)?.iommu_group.put(group, line);
             return Ok(true);
         }
@@ -52,6 +60,32 @@ pub(super) fn sysfs(gathered: &mut Gathered, text: &str, line: usize) -> Result<
     Ok(true)
 }
 
+/// `0000:40:08.1 (ecap 000d @2a0) @2a6 = 001d`, as `setpci -v -s ... ECAP_ACS+0x6.w` prints the ACS control register; older
+/// ones print no `=`.
+pub(super) fn control(gathered: &mut Gathered, text: &str, line: usize) -> Result<bool, Error> {
+    let hex = |word: &str| u16::from_str_radix(word, 16).ok();
+    let read = || {
+        let (address, rest) = Address::prefix(text)?;
+        let rest = rest.trim_start_matches(':').trim().strip_prefix("(ecap 000d @")?;
+        let (offset, rest) = rest.split_once(") @")?;
+        let (register, value) = rest.split_once([' ', '='])?;
+        // What is written is shown as ":value"; what is read is all that counts here.
+        let value = value.trim_start_matches(['=', ' ']);
+        let control = hex(register)? == hex(offset)?.checked_add(6)? && value.len() == 4;
+        control.then(|| Some((address, hex(value)?))).flatten()
+    };
+    let Some((address, register)) = read() else { return Ok(false) };
+    let draft = gathered.function(address, line)?;
+    draft.acs_present.put(true, line);
+    let values = crate::AcsFlags::from_register(register).values();
+    for (field, value) in draft.acs_control.iter_mut().zip(values) {
+        if let Some(value) = value {
+            field.put(value, line);
+        }
+    }
+    Ok(true)
+}
+
 /// `IOMMU Group 29 3a:00.0 PCI bridge ...`, `IOMMU Group 29:`, as many scripts print it: the group, and what follows.
 pub(super) fn group(text: &str) -> Option<(u32, &str)> {
     let rest = ["IOMMU Group ", "IOMMU group ", "Group "]
@@ -78,6 +112,7 @@ mod tests {
             "lrwxrwxrwx 1 root root 0 Nov 29 07:25 0000:3a:00.0 -> ../../../devices/pci0000:3a/0000:3a:00.0",
             "0000:3a:00.0/nvme/nvme3",
             "/sys/kernel/iommu_groups/29/devices/0000:3a:00.0",
+            "[    0.513] pci 0000:3a:00.0: Adding to iommu group 29",
         ] {
             assert!(sysfs(&mut gathered, text, 1).unwrap(), "{text}");
         }
@@ -98,6 +133,28 @@ mod tests {
             assert!(!sysfs(&mut gathered, other, 1).unwrap(), "{other}");
         }
         assert_eq!(gathered.functions.len(), 1);
+    }
+
+    #[test]
+    fn what_setpci_prints_is_the_control_register() {
+        let mut gathered = Gathered::default();
+        for text in
+            ["0000:40:08.1 (ecap 000d @2a0) @2a6 = 001d", "40:08.2 (ecap 000d @2a0) @2a6 0000"]
+        {
+            assert!(control(&mut gathered, text, 1).unwrap(), "{text}");
+        }
+        let redirect = |address: &str| {
+            gathered.functions[&address.parse().unwrap()].acs_control[2].get().copied()
+        };
+        assert_eq!((redirect("40:08.1"), redirect("40:08.2")), (Some(true), Some(false)));
+        for other in [
+            "0000:40:08.1 (ecap 000d @2a0) @2a4 = 005f",
+            "0000:40:08.1 (ecap 0010 @2a0) @2a6 = 001d",
+            "0000:40:08.1 (ecap 000d @2a0) @2a6 = 1d",
+            "40:08.1 PCI bridge: x",
+        ] {
+            assert!(!control(&mut Gathered::default(), other, 1).unwrap(), "{other}");
+        }
     }
 
     #[test]

@@ -101,6 +101,10 @@ impl Reader {
         if loose::sysfs(&mut self.gathered, text, line.number)? {
             return Ok(());
         }
+        if loose::control(&mut self.gathered, text, line.number)? {
+            self.gathered.sources.insert("setpci");
+            return self.close(None);
+        }
         if let Some((group, after)) = loose::group(text) {
             self.group = Some(group);
             return match head::read(after) {
@@ -180,7 +184,19 @@ impl Reader {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<(), Error> {
-        if statement.first.starts_with("ACSC") && self.section().is_none() {
+        /// What only a function has: it makes one of an address alone, which may be anything.
+        const OWN: [&str; 7] = [
+            "ACSC",
+            "Bus: ",
+            "Express ",
+            "Capabilities: ",
+            "Region ",
+            "IOMMU group: ",
+            "Kernel driver",
+        ];
+        let is_own = OWN.iter().any(|start| statement.first.starts_with(start));
+        let known = if is_own { self.section().is_some() } else { self.section.is_some() };
+        if !known && statement.first.starts_with("ACSC") {
             let text = "an ACS line without a function above it";
             self.gathered.notes.add(text, None, Some(statement.number));
             return Ok(());

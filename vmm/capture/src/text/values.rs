@@ -19,7 +19,9 @@ pub(super) fn decimal(squeezed: &str, key: &str) -> Option<u64> {
 /// The two hexadecimal digits behind `key`.
 fn byte(squeezed: &str, key: &str) -> Option<u8> {
     let rest = &squeezed[squeezed.find(key)? + key.len()..];
-    u8::try_from(digits(rest.get(..2)?, 16)?).ok()
+    // A third digit shows that this is something else.
+    let more = rest.get(2..)?.starts_with(|c: char| c.is_ascii_hexdigit());
+    u8::try_from(digits(rest.get(..2)?, 16)?).ok().filter(|_| !more)
 }
 
 fn digits(text: &str, base: u32) -> Option<u64> {
@@ -45,6 +47,15 @@ pub(super) fn acs(squeezed: &str) -> AcsFlags {
     let mut flags = AcsFlags::default();
     for (index, name) in AcsFlags::LSPCI.iter().enumerate() {
         *flags.slot(index) = flag(squeezed, name);
+    }
+    // A terminal that does not wrap shows the last character of a long line in its last column: what looks like the sign
+    // of the last flag may be that of another.
+    if !flags.is_complete()
+        && let Some(last) = AcsFlags::LSPCI.iter().position(|name| {
+            squeezed.strip_suffix(['+', '-']).is_some_and(|rest| rest.ends_with(name))
+        })
+    {
+        *flags.slot(last) = None;
     }
     flags
 }
@@ -82,25 +93,32 @@ pub(super) fn window(line: &str, squeezed: &str) -> Option<Window> {
     of(line).or_else(|| of(squeezed))
 }
 
+/// Device/port types without white space, as `lspci` prints them.
+const PORT_TYPES: [(&str, PortType); 10] = [
+    ("Endpoint", PortType::Endpoint),
+    ("LegacyEndpoint", PortType::LegacyEndpoint),
+    ("RootPort", PortType::RootPort),
+    ("UpstreamPort", PortType::Upstream),
+    ("DownstreamPort", PortType::Downstream),
+    ("PCI-ExpresstoPCI/PCI-XBridge", PortType::PcieToPci),
+    ("PCI/PCI-XtoPCI-ExpressBridge", PortType::PciToPcie),
+    ("RootComplexIntegratedEndpoint", PortType::IntegratedEndpoint),
+    ("RootComplexEventCollector", PortType::EventCollector),
+    ("PCI/PCI-XBridge", PortType::PcieToPci),
+];
+
+/// Whether `squeezed` is the name of a device/port type, and nothing more.
+pub(super) fn is_port_type(squeezed: &str) -> bool {
+    PORT_TYPES.iter().any(|(name, _)| *name == squeezed)
+}
+
 /// The device/port type behind `Express` in `Capabilities: [c0] Express (v2) Root Port (Slot+), MSI 00`.
 pub(super) fn port_type(squeezed: &str) -> Option<PortType> {
-    const NAMES: [(&str, PortType); 10] = [
-        ("Endpoint", PortType::Endpoint),
-        ("LegacyEndpoint", PortType::LegacyEndpoint),
-        ("RootPort", PortType::RootPort),
-        ("UpstreamPort", PortType::Upstream),
-        ("DownstreamPort", PortType::Downstream),
-        ("PCI-ExpresstoPCI/PCI-XBridge", PortType::PcieToPci),
-        ("PCI/PCI-XtoPCI-ExpressBridge", PortType::PciToPcie),
-        ("RootComplexIntegratedEndpoint", PortType::IntegratedEndpoint),
-        ("RootComplexEventCollector", PortType::EventCollector),
-        ("PCI/PCI-XBridge", PortType::PcieToPci),
-    ];
     let mut text = squeezed;
     if let Some(rest) = text.strip_prefix("(v") {
         text = rest.split_once(')')?.1;
     }
-    NAMES.iter().find(|(name, _)| text.starts_with(name)).map(|(_, port)| *port)
+    PORT_TYPES.iter().find(|(name, _)| text.starts_with(name)).map(|(_, port)| *port)
 }
 
 /// The index of `Region N: ...`, or `next` for a line of `-v`, which has no number; and what follows it.
@@ -228,5 +246,8 @@ mod tests {
         assert_eq!(flag("ACSCtl:SrcValid+TransBlk", "TransBlk"), None);
         let cut = acs("ACSCtl:SrcValid+TransBlk-ReqRedir+CmpltRedir+Up");
         assert_eq!((cut.rr, cut.cr, cut.uf, cut.ec), (Some(true), Some(true), None, None));
+        // The sign may be that of DirectTrans, in the last column.
+        let overwritten = acs("ACSCtl:SrcValid+TransBlk-ReqRedir+CmpltRedir-");
+        assert_eq!((overwritten.rr, overwritten.cr), (Some(true), None));
     }
 }
