@@ -2,8 +2,8 @@
 
 mod acs;
 mod added;
-mod addresses;
 pub mod address_space;
+mod addresses;
 pub mod assembly;
 mod client;
 mod description;
@@ -11,6 +11,7 @@ mod draw;
 mod endpoint;
 mod explain;
 pub mod linux;
+pub mod machine;
 mod names;
 mod plan;
 mod preset;
@@ -23,15 +24,15 @@ mod windows;
 mod tests;
 
 pub use acs::{Acs, names as acs_names, state as acs_state};
-pub use addresses::{Addresses, Bar, Claims};
 pub use added::{AddError, AddedDevice, kinds as device_kinds};
+pub use addresses::{Addresses, Bar, Claims};
 pub use client::{Client, ParseClientError};
 pub use description::{
     Cpu, Endpoint, HostBridge, PciId, Peer, PeerRouting, RootPort, Switch, SwitchPort, Topology,
     Window,
 };
 pub use draw::{Drawing, Format};
-pub use explain::{Explanation, Prediction, Report, SCHEMA as EXPLAIN_SCHEMA};
+pub use explain::{ExplainError, Explanation, Prediction, Report, SCHEMA as EXPLAIN_SCHEMA};
 pub use plan::{IOMMU, Kind, MAX_ENDPOINTS, MAX_PEERS, Plan, Planned, PlannedBridge, RNG};
 pub use problem::{Item, Problem, TopologyError};
 pub use route::{Arrival, Route, Routes};

@@ -46,6 +46,11 @@ pub enum Kind {
     Peer(usize),
     /// A device of another kind: its place in the description, and what it calls itself.
     Endpoint(usize, PciId),
+    /// A device of a real machine.
+    Device(PciId),
+    /// A bridge of a real machine to or from conventional PCI, or one of a kind that is not known:
+    /// how it routes is not modelled.
+    OtherBridge,
 }
 
 /// A function of the plan.
@@ -77,6 +82,9 @@ pub struct Planned {
     pub multi_function: bool,
     /// Where the description says so.
     pub item: Item,
+    /// For a function of a real machine: the ACS controls that were found on, whoever switched them
+    /// on.
+    pub acs_found: Option<AcsControl>,
 }
 
 /// A host bridge of the plan.
@@ -84,8 +92,11 @@ pub struct Planned {
 pub struct PlannedBridge {
     /// Its name.
     pub name: String,
-    /// Identity of its own function.
+    /// Identity of its own function: `ffff:ffff` where Linux finds no function to go by
+    /// (`pci_host_bridge_dev()`).
     pub id: PciId,
+    /// PCI segment group.
+    pub segment: u32,
     /// First and last bus.
     pub buses: (u8, u8),
     /// Memory and prefetchable window.
@@ -113,6 +124,8 @@ pub struct Plan {
     pub functions: Vec<Planned>,
     /// The host bridges.
     pub host_bridges: Vec<PlannedBridge>,
+    /// Whether it is a real machine's, which no topology file can change.
+    pub real: bool,
     /// Where BARs and windows lie, if that is known.
     pub addresses: Option<Addresses>,
 }
@@ -133,6 +146,7 @@ impl Plan {
                 name: topology.name.clone(),
                 functions: Vec::new(),
                 host_bridges: Vec::new(),
+                real: false,
                 addresses: None,
             },
         };
@@ -228,6 +242,7 @@ impl Planner<'_> {
         self.plan.host_bridges.push(PlannedBridge {
             name: bridge.name.clone(),
             id: bridge.id,
+            segment: 0,
             buses: (first, first),
             windows: [HostWindow { bus: AddressRange { first: 0, last: 0 }, offset: 0 }; 2],
             peer_routing: bridge.peer_routing,
@@ -287,6 +302,7 @@ impl Planner<'_> {
             has_memory: false,
             multi_function: false,
             item,
+            acs_found: None,
         });
         self.plan.functions.len() - 1
     }

@@ -145,7 +145,8 @@ fn ids(plan: &Plan, function: &Planned) -> PciId {
         Kind::Rng => of((0x1af4, 0x1040 + 4)),
         Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => of(PORT_IDS),
         Kind::Peer(_) => of(PEER_IDS),
-        Kind::Endpoint(_, id) => id,
+        Kind::Endpoint(_, id) | Kind::Device(id) => id,
+        Kind::OtherBridge => unreachable!("no topology has one"),
     }
 }
 
@@ -482,7 +483,10 @@ fn functions_of_one_device_do_not_reach_each_other_by_a_port_that_sends_nothing_
         self::explained(&topology, &strict, "p0", "p1").to_string()
     };
     let explained = explain(&text);
-    assert!(explained.contains("Beware: both are functions of one device below down0 (02:00.0)"), "{explained}");
+    assert!(
+        explained.contains("Beware: both are functions of one device below down0 (02:00.0)"),
+        "{explained}"
+    );
     // With Upstream Forwarding the requests reach the IOMMU, which knows no bus address.
     let forwards = text.replace("acs = \"none\"", "acs = \"UF\"");
     let explained = explain(&forwards);
@@ -513,7 +517,8 @@ fn completions_come_back_directly_where_nothing_redirects_them() {
     let view = View::new(&plan, &guest);
     let [a, b] = ["peer0", "peer1"].map(|name| plan.find(name).unwrap());
     assert_eq!(view.decide(a, b).map, MapType::ThroughHostBridge);
-    let completions = |view: &View<'_>| [(a, b), (b, a)].map(|(a, b)| view.routes(a, b).completions.arrival);
+    let completions =
+        |view: &View<'_>| [(a, b), (b, a)].map(|(a, b)| view.routes(a, b).completions.arrival);
     assert_eq!(completions(&view), [crate::Arrival::Switch; 2]);
     let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
     let view = View::new(&plan, &guest);

@@ -148,7 +148,8 @@ fn branch(view: &View<'_>, map: &AddressMap, ids: &[PciId], index: usize) -> Bra
         Kind::SwitchUpstream => " upstream port",
         Kind::SwitchDownstream => " downstream port",
         Kind::Peer(_) => " peer device",
-        Kind::Endpoint(..) => " device",
+        Kind::Endpoint(..) | Kind::Device(_) => " device",
+        Kind::OtherBridge => " bridge",
     };
     let mut details = Vec::new();
     if matches!(function.kind, Kind::RootPort | Kind::SwitchDownstream) || function.acs.is_some() {

@@ -30,6 +30,9 @@ pub(super) fn advice(
     (a, b): (usize, usize),
 ) -> Vec<Advice> {
     let mut found: Vec<Advice> = Vec::new();
+    if !view.models_routes(a, b) {
+        return found;
+    }
     let now = (decision.map, view.dma_address(a, decision.map));
     let arrives = view.routes_in_effect(a, b).carry(now.1);
     let mut offer = |change: Change| {
@@ -50,6 +53,10 @@ pub(super) fn advice(
         });
         true
     };
+    if view.plan.real {
+        parameters(view, decision, (a, b), &mut offer);
+        return found;
+    }
     for mode in [IommuMode::Strict, IommuMode::Passthrough, IommuMode::None] {
         if mode != view.guest.iommu {
             let guest = Guest { iommu: mode, ..view.guest.clone() };
@@ -62,14 +69,7 @@ pub(super) fn advice(
         let text = format!("without kernel parameter {parameter}");
         offer(with_guest(text, "remove-parameter", guest));
     }
-    for alternatives in acs_parameters(view, decision, (a, b)) {
-        // Those of one kind differ in what else they switch: the first that works will do.
-        for parameter in alternatives {
-            if offer(add_parameter(view.guest, &parameter)) {
-                break;
-            }
-        }
-    }
+    parameters(view, decision, (a, b), &mut offer);
     for acs in [Acs::standard(), Acs::NONE] {
         for ports in port_sets(view, (a, b)) {
             if port_acs(view.plan, acs, &ports).is_some_and(&mut offer) {
@@ -81,6 +81,23 @@ pub(super) fn advice(
         offer(change);
     }
     found
+}
+
+/// Kernel parameters for the ports of the path.
+fn parameters(
+    view: &View<'_>,
+    decision: &MapDecision,
+    pair: (usize, usize),
+    offer: &mut impl FnMut(Change) -> bool,
+) {
+    for alternatives in acs_parameters(view, decision, pair) {
+        // Those of one kind differ in what else they switch: the first that works will do.
+        for parameter in alternatives {
+            if offer(add_parameter(view.guest, &parameter)) {
+                break;
+            }
+        }
+    }
 }
 
 fn with_guest(text: String, kind: &'static str, guest: Guest) -> Change {

@@ -28,8 +28,7 @@ pub(super) fn costs(
         found.push(cost("passthrough", text.into()));
     }
     let map = after.decide(b, a).map;
-    if bypasses(after, map, address)
-        && !bypasses(before, before.decide(b, a).map, AddressKind::Bus)
+    if bypasses(after, map, address) && !bypasses(before, before.decide(b, a).map, AddressKind::Bus)
     {
         let text = "these requests bypass the IOMMU";
         found.push(cost("bypasses-iommu", text.into()));
@@ -42,7 +41,8 @@ pub(super) fn costs(
 /// Pairs of devices of a user's: one that does DMA, and one that has memory.
 fn all_pairs(plan: &Plan) -> impl Iterator<Item = (usize, usize)> + '_ {
     let all = || 0..plan.functions.len();
-    let of_a_user = |at: &usize| matches!(plan.functions[*at].kind, Kind::Peer(_) | Kind::Endpoint(..));
+    let of_a_user =
+        |at: &usize| matches!(plan.functions[*at].kind, Kind::Peer(_) | Kind::Endpoint(..));
     let clients = all().filter(of_a_user);
     clients.flat_map(move |client| {
         let providers = all().filter(move |at| plan.functions[*at].has_memory && *at != client);
@@ -106,8 +106,7 @@ fn pairs(before: &View<'_>, after: &View<'_>, own: (usize, usize)) -> Vec<Remark
     let reverse = (own.1, own.0);
     for pair in all_pairs(plan).filter(|pair| *pair != own) {
         let (old, new) = (state(before, pair), state(after, pair));
-        let name =
-            || format!("{} -> {}", plan.functions[pair.0].name, plan.functions[pair.1].name);
+        let name = || format!("{} -> {}", plan.functions[pair.0].name, plan.functions[pair.1].name);
         if new.0 != MapType::NotSupported && new.1 != AddressKind::Refused && !new.2 {
             if old.2 || old.0 == MapType::NotSupported || old.1 == AddressKind::Refused {
                 lost.push(name());
@@ -119,7 +118,10 @@ fn pairs(before: &View<'_>, after: &View<'_>, own: (usize, usize)) -> Vec<Remark
     let mut found = Vec::new();
     let cost = |id, text| Remark { id, at: None, text };
     if !lost.is_empty() {
-        found.push(cost("other-pairs-lost", format!("data of other pairs is lost: {}", listed(&lost))));
+        found.push(cost(
+            "other-pairs-lost",
+            format!("data of other pairs is lost: {}", listed(&lost)),
+        ));
     }
     if !changed.is_empty() {
         let text = format!("other pairs change, too: {}", listed(&changed));

@@ -81,6 +81,9 @@ pub enum ExplainError {
         /// The endpoints that have memory.
         known: String,
     },
+    /// A name that is no function's of a real machine, or several functions'.
+    #[error(transparent)]
+    Find(#[from] peerdma_capture::FindError),
     /// One function twice.
     #[error("both are {0}: a path has two ends, name two functions")]
     Same(String),
@@ -159,7 +162,7 @@ fn ends(plan: &Plan, a: &str, b: &str) -> Result<(usize, usize), ExplainError> {
     Ok((a, b))
 }
 
-fn report(view: &View<'_>, decision: &MapDecision, (a, b): (usize, usize)) -> Report {
+pub(crate) fn report(view: &View<'_>, decision: &MapDecision, (a, b): (usize, usize)) -> Report {
     let plan = view.plan;
     let bdf = |at: usize| plan.functions[at].bdf.to_string();
     let function = |at: usize| Function { name: plan.functions[at].name.clone(), bdf: bdf(at) };
@@ -258,7 +261,7 @@ fn leg(plan: &Plan, route: &Route) -> Leg {
     }
 }
 
-fn map_id(map: MapType) -> &'static str {
+pub(crate) fn map_id(map: MapType) -> &'static str {
     match map {
         MapType::BusAddress => "bus-address",
         MapType::ThroughHostBridge => "through-host-bridge",
@@ -277,7 +280,10 @@ fn address_id(address: AddressKind) -> &'static str {
 
 /// Whether it does DMA because a driver wants it to; of a bridge only interrupts come.
 fn is_device(function: &Planned) -> bool {
-    matches!(function.kind, Kind::Peer(_) | Kind::Endpoint(..) | Kind::Rng | Kind::Iommu)
+    matches!(
+        function.kind,
+        Kind::Peer(_) | Kind::Endpoint(..) | Kind::Device(_) | Kind::Rng | Kind::Iommu
+    )
 }
 
 fn call(plan: &Plan, function: usize) -> String {
@@ -297,7 +303,8 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::SwitchUpstream => "upstream port",
         Kind::SwitchDownstream => "downstream port",
         Kind::Peer(_) => "peer device",
-        Kind::Endpoint(..) => "device",
+        Kind::Endpoint(..) | Kind::Device(_) => "device",
+        Kind::OtherBridge => "bridge",
     }
 }
 

@@ -15,15 +15,20 @@ pub(super) fn warnings(
     decision: &MapDecision,
     (a, b): (usize, usize),
 ) -> Vec<Remark> {
+    let mut found = Vec::new();
+    if !view.models_routes(a, b) {
+        return found;
+    }
     let routes = view.routes_in_effect(a, b);
     let kind = view.dma_address(a, decision.map);
-    let mut found = Vec::new();
     let Some(requests) = routes.by(kind) else { return found };
     found.extend(lost(view, decision, (a, b), kind, &requests));
     if requests.arrives() {
         found.extend(lost_completions(view, &routes));
         if decision.map == MapType::ThroughHostBridge {
-            found.extend(straight(view, decision, a, &routes, kind).filter(|_| counted_on(view, decision)));
+            found.extend(
+                straight(view, decision, a, &routes, kind).filter(|_| counted_on(view, decision)),
+            );
             found.extend(in_vain(view, decision));
         }
     }
@@ -43,10 +48,12 @@ pub(super) fn notes(
     (a, b): (usize, usize),
 ) -> Vec<Remark> {
     let mut found = Vec::new();
+    if !view.models_routes(a, b) {
+        return found;
+    }
     let routes = view.routes_in_effect(a, b);
     if decision.map == MapType::NotSupported {
-        let route =
-            if view.translates(a) { routes.by_iova } else { routes.by_cpu_address };
+        let route = if view.translates(a) { routes.by_iova } else { routes.by_cpu_address };
         if route.arrives() && routes.completions.arrives() {
             found.push(Remark {
                 id: "hardware-routes",
@@ -147,12 +154,7 @@ fn lost(
     Some(remark(id, view, route.at, text))
 }
 
-fn elsewhere(
-    view: &View<'_>,
-    (a, b): (usize, usize),
-    kind: AddressKind,
-    route: &Route,
-) -> Remark {
+fn elsewhere(view: &View<'_>, (a, b): (usize, usize), kind: AddressKind, route: &Route) -> Remark {
     let plan = view.plan;
     let owner = name_of(plan, b);
     let bridge = &plan.host_bridges[plan.functions[a].host_bridge].name;
@@ -245,11 +247,7 @@ fn in_vain(view: &View<'_>, decision: &MapDecision) -> Vec<Remark> {
 }
 
 /// Groups that the kernel keeps apart, and between which requests pass the IOMMU by.
-fn groups_reached(
-    view: &View<'_>,
-    (a, b): (usize, usize),
-    routes: &Routes,
-) -> Option<Remark> {
+fn groups_reached(view: &View<'_>, (a, b): (usize, usize), routes: &Routes) -> Option<Remark> {
     let groups = view.groups();
     let two = groups[a].zip(groups[b]).is_some_and(|(one, other)| one != other);
     let reached = routes.by_bus_address.arrival == Arrival::Switch;

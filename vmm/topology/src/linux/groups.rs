@@ -78,9 +78,11 @@ impl View<'_> {
         }
         let must = match planned.kind {
             Kind::RootPort | Kind::SwitchDownstream => true,
-            Kind::SwitchUpstream | Kind::Peer(_) | Kind::Endpoint(..) => planned.multi_function,
+            Kind::SwitchUpstream | Kind::Peer(_) | Kind::Endpoint(..) | Kind::Device(_) => {
+                planned.multi_function
+            }
             // Not PCI Express functions: never isolated, which matters for devices with several functions only.
-            Kind::HostBridge | Kind::Iommu | Kind::Rng => return false,
+            Kind::HostBridge | Kind::Iommu | Kind::Rng | Kind::OtherBridge => return false,
         };
         match planned.acs {
             _ if !must => true,

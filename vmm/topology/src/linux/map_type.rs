@@ -3,8 +3,8 @@
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
 
-use super::trust::{self, Trust};
 use super::View;
+use super::trust::{self, Trust};
 use crate::description::PciId;
 use crate::plan::Kind;
 

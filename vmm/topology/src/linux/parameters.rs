@@ -2,8 +2,8 @@
 
 use device_models::pci::AcsControl;
 
-use crate::assembly::{PEER_IDS, PORT_IDS};
 use super::scan::Scan;
+use crate::assembly::{PEER_IDS, PORT_IDS};
 use crate::plan::{Kind, Plan};
 
 /// The options of `pci=` that are read here.
@@ -120,9 +120,10 @@ pub(super) fn entries(
         let (change, device) = match flags {
             false => (None, text),
             // The next `@` counts, wherever it stands.
-            true => match text.split_once('@').and_then(|(digits, device)| {
-                Some((Some(configure(digits)?), device))
-            }) {
+            true => match text
+                .split_once('@')
+                .and_then(|(digits, device)| Some((Some(configure(digits)?), device)))
+            {
                 Some(read) => read,
                 None => return Some(Err(BadFlags(text.split(';').next().unwrap_or(text)))),
             },
@@ -232,12 +233,12 @@ fn has_ids([vendor, device, sub_vendor, sub_device]: [u16; 4], plan: &Plan, at: 
     let own = match function.kind {
         Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => PORT_IDS,
         Kind::Peer(_) => PEER_IDS,
-        Kind::Endpoint(_, id) => (id.vendor, id.device),
+        Kind::Endpoint(_, id) | Kind::Device(id) => (id.vendor, id.device),
         Kind::HostBridge => {
             let id = plan.host_bridges[function.host_bridge].id;
             (id.vendor, id.device)
         }
-        Kind::Iommu | Kind::Rng => return false,
+        Kind::Iommu | Kind::Rng | Kind::OtherBridge => return false,
     };
     let is = |wanted: u16, own: u16| wanted == 0 || wanted == own;
     // Our ports and devices show their IDs as subsystem IDs, too.

@@ -1,7 +1,9 @@
 //! What is worth saying about kernel parameters: those that do not do what somebody may expect of them, and those that the
 //! prediction leaves out.
 
-use super::parameters::{BadFlags, CONFIGURE, DISABLE_REDIRECTION, NoDevice, entries, names, options};
+use super::parameters::{
+    BadFlags, CONFIGURE, DISABLE_REDIRECTION, NoDevice, entries, names, options,
+};
 use super::pci_options::{self, PciOption};
 use crate::plan::Plan;
 

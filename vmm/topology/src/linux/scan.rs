@@ -20,9 +20,10 @@ impl<'t> Scan<'t> {
             all => all,
         };
         let count = digits.iter().take_while(|byte| digit(byte).is_some()).count();
-        let value = digits[..count].iter().filter_map(digit).fold(0_u64, |value, digit| {
-            value.wrapping_mul(16).wrapping_add(u64::from(digit))
-        });
+        let value = digits[..count]
+            .iter()
+            .filter_map(digit)
+            .fold(0_u64, |value, digit| value.wrapping_mul(16).wrapping_add(u64::from(digit)));
         self.rest = &digits[count..];
         Some(value & (u64::MAX >> (64 - bits)))
     }

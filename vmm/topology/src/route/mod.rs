@@ -110,6 +110,12 @@ struct Router<'v> {
 }
 
 impl View<'_> {
+    /// Whether every bridge above the two is of a kind whose routing is modelled.
+    pub fn models_routes(&self, a: usize, b: usize) -> bool {
+        let known = |at: usize| self.plan.functions[at].kind != Kind::OtherBridge;
+        [a, b].into_iter().all(|end| self.plan.path_up(end).all(known))
+    }
+
     /// The routes between `requester` and the memory of `owner`, where every port does what its ACS
     /// controls say.
     pub fn routes(&self, requester: usize, owner: usize) -> Routes {
@@ -409,10 +415,7 @@ fn found(reached: Option<usize>, owner: usize, arrival: Arrival) -> Route {
 }
 
 fn shifted(range: AddressRange, offset: u64) -> AddressRange {
-    AddressRange {
-        first: range.first.wrapping_add(offset),
-        last: range.last.wrapping_add(offset),
-    }
+    AddressRange { first: range.first.wrapping_add(offset), last: range.last.wrapping_add(offset) }
 }
 
 #[cfg(test)]

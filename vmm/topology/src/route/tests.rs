@@ -12,12 +12,7 @@ const TURNED_BACK: Arrival = Refused(FindingClass::TurnedBack);
 const LOST: Arrival = Refused(FindingClass::CompletionTimeout);
 
 /// By bus address, by the CPUs', by IOVA; completions.
-fn arrivals(
-    text: &str,
-    iommu: IommuMode,
-    parameters: &[&str],
-    ends: [&str; 2],
-) -> [Arrival; 4] {
+fn arrivals(text: &str, iommu: IommuMode, parameters: &[&str], ends: [&str; 2]) -> [Arrival; 4] {
     let topology = Topology::load(text).or_else(|_| Topology::parse("t", text)).unwrap();
     let parameters = parameters.iter().map(|text| (*text).to_owned()).collect();
     let guest = Guest { iommu, cpu: Cpu::Neutral, parameters };
@@ -68,8 +63,7 @@ fn each_control_does_its_own_part() {
         PAIR,
     );
     assert_eq!(one, [RootComplex, RootComplex, RootComplex, Switch]);
-    let other =
-        arrivals("switch-acs", none, &["pci=config_acs=1x1xx@02:01.0;1xxxx@00:04.0"], PAIR);
+    let other = arrivals("switch-acs", none, &["pci=config_acs=1x1xx@02:01.0;1xxxx@00:04.0"], PAIR);
     assert_eq!(other, [Switch, Switch, RootComplex, Switch]);
 }
 
@@ -92,14 +86,8 @@ fn functions_of_one_device_depend_on_upstream_forwarding() {
         of("standard", "everywhere", strict),
         [UNMAPPED, UNMAPPED, RootComplex, RootComplex]
     );
-    assert_eq!(
-        of("SV RR CR", "everywhere", strict),
-        [TURNED_BACK, TURNED_BACK, RootComplex, LOST]
-    );
-    assert_eq!(
-        of("standard", "nowhere", strict),
-        [UNMAPPED, UNMAPPED, NOT_ROUTED, RootComplex]
-    );
+    assert_eq!(of("SV RR CR", "everywhere", strict), [TURNED_BACK, TURNED_BACK, RootComplex, LOST]);
+    assert_eq!(of("standard", "nowhere", strict), [UNMAPPED, UNMAPPED, NOT_ROUTED, RootComplex]);
     // The port is not told to forward, and the root complex's port is not either.
     assert_eq!(
         of("standard", "everywhere", IommuMode::None),
