@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::assemble::assemble;
 use crate::config::{ConfigSpace, SIZE};
 use crate::gather::{Draft, Gathered, name};
-use crate::{Address, Error, Machine, attributes, system};
+use crate::{Address, Error, Machine, PortType, attributes, system};
 
 /// The longest file that is read: kernel configurations have about 300 KiB.
 const MAX_FILE: u64 = 4 << 20;
@@ -55,13 +55,13 @@ fn device(
     match fs::File::open(folder.join("config")).and_then(|file| bytes(file, SIZE as u64)) {
         Ok(bytes) => {
             let config = ConfigSpace::new(&bytes);
-            let whole = fs::metadata(folder.join("config")).map_or(0, |data| data.len());
-            if bytes.len() == 256 && whole == 256 {
-                let text = "this kernel reads only 256 bytes of its configuration space, so extended capabilities are \
-                            not known, and the kernel acts as if there were none";
+            config.decode(address, 0, draft, &mut notes);
+            // A conventional function has no more.
+            let express = draft.port.get().is_some_and(|port| *port != PortType::Conventional);
+            if bytes.len() == 256 && express {
+                let text = "this kernel reads only 256 bytes of its configuration space, and so finds no ACS there";
                 notes.add(text, Some(address), None);
             }
-            config.decode(address, 0, draft, &mut notes);
         }
         Err(error) => {
             let text =

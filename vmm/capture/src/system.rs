@@ -108,6 +108,8 @@ pub(crate) fn line(gathered: &mut Gathered, text: &str, line: usize) -> bool {
     let value = value.trim();
     match key.trim() {
         "vendor_id" | "Vendor ID" => gathered.cpu_vendor.put(name(value), line),
+        // Arm: a number instead of a name, and no family.
+        "CPU implementer" => gathered.cpu_vendor.put(format!("arm-{}", name(value)), line),
         "cpu family" | "CPU family" => number(&mut gathered.cpu_family, value, line),
         "model" | "Model" if value.parse::<u32>().is_ok() => {
             number(&mut gathered.cpu_model, value, line);

@@ -109,3 +109,26 @@ fn script(root: &Path) -> Vec<u8> {
         Command::new("sh").arg("-c").arg(text).arg("sh").arg(root).env("LSPCI", "").output();
     output.unwrap().stdout
 }
+
+/// Without MMCONFIG the kernel itself sees 256 bytes: that matters for what has a PCIe capability, and for nothing else.
+#[test]
+fn a_kernel_that_reads_256_bytes_says_so_of_pcie_functions() {
+    let folder = tempfile::tempdir().unwrap();
+    common::write(folder.path(), true);
+    let of = |at: usize| {
+        let device = &common::devices()[at];
+        folder.path().join(format!("sys/devices/{}/{}/config", device.path, device.address))
+    };
+    let express = fs::read(of(0)).unwrap();
+    fs::write(of(0), &express[..256]).unwrap();
+    let mut conventional = fs::read(of(4)).unwrap();
+    conventional[6] = 0;
+    fs::write(of(4), &conventional[..256]).unwrap();
+    let machine = capture(folder.path(), false).unwrap();
+    let about: Vec<_> =
+        machine.notes.iter().filter(|note| note.text.contains("only 256")).collect();
+    assert_eq!(about.len(), 1);
+    assert_eq!(about[0].functions, ["3a:00.0".parse().unwrap()]);
+    assert_eq!(redirect(&machine, "3a:00.0"), None);
+    assert_eq!(machine.at("3d:00.0".parse().unwrap()).unwrap().acs, Acs::Absent);
+}

@@ -154,6 +154,9 @@ fn how_it_is_posted_makes_no_difference() {
         each(&|line| line.replace('\t', "  ")),
         each(&|line| line.trim_start().to_owned()),
         each(&|line| format!("{line}\r")),
+        each(&|line| format!("    17\t{line}")),
+        each(&|line| format!("{line}   ")),
+        format!("[CODE]{}[/CODE]", whole()),
         each(&|line| format!("{line}\n")),
         each(&|line| line.replace("0000:", "")),
         format!(
@@ -345,5 +348,51 @@ fn nothing_is_found_in_what_is_something_else() {
     {
         let error = read(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains("line") || error.contains("EOF"), "{error}");
+    }
+}
+
+#[test]
+fn a_line_whose_address_is_cut_ends_the_function_before_it() {
+    let control = "\t\tACSCtl: SrcValid+ TransBlk- ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans-\n";
+    let text = format!("00:01.0 PCI bridge: x\n0:02.0 PCI bridge: x\n{control}");
+    let machine = machine(&text);
+    assert_eq!(machine.functions.len(), 1);
+    assert_eq!(at(&machine, "00:01.0").acs, Acs::Unknown);
+    assert!(notes(&machine).contains("address cannot be read"), "{}", notes(&machine));
+}
+
+#[test]
+fn circles_are_no_trees() {
+    let of = |text: &str| {
+        let machine = machine(text);
+        // Reading the record would fail with a circle in it.
+        assert_eq!(Machine::from_json(&machine.to_json().unwrap()).unwrap(), machine);
+        machine.functions.iter().map(|function| function.parent).collect::<Vec<_>>()
+    };
+    let stated = "01:00.0/01:01.0 PCI bridge: x\n01:01.0/01:00.0 PCI bridge: x\n";
+    assert_eq!(of(stated), [Parent::Unknown; 2]);
+    let bus = |primary: &str, secondary: &str| {
+        format!(
+            "{primary}:00.0 PCI bridge: x\n\tBus: primary={primary}, secondary={secondary}, subordinate=06\n"
+        )
+    };
+    let numbers = of(&format!("{}{}", bus("05", "03"), bus("03", "05")));
+    assert_eq!(numbers, [Parent::Unknown, Parent::Below("03:00.0".parse().unwrap())]);
+    assert_eq!(of(&bus("05", "05")), [Parent::Unknown]);
+}
+
+#[test]
+fn an_extract_lacks_nothing_that_it_would_not_show() {
+    let keep = |words: &[&str]| -> String {
+        let lines = ROOT.lines().chain(SWITCH.lines());
+        let kept = lines
+            .filter(|line| line.starts_with('0') || words.iter().any(|word| line.contains(word)));
+        kept.map(|line| format!("{line}\n")).collect()
+    };
+    for words in
+        [&["Control:", "ACSCtl"][..], &["Control:"], &["Status:"], &["Kernel driver"], &["ACS"]]
+    {
+        let machine = machine(&keep(words));
+        assert_eq!(at(&machine, "3b:00.0").acs, Acs::Unknown, "{words:?}");
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn conclude(
         );
         return unknown();
     }
-    if capabilities == 0 && has_capabilities == Some(true) {
+    if capabilities == 0 && has_capabilities != Some(false) {
         note("its capabilities are missing in the text", draft.line);
         return unknown();
     }

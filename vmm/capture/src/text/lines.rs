@@ -88,11 +88,32 @@ fn unquote(line: &str) -> &str {
     while let Some(rest) = line.trim_start().strip_prefix('>') {
         line = rest.strip_prefix(' ').unwrap_or(rest);
     }
+    let line = without_number(without_tags(line));
     if line.trim_start().starts_with("```") || line.trim_start().starts_with("~~~") {
         ""
     } else {
         line
     }
+}
+
+/// Without what a forum puts around code.
+fn without_tags(line: &str) -> &str {
+    const BEGIN: [&str; 5] = ["<pre>", "<code>", "<pre><code>", "[code]", "[CODE]"];
+    const END: [&str; 5] = ["</code></pre>", "</pre>", "</code>", "[/code]", "[/CODE]"];
+    let line = BEGIN.iter().find_map(|tag| line.strip_prefix(tag)).unwrap_or(line);
+    END.iter().find_map(|tag| line.strip_suffix(tag)).unwrap_or(line)
+}
+
+/// Without the number that `cat -n` and `nl` put before a line, with a tab behind it.
+fn without_number(line: &str) -> &str {
+    match line.split_once('\t') {
+        Some((number, rest)) if is_number(number.trim_start_matches(' ')) => rest,
+        _ => line,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Tabs become spaces, and so do the spaces that HTML brings and what is no text.
@@ -145,6 +166,8 @@ mod tests {
         assert_eq!(cleaned("Bus: primary=3D00, secondary=3d"), ["Bus: primary=00, secondary=3d"]);
         assert_eq!(cleaned("```text\n a\u{a0}b\n~~~\n"), ["", " a b", ""]);
         assert_eq!(cleaned("\x1b[1;31mACSCtl:\x1b[0m x"), ["ACSCtl: x"]);
+        assert_eq!(cleaned("[code]00:00.0 x[/code]\n<pre>a\nb</pre>"), ["00:00.0 x", "a", "b"]);
+        assert_eq!(cleaned("    12\t00:00.0 x\n    13\t\tBus: x"), ["00:00.0 x", "        Bus: x"]);
         assert_eq!(cleaned("  +-00.0\n >TAbort"), ["  +-00.0", "TAbort"]);
     }
 

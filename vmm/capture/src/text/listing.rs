@@ -14,6 +14,8 @@ pub(super) struct Section {
     pub(super) address: Address,
     /// Number of the first line.
     line: usize,
+    /// The command register was shown.
+    control: bool,
     /// Inside the SR-IOV capability, whose regions are those of the virtual functions.
     in_sriov: bool,
     /// Any capability was listed; regions of the function itself come before.
@@ -37,6 +39,7 @@ impl Section {
         Self {
             address,
             line,
+            control: false,
             in_sriov: false,
             in_capabilities: false,
             acs_control: false,
@@ -123,8 +126,10 @@ impl Section {
         let Some((key, value)) = split(&statement.first) else { return Ok(false) };
         let ended = std::mem::replace(&mut self.ended, false);
         match key {
-            "Control" => draft.listing.whole |= value.contains("I/O") || value.contains("Mem"),
+            "Control" => self.control |= value.contains("I/O") || value.contains("Mem"),
             "Status" if !self.in_capabilities => {
+                // Both are there in what lspci prints; in an extract usually not.
+                draft.listing.whole |= self.control && value.starts_with("Cap");
                 draft.listing.has_capabilities =
                     values::flag(&statement.squeezed, "Cap").or(draft.listing.has_capabilities);
             }

@@ -234,8 +234,9 @@ fn join(line: &Line<'_>, rest: &mut Lines<'_>) -> Statement {
         let mut ahead = rest.clone();
         let Some(next) = ahead.next() else { break };
         let text = next.trimmed();
-        let other = tree::is_tree(text) || hex::row(text).is_some() || head::read(text).is_some();
-        if text.is_empty() || logical::begins(text) || is_gap(text) || other {
+        let other = tree::is_tree(text) || hex::row(text).is_some();
+        let head = head::read(text).is_some() || head::is_mutilated(text);
+        if text.is_empty() || logical::begins(text) || is_gap(text) || other || head {
             break;
         }
         statement.join(&next.text);
