@@ -125,7 +125,7 @@ fi
 # shellcheck disable=SC2086 # the list is ours, and is to be split
 set -- $(printf '%s\n' $packages | sort -u)
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "setup: this is no Debian or Ubuntu: install the above by this system's own means." >&2
+    echo "setup: this is not a Debian or Ubuntu: install the above by this system's own means." >&2
     exit 1
 fi
 if [ "$(id -u)" = 0 ]; then

@@ -82,7 +82,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
         ["exit", code] => code
             .parse()
             .map(Request::Exit)
-            .map_err(|_| format!("{code:?} is no exit code from 0 to 255")),
+            .map_err(|_| format!("{code:?} is not an exit code from 0 to 255")),
         [first, ..] => Err(format!(
             "{first:?} with these arguments means nothing here; `guest-agent help` lists what does"
         )),

@@ -75,7 +75,7 @@ pub(super) fn known(
         Source::Tree(path) => own_tree(path).map(Some),
         Source::Distribution => {
             let path = cache.path(SOURCES, resolved_name(flavour));
-            // A missing or unreadable note is no error: the choice is made again.
+            // A missing or unreadable note is not an error: the choice is made again.
             let resolved: Option<Resolved> =
                 fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
             let current = resolved.filter(|resolved| resolved.recipe == recipe_identity(flavour));

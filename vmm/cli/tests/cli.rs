@@ -201,7 +201,7 @@ fn a_device_is_added_where_the_command_line_says_so() {
 fn a_device_that_cannot_be_added_is_refused_before_anything_starts() {
     for (device, part) in [
         ("iota", "there is no kind of device \"iota\", did you mean \"ioat\"?"),
-        ("ioat,channels", "\"channels\" is no KEY=VALUE"),
+        ("ioat,channels", "\"channels\" is not of the form KEY=VALUE"),
         ("ioat,chanels=2", "no key \"chanels\", did you mean \"channels\"?"),
         ("ioat,channels=9", "channels is \"9\"; take 1 to 4"),
         ("ioat,below=prot1", "no port, switch or host bridge \"prot1\", did you mean \"port1\"?"),
@@ -241,7 +241,7 @@ fn devices_that_are_added_are_explained_too() {
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("ioat0 (05:00.0) -> peer2 (06:00.0): through the host"), "{out}");
     let (code, _, err) = run(&line);
-    assert!(code == 2 && err.contains("\"peer2\" is no function"), "{err}");
+    assert!(code == 2 && err.contains("\"peer2\" is not a function"), "{err}");
     let (code, _, err) = run(&["explain", "a", "b", "--run", "x", "--device", "ioat"]);
     assert!(code == 2 && err.contains("cannot be used with"), "{err}");
 }
@@ -342,9 +342,9 @@ fn bad_input_is_a_usage_error_everywhere() {
         (vec!["replay", &record("f", "[[0,4096],[18446744073709551615,4096]]", "")], "RAM that no"),
         (vec!["replay", &record("g", "[[0,-1]]", "")], "not a record"),
         (vec!["replay", &record("h", "[[0,1048576]]", "3")], "power of two"),
-        (vec!["explain", "peer0", "peer1", "--run", &path("noise")], "is no report"),
-        (vec!["explain", "peer0", "peer1", "--run", &here], "is no report"),
-        (vec!["report", "merge", &here, "--out", &path("out")], "is no report"),
+        (vec!["explain", "peer0", "peer1", "--run", &path("noise")], "is not a peerdma report"),
+        (vec!["explain", "peer0", "peer1", "--run", &here], "is not a peerdma report"),
+        (vec!["report", "merge", &here, "--out", &path("out")], "is not a peerdma report"),
         (vec!["report", "merge", &path("none"), "--out", &path("out")], "cannot be read"),
         (vec!["topology", &path("noise")], "UTF-8"),
         (vec!["topology", &here], "it is a folder"),
@@ -396,9 +396,12 @@ fn kernels_and_modules_that_are_none_are_named() {
         (&["--module", "/no/such.ko", "--", "true"], "the module /no/such.ko is not there"),
         (
             &["--module", "/etc/passwd", "--", "true"],
-            "the module /etc/passwd is none: it is no ELF",
+            "the module /etc/passwd cannot be used: it is not an ELF",
         ),
-        (&["--module", "/bin/sh", "--", "true"], "the module /bin/sh is none: it is a program"),
+        (
+            &["--module", "/bin/sh", "--", "true"],
+            "the module /bin/sh cannot be used: it is a program",
+        ),
         (&["--file", "/etc", "--", "true"], "the file /etc is a folder"),
         (&["--file", "/no/such", "--", "true"], "the file /no/such is not there"),
     ] {

@@ -39,7 +39,7 @@ const MAX_INSTRUCTION: usize = 15;
 enum Next {
     Resume,
     End(RunEnd),
-    /// The line of a lab call has so many bytes; where it is, registers say.
+    /// The length of the line of a lab call; registers hold its address.
     LabCall(u32),
 }
 

@@ -32,7 +32,7 @@ pub struct GuestRun {
     pub memory: u32,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// After so many seconds the guest is killed; none for somebody who sits in front of it.
+    /// The guest is killed after this many seconds; none for an interactive guest.
     pub limit: Option<u64>,
     /// Fewer tests than this fail the run.
     pub at_least: usize,

@@ -123,7 +123,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A judge over a guest that will be told `hello`, and that must report `at_least` so many tests.
+    /// A judge over a guest that will be told `hello`, and that must report at least `at_least` tests.
     ///
     /// # Errors
     /// [`TooLong`] when `hello` does not fit through the lab port.

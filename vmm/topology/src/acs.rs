@@ -88,7 +88,7 @@ impl fmt::Display for Acs {
 /// A word that names no ACS control.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no ACS control; take \"none\", \"standard\", or some of SV, TB, RR, CR, UF, EC, DT with blanks between"
+    "{0:?} is not an ACS control; use \"none\", \"standard\", or some of SV, TB, RR, CR, UF, EC, DT with blanks between"
 )]
 pub struct UnknownControl(String);
 

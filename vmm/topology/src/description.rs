@@ -254,10 +254,10 @@ impl fmt::Display for PciId {
     }
 }
 
-/// Text that is no pair of IDs.
+/// Text that is not a pair of IDs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no identity; write VENDOR:DEVICE, four hexadecimal digits each, for example \"1ae0:0001\""
+    "{0:?} is not a pair of IDs; write VENDOR:DEVICE, four hexadecimal digits each, for example \"1ae0:0001\""
 )]
 pub struct NotAnId(String);
 

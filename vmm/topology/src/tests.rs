@@ -284,7 +284,7 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     assert!(!explain("switch-acs", &strict, "peer0", "peer1").contains("Beware"));
     let error = Explanation::new(&Topology::default(), &strict, "peer0", "peer7").unwrap_err();
     assert!(
-        error.to_string().contains("\"peer7\" is no function")
+        error.to_string().contains("\"peer7\" is not a function")
             && error.to_string().contains("peer1")
     );
 }
@@ -367,7 +367,7 @@ fn a_wrong_value_is_named_where_it_stands() {
         (
             "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\nacs = 'SV XX'\n".into(),
             9,
-            "\"XX\" is no ACS control",
+            "\"XX\" is not an ACS control",
         ),
         (
             "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\n[[switch]]\nname = 's'\nbelow = 'a'\n\

@@ -20,7 +20,7 @@ impl Busy {
         Self::start_of(peer, LOADS[0])
     }
 
-    /// So many fills, each of which takes some milliseconds.
+    /// The number of fills; each takes some milliseconds.
     pub(super) fn start_of(peer: &Peer, fills: u32) -> Result<Self, Stop> {
         const LENGTH: u64 = 16 << 20;
         let object = peer.alloc(LENGTH, 1)?;

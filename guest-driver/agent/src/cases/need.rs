@@ -121,7 +121,7 @@ fn is_bounced() -> bool {
     line.split_whitespace().any(|word| word == "swiotlb=force")
 }
 
-/// So many peers are there, or there is a good reason why not: the topology has fewer, or no module was loaded. A loaded
+/// n peers are present, or there is a good reason why not: the topology has fewer, or no module was loaded. A loaded
 /// module without devices is a failure, never a SKIP.
 fn check_peers(bench: &mut Bench<'_>, wanted: u32) -> Verdict {
     let is_there = |instance| Peer::path(instance).exists();

@@ -177,7 +177,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// So many bytes read from other devices, whose completions came by `way`, and none by the other.
+    /// n bytes read from other devices, whose completions came by `way`, and none by the other.
     pub(super) fn expect_read(
         &self,
         way: lab::PathKind,
@@ -186,7 +186,7 @@ impl Traffic {
         self.read.check("read", way, wanted)
     }
 
-    /// So many bytes written to other devices by `way`, and none by the other.
+    /// n bytes written to other devices by `way`, and none by the other.
     pub(super) fn expect_written(
         &self,
         way: lab::PathKind,

@@ -376,7 +376,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Maps a physical range that is no RAM, wherever it ends; gives the object and its DMA address.
+    /// Maps a physical range that is not RAM, wherever it ends; gives the object and its DMA address.
     ///
     /// # Errors
     /// The driver's.

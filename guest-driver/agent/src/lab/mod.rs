@@ -77,7 +77,7 @@ impl Lab {
     /// Asks what this guest is for.
     ///
     /// # Errors
-    /// [`LabError::Absent`] when this is no guest of ours, other variants when the answer is unusable.
+    /// [`LabError::Absent`] when this is not a guest of ours, other variants when the answer is unusable.
     pub fn hello(&mut self) -> Result<Hello, LabError> {
         let hello: Hello = self.ask_json(&Request::Hello)?;
         crate::device::learn_names(&hello.peers);
@@ -160,7 +160,7 @@ impl Lab {
     }
 
     /// Keeps posted writes of `requester` to `target` (functions, or [`RAM`]) under way: `pushed`, until a read of the
-    /// same path pushes them; a number, so many turns of the requester; `off`, no longer.
+    /// same path pushes them; a number: that many turns of the requester; `off`, no longer.
     ///
     /// # Errors
     /// When the conversation breaks down, there is no such path, or too many are delayed already.

@@ -90,7 +90,7 @@ impl PortWire {
         if length == UNANSWERED { None } else { usize::try_from(length).ok() }
     }
 
-    /// The answer to a line; `call` has the monitor look at the buffer, which holds a line of so many bytes.
+    /// The answer to a line; `call` has the monitor look at the buffer, which holds a line of n bytes.
     fn exchange_by(
         &mut self,
         line: &str,

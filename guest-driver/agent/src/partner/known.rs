@@ -53,7 +53,7 @@ impl Known {
         Self { failures: all.map(failure).collect(), least: BTreeMap::new() }
     }
 
-    /// The same, and so many tests of `program` must pass.
+    /// The same, and at least n tests of `program` must pass.
     #[cfg(test)]
     pub(super) fn with_least(mut self, program: &str, least: usize) -> Self {
         self.least.insert(program.to_owned(), least);

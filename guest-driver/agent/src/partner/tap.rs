@@ -168,7 +168,7 @@ pub fn summary_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(sums_up)
 }
 
-/// What stands behind exactly so many blanks.
+/// What follows exactly n blanks.
 fn at(line: &str, indent: usize) -> Option<&str> {
     let rest = line.get(indent..)?;
     let blank = line.bytes().take(indent).all(|byte| byte == b' ');

@@ -36,7 +36,7 @@ pub enum MergeError {
         source: io::Error,
     },
     /// It is none.
-    #[error("{} is no report of this program's: {source}", path.display())]
+    #[error("{} is not a peerdma report: {source}", path.display())]
     Syntax {
         /// The report.
         path: PathBuf,

@@ -32,7 +32,7 @@ pub struct ObservedPath {
     pub address: Option<(Address, u64)>,
 }
 
-/// Why a line is no decision.
+/// Why a line is not a decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObservedPathError {
     /// The request tells of something else.

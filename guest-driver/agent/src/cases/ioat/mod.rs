@@ -224,7 +224,7 @@ fn few(bench: &mut Bench<'_>, run: &Run, on: Channels) -> Verdict {
     Ok(())
 }
 
-/// So many operations in all, each verified.
+/// n operations in all, each verified.
 fn many(bench: &mut Bench<'_>, wanted: u32, interrupts: bool) -> Verdict {
     // A kernel that checks each of its own steps would take hours.
     let wanted = if kernel_config::option("CONFIG_KASAN").is_some() { wanted / 50 } else { wanted };
@@ -238,7 +238,7 @@ fn many(bench: &mut Bench<'_>, wanted: u32, interrupts: bool) -> Verdict {
     Ok(())
 }
 
-/// How many threads dmatest starts for each operation, with so many for a channel and operation.
+/// How many threads dmatest starts for each operation, with n for each channel and operation.
 fn threads(each: usize, on: Channels) -> Result<BTreeMap<Operation, usize>, Stop> {
     let mut threads = BTreeMap::<Operation, usize>::new();
     for engine in engines()? {

@@ -74,7 +74,7 @@ pub(super) fn decisions(bench: &mut Bench<'_>) -> Verdict {
     for engine in &engines {
         let numbers = engine.function.numbers();
         let (segment, bdf) =
-            numbers.ok_or_else(|| Stop::Fail(format!("{} is no address", engine.address())))?;
+            numbers.ok_or_else(|| Stop::Fail(format!("{} is not an address", engine.address())))?;
         for owner in &peers {
             let client = Client::Other(&engine.expected);
             let expected = Expectation { client, owner, path: engine.path(owner)? };

@@ -59,7 +59,7 @@ impl FirstPath {
         }
     }
 
-    /// So many bytes each way between the two by this path, and none by another. `read_back`: bytes that the driver
+    /// n bytes in each direction between the two by this path, and none by another. `read_back`: bytes that the driver
     /// reads back after it has written.
     pub(in crate::cases) fn expect(
         &self,

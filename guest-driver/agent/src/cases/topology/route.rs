@@ -64,7 +64,7 @@ fn expect_losses(bench: &mut Bench<'_>, all: &[(u32, u32, Path)]) -> Verdict {
     expect_refusals(bench, &losses)
 }
 
-/// So many findings of each class, from reads.
+/// The number of findings of each class, from reads.
 pub(super) fn expect_refusals(bench: &mut Bench<'_>, classes: &BTreeMap<String, u32>) -> Verdict {
     if classes.is_empty() {
         return Ok(());
