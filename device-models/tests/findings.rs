@@ -369,7 +369,7 @@ fn what_another_function_maps_anew_is_another_mistake() {
     unmap(&mut world, 2, IOVA, 0x1000);
     map(&mut world, 2, IOVA, 0x1000, BOTH);
     assert!(causes(&mut world, [IOVA]).is_disjoint(&first));
-    // After an unmapping of one's own it is told too, if it was mapped since.
+    // It is reported after a later unmapping too, if it was mapped in between.
     map(&mut world, 1, IOVA + 0x8000, 0x1000, BOTH);
     map(&mut world, 2, IOVA + 0x8000, 0x1000, BOTH);
     unmap(&mut world, 1, IOVA + 0x8000, 0x1000);

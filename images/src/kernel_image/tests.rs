@@ -193,7 +193,7 @@ fn a_payload_damaged_inside_never_boots() {
         packed[middle..middle + 64].fill(0x55);
         match open(&bzimage(&packed)) {
             Err(ImageError::Corrupt { .. }) => {}
-            // This frame carries no checksum: damage in the content alone cannot be told.
+            // This frame carries no checksum: damage in the content alone goes unnoticed.
             Ok(image) if method == "zstd" => assert_eq!(content(image).len(), elf.len()),
             other => panic!("{method}: {other:?}"),
         }

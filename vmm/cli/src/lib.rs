@@ -86,11 +86,11 @@ enum Command {
     Kernel(kernel::Arguments),
     /// Draw a topology, or list those that there are
     Topology(topology::Arguments),
-    /// Say by which way Linux lets one device reach another, and why
+    /// Show which path Linux chooses between two devices, and why
     Explain(explain::Arguments),
     /// Put the reports of several test runs together
     Report(report::Arguments),
-    /// Drive fresh device models with a record and compare what they find
+    /// Drive fresh device models with a trace and compare what they find
     Replay(replay::Arguments),
     #[command(name = nested::SUBCOMMAND, hide = true)]
     NestedInit,

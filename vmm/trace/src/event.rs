@@ -1,4 +1,4 @@
-//! What a record is made of.
+//! What a trace is made of.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::hex;
 
-/// The first thing in a record: how to build the lab again.
+/// The first thing in a trace: how to build the lab again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The devices.
@@ -18,7 +18,7 @@ pub struct Header {
     pub ram: Vec<(u64, u64)>,
 }
 
-/// One entry of a record. Numbers of functions count from 0 in the order of the lab's address map.
+/// One entry of a trace. Numbers of functions count from 0 in the order of the lab's address map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -133,12 +133,12 @@ pub enum Event {
         /// The whole sentence.
         text: String,
     },
-    /// The record is complete.
+    /// The trace is complete.
     End {
         /// How many events came before.
         events: u64,
     },
-    /// The record was cut because it had reached its limit.
+    /// The trace was cut because it had reached its limit.
     Cut {
         /// How many events came before.
         events: u64,

@@ -278,7 +278,7 @@ fn what_is_no_chain_stops_the_device_until_reset() {
         assert_eq!(
             seen.interrupts,
             [(0xfee0_0000, u32::from(IOMMU.0) << 8)],
-            "{why}: the driver is told"
+            "{why}: the driver learns of it"
         );
         assert_eq!(rings[0].take(&machine), None);
         rings[0].kick(&mut machine);

@@ -11,7 +11,7 @@ use std::path::Path;
 /// A need of a test, checked just before it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// The lab port: the test asks the monitor, or wants its verdict.
+    /// The lab port: the test asks the VMM, or wants its verdict.
     Lab,
     /// A peer device with the driver bound.
     Peer,
@@ -79,7 +79,7 @@ impl Need {
             Self::Path => {
                 let (one, other) = (Peer::open(0)?, Peer::open(1)?);
                 if one.distance(&other)? >= 0 && other.distance(&one)? >= 0 {
-                    // Where the monitor expects nothing, nothing can be said against it.
+                    // Where the VMM expects nothing, nothing can be said against it.
                     return match bench.hello()?.and_then(|hello| hello.expected) {
                         Some(_) => FirstPath::new(bench)?.carries(),
                         None => Ok(()),
@@ -115,7 +115,7 @@ fn missing(path: &str, module: &str, option: &str, is_known: bool, value: Option
     }
 }
 
-/// Whether the kernel was told so.
+/// Whether the kernel command line says so.
 fn is_bounced() -> bool {
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     line.split_whitespace().any(|word| word == "swiotlb=force")

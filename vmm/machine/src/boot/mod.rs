@@ -1,4 +1,4 @@
-//! Getting a kernel into a guest: where its pieces go, what it is told, and how the first vCPU starts.
+//! Getting a kernel into a guest: where its pieces go, what the guest is passed, and how the first vCPU starts.
 
 pub mod acpi;
 mod elf;

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use super::model::{CaseReport, FindingReport, ScenarioReport, Status};
 
-/// Deepest nesting that is told apart; a guest can send any number of blanks.
+/// Deepest nesting that is distinguished; a guest can send any number of blanks.
 const MAX_DEPTH: usize = 8;
 
 /// What one line says.

@@ -58,7 +58,7 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
         let _ =
             writeln!(text, "Stood still: devices {devices} times, processors {processors} times.");
     }
-    let _ = writeln!(text, "\n| Test | Result | ms | What it says |\n|---|---|---|---|");
+    let _ = writeln!(text, "\n| Test | Result | ms | Detail |\n|---|---|---|---|");
     for case in &scenario.cases {
         let _ = writeln!(
             text,
@@ -160,7 +160,7 @@ impl Names {
     }
 }
 
-/// Where the devices' data went, from the monitor's own counters: all of the scenario's tests together.
+/// Where the devices' data went, from the VMM's own counters: all of the scenario's tests together.
 fn traffic(text: &mut String, scenario: &ScenarioReport) {
     let Traffic { read, written } = traffic::from_counters(&scenario.counters);
     let targets: BTreeSet<_> = read.keys().chain(written.keys()).collect();

@@ -36,7 +36,7 @@ pub struct ObservedPath {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObservedPathError {
     /// The request tells of something else.
-    #[error("this request tells nothing of a path")]
+    #[error("this request does not describe a path")]
     OtherRequest,
     /// The owner.
     #[error("no topology has a peer device with the number {0}")]

@@ -1,5 +1,5 @@
 //! The engine as a third party in whatever topology this is: what the kernel decides about its access to the memory of each
-//! peer device, against what the monitor expects; and by which way its bytes then go.
+//! peer device, against what the VMM expects; and by which way its bytes then go.
 
 use super::client::Channel;
 use super::engines;
@@ -35,7 +35,7 @@ impl Engine {
     fn path(&self, owner: &Peer) -> Result<&Path, Stop> {
         self.expected.paths.get(owner.instance as usize).ok_or_else(|| {
             let what = format!("{} into {}", self.expected.name, owner.name());
-            Stop::Fail(format!("the monitor expects nothing of {what}"))
+            Stop::Fail(format!("the VMM expects nothing of {what}"))
         })
     }
 
@@ -60,7 +60,7 @@ fn everybody(bench: &mut Bench<'_>) -> Result<(Vec<Engine>, Vec<Peer>), Stop> {
         let address = function.address();
         let own = expected.others.iter().find(|other| other.function == address).cloned();
         let expected =
-            own.ok_or_else(|| Stop::Fail(format!("the monitor expects nothing of {address}")))?;
+            own.ok_or_else(|| Stop::Fail(format!("the VMM expects nothing of {address}")))?;
         let channel = Channel::new(&channel)?;
         all.push(Engine { function, channel, expected });
     }

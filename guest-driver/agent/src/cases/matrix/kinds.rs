@@ -141,7 +141,7 @@ impl Importer {
         !matches!(self, Self::Static | Self::DynamicNoPeers)
     }
 
-    /// Can be told to let go.
+    /// Has a callback, by which it is asked to unmap.
     fn revocable(self) -> bool {
         !matches!(self, Self::Static | Self::PinnedNotRevocable)
     }

@@ -5,7 +5,7 @@ use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Stop, Verdict};
 use crate::lab::{Address, PathKind};
 
-/// What the monitor expects of the second device's requests into the first one's memory.
+/// What the VMM expects of the second device's requests into the first one's memory.
 #[derive(Clone, Debug)]
 pub(in crate::cases) struct FirstPath {
     outcome: Outcome,
@@ -18,7 +18,7 @@ pub(in crate::cases) struct FirstPath {
 }
 
 impl FirstPath {
-    /// Asks the monitor.
+    /// Asks the VMM.
     pub(in crate::cases) fn new(bench: &mut Bench<'_>) -> Result<Self, Stop> {
         let path = expected(bench)?
             .paths

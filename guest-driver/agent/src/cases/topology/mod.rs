@@ -1,4 +1,4 @@
-//! What the kernel decides about peer-to-peer DMA, against what the monitor expects from its topology; and whether the
+//! What the kernel decides about peer-to-peer DMA, against what the VMM expects from its topology; and whether the
 //! data then takes that way and no other.
 
 mod address;
@@ -45,9 +45,8 @@ pub(super) fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
     let lab =
         bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
     let hello = lab.hello()?;
-    let expected = hello
-        .expected
-        .ok_or_else(|| Stop::Skip("the monitor expects nothing of the kernel".into()))?;
+    let expected =
+        hello.expected.ok_or_else(|| Stop::Skip("the VMM expects nothing of the kernel".into()))?;
     let planned = hello.peers.len();
     let there = Function::all()?.iter().filter(|function| function.is(VENDOR, DEVICE)).count();
     ensure!(

@@ -1,4 +1,4 @@
-//! The test host's files on their way out: console logs and records, through a virtio-serial port.
+//! The test host's files on their way out: console logs and traces, through a virtio-serial port.
 //!
 //! A frame is a line of JSON, and for [`Frame::Write`] the bytes that it announces. The test host asks for a file by
 //! name, writes it from its beginning to its end, and asks whether all of it has arrived; [`Frame::Create`] and

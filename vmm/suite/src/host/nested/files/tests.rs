@@ -254,7 +254,7 @@ fn no_link_is_followed_and_only_files_are_written_to() {
             answers != "{\"errno\":0}\n" && answers.starts_with("{\"errno\":"),
             "{kind}: {answers}"
         );
-        // It was told, and goes on as if nothing had been.
+        // It was reported, and the run goes on.
         assert!(result.is_err(), "{kind}");
         assert_eq!(files(&other), [(other.join("console.log"), 4)], "{kind}");
     }
