@@ -118,7 +118,7 @@ pub enum Event {
         /// Bytes.
         length: u64,
         /// What became of it.
-        outcome: Outcome,
+        outcome: TransactionResult,
         /// Its bytes, if they steer a device.
         #[serde(default, skip_serializing_if = "Option::is_none", with = "hex::option")]
         data: Option<Vec<u8>>,
@@ -148,7 +148,7 @@ pub enum Event {
 /// What became of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum TransactionResult {
     /// It arrived.
     Delivered {
         /// By which route.
@@ -266,7 +266,7 @@ impl Event {
     }
 }
 
-impl From<&Delivery> for Outcome {
+impl From<&Delivery> for TransactionResult {
     fn from(delivery: &Delivery) -> Self {
         match delivery {
             Delivery::Failed(status) => Self::Failed(status.name().to_owned()),
@@ -359,7 +359,7 @@ impl fmt::Display for Event {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for TransactionResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Delivered { route, address, target } => {

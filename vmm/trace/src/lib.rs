@@ -9,7 +9,7 @@ mod format;
 mod recorder;
 mod replay;
 
-pub use event::{Event, Header, Outcome};
+pub use event::{Event, Header, TransactionResult};
 pub use format::{Reader, TraceError, Writer};
 pub use recorder::{DEFAULT_LIMIT, LARGEST, Output, RecordSummary, Recorder, Recording};
 pub use replay::{Difference, Replay, ReplayError, replay};

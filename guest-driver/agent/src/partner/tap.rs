@@ -6,7 +6,7 @@ use std::fmt;
 
 /// How a test of somebody else's ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
+enum TestEnd {
     Passed,
     Failed,
     /// Not run, with the reason.
@@ -19,7 +19,7 @@ pub struct Tap {
     /// How many results were announced.
     planned: Option<usize>,
     /// Names, and how they ended.
-    results: Vec<(String, Outcome)>,
+    results: Vec<(String, TestEnd)>,
 }
 
 /// The figures of a report.
@@ -73,16 +73,16 @@ impl Tap {
                 let digits = count.split(' ').next().unwrap_or_default();
                 tap.planned = digits.parse().ok().or(tap.planned);
             } else if let Some(rest) = line.strip_prefix("not ok ") {
-                tap.results.push((split(rest).0, Outcome::Failed));
+                tap.results.push((split(rest).0, TestEnd::Failed));
             } else if let Some(rest) = line.strip_prefix("ok ") {
                 let (name, comment) = split(rest);
                 let skipped = comment
                     .get(..4)
                     .is_some_and(|directive| directive.eq_ignore_ascii_case("skip"));
                 let outcome = if skipped {
-                    Outcome::Skipped(comment[4..].trim().to_owned())
+                    TestEnd::Skipped(comment[4..].trim().to_owned())
                 } else {
-                    Outcome::Passed
+                    TestEnd::Passed
                 };
                 tap.results.push((name, outcome));
             }
@@ -98,22 +98,22 @@ impl Tap {
         for (name, outcome) in &self.results {
             let expected = known.reason(program, name);
             match (outcome, expected) {
-                (Outcome::Passed, None) => figures.passed += 1,
-                (Outcome::Passed, Some(reason)) => {
+                (TestEnd::Passed, None) => figures.passed += 1,
+                (TestEnd::Passed, Some(reason)) => {
                     figures.passed += 1;
                     news.push(format!(
                         "{name} passes although vmm/suite/known-failures.toml has it ({reason}): take it off the list"
                     ));
                 }
-                (Outcome::Skipped(reason), _) => {
+                (TestEnd::Skipped(reason), _) => {
                     figures.skipped += 1;
                     remarks.push(format!("{name} skipped: {reason}"));
                 }
-                (Outcome::Failed, Some(reason)) => {
+                (TestEnd::Failed, Some(reason)) => {
                     figures.known += 1;
                     remarks.push(format!("{name} fails as is known: {reason}"));
                 }
-                (Outcome::Failed, None) => {
+                (TestEnd::Failed, None) => {
                     figures.failed += 1;
                     reasons.push(format!("{name} failed"));
                 }

@@ -296,7 +296,7 @@ fn what_keeps_a_command_from_running_is_not_its_status() {
 
 #[test]
 fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
-    let nobody = "peerdma agent: nobody answers";
+    let nobody = "peerdma agent: nothing answers";
     let failures = |mode, said: &[&str], ending| {
         let (mut judge, _events) = self::judge(mode, 0);
         say(&mut judge, said);
@@ -306,7 +306,7 @@ fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
         let console_tail = watch.tail();
         judge.finish(End { console_tail, ..end(ending) }).failures
     };
-    let words = "the guest's agent gave up: nobody answers";
+    let words = "the guest's agent gave up: nothing answers";
     for ending in [Ending::PowerOff, Ending::TimedOut { limit: 9 }, Ending::Broke("reset".into())] {
         assert_eq!(failures(Mode::Test, &[], ending.clone())[0], words, "{ending:?}");
         assert_eq!(failures(Mode::Command, &[], ending)[0], words);

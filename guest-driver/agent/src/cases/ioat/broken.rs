@@ -3,7 +3,7 @@
 //!
 //! Without an IOMMU only: with one the engine would be caught at writing where it may not, before dmatest sees a byte.
 
-use super::dmatest::{Outcome, Run, Summary};
+use super::dmatest::{DmatestResult, Run, Summary};
 use super::{Channels, engines, few, run_dmatest, verified};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::View;
@@ -88,7 +88,7 @@ fn broken(
     let mut log = KernelLog::open()?;
     log.drain();
     faults.set(fault | STICKY);
-    let (Outcome { summaries, failures }, _) = run_dmatest(&run, Channels::First)?;
+    let (DmatestResult { summaries, failures }, _) = run_dmatest(&run, Channels::First)?;
     faults.set(NONE);
     drop(quiet);
     if let Some(first) = failures.first() {

@@ -5,7 +5,7 @@ use super::client::Channel;
 use super::engines;
 use super::third_party::{Shared, carry, first_channels};
 use crate::cases::topology::{
-    Access, Client, Decisions, Expectation, Outcome, can_follow, cannot_follow, expected, peers,
+    Access, Client, Decisions, Expectation, PairResult, can_follow, cannot_follow, expected, peers,
 };
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict};
@@ -39,13 +39,13 @@ impl Engine {
         })
     }
 
-    fn outcome(&self, owner: &Peer) -> Result<Outcome, Stop> {
-        self.path(owner).map(Outcome::of)
+    fn outcome(&self, owner: &Peer) -> Result<PairResult, Stop> {
+        self.path(owner).map(PairResult::of)
     }
 
     /// Whether it may reach that memory, as far as the kernel knows.
     fn reaches(&self, owner: &Peer) -> Result<bool, Stop> {
-        Ok(self.outcome(owner)? != Outcome::NoAddress)
+        Ok(self.outcome(owner)? != PairResult::NoAddress)
     }
 }
 
@@ -120,11 +120,11 @@ pub(super) fn routes(bench: &mut Bench<'_>) -> Verdict {
                 continue;
             }
             match (engine.outcome(from)?, engine.outcome(to)?) {
-                (Outcome::NoAddress, _) | (_, Outcome::NoAddress) => {
+                (PairResult::NoAddress, _) | (_, PairResult::NoAddress) => {
                     refused(bench, engine, &peers, from, to)?;
                     refusals += 1;
                 }
-                (Outcome::Moves { back, .. }, Outcome::Moves { ahead, .. }) => {
+                (PairResult::Moves { back, .. }, PairResult::Moves { ahead, .. }) => {
                     copy(bench, engine, &peers, (from, to), (ahead, back))?;
                     copies += 1;
                 }

@@ -1,6 +1,6 @@
 //! The path that most tests use: from the second peer device into the first one's memory.
 
-use super::{Outcome, can_follow, expected};
+use super::{PairResult, can_follow, expected};
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Stop, Verdict};
 use crate::lab::{Address, PathKind};
@@ -8,7 +8,7 @@ use crate::lab::{Address, PathKind};
 /// What the VMM expects of the second device's requests into the first one's memory.
 #[derive(Clone, Debug)]
 pub(in crate::cases) struct FirstPath {
-    outcome: Outcome,
+    outcome: PairResult,
     /// The kind of address.
     address: Address,
     /// Whether there is a way, as far as the kernel knows.
@@ -27,7 +27,7 @@ impl FirstPath {
         let (.., path) = path.ok_or_else(|| Stop::Skip("there is one peer device only".into()))?;
         let follows = can_follow(bench, &path)?;
         let is_open = path.way != PathKind::None;
-        Ok(Self { outcome: Outcome::of(&path), address: path.address, is_open, follows })
+        Ok(Self { outcome: PairResult::of(&path), address: path.address, is_open, follows })
     }
 
     /// Whether the kernel must find a path between the two.
@@ -51,11 +51,11 @@ impl FirstPath {
     /// A SKIP that says why.
     pub(in crate::cases) fn carries(&self) -> Verdict {
         match &self.outcome {
-            Outcome::Moves { .. } | Outcome::NoAddress => Ok(()),
-            Outcome::Lost(class) => Err(Stop::Skip(format!(
+            PairResult::Moves { .. } | PairResult::NoAddress => Ok(()),
+            PairResult::Lost(class) => Err(Stop::Skip(format!(
                 "the kernel gives an address by which nothing arrives here: {class}"
             ))),
-            Outcome::Untried(why) => Err(Stop::Skip((*why).into())),
+            PairResult::Untried(why) => Err(Stop::Skip((*why).into())),
         }
     }
 
@@ -67,7 +67,7 @@ impl FirstPath {
         length: u64,
         read_back: u64,
     ) -> Verdict {
-        let Outcome::Moves { ahead, back } = self.outcome else {
+        let PairResult::Moves { ahead, back } = self.outcome else {
             return Err(Stop::Fail(format!("nothing can be carried, but it was: {traffic}")));
         };
         let read = length + read_back;

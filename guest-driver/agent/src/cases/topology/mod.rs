@@ -153,7 +153,7 @@ fn groups(bench: &mut Bench<'_>) -> Verdict {
 
 /// What becomes of data by the address that the kernel gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum PairResult {
     /// It gets there.
     Moves {
         /// The way of requests with data.
@@ -169,7 +169,7 @@ pub(super) enum Outcome {
     Untried(&'static str),
 }
 
-impl Outcome {
+impl PairResult {
     /// Of a path, by what is expected of it.
     pub(super) fn of(path: &Path) -> Self {
         let arrival = match path.address {
