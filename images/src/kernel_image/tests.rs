@@ -245,7 +245,7 @@ fn what_is_no_kernel_is_told_why() {
     assert!(why(&program).contains("program for Linux"));
     assert!(why(&bzimage(b"no magic, and at least sixteen bytes")).contains("no known way"));
     assert!(why(&bzimage(b"short")).contains("impossible size"));
-    assert!(why(&bzimage(&pack("xz", &[0; 4096]))).contains("no ELF file"));
+    assert!(why(&bzimage(&pack("xz", &[0; 4096]))).contains("not an ELF file"));
 }
 
 #[test]

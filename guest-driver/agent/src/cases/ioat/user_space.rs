@@ -202,7 +202,7 @@ impl Taken {
             drop(device);
             Ok(())
         })?;
-        at_once(lent.into_iter(), |(lent, file)| lent.give_back(&file)).map(drop)
+        at_once(lent.into_iter(), |(lent, file)| Ok(lent.give_back(&file)?)).map(drop)
     }
 
     /// Between which memories `engine` is tried: every two, and within one that is the only one it reaches.

@@ -15,7 +15,7 @@ enum TestEnd {
 
 /// The results on one level of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tap {
+pub(super) struct Tap {
     /// How many results were announced.
     planned: Option<usize>,
     /// Names, and how they ended.
@@ -24,7 +24,7 @@ pub struct Tap {
 
 /// The figures of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub(super) struct Figures {
     passed: usize,
     failed: usize,
     pub(crate) known: usize,
@@ -54,18 +54,18 @@ impl fmt::Display for Figures {
 
 /// What a report comes to.
 #[derive(Debug)]
-pub struct Judged {
+pub(super) struct Judged {
     /// The figures.
-    pub figures: Figures,
+    pub(super) figures: Figures,
     /// What is worth a line: why tests were skipped, known failures that pass.
-    pub remarks: Vec<String>,
+    pub(super) remarks: Vec<String>,
     /// Whether it is good enough.
-    pub verdict: Verdict,
+    pub(super) verdict: Verdict,
 }
 
 impl Tap {
     /// The results that stand `indent` blanks deep in `text`.
-    pub fn parse(text: &str, indent: usize) -> Self {
+    pub(super) fn parse(text: &str, indent: usize) -> Self {
         let mut tap = Self::default();
         for line in text.lines() {
             let Some(line) = at(line, indent) else { continue };
@@ -91,7 +91,7 @@ impl Tap {
     }
 
     /// Sums up the report of `program`, with what is known to fail in it.
-    pub fn judge(&self, program: &str, known: &Known) -> Judged {
+    pub(super) fn judge(&self, program: &str, known: &Known) -> Judged {
         let mut figures = Figures::default();
         // What asks for a change of the list comes first: the host cuts what is too long.
         let (mut news, mut remarks, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
@@ -153,7 +153,7 @@ impl Tap {
 }
 
 /// The lines that sum a report up, wherever they stand: totals, and what failed.
-pub fn summary_lines(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn summary_lines(text: &str) -> impl Iterator<Item = &str> {
     let sums_up = |line: &&str| {
         let plain = line.trim_start();
         plain.starts_with("not ok")

@@ -2,11 +2,11 @@
 
 use super::super::bench::must;
 use super::super::{Bench, Stop, Verdict, ensure};
+use super::known::Known;
 use super::{VFIO_SAYS, function, refused, unless_unknown};
 use crate::device::{Object, Pattern, Peer, View, Work};
 use crate::partner::binding::Lent;
 use crate::partner::iommufd::AddressSpace;
-use crate::partner::known::Known;
 use crate::partner::vfio::{DRIVER, Device};
 use crate::uapi;
 use rustix::fd::OwnedFd;
@@ -45,7 +45,7 @@ impl Exporter {
     fn give_back(self) -> Verdict {
         let Self { dma_buf, view, device, _space, lent, instance } = self;
         drop((dma_buf, view, device, _space));
-        lent.give_back(&Peer::path(instance))
+        Ok(lent.give_back(&Peer::path(instance))?)
     }
 }
 
@@ -184,7 +184,7 @@ pub(super) fn closed(bench: &mut Bench<'_>) -> Verdict {
     refused("a new import", again.map_err(|error| error.errno), Errno::NODEV)?;
     importer.peer.close(importer.imported)?;
     drop((importer, dma_buf, _space));
-    lent.give_back(&Peer::path(instance))
+    Ok(lent.give_back(&Peer::path(instance))?)
 }
 
 /// A dma-buf of two ranges that lie apart. Linux 7.3 gives an importer behind an IOMMU wrong addresses for such a buffer
