@@ -84,9 +84,10 @@ vm: build ## A console in a guest; Ctrl-A x leaves
 bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
 	$(CARGO) bench --locked -p peerdma-machine --bench lab $(if $(ARGS),-- $(ARGS))
 
-lint: setup links ## Formatting, clippy, links, words, and the kernel's own checkpatch for the driver
+lint: setup links ## Formatting, clippy, links, module layers, words, and the kernel's own checkpatch for the driver
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@ci/layers.sh
 	@ci/words.sh
 	@ci/checkpatch.sh
 

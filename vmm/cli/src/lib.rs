@@ -24,7 +24,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
-use peerdma_suite::host::{ctrl_c, nested};
+use peerdma_suite::host::ctrl_c;
+use peerdma_suite::nested;
 use peerdma_support::say;
 
 /// Printed below the long help.

@@ -10,16 +10,17 @@ use std::time::Instant;
 use clap::Args;
 use guest_protocol::Input;
 use peerdma_suite::carried::{self, Carried};
+use peerdma_suite::collector::Collector;
 use peerdma_suite::drive::{JobEnd, Venue, drive};
 use peerdma_suite::hello::{self, Hello, Mode};
 use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
-use peerdma_suite::report::collector::write_whole;
-use peerdma_suite::report::{Collector, RunReport, ScenarioReport, Setup, junit, markdown};
+use peerdma_suite::report::{
+    RunReport, ScenarioReport, Setup, Shard, junit, markdown, write_whole,
+};
 use peerdma_suite::scenario::{Scenario, Swiotlb};
-use peerdma_suite::shard::Shard;
 use peerdma_suite::test_host;
 use peerdma_support::say;
 use rustix::fs::{FlockOperation, flock};

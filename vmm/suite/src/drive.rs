@@ -12,8 +12,8 @@ use super::job::Job;
 use super::runner::{self, Console};
 use super::test_host::TestHostKernel;
 use crate::host::ctrl_c::interrupted;
-use crate::host::nested::{self, NestedError, Recipe, TestHost};
 use crate::host::qemu::Qemu;
+use crate::nested::{self, NestedError, Recipe, TestHost};
 
 /// How much longer than a guest's own limit its keeper waits before it is taken for hung too.
 const GRACE: Duration = Duration::from_secs(20);

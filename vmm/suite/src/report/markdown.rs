@@ -19,7 +19,7 @@ use super::observed::Setup;
 /// # Errors
 /// When the file cannot be written.
 pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
-    super::collector::write_whole(path, to_markdown(report).as_bytes())
+    super::write_whole(path, to_markdown(report).as_bytes())
 }
 
 /// Writes several kernels' runs to `path`, each as it would stand there alone.
@@ -28,7 +28,7 @@ pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
 /// When the file cannot be written.
 pub fn write_merged(report: &MergedReport, path: &Path) -> io::Result<()> {
     let runs: Vec<_> = report.runs.iter().map(to_markdown).collect();
-    super::collector::write_whole(path, runs.join("\n").as_bytes())
+    super::write_whole(path, runs.join("\n").as_bytes())
 }
 
 /// The text: a section for each scenario, a row for each test.

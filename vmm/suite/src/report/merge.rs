@@ -248,7 +248,7 @@ fn difference(one: &[String], other: &[String]) -> String {
 mod tests {
     use super::super::model::{CaseReport, ScenarioReport};
     use super::*;
-    use crate::shard::Shard;
+    use crate::report::Shard;
 
     fn run(kernel: &str, shard: Option<(usize, usize)>, scenarios: &[&str]) -> RunReport {
         let scenario = |name: &&str| {

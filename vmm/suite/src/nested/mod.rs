@@ -30,9 +30,9 @@ pub use self::probe::probe;
 use peerdma_images::initramfs::{Initramfs, InitramfsError};
 
 use self::process::Process;
-use super::qemu::Qemu;
 use crate::console;
 use crate::event::{self, Event};
+use crate::host::qemu::Qemu;
 use crate::job::Job;
 use crate::test_host::TestHostKernel;
 
