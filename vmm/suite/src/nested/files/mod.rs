@@ -13,6 +13,7 @@ mod sender;
 
 use std::io::{self, BufRead, Read};
 
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ struct Answer {
 
 impl Answer {
     fn of(error: Option<&io::Error>) -> Self {
-        let number = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+        let number = |error: &io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
         Self { errno: error.map_or(0, number) }
     }
 

@@ -274,7 +274,7 @@ fn a_full_disk_is_told_at_the_end() {
     let mut file = sender.outgoing(Folder::Out, Name::new(Path::new("a/console.log")).unwrap());
     file.write_all(&vec![b'x'; 1 << 20]).unwrap();
     let error = sender.settle(Folder::Out, Path::new("a/console.log")).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::NOSPC.raw_os_error()));
     drop((sender, file));
     outside.join().unwrap().unwrap();
 }
