@@ -255,7 +255,7 @@ fn bars_that_are_withheld_come_back() {
 }
 
 #[test]
-fn when_all_delays_end_everything_is_told() {
+fn when_all_delays_end_everything_is_reported() {
     let mut world = World::root_ports(Box::new(NoIommu));
     world.delay(0, None, PostedDelay::UntilPushed);
     world.delay(0, Some(1), PostedDelay::UntilPushed);

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_told_with_its_fix() {
+    fn a_missing_program_is_reported_with_its_fix() {
         let error = Job::new("The test", "no-such-program-here").run(&Silent).unwrap_err();
         assert_eq!(
             error.to_string(),

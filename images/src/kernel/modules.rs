@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_told_from_what_is_built_in_and_from_what_is_not_there() {
+    fn what_is_there_is_distinguished_from_what_is_built_in_and_from_what_is_not_there() {
         let (_folder, kernel) = kernel(&[("snd-hda-codec", "")]);
         let tree = kernel.build_tree();
         fs::write(tree.join("modules.builtin"), "kernel/drivers/dma/ioat/ioatdma.ko\n").unwrap();

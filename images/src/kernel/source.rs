@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_no_kernel_is_told_by_what_it_lacks() {
+    fn a_folder_that_is_not_a_kernel_is_reported_by_what_it_lacks() {
         let folder = tree();
         fs::remove_file(folder.path().join("arch/x86/Kconfig")).unwrap();
         let error = own_tree(folder.path()).unwrap_err().to_string();

@@ -230,7 +230,7 @@ fn kernels_for_other_machines_are_named() {
 }
 
 #[test]
-fn what_is_no_kernel_is_told_why() {
+fn what_is_not_a_kernel_is_refused_with_a_reason() {
     let why = |content: &[u8]| match open(content) {
         Err(ImageError::NotAKernel { why, .. }) => why,
         other => panic!("{other:?}"),
@@ -255,7 +255,7 @@ fn a_method_that_cannot_be_unpacked_is_named() {
 }
 
 #[test]
-fn a_header_full_of_ones_is_no_panic() {
+fn a_header_full_of_ones_is_not_a_panic() {
     for fill in [0xff, 0x7f, 0x80] {
         let mut image = bzimage(&pack("gzip", &vmlinux(62, true)));
         image[0x248..0x250].fill(fill);
@@ -310,7 +310,7 @@ fn a_payload_can_be_kept() {
 }
 
 #[test]
-fn a_path_that_is_not_there_is_told() {
+fn a_path_that_is_not_there_is_reported() {
     let error = KernelImage::open(Path::new("/nonexistent/vmlinux")).unwrap_err().to_string();
     assert!(error.starts_with("Opening /nonexistent/vmlinux failed: No such file"), "{error}");
 }

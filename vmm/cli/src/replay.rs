@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_a_usage_error() {
+    fn what_is_not_a_record_is_a_usage_error() {
         let run =
             |record: &Path| run(&Arguments { record: record.into(), json: false }).unwrap_err();
         assert_eq!(run(Path::new("/no/such/file")).exit, Exit::Usage);

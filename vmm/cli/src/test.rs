@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_is_told_off() {
+    fn a_second_run_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let first = lock(folder.path(), "--out").unwrap();
         let error = lock(folder.path(), "--out").unwrap_err();

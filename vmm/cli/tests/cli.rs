@@ -152,7 +152,7 @@ fn what_cannot_be_built_is_named_with_its_line_too() {
 }
 
 #[test]
-fn a_file_that_is_none_is_no_misspelt_preset() {
+fn a_missing_file_is_not_taken_for_a_misspelt_preset() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("switch-a")).unwrap();
     fs::write(folder.path().join("text"), b"name = '\xff'\n").unwrap();
@@ -247,7 +247,7 @@ fn devices_that_are_added_are_explained_too() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_reader_that_goes_away_is_not_an_error() {
     let mut child =
         peerdma(&["test", "--list"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     drop(child.stdout.take());
@@ -255,7 +255,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn a_reader_that_goes_away_from_both_streams_is_no_error_either() {
+fn a_reader_that_goes_away_from_both_streams_is_not_an_error_either() {
     for arguments in [&["test", "--list"][..], &["topology", "--list"], &["topology", "swich"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -382,7 +382,7 @@ fn test_run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn kernels_and_modules_that_are_none_are_named() {
+fn files_that_are_not_kernels_or_modules_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let truncated = folder.path().join("truncated");
     let program = fs::read("/proc/self/exe").unwrap();
@@ -424,7 +424,7 @@ fn no_kvm_and_no_qemu_is_said_in_one_line() {
 }
 
 #[test]
-fn a_second_run_beside_the_first_is_told_what_to_do() {
+fn a_second_run_beside_the_first_gets_an_error_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     fs::create_dir(&out).unwrap();

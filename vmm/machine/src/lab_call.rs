@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_gets_the_answer_to_somebody_else() {
+    fn an_answer_goes_to_its_own_caller_only() {
         let (memory, mut device) = (mapped(), device());
         let refused = b"fail the last answer belongs to another caller";
         assert_eq!(call_on(&memory, &mut device, FIRST, b"", 100).1, refused);

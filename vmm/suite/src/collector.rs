@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_from_the_start_is_no_error() {
+    fn a_reader_that_is_gone_from_the_start_is_not_an_error() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let mut collector = Collector::new(Some(Box::new(writer)), 1).unwrap();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_printed_once_whether_it_was_told_as_it_happened_or_not() {
+    fn a_finding_is_printed_once_whether_it_was_reported_as_it_happened_or_not() {
         let finding = |text: &str| FindingReport { text: text.into(), ..FindingReport::default() };
         let text = |live: bool, stray: bool| {
             let (text, _) = printed(1, |collector| {

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_no_event_and_not_read_to_its_end() {
+    fn a_line_without_end_is_not_an_event_and_not_read_to_its_end() {
         use io::Read;
         let endless = || io::BufReader::new(io::repeat(b'x'));
         assert!(matches!(Reader::new(endless()), Err(TraceError::NotARecord(_))));

@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_cpu_does_is_no_record() {
+    fn what_no_cpu_does_is_not_a_record() {
         for (length, possible) in [(8, true), (9, false), (70_000, false)] {
             for write in [true, false] {
                 let (address, data) = (0xc000_0000, vec![0xff; length]);

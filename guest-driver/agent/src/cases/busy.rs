@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_without_load_is_none() {
+    fn a_test_without_load_fails() {
         let told = |seen: &[bool]| {
             let mut bench = Bench::new(None, &[]);
             let mut load = Load::default();

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_none_is_told_apart() {
+    fn a_malformed_answer_is_distinguished() {
         let script = Script::default().answer("ktap", "what?");
         assert!(matches!(lab(&script).ktap("x"), Err(LabError::Malformed { .. })));
         let script = Script::default().answer("hello", "ok {");

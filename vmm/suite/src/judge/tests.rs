@@ -395,7 +395,7 @@ fn decisions_about_paths_are_kept_once_each_and_no_more_than_there_can_be() {
 }
 
 #[test]
-fn requests_that_are_none_are_refused() {
+fn malformed_requests_are_refused() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     let huge = "x".repeat(100_000);
     let lines = [
@@ -472,7 +472,7 @@ fn equal_names_are_counted_and_not_searched_for() {
 }
 
 #[test]
-fn equal_names_are_told_apart() {
+fn equal_names_are_distinguished() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     for _ in 0..3 {
         say(&mut judge, &["case begin a", "case end ok"]);
@@ -485,7 +485,7 @@ fn equal_names_are_told_apart() {
 }
 
 #[test]
-fn whoever_sits_in_front_of_a_guest_is_told_of_findings_as_they_happen() {
+fn findings_of_an_interactive_guest_are_printed_as_they_happen() {
     for (mode, told) in [(Mode::Test, false), (Mode::Command, true), (Mode::Shell, true)] {
         let (mut judge, events) = judge(mode, 0);
         report_finding(&mut judge, FindingClass::Stale, "#7 stale");

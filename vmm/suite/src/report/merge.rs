@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_left_no_report_is_told() {
+    fn a_run_that_left_no_report_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let error = read(folder.path()).unwrap_err().to_string();
         assert!(error.contains("summary.json") && error.contains("ended early"), "{error}");

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn device_memory_never_reaches_who_cannot_have_it() {
+    fn device_memory_never_reaches_an_importer_that_cannot_have_it() {
         for exporter in [Exporter::Local, Exporter::Scattered, Exporter::ZoneDevice] {
             for importer in [Importer::Static, Importer::DynamicNoPeers] {
                 let refused = Contract::Refused(Errno::OPNOTSUPP, NO_PEERS);

@@ -223,7 +223,7 @@ not ok 4 b.four
     }
 
     #[test]
-    fn a_known_failure_that_passes_is_told() {
+    fn a_known_failure_that_passes_is_reported() {
         let judged = Tap::parse("1..1\nok 1 a.one\n", 0).judge("p", &known(&["a.one"]));
         assert_eq!(judged.verdict, Ok(()));
         assert!(judged.remarks[0].contains("take it off the list"), "{judged:?}");

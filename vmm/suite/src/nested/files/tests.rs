@@ -261,7 +261,7 @@ fn no_link_is_followed_and_only_files_are_written_to() {
 }
 
 #[test]
-fn a_full_disk_is_told_at_the_end() {
+fn a_full_disk_is_reported_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let job = job(folder.path());
     let (ours, theirs) = UnixStream::pair().unwrap();
