@@ -423,7 +423,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flavour_s_name_is_no_path() {
+    fn a_flavour_s_name_is_not_a_path() {
         assert_eq!(KernelChoice::parse("lab"), KernelChoice::Flavour(Flavour::Lab));
         assert_eq!(KernelChoice::parse("debug"), KernelChoice::Flavour(Flavour::Debug));
         assert_eq!(KernelChoice::parse("./lab"), KernelChoice::Path("./lab".into()));
