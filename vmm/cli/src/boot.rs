@@ -36,7 +36,7 @@ const KEYS: &str = "\nCtrl-A x  leave    Ctrl-A Ctrl-A  a Ctrl-A for the guest  
 /// What to boot.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The guest's console is your terminal. Ctrl-A x leaves, Ctrl-A h lists the keys. Findings are told as they happen.
+The guest's console is your terminal. Ctrl-A x leaves, Ctrl-A h lists the keys. Findings appear as they happen.
 
 Examples:
   peerdma boot                          a shell in the guest
@@ -48,7 +48,7 @@ Examples:
 pub(super) struct Arguments {
     #[command(flatten)]
     guest: GuestOptions,
-    /// Record everything that happens in the lab in this file, for `peerdma replay`
+    /// Record everything that the devices do in this file, for `peerdma replay`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Seconds after which the guest is taken for hung [default: 600 with -- CMD, none with a shell]
@@ -178,7 +178,7 @@ fn job(
     }
 }
 
-/// When the guest is taken for hung, in seconds: somebody in front of it sees for himself, a script does not.
+/// When the guest is taken for hung, in seconds: a user at the console notices, a script does not.
 fn limit(arguments: &Arguments, scenario: &Scenario, factor: u64) -> Option<u64> {
     match arguments.timeout {
         Some(seconds) => Some(seconds),
@@ -187,7 +187,7 @@ fn limit(arguments: &Arguments, scenario: &Scenario, factor: u64) -> Option<u64>
     }
 }
 
-/// The folder and the name of a record.
+/// the folder and the name of a trace.
 fn record_place(path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
     let name = path
         .file_name()
@@ -287,7 +287,7 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     for case in failed.filter(|case| Some(&case.detail) != status.as_ref()) {
         say!("{}: {}", case.name, case.detail);
     }
-    // They were told when they happened.
+    // They were printed when they happened.
     let findings = report.cases.iter().flat_map(|case| &case.findings);
     match findings.filter(|finding| finding.is_mistake()).count() {
         0 => {}

@@ -89,7 +89,7 @@ pub(super) struct Jitter {
 }
 
 impl GuestOptions {
-    /// The jitter that is wished for, with a seed of its own, which is told, if none was given.
+    /// The jitter that was asked for; with a random seed, which is printed, if none was given.
     pub(super) fn jitter(&self) -> Jitter {
         let Some(wish) = self.jitter else { return Jitter { seed: None, factor: 1 } };
         let seed = wish.unwrap_or_else(|| {
@@ -265,7 +265,7 @@ pub(super) fn tell_remarks(plan: &Plan, guest: &Guest) {
     }
 }
 
-/// Likewise of a scenario's guest, which may have parameters that nobody predicts anything from.
+/// Likewise of a scenario's guest, which may have parameters that no prediction uses.
 pub(super) fn tell_scenario_remarks(scenario: &Scenario, plan: &Plan) {
     for remark in remarks(&scenario.parameters, plan) {
         if !remark.only_left_out {
@@ -294,7 +294,7 @@ impl GuestOptions {
         auto::flavour(&Silent).map(KernelChoice::Flavour).map_err(prepare_failure)
     }
 
-    /// Whether the kernel is one that nobody asked for, in place of the lab's.
+    /// Whether the kernel is the default in place of the lab's, which has not been built.
     pub(super) fn is_substitute(&self, kernel: &KernelChoice) -> bool {
         self.kernel == AUTO && *kernel != KernelChoice::Flavour(Flavour::Lab)
     }

@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand.
 //!
-//! Results go to stdout, everything else to stderr. Whoever closes stdout early has seen enough: that is no error.
+//! Results go to stdout, everything else to stderr. Whoever closes stdout early has seen enough: that is not an error.
 
 mod boot;
 mod choose;
@@ -25,7 +25,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
-use peerdma_suite::host::{ctrl_c, nested};
+use peerdma_suite::host::ctrl_c;
+use peerdma_suite::nested;
 use peerdma_support::say;
 
 /// Printed below the long help.
@@ -88,13 +89,13 @@ enum Command {
     Kernel(kernel::Arguments),
     /// Draw a topology, or list those that there are
     Topology(topology::Arguments),
-    /// Say by which way Linux lets one device reach another, and why
+    /// Show which path Linux chooses between two devices, and why
     Explain(explain::Arguments),
     /// Write down what a real machine has on PCIe, or show what a file says about one
     Machine(machine::Arguments),
     /// Put the reports of several test runs together
     Report(report::Arguments),
-    /// Drive fresh device models with a record and compare what they find
+    /// Drive fresh device models with a trace and compare what they find
     Replay(replay::Arguments),
     #[command(name = nested::SUBCOMMAND, hide = true)]
     NestedInit,

@@ -10,16 +10,17 @@ use std::time::Instant;
 use clap::Args;
 use guest_protocol::Input;
 use peerdma_suite::carried::{self, Carried};
+use peerdma_suite::collector::Collector;
 use peerdma_suite::drive::{JobEnd, Venue, drive};
 use peerdma_suite::hello::{self, Hello, Mode};
 use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
-use peerdma_suite::report::collector::write_whole;
-use peerdma_suite::report::{Collector, RunReport, ScenarioReport, Setup, junit, markdown};
+use peerdma_suite::report::{
+    RunReport, ScenarioReport, Setup, Shard, junit, markdown, write_whole,
+};
 use peerdma_suite::scenario::{Scenario, Swiotlb};
-use peerdma_suite::shard::Shard;
 use peerdma_suite::test_host;
 use peerdma_support::say;
 use rustix::fs::{FlockOperation, flock};
@@ -87,7 +88,7 @@ pub(super) struct Arguments {
     /// Folder for reports and logs [default: target/vm-test; on the debug, stock and lts kernels target/vm-test-KERNEL]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Record everything that happens in the lab, a file per scenario in this folder, for `peerdma replay`
+    /// Record everything that the devices do, a file per scenario in this folder, for `peerdma replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
     /// Seconds after which a guest is taken for hung, instead of the scenario's limit
@@ -118,7 +119,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             arguments.all || arguments.shard.is_some() || !arguments.scenario.is_empty();
         let wanted = is_wanted.then(|| scenarios(arguments)).transpose()?;
         let wanted = wanted.map(|all| arguments.part(all));
-        tell_if_empty(arguments.shard, wanted.as_deref());
+        report_if_empty(arguments.shard, wanted.as_deref());
         return list::run(wanted.as_deref(), arguments.json);
     }
     if arguments.shard.is_some() && arguments.guest.jitter_without_seed() {
@@ -148,8 +149,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     };
     let mut scenarios = arguments.part(scenarios);
     scenarios.iter_mut().try_for_each(|scenario| arguments.guest.machine.apply(scenario))?;
-    tell_if_empty(arguments.shard, Some(&scenarios));
-    tell_of_useless_bouncing(&scenarios);
+    report_if_empty(arguments.shard, Some(&scenarios));
+    report_useless_bouncing(&scenarios);
     let labs = scenarios.iter().map(Devices::of).collect::<Result<Vec<_>, _>>()?;
     scenarios
         .iter()
@@ -233,14 +234,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 /// More parts than scenarios: there is nothing to run in this one, and its report says as much.
-fn tell_if_empty(shard: Option<Shard>, scenarios: Option<&[Scenario]>) {
+fn report_if_empty(shard: Option<Shard>, scenarios: Option<&[Scenario]>) {
     if let (Some(shard), Some([])) = (shard, scenarios) {
         say!("no scenario falls to part {shard}: there are fewer scenarios than parts");
     }
 }
 
-/// A guest bounces nothing where an IOMMU translates, whatever it was told.
-fn tell_of_useless_bouncing(scenarios: &[Scenario]) {
+/// A guest bounces nothing where an IOMMU translates, whatever its command line says.
+fn report_useless_bouncing(scenarios: &[Scenario]) {
     for scenario in scenarios {
         if scenario.swiotlb == Swiotlb::Force && scenario.iommu.translates() {
             say!(
@@ -370,7 +371,7 @@ fn job(
 }
 
 /// A guest has two processors and leaves one of them idle most of the time. One whose kernel checks itself does not; the
-/// others' guests are slower than the lab kernel's as well, or nobody knows, and other people's tests have time limits that
+/// others' guests are slower than the lab kernel's as well, or their speed is unknown, and the kernel's own tests have time limits that
 /// nothing stretches.
 fn guests_at_once(kernel: &KernelChoice, processors: usize) -> usize {
     let share = if kernel.time_factor() > 1 { 2 } else { 1 };
@@ -494,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_is_told_off() {
+    fn a_second_run_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let first = lock(folder.path(), "--out").unwrap();
         let error = lock(folder.path(), "--out").unwrap_err();

@@ -344,9 +344,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_gets_the_answer_to_somebody_else() {
+    fn an_answer_goes_to_its_own_caller_only() {
         let (memory, mut device) = (mapped(), device());
-        let refused = b"fail the last answer was somebody else's";
+        let refused = b"fail the last answer belongs to another caller";
         assert_eq!(call_on(&memory, &mut device, FIRST, b"", 100).1, refused);
         assert_eq!(call_on(&memory, &mut device, FIRST, b"mine", 100).1, b"<mine>");
         assert_eq!(call_on(&memory, &mut device, FIRST + 0x1000, b"", 100).1, refused);

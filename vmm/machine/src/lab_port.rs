@@ -49,7 +49,7 @@ impl LabPort for ExitOnly {
         let code = line.strip_prefix("exit ").and_then(|rest| rest.split_whitespace().next());
         match code.map(str::parse) {
             Some(Ok(code)) => Reply::Exit(code),
-            _ => Reply::fail("nobody listens here"),
+            _ => Reply::fail("this machine has no guest protocol"),
         }
     }
 }
@@ -138,7 +138,7 @@ impl LabPortDevice {
     pub(crate) fn last_call(&self, caller: GuestAddress) -> Reply {
         match &self.called {
             (Some(called), answer) if *called == caller => Reply::Line(answer.clone()),
-            _ => Reply::fail("the last answer was somebody else's"),
+            _ => Reply::fail("the last answer belongs to another caller"),
         }
     }
 
@@ -214,6 +214,6 @@ mod tests {
     fn only_exit_is_answered_where_nobody_listens() {
         assert_eq!(ExitOnly.line("exit 7"), Reply::Exit(7));
         assert_eq!(ExitOnly.line("exit 121 no /proc"), Reply::Exit(121));
-        assert_eq!(ExitOnly.line("hello"), Reply::fail("nobody listens here"));
+        assert_eq!(ExitOnly.line("hello"), Reply::fail("this machine has no guest protocol"));
     }
 }

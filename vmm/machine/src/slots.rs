@@ -217,7 +217,7 @@ unsafe fn set_slot(
 
 #[cfg(test)]
 mod tests {
-    use peerdma_support::testing::told;
+    use peerdma_support::testing::logged;
     use vm_memory::MmapRegion;
 
     use super::super::bus::HostMemory;
@@ -229,7 +229,7 @@ mod tests {
         let at = |address| MappedMemory { address, memory: Arc::clone(&memory), writable: true };
         let window = layout::PCI_WINDOW_32.start;
         let mut installed = Vec::new();
-        let lines = told(|| {
+        let lines = logged(|| {
             let mut slots = DeviceSlots::new(3, 4);
             let mut set = |slot, address, memory: Option<&MappedMemory>| {
                 installed.push((slot, address, memory.is_some()));

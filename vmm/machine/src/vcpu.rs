@@ -21,7 +21,7 @@ use crate::jitter::{Jitter, Stalls, Stream};
 
 /// How often in a row `KVM_RUN` is called again after KVM says that an exit happened while an event was delivered.
 ///
-/// KVM has changed nothing of the guest then, and delivers the event again if there is one. There often is none: KVM
+/// KVM has changed nothing of the guest then, and delivers the event again if there is one. Often there is not: KVM
 /// (since 6.14) reads the type of EXITINTINFO without its valid bit (AMD APM vol. 2, 15.7.2), and QEMU's TCG leaves a
 /// type there when the guest has taken an exception of its own since it was entered. An access to a device that
 /// follows before any other exit then looks like a fault on the way to the handler.
@@ -39,7 +39,7 @@ const MAX_INSTRUCTION: usize = 15;
 enum Next {
     Resume,
     End(RunEnd),
-    /// The line of a lab call has so many bytes; where it is, registers say.
+    /// The length of the line of a lab call; registers hold its address.
     LabCall(u32),
 }
 

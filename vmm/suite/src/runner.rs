@@ -232,10 +232,10 @@ fn guest(
         match finished.and_then(|end| files.settle(Folder::Record, &name).map(|()| end)) {
             Ok(summary) if summary.cut => {
                 let size = summary.bytes;
-                incomplete.push(format!("the record {path} was cut at its limit, {size} bytes"));
+                incomplete.push(format!("the trace {path} was cut at its limit, {size} bytes"));
             }
             Ok(_) => {}
-            Err(error) => incomplete.push(format!("the record {path} is not complete: {error}")),
+            Err(error) => incomplete.push(format!("the trace {path} is not complete: {error}")),
         }
     }
     let log = run.console_log.as_ref().map_or(Ok(()), |name| files.settle(Folder::Out, name));
@@ -260,7 +260,7 @@ fn guest(
     Ok(report)
 }
 
-/// Begins the record, if one is wanted.
+/// Begins the trace, if one is wanted.
 fn start_recording(
     job: &Job,
     run: &GuestRun,
@@ -331,7 +331,7 @@ mod tests {
         assert!(one != other && one != [0; 4096]);
     }
 
-    /// Guests that cannot start, so no KVM is needed: what counts is who is told of whom, and when.
+    /// Guests that cannot start, so no KVM is needed: what counts is which event is reported for which guest, and when.
     fn job(guests: usize, at_once: usize) -> Job {
         let run = |number: usize| GuestRun {
             name: format!("s{number}"),

@@ -89,7 +89,7 @@ impl FromStr for AddedDevice {
             let Some((key, value)) =
                 part.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty())
             else {
-                return Err(AddError::Syntax(format!("{part:?} is no KEY=VALUE")));
+                return Err(AddError::Syntax(format!("{part:?} is not of the form KEY=VALUE")));
             };
             if values.insert(key.to_owned(), value.to_owned()).is_some() {
                 return Err(AddError::Syntax(format!("{key} is there twice")));
@@ -471,8 +471,8 @@ mod tests {
             ("", "the kind of device comes first"),
             ("channels=2", "the kind of device comes first"),
             ("iaot", "did you mean \"ioat\"?; there are peer, ioat"),
-            ("ioat,", "\"\" is no KEY=VALUE"),
-            ("ioat,channels", "\"channels\" is no KEY=VALUE"),
+            ("ioat,", "\"\" is not of the form KEY=VALUE"),
+            ("ioat,channels", "\"channels\" is not of the form KEY=VALUE"),
             ("ioat,channels=1,channels=2", "channels is there twice"),
             ("ioat,chanels=2", "no key \"chanels\", did you mean \"channels\"?"),
             ("ioat,bellow=port0", "did you mean \"below\"?"),

@@ -259,7 +259,7 @@ impl fmt::Display for PciId {
 pub enum NotAnId {
     /// It has another form.
     #[error(
-        "{0:?} is not an identity; write VENDOR:DEVICE, four hexadecimal digits each, for example \
+        "{0:?} is not a pair of IDs; write VENDOR:DEVICE, four hexadecimal digits each, for example \
          \"1ae0:0001\""
     )]
     Form(String),

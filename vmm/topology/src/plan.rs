@@ -314,7 +314,7 @@ impl Planner<'_> {
         for (index, port) in root_ports.iter().enumerate().filter(|(_, port)| port.on == name) {
             let item = Item::RootPort(index);
             if !matches!(above, Item::HostBridge(_)) {
-                return Err(Problem::new(item, "on", format!("{name:?} is no host bridge")));
+                return Err(Problem::new(item, "on", format!("{name:?} is not a host bridge")));
             }
             all.push(Candidate { device: port.device, function: port.function, item });
         }
@@ -355,7 +355,7 @@ impl Planner<'_> {
                 Item::Switch(_) if !on_link => {
                     return wrong(
                         "below",
-                        format!("{name:?} is no port, and a switch hangs below one{instead}"),
+                        format!("{name:?} is not a port, and a switch hangs below one{instead}"),
                     );
                 }
                 Item::Peer(_) | Item::Endpoint(_) if !on_link && !on_root => {

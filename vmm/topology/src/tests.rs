@@ -292,7 +292,7 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     let plan = Plan::new(&Topology::default(), true).unwrap();
     let error = Explanation::new(&plan, &strict, "peer0", "peer7").unwrap_err();
     assert!(
-        error.to_string().contains("\"peer7\" is no function")
+        error.to_string().contains("\"peer7\" is not a function")
             && error.to_string().contains("peer1")
     );
 }
@@ -336,7 +336,7 @@ fn a_wrong_value_is_named_where_it_stands() {
         ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 2\n".into(), 8, "the lab's own"),
         ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 32\n".into(), 8, "end at 31"),
         ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 4\nfunction = 1\n".into(), 9, "no function 0"),
-        ("[[peer]]\nname = 'p q'\nbelow = 'h'\n".into(), 6, "is no name"),
+        ("[[peer]]\nname = 'p q'\nbelow = 'h'\n".into(), 6, "is not a valid name"),
         ("[[endpoint]]\nname = 'e'\nkind = 'iota'\nbelow = 'h'\ndevice = 4\n".into(), 7, "there are ioat"),
         ("[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\n".into(), 5, "the lab's own"),
         ("[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'q'\n".into(), 8, "there is no \"q\""),

@@ -57,7 +57,7 @@ const LENGTH: usize = 12_345;
 enum Signal {
     /// The completion record: the driver looks for it itself, and no interrupt is asked for.
     Record,
-    /// The interrupt, by which the driver is told of the record.
+    /// The interrupt, by which the driver learns of the record.
     Interrupt,
     /// The fence, which the driver signals then.
     Fence,

@@ -1,4 +1,4 @@
-//! Bytes by route and by target, as the monitor counts them.
+//! Bytes by route and by target, as the VMM counts them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -149,7 +149,7 @@ impl Traffic {
         self.written.bus_address + self.written.through_host_bridge
     }
 
-    /// By which route the data went, in the monitor's words.
+    /// By which route the data went, in the VMM's words.
     pub(super) fn route(&self) -> &'static str {
         let ByRoute { bus_address, through_host_bridge } = self.between_devices();
         match (bus_address, through_host_bridge) {
@@ -177,7 +177,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// So many bytes read from other devices, whose completions came by `way`, and none by the other.
+    /// n bytes read from other devices, whose completions came by `way`, and none by the other.
     pub(super) fn expect_read(
         &self,
         way: lab::PathKind,
@@ -186,7 +186,7 @@ impl Traffic {
         self.read.check("read", way, wanted)
     }
 
-    /// So many bytes written to other devices by `way`, and none by the other.
+    /// n bytes written to other devices by `way`, and none by the other.
     pub(super) fn expect_written(
         &self,
         way: lab::PathKind,

@@ -12,9 +12,10 @@ use device_models::pci::Bdf;
 use device_models::system::{ConfigMapping, DelayError, PlugError, System};
 use guest_protocol::FunctionTraffic;
 
+use super::bell::Bell;
 use super::lock::PriorityLock;
 use super::settle::{StillBusy, settle};
-use super::stepper::{Bell, Stepper};
+use super::stepper::Stepper;
 use super::{LabCounters, traffic};
 use crate::jitter::Jitter;
 use crate::{DeviceBus, DirectMap, HostMemory, MappedMemory, Withheld, layout};

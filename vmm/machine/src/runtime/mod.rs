@@ -4,10 +4,12 @@
 //! Lock order: the lab's lock is taken before whatever its observers and its interrupt sink lock, never the other way
 //! round. Nothing here is called with a lock held.
 
+mod bell;
 mod bus;
 mod lock;
 mod settle;
 mod stepper;
+mod sync;
 pub mod traffic;
 
 pub use bus::LabBus;

@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    /// A device with so much left to do, and how long each step takes it.
+    /// A device with work left to do, and how long each step takes it.
     #[derive(Debug)]
     struct Busy(Arc<AtomicUsize>, Duration);
 
@@ -92,7 +92,7 @@ mod tests {
         fn signal_msi(&mut self, _address: u64, _data: u32) {}
     }
 
-    /// Two devices with so much left to do, each step of which takes `pause`.
+    /// Two devices with work left to do, each step of which takes `pause`.
     fn lab(left: &[Arc<AtomicUsize>; 2], pause: Duration) -> PriorityLock<System> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
         let [one, other] = left.clone().map(|left| Busy(left, pause));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use device_models::fabric::InterruptSink;
 use peerdma_machine::runtime::Interrupts;
 use peerdma_machine::{EmptyBus, LabPort, MsiSignaller, Reply};
-use peerdma_support::testing::told;
+use peerdma_support::testing::logged;
 
 use crate::harness::{LIMIT, Ran, bare_vm, expect_success, machine, platform, with_port};
 use crate::program::program;
@@ -102,7 +102,7 @@ fn messages_are_delivered_and_wake_a_halted_guest() -> Ran {
 fn messages_that_are_refused_do_not_fill_the_log() -> Ran {
     // It has no interrupt controllers, so KVM refuses each message.
     let vm = Arc::new(bare_vm()?);
-    let lines = told(|| {
+    let lines = logged(|| {
         let mut interrupts = Interrupts::new(MsiSignaller::new(vm));
         (0..500).for_each(|data| interrupts.signal_msi(0xfee0_0000, data));
     });

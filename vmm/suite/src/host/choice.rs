@@ -103,7 +103,7 @@ pub fn choose(request: Request) -> Result<HostChoice, ChoiceError> {
     decide(request, kvm, Qemu::find)
 }
 
-pub(super) fn decide(
+pub(crate) fn decide(
     request: Request,
     kvm: Option<KvmState>,
     qemu: impl FnOnce() -> Result<Qemu, QemuError>,

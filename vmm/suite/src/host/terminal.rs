@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_terminal_is_left_alone() {
+    fn what_is_not_a_terminal_is_left_alone() {
         assert_eq!(size(std::fs::File::open("/dev/null").unwrap()), None);
     }
 }

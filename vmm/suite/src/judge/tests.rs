@@ -296,7 +296,7 @@ fn what_keeps_a_command_from_running_is_not_its_status() {
 
 #[test]
 fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
-    let nobody = "peerdma agent: nobody answers";
+    let nobody = "peerdma agent: nothing answers";
     let failures = |mode, said: &[&str], ending| {
         let (mut judge, _events) = self::judge(mode, 0);
         say(&mut judge, said);
@@ -306,7 +306,7 @@ fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
         let console_tail = watch.tail();
         judge.finish(End { console_tail, ..end(ending) }).failures
     };
-    let words = "the guest's agent gave up: nobody answers";
+    let words = "the guest's agent gave up: nothing answers";
     for ending in [Ending::PowerOff, Ending::TimedOut { limit: 9 }, Ending::Broke("reset".into())] {
         assert_eq!(failures(Mode::Test, &[], ending.clone())[0], words, "{ending:?}");
         assert_eq!(failures(Mode::Command, &[], ending)[0], words);
@@ -395,7 +395,7 @@ fn decisions_about_paths_are_kept_once_each_and_no_more_than_there_can_be() {
 }
 
 #[test]
-fn requests_that_are_none_are_refused() {
+fn malformed_requests_are_refused() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     let huge = "x".repeat(100_000);
     let lines = [
@@ -472,7 +472,7 @@ fn equal_names_are_counted_and_not_searched_for() {
 }
 
 #[test]
-fn equal_names_are_told_apart() {
+fn equal_names_are_distinguished() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     for _ in 0..3 {
         say(&mut judge, &["case begin a", "case end ok"]);
@@ -485,7 +485,7 @@ fn equal_names_are_told_apart() {
 }
 
 #[test]
-fn whoever_sits_in_front_of_a_guest_is_told_of_findings_as_they_happen() {
+fn findings_of_an_interactive_guest_are_printed_as_they_happen() {
     for (mode, told) in [(Mode::Test, false), (Mode::Command, true), (Mode::Shell, true)] {
         let (mut judge, events) = judge(mode, 0);
         report_finding(&mut judge, FindingClass::Stale, "#7 stale");

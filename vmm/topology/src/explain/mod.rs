@@ -52,7 +52,7 @@ impl fmt::Display for Explanation {
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
     /// The name is nobody's.
-    #[error("{name:?} is no function of this topology; there are {known}")]
+    #[error("{name:?} is not a function of this topology; there are {known}")]
     Unknown {
         /// The name.
         name: String,

@@ -91,7 +91,7 @@ impl Channel {
         self.attempt_within(patience, source, target, length)
     }
 
-    /// The same, and it may take so many milliseconds.
+    /// The same, with a limit in milliseconds.
     pub(super) fn attempt_within(
         &self,
         timeout_ms: u32,

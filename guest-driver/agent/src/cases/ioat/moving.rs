@@ -80,7 +80,7 @@ pub(super) fn meanwhile(bench: &mut Bench<'_>) -> Verdict {
     target.close()
 }
 
-/// Moves the buffer until it is told to stop, and counts.
+/// Moves the buffer until it has to stop, and counts.
 fn to_and_fro(
     owner: &Peer,
     object: Object,

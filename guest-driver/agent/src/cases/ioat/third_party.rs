@@ -69,7 +69,7 @@ pub(super) fn carry(
     Ok(to.peer.view(to.object)?.expect(3..3 + length, pattern, 1)?)
 }
 
-/// A fence of somebody else's in one of the buffers: the copy waits for it as long as it was told to. The engine was not
+/// A fence of somebody else's in one of the buffers: the copy waits for it as long as its limit allows. The engine was not
 /// asked for anything, so that its channel is there for the next one.
 pub(super) fn gives_up(bench: &mut Bench<'_>) -> Verdict {
     let (peer0, peer1) = bench.take_peers()?;

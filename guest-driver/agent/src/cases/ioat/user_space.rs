@@ -187,7 +187,7 @@ impl Taken {
             let address = function.address();
             let own = others.iter().find(|other| other.function == address).cloned();
             let expected =
-                own.ok_or_else(|| Stop::Fail(format!("the monitor expects nothing of {address}")))?;
+                own.ok_or_else(|| Stop::Fail(format!("the VMM expects nothing of {address}")))?;
             let user = UserEngine::new(device, &space, DESCRIPTORS + number * STRIDE)?;
             engines.push(Engine { function, expected, user });
         }
@@ -202,7 +202,7 @@ impl Taken {
             drop(device);
             Ok(())
         })?;
-        at_once(lent.into_iter(), |(lent, file)| lent.give_back(&file)).map(drop)
+        at_once(lent.into_iter(), |(lent, file)| Ok(lent.give_back(&file)?)).map(drop)
     }
 
     /// Between which memories `engine` is tried: every two, and within one that is the only one it reaches.
@@ -306,7 +306,7 @@ fn prepare(
     Ok([new, old])
 }
 
-/// Has the engine do what it has been told: it must end so.
+/// Has the engine carry out its descriptors: it must end so.
 fn run(engine: &Engine, error: u32) -> Verdict {
     let found = engine.user.run()?;
     ensure!(found == error, "CHANERR is {found:#x} in the end, not {error:#x}");

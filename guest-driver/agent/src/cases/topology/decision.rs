@@ -1,4 +1,4 @@
-//! What the kernel decides about DMA into the memory of a peer device, against what the monitor expects.
+//! What the kernel decides about DMA into the memory of a peer device, against what the VMM expects.
 
 use super::{can_follow, cannot_follow};
 use crate::cases::{Bench, Verdict, ensure};
@@ -83,7 +83,7 @@ impl Expectation<'_> {
     fn wrong_distance(&self, distance: i32) -> Option<String> {
         let expected = self.path.distance;
         (distance != expected)
-            .then(|| format!("expected a distance of {expected}, the kernel says {distance}"))
+            .then(|| format!("expected a distance of {expected}, the kernel has {distance}"))
     }
 
     /// The kind of a DMA address: the expected one if it can be that. Where the host bridge does not translate, two of
@@ -107,7 +107,7 @@ pub(in crate::cases) struct Decisions {
 }
 
 impl Decisions {
-    /// One more: told to the monitor and to whoever reads the report, and compared with what is expected.
+    /// One more: told to the VMM and to whoever reads the report, and compared with what is expected.
     pub(in crate::cases) fn add(
         &mut self,
         bench: &mut Bench<'_>,

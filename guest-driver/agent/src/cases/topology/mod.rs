@@ -1,4 +1,4 @@
-//! What the kernel decides about peer-to-peer DMA, against what the monitor expects from its topology; and whether the
+//! What the kernel decides about peer-to-peer DMA, against what the VMM expects from its topology; and whether the
 //! data then takes that way and no other.
 
 mod address;
@@ -45,9 +45,8 @@ pub(super) fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
     let lab =
         bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
     let hello = lab.hello()?;
-    let expected = hello
-        .expected
-        .ok_or_else(|| Stop::Skip("the monitor expects nothing of the kernel".into()))?;
+    let expected =
+        hello.expected.ok_or_else(|| Stop::Skip("the VMM expects nothing of the kernel".into()))?;
     let planned = hello.peers.len();
     let there = Function::all()?.iter().filter(|function| function.is(VENDOR, DEVICE)).count();
     ensure!(
@@ -154,7 +153,7 @@ fn groups(bench: &mut Bench<'_>) -> Verdict {
 
 /// What becomes of data by the address that the kernel gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum PairResult {
     /// It gets there.
     Moves {
         /// The way of requests with data.
@@ -170,7 +169,7 @@ pub(super) enum Outcome {
     Untried(&'static str),
 }
 
-impl Outcome {
+impl PairResult {
     /// Of a path, by what is expected of it.
     pub(super) fn of(path: &Path) -> Self {
         let arrival = match path.address {

@@ -26,7 +26,7 @@ pub(super) fn is_caught(bench: &mut Bench<'_>) -> Verdict {
     }
     if wrong.is_empty() {
         let reason =
-            "both the CPUs' address and the bus address lead somewhere, or nobody knows where to";
+            "both the CPUs' address and the bus address lead somewhere, or it is unknown where to";
         return Err(Stop::Skip(reason.into()));
     }
     bench.expect("iommu.unmapped", 1, None)?;

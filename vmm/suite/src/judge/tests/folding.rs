@@ -68,7 +68,7 @@ fn a_note_fails_nothing_and_stands_in_the_report() {
 }
 
 #[test]
-fn whoever_looks_on_is_told_of_a_flood_in_two_lines() {
+fn a_flood_of_findings_is_printed_in_two_lines() {
     let (mut judge, events) = judge(Mode::Command, 0);
     say(&mut judge, &["started"]);
     (0..12_031).for_each(|_| report_finding(&mut judge, FindingClass::LinkDown, "down"));

@@ -2,7 +2,7 @@
 //! runs the guests.
 //!
 //! What the job needs goes in as an initramfs, put together in memory: program, guest kernel, guest initramfs. What
-//! comes out goes through virtio-serial ports: events as JSON lines through one, files (console logs, records) through
+//! comes out goes through virtio-serial ports: events as JSON lines through one, files (console logs, traces) through
 //! another. A third is the guest's console for somebody who sits in front of it. The test host reaches nothing else of this
 //! machine.
 
@@ -30,9 +30,9 @@ pub use self::probe::probe;
 use peerdma_images::initramfs::{Initramfs, InitramfsError};
 
 use self::process::Process;
-use super::qemu::Qemu;
 use crate::console;
 use crate::event::{self, Event};
+use crate::host::qemu::Qemu;
 use crate::job::Job;
 use crate::test_host::TestHostKernel;
 
@@ -134,7 +134,7 @@ impl TestHost {
     /// Events come through the receiver; it closes when the test host is gone.
     ///
     /// # Errors
-    /// When the job cannot be packed or QEMU cannot be started. What goes wrong later is told by events, or by the
+    /// When the job cannot be packed or QEMU cannot be started. What goes wrong later is reported by events, or by the
     /// end of them.
     pub fn start(
         recipe: &Recipe,

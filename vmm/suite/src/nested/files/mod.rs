@@ -1,4 +1,4 @@
-//! The test host's files on their way out: console logs and records, through a virtio-serial port.
+//! The test host's files on their way out: console logs and traces, through a virtio-serial port.
 //!
 //! A frame is a line of JSON, and for [`Frame::Write`] the bytes that it announces. The test host asks for a file by
 //! name, writes it from its beginning to its end, and asks whether all of it has arrived; [`Frame::Create`] and
@@ -13,6 +13,7 @@ mod sender;
 
 use std::io::{self, BufRead, Read};
 
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ struct Answer {
 
 impl Answer {
     fn of(error: Option<&io::Error>) -> Self {
-        let number = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+        let number = |error: &io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
         Self { errno: error.map_or(0, number) }
     }
 

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use peerdma_images::cache::Cache;
 use peerdma_images::kernel::{self, Flavour, KernelRequest};
 use peerdma_images::progress::Silent;
+use peerdma_machine::kvm_probe::KvmProbe;
 use serde::Serialize;
 
-use super::choice::{self, HostChoice, KvmState, Request};
-use super::kvm_probe::KvmProbe;
-use super::nested::{self, Recipe};
-use super::qemu::{self, Qemu};
-use super::tools;
 use crate::auto;
+use crate::host::choice::{self, HostChoice, KvmState, Request};
+use crate::host::qemu::{self, Qemu};
+use crate::host::tools;
+use crate::nested::{self, Recipe};
 use crate::test_host::TestHostKernel;
 
 /// Programs that building the guest's kernel and driver takes, and the Debian packages that have them.
@@ -98,10 +98,10 @@ impl Diagnosis {
     }
 }
 
-/// Looks at this machine. `prove` runs the payloads of [`kvm_probe`](super::kvm_probe) in a test host; it is asked where
+/// Looks at this machine. `prove` runs the payloads of [`kvm_probe`](peerdma_machine::kvm_probe) in a test host; it is asked where
 /// guests will run in one.
 pub fn diagnose(prove: impl FnOnce(&Qemu) -> Proof) -> Diagnosis {
-    let kvm = super::kvm_state();
+    let kvm = crate::host::kvm_state();
     let qemu = Qemu::find();
     let mut checks = Vec::from(kvm_checks(&kvm));
     let needed = if kvm == KvmState::Works { Level::Note } else { Level::Fail };

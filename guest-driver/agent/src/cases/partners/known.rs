@@ -29,7 +29,7 @@ struct Failure {
 
 /// The list.
 #[derive(Debug, Default)]
-pub struct Known {
+pub(super) struct Known {
     failures: Vec<Failure>,
     /// Programs, and how many of their tests must pass.
     least: BTreeMap<String, usize>,
@@ -38,7 +38,7 @@ pub struct Known {
 /// The list is there and cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{LIST}: {0}")]
-pub struct BadList(String);
+pub(super) struct BadList(String);
 
 impl Known {
     /// A list of (program, test, reason), for tests.
@@ -53,7 +53,7 @@ impl Known {
         Self { failures: all.map(failure).collect(), least: BTreeMap::new() }
     }
 
-    /// The same, and so many tests of `program` must pass.
+    /// The same, and at least n tests of `program` must pass.
     #[cfg(test)]
     pub(super) fn with_least(mut self, program: &str, least: usize) -> Self {
         self.least.insert(program.to_owned(), least);
@@ -64,7 +64,7 @@ impl Known {
     ///
     /// # Errors
     /// When there is one that makes no sense.
-    pub fn load() -> Result<Self, BadList> {
+    pub(super) fn load() -> Result<Self, BadList> {
         let Ok(text) = std::fs::read_to_string(LIST) else { return Ok(Self::default()) };
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         Self::parse(&text, &release)
@@ -82,18 +82,18 @@ impl Known {
     }
 
     /// How many tests of this program must pass.
-    pub fn least(&self, program: &str) -> usize {
+    pub(super) fn least(&self, program: &str) -> usize {
         self.least.get(program).copied().unwrap_or(0)
     }
 
     /// The tests of this program that are known to fail.
-    pub fn tests<'a>(&'a self, program: &str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn tests<'a>(&'a self, program: &str) -> impl Iterator<Item = &'a str> {
         let of_program = move |failure: &&Failure| failure.program == program;
         self.failures.iter().filter(of_program).map(|failure| failure.test.as_str())
     }
 
     /// Why this test fails, if that is known.
-    pub fn reason(&self, program: &str, test: &str) -> Option<&str> {
+    pub(super) fn reason(&self, program: &str, test: &str) -> Option<&str> {
         let same = |failure: &&Failure| failure.program == program && failure.test == test;
         self.failures.iter().find(same).map(|failure| failure.reason.as_str())
     }

@@ -17,10 +17,10 @@ const MAX_PART: usize = 255;
 /// A name below a folder: parts separated by single slashes, none of them empty, `.` or `..`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
-pub(in crate::host::nested) struct Name(String);
+pub(in crate::nested) struct Name(String);
 
 impl Name {
-    pub(in crate::host::nested) fn new(path: &Path) -> io::Result<Self> {
+    pub(in crate::nested) fn new(path: &Path) -> io::Result<Self> {
         let text = path.to_str().ok_or_else(|| bad("its name is not UTF-8"))?;
         Self::try_from(text.to_owned()).map_err(bad)
     }
@@ -50,13 +50,13 @@ fn bad(why: &'static str) -> io::Error {
 }
 
 /// Opens a folder of the user's, below which files are made.
-pub(in crate::host::nested) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+pub(in crate::nested) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// What is in the file `name` in `folder`.
-pub(in crate::host::nested) fn read_below(folder: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
+pub(in crate::nested) fn read_below(folder: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut file = File::from(openat(folder, name, flags, Mode::empty())?);
     let mut bytes = Vec::new();
@@ -66,7 +66,7 @@ pub(in crate::host::nested) fn read_below(folder: &OwnedFd, name: &str) -> io::R
 
 /// Begins the file `name` below `folder`, empty, with the folders that it needs. No symbolic link is followed, and
 /// nothing but a regular file is written to.
-pub(in crate::host::nested) fn create_below(folder: &OwnedFd, name: &Name) -> io::Result<File> {
+pub(in crate::nested) fn create_below(folder: &OwnedFd, name: &Name) -> io::Result<File> {
     let mut parts = name.parts();
     let last = parts.next_back().unwrap_or_default();
     let mut folder = folder.as_fd().try_clone_to_owned()?;

@@ -15,7 +15,7 @@ const PIECE: usize = 64 << 10;
 
 /// This machine's end of the port.
 #[derive(Debug)]
-pub(in crate::host::nested) struct Receiver {
+pub(in crate::nested) struct Receiver {
     folders: BTreeMap<Folder, OwnedFd>,
     files: BTreeMap<(Folder, Name), Incoming>,
 }
@@ -45,7 +45,7 @@ fn wrong(why: &str) -> io::Error {
 
 impl Receiver {
     /// For the files that the guests of `job` write.
-    pub(in crate::host::nested) fn new(job: &Job) -> io::Result<Self> {
+    pub(in crate::nested) fn new(job: &Job) -> io::Result<Self> {
         let mut folders = BTreeMap::from([(Folder::Out, open_folder(&job.out)?)]);
         if let Some(record) = &job.record {
             folders.insert(Folder::Record, open_folder(record)?);
@@ -67,7 +67,7 @@ impl Receiver {
     ///
     /// # Errors
     /// When something comes that a healthy test host does not send; nothing more is taken then.
-    pub(in crate::host::nested) fn receive(
+    pub(in crate::nested) fn receive(
         &mut self,
         input: impl Read,
         answers: impl Write,

@@ -254,14 +254,14 @@ fn no_link_is_followed_and_only_files_are_written_to() {
             answers != "{\"errno\":0}\n" && answers.starts_with("{\"errno\":"),
             "{kind}: {answers}"
         );
-        // It was told, and goes on as if nothing had been.
+        // It was reported, and the run goes on.
         assert!(result.is_err(), "{kind}");
         assert_eq!(files(&other), [(other.join("console.log"), 4)], "{kind}");
     }
 }
 
 #[test]
-fn a_full_disk_is_told_at_the_end() {
+fn a_full_disk_is_reported_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let job = job(folder.path());
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -274,7 +274,7 @@ fn a_full_disk_is_told_at_the_end() {
     let mut file = sender.outgoing(Folder::Out, Name::new(Path::new("a/console.log")).unwrap());
     file.write_all(&vec![b'x'; 1 << 20]).unwrap();
     let error = sender.settle(Folder::Out, Path::new("a/console.log")).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::NOSPC.raw_os_error()));
     drop((sender, file));
     outside.join().unwrap().unwrap();
 }

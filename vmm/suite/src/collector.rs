@@ -1,15 +1,13 @@
 //! Follows a run by its events: prints it while it goes on, and has the whole report at its end.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::ktap::{self, Printer};
-use super::model::{RunReport, ScenarioReport};
 use crate::event::Event;
+use crate::report::ktap::{self, Printer};
+use crate::report::{RunReport, ScenarioReport};
 
 /// A scenario that has begun and whose report is not complete.
 #[derive(Debug)]
@@ -214,29 +212,6 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// Writes a file so that a reader sees the old one or the new one, never half of it.
-///
-/// # Errors
-/// When the folder cannot be written.
-pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(content)?;
-    // A temporary file is for its owner only; a report is for everybody, as far as the user's mask has it.
-    let mode = 0o666 & !umask();
-    fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
-}
-
-/// This process's file mode mask.
-fn umask() -> u32 {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = text.lines().find_map(|line| line.strip_prefix("Umask:"));
-    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_from_the_start_is_no_error() {
+    fn a_reader_that_is_gone_from_the_start_is_not_an_error() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let mut collector = Collector::new(Some(Box::new(writer)), 1).unwrap();
@@ -306,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_printed_once_whether_it_was_told_as_it_happened_or_not() {
+    fn a_finding_is_printed_once_whether_it_was_reported_as_it_happened_or_not() {
         let finding = |text: &str| FindingReport { text: text.into(), ..FindingReport::default() };
         let text = |live: bool, stray: bool| {
             let (text, _) = printed(1, |collector| {
@@ -366,16 +341,5 @@ mod tests {
         assert!(reports[1].hung && reports[2].hung);
         assert!(text.contains("  # console: last words\nnot ok 2 b\n"), "{text}");
         assert!(text.contains("not ok 3 c\n"), "{text}");
-    }
-
-    #[test]
-    fn a_file_is_replaced_as_a_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.json");
-        write_whole(&path, b"one").unwrap();
-        write_whole(&path, b"two").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(write_whole(&folder.path().join("no/such"), b"").is_err());
     }
 }

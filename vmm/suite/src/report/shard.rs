@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_part_is_refused() {
+    fn what_is_not_a_part_is_refused() {
         assert_eq!("2/3".parse(), Ok(Shard { index: 2, of: 3 }));
         for text in ["", "1", "0/3", "4/3", "1/0", "a/b", "-1/2", "1/2/3"] {
             assert!(text.parse::<Shard>().is_err(), "{text}");

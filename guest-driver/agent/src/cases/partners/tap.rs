@@ -6,7 +6,7 @@ use std::fmt;
 
 /// How a test of somebody else's ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
+enum TestEnd {
     Passed,
     Failed,
     /// Not run, with the reason.
@@ -15,16 +15,16 @@ enum Outcome {
 
 /// The results on one level of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tap {
+pub(super) struct Tap {
     /// How many results were announced.
     planned: Option<usize>,
     /// Names, and how they ended.
-    results: Vec<(String, Outcome)>,
+    results: Vec<(String, TestEnd)>,
 }
 
 /// The figures of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub(super) struct Figures {
     passed: usize,
     failed: usize,
     pub(crate) known: usize,
@@ -54,18 +54,18 @@ impl fmt::Display for Figures {
 
 /// What a report comes to.
 #[derive(Debug)]
-pub struct Judged {
+pub(super) struct Judged {
     /// The figures.
-    pub figures: Figures,
+    pub(super) figures: Figures,
     /// What is worth a line: why tests were skipped, known failures that pass.
-    pub remarks: Vec<String>,
+    pub(super) remarks: Vec<String>,
     /// Whether it is good enough.
-    pub verdict: Verdict,
+    pub(super) verdict: Verdict,
 }
 
 impl Tap {
     /// The results that stand `indent` blanks deep in `text`.
-    pub fn parse(text: &str, indent: usize) -> Self {
+    pub(super) fn parse(text: &str, indent: usize) -> Self {
         let mut tap = Self::default();
         for line in text.lines() {
             let Some(line) = at(line, indent) else { continue };
@@ -73,16 +73,16 @@ impl Tap {
                 let digits = count.split(' ').next().unwrap_or_default();
                 tap.planned = digits.parse().ok().or(tap.planned);
             } else if let Some(rest) = line.strip_prefix("not ok ") {
-                tap.results.push((split(rest).0, Outcome::Failed));
+                tap.results.push((split(rest).0, TestEnd::Failed));
             } else if let Some(rest) = line.strip_prefix("ok ") {
                 let (name, comment) = split(rest);
                 let skipped = comment
                     .get(..4)
                     .is_some_and(|directive| directive.eq_ignore_ascii_case("skip"));
                 let outcome = if skipped {
-                    Outcome::Skipped(comment[4..].trim().to_owned())
+                    TestEnd::Skipped(comment[4..].trim().to_owned())
                 } else {
-                    Outcome::Passed
+                    TestEnd::Passed
                 };
                 tap.results.push((name, outcome));
             }
@@ -91,29 +91,29 @@ impl Tap {
     }
 
     /// Sums up the report of `program`, with what is known to fail in it.
-    pub fn judge(&self, program: &str, known: &Known) -> Judged {
+    pub(super) fn judge(&self, program: &str, known: &Known) -> Judged {
         let mut figures = Figures::default();
         // What asks for a change of the list comes first: the host cuts what is too long.
         let (mut news, mut remarks, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
         for (name, outcome) in &self.results {
             let expected = known.reason(program, name);
             match (outcome, expected) {
-                (Outcome::Passed, None) => figures.passed += 1,
-                (Outcome::Passed, Some(reason)) => {
+                (TestEnd::Passed, None) => figures.passed += 1,
+                (TestEnd::Passed, Some(reason)) => {
                     figures.passed += 1;
                     news.push(format!(
                         "{name} passes although vmm/suite/known-failures.toml has it ({reason}): take it off the list"
                     ));
                 }
-                (Outcome::Skipped(reason), _) => {
+                (TestEnd::Skipped(reason), _) => {
                     figures.skipped += 1;
                     remarks.push(format!("{name} skipped: {reason}"));
                 }
-                (Outcome::Failed, Some(reason)) => {
+                (TestEnd::Failed, Some(reason)) => {
                     figures.known += 1;
                     remarks.push(format!("{name} fails as is known: {reason}"));
                 }
-                (Outcome::Failed, None) => {
+                (TestEnd::Failed, None) => {
                     figures.failed += 1;
                     reasons.push(format!("{name} failed"));
                 }
@@ -153,7 +153,7 @@ impl Tap {
 }
 
 /// The lines that sum a report up, wherever they stand: totals, and what failed.
-pub fn summary_lines(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn summary_lines(text: &str) -> impl Iterator<Item = &str> {
     let sums_up = |line: &&str| {
         let plain = line.trim_start();
         plain.starts_with("not ok")
@@ -168,7 +168,7 @@ pub fn summary_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(sums_up)
 }
 
-/// What stands behind exactly so many blanks.
+/// What follows exactly n blanks.
 fn at(line: &str, indent: usize) -> Option<&str> {
     let rest = line.get(indent..)?;
     let blank = line.bytes().take(indent).all(|byte| byte == b' ');
@@ -223,7 +223,7 @@ not ok 4 b.four
     }
 
     #[test]
-    fn a_known_failure_that_passes_is_told() {
+    fn a_known_failure_that_passes_is_reported() {
         let judged = Tap::parse("1..1\nok 1 a.one\n", 0).judge("p", &known(&["a.one"]));
         assert_eq!(judged.verdict, Ok(()));
         assert!(judged.remarks[0].contains("take it off the list"), "{judged:?}");

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -14,6 +13,7 @@ use peerdma_images::kernel;
 use peerdma_machine::kvm_probe;
 use peerdma_support::say;
 use rustix::mount::{MountFlags, mount};
+use rustix::stdio;
 use rustix::system::{RebootCommand, reboot};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
@@ -152,13 +152,9 @@ fn mount_all() -> Result<(), Box<dyn Error>> {
     }
     // Messages go to the console, also those of a panic.
     let console = OpenOptions::new().read(true).write(true).open("/dev/console")?;
-    for target in 0..=2 {
-        // SAFETY: both numbers are valid descriptors or small numbers that become one; nothing in this process holds
-        // on to what 0, 1 and 2 were before.
-        if unsafe { libc::dup2(console.as_raw_fd(), target) } < 0 {
-            return Err(io::Error::last_os_error().into());
-        }
-    }
+    stdio::dup2_stdin(&console)?;
+    stdio::dup2_stdout(&console)?;
+    stdio::dup2_stderr(&console)?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::files::{Files, Folder};
 
 /// The test host's end of the port.
 #[derive(Debug)]
-pub(in crate::host::nested) struct Sender<P = File>(Arc<Mutex<Channel<P>>>);
+pub(in crate::nested) struct Sender<P = File>(Arc<Mutex<Channel<P>>>);
 
 #[derive(Debug)]
 struct Channel<P> {
@@ -22,7 +22,7 @@ struct Channel<P> {
 
 impl<P: io::Read + Write> Sender<P> {
     /// Through a port: both are the same one.
-    pub(in crate::host::nested) fn new(frames: P, answers: P) -> Self {
+    pub(in crate::nested) fn new(frames: P, answers: P) -> Self {
         Self(Arc::new(Mutex::new(Channel { frames, answers: BufReader::new(answers) })))
     }
 

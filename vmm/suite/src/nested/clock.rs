@@ -12,7 +12,7 @@ const PERIOD: Duration = Duration::from_millis(20);
 /// Frequencies outside of this are a mistake, in kHz.
 const PLAUSIBLE: std::ops::RangeInclusive<u128> = 100_000..=20_000_000;
 
-/// The counter's frequency in kHz; `None` when it cannot be told.
+/// The counter's frequency in kHz; `None` when it is unknown.
 pub(super) fn tsc_khz() -> Option<u128> {
     let (first, begin) = sample();
     thread::sleep(PERIOD);
