@@ -389,10 +389,48 @@ fn an_extract_lacks_nothing_that_it_would_not_show() {
             .filter(|line| line.starts_with('0') || words.iter().any(|word| line.contains(word)));
         kept.map(|line| format!("{line}\n")).collect()
     };
-    for words in
-        [&["Control:", "ACSCtl"][..], &["Control:"], &["Status:"], &["Kernel driver"], &["ACS"]]
-    {
+    for words in [
+        &["Control:", "ACSCtl"][..],
+        &["Control:"],
+        &["Status:"],
+        &["Status:", "Express", "Virtual Channel"],
+        &["Kernel driver"],
+        &["ACS"],
+    ] {
         let machine = machine(&keep(words));
         assert_eq!(at(&machine, "3b:00.0").acs, Acs::Unknown, "{words:?}");
     }
+}
+
+#[test]
+fn groups_are_those_of_the_list_that_names_them() {
+    let text = "\
+        IOMMU Group 3:\n\
+        \t01:00.0 VGA compatible controller [0300]: x [10de:1234]\n\
+        \t01:00.1 Audio device [0403]: x [10de:1235]\n\
+        IOMMU Group 4 02:00.0 Non-Volatile memory controller [0108]: x [144d:a80a]\n\
+        $ lspci -nn\n\
+        03:00.0 Ethernet controller [0200]: x [8086:1572]\n\
+        [    0.5] pci 0000:04:00.0: Adding to iommu group 9\n";
+    let machine = machine(text);
+    let groups: Vec<_> = machine.functions.iter().map(|function| function.iommu_group).collect();
+    assert_eq!(groups, [Some(3), Some(3), Some(4), None, Some(9)]);
+}
+
+#[test]
+fn prose_behind_a_first_line_is_no_part_of_it() {
+    let of = |line: &str| {
+        let machine = machine(&format!("{line}\nmine is [8086:2020], by the way\n"));
+        machine.functions[0].device
+    };
+    assert_eq!(of("00:00.0 Host bridge: Intel Corporation Something"), None);
+    assert_eq!(
+        of("00:00.0 Host bridge: Intel Corporation Something with quite a long name (rev 04)"),
+        None
+    );
+    let broken = "00:00.0 Host bridge [0600]: Intel Corporation Sky Lake-E DMI3";
+    assert_eq!(
+        machine(&format!("{broken}\nRegisters [8086:2020] (rev 04)\n")).functions[0].device,
+        Some(0x2020)
+    );
 }

@@ -44,7 +44,7 @@ pub fn read(input: &[u8]) -> Result<Machine, Error> {
     let mut reader = Reader::default();
     let mut lines = Lines::new(text);
     while let Some(line) = lines.next() {
-        reader.line(&line, &mut lines)?;
+        reader.line(&line, &lines)?;
     }
     let lines = lines.number();
     reader.close(Some(lines))?;
@@ -74,7 +74,7 @@ struct Reader {
 
 impl Reader {
     /// Reads `line`, and those of `rest` that belong to it.
-    fn line(&mut self, line: &Line<'_>, rest: &mut Lines<'_>) -> Result<(), Error> {
+    fn line(&mut self, line: &Line<'_>, rest: &Lines<'_>) -> Result<(), Error> {
         let text = line.trimmed();
         if text.is_empty() {
             if let Some(section) = &mut self.section {
@@ -133,20 +133,16 @@ impl Reader {
             let statement = join(line, rest);
             return self.statement(&statement);
         }
-        if is_gap(text)
-            && let Some(section) = &mut self.section
-        {
+        if !is_gap(text) {
+            // Something else: a list of groups has ended.
+            self.group = None;
+        } else if let Some(section) = &mut self.section {
             section.gap(line.number);
         }
         Ok(())
     }
 
-    fn head(
-        &mut self,
-        head: &Head<'_>,
-        line: &Line<'_>,
-        rest: &mut Lines<'_>,
-    ) -> Result<(), Error> {
+    fn head(&mut self, head: &Head<'_>, line: &Line<'_>, rest: &Lines<'_>) -> Result<(), Error> {
         self.close(None)?;
         let statement = join(line, rest);
         if let Some(group) = self.group {
@@ -155,8 +151,9 @@ impl Reader {
         let whole = |joined: &str| head::read(joined).and_then(|head| head.listing);
         let mut listing = head.listing.clone();
         for joined in [&statement.spaced, &statement.tight] {
-            // What follows may be prose: it is taken only for what the first line lacks.
-            if listing.as_ref().is_none_or(|ids| ids.device.is_none() || ids.by_name)
+            // What follows may be prose: it is taken only if the first line may be broken, and for what that lacks.
+            if may_be_broken(&line.text)
+                && listing.as_ref().is_none_or(|ids| ids.device.is_none() || ids.by_name)
                 && let Some(more) = whole(joined)
                 && more.device.is_some()
                 && !more.by_name
@@ -227,12 +224,10 @@ impl Reader {
     }
 }
 
-/// `line` with those that may continue it, which are taken from `rest`.
-fn join(line: &Line<'_>, rest: &mut Lines<'_>) -> Statement {
+/// `line` with those that may continue it. They stay in `rest`: what was no continuation may be something of its own.
+fn join(line: &Line<'_>, rest: &Lines<'_>) -> Statement {
     let mut statement = Statement::new(line.number, &line.text);
-    for _ in 0..MAX_CONTINUATION {
-        let mut ahead = rest.clone();
-        let Some(next) = ahead.next() else { break };
+    for next in rest.clone().take(MAX_CONTINUATION) {
         let text = next.trimmed();
         let other = tree::is_tree(text) || hex::row(text).is_some();
         let head = head::read(text).is_some() || head::is_mutilated(text);
@@ -240,9 +235,15 @@ fn join(line: &Line<'_>, rest: &mut Lines<'_>) -> Statement {
             break;
         }
         statement.join(&next.text);
-        *rest = ahead;
     }
     statement
+}
+
+/// Whether the first line of a function may go on in the next one: it is long, and ends within a name.
+fn may_be_broken(line: &str) -> bool {
+    /// The shortest width that lines are broken at.
+    const WIDTH: usize = 50;
+    line.len() >= WIDTH && !line.ends_with([')', ']'])
 }
 
 /// Whether a line stands for others that were left out.
