@@ -7,9 +7,9 @@
 
 #include "driver.h"
 
-int pd_ioctl_lab_bus_master(struct pd_call *call, void *data)
+int peerdma_ioctl_lab_bus_master(struct peerdma_call *call, void *data)
 {
-	struct pci_dev *pdev = call->file->pd->pdev;
+	struct pci_dev *pdev = call->file->peer->pdev;
 	struct peerdma_lab_bus_master *arg = data;
 	u16 command;
 
@@ -24,18 +24,18 @@ int pd_ioctl_lab_bus_master(struct pd_call *call, void *data)
 	return 0;
 }
 
-int pd_ioctl_lab_register(struct pd_call *call, void *data)
+int peerdma_ioctl_lab_register(struct peerdma_call *call, void *data)
 {
-	struct pd_device *pd = call->file->pd;
+	struct peerdma_device *peer = call->file->peer;
 	struct peerdma_lab_register *arg = data;
-	u64 size = pci_resource_len(pd->pdev, PEERDMA_BAR_REGISTERS);
+	u64 size = pci_resource_len(peer->pdev, PEERDMA_BAR_REGISTERS);
 	void __iomem *at;
 
 	if ((arg->width != 4 && arg->width != 8) || arg->write > 1)
 		return -EINVAL;
 	if (arg->offset % arg->width || arg->offset > size - arg->width)
 		return -EINVAL;
-	at = pd->regs + arg->offset;
+	at = peer->regs + arg->offset;
 
 	if (arg->write && arg->width == 4)
 		writel(arg->value, at);

@@ -8,10 +8,10 @@
 
 #include "loan.h"
 
-static struct pd_loan *pd_loan_new(struct dma_buf_attachment *attach,
-				   enum dma_data_direction dir, u32 parts)
+static struct peerdma_loan *peerdma_loan_new(struct dma_buf_attachment *attach,
+					     enum dma_data_direction dir, u32 parts)
 {
-	struct pd_loan *loan = kzalloc_flex(*loan, part, parts);
+	struct peerdma_loan *loan = kzalloc_flex(*loan, part, parts);
 
 	if (!loan)
 		return NULL;
@@ -22,7 +22,7 @@ static struct pd_loan *pd_loan_new(struct dma_buf_attachment *attach,
 	return loan;
 }
 
-static void pd_loan_end_part(struct pd_loan *loan, u32 i)
+static void peerdma_loan_end_part(struct peerdma_loan *loan, u32 i)
 {
 	struct sg_table *part = loan->part[i];
 
@@ -42,13 +42,13 @@ static void pd_loan_end_part(struct pd_loan *loan, u32 i)
  * mappings hand the same cachelines over (CONFIG_DMA_API_DEBUG says so, before 7.3): it
  * is told apart from mapping, as CPU access between devices' accesses is.
  */
-static unsigned long pd_loan_attrs(bool ram)
+static unsigned long peerdma_loan_attrs(bool ram)
 {
 	return ram ? DMA_ATTR_SKIP_CPU_SYNC : 0;
 }
 
 /* Takes the DMA addresses away; the table stays, for who still has it. */
-void pd_loan_tear(struct pd_loan *loan)
+void peerdma_loan_tear(struct peerdma_loan *loan)
 {
 	u32 i;
 
@@ -56,18 +56,17 @@ void pd_loan_tear(struct pd_loan *loan)
 		return;
 	loan->torn = true;
 	if (loan->pages && loan->ram)
-		dma_sync_sgtable_for_cpu(loan->attach->dev, &loan->sgt,
-					 loan->direction);
+		dma_sync_sgtable_for_cpu(loan->attach->dev, &loan->sgt, loan->direction);
 	if (loan->pages)
-		dma_unmap_sgtable(loan->attach->dev, &loan->sgt,
-				  loan->direction, pd_loan_attrs(loan->ram));
+		dma_unmap_sgtable(loan->attach->dev, &loan->sgt, loan->direction,
+				  peerdma_loan_attrs(loan->ram));
 	for (i = 0; i < loan->parts; i++)
-		pd_loan_end_part(loan, i);
+		peerdma_loan_end_part(loan, i);
 }
 
-void pd_loan_end(struct pd_loan *loan)
+void peerdma_loan_end(struct peerdma_loan *loan)
 {
-	pd_loan_tear(loan);
+	peerdma_loan_tear(loan);
 	/* A table without pages has its entries all the same. */
 	if (!loan->pages)
 		loan->sgt.orig_nents = loan->sgt.nents;
@@ -76,7 +75,7 @@ void pd_loan_end(struct pd_loan *loan)
 }
 
 /* Joins the parts. There are no pages: importers see that by orig_nents. */
-static int pd_loan_join(struct pd_loan *loan)
+static int peerdma_loan_join(struct peerdma_loan *loan)
 {
 	struct scatterlist *sg, *part_sg;
 	unsigned int j, nents = 0;
@@ -106,54 +105,50 @@ static int pd_loan_join(struct pd_loan *loan)
  * its own, because dma_buf_phys_vec_to_sgt() of 7.3 links all ranges of a call to
  * the same place of the IOVA range that it has taken for them (behind an IOMMU).
  */
-struct pd_loan *pd_loan_ranges(struct dma_buf_attachment *attach,
-			       struct p2pdma_provider *provider,
-			       struct phys_vec *range, u32 ranges,
-			       enum dma_data_direction dir)
+struct peerdma_loan *peerdma_loan_ranges(struct dma_buf_attachment *attach,
+					 struct p2pdma_provider *provider, struct phys_vec *range,
+					 u32 ranges, enum dma_data_direction dir)
 {
 	struct sg_table *part;
-	struct pd_loan *loan;
+	struct peerdma_loan *loan;
 	u32 i;
 	int ret;
 
-	loan = pd_loan_new(attach, dir, ranges);
+	loan = peerdma_loan_new(attach, dir, ranges);
 	if (!loan)
 		return ERR_PTR(-ENOMEM);
 	for (i = 0; i < ranges; i++) {
-		part = dma_buf_phys_vec_to_sgt(attach, provider, &range[i], 1,
-					       range[i].len, dir);
+		part = dma_buf_phys_vec_to_sgt(attach, provider, &range[i], 1, range[i].len, dir);
 		if (IS_ERR(part)) {
 			ret = PTR_ERR(part);
 			goto err_loan;
 		}
 		loan->part[i] = part;
 	}
-	ret = pd_loan_join(loan);
+	ret = peerdma_loan_join(loan);
 	if (ret)
 		goto err_loan;
 	return loan;
 
 err_loan:
-	pd_loan_end(loan);
+	peerdma_loan_end(loan);
 	return ERR_PTR(ret);
 }
 
 /* Pages, the system's (@ram) or those of a BAR. */
-struct pd_loan *pd_loan_pages(struct dma_buf_attachment *attach,
-			      struct page **pages, u32 count, bool ram,
-			      enum dma_data_direction dir)
+struct peerdma_loan *peerdma_loan_pages(struct dma_buf_attachment *attach, struct page **pages,
+					u32 count, bool ram, enum dma_data_direction dir)
 {
-	struct pd_loan *loan = pd_loan_new(attach, dir, 0);
+	struct peerdma_loan *loan = peerdma_loan_new(attach, dir, 0);
 	int ret;
 
 	if (!loan)
 		return ERR_PTR(-ENOMEM);
-	ret = sg_alloc_table_from_pages(&loan->sgt, pages, count, 0,
-					(size_t)count << PAGE_SHIFT, GFP_KERNEL);
+	ret = sg_alloc_table_from_pages(&loan->sgt, pages, count, 0, (size_t)count << PAGE_SHIFT,
+					GFP_KERNEL);
 	if (ret)
 		goto err_loan;
-	ret = dma_map_sgtable(attach->dev, &loan->sgt, dir,
-			      pd_loan_attrs(ram));
+	ret = dma_map_sgtable(attach->dev, &loan->sgt, dir, peerdma_loan_attrs(ram));
 	if (ret)
 		goto err_table;
 	if (ram)
@@ -170,10 +165,10 @@ err_loan:
 }
 
 /* Lab only: an address that nobody has mapped for this device. */
-struct pd_loan *pd_loan_wrong(struct dma_buf_attachment *attach, u64 address,
-			      u64 size, enum dma_data_direction dir)
+struct peerdma_loan *peerdma_loan_wrong(struct dma_buf_attachment *attach, u64 address, u64 size,
+					enum dma_data_direction dir)
 {
-	struct pd_loan *loan = pd_loan_new(attach, dir, 0);
+	struct peerdma_loan *loan = peerdma_loan_new(attach, dir, 0);
 	int ret;
 
 	if (!loan)

@@ -8,9 +8,9 @@
 #include "driver.h"
 
 /**
- * struct pd_loan - one mapping that an importer has
+ * struct peerdma_loan - one mapping that an importer has
  * @sgt:	the importer's table
- * @node:	in pd_buffer.loans, for who wants to know them
+ * @node:	in peerdma_buffer.loans, for who wants to know them
  * @attach:	whose
  * @recall:	the export's @recall when it was made
  * @direction:	of the mapping
@@ -20,7 +20,7 @@
  * @parts:	elements of @part
  * @part:	mappings of physical ranges, joined in @sgt
  */
-struct pd_loan {
+struct peerdma_loan {
 	struct sg_table sgt;
 	struct list_head node;
 	struct dma_buf_attachment *attach;
@@ -33,21 +33,19 @@ struct pd_loan {
 	struct sg_table *part[] __counted_by(parts);
 };
 
-static inline struct pd_loan *to_pd_loan(struct sg_table *sgt)
+static inline struct peerdma_loan *to_peerdma_loan(struct sg_table *sgt)
 {
-	return container_of(sgt, struct pd_loan, sgt);
+	return container_of(sgt, struct peerdma_loan, sgt);
 }
 
-struct pd_loan *pd_loan_ranges(struct dma_buf_attachment *attach,
-			       struct p2pdma_provider *provider,
-			       struct phys_vec *range, u32 ranges,
-			       enum dma_data_direction dir);
-struct pd_loan *pd_loan_pages(struct dma_buf_attachment *attach,
-			      struct page **pages, u32 count, bool ram,
-			      enum dma_data_direction dir);
-struct pd_loan *pd_loan_wrong(struct dma_buf_attachment *attach, u64 address,
-			      u64 size, enum dma_data_direction dir);
-void pd_loan_tear(struct pd_loan *loan);
-void pd_loan_end(struct pd_loan *loan);
+struct peerdma_loan *peerdma_loan_ranges(struct dma_buf_attachment *attach,
+					 struct p2pdma_provider *provider, struct phys_vec *range,
+					 u32 ranges, enum dma_data_direction dir);
+struct peerdma_loan *peerdma_loan_pages(struct dma_buf_attachment *attach, struct page **pages,
+					u32 count, bool ram, enum dma_data_direction dir);
+struct peerdma_loan *peerdma_loan_wrong(struct dma_buf_attachment *attach, u64 address, u64 size,
+					enum dma_data_direction dir);
+void peerdma_loan_tear(struct peerdma_loan *loan);
+void peerdma_loan_end(struct peerdma_loan *loan);
 
 #endif /* PEERDMA_LOAN_H */

@@ -8,14 +8,14 @@
 #include "work.h"
 
 /* Whether the memory cannot stay where it is when the driver goes, or in a reset. */
-static bool pd_export_concerned(struct pd_export *exp, bool for_good)
+static bool peerdma_export_concerned(struct peerdma_exported *exp, bool for_good)
 {
-	return exp->obj->kind == PD_MEMORY ||
-	       pd_buffer_concerned(exp->obj, for_good);
+	return exp->obj->kind == PEERDMA_KIND_MEMORY ||
+	       peerdma_buffer_concerned(exp->obj, for_good);
 }
 
 /* Tells importers to let go of what they have. Under dma_resv. */
-static void pd_export_recall(struct pd_export *exp)
+static void peerdma_export_recall(struct peerdma_exported *exp)
 {
 	exp->recall++;
 	atomic64_add(exp->lent, &exp->recalled);
@@ -24,7 +24,7 @@ static void pd_export_recall(struct pd_export *exp)
 }
 
 /* Whether nobody has anything any more that he was told to let go. */
-static bool pd_export_is_back(struct pd_export *exp)
+static bool peerdma_export_is_back(struct peerdma_exported *exp)
 {
 	return !atomic64_read(&exp->recalled);
 }
@@ -33,25 +33,25 @@ static bool pd_export_is_back(struct pd_export *exp)
  * Takes back what importers have: they are told, may go on until their fences
  * have signalled, and have to unmap. With @exp->dmabuf kept alive by the caller.
  */
-static void pd_export_revoke(struct pd_export *exp, bool for_good)
+static void peerdma_export_revoke(struct peerdma_exported *exp, bool for_good)
 {
 	struct dma_buf *dmabuf = exp->dmabuf;
-	struct pd_device *pd = exp->obj->pd;
+	struct peerdma_device *peer = exp->obj->peer;
 
 	dma_resv_lock(dmabuf->resv, NULL);
 	if (for_good)
 		exp->revoked = true;
-	pd_export_recall(exp);
+	peerdma_export_recall(exp);
 	/*
 	 * BOOKKEEP: all fences, also those that nobody syncs to implicitly. Work on
 	 * mappings ends, or its importer does not give them back; what else there is
 	 * may be anybody's fence, who may never signal it: not for ever.
 	 */
 	if (!dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
-				   msecs_to_jiffies(pd_timeout_ms)))
-		dev_warn(&pd->pdev->dev,
+				   msecs_to_jiffies(peerdma_timeout_ms)))
+		dev_warn(&peer->pdev->dev,
 			 "a fence of a dma-buf has not signalled in %u ms; taken back without it\n",
-			 pd_timeout_ms);
+			 peerdma_timeout_ms);
 	dma_resv_unlock(dmabuf->resv);
 
 	/*
@@ -59,8 +59,8 @@ static void pd_export_revoke(struct pd_export *exp, bool for_good)
 	 * Mappings made since then are none of ours to wait for, and their ends do
 	 * not count for others.
 	 */
-	wait_event(pd->idle, pd_export_is_back(exp));
-	pd_count(pd, PD_REVOCATIONS);
+	wait_event(peer->idle, peerdma_export_is_back(exp));
+	peerdma_count(peer, PEERDMA_COUNT_REVOCATIONS);
 }
 
 /*
@@ -68,76 +68,74 @@ static void pd_export_revoke(struct pd_export *exp, bool for_good)
  * no longer. What has not come back then comes back some time: the next one waits
  * for it as well.
  */
-static int pd_export_invalidate(struct pd_export *exp)
+static int peerdma_export_invalidate(struct peerdma_exported *exp)
 {
 	struct dma_buf *dmabuf = exp->dmabuf;
-	struct pd_device *pd = exp->obj->pd;
-	long left = msecs_to_jiffies(pd_timeout_ms);
+	struct peerdma_device *peer = exp->obj->peer;
+	long left = msecs_to_jiffies(peerdma_timeout_ms);
 
 	dma_resv_lock(dmabuf->resv, NULL);
-	pd_export_recall(exp);
-	left = dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP,
-				     true, left);
+	peerdma_export_recall(exp);
+	left = dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, true, left);
 	dma_resv_unlock(dmabuf->resv);
 	if (left > 0)
-		left = wait_event_interruptible_timeout(pd->idle,
-							pd_export_is_back(exp),
+		left = wait_event_interruptible_timeout(peer->idle, peerdma_export_is_back(exp),
 							left);
 	if (left <= 0)
 		return left ?: -ETIME;
-	pd_count(pd, PD_REVOCATIONS);
+	peerdma_count(peer, PEERDMA_COUNT_REVOCATIONS);
 	return 0;
 }
 
 /*
  * Takes back all mappings of all dma-bufs, the CPUs' too. The caller has called
- * pd_bar_block(), so nobody gets new ones.
+ * peerdma_bar_block(), so nobody gets new ones.
  */
-void pd_exports_revoke(struct pd_device *pd, bool for_good)
+void peerdma_exports_revoke(struct peerdma_device *peer, bool for_good)
 {
-	struct pd_export *exp;
+	struct peerdma_exported *exp;
 
-	mutex_lock(&pd->exports_lock);
-	list_for_each_entry(exp, &pd->exports, node) {
+	mutex_lock(&peer->exports_lock);
+	list_for_each_entry(exp, &peer->exports, node) {
 		struct file *file;
 
-		if (!pd_export_concerned(exp, for_good))
+		if (!peerdma_export_concerned(exp, for_good))
 			continue;
 		file = get_file_active(&exp->dmabuf->file);
 		/* Being released: nobody can have a mapping. */
 		if (!file)
 			continue;
-		pd_export_revoke(exp, for_good);
+		peerdma_export_revoke(exp, for_good);
 		/* After that: until then a buffer's page faults are served. */
 		unmap_mapping_range(file->f_mapping, 0, 0, 1);
 		fput(file);
 	}
-	mutex_unlock(&pd->exports_lock);
+	mutex_unlock(&peer->exports_lock);
 	/*
 	 * Whoever cannot be told keeps the memory, and us, as long as he likes. Not
 	 * under the mutex: dma-bufs may be released meanwhile.
 	 */
 	if (for_good)
-		wait_event(pd->idle, !atomic_read(&pd->held));
+		wait_event(peer->idle, !atomic_read(&peer->held));
 }
 
-int pd_ioctl_invalidate(struct pd_call *call, void *data)
+int peerdma_ioctl_invalidate(struct peerdma_call *call, void *data)
 {
-	struct pd_device *pd = call->file->pd;
+	struct peerdma_device *peer = call->file->peer;
 	struct peerdma_invalidate *arg = data;
-	struct pd_export *exp;
-	struct pd_object *obj;
+	struct peerdma_exported *exp;
+	struct peerdma_object *obj;
 	int ret;
 
 	if (arg->reserved)
 		return -EINVAL;
-	obj = pd_object_find_exportable(call->file, arg->handle);
+	obj = peerdma_object_find_exportable(call->file, arg->handle);
 	if (IS_ERR(obj))
 		return PTR_ERR(obj);
-	ret = mutex_lock_interruptible(&pd->exports_lock);
+	ret = mutex_lock_interruptible(&peer->exports_lock);
 	if (ret)
 		goto out_put;
-	list_for_each_entry(exp, &pd->exports, node) {
+	list_for_each_entry(exp, &peer->exports, node) {
 		struct file *file;
 
 		if (exp->obj != obj)
@@ -145,13 +143,13 @@ int pd_ioctl_invalidate(struct pd_call *call, void *data)
 		file = get_file_active(&exp->dmabuf->file);
 		if (!file)
 			continue;
-		ret = pd_export_invalidate(exp);
+		ret = peerdma_export_invalidate(exp);
 		fput(file);
 		if (ret)
 			break;
 	}
-	mutex_unlock(&pd->exports_lock);
+	mutex_unlock(&peer->exports_lock);
 out_put:
-	pd_object_put(obj);
+	peerdma_object_put(obj);
 	return ret;
 }

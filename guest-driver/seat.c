@@ -7,27 +7,27 @@
 
 #include "driver.h"
 
-struct pd_seat {
+struct peerdma_seat {
 	struct list_head node;
 	u32 segment;
 	u32 bdf;
 	unsigned int instance;
 };
 
-static LIST_HEAD(pd_seats);
-static DEFINE_MUTEX(pd_seats_lock);
+static LIST_HEAD(peerdma_seats);
+static DEFINE_MUTEX(peerdma_seats_lock);
 
 /* A function that is bound again gets the number it had. */
-int pd_seat_take(struct pci_dev *pdev)
+int peerdma_seat_take(struct pci_dev *pdev)
 {
 	u32 segment = pci_domain_nr(pdev->bus);
 	u32 bdf = pci_dev_id(pdev);
-	struct pd_seat *seat;
+	struct peerdma_seat *seat;
 	unsigned int next = 0;
 	int ret;
 
-	mutex_lock(&pd_seats_lock);
-	list_for_each_entry(seat, &pd_seats, node) {
+	mutex_lock(&peerdma_seats_lock);
+	list_for_each_entry(seat, &peerdma_seats, node) {
 		if (seat->segment == segment && seat->bdf == bdf) {
 			ret = seat->instance;
 			goto out;
@@ -35,7 +35,7 @@ int pd_seat_take(struct pci_dev *pdev)
 		next = max(next, seat->instance + 1);
 	}
 	ret = -ENOSPC;
-	if (next >= PD_MAX_DEVICES)
+	if (next >= PEERDMA_MAX_DEVICES)
 		goto out;
 	ret = -ENOMEM;
 	seat = kzalloc_obj(*seat);
@@ -44,18 +44,18 @@ int pd_seat_take(struct pci_dev *pdev)
 	seat->segment = segment;
 	seat->bdf = bdf;
 	seat->instance = next;
-	list_add_tail(&seat->node, &pd_seats);
+	list_add_tail(&seat->node, &peerdma_seats);
 	ret = next;
 out:
-	mutex_unlock(&pd_seats_lock);
+	mutex_unlock(&peerdma_seats_lock);
 	return ret;
 }
 
 /* The module goes. */
-void pd_seats_free(void)
+void peerdma_seats_free(void)
 {
-	struct pd_seat *seat, *next;
+	struct peerdma_seat *seat, *next;
 
-	list_for_each_entry_safe(seat, next, &pd_seats, node)
+	list_for_each_entry_safe(seat, next, &peerdma_seats, node)
 		kfree(seat);
 }
