@@ -100,7 +100,7 @@ static struct peerdma_buffer *peerdma_buffer_create(struct peerdma_device *peer,
 	buf->storage = peerdma_storages[arg->kind];
 	buf->place = PEERDMA_PLACE_SYSTEM;
 	INIT_LIST_HEAD(&buf->exports);
-	INIT_LIST_HEAD(&buf->loans);
+	INIT_LIST_HEAD(&buf->mappings);
 	buf->base.peer = peer;
 	buf->base.size = arg->size;
 	ret = buf->storage->take(buf);

@@ -43,7 +43,7 @@ struct peerdma_storage {
  * @flags:	PEERDMA_BUFFER_LAB_*
  * @storage:	by kind
  * @exports:	its dma-bufs
- * @loans:	what importers have
+ * @mappings:	what importers have
  * @lent:	how many of them
  * @gone:	let_go() has been called
  * @pages:	struct pages, where the kind has them
@@ -68,7 +68,7 @@ struct peerdma_buffer {
 	u32 flags;
 	const struct peerdma_storage *storage;
 	struct list_head exports;
-	struct list_head loans;
+	struct list_head mappings;
 	u32 lent;
 	bool gone;
 

@@ -6,7 +6,7 @@
 #include <linux/slab.h>
 
 #include "buffer.h"
-#include "loan.h"
+#include "mapping.h"
 
 static struct peerdma_buffer *peerdma_buffer_of(struct dma_buf *dmabuf)
 {
@@ -65,30 +65,30 @@ static phys_addr_t peerdma_buffer_phys(struct peerdma_buffer *buf)
 }
 
 /* Lab only: what a driver gives away that takes one kind of address for another. */
-static struct peerdma_loan *peerdma_buffer_lend_wrong(struct peerdma_buffer *buf,
-						      struct dma_buf_attachment *attach,
-						      enum dma_data_direction dir)
+static struct peerdma_mapping *peerdma_buffer_lend_wrong(struct peerdma_buffer *buf,
+							 struct dma_buf_attachment *attach,
+							 enum dma_data_direction dir)
 {
 	struct sg_table sgt;
-	struct peerdma_loan *loan;
+	struct peerdma_mapping *mapping;
 	int ret;
 
 	if (buf->flags & PEERDMA_BUFFER_LAB_PHYSICAL)
-		return peerdma_loan_wrong(attach, peerdma_buffer_phys(buf), buf->base.size, dir);
+		return peerdma_mapping_wrong(attach, peerdma_buffer_phys(buf), buf->base.size, dir);
 
 	/* The table is made for the exporter's device, and so is its address. */
 	ret = dma_get_sgtable(peerdma_buffer_dev(buf), &sgt, buf->cpu, buf->dma, buf->base.size);
 	if (ret)
 		return ERR_PTR(ret);
 	sg_dma_address(sgt.sgl) = buf->dma;
-	loan = peerdma_loan_wrong(attach, sg_dma_address(sgt.sgl), buf->base.size, dir);
+	mapping = peerdma_mapping_wrong(attach, sg_dma_address(sgt.sgl), buf->base.size, dir);
 	sg_free_table(&sgt);
-	return loan;
+	return mapping;
 }
 
-static struct peerdma_loan *peerdma_buffer_lend(struct peerdma_buffer *buf,
-						struct dma_buf_attachment *attach,
-						enum dma_data_direction dir)
+static struct peerdma_mapping *peerdma_buffer_lend(struct peerdma_buffer *buf,
+						   struct dma_buf_attachment *attach,
+						   enum dma_data_direction dir)
 {
 	struct peerdma_device *peer = buf->base.peer;
 	int ret;
@@ -104,9 +104,9 @@ static struct peerdma_loan *peerdma_buffer_lend(struct peerdma_buffer *buf,
 	if (buf->flags)
 		return peerdma_buffer_lend_wrong(buf, attach, dir);
 	if (buf->kind == PEERDMA_BUFFER_MIGRATING && buf->place == PEERDMA_PLACE_LOCAL)
-		return peerdma_loan_ranges(attach, peer->provider, &buf->local, 1, dir);
-	return peerdma_loan_pages(attach, buf->pages, buf->count,
-				  buf->place == PEERDMA_PLACE_SYSTEM, dir);
+		return peerdma_mapping_of_ranges(attach, peer->provider, &buf->local, 1, dir);
+	return peerdma_mapping_of_pages(attach, buf->pages, buf->count,
+					buf->place == PEERDMA_PLACE_SYSTEM, dir);
 }
 
 static struct sg_table *peerdma_buffer_map(struct dma_buf_attachment *attach,
@@ -114,33 +114,33 @@ static struct sg_table *peerdma_buffer_map(struct dma_buf_attachment *attach,
 {
 	struct peerdma_exported *exp = attach->dmabuf->priv;
 	struct peerdma_buffer *buf = to_peerdma_buffer(exp->obj);
-	struct peerdma_loan *loan;
+	struct peerdma_mapping *mapping;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	if (exp->revoked)
 		return ERR_PTR(-ENODEV);
-	loan = peerdma_buffer_lend(buf, attach, dir);
-	if (IS_ERR(loan))
-		return ERR_CAST(loan);
-	list_add_tail(&loan->node, &buf->loans);
+	mapping = peerdma_buffer_lend(buf, attach, dir);
+	if (IS_ERR(mapping))
+		return ERR_CAST(mapping);
+	list_add_tail(&mapping->node, &buf->mappings);
 	buf->lent++;
-	peerdma_export_lent(exp, loan);
-	return &loan->sgt;
+	peerdma_export_lent(exp, mapping);
+	return &mapping->sgt;
 }
 
 static void peerdma_buffer_unmap(struct dma_buf_attachment *attach, struct sg_table *sgt,
 				 enum dma_data_direction dir)
 {
 	struct peerdma_buffer *buf = peerdma_buffer_of(attach->dmabuf);
-	struct peerdma_loan *loan = to_peerdma_loan(sgt);
-	u64 recall = loan->recall;
+	struct peerdma_mapping *mapping = to_peerdma_mapping(sgt);
+	u64 recall = mapping->recall;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
-	list_del(&loan->node);
+	list_del(&mapping->node);
 	buf->lent--;
-	peerdma_loan_end(loan);
+	peerdma_mapping_free(mapping);
 	peerdma_export_returned(attach->dmabuf->priv, attach, recall);
 }
 
@@ -148,19 +148,21 @@ static void peerdma_buffer_unmap(struct dma_buf_attachment *attach, struct sg_ta
 
 static void peerdma_buffer_sync(struct peerdma_buffer *buf, bool for_cpu)
 {
-	struct peerdma_loan *loan;
+	struct peerdma_mapping *mapping;
 
 	dma_resv_lock(&buf->resv, NULL);
 	if (buf->storage->sync && !buf->gone)
 		buf->storage->sync(buf, for_cpu);
-	list_for_each_entry(loan, &buf->loans, node) {
+	list_for_each_entry(mapping, &buf->mappings, node) {
 		/* A peer's memory is not cached, and nobody bounces it. */
-		if (!loan->ram || loan->torn)
+		if (!mapping->ram || mapping->torn)
 			continue;
 		if (for_cpu)
-			dma_sync_sgtable_for_cpu(loan->attach->dev, &loan->sgt, loan->direction);
+			dma_sync_sgtable_for_cpu(mapping->attach->dev, &mapping->sgt,
+						 mapping->direction);
 		else
-			dma_sync_sgtable_for_device(loan->attach->dev, &loan->sgt, loan->direction);
+			dma_sync_sgtable_for_device(mapping->attach->dev, &mapping->sgt,
+						    mapping->direction);
 	}
 	dma_resv_unlock(&buf->resv);
 }

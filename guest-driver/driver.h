@@ -375,10 +375,10 @@ struct peerdma_exported {
 	struct phys_vec range[] __counted_by(ranges);
 };
 
-struct peerdma_loan;
+struct peerdma_mapping;
 
 struct peerdma_object *peerdma_export_own(struct dma_buf *dmabuf, struct peerdma_device *peer);
-void peerdma_export_lent(struct peerdma_exported *exp, struct peerdma_loan *loan);
+void peerdma_export_lent(struct peerdma_exported *exp, struct peerdma_mapping *mapping);
 void peerdma_export_returned(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
 			     u64 recall);
 void peerdma_export_release(struct dma_buf *dmabuf);

@@ -15,7 +15,7 @@
 #include <linux/slab.h>
 
 #include "buffer.h"
-#include "loan.h"
+#include "mapping.h"
 
 static int peerdma_export_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach)
 {
@@ -47,10 +47,10 @@ static bool peerdma_export_waits(struct peerdma_exported *exp)
 }
 
 /* An importer has got a mapping. Under dma_resv. */
-void peerdma_export_lent(struct peerdma_exported *exp, struct peerdma_loan *loan)
+void peerdma_export_lent(struct peerdma_exported *exp, struct peerdma_mapping *mapping)
 {
-	loan->recall = exp->recall;
-	if (dma_buf_attach_revocable(loan->attach))
+	mapping->recall = exp->recall;
+	if (dma_buf_attach_revocable(mapping->attach))
 		exp->lent++;
 	else if (peerdma_export_waits(exp))
 		atomic_inc(&exp->obj->peer->held);
@@ -80,7 +80,7 @@ static struct sg_table *peerdma_export_map(struct dma_buf_attachment *attach,
 {
 	struct peerdma_exported *exp = attach->dmabuf->priv;
 	struct peerdma_device *peer = exp->obj->peer;
-	struct peerdma_loan *loan;
+	struct peerdma_mapping *mapping;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
@@ -90,22 +90,22 @@ static struct sg_table *peerdma_export_map(struct dma_buf_attachment *attach,
 	if (READ_ONCE(peer->bar_blocked))
 		return ERR_PTR(-EAGAIN);
 
-	loan = peerdma_loan_ranges(attach, peer->provider, exp->range, exp->ranges, dir);
-	if (IS_ERR(loan))
-		return ERR_CAST(loan);
-	peerdma_export_lent(exp, loan);
-	return &loan->sgt;
+	mapping = peerdma_mapping_of_ranges(attach, peer->provider, exp->range, exp->ranges, dir);
+	if (IS_ERR(mapping))
+		return ERR_CAST(mapping);
+	peerdma_export_lent(exp, mapping);
+	return &mapping->sgt;
 }
 
 static void peerdma_export_unmap(struct dma_buf_attachment *attach, struct sg_table *sgt,
 				 enum dma_data_direction dir)
 {
-	struct peerdma_loan *loan = to_peerdma_loan(sgt);
-	u64 recall = loan->recall;
+	struct peerdma_mapping *mapping = to_peerdma_mapping(sgt);
+	u64 recall = mapping->recall;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
-	peerdma_loan_end(loan);
+	peerdma_mapping_free(mapping);
 	peerdma_export_returned(attach->dmabuf->priv, attach, recall);
 }
 

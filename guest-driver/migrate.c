@@ -14,7 +14,7 @@
 #include <linux/slab.h>
 
 #include "buffer.h"
-#include "loan.h"
+#include "mapping.h"
 #include "work.h"
 
 /* ----------------------------------------------------------------- storage */
@@ -171,7 +171,7 @@ static int peerdma_migrate_wait(struct peerdma_buffer *buf)
 int peerdma_migrate(struct peerdma_buffer *buf, u32 place, bool wait)
 {
 	struct peerdma_device *peer = buf->base.peer;
-	struct peerdma_loan *loan;
+	struct peerdma_mapping *mapping;
 	int ret;
 
 	dma_resv_assert_held(&buf->resv);
@@ -193,8 +193,8 @@ int peerdma_migrate(struct peerdma_buffer *buf, u32 place, bool wait)
 		if (ret)
 			return ret;
 	} else {
-		list_for_each_entry(loan, &buf->loans, node)
-			peerdma_loan_tear(loan);
+		list_for_each_entry(mapping, &buf->mappings, node)
+			peerdma_mapping_tear(mapping);
 	}
 	peerdma_migrate_copy(buf, place);
 
