@@ -181,7 +181,7 @@ int peerdma_ioctl_buffer_state(struct peerdma_call *call, void *data)
 	arg->kind = buf->kind;
 	arg->place = buf->place;
 	arg->pins = buf->pins;
-	arg->mappings = buf->lent;
+	arg->mappings = buf->mapped;
 	arg->moves = buf->moves;
 	peerdma_object_unlock(obj);
 out_put:

@@ -44,7 +44,7 @@ struct peerdma_storage {
  * @storage:	by kind
  * @exports:	its dma-bufs
  * @mappings:	what importers have
- * @lent:	how many of them
+ * @mapped:	how many of them
  * @gone:	let_go() has been called
  * @pages:	struct pages, where the kind has them
  * @count:	how many
@@ -69,7 +69,7 @@ struct peerdma_buffer {
 	const struct peerdma_storage *storage;
 	struct list_head exports;
 	struct list_head mappings;
-	u32 lent;
+	u32 mapped;
 	bool gone;
 
 	struct page **pages;

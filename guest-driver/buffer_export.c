@@ -65,9 +65,9 @@ static phys_addr_t peerdma_buffer_phys(struct peerdma_buffer *buf)
 }
 
 /* Lab only: what a driver gives away that takes one kind of address for another. */
-static struct peerdma_mapping *peerdma_buffer_lend_wrong(struct peerdma_buffer *buf,
-							 struct dma_buf_attachment *attach,
-							 enum dma_data_direction dir)
+static struct peerdma_mapping *peerdma_buffer_map_wrong(struct peerdma_buffer *buf,
+							struct dma_buf_attachment *attach,
+							enum dma_data_direction dir)
 {
 	struct sg_table sgt;
 	struct peerdma_mapping *mapping;
@@ -86,9 +86,9 @@ static struct peerdma_mapping *peerdma_buffer_lend_wrong(struct peerdma_buffer *
 	return mapping;
 }
 
-static struct peerdma_mapping *peerdma_buffer_lend(struct peerdma_buffer *buf,
-						   struct dma_buf_attachment *attach,
-						   enum dma_data_direction dir)
+static struct peerdma_mapping *peerdma_buffer_map_storage(struct peerdma_buffer *buf,
+							  struct dma_buf_attachment *attach,
+							  enum dma_data_direction dir)
 {
 	struct peerdma_device *peer = buf->base.peer;
 	int ret;
@@ -102,7 +102,7 @@ static struct peerdma_mapping *peerdma_buffer_lend(struct peerdma_buffer *buf,
 	if (buf->place == PEERDMA_PLACE_LOCAL && READ_ONCE(peer->bar_blocked))
 		return ERR_PTR(-EAGAIN);
 	if (buf->flags)
-		return peerdma_buffer_lend_wrong(buf, attach, dir);
+		return peerdma_buffer_map_wrong(buf, attach, dir);
 	if (buf->kind == PEERDMA_BUFFER_MIGRATING && buf->place == PEERDMA_PLACE_LOCAL)
 		return peerdma_mapping_of_ranges(attach, peer->provider, &buf->local, 1, dir);
 	return peerdma_mapping_of_pages(attach, buf->pages, buf->count,
@@ -120,12 +120,12 @@ static struct sg_table *peerdma_buffer_map(struct dma_buf_attachment *attach,
 
 	if (exp->revoked)
 		return ERR_PTR(-ENODEV);
-	mapping = peerdma_buffer_lend(buf, attach, dir);
+	mapping = peerdma_buffer_map_storage(buf, attach, dir);
 	if (IS_ERR(mapping))
 		return ERR_CAST(mapping);
 	list_add_tail(&mapping->node, &buf->mappings);
-	buf->lent++;
-	peerdma_export_lent(exp, mapping);
+	buf->mapped++;
+	peerdma_export_mapped(exp, mapping);
 	return &mapping->sgt;
 }
 
@@ -139,9 +139,9 @@ static void peerdma_buffer_unmap(struct dma_buf_attachment *attach, struct sg_ta
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	list_del(&mapping->node);
-	buf->lent--;
+	buf->mapped--;
 	peerdma_mapping_free(mapping);
-	peerdma_export_returned(attach->dmabuf->priv, attach, recall);
+	peerdma_export_unmapped(attach->dmabuf->priv, attach, recall);
 }
 
 /* ------------------------------------------------------------- CPU access */

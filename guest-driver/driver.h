@@ -354,7 +354,7 @@ int peerdma_ioctl_alloc(struct peerdma_call *call, void *data);
  * @sibling:	in peerdma_buffer.exports, for a buffer. Under dma_resv
  * @offset:	where it begins in @obj
  * @recall:	how often importers have been told to let go. Under dma_resv
- * @lent:	mappings made since the last time, of importers that can be told.
+ * @mapped:	mappings made since the last time, of importers that can be told.
  *		Under dma_resv
  * @recalled:	those made before, that have not come back
  * @revoked:	nobody gets a mapping any more, under dma_resv
@@ -368,7 +368,7 @@ struct peerdma_exported {
 	struct list_head sibling;
 	u64 offset;
 	u64 recall;
-	u64 lent;
+	u64 mapped;
 	atomic64_t recalled;
 	bool revoked;
 	u32 ranges;
@@ -378,8 +378,8 @@ struct peerdma_exported {
 struct peerdma_mapping;
 
 struct peerdma_object *peerdma_export_own(struct dma_buf *dmabuf, struct peerdma_device *peer);
-void peerdma_export_lent(struct peerdma_exported *exp, struct peerdma_mapping *mapping);
-void peerdma_export_returned(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
+void peerdma_export_mapped(struct peerdma_exported *exp, struct peerdma_mapping *mapping);
+void peerdma_export_unmapped(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
 			     u64 recall);
 void peerdma_export_release(struct dma_buf *dmabuf);
 void peerdma_exports_revoke(struct peerdma_device *peer, bool for_good);

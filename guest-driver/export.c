@@ -47,18 +47,18 @@ static bool peerdma_export_waits(struct peerdma_exported *exp)
 }
 
 /* An importer has got a mapping. Under dma_resv. */
-void peerdma_export_lent(struct peerdma_exported *exp, struct peerdma_mapping *mapping)
+void peerdma_export_mapped(struct peerdma_exported *exp, struct peerdma_mapping *mapping)
 {
 	mapping->recall = exp->recall;
 	if (dma_buf_attach_revocable(mapping->attach))
-		exp->lent++;
+		exp->mapped++;
 	else if (peerdma_export_waits(exp))
 		atomic_inc(&exp->obj->peer->held);
 	peerdma_count(exp->obj->peer, PEERDMA_COUNT_EXPORTER_MAPS);
 }
 
 /* ... and given it back: the one with this @recall, which is gone by now. */
-void peerdma_export_returned(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
+void peerdma_export_unmapped(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
 			     u64 recall)
 {
 	struct peerdma_device *peer = exp->obj->peer;
@@ -66,7 +66,7 @@ void peerdma_export_returned(struct peerdma_exported *exp, struct dma_buf_attach
 	peerdma_count(peer, PEERDMA_COUNT_EXPORTER_UNMAPS);
 	if (dma_buf_attach_revocable(attach)) {
 		if (recall == exp->recall)
-			exp->lent--;
+			exp->mapped--;
 		else
 			atomic64_dec(&exp->recalled);
 	} else if (peerdma_export_waits(exp)) {
@@ -93,7 +93,7 @@ static struct sg_table *peerdma_export_map(struct dma_buf_attachment *attach,
 	mapping = peerdma_mapping_of_ranges(attach, peer->provider, exp->range, exp->ranges, dir);
 	if (IS_ERR(mapping))
 		return ERR_CAST(mapping);
-	peerdma_export_lent(exp, mapping);
+	peerdma_export_mapped(exp, mapping);
 	return &mapping->sgt;
 }
 
@@ -106,7 +106,7 @@ static void peerdma_export_unmap(struct dma_buf_attachment *attach, struct sg_ta
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	peerdma_mapping_free(mapping);
-	peerdma_export_returned(attach->dmabuf->priv, attach, recall);
+	peerdma_export_unmapped(attach->dmabuf->priv, attach, recall);
 }
 
 void peerdma_export_release(struct dma_buf *dmabuf)

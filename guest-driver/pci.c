@@ -212,11 +212,11 @@ static void peerdma_remove(struct pci_dev *pdev)
 	peerdma_channels_stop(peer);
 	synchronize_srcu(&peer->srcu);
 
-	/* No ioctl any more. What we have lent comes back... */
+	/* No ioctl any more. First the mappings that importers have of our memory... */
 	peerdma_bar_block(peer);
 	peerdma_files_zap(peer);
 	peerdma_exports_revoke(peer, true);
-	/* ... and what we have borrowed goes back. */
+	/* ... then the mappings that we have of others'. */
 	peerdma_objects_shutdown(peer);
 	pci_clear_master(pdev);
 }

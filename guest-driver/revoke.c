@@ -18,8 +18,8 @@ static bool peerdma_export_concerned(struct peerdma_exported *exp, bool for_good
 static void peerdma_export_recall(struct peerdma_exported *exp)
 {
 	exp->recall++;
-	atomic64_add(exp->lent, &exp->recalled);
-	exp->lent = 0;
+	atomic64_add(exp->mapped, &exp->recalled);
+	exp->mapped = 0;
 	dma_buf_invalidate_mappings(exp->dmabuf);
 }
 
