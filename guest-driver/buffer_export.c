@@ -134,14 +134,14 @@ static void peerdma_buffer_unmap(struct dma_buf_attachment *attach, struct sg_ta
 {
 	struct peerdma_buffer *buf = peerdma_buffer_of(attach->dmabuf);
 	struct peerdma_mapping *mapping = to_peerdma_mapping(sgt);
-	u64 recall = mapping->recall;
+	u64 invalidation = mapping->invalidation;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	list_del(&mapping->node);
 	buf->mapped--;
 	peerdma_mapping_free(mapping);
-	peerdma_export_unmapped(attach->dmabuf->priv, attach, recall);
+	peerdma_export_unmapped(attach->dmabuf->priv, attach, invalidation);
 }
 
 /* ------------------------------------------------------------- CPU access */

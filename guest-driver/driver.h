@@ -353,10 +353,10 @@ int peerdma_ioctl_alloc(struct peerdma_call *call, void *data);
  * @node:	in peerdma_device.exports
  * @sibling:	in peerdma_buffer.exports, for a buffer. Under dma_resv
  * @offset:	where it begins in @obj
- * @recall:	how often importers have been told to let go. Under dma_resv
- * @mapped:	mappings made since the last time, of importers that can be told.
+ * @invalidations: how often importers have been told to drop their mappings. Under dma_resv
+ * @mapped:	mappings made since the last invalidation, of importers with a callback.
  *		Under dma_resv
- * @recalled:	those made before, that have not come back
+ * @invalidated: mappings made before it that are not yet unmapped
  * @revoked:	nobody gets a mapping any more, under dma_resv
  * @ranges:	elements of @range
  * @range:	physical ranges, for memory
@@ -367,9 +367,9 @@ struct peerdma_exported {
 	struct list_head node;
 	struct list_head sibling;
 	u64 offset;
-	u64 recall;
+	u64 invalidations;
 	u64 mapped;
-	atomic64_t recalled;
+	atomic64_t invalidated;
 	bool revoked;
 	u32 ranges;
 	struct phys_vec range[] __counted_by(ranges);
@@ -380,7 +380,7 @@ struct peerdma_mapping;
 struct peerdma_object *peerdma_export_own(struct dma_buf *dmabuf, struct peerdma_device *peer);
 void peerdma_export_mapped(struct peerdma_exported *exp, struct peerdma_mapping *mapping);
 void peerdma_export_unmapped(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
-			     u64 recall);
+			     u64 invalidation);
 void peerdma_export_release(struct dma_buf *dmabuf);
 void peerdma_exports_revoke(struct peerdma_device *peer, bool for_good);
 int peerdma_ioctl_export(struct peerdma_call *call, void *data);

@@ -49,7 +49,7 @@ static bool peerdma_export_waits(struct peerdma_exported *exp)
 /* An importer has got a mapping. Under dma_resv. */
 void peerdma_export_mapped(struct peerdma_exported *exp, struct peerdma_mapping *mapping)
 {
-	mapping->recall = exp->recall;
+	mapping->invalidation = exp->invalidations;
 	if (dma_buf_attach_revocable(mapping->attach))
 		exp->mapped++;
 	else if (peerdma_export_waits(exp))
@@ -57,18 +57,18 @@ void peerdma_export_mapped(struct peerdma_exported *exp, struct peerdma_mapping 
 	peerdma_count(exp->obj->peer, PEERDMA_COUNT_EXPORTER_MAPS);
 }
 
-/* ... and given it back: the one with this @recall, which is gone by now. */
+/* ... and has unmapped it. @invalidation is that of the mapping, which is freed by now. */
 void peerdma_export_unmapped(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
-			     u64 recall)
+			     u64 invalidation)
 {
 	struct peerdma_device *peer = exp->obj->peer;
 
 	peerdma_count(peer, PEERDMA_COUNT_EXPORTER_UNMAPS);
 	if (dma_buf_attach_revocable(attach)) {
-		if (recall == exp->recall)
+		if (invalidation == exp->invalidations)
 			exp->mapped--;
 		else
-			atomic64_dec(&exp->recalled);
+			atomic64_dec(&exp->invalidated);
 	} else if (peerdma_export_waits(exp)) {
 		atomic_dec(&peer->held);
 	}
@@ -101,12 +101,12 @@ static void peerdma_export_unmap(struct dma_buf_attachment *attach, struct sg_ta
 				 enum dma_data_direction dir)
 {
 	struct peerdma_mapping *mapping = to_peerdma_mapping(sgt);
-	u64 recall = mapping->recall;
+	u64 invalidation = mapping->invalidation;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	peerdma_mapping_free(mapping);
-	peerdma_export_unmapped(attach->dmabuf->priv, attach, recall);
+	peerdma_export_unmapped(attach->dmabuf->priv, attach, invalidation);
 }
 
 void peerdma_export_release(struct dma_buf *dmabuf)

@@ -12,7 +12,7 @@
  * @sgt:	the importer's table
  * @node:	in peerdma_buffer.mappings, for who wants to know them
  * @attach:	whose
- * @recall:	the export's @recall when it was made
+ * @invalidation:	the export's @invalidations when it was made
  * @direction:	of the mapping
  * @pages:	@sgt has pages, mapped by dma_map_sgtable()
  * @ram:	and they are the system's, not those of a BAR
@@ -24,7 +24,7 @@ struct peerdma_mapping {
 	struct sg_table sgt;
 	struct list_head node;
 	struct dma_buf_attachment *attach;
-	u64 recall;
+	u64 invalidation;
 	enum dma_data_direction direction;
 	bool pages;
 	bool ram;

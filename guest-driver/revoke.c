@@ -14,19 +14,19 @@ static bool peerdma_export_concerned(struct peerdma_exported *exp, bool for_good
 	       peerdma_buffer_concerned(exp->obj, for_good);
 }
 
-/* Tells importers to let go of what they have. Under dma_resv. */
-static void peerdma_export_recall(struct peerdma_exported *exp)
+/* Tells importers to drop their mappings. Under dma_resv. */
+static void peerdma_export_invalidate_mappings(struct peerdma_exported *exp)
 {
-	exp->recall++;
-	atomic64_add(exp->mapped, &exp->recalled);
+	exp->invalidations++;
+	atomic64_add(exp->mapped, &exp->invalidated);
 	exp->mapped = 0;
 	dma_buf_invalidate_mappings(exp->dmabuf);
 }
 
-/* Whether nobody has anything any more that he was told to let go. */
-static bool peerdma_export_is_back(struct peerdma_exported *exp)
+/* Whether every invalidated mapping has been unmapped. */
+static bool peerdma_export_is_unmapped(struct peerdma_exported *exp)
 {
-	return !atomic64_read(&exp->recalled);
+	return !atomic64_read(&exp->invalidated);
 }
 
 /*
@@ -41,7 +41,7 @@ static void peerdma_export_revoke(struct peerdma_exported *exp, bool for_good)
 	dma_resv_lock(dmabuf->resv, NULL);
 	if (for_good)
 		exp->revoked = true;
-	peerdma_export_recall(exp);
+	peerdma_export_invalidate_mappings(exp);
 	/*
 	 * BOOKKEEP: all fences, also those that nobody syncs to implicitly. Work on
 	 * mappings ends, or its importer does not give them back; what else there is
@@ -59,7 +59,7 @@ static void peerdma_export_revoke(struct peerdma_exported *exp, bool for_good)
 	 * Mappings made since then are none of ours to wait for, and their ends do
 	 * not count for others.
 	 */
-	wait_event(peer->idle, peerdma_export_is_back(exp));
+	wait_event(peer->idle, peerdma_export_is_unmapped(exp));
 	peerdma_count(peer, PEERDMA_COUNT_REVOCATIONS);
 }
 
@@ -75,11 +75,11 @@ static int peerdma_export_invalidate(struct peerdma_exported *exp)
 	long left = msecs_to_jiffies(peerdma_timeout_ms);
 
 	dma_resv_lock(dmabuf->resv, NULL);
-	peerdma_export_recall(exp);
+	peerdma_export_invalidate_mappings(exp);
 	left = dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, true, left);
 	dma_resv_unlock(dmabuf->resv);
 	if (left > 0)
-		left = wait_event_interruptible_timeout(peer->idle, peerdma_export_is_back(exp),
+		left = wait_event_interruptible_timeout(peer->idle, peerdma_export_is_unmapped(exp),
 							left);
 	if (left <= 0)
 		return left ?: -ETIME;
