@@ -155,7 +155,7 @@ static void peerdma_buffer_sync(struct peerdma_buffer *buf, bool for_cpu)
 		buf->storage->sync(buf, for_cpu);
 	list_for_each_entry(mapping, &buf->mappings, node) {
 		/* A peer's memory is not cached, and nobody bounces it. */
-		if (!mapping->ram || mapping->torn)
+		if (!mapping->ram || mapping->unmapped)
 			continue;
 		if (for_cpu)
 			dma_sync_sgtable_for_cpu(mapping->attach->dev, &mapping->sgt,

@@ -48,13 +48,13 @@ static unsigned long peerdma_mapping_attrs(bool ram)
 }
 
 /* Takes the DMA addresses away; the table stays, for who still has it. */
-void peerdma_mapping_tear(struct peerdma_mapping *mapping)
+void peerdma_mapping_unmap(struct peerdma_mapping *mapping)
 {
 	u32 i;
 
-	if (mapping->torn)
+	if (mapping->unmapped)
 		return;
-	mapping->torn = true;
+	mapping->unmapped = true;
 	if (mapping->pages && mapping->ram)
 		dma_sync_sgtable_for_cpu(mapping->attach->dev, &mapping->sgt, mapping->direction);
 	if (mapping->pages)
@@ -66,7 +66,7 @@ void peerdma_mapping_tear(struct peerdma_mapping *mapping)
 
 void peerdma_mapping_free(struct peerdma_mapping *mapping)
 {
-	peerdma_mapping_tear(mapping);
+	peerdma_mapping_unmap(mapping);
 	/* A table without pages has its entries all the same. */
 	if (!mapping->pages)
 		mapping->sgt.orig_nents = mapping->sgt.nents;

@@ -16,7 +16,7 @@
  * @direction:	of the mapping
  * @pages:	@sgt has pages, mapped by dma_map_sgtable()
  * @ram:	and they are the system's, not those of a BAR
- * @torn:	its DMA addresses have been taken away already
+ * @unmapped:	its DMA addresses have been unmapped; only the table is left
  * @parts:	elements of @part
  * @part:	mappings of physical ranges, joined in @sgt
  */
@@ -28,7 +28,7 @@ struct peerdma_mapping {
 	enum dma_data_direction direction;
 	bool pages;
 	bool ram;
-	bool torn;
+	bool unmapped;
 	u32 parts;
 	struct sg_table *part[] __counted_by(parts);
 };
@@ -47,7 +47,7 @@ struct peerdma_mapping *peerdma_mapping_of_pages(struct dma_buf_attachment *atta
 						 enum dma_data_direction dir);
 struct peerdma_mapping *peerdma_mapping_wrong(struct dma_buf_attachment *attach, u64 address,
 					      u64 size, enum dma_data_direction dir);
-void peerdma_mapping_tear(struct peerdma_mapping *mapping);
+void peerdma_mapping_unmap(struct peerdma_mapping *mapping);
 void peerdma_mapping_free(struct peerdma_mapping *mapping);
 
 #endif /* PEERDMA_MAPPING_H */

@@ -194,7 +194,7 @@ int peerdma_migrate(struct peerdma_buffer *buf, u32 place, bool wait)
 			return ret;
 	} else {
 		list_for_each_entry(mapping, &buf->mappings, node)
-			peerdma_mapping_tear(mapping);
+			peerdma_mapping_unmap(mapping);
 	}
 	peerdma_migrate_copy(buf, place);
 

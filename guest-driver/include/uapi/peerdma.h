@@ -314,7 +314,7 @@ struct peerdma_buffer_alloc {
  * Importers are told, their fences waited for, the contents copied. EBUSY: somebody
  * has pinned it where it is, or is attached who cannot have it there. ETIME: a fence
  * has not signalled within the module's timeout_ms; nothing has moved. With NO_WAIT
- * nobody's fences are waited for and importers' mappings are torn away at once.
+ * nobody's fences are waited for and importers' mappings are unmapped at once.
  */
 struct peerdma_buffer_move {
 	__u32 handle;
