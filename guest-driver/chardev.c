@@ -253,7 +253,7 @@ struct peerdma_device *peerdma_chardev_create(struct pci_dev *pdev)
 	struct peerdma_device *peer;
 	int ret;
 
-	ret = peerdma_seat_take(pdev);
+	ret = peerdma_instance_get(pdev);
 	if (ret < 0)
 		return ERR_PTR(ret);
 	peer = kzalloc_obj(*peer);
@@ -318,5 +318,5 @@ void peerdma_chardev_exit(void)
 {
 	class_unregister(&peerdma_class);
 	unregister_chrdev_region(peerdma_devt, PEERDMA_MAX_DEVICES);
-	peerdma_seats_free();
+	peerdma_instances_free();
 }

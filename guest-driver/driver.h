@@ -323,8 +323,8 @@ struct peerdma_device *peerdma_chardev_create(struct pci_dev *pdev);
 int peerdma_chardev_add(struct peerdma_device *peer);
 void peerdma_chardev_remove(struct peerdma_device *peer);
 void peerdma_files_zap(struct peerdma_device *peer);
-int peerdma_seat_take(struct pci_dev *pdev);
-void peerdma_seats_free(void);
+int peerdma_instance_get(struct pci_dev *pdev);
+void peerdma_instances_free(void);
 
 /* --------------------------------------------------------- local memory */
 
