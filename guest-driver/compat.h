@@ -98,8 +98,8 @@ static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 
-/* An importer with a callback is one that can be told; no other is dynamic. */
-#define PEERDMA_HAS_DEAF_IMPORTERS 0
+/* Every dynamic importer has the callback. */
+#define PEERDMA_HAS_OPTIONAL_INVALIDATE 0
 #define invalidate_mappings move_notify
 #define dma_buf_invalidate_mappings dma_buf_move_notify
 
@@ -224,7 +224,7 @@ static inline void dma_buf_free_sgt(struct dma_buf_attachment *attach, struct sg
 #else
 #include <linux/dma-buf-mapping.h>
 
-#define PEERDMA_HAS_DEAF_IMPORTERS 1
+#define PEERDMA_HAS_OPTIONAL_INVALIDATE 1
 #define PEERDMA_HAS_WAYS 1
 #define PEERDMA_EXPORT_OPS_COMPAT
 #endif

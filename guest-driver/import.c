@@ -136,12 +136,12 @@ static const struct dma_buf_attach_ops peerdma_import_host_ops = {
 	.invalidate_mappings = peerdma_import_invalidate,
 };
 
-/* Pinned, and deaf to revocation: what good exporters of device memory refuse */
-static const struct dma_buf_attach_ops peerdma_import_p2p_deaf_ops = {
+/* Pinned, without the callback. Exporters of device memory refuse these */
+static const struct dma_buf_attach_ops peerdma_import_p2p_pinned_ops = {
 	.allow_peer2peer = true,
 };
 
-static const struct dma_buf_attach_ops peerdma_import_host_deaf_ops = {
+static const struct dma_buf_attach_ops peerdma_import_host_pinned_ops = {
 	.allow_peer2peer = false,
 };
 
@@ -192,7 +192,7 @@ static const struct dma_buf_attach_ops *peerdma_import_attach_ops(u32 flags)
 	bool p2p = flags & PEERDMA_IMPORT_PEER2PEER;
 
 	if (flags & PEERDMA_IMPORT_NO_INVALIDATE)
-		return p2p ? &peerdma_import_p2p_deaf_ops : &peerdma_import_host_deaf_ops;
+		return p2p ? &peerdma_import_p2p_pinned_ops : &peerdma_import_host_pinned_ops;
 	return p2p ? &peerdma_import_p2p_ops : &peerdma_import_host_ops;
 }
 
@@ -267,7 +267,7 @@ int peerdma_ioctl_import(struct peerdma_call *call, void *data)
 		return -EINVAL;
 	if (arg->flags & PEERDMA_IMPORT_STATIC && arg->flags != PEERDMA_IMPORT_STATIC)
 		return -EINVAL;
-	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE && !PEERDMA_HAS_DEAF_IMPORTERS)
+	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE && !PEERDMA_HAS_OPTIONAL_INVALIDATE)
 		return -EOPNOTSUPP;
 	/* Without a callback the buffer must not move, so it has to be pinned. */
 	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE && !(arg->flags & PEERDMA_IMPORT_PINNED))

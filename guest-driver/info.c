@@ -40,8 +40,8 @@ int peerdma_ioctl_info(struct peerdma_call *call, void *data)
 		info->features |= PEERDMA_FEATURE_SYNC_FILE;
 	if (peer->provider)
 		info->features |= PEERDMA_FEATURE_P2PDMA;
-	if (PEERDMA_HAS_DEAF_IMPORTERS)
-		info->features |= PEERDMA_FEATURE_DEAF;
+	if (PEERDMA_HAS_OPTIONAL_INVALIDATE)
+		info->features |= PEERDMA_FEATURE_NO_INVALIDATE;
 	if (peer->provider && PEERDMA_HAS_WAYS)
 		info->features |= PEERDMA_FEATURE_WAYS;
 	if (peer->vectors >= peer->channels)

@@ -51,7 +51,7 @@
 #define PEERDMA_FEATURE_COMPARE		(1U << 3) /* PEERDMA_WORK_COMPARE */
 #define PEERDMA_FEATURE_VERDICT		(1U << 4) /* PEERDMA_SUBMIT_VERDICT */
 #define PEERDMA_FEATURE_WAYS		(1U << 16) /* mapped by the way to it */
-#define PEERDMA_FEATURE_DEAF		(1U << 17) /* PEERDMA_IMPORT_NO_INVALIDATE */
+#define PEERDMA_FEATURE_NO_INVALIDATE		(1U << 17) /* PEERDMA_IMPORT_NO_INVALIDATE */
 
 /* struct peerdma_info.iommu: how the DMA API treats this device */
 #define PEERDMA_IOMMU_NONE		0 /* no IOMMU, or one that is bypassed */

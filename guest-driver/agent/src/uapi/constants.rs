@@ -31,7 +31,7 @@ constants! {
     /// Exported memory is mapped by the way to it: past the IOMMU where there is one, and not at all where it cannot be.
     FEATURE_WAYS = 1 << 16;
     /// Dynamic importers without a callback for invalidation ([`IMPORT_NO_INVALIDATE`]).
-    FEATURE_DEAF = 1 << 17;
+    FEATURE_NO_INVALIDATE = 1 << 17;
 
     /// No IOMMU, or one that is bypassed.
     IOMMU_NONE = 0;
