@@ -21,7 +21,7 @@
  * @sgt:	the mapping, when @base.segments is there. Under dma_resv
  * @invalid:	the mapping has been invalidated and must go. Under dma_resv
  * @pinned:	dma_buf_pin() has been called
- * @hasty:	lab only: unmaps when told to, whatever is in flight
+ * @unmap_early: lab only: unmaps at once, whatever is in flight
  * @unmap:	lets an invalidated mapping go when its last work has finished
  */
 struct peerdma_imported {
@@ -31,7 +31,7 @@ struct peerdma_imported {
 	struct sg_table *sgt;
 	bool invalid;
 	bool pinned;
-	bool hasty;
+	bool unmap_early;
 	struct work_struct unmap;
 };
 
@@ -118,7 +118,7 @@ static void peerdma_import_invalidate(struct dma_buf_attachment *attach)
 	peerdma_count(obj->peer, PEERDMA_COUNT_INVALIDATIONS);
 	if (!obj->segments)
 		return;
-	if (imp->hasty || !atomic_read(&obj->in_flight)) {
+	if (imp->unmap_early || !atomic_read(&obj->in_flight)) {
 		peerdma_import_unmap(obj);
 		return;
 	}
@@ -226,7 +226,7 @@ static struct peerdma_imported *peerdma_import_create(struct peerdma_device *pee
 	INIT_WORK(&imp->unmap, peerdma_import_unmap_work);
 	peerdma_object_init(&imp->base, peer, PEERDMA_KIND_IMPORT, &peerdma_import_object_ops,
 			    dmabuf->size);
-	imp->hasty = flags & PEERDMA_IMPORT_LAB_HASTY;
+	imp->unmap_early = flags & PEERDMA_IMPORT_LAB_UNMAP_EARLY;
 	imp->base.resv = dmabuf->resv;
 	imp->base.direction = DMA_BIDIRECTIONAL;
 	peerdma_count(peer, PEERDMA_COUNT_LIVE_IMPORTS);
@@ -256,7 +256,7 @@ err_put:
 int peerdma_ioctl_import(struct peerdma_call *call, void *data)
 {
 	const u32 all = PEERDMA_IMPORT_PEER2PEER | PEERDMA_IMPORT_STATIC | PEERDMA_IMPORT_PINNED |
-			PEERDMA_IMPORT_NO_INVALIDATE | PEERDMA_IMPORT_LAB_HASTY;
+			PEERDMA_IMPORT_NO_INVALIDATE | PEERDMA_IMPORT_LAB_UNMAP_EARLY;
 	struct peerdma_device *peer = call->file->peer;
 	struct peerdma_import *arg = data;
 	struct dma_buf *dmabuf;
@@ -273,7 +273,7 @@ int peerdma_ioctl_import(struct peerdma_call *call, void *data)
 	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE && !(arg->flags & PEERDMA_IMPORT_PINNED))
 		return -EINVAL;
 
-	if (arg->flags & PEERDMA_IMPORT_LAB_HASTY && !capable(CAP_SYS_ADMIN))
+	if (arg->flags & PEERDMA_IMPORT_LAB_UNMAP_EARLY && !capable(CAP_SYS_ADMIN))
 		return -EPERM;
 
 	dmabuf = dma_buf_get(arg->fd);

@@ -369,7 +369,7 @@ struct peerdma_kernel_copy {
 #define PEERDMA_IMPORT_STATIC		(1U << 1) /* dma_buf_attach(), no ops at all */
 #define PEERDMA_IMPORT_PINNED		(1U << 2) /* dma_buf_pin() while attached */
 #define PEERDMA_IMPORT_NO_INVALIDATE	(1U << 3) /* no invalidate_mappings; needs PINNED */
-#define PEERDMA_IMPORT_LAB_HASTY	(1U << 4) /* lab-only: unmaps with work in flight */
+#define PEERDMA_IMPORT_LAB_UNMAP_EARLY	(1U << 4) /* lab-only: unmaps with work in flight */
 
 /**
  * struct peerdma_import - PEERDMA_IMPORT: attaches a dma-buf to this device

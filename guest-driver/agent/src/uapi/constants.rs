@@ -59,7 +59,7 @@ constants! {
     IMPORT_NO_INVALIDATE = 1 << 3;
 
     /// Unmaps with work in flight. Lab only.
-    IMPORT_LAB_HASTY = 1 << 4;
+    IMPORT_LAB_UNMAP_EARLY = 1 << 4;
 
     /// Local memory without struct pages.
     BUFFER_LOCAL = 0;
