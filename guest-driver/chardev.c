@@ -269,6 +269,7 @@ struct peerdma_device *peerdma_chardev_create(struct pci_dev *pdev)
 	init_rwsem(&peer->bar_lock);
 	mutex_init(&peer->files_lock);
 	INIT_LIST_HEAD(&peer->files);
+	mutex_init(&peer->revoke_lock);
 	mutex_init(&peer->exports_lock);
 	INIT_LIST_HEAD(&peer->exports);
 	spin_lock_init(&peer->objects_lock);

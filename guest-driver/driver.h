@@ -8,6 +8,8 @@
  *   device_lock         held by the PCI core around probe, remove, reset, AER
  *   peerdma_device.srcu      read side: every ioctl but PEERDMA_WAIT, open, mmap.
  *                       remove() sets @gone and waits for the readers
+ *   peerdma_device.revoke_lock  one revocation at a time; held while it waits, so
+ *                       nothing that closes a file may take it
  *   peerdma_device.files_lock, peerdma_device.exports_lock (neither inside the other)
  *   mmap_lock           user memory is copied with none of the locks below held
  *   peerdma_device.bar_lock  read: page faults on the local memory; write: @bar_blocked
@@ -123,6 +125,7 @@ enum peerdma_counter {
  * @bar_lock:	see above
  * @bar_blocked: nobody may map the local memory: reset going on, or unbound
  * @files:	open files, under @files_lock
+ * @revoke_lock: see above; guards peerdma_exported.revoking
  * @exports:	dma-bufs of ours, under @exports_lock
  * @held:	mappings of memory that goes with the driver which nobody can take
  *		back: importers' who cannot be told, and the kernel's own
@@ -156,6 +159,7 @@ struct peerdma_device {
 	struct mutex files_lock;
 	struct list_head files;
 
+	struct mutex revoke_lock;
 	struct mutex exports_lock;
 	struct list_head exports;
 	atomic_t held;
@@ -351,6 +355,7 @@ int peerdma_ioctl_alloc(struct peerdma_call *call, void *data);
  * @obj:	what it shows, a memory or a buffer; a reference
  * @dmabuf:	itself
  * @node:	in peerdma_device.exports
+ * @revoking:	in the list of a revocation. Under revoke_lock
  * @sibling:	in peerdma_buffer.exports, for a buffer. Under dma_resv
  * @offset:	where it begins in @obj
  * @invalidations: how often importers have been told to drop their mappings. Under dma_resv
@@ -365,6 +370,7 @@ struct peerdma_exported {
 	struct peerdma_object *obj;
 	struct dma_buf *dmabuf;
 	struct list_head node;
+	struct list_head revoking;
 	struct list_head sibling;
 	u64 offset;
 	u64 invalidations;

@@ -88,33 +88,65 @@ static int peerdma_export_invalidate(struct peerdma_exported *exp)
 }
 
 /*
- * Takes back all mappings of all dma-bufs, the CPUs' too. The caller has called
- * peerdma_bar_block(), so nobody gets new ones.
+ * The dma-bufs to revoke: those over @obj, or all that are concerned if @obj is NULL.
+ * Puts them into @found, each with a reference to its file, so that nothing has to be
+ * waited for under exports_lock.
+ */
+static void peerdma_exports_find(struct peerdma_device *peer, struct peerdma_object *obj,
+				 bool for_good, struct list_head *found)
+{
+	struct peerdma_exported *exp;
+
+	lockdep_assert_held(&peer->revoke_lock);
+	mutex_lock(&peer->exports_lock);
+	list_for_each_entry(exp, &peer->exports, node) {
+		if (obj ? exp->obj != obj : !peerdma_export_concerned(exp, for_good))
+			continue;
+		/* Without a file it is being released: it has no mappings. */
+		if (get_file_active(&exp->dmabuf->file))
+			list_add_tail(&exp->revoking, found);
+	}
+	mutex_unlock(&peer->exports_lock);
+}
+
+/* Takes the first dma-buf out of the list; NULL at its end. */
+static struct peerdma_exported *peerdma_exports_next(struct list_head *found)
+{
+	struct peerdma_exported *exp;
+
+	exp = list_first_entry_or_null(found, struct peerdma_exported, revoking);
+	if (exp)
+		list_del(&exp->revoking);
+	return exp;
+}
+
+/*
+ * Revokes all mappings of all dma-bufs, those of CPUs too. The caller has called
+ * peerdma_bar_block(), so that no new ones are made.
+ *
+ * This waits for importers without a time limit. It holds the device_lock and
+ * revoke_lock meanwhile. Neither is needed to unmap: an importer unmaps under the
+ * dma_resv, in its callback, in a work item, or while a task closes the importer's
+ * files. Such a task may exit with dma-bufs of ours among its files. Releasing one
+ * takes exports_lock, which is free while we wait.
  */
 void peerdma_exports_revoke(struct peerdma_device *peer, bool for_good)
 {
 	struct peerdma_exported *exp;
+	LIST_HEAD(found);
 
-	mutex_lock(&peer->exports_lock);
-	list_for_each_entry(exp, &peer->exports, node) {
-		struct file *file;
+	mutex_lock(&peer->revoke_lock);
+	peerdma_exports_find(peer, NULL, for_good, &found);
+	while ((exp = peerdma_exports_next(&found))) {
+		struct file *file = exp->dmabuf->file;
 
-		if (!peerdma_export_concerned(exp, for_good))
-			continue;
-		file = get_file_active(&exp->dmabuf->file);
-		/* Being released: nobody can have a mapping. */
-		if (!file)
-			continue;
 		peerdma_export_revoke(exp, for_good);
 		/* After that: until then a buffer's page faults are served. */
 		unmap_mapping_range(file->f_mapping, 0, 0, 1);
 		fput(file);
 	}
-	mutex_unlock(&peer->exports_lock);
-	/*
-	 * Whoever cannot be told keeps the memory, and us, as long as he likes. Not
-	 * under the mutex: dma-bufs may be released meanwhile.
-	 */
+	mutex_unlock(&peer->revoke_lock);
+	/* Importers without a callback keep the memory, and us, as long as they like. */
 	if (for_good)
 		wait_event(peer->idle, !atomic_read(&peer->held));
 }
@@ -125,6 +157,7 @@ int peerdma_ioctl_invalidate(struct peerdma_call *call, void *data)
 	struct peerdma_invalidate *arg = data;
 	struct peerdma_exported *exp;
 	struct peerdma_object *obj;
+	LIST_HEAD(found);
 	int ret;
 
 	if (arg->reserved)
@@ -132,23 +165,18 @@ int peerdma_ioctl_invalidate(struct peerdma_call *call, void *data)
 	obj = peerdma_object_find_exportable(call->file, arg->handle);
 	if (IS_ERR(obj))
 		return PTR_ERR(obj);
-	ret = mutex_lock_interruptible(&peer->exports_lock);
+	ret = mutex_lock_interruptible(&peer->revoke_lock);
 	if (ret)
 		goto out_put;
-	list_for_each_entry(exp, &peer->exports, node) {
-		struct file *file;
+	peerdma_exports_find(peer, obj, false, &found);
+	while ((exp = peerdma_exports_next(&found))) {
+		struct file *file = exp->dmabuf->file;
 
-		if (exp->obj != obj)
-			continue;
-		file = get_file_active(&exp->dmabuf->file);
-		if (!file)
-			continue;
-		ret = peerdma_export_invalidate(exp);
+		if (!ret)
+			ret = peerdma_export_invalidate(exp);
 		fput(file);
-		if (ret)
-			break;
 	}
-	mutex_unlock(&peer->exports_lock);
+	mutex_unlock(&peer->revoke_lock);
 out_put:
 	peerdma_object_put(obj);
 	return ret;
