@@ -251,7 +251,9 @@ static void peerdma_buffer_dmabuf_release(struct dma_buf *dmabuf)
 }
 
 static const struct dma_buf_ops peerdma_buffer_dmabuf_ops = {
-	PEERDMA_EXPORT_OPS_COMPAT.attach = peerdma_buffer_attach,
+	.attach = peerdma_buffer_attach,
+	.pin = peerdma_export_pin,
+	.unpin = peerdma_export_unpin,
 	.map_dma_buf = peerdma_buffer_map,
 	.unmap_dma_buf = peerdma_buffer_unmap,
 	.release = peerdma_buffer_dmabuf_release,

@@ -51,9 +51,9 @@ static inline struct dma_fence *peerdma_no_sync_file_fence(int fd)
 
 /* Since 6.13 the namespace is a string. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
-#define PEERDMA_IMPORT_DMA_BUF MODULE_IMPORT_NS(DMA_BUF)
+#define PEERDMA_NS_DMA_BUF DMA_BUF
 #else
-#define PEERDMA_IMPORT_DMA_BUF MODULE_IMPORT_NS("DMA_BUF")
+#define PEERDMA_NS_DMA_BUF "DMA_BUF"
 #endif
 
 /*
@@ -66,13 +66,11 @@ struct peerdma_fence_lock {
 	spinlock_t lock;
 };
 
-static inline void peerdma_compat_fence_release(struct dma_fence *fence)
+static inline void peerdma_fence_release(struct dma_fence *fence)
 {
 	dma_fence_free(fence);
 	module_put(THIS_MODULE);
 }
-
-#define PEERDMA_FENCE_OPS_COMPAT .release = peerdma_compat_fence_release,
 
 static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_fence_ops *ops,
 				      struct peerdma_fence_lock *lock, u64 context, u64 seqno)
@@ -85,7 +83,8 @@ static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_
 #else
 struct peerdma_fence_lock {};
 
-#define PEERDMA_FENCE_OPS_COMPAT
+/* With a release of its own a fence would need the module for as long as it lives. */
+#define peerdma_fence_release NULL
 
 static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_fence_ops *ops,
 				      struct peerdma_fence_lock *lock, u64 context, u64 seqno)
@@ -112,21 +111,6 @@ static inline void dma_buf_fd_install(struct dma_buf *dmabuf, int fd)
 {
 	fd_install(fd, dmabuf->file);
 }
-
-/*
- * An exporter is dynamic if it can pin; of any other the core keeps what was
- * mapped until the importer detaches. Our memory stays where it is.
- */
-static inline int peerdma_compat_pin(struct dma_buf_attachment *attach)
-{
-	return 0;
-}
-
-static inline void peerdma_compat_unpin(struct dma_buf_attachment *attach)
-{
-}
-
-#define PEERDMA_EXPORT_OPS_COMPAT .pin = peerdma_compat_pin, .unpin = peerdma_compat_unpin,
 
 #define DMA_ATTR_MMIO (1UL << 10)
 
@@ -226,7 +210,6 @@ static inline void dma_buf_free_sgt(struct dma_buf_attachment *attach, struct sg
 
 #define PEERDMA_HAS_OPTIONAL_INVALIDATE 1
 #define PEERDMA_HAS_WAYS 1
-#define PEERDMA_EXPORT_OPS_COMPAT
 #endif
 
 #endif /* PEERDMA_COMPAT_H */

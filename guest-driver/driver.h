@@ -387,6 +387,8 @@ struct peerdma_object *peerdma_export_own(struct dma_buf *dmabuf, struct peerdma
 void peerdma_export_mapped(struct peerdma_exported *exp, struct peerdma_mapping *mapping);
 void peerdma_export_unmapped(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
 			     u64 invalidation);
+int peerdma_export_pin(struct dma_buf_attachment *attach);
+void peerdma_export_unpin(struct dma_buf_attachment *attach);
 void peerdma_export_release(struct dma_buf *dmabuf);
 void peerdma_exports_revoke(struct peerdma_device *peer, bool for_good);
 int peerdma_ioctl_export(struct peerdma_call *call, void *data);

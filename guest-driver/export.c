@@ -40,6 +40,22 @@ static int peerdma_export_attach(struct dma_buf *dmabuf, struct dma_buf_attachme
 	return ret;
 }
 
+/*
+ * The memory does not move, so that nothing has to be done to pin it. Before 6.19 the
+ * core takes an exporter that cannot pin for a static one, and keeps what importers
+ * have mapped until they detach.
+ */
+int peerdma_export_pin(struct dma_buf_attachment *attach)
+{
+	dma_resv_assert_held(attach->dmabuf->resv);
+	return 0;
+}
+
+void peerdma_export_unpin(struct dma_buf_attachment *attach)
+{
+	dma_resv_assert_held(attach->dmabuf->resv);
+}
+
 /* Whether unbinding waits for importers that cannot be told to let go. */
 static bool peerdma_export_waits(struct peerdma_exported *exp)
 {
@@ -179,10 +195,12 @@ static void peerdma_export_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 
 static const struct dma_buf_ops peerdma_export_ops = {
 	.attach = peerdma_export_attach,
+	.pin = peerdma_export_pin,
+	.unpin = peerdma_export_unpin,
 	.map_dma_buf = peerdma_export_map,
 	.unmap_dma_buf = peerdma_export_unmap,
 	.release = peerdma_export_release,
-	PEERDMA_EXPORT_OPS_COMPAT.begin_cpu_access = peerdma_export_begin_cpu_access,
+	.begin_cpu_access = peerdma_export_begin_cpu_access,
 	.end_cpu_access = peerdma_export_end_cpu_access,
 	.mmap = peerdma_export_mmap,
 	.vmap = peerdma_export_vmap,
@@ -192,10 +210,12 @@ static const struct dma_buf_ops peerdma_export_ops = {
 /* Several ranges cannot be one piece of kernel address space. */
 static const struct dma_buf_ops peerdma_export_scattered_ops = {
 	.attach = peerdma_export_attach,
+	.pin = peerdma_export_pin,
+	.unpin = peerdma_export_unpin,
 	.map_dma_buf = peerdma_export_map,
 	.unmap_dma_buf = peerdma_export_unmap,
 	.release = peerdma_export_release,
-	PEERDMA_EXPORT_OPS_COMPAT.begin_cpu_access = peerdma_export_begin_cpu_access,
+	.begin_cpu_access = peerdma_export_begin_cpu_access,
 	.end_cpu_access = peerdma_export_end_cpu_access,
 	.mmap = peerdma_export_mmap,
 };

@@ -54,7 +54,7 @@ static const struct dma_fence_ops peerdma_fence_ops = {
 	.get_driver_name = peerdma_fence_driver_name,
 	.get_timeline_name = peerdma_fence_timeline_name,
 	.enable_signaling = peerdma_fence_enable_signaling,
-	PEERDMA_FENCE_OPS_COMPAT
+	.release = peerdma_fence_release,
 };
 
 /* The next fence of the channel's timeline; under peerdma_channel.submit_lock. */

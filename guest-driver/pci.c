@@ -366,4 +366,4 @@ module_exit(peerdma_exit);
 MODULE_DESCRIPTION("Peer device of the peerdma lab: dma-buf exporter and importer");
 MODULE_AUTHOR("The peerdma authors");
 MODULE_LICENSE("GPL");
-PEERDMA_IMPORT_DMA_BUF;
+MODULE_IMPORT_NS(PEERDMA_NS_DMA_BUF);

@@ -512,4 +512,4 @@ module_misc_device(peerdma_dma_device);
 
 MODULE_DESCRIPTION("Copies between dma-bufs by the kernel's DMA engines");
 MODULE_LICENSE("GPL");
-PEERDMA_IMPORT_DMA_BUF;
+MODULE_IMPORT_NS(PEERDMA_NS_DMA_BUF);
