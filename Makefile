@@ -16,11 +16,14 @@ KERNEL  ?= auto
 OUT     ?=
 COUNT   ?= 6
 SEED    ?= 1
+# What the documentation is built with, and what checks our dependencies.
+MDBOOK_VERSION     := 0.5.4
+CARGO_DENY_VERSION := 0.20.2
 # What takes its time before the program runs: the program prints it with its own share.
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint clean vm-trixie vm-noble vm-random
+.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean vm-trixie vm-noble vm-random
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -48,7 +51,7 @@ vm-test: build ## Boot guests and check every DMA transaction in them
 vm-test-all: build ## All scenarios on all kernels, in one report: target/vm-test-all
 	ci/vm-test-all.sh target/vm-test-all $(ARGS)
 
-vm-examples: build ## README's example drivers in guests: right ones pass, wrong ones are found
+vm-examples: build ## The example drivers in guests: right ones pass, wrong ones are found
 	ci/examples.sh target/vm-examples $(ARGS)
 
 vm-commands: build ## Commands in guests: what they begin with, and how their end reaches the shell
@@ -76,12 +79,21 @@ vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)
 
 bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
-	$(CARGO) bench --locked -p vmm --bench lab $(if $(ARGS),-- $(ARGS))
+	$(CARGO) bench --locked -p peerdma-machine --bench lab $(if $(ARGS),-- $(ARGS))
 
-lint: setup ## Formatting, clippy, and the kernel's own checkpatch for the driver
+lint: setup links ## Formatting, clippy, links, and the kernel's own checkpatch for the driver
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@ci/checkpatch.sh
+
+docs: ## The documentation as a site, target/book; needs mdbook (make tools)
+	ci/docs.sh target/book $(MDBOOK_VERSION)
+
+links: ## Check the links between our own documents
+	@ci/links.sh
+
+tools: ## Install mdbook and cargo-deny, for make docs and make nightly
+	cd / && $(CARGO) install --locked mdbook@$(MDBOOK_VERSION) cargo-deny@$(CARGO_DENY_VERSION)
 
 clean: ## Remove what was built here; kernels stay in the user's cache
 	$(CARGO) clean

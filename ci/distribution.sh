@@ -64,7 +64,7 @@ phase() {
 }
 
 # The first archive of this machine's apt whose origin is $1. An archive whose lists it has not got has no origin yet:
-# it is the distribution's own. As in vmm/src/images/kernel/apt.rs.
+# it is the distribution's own. As in images/src/kernel/apt.rs.
 mirror() {
     local own=
     grep -qix "ID=$1" /etc/os-release && own=yes

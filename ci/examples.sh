@@ -1,6 +1,6 @@
 #!/bin/sh
-# README's example drivers in a guest, as README says it: what is right must pass without a finding, and what is wrong
-# must end with the command's exit status and the finding that README shows.
+# The example drivers in a guest, as docs/your-driver.md runs them: what is right must pass without a finding, and what
+# is wrong must end with the command's exit status and the finding that the page shows.
 #
 # KERNEL names another guest kernel than the lab's.
 #

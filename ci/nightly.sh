@@ -1,6 +1,6 @@
 #!/bin/bash
 # What .ci/run leaves out, for the night and for before a release: other kernels and distributions, the long scenarios,
-# stalls, broken hardware. Goes on after a failure; the exit status says whether there was one.
+# stalls, broken hardware, the documentation, the dependencies. Goes on after a failure; the exit status says whether there was one.
 #
 #   ci/nightly.sh [PHASE...]    only these phases
 set -euo pipefail
@@ -8,14 +8,32 @@ cd "$(dirname "$0")/.."
 . ci/phases.sh
 
 wanted=" $* "
+# chosen NAME: whether this phase was asked for.
+chosen() {
+    [ "$wanted" = "  " ] || [[ $wanted == *" $1 "* ]]
+}
+
 # night NAME COMMAND...
 night() {
-    [ "$wanted" = "  " ] || [[ $wanted == *" $1 "* ]] || return 0
-    go_on "$@"
+    ! chosen "$1" || go_on "$@"
+}
+
+# with_tool TOOL NAME COMMAND...: skipped where TOOL is not installed.
+with_tool() {
+    local tool=$1
+    shift
+    if command -v "$tool" >/dev/null; then
+        night "$@"
+    elif chosen "$1"; then
+        skipped "$1" "$tool is not installed (make tools installs it)"
+    fi
 }
 
 night build make build
 night lab-kernel target/peerdma kernel build
+night links make links
+with_tool mdbook docs make docs
+with_tool cargo-deny dependencies ci/dependencies.sh
 # Devices and processors that stand still now and then.
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken

@@ -21,7 +21,7 @@ mkdir -p "$out/scenarios"
 # scenario NAME TOPOLOGY IOMMU: writes its file.
 scenario() {
     sed -e "s|^name = .*|name = \"$1\"|; s|^topology = .*|topology = \"$2\"|; s|^iommu = .*|iommu = \"$3\"|" \
-        ci/scenarios/topology.toml >"$out/scenarios/$1.toml"
+        vmm/suite/scenarios/topology.toml >"$out/scenarios/$1.toml"
 }
 
 for file in ci/topology-cases/*.toml; do

@@ -1,13 +1,14 @@
-//! A whole device in one file: written a DMA address, it stamps the next number there and interrupts.
+//! A whole device in one file: written a DMA address, it stamps the next number there and
+//! interrupts.
 //!
-//! `docs/add-a-device.md` goes through it. `cargo run -p device-models --example stamp` shows it at work, and
-//! `make test` runs its test.
+//! `docs/add-a-device.md` goes through it. `cargo run -p device-models --example stamp` shows it at
+//! work, and `make test` runs its test.
 
 use device_models::endpoint::{Endpoint, Kind, Progress, ResetKind, Setup, SetupError};
 use device_models::fabric::{InterruptSink, Port, Purpose, WriteOutcome};
 use device_models::iommu::NoIommu;
-use device_models::lab::{Lab, Place, Topology};
 use device_models::pci::{BarDescription, BarKind, Bdf, FunctionDescription, MsixTable, PcieKind};
+use device_models::system::{Function, System, Topology};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
 
 /// What a topology would call it: one line in `KINDS`.
@@ -100,21 +101,21 @@ impl InterruptSink for Interrupts {
     }
 }
 
-/// Two stamps by a lab with the device and 1 MiB of RAM, and no guest: what memory holds then.
+/// Two stamps by a system with the device and 1 MiB of RAM, and no guest: what memory holds then.
 fn two_stamps() -> Result<[u32; 2], Box<dyn std::error::Error>> {
     let options = [("first".to_owned(), "41".to_owned())].into();
     let attachment = PcieKind::RootComplexIntegratedEndpoint;
     let device = (KIND.make)(&Setup { attachment, acs: None, options: &options })?;
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
-    let topology = Topology::of(vec![Place::boxed(5, "stamp0", device)]);
-    let mut lab = Lab::new(topology, &ram, Box::new(NoIommu), Box::new(Interrupts))?;
+    let topology = Topology::of(vec![Function::boxed(5, "stamp0", device)]);
+    let mut system = System::new(topology, &ram, Box::new(NoIommu), Box::new(Interrupts))?;
     // What firmware does: an address for BAR 0, memory decoding and bus mastering on.
     let bdf = Bdf::new(0, 5, 0);
-    lab.config_write(bdf, 0x10, 4, 0xc000_0000);
-    lab.config_write(bdf, 0x04, 2, 0x6);
+    system.config_write(bdf, 0x10, 4, 0xc000_0000);
+    system.config_write(bdf, 0x04, 2, 0x6);
     for address in [0x1000_u64, 0x2ffe] {
-        lab.mmio_write(0xc000_0008, &address.to_le_bytes());
-        while lab.step() == Progress::Worked {}
+        system.mmio_write(0xc000_0008, &address.to_le_bytes());
+        while system.step() == Progress::Worked {}
     }
     Ok([ram.read_obj(GuestAddress(0x1000))?, ram.read_obj(GuestAddress(0x2ffe))?])
 }

@@ -1,14 +1,14 @@
-//! The device side of the peerdma lab: PCIe functions, the fabric between them, an IOMMU, and a checker that sees
-//! every DMA transaction.
-//!
-//! Nothing here knows who runs the guest. A VMM, a unit test or a replay drives a [`Lab`](lab::Lab) through
-//! configuration accesses, register accesses and steps, and gets transactions, interrupts and findings.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod address_range;
 pub mod checker;
 pub mod endpoint;
 pub mod fabric;
 pub mod iommu;
-pub mod lab;
 pub mod memory;
 pub mod pci;
+pub mod system;
+pub mod virtio;
+
+pub use address_range::AddressRange;

@@ -1,7 +1,7 @@
 //! Memory that a transaction can land in: a piece of guest RAM or a device's local memory.
 //!
-//! Both are shared mappings. The guest's CPUs write to them at any time without the lab's knowledge, so everything
-//! here is accessed through [`VolatileSlice`] and never through a Rust reference.
+//! Both are shared mappings. The guest's CPUs write to them at any time, unseen by the system, so
+//! everything here is accessed through [`VolatileSlice`] and never through a Rust reference.
 
 use std::fs::File;
 use std::io;
@@ -36,14 +36,15 @@ pub enum MemoryError {
     },
 }
 
-/// A contiguous piece of memory shared between the guest and the lab.
+/// A contiguous piece of memory shared between the guest and the system.
 #[derive(Debug, Clone)]
 pub struct Memory {
     region: Arc<MmapRegion<()>>,
 }
 
 impl Memory {
-    /// Makes `size` bytes of zeroed memory backed by a memfd called `name` (host tools show that name).
+    /// Makes `size` bytes of zeroed memory backed by a memfd called `name` (host tools show that
+    /// name).
     ///
     /// The host commits pages only as they are touched.
     ///
@@ -73,7 +74,7 @@ impl Memory {
         self.region.size() as u64
     }
 
-    /// Whether there is no memory at all.
+    /// Whether the memory has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -83,7 +84,8 @@ impl Memory {
         self.region.get_slice(usize::try_from(offset).ok()?, length).ok()
     }
 
-    /// The file behind the memory, for mapping it into a guest or another process, with the offset of the first byte.
+    /// The file behind the memory, for mapping it into a guest or another process, with the offset
+    /// of the first byte.
     pub fn file(&self) -> Option<&FileOffset> {
         self.region.file_offset()
     }

@@ -8,8 +8,8 @@ use common::{Saw, World, port};
 use device_models::checker::FindingClass;
 use device_models::fabric::{CompletionStatus, RouteKind, WriteOutcome};
 use device_models::iommu::NoIommu;
-use device_models::lab::Place;
 use device_models::pci::{AcsCapabilities, AcsControl, BridgeDescription, PortKind};
+use device_models::system::Function;
 
 const CLEAN: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
 const RR: AcsControl = AcsControl::P2P_REQUEST_REDIRECT;
@@ -48,15 +48,15 @@ fn switch() -> World {
 fn defective_switch(without_effect: AcsControl) -> World {
     World::new(2, Box::new(NoIommu), |robots| {
         let below = robots.into_iter().zip(0..).map(|(robot, index)| {
-            let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
+            let robot = vec![Function::endpoint(0, format!("robot{index}"), robot)];
             let kind = PortKind::SwitchDownstream;
             let port = defective(kind, index + 1, without_effect);
-            Place::bridge(index, format!("down{index}"), port, robot)
+            Function::bridge(index, format!("down{index}"), port, robot)
         });
         let up = port(PortKind::SwitchUpstream, false);
-        let upstream = Place::bridge(0, "up", up, below.collect());
+        let upstream = Function::bridge(0, "up", up, below.collect());
         let port = defective(PortKind::RootPort, 1, without_effect);
-        vec![Place::bridge(4, "port0", port, vec![upstream])]
+        vec![Function::bridge(4, "port0", port, vec![upstream])]
     })
 }
 
@@ -64,8 +64,8 @@ fn defective_switch(without_effect: AcsControl) -> World {
 fn root_ports() -> World {
     World::new(2, Box::new(NoIommu), |robots| {
         let ports = robots.into_iter().zip(0..).map(|(robot, index)| {
-            let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
-            Place::bridge(
+            let robot = vec![Function::endpoint(0, format!("robot{index}"), robot)];
+            Function::bridge(
                 4 + index,
                 format!("port{index}"),
                 full(PortKind::RootPort, index + 1),
@@ -81,14 +81,14 @@ fn source_validation_checks_the_requesters_bus() {
     let mut world = root_ports();
     let bdf = world.bdf("port0");
     // A range without any bus: what is below has no number of its own any more.
-    world.lab.config_write(bdf, 0x18, 4, 0x0003_0900);
+    world.system.config_write(bdf, 0x18, 4, 0x0003_0900);
     assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN);
     world.set_acs("port0", AcsControl::SOURCE_VALIDATION);
     assert_eq!(world.write(0, 0x1000, &[1; 4]), found(FindingClass::AcsViolation));
     assert_eq!(world.read(0, 0x1000, 4), Saw::Read(CompletionStatus::CompleterAbort, vec![]));
     let findings = std::mem::take(&mut world.log.0.lock().unwrap().findings);
     assert!(findings[0].to_string().contains("Source Validation at port0"), "{}", findings[0]);
-    world.lab.config_write(bdf, 0x18, 4, 0x0001_0100);
+    world.system.config_write(bdf, 0x18, 4, 0x0001_0100);
     assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN);
 }
 
@@ -123,7 +123,8 @@ fn completion_redirect_sends_the_data_of_reads_up_and_leaves_writes_alone() {
     assert_eq!(world.read(0, memory, 300), arrived(vec![4; 300]));
     assert_eq!(world.last_route(), REDIRECTED);
     assert!(world.log.classes().is_empty());
-    // At the root port they would have to turn around: without Upstream Forwarding nobody ever sees them.
+    // At the root port they would have to turn around: without Upstream Forwarding nobody ever sees
+    // them.
     world.set_acs("port0", AcsControl::empty());
     assert_eq!(world.read(0, memory, 300), Saw::Read(CompletionStatus::Timeout, vec![]));
     assert_eq!(world.log.classes(), ["fabric.completion-timeout"]);
@@ -163,7 +164,7 @@ fn egress_control_refuses_what_its_vector_names_and_lets_the_rest_through() {
     let memory = world.bar(1, 2);
     let vector = world.acs("down0") + 8;
     let down0 = world.bdf("down0");
-    let named = |world: &mut World, ports: u32| world.lab.config_write(down0, vector, 4, ports);
+    let named = |world: &mut World, ports: u32| world.system.config_write(down0, vector, 4, ports);
     world.set_acs("port0", UF);
     world.set_acs("down0", EC);
     assert_eq!(world.write(0, memory, &[1; 4]), CLEAN);
@@ -194,7 +195,7 @@ fn egress_control_works_between_root_ports() {
     let mut world = root_ports();
     let memory = world.bar(1, 2);
     let (vector, port0) = (world.acs("port0") + 8, world.bdf("port0"));
-    world.lab.config_write(port0, vector, 4, 1 << 2);
+    world.system.config_write(port0, vector, 4, 1 << 2);
     assert_eq!(world.write(0, memory, &[1; 4]), CLEAN);
     world.set_acs("port0", EC);
     assert_eq!(world.write(0, memory, &[1; 4]), found(FindingClass::AcsViolation));
@@ -210,7 +211,7 @@ fn a_control_without_effect_reads_back_and_does_nothing() {
     world.set_acs("port0", UF);
     world.set_acs("down0", RR | CR);
     let (down0, control) = (world.bdf("down0"), world.acs("down0") + 6);
-    assert_eq!(world.lab.config_read(down0, control, 2), u32::from((RR | CR).bits()));
+    assert_eq!(world.system.config_read(down0, control, 2), u32::from((RR | CR).bits()));
     assert_eq!(world.write(0, memory, &[1; 300]), CLEAN);
     assert_eq!(world.last_route(), DIRECT);
     // The others are as they were.
@@ -237,13 +238,13 @@ fn a_control_without_effect_reads_back_and_does_nothing() {
     world.set_acs("port0", AcsControl::SOURCE_VALIDATION);
     let port0 = world.bdf("port0");
     // A range without any bus, as above.
-    world.lab.config_write(port0, 0x18, 4, 0x0003_0900);
+    world.system.config_write(port0, 0x18, 4, 0x0003_0900);
     assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN);
 
     let mut world = defective_switch(EC);
     let (memory, vector) = (world.bar(1, 2), world.acs("down0") + 8);
     let down0 = world.bdf("down0");
-    world.lab.config_write(down0, vector, 4, u32::MAX);
+    world.system.config_write(down0, vector, 4, u32::MAX);
     world.set_acs("down0", EC);
     assert_eq!(world.write(0, memory, &[1; 4]), CLEAN);
     assert_eq!(world.last_route(), DIRECT);

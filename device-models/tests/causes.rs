@@ -23,7 +23,7 @@ fn iommu() -> Box<VirtioIommu> {
 }
 
 fn iommu_of(world: &mut World) -> &mut VirtioIommu {
-    world.lab.virtio_iommu().unwrap()
+    world.system.virtio_iommu().unwrap()
 }
 
 /// Attaches the two robots to a domain of its own each: 1 and 2.
@@ -134,8 +134,8 @@ fn neighbouring_addresses_have_one_cause_and_their_own_explanations() {
     assert!(said(&mut world, IOVA + 0x1040, 4).contains("mapped for 02:00.0 robot1"));
 }
 
-/// Maps `physical` at [`IOVA`] for robot 0 twice, and lets it do `work` both times: each time there is one cause, and the
-/// second is another.
+/// Maps `physical` at [`IOVA`] for robot 0 twice, and lets it do `work` both times: each time there
+/// is one cause, and the second is another.
 fn is_told_again(world: &mut World, class: FindingClass, physical: u64, work: impl Fn(&mut World)) {
     let seen = [(); 2].map(|()| {
         map_to(world, 1, IOVA, 0x1000, physical);
@@ -165,10 +165,11 @@ fn a_target_or_a_port_that_refuses_is_told_again_when_the_address_was_mapped_aga
     world.set_acs("down0", AcsControl::P2P_REQUEST_REDIRECT);
     let memory = world.bar(1, 2);
     is_told_again(&mut world, FindingClass::TurnedBack, memory, write_twice);
-    // A read whose completions do not come back: the requester's bus is not behind its port any more.
+    // A read whose completions do not come back: the requester's bus is not behind its port any
+    // more.
     let mut world = translated();
     let port = world.bdf("port0");
-    world.lab.config_write(port, 0x18, 4, 0x0009_0900);
+    world.system.config_write(port, 0x18, 4, 0x0009_0900);
     is_told_again(&mut world, FindingClass::CompletionTimeout, 0x10_0000, |world| {
         world.read(0, IOVA, 4);
     });
@@ -193,7 +194,7 @@ fn a_target_or_a_port_that_refuses_is_told_again_when_the_address_was_mapped_aga
 fn what_no_iommu_has_translated_is_one_whatever_is_mapped() {
     let mut world = translated();
     let port = world.bdf("port0");
-    world.lab.config_write(port, COMMAND, 2, 2);
+    world.system.config_write(port, COMMAND, 2, 2);
     for _ in 0..2 {
         map(&mut world, 1, IOVA, 0x1000);
         write_twice(&mut world);
@@ -206,14 +207,14 @@ fn what_no_iommu_has_translated_is_one_whatever_is_mapped() {
 fn a_delayed_write_belongs_to_the_mapping_that_it_was_issued_by() {
     let mut world = translated();
     let (memory, robots) = (world.bar(1, 2), (world.bdf("robot0"), world.bdf("robot1")));
-    world.lab.delay_posted(robots.0, Some(robots.1), PostedDelay::UntilPushed).unwrap();
+    world.system.delay_posted(robots.0, Some(robots.1), PostedDelay::UntilPushed).unwrap();
     for _ in 0..2 {
         map_to(&mut world, 1, IOVA, 0x1000, memory);
         write_twice(&mut world);
         unmap(&mut world, 1, IOVA, 0x1000);
     }
     world.config_write(1, COMMAND, 2, 0);
-    world.lab.delay_posted(robots.0, Some(robots.1), PostedDelay::Off).unwrap();
+    world.system.delay_posted(robots.0, Some(robots.1), PostedDelay::Off).unwrap();
     let found = taken(&world);
     assert_eq!(found.len(), 4, "{found:#?}");
     assert!(found.iter().all(|found| found.class == FindingClass::MemoryDecodeOff), "{found:#?}");

@@ -1,4 +1,5 @@
-//! Configuration spaces within the lab: what a guest's kernel finds and does, from enumeration to error reporting.
+//! Configuration spaces within the system: what a guest's kernel finds and does, from enumeration
+//! to error reporting.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -9,8 +10,8 @@ use device_models::checker::FindingClass;
 use device_models::endpoint::peer::{PeerConfig, PeerDevice};
 use device_models::fabric::WriteOutcome;
 use device_models::iommu::NoIommu;
-use device_models::lab::{Place, What};
 use device_models::pci::{Bdf, BridgeDescription, PortKind};
+use device_models::system::{self, FunctionKind};
 
 const CLEAN: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
 const LOST: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: Some(FindingClass::NoTarget) });
@@ -23,11 +24,11 @@ struct Function<'a>(&'a mut World, Bdf);
 
 impl Function<'_> {
     fn read(&mut self, offset: u16, length: u8) -> u32 {
-        self.0.lab.config_read(self.1, offset, length)
+        self.0.system.config_read(self.1, offset, length)
     }
 
     fn write(&mut self, offset: u16, length: u8, value: u32) {
-        self.0.lab.config_write(self.1, offset, length, value);
+        self.0.system.config_write(self.1, offset, length, value);
     }
 
     fn capability(&mut self, id: u32) -> u16 {
@@ -142,7 +143,8 @@ fn a_secondary_bus_reset_clears_what_is_below() {
     assert_eq!(below.read(0x18, 4), 0xc, "BAR 2");
 }
 
-/// PCIe 6.0, 7.5.3.7: what is below a disabled link is gone; a retrain at another target speed shows at both ends.
+/// PCIe 6.0, 7.5.3.7: what is below a disabled link is gone; a retrain at another target speed
+/// shows at both ends.
 #[test]
 fn a_link_is_disabled_and_retrained() {
     let mut world = World::root_ports(Box::new(NoIommu));
@@ -166,21 +168,22 @@ fn a_link_is_disabled_and_retrained() {
     assert_eq!(below.read(link + 2, 2) & 0xf, 2);
 }
 
-/// PCIe 6.0, 7.8.6: a VMM maps as much of the memory as the BAR shows, and the fabric ends there too.
+/// PCIe 6.0, 7.8.6: a VMM maps as much of the memory as the BAR shows, and the fabric ends there
+/// too.
 #[test]
 fn a_smaller_bar_shows_less_memory() {
     let config = PeerConfig { local_size: 4 << 20, ..PeerConfig::new("peer", 1) };
     let peer = PeerDevice::new(&config).unwrap();
     let mut world = World::new(1, Box::new(NoIommu), |robots| {
-        let robots = robots.into_iter().map(|robot| Place::endpoint(6, "robot0", robot));
-        let below = vec![Place::endpoint(0, "peer", peer)];
-        let port = Place::bridge(4, "port0", port(PortKind::RootPort, true), below);
+        let robots = robots.into_iter().map(|robot| system::Function::endpoint(6, "robot0", robot));
+        let below = vec![system::Function::endpoint(0, "peer", peer)];
+        let port = system::Function::bridge(4, "port0", port(PortKind::RootPort, true), below);
         robots.chain([port]).collect()
     });
     function(&mut world, "peer").write(4, 2, 2);
-    let id = world.lab.function("peer").unwrap();
+    let id = world.system.function("peer").unwrap();
     let mapped = |world: &World| {
-        let mappings = world.lab.address_map().guest_mappings();
+        let mappings = world.system.address_map().guest_mappings();
         let found = mappings.into_iter().find(|mapping| mapping.function == id).unwrap();
         (found.guest_address, found.length)
     };
@@ -199,12 +202,12 @@ fn refused() -> Saw {
     Saw::Read(device_models::fabric::CompletionStatus::UnsupportedRequest, Vec::new())
 }
 
-/// Enumeration as Linux does it (bus by bus, by header type and bus numbers) finds each function once, below links
-/// that are up, at the addresses that the address map has.
+/// Enumeration as Linux does it (bus by bus, by header type and bus numbers) finds each function
+/// once, below links that are up, at the addresses that the address map has.
 #[test]
 fn enumeration_finds_what_was_built() {
     let mut world = World::switch(Box::new(NoIommu), true);
-    let map = world.lab.address_map().clone();
+    let map = world.system.address_map().clone();
     let (mut buses, mut found) = (vec![0], Vec::new());
     while let Some(bus) = buses.pop() {
         for devfn in 0..=255 {
@@ -227,22 +230,27 @@ fn enumeration_finds_what_was_built() {
     assert_eq!(found.len(), map.nodes.len());
 }
 
-/// A device with several functions says so in its function 0, and a slot with nothing in it shows no link.
+/// A device with several functions says so in its function 0, and a slot with nothing in it shows
+/// no link.
 #[test]
 fn empty_slots_and_further_functions_are_shown() {
     let slot = |number| BridgeDescription { slot_number: number, ..port(PortKind::RootPort, true) };
     let mut world = World::new(2, Box::new(NoIommu), |robots| {
         let [first, second] = <[_; 2]>::try_from(robots).unwrap();
-        let mut further =
-            Place::bridge(4, "full", slot(2), vec![Place::endpoint(0, "robot0", first)]);
+        let mut further = system::Function::bridge(
+            4,
+            "full",
+            slot(2),
+            vec![system::Function::endpoint(0, "robot0", first)],
+        );
         further.function = 1;
-        let on_root = Place {
+        let on_root = system::Function {
             device: 6,
             function: 0,
             name: "robot1".to_owned(),
-            what: What::Endpoint(Box::new(second)),
+            kind: FunctionKind::Endpoint(Box::new(second)),
         };
-        vec![Place::bridge(4, "empty", slot(1), Vec::new()), further, on_root]
+        vec![system::Function::bridge(4, "empty", slot(1), Vec::new()), further, on_root]
     });
     for (name, link, presence) in [("empty", 0, 0), ("full", 0x2000, 0x40)] {
         let mut port = function(&mut world, name);

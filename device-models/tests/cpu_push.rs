@@ -1,4 +1,5 @@
-//! CPUs' accesses to a function's BARs come behind the posted writes that are under way to it, and push them.
+//! CPUs' accesses to a function's BARs come behind the posted writes that are under way to it, and
+//! push them.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -22,7 +23,7 @@ fn worlds() -> [World; 2] {
 impl World {
     fn delay(&mut self, from: usize, to: Option<usize>, delay: PostedDelay) {
         let [from, to] = [Some(from), to].map(|robot| robot.map(|robot| self.robot(robot)));
-        self.lab.delay_posted(from.unwrap(), to, delay).unwrap();
+        self.system.delay_posted(from.unwrap(), to, delay).unwrap();
     }
 
     fn robot(&self, robot: usize) -> Bdf {
@@ -33,13 +34,13 @@ impl World {
     fn cpu_reads(&mut self, robot: usize, offset: u64) -> [u8; 8] {
         let mut bytes = [0; 8];
         let address = self.bar(robot, 2) + offset;
-        self.lab.mmio_read(address, &mut bytes);
+        self.system.mmio_read(address, &mut bytes);
         bytes
     }
 
     fn cpu_writes(&mut self, robot: usize, offset: u64, data: &[u8]) {
         let address = self.bar(robot, 2) + offset;
-        self.lab.mmio_write(address, data);
+        self.system.mmio_write(address, data);
     }
 
     /// Data that stays under way, and the record that says that it is there; the robot is at rest.
@@ -56,8 +57,8 @@ impl World {
 
     /// The memory BARs of a robot that its guest has.
     fn mapped(&self, robot: usize) -> usize {
-        let function = self.lab.function(&format!("robot{robot}")).unwrap();
-        self.lab.guest_mappings().iter().filter(|bar| bar.function == function).count()
+        let function = self.system.function(&format!("robot{robot}")).unwrap();
+        self.system.guest_mappings().iter().filter(|bar| bar.function == function).count()
     }
 }
 
@@ -80,12 +81,12 @@ fn a_cpu_that_reads_where_the_data_goes_sees_it_and_nothing_is_found() {
 #[test]
 fn a_cpu_pushes_before_the_requester_comes_to_rest_too() {
     let mut world = World::root_ports(Box::new(NoIommu));
-    let robot = world.lab.function("robot0").unwrap();
+    let robot = world.system.function("robot0").unwrap();
     world.delay(0, Some(1), PostedDelay::UntilPushed);
     world.order(0, Order::Write { address: world.bar(1, 2), data: DATA.to_vec() });
     world.order(0, Order::Record { address: RECORD, data: vec![1; 4] });
-    world.lab.step_function(robot);
-    world.lab.step_function(robot);
+    world.system.step_function(robot);
+    world.system.step_function(robot);
     assert_eq!(world.cpu_reads(1, 0), [0x5a; 8]);
     world.run();
     world.delay(0, Some(1), PostedDelay::Off);
@@ -120,11 +121,11 @@ fn an_access_to_the_target_s_registers_pushes_as_well() {
             world.run();
             assert_eq!(world.told(1), 0);
             let progress = if writes {
-                world.lab.mmio_write(registers + 4, &[9; 4])
+                world.system.mmio_write(registers + 4, &[9; 4])
             } else {
-                world.lab.mmio_read(registers, &mut [0; 4])
+                world.system.mmio_read(registers, &mut [0; 4])
             };
-            assert_eq!(progress, Progress::Worked, "whoever steps the lab is told");
+            assert_eq!(progress, Progress::Worked, "whoever steps the system is told");
             assert_eq!(world.told(1), 300 + usize::from(writes));
             let last = world.scripts[1].lock().unwrap().saw.last().cloned();
             let (offset, value) = if writes { (4, 9) } else { (0, 7) };
@@ -156,11 +157,11 @@ fn configuration_and_requests_that_nobody_takes_push_nothing() {
     world.delay(0, Some(1), PostedDelay::UntilPushed);
     world.post(0, 1);
     let (robot, memory) = (world.robot(1), world.bar(1, 2));
-    world.lab.config_read(robot, 0, 4);
+    world.system.config_read(robot, 0, 4);
     world.config_write(1, COMMAND, 2, 4);
     assert_eq!(world.cpu_reads(1, 0), [0xff; 8], "it decodes no memory");
     world.config_write(1, COMMAND, 2, 6);
-    world.lab.mmio_read(memory - 8, &mut [0; 8]);
+    world.system.mmio_read(memory - 8, &mut [0; 8]);
     world.cpu_reads(0, 0);
     world.delay(0, Some(1), PostedDelay::Off);
     assert_eq!(world.log.classes(), RECORD_FOUND);
@@ -172,11 +173,11 @@ fn a_fence_is_for_devices_and_no_cpu_excuses_it_afterwards() {
     let robot = world.robot(0);
     world.delay(0, Some(1), PostedDelay::UntilPushed);
     world.post(0, 1);
-    world.lab.fence_seen(robot).unwrap();
+    world.system.fence_seen(robot).unwrap();
     assert_eq!(world.log.classes(), ["order.fence-before-data"]);
     world.post(0, 1);
     world.cpu_reads(1, 0);
-    world.lab.fence_seen(robot).unwrap();
+    world.system.fence_seen(robot).unwrap();
     assert!(world.log.classes().is_empty(), "this time the CPU was first");
 }
 
@@ -194,14 +195,14 @@ fn what_goes_to_ram_is_found_when_the_requester_comes_to_rest() {
 #[test]
 fn a_delayed_target_is_not_in_the_guest_s_memory() {
     for mut world in worlds() {
-        let epoch = |world: &World| world.lab.mapping_epoch();
-        let (start, map) = (epoch(&world), world.lab.address_map().epoch);
+        let epoch = |world: &World| world.system.mapping_epoch();
+        let (start, map) = (epoch(&world), world.system.address_map().epoch);
         assert_eq!((world.mapped(0), world.mapped(1)), (1, 1));
         world.delay(0, Some(1), PostedDelay::UntilPushed);
         let armed = epoch(&world);
         assert!(armed > start);
         assert_eq!((world.mapped(0), world.mapped(1)), (1, 0), "only where data may be under way");
-        assert_eq!(world.lab.withheld_mappings().len(), 1);
+        assert_eq!(world.system.withheld_mappings().len(), 1);
         // Other paths change nothing: to RAM, to one that is out already.
         world.delay(0, None, PostedDelay::UntilPushed);
         world.delay(0, Some(1), PostedDelay::Turns(4));
@@ -212,7 +213,7 @@ fn a_delayed_target_is_not_in_the_guest_s_memory() {
         world.delay(1, Some(1), PostedDelay::Off);
         assert!(epoch(&world) > before);
         assert_eq!((world.mapped(0), world.mapped(1)), (1, 1));
-        assert_eq!(world.lab.address_map().epoch, map, "nothing has moved");
+        assert_eq!(world.system.address_map().epoch, map, "nothing has moved");
     }
 }
 
@@ -228,29 +229,29 @@ fn a_path_that_is_off_and_not_empty_keeps_the_target_out() {
     world.run();
     world.delay(0, Some(1), PostedDelay::Off);
     assert_eq!(world.mapped(1), 0, "the registers are full, and the data waits behind");
-    let before = world.lab.mapping_epoch();
+    let before = world.system.mapping_epoch();
     assert_eq!(world.cpu_reads(1, 0), [0x5a; 8]);
     assert_eq!(world.mapped(1), 1);
-    assert!(world.lab.mapping_epoch() > before, "a VMM hears of it");
+    assert!(world.system.mapping_epoch() > before, "a VMM hears of it");
 }
 
 #[test]
 fn bars_that_are_withheld_come_back() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let robot = world.robot(1);
-    assert_eq!(world.lab.withhold(Bdf::new(0x77, 0, 0)), None);
-    let first = world.lab.withhold(robot).unwrap();
-    let second = world.lab.withhold(robot).unwrap();
+    assert_eq!(world.system.withhold(Bdf::new(0x77, 0, 0)), None);
+    let first = world.system.withhold(robot).unwrap();
+    let second = world.system.withhold(robot).unwrap();
     assert_eq!((world.mapped(0), world.mapped(1)), (1, 0));
-    world.lab.release(first);
+    world.system.release(first);
     assert_eq!(world.mapped(1), 0, "somebody else wants it out");
-    let before = world.lab.mapping_epoch();
-    world.lab.release(second);
-    assert!(world.lab.mapping_epoch() > before);
+    let before = world.system.mapping_epoch();
+    world.system.release(second);
+    assert!(world.system.mapping_epoch() > before);
     assert_eq!(world.mapped(1), 1);
-    let before = world.lab.mapping_epoch();
-    world.lab.release(second);
-    assert_eq!(world.lab.mapping_epoch(), before, "it was not withheld");
+    let before = world.system.mapping_epoch();
+    world.system.release(second);
+    assert_eq!(world.system.mapping_epoch(), before, "it was not withheld");
 }
 
 #[test]
@@ -261,14 +262,14 @@ fn when_all_delays_end_everything_is_told() {
     world.order(0, Order::Write { address: world.bar(1, 2), data: DATA.to_vec() });
     world.now(0, Order::Record { address: world.bar(1, 2) + 0x100, data: vec![1; 4] });
     world.now(0, Order::Record { address: RECORD, data: vec![1; 4] });
-    world.lab.end_delays();
+    world.system.end_delays();
     assert_eq!(world.mapped(1), 1);
     assert_eq!(world.log.classes(), [""; 0], "data and record took the same paths");
-    world.lab.end_delays();
+    world.system.end_delays();
 
     world.delay(0, Some(1), PostedDelay::UntilPushed);
     world.post(0, 1);
-    world.lab.end_delays();
+    world.system.end_delays();
     assert_eq!(world.log.classes(), RECORD_FOUND);
     assert_eq!(world.mapped(1), 1);
 }
@@ -278,7 +279,7 @@ fn without_a_delay_nothing_is_pushed() {
     let mut world = World::root_ports(Box::new(NoIommu));
     world.post(0, 1);
     let address = world.bar(1, 2);
-    assert_eq!(world.lab.mmio_read(address, &mut [0; 8]), Progress::Idle);
+    assert_eq!(world.system.mmio_read(address, &mut [0; 8]), Progress::Idle);
     world.delay(0, Some(1), PostedDelay::UntilPushed);
-    assert_eq!(world.lab.mmio_write(address, &[0; 8]), Progress::Idle, "nothing is under way");
+    assert_eq!(world.system.mmio_write(address, &[0; 8]), Progress::Idle, "nothing is under way");
 }

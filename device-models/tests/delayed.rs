@@ -1,4 +1,5 @@
-//! Posted writes that stay under way: what overtakes them, what pushes them, and what becomes of them.
+//! Posted writes that stay under way: what overtakes them, what pushes them, and what becomes of
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -10,8 +11,8 @@ use device_models::fabric::{
     CompletionStatus, Delivery, InterruptPolicy, PostedDelay, RouteKind, WriteOutcome,
 };
 use device_models::iommu::NoIommu;
-use device_models::lab::DelayError;
 use device_models::pci::Bdf;
+use device_models::system::DelayError;
 use vm_memory::{Bytes, GuestAddress};
 
 const POSTED: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
@@ -31,14 +32,14 @@ impl World {
     fn delay(&mut self, from: usize, to: Option<usize>, delay: PostedDelay) {
         let from = self.bdf(&format!("robot{from}"));
         let to = to.map(|to| self.bdf(&format!("robot{to}")));
-        self.lab.delay_posted(from, to, delay).unwrap();
+        self.system.delay_posted(from, to, delay).unwrap();
     }
 
     /// What is in a robot's memory, without any request that would push something.
     fn peek(&self, robot: usize, offset: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
-        let function = self.lab.function(&format!("robot{robot}")).unwrap();
-        let mappings = self.lab.address_map().guest_mappings();
+        let function = self.system.function(&format!("robot{robot}")).unwrap();
+        let mappings = self.system.address_map().guest_mappings();
         let bar = mappings.iter().find(|bar| bar.function == function && bar.bar == 2).unwrap();
         bar.memory.slice(offset, length).unwrap().copy_to(&mut bytes[..]);
         bytes
@@ -58,24 +59,24 @@ impl World {
     fn enable_msix(&mut self, robot: usize) {
         let bdf = self.bdf(&format!("robot{robot}"));
         let msix = self.capability(bdf, 0x11);
-        self.lab.config_write(bdf, msix + 2, 2, 0x8000);
+        self.system.config_write(bdf, msix + 2, 2, 0x8000);
         let table = self.bar(robot, 4);
         for (offset, value) in [(0, 0xfee0_0000u32), (4, 0), (8, 0x41), (12, 0)] {
-            self.lab.mmio_write(table + offset, &value.to_le_bytes());
+            self.system.mmio_write(table + offset, &value.to_le_bytes());
         }
     }
 
     /// A CPU reads a robot's registers.
     fn registers(&mut self, robot: usize) {
         let address = self.bar(robot, 0);
-        self.lab.mmio_read(address, &mut [0; 4]);
+        self.system.mmio_read(address, &mut [0; 4]);
     }
 
     /// A function level reset begins.
     fn flr(&mut self, robot: usize) {
         let bdf = self.bdf(&format!("robot{robot}"));
         let control = self.capability(bdf, 0x10) + 8;
-        self.lab.config_write(bdf, control, 2, 1 << 15);
+        self.system.config_write(bdf, control, 2, 1 << 15);
     }
 
     fn interrupts(&self) -> usize {
@@ -177,12 +178,12 @@ fn reads_by_other_paths_push_nothing() {
         world.delay(0, Some(1), PostedDelay::UntilPushed);
         let (robot, memory) = (world.bdf("robot0"), world.bar(1, 2));
         world.write(0, memory, DATA);
-        // The same requester elsewhere, another requester, and the CPUs at the requester, whose completions go to the root
-        // complex.
+        // The same requester elsewhere, another requester, and the CPUs at the requester, whose
+        // completions go to the root complex.
         world.read(0, RECORD, 4);
         world.read(1, RECORD, 4);
         world.registers(0);
-        world.lab.config_read(robot, 0, 4);
+        world.system.config_read(robot, 0, 4);
         assert_eq!(world.peek(1, 0, 64), [0; 64], "{route:?}");
     }
 }
@@ -260,9 +261,9 @@ fn whoever_is_reset_while_its_completion_waits_does_not_answer() {
     }
     world.run();
     world.order(1, Order::Read { address: flag, length: 4 });
-    let [completer, reader] = [0, 1].map(|index| world.lab.function(&format!("robot{index}")));
-    world.lab.step_function(reader.unwrap());
-    world.lab.step_function(completer.unwrap());
+    let [completer, reader] = [0, 1].map(|index| world.system.function(&format!("robot{index}")));
+    world.system.step_function(reader.unwrap());
+    world.system.step_function(completer.unwrap());
     world.flr(0);
     world.run();
     let last = world.scripts[1].lock().unwrap().saw.last().cloned();
@@ -277,7 +278,7 @@ fn a_cpu_that_reads_registers_pushes_what_goes_to_ram() {
         world.delay(0, None, PostedDelay::UntilPushed);
         world.write(0, 0x2000, &[9; 4]);
         world.now(0, Order::Raise(0));
-        // Neither another function's registers nor memory, which CPUs reach past the lab.
+        // Neither another function's registers nor memory, which CPUs reach past the system.
         world.registers(1);
         world.peek(0, 0, 8);
         assert_eq!((world.ram(0x2000), world.interrupts()), ([0; 4], 0), "{route:?}");
@@ -285,7 +286,7 @@ fn a_cpu_that_reads_registers_pushes_what_goes_to_ram() {
         assert_eq!((world.ram(0x2000), world.interrupts()), ([9; 4], 1), "{route:?}");
         // Its configuration space completes the same way.
         world.write(0, 0x2000, &[8; 4]);
-        world.lab.config_read(robot, 0, 4);
+        world.system.config_read(robot, 0, 4);
         assert_eq!(world.ram(0x2000), [8; 4], "{route:?}");
         assert!(world.log.classes().is_empty());
     }
@@ -299,10 +300,10 @@ fn the_order_of_one_path_is_kept() {
     for byte in 0..20 {
         world.order(0, Order::Write { address: memory, data: vec![byte; 4] });
     }
-    let robot = world.lab.function("robot0").unwrap();
+    let robot = world.system.function("robot0").unwrap();
     let mut last = 0;
     let mut seen = 0;
-    while world.lab.step_function(robot) == Progress::Worked {
+    while world.system.step_function(robot) == Progress::Worked {
         let now = world.peek(1, 0, 4)[0];
         assert!(now >= last, "{now} after {last}");
         seen += u32::from(now != last);
@@ -320,22 +321,22 @@ fn so_many_turns_later_it_is_there() {
     let memory = world.bar(1, 2);
     world.delay(0, Some(1), PostedDelay::Turns(25));
     world.order(0, Order::Write { address: memory, data: DATA.to_vec() });
-    let robot = world.lab.function("robot0").unwrap();
+    let robot = world.system.function("robot0").unwrap();
     let mut turns = 0;
     while world.peek(1, 0, 64) != DATA {
-        assert_eq!(world.lab.step_function(robot), Progress::Worked);
+        assert_eq!(world.system.step_function(robot), Progress::Worked);
         turns += 1;
         assert!(turns < 1000, "it never arrives");
     }
     // The turn in which it was issued, and 25 more.
     assert!((25..=26).contains(&turns), "{turns}");
-    assert_eq!(world.lab.step(), Progress::Idle, "then there is nothing to wait for");
+    assert_eq!(world.system.step(), Progress::Idle, "then there is nothing to wait for");
 }
 
 #[test]
 fn an_interrupt_that_nobody_gets_has_overtaken_nothing() {
     let mut world = World::root_ports(Box::new(NoIommu));
-    world.lab.set_interrupt_policy(InterruptPolicy::Block);
+    world.system.set_interrupt_policy(InterruptPolicy::Block);
     world.enable_msix(0);
     let signal = |world: &mut World, address, data| {
         world.now(0, Order::Signal { address, data: vec![data, 0, 0, 0] });
@@ -396,18 +397,18 @@ fn a_fence_that_was_seen_too_early_is_found() {
         let robot = world.bdf("robot0");
         world.delay(0, Some(1), PostedDelay::UntilPushed);
         world.write(0, memory, DATA);
-        world.lab.fence_seen(robot).unwrap();
+        world.system.fence_seen(robot).unwrap();
         assert_eq!(world.log.classes(), ["order.fence-before-data"]);
-        world.lab.fence_seen(robot).unwrap();
+        world.system.fence_seen(robot).unwrap();
         assert!(world.log.classes().is_empty(), "once is enough");
         world.write(0, memory, DATA);
-        world.lab.fence_seen(robot).unwrap();
+        world.system.fence_seen(robot).unwrap();
         let findings = world.log.0.lock().unwrap().findings.clone();
         assert_eq!(world.log.classes(), ["order.fence-before-data"]);
         let text = findings[0].to_string();
         assert!(text.contains(" 64 bytes written before it"), "only what is new: {text}");
         world.read(0, memory, 1);
-        world.lab.fence_seen(robot).unwrap();
+        world.system.fence_seen(robot).unwrap();
         assert!(world.log.classes().is_empty());
     }
 }
@@ -481,7 +482,7 @@ fn what_is_under_way_to_a_function_that_is_reset_is_lost() {
             for (offset, half) in [(offset, address & 0xffff_ffff), (offset + 4, address >> 32)] {
                 let half = u32::try_from(half).unwrap();
                 if offset != 0x14 {
-                    world.lab.config_write(robot, offset, 4, half);
+                    world.system.config_write(robot, offset, 4, half);
                 }
             }
         }
@@ -499,11 +500,11 @@ fn what_is_under_way_to_a_function_that_is_reset_is_lost() {
 fn a_record_before_data_that_never_comes_is_found_although_something_is_read_later() {
     let mut world = World::root_ports(Box::new(NoIommu));
     world.delay(0, Some(1), PostedDelay::UntilPushed);
-    let robot = world.lab.function("robot0").unwrap();
+    let robot = world.system.function("robot0").unwrap();
     world.order(0, Order::Write { address: world.bar(1, 2), data: DATA.to_vec() });
     world.order(0, Order::Record { address: RECORD, data: vec![1; 4] });
-    world.lab.step_function(robot);
-    world.lab.step_function(robot);
+    world.system.step_function(robot);
+    world.system.step_function(robot);
     world.flr(1);
     assert_eq!(world.log.classes(), ["order.record-before-data", "pci.not-in-d0"]);
 }
@@ -515,9 +516,9 @@ fn what_is_under_way_to_a_function_that_is_pulled_is_lost() {
     let off = PostedDelay::Off;
     world.delay(0, Some(1), PostedDelay::UntilPushed);
     world.write(0, world.bar(1, 2), DATA);
-    world.lab.unplug(port).unwrap();
+    world.system.unplug(port).unwrap();
     assert_eq!(world.log.classes(), ["pci.link-down"]);
-    world.lab.plug(port).unwrap();
+    world.system.plug(port).unwrap();
     world.run();
     assert_eq!(world.log.classes(), [""; 0], "what comes back gets nothing of it");
 
@@ -525,13 +526,13 @@ fn what_is_under_way_to_a_function_that_is_pulled_is_lost() {
     world.delay(1, Some(0), PostedDelay::UntilPushed);
     world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
     world.write(1, world.bar(0, 2), DATA);
-    world.lab.unplug(port).unwrap();
-    assert_eq!(world.lab.delay_posted(robot, Some(target), off), Ok(()));
+    world.system.unplug(port).unwrap();
+    assert_eq!(world.system.delay_posted(robot, Some(target), off), Ok(()));
     assert_eq!(world.peek(0, 0, 8), [0; 8]);
-    assert_eq!(world.lab.delay_posted(target, Some(robot), off), Ok(()));
+    assert_eq!(world.system.delay_posted(target, Some(robot), off), Ok(()));
     assert_eq!(world.peek(0, 0, 64), DATA);
     let nobody = DelayError::NoFunction(target);
-    assert_eq!(world.lab.delay_posted(target, Some(robot), off), Err(nobody), "it is off");
+    assert_eq!(world.system.delay_posted(target, Some(robot), off), Err(nobody), "it is off");
 }
 
 #[test]
@@ -558,27 +559,27 @@ fn only_paths_that_exist_are_delayed() {
     let (robot, nobody) = (world.bdf("robot0"), Bdf::new(0x77, 0, 0));
     let delay = PostedDelay::UntilPushed;
     let no = DelayError::NoFunction(nobody);
-    assert_eq!(world.lab.delay_posted(nobody, None, delay), Err(no));
-    assert_eq!(world.lab.delay_posted(robot, Some(nobody), delay), Err(no));
-    assert_eq!(world.lab.fence_seen(nobody), Err(no));
+    assert_eq!(world.system.delay_posted(nobody, None, delay), Err(no));
+    assert_eq!(world.system.delay_posted(robot, Some(nobody), delay), Err(no));
+    assert_eq!(world.system.fence_seen(nobody), Err(no));
 }
 
 #[test]
 fn a_configuration_space_whose_reads_push_is_asked_each_time() {
     let mut world = World::root_ports(Box::new(NoIommu));
-    world.lab.share_config_spaces().unwrap();
+    world.system.share_config_spaces().unwrap();
     let (robot, other) = (world.bdf("robot0"), world.bdf("robot1"));
     let mapped = |world: &World| -> Vec<_> {
-        world.lab.config_mappings().iter().map(|mapping| mapping.bdf).collect()
+        world.system.config_mappings().iter().map(|mapping| mapping.bdf).collect()
     };
     let all = mapped(&world);
     assert!(all.contains(&robot) && all.contains(&other));
-    let epoch = world.lab.mapping_epoch();
+    let epoch = world.system.mapping_epoch();
     world.delay(0, None, PostedDelay::UntilPushed);
-    assert!(world.lab.mapping_epoch() > epoch, "a VMM hears of it");
+    assert!(world.system.mapping_epoch() > epoch, "a VMM hears of it");
     assert!(!mapped(&world).contains(&robot) && mapped(&world).contains(&other));
-    let epoch = world.lab.mapping_epoch();
+    let epoch = world.system.mapping_epoch();
     world.delay(0, None, PostedDelay::Off);
-    assert!(world.lab.mapping_epoch() > epoch, "a VMM hears of it");
+    assert!(world.system.mapping_epoch() > epoch, "a VMM hears of it");
     assert_eq!(mapped(&world), all);
 }

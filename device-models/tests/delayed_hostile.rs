@@ -1,5 +1,5 @@
-//! Delayed paths under a guest that does anything: nothing panics, nothing grows without bounds, everything comes to
-//! rest, and the same inputs give the same transactions and findings.
+//! Delayed paths under a guest that does anything: nothing panics, nothing grows without bounds,
+//! everything comes to rest, and the same inputs give the same transactions and findings.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -103,7 +103,8 @@ const BOUND: u64 = 6 * 1024 * 5 + 2 * 64;
 const NAMES: [[&str; 4]; 2] =
     [["robot0", "robot1", "port0", "port1"], ["robot0", "robot1", "down0", "down1"]];
 
-/// Numbers and addresses as they were when everything was there: a guest may use them whenever it likes.
+/// Numbers and addresses as they were when everything was there: a guest may use them whenever it
+/// likes.
 struct Bench {
     world: World,
     record: Record,
@@ -122,12 +123,12 @@ fn fresh(switch: bool) -> Bench {
     };
     let names = NAMES[usize::from(switch)];
     let record = Record::default();
-    world.lab.add_observer(Box::new(record.clone()));
+    world.system.add_observer(Box::new(record.clone()));
     Bench {
         bdfs: names.map(|name| world.bdf(name)),
-        functions: names.map(|name| world.lab.function(name).unwrap()),
+        functions: names.map(|name| world.system.function(name).unwrap()),
         bars: [0, 1].map(|robot| [0, 2].map(|bar| world.bar(robot, bar))),
-        issued: world.lab.transactions(),
+        issued: world.system.transactions(),
         world,
         record,
     }
@@ -136,7 +137,7 @@ fn fresh(switch: bool) -> Bench {
 impl Bench {
     fn act(&mut self, act: Act) {
         let Self { world, record, bdfs, bars, functions, .. } = self;
-        let lab = &mut world.lab;
+        let system = &mut world.system;
         match act {
             Act::Order { robot, order, times } => {
                 let order = place(order, bars);
@@ -147,36 +148,36 @@ impl Bench {
             }
             Act::Arm { from, to, delay } => {
                 // A function that is not there, or a path to itself, is the guest's own fault.
-                let _ = lab.delay_posted(bdfs[from], to.map(|to| bdfs[to]), delay);
+                let _ = system.delay_posted(bdfs[from], to.map(|to| bdfs[to]), delay);
             }
             Act::Fence(robot) => {
-                let _ = lab.fence_seen(bdfs[robot]);
+                let _ = system.fence_seen(bdfs[robot]);
             }
             Act::Step(function) => {
-                lab.step_function(functions[function]);
+                system.step_function(functions[function]);
             }
             Act::Run => self.rest(),
             Act::ReadRegisters(robot) => {
-                lab.mmio_read(bars[robot][0], &mut [0; 4]);
+                system.mmio_read(bars[robot][0], &mut [0; 4]);
             }
             Act::ReadMemory(robot) => {
-                lab.mmio_read(bars[robot][1], &mut [0; 8]);
+                system.mmio_read(bars[robot][1], &mut [0; 8]);
             }
             Act::WriteMemory(robot) => {
-                lab.mmio_write(bars[robot][1], &[2; 8]);
+                system.mmio_write(bars[robot][1], &[2; 8]);
             }
             Act::ReadConfig(what) => {
-                lab.config_read(bdfs[what], 0, 4);
+                system.config_read(bdfs[what], 0, 4);
             }
             Act::WriteRegisters(robot) => {
-                lab.mmio_write(bars[robot][0], &[1; 4]);
+                system.mmio_write(bars[robot][0], &[1; 4]);
             }
             Act::Config { what, offset, length, value } => {
-                lab.config_write(bdfs[what], offset, length, value);
+                system.config_write(bdfs[what], offset, length, value);
             }
             Act::Slot { port, filled } => {
                 let port = bdfs[2 + port];
-                let _ = if filled { lab.plug(port) } else { lab.unplug(port) };
+                let _ = if filled { system.plug(port) } else { system.unplug(port) };
             }
         }
     }
@@ -188,7 +189,7 @@ impl Bench {
             Seen::Transaction(transaction, ..) => Some(transaction.tlp_count()),
             _ => None,
         });
-        self.world.lab.transactions() - self.issued - ended.sum::<u64>()
+        self.world.system.transactions() - self.issued - ended.sum::<u64>()
     }
 
     /// Everything comes to rest, however long delays are.
@@ -197,15 +198,15 @@ impl Bench {
             self.world.scripts.iter().map(|script| script.lock().unwrap().orders.len()).sum();
         let bound = 50_000 + 100 * orders;
         for _ in 0..bound {
-            if self.world.lab.step() == Progress::Idle {
+            if self.world.system.step() == Progress::Idle {
                 return;
             }
         }
-        panic!("the lab does not come to rest");
+        panic!("the system does not come to rest");
     }
 
     fn replay(&mut self, cause: &Seen) {
-        let lab = &mut self.world.lab;
+        let system = &mut self.world.system;
         match cause.clone() {
             Seen::Order { robot, order, times } => {
                 for _ in 0..times {
@@ -214,29 +215,29 @@ impl Bench {
                 self.record.push(cause.clone());
             }
             Seen::Config { bdf, offset, length, value } => {
-                lab.config_write(bdf, offset, length, value);
+                system.config_write(bdf, offset, length, value);
             }
             Seen::ConfigRead { bdf, offset, length, .. } => {
-                lab.config_read(bdf, offset, length);
+                system.config_read(bdf, offset, length);
             }
             Seen::Write { address, data } => {
-                lab.mmio_write(address, &data);
+                system.mmio_write(address, &data);
             }
             Seen::Read { address, data } => {
-                lab.mmio_read(address, &mut vec![0; data.len()]);
+                system.mmio_read(address, &mut vec![0; data.len()]);
             }
             Seen::CpuPush(function) => {
-                lab.cpu_push(function);
+                system.cpu_push(function);
             }
-            Seen::Unplug(port) => lab.unplug(port).unwrap(),
-            Seen::Plug(port) => lab.plug(port).unwrap(),
+            Seen::Unplug(port) => system.unplug(port).unwrap(),
+            Seen::Plug(port) => system.plug(port).unwrap(),
             Seen::Delay { requester, target, delay } => {
                 // One path too many is in the record too.
-                let _ = lab.delay_posted(requester, target, delay);
+                let _ = system.delay_posted(requester, target, delay);
             }
-            Seen::Fence(requester) => lab.fence_seen(requester).unwrap(),
+            Seen::Fence(requester) => system.fence_seen(requester).unwrap(),
             Seen::Step(function) => {
-                lab.step_function(function);
+                system.step_function(function);
             }
             Seen::Transaction(..) | Seen::Finding(_) => {}
         }

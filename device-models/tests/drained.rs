@@ -9,8 +9,8 @@ use device_models::endpoint::{Endpoint, Progress, ResetKind};
 use device_models::fabric::{Port, PostedDelay, Purpose, WriteOutcome};
 use device_models::iommu::VirtioIommu;
 use device_models::iommu::virtio::VirtioIommuConfig;
-use device_models::lab::Place;
 use device_models::pci::{BarDescription, BarKind, Bdf, FunctionDescription, PortKind};
+use device_models::system::Function;
 use vm_memory::{Bytes, GuestAddress};
 
 const POSTED: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
@@ -70,22 +70,23 @@ fn world() -> World {
     iommu.attach(DOMAIN, ROBOT.0.into(), 0).unwrap();
     iommu.map(DOMAIN, IOVA, IOVA + 0xfff, PAGE, 3).unwrap();
     let mut world = World::new(1, Box::new(iommu), |robots| {
-        let robot = robots.into_iter().map(|robot| Place::endpoint(0, "robot0", robot)).collect();
+        let robot =
+            robots.into_iter().map(|robot| Function::endpoint(0, "robot0", robot)).collect();
         vec![
-            Place::endpoint(2, "iommu", Interface::default()),
-            Place::bridge(4, "port0", common::port(PortKind::RootPort, true), robot),
+            Function::endpoint(2, "iommu", Interface::default()),
+            Function::bridge(4, "port0", common::port(PortKind::RootPort, true), robot),
         ]
     });
     assert_eq!(world.bdf("robot0"), ROBOT);
     let interface = world.bdf("iommu");
-    world.lab.config_write(interface, common::COMMAND, 2, common::MEMORY_AND_MASTER);
+    world.system.config_write(interface, common::COMMAND, 2, common::MEMORY_AND_MASTER);
     world
 }
 
 fn request(world: &mut World, request: u8) {
-    let interface = world.lab.function("iommu").unwrap();
-    let register = world.lab.address_map().node(interface).bars[0].span.first;
-    world.lab.mmio_write(register, &[request]);
+    let interface = world.system.function("iommu").unwrap();
+    let register = world.system.address_map().node(interface).bars[0].range.first;
+    world.system.mmio_write(register, &[request]);
 }
 
 fn page(world: &World) -> [u8; 4] {
@@ -98,7 +99,7 @@ fn page(world: &World) -> [u8; 4] {
 fn what_was_translated_arrives_before_the_invalidation_is_answered() {
     for invalidation in [UNMAP, DETACH] {
         let mut world = world();
-        world.lab.delay_posted(ROBOT, None, PostedDelay::UntilPushed).unwrap();
+        world.system.delay_posted(ROBOT, None, PostedDelay::UntilPushed).unwrap();
         assert_eq!(world.write(0, IOVA, &[9; 4]), POSTED);
         request(&mut world, MAP);
         assert_eq!(page(&world), [0; 4], "no translation was taken away");

@@ -1,4 +1,5 @@
-//! What findings say beside their class: whether they are mistakes, which belong together, and what an address is.
+//! What findings say beside their class: whether they are mistakes, which belong together, and what
+//! an address is.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -7,13 +8,14 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{COMMAND, MEMORY_AND_MASTER, Order, Robot, Shared, World, port};
+use device_models::AddressRange;
 use device_models::checker::{Cause, Finding, FindingClass, Severity};
-use device_models::fabric::{HostWindow, RouteKind, Span};
+use device_models::fabric::{HostWindow, RouteKind};
 use device_models::iommu::virtio::VirtioIommuConfig;
 use device_models::iommu::{NoIommu, VirtioIommu};
-use device_models::lab::{HostBridge, Lab, Place, Topology};
 use device_models::pci::PortKind;
 use device_models::pci::firmware::HostResources;
+use device_models::system::{Function, HostBridge, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const WRITE: u32 = 2;
@@ -37,7 +39,7 @@ fn translated() -> World {
 }
 
 fn iommu_of(world: &mut World) -> &mut VirtioIommu {
-    world.lab.virtio_iommu().unwrap()
+    world.system.virtio_iommu().unwrap()
 }
 
 fn map(world: &mut World, domain: u32, iova: u64, length: u64, flags: u32) {
@@ -72,7 +74,7 @@ fn what_the_kernel_quiesces_is_a_note_and_new_work_is_a_finding() {
     assert_eq!(severities(&world), [note, note]);
     // A CPU's doorbell asks for more.
     let doorbell = world.bar(0, 0);
-    world.lab.mmio_write(doorbell, &[1; 4]);
+    world.system.mmio_write(doorbell, &[1; 4]);
     world.write(0, 0x1000, &[1; 4]);
     assert_eq!(severities(&world), [finding]);
     // Once more from the beginning, and another device rings.
@@ -85,7 +87,7 @@ fn what_the_kernel_quiesces_is_a_note_and_new_work_is_a_finding() {
     assert_eq!(severities(&world), [finding]);
     // What rang before the bit was cleared is work that is left.
     world.config_write(0, COMMAND, 2, MEMORY_AND_MASTER);
-    world.lab.mmio_write(doorbell, &[1; 4]);
+    world.system.mmio_write(doorbell, &[1; 4]);
     world.config_write(0, COMMAND, 2, 0);
     world.write(0, 0x1000, &[1; 4]);
     assert_eq!(severities(&world), [note]);
@@ -98,11 +100,11 @@ fn bus_mastering_that_was_never_on_is_no_quiescing() {
     let bdf = world.bdf("robot0");
     let doorbell = world.bar(0, 0);
     let express = world.capability(bdf, 0x10);
-    world.lab.config_write(bdf, express + 8, 2, 0x8000);
+    world.system.config_write(bdf, express + 8, 2, 0x8000);
     world.run();
     world.config_write(0, 0x10, 4, u32::try_from(doorbell).unwrap());
     world.config_write(0, COMMAND, 2, 2);
-    world.lab.mmio_write(doorbell, &[1; 4]);
+    world.system.mmio_write(doorbell, &[1; 4]);
     world.write(0, 0x1000, &[1; 4]);
     assert_eq!(taken(&world)[0].severity, Severity::Finding);
 }
@@ -112,7 +114,8 @@ fn another_functions_mapping_is_named_with_owner_and_user() {
     let mut world = translated();
     map(&mut world, 2, IOVA, 0x1000, BOTH);
     let text = said(&mut world, IOVA + 0x40, 64);
-    let end = "iommu.unmapped: not mapped in domain 1; mapped for 02:00.0 robot1 by request #3; used by 01:00.0 robot0";
+    let end = "iommu.unmapped: not mapped in domain 1; mapped for 02:00.0 robot1 by request #3; \
+        used by 01:00.0 robot0";
     assert!(text.ends_with(end), "{text}");
     // One that has no domain at all.
     let endpoint = u32::from(world.bdf("robot0").0);
@@ -185,13 +188,19 @@ fn switch_behind(offset: u64) -> World {
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 16 << 20)]).unwrap();
     let (robots, scripts): (Vec<_>, Vec<_>) = (0..2).map(|_| Robot::new()).unzip();
     let below = robots.into_iter().zip(0..).map(|(robot, index)| {
-        let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
-        Place::bridge(index, format!("down{index}"), port(PortKind::SwitchDownstream, true), robot)
+        let robot = vec![Function::endpoint(0, format!("robot{index}"), robot)];
+        Function::bridge(
+            index,
+            format!("down{index}"),
+            port(PortKind::SwitchDownstream, true),
+            robot,
+        )
     });
-    let upstream = Place::bridge(0, "up", port(PortKind::SwitchUpstream, false), below.collect());
-    let root = Place::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream]);
+    let upstream =
+        Function::bridge(0, "up", port(PortKind::SwitchUpstream, false), below.collect());
+    let root = Function::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream]);
     let window = |range: &std::ops::RangeInclusive<u64>| HostWindow {
-        bus: Span { first: *range.start(), last: *range.end() },
+        bus: AddressRange { first: *range.start(), last: *range.end() },
         offset,
     };
     // The low half of what lies above 4 GiB is nothing.
@@ -205,10 +214,10 @@ fn switch_behind(offset: u64) -> World {
     };
     let log = Shared::default();
     let topology = Topology { host_bridges: vec![bridge] };
-    let mut lab = Lab::new(topology, &ram, Box::new(NoIommu), Box::new(log.clone())).unwrap();
-    lab.run_firmware(resources).unwrap();
-    lab.add_observer(Box::new(log.clone()));
-    let mut world = World { lab, log, ram, scripts };
+    let mut system = System::new(topology, &ram, Box::new(NoIommu), Box::new(log.clone())).unwrap();
+    system.run_firmware(resources).unwrap();
+    system.add_observer(Box::new(log.clone()));
+    let mut world = World { system, log, ram, scripts };
     for robot in 0..2 {
         world.config_write(robot, COMMAND, 2, MEMORY_AND_MASTER);
     }
@@ -217,7 +226,8 @@ fn switch_behind(offset: u64) -> World {
 
 #[test]
 fn the_cpus_address_of_a_bar_is_told_from_its_bus_address_whatever_refuses_it() {
-    // As far apart as the memory of the two: the CPUs' address of the one is the bus address of the other.
+    // As far apart as the memory of the two: the CPUs' address of the one is the bus address of the
+    // other.
     let mut world = switch_behind(0);
     let apart = world.bar(1, 2) - world.bar(0, 2);
     for (offset, by) in [(0x20_0000_0000, "port0"), (0u64.wrapping_sub(apart), "down0")] {
@@ -227,7 +237,8 @@ fn the_cpus_address_of_a_bar_is_told_from_its_bus_address_whatever_refuses_it() 
         let text = said(&mut world, physical, 4);
         assert!(text.contains(&format!("pci.turned-back: {by} ")), "{text}");
         let meant = format!(
-            "; it is the CPU physical address of BAR 2 of robot1 (04:00.0), whose bus address is {bus:#x}"
+            "; it is the CPU physical address of BAR 2 of robot1 (04:00.0), whose bus address is \
+             {bus:#x}"
         );
         assert!(text.contains(&meant), "{text}");
         // By its bus address the switch takes it there.
@@ -264,7 +275,7 @@ fn a_target_behind_a_closed_window_is_named_and_is_one_cause() {
     let memory = world.bar(1, 2);
     iommu_of(&mut world).map(1, IOVA, IOVA + 0xffff, memory, BOTH).unwrap();
     let port = world.bdf("port1");
-    world.lab.config_write(port, 0x24, 4, 0x0000_fff0);
+    world.system.config_write(port, 0x24, 4, 0x0000_fff0);
     let text = said(&mut world, IOVA + 0x40, 4);
     let end = format!(
         "; it is mapped to {:#x}, which is the physical address of BAR 2 of robot1 (02:00.0)",
@@ -334,9 +345,9 @@ fn findings_without_a_mapping_belong_together_by_their_addresses() {
 fn findings_about_a_target_have_one_cause_and_those_about_others_another() {
     let mut world = World::new(3, Box::new(NoIommu), |robots| {
         let place = |(robot, device): (Robot, u8)| {
-            let below = vec![Place::endpoint(0, format!("robot{}", device - 4), robot)];
+            let below = vec![Function::endpoint(0, format!("robot{}", device - 4), robot)];
             let name = format!("port{}", device - 4);
-            Place::bridge(device, name, port(PortKind::RootPort, true), below)
+            Function::bridge(device, name, port(PortKind::RootPort, true), below)
         };
         robots.into_iter().zip(4..).map(place).collect()
     });
@@ -401,7 +412,8 @@ fn a_copy_that_runs_into_another_mapping_is_noted() {
     let said = noted(&mut world, IOVA, 4160);
     assert_eq!(said.len(), 1, "{said:?}");
     let text = format!(
-        "addr={:#x} len=64: iommu.mapping-edge: runs on from {:#x}..={:#x}, mapped by request #4, into {:#x}..={:#x}, \
+        "addr={:#x} len=64: iommu.mapping-edge: runs on from {:#x}..={:#x}, mapped by request #4, \
+         into {:#x}..={:#x}, \
          mapped separately by request #3",
         IOVA + 0x1000,
         IOVA,

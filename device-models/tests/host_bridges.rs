@@ -5,12 +5,13 @@
 mod common;
 
 use common::{Robot, Saw, Shared, World, port};
+use device_models::AddressRange;
 use device_models::checker::FindingClass;
-use device_models::fabric::{HostWindow, PeerRouting, RouteKind, Span, WriteOutcome};
+use device_models::fabric::{HostWindow, PeerRouting, RouteKind, WriteOutcome};
 use device_models::iommu::NoIommu;
-use device_models::lab::{HostBridge, Lab, Place, Topology};
 use device_models::pci::PortKind;
 use device_models::pci::firmware::HostResources;
+use device_models::system::{Function, HostBridge, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const OFFSET: u64 = 0x20_0000_0000;
@@ -37,16 +38,16 @@ fn world(offset: u64, peer_routing: PeerRouting) -> World {
     let host_bridges = robots.into_iter().zip(0..).map(|(robot, index)| {
         let HostResources { buses, memory, prefetchable } = resources(index);
         let window = |range: std::ops::RangeInclusive<u64>| HostWindow {
-            bus: Span { first: *range.start(), last: *range.end() },
+            bus: AddressRange { first: *range.start(), last: *range.end() },
             offset,
         };
-        let below = vec![Place::endpoint(0, format!("robot{index}"), robot)];
+        let below = vec![Function::endpoint(0, format!("robot{index}"), robot)];
         HostBridge {
             name: format!("bridge{index}"),
             first_bus: *buses.start(),
             windows: vec![window(memory), window(prefetchable)],
             peer_routing,
-            root: vec![Place::bridge(
+            root: vec![Function::bridge(
                 4,
                 format!("port{index}"),
                 port(PortKind::RootPort, true),
@@ -57,12 +58,12 @@ fn world(offset: u64, peer_routing: PeerRouting) -> World {
     });
     let topology = Topology { host_bridges: host_bridges.collect() };
     let log = Shared::default();
-    let mut lab = Lab::new(topology, &ram, Box::new(NoIommu), Box::new(log.clone())).unwrap();
+    let mut system = System::new(topology, &ram, Box::new(NoIommu), Box::new(log.clone())).unwrap();
     for index in 0..2 {
-        lab.run_firmware(&resources(index)).unwrap();
+        system.run_firmware(&resources(index)).unwrap();
     }
-    lab.add_observer(Box::new(log.clone()));
-    let mut world = World { lab, log, ram, scripts };
+    system.add_observer(Box::new(log.clone()));
+    let mut world = World { system, log, ram, scripts };
     for robot in 0..2 {
         world.config_write(robot, common::COMMAND, 2, common::MEMORY_AND_MASTER);
     }
@@ -80,7 +81,7 @@ fn each_host_bridge_has_its_own_buses() {
 #[test]
 fn a_translated_bar_is_where_the_cpus_see_it_and_not_where_the_bus_does() {
     let mut world = world(OFFSET, PeerRouting::Everywhere);
-    let mapping = world.lab.address_map().guest_mappings();
+    let mapping = world.system.address_map().guest_mappings();
     let bus = world.bar(1, 2);
     assert_eq!(mapping[1].guest_address, bus + OFFSET);
     assert_eq!(world.write(0, bus + OFFSET, &[3; 8]), CLEAN);
@@ -88,9 +89,9 @@ fn a_translated_bar_is_where_the_cpus_see_it_and_not_where_the_bus_does() {
     assert_eq!(world.write(0, bus, &[3; 8]), found(FindingClass::NoTarget));
     let registers = world.bar(1, 0);
     let mut bytes = [0; 4];
-    world.lab.mmio_read(registers + OFFSET + 0x10, &mut bytes);
+    world.system.mmio_read(registers + OFFSET + 0x10, &mut bytes);
     assert_eq!(bytes, [0x10, 0x11, 0x12, 0x13]);
-    world.lab.mmio_read(registers + 0x10, &mut bytes);
+    world.system.mmio_read(registers + 0x10, &mut bytes);
     assert_eq!(bytes, [0xff; 4]);
 }
 

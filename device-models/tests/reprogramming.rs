@@ -1,5 +1,6 @@
-//! A guest that reprograms bridges, and somebody who pulls devices, at the worst moment: nothing crashes, requests fail
-//! as they do on hardware, and when everything is as before, everything works as before.
+//! A guest that reprograms bridges, and somebody who pulls devices, at the worst moment: nothing
+//! crashes, requests fail as they do on hardware, and when everything is as before, everything
+//! works as before.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -11,14 +12,15 @@ use common::{Order, Saw, World};
 use device_models::endpoint::Progress;
 use device_models::fabric::{CompletionStatus, WriteOutcome};
 use device_models::iommu::NoIommu;
-use device_models::lab::ConfigMapping;
 use device_models::pci::Bdf;
+use device_models::system::ConfigMapping;
 use proptest::prelude::*;
 use vm_memory::Bytes;
 
 /// Bridges of [`World::switch`], from the root down.
 const BRIDGES: [&str; 4] = ["port0", "up", "down0", "down1"];
-/// Registers of a bridge that decide where requests go: command, bus numbers, windows, bridge control.
+/// Registers of a bridge that decide where requests go: command, bus numbers, windows, bridge
+/// control.
 const REGISTERS: [(u16, u8); 8] =
     [(0x04, 2), (0x18, 4), (0x20, 4), (0x24, 4), (0x28, 4), (0x2c, 4), (0x3e, 2), (0x08, 4)];
 
@@ -34,7 +36,7 @@ enum Act {
     Slot { bridge: usize, filled: bool },
     /// A robot is reset (function level).
     Reset { robot: usize },
-    /// Let the lab run a little.
+    /// Let the system run a little.
     Step(u8),
 }
 
@@ -70,16 +72,17 @@ fn snapshot(world: &mut World) -> Vec<(Bdf, u16, u8, u32)> {
     for name in BRIDGES {
         let bdf = world.bdf(name);
         for (offset, length) in REGISTERS {
-            saved.push((bdf, offset, length, world.lab.config_read(bdf, offset, length)));
+            saved.push((bdf, offset, length, world.system.config_read(bdf, offset, length)));
         }
     }
     saved
 }
 
-/// What CPUs read of all configuration spaces without asking is what they would be told. `places` is where those are
-/// that answered once: where one does not answer now, its memory says so, for those who have it mapped still.
+/// What CPUs read of all configuration spaces without asking is what they would be told. `places`
+/// is where those are that answered once: where one does not answer now, its memory says so, for
+/// those who have it mapped still.
 fn mirrors_agree(world: &mut World, places: &[ConfigMapping]) -> bool {
-    let mappings = world.lab.config_mappings();
+    let mappings = world.system.config_mappings();
     let is_mapped =
         |place: &ConfigMapping| mappings.iter().any(|mapping| mapping.offset == place.offset);
     let dword = |mapping: &ConfigMapping, at: u16| {
@@ -91,7 +94,7 @@ fn mirrors_agree(world: &mut World, places: &[ConfigMapping]) -> bool {
     let hidden = |place: &ConfigMapping| dwords().all(|at| dword(place, at) == u32::MAX);
     places.iter().all(|place| is_mapped(place) || hidden(place))
         && mappings.iter().all(|mapping| {
-            dwords().all(|at| dword(mapping, at) == world.lab.config_read(mapping.bdf, at, 4))
+            dwords().all(|at| dword(mapping, at) == world.system.config_read(mapping.bdf, at, 4))
         })
 }
 
@@ -100,11 +103,11 @@ fn perform(world: &mut World, bars: &[[u64; 3]; 2], [acs, express]: [u16; 2], ac
         Act::Program { bridge, register, value } => {
             let bdf = world.bdf(BRIDGES[bridge]);
             let (offset, length) = REGISTERS[register];
-            world.lab.config_write(bdf, offset, length, value);
+            world.system.config_write(bdf, offset, length, value);
         }
         Act::Acs { port, value } => {
             let bdf = world.bdf(BRIDGES[port]);
-            world.lab.config_write(bdf, acs + 6, 2, value);
+            world.system.config_write(bdf, acs + 6, 2, value);
         }
         Act::Transfer { robot, target, bar, offset, length, write } => {
             let address = bars[target][usize::from(bar / 2)].wrapping_add_signed(offset.into());
@@ -119,15 +122,15 @@ fn perform(world: &mut World, bars: &[[u64; 3]; 2], [acs, express]: [u16; 2], ac
         Act::Slot { bridge, filled } => {
             // One that is not there, or is as it should be, says so.
             let bdf = world.bdf(BRIDGES[bridge]);
-            let _ = if filled { world.lab.plug(bdf) } else { world.lab.unplug(bdf) };
+            let _ = if filled { world.system.plug(bdf) } else { world.system.unplug(bdf) };
         }
         Act::Reset { robot } => {
             let bdf = world.bdf(&format!("robot{robot}"));
-            world.lab.config_write(bdf, express + 8, 2, 1 << 15);
+            world.system.config_write(bdf, express + 8, 2, 1 << 15);
         }
         Act::Step(count) => {
             for _ in 0..count {
-                if world.lab.step() == Progress::Idle {
+                if world.system.step() == Progress::Idle {
                     break;
                 }
             }
@@ -141,8 +144,8 @@ proptest! {
     #[test]
     fn bridges_reprogrammed_under_load_break_nothing(acts in prop::collection::vec(act(), 1..60)) {
         let mut world = World::switch(Box::new(NoIommu), true);
-        world.lab.share_config_spaces().unwrap();
-        let places = world.lab.config_mappings();
+        world.system.share_config_spaces().unwrap();
+        let places = world.system.config_mappings();
         prop_assert_eq!(places.len(), places.iter().map(|place| place.bdf).collect::<BTreeSet<_>>().len());
         prop_assert!(places.len() >= BRIDGES.len() + 2);
         let saved = snapshot(&mut world);
@@ -150,6 +153,9 @@ proptest! {
         let robot = world.bdf("robot0");
         let express = world.capability(robot, 0x10);
         let bars = [0, 1].map(|robot| [0, 2, 4].map(|bar| world.bar(robot, bar)));
+        // Where the restored bridges route to; a function that was reset under another number keeps
+        // that as its requester ID until the next configuration write to it.
+        let robots = [0, 1].map(|robot| world.bdf(&format!("robot{robot}")));
         for act in &acts {
             perform(&mut world, &bars, [acs, express], act);
             prop_assert!(mirrors_agree(&mut world, &places), "after {act:?}");
@@ -159,23 +165,23 @@ proptest! {
 
         // From the root down, so that each bridge can be reached when its turn comes.
         for (bdf, offset, length, value) in saved {
-            let _ = world.lab.plug(bdf);
-            world.lab.config_write(bdf, offset, length, value);
+            let _ = world.system.plug(bdf);
+            world.system.config_write(bdf, offset, length, value);
         }
         for port in ["down0", "down1"] {
             let bdf = world.bdf(port);
-            world.lab.config_write(bdf, acs + 6, 2, 0);
+            world.system.config_write(bdf, acs + 6, 2, 0);
         }
         world.run();
         for (robot, bars) in bars.iter().enumerate() {
             // A reset on the way has taken the BARs.
-            let bdf = world.bdf(&format!("robot{robot}"));
+            let bdf = robots[robot];
             for (index, bar) in [0u16, 2, 4].into_iter().enumerate() {
                 let [low, high] = [bars[index] & 0xffff_ffff, bars[index] >> 32]
                     .map(|half| u32::try_from(half).unwrap());
-                world.lab.config_write(bdf, 0x10 + 4 * bar, 4, low);
+                world.system.config_write(bdf, 0x10 + 4 * bar, 4, low);
                 if bar == 2 {
-                    world.lab.config_write(bdf, 0x14 + 4 * bar, 4, high);
+                    world.system.config_write(bdf, 0x14 + 4 * bar, 4, high);
                 }
             }
             world.config_write(robot, common::COMMAND, 2, common::MEMORY_AND_MASTER);

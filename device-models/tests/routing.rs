@@ -75,7 +75,7 @@ fn acs_request_redirect_sends_them_up_to_the_iommu() {
     let (down, root) = (world.bdf("down0"), world.bdf("port0"));
     // SV, RR, CR, UF, as Linux sets them.
     let control = acs_control_offset(&mut world, down);
-    world.lab.config_write(down, control, 2, 0x1d);
+    world.system.config_write(down, control, 2, 0x1d);
     assert_eq!(
         world.write(0, memory, &[1; 64]),
         found(FindingClass::NoDomain),
@@ -84,14 +84,14 @@ fn acs_request_redirect_sends_them_up_to_the_iommu() {
     assert_eq!(world.log.classes(), ["iommu.no-domain"]);
 
     let mut world = World::switch(Box::new(NoIommu), true);
-    world.lab.config_write(down, control, 2, 0x1d);
+    world.system.config_write(down, control, 2, 0x1d);
     assert_eq!(
         world.write(0, memory, &[1; 64]),
         found(FindingClass::TurnedBack),
         "the root port forwards nothing back"
     );
     let control = acs_control_offset(&mut world, root);
-    world.lab.config_write(root, control, 2, 0x1d);
+    world.system.config_write(root, control, 2, 0x1d);
     assert_eq!(world.write(0, memory, &[1; 64]), CLEAN);
     assert_eq!(last_route(&world), Some(RouteKind::ThroughHostBridge));
 }
@@ -100,7 +100,7 @@ fn acs_request_redirect_sends_them_up_to_the_iommu() {
 fn acs_control_offset(world: &mut World, bdf: device_models::pci::Bdf) -> u16 {
     let mut offset = 0x100;
     while offset != 0 {
-        let header = world.lab.config_read(bdf, offset, 4);
+        let header = world.system.config_read(bdf, offset, 4);
         if header & 0xffff == 0xd {
             return offset + 6;
         }
@@ -113,10 +113,10 @@ fn acs_control_offset(world: &mut World, bdf: device_models::pci::Bdf) -> u16 {
 fn bus_mastering_off_emits_nothing() {
     let mut world = World::root_ports(Box::new(NoIommu));
     world.config_write(0, COMMAND, 2, 2);
-    let before = world.lab.transactions();
+    let before = world.system.transactions();
     assert_eq!(world.write(0, 0x1000, &[1; 4]), Saw::Wrote(WriteOutcome::NotEmitted));
     assert_eq!(world.read(0, 0x1000, 4), Saw::NotEmitted);
-    assert_eq!(world.lab.transactions(), before);
+    assert_eq!(world.system.transactions(), before);
     assert!(world.log.0.lock().unwrap().transactions.is_empty());
     assert_eq!(world.log.classes(), ["pci.bus-master-off"; 2]);
 }
@@ -125,7 +125,7 @@ fn bus_mastering_off_emits_nothing() {
 fn a_bridge_without_bus_mastering_forwards_nothing() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let port = world.bdf("port0");
-    world.lab.config_write(port, COMMAND, 2, 2);
+    world.system.config_write(port, COMMAND, 2, 2);
     assert_eq!(world.write(0, 0x1000, &[1; 4]), found(FindingClass::BusMasterOff));
     assert_eq!(world.read(0, 0x1000, 4), refused_read());
 }
@@ -171,26 +171,27 @@ fn a_run_over_the_top_of_the_address_space_does_not_wrap_into_ram() {
 fn interrupts_are_writes_into_the_window() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let table = world.bar(0, 4);
-    world.lab.mmio_write(table, &0xfee0_0000u64.to_le_bytes());
-    world.lab.mmio_write(table + 8, &0x41u32.to_le_bytes());
-    world.lab.mmio_write(table + 12, &0u32.to_le_bytes());
+    world.system.mmio_write(table, &0xfee0_0000u64.to_le_bytes());
+    world.system.mmio_write(table + 8, &0x41u32.to_le_bytes());
+    world.system.mmio_write(table + 12, &0u32.to_le_bytes());
     assert_eq!(world.now(0, Order::Raise(0)), CLEAN);
     assert!(world.log.0.lock().unwrap().interrupts.is_empty(), "MSI-X is not enabled yet");
     let bdf = world.bdf("robot0");
     let control = msix_control_offset(&mut world, bdf);
-    world.lab.config_write(bdf, control, 2, 0x8000);
+    world.system.config_write(bdf, control, 2, 0x8000);
     world.now(0, Order::Raise(0));
     assert_eq!(world.log.0.lock().unwrap().interrupts, [(0xfee0_0000, 0x41)]);
     assert!(world.log.classes().is_empty());
 
     // Masked while raised: pending, and sent when the mask goes.
-    world.lab.mmio_write(table + 12, &1u32.to_le_bytes());
+    world.system.mmio_write(table + 12, &1u32.to_le_bytes());
     world.now(0, Order::Raise(0));
     assert_eq!(world.log.0.lock().unwrap().interrupts.len(), 1);
-    world.lab.mmio_write(table + 12, &0u32.to_le_bytes());
+    world.system.mmio_write(table + 12, &0u32.to_le_bytes());
     assert_eq!(world.log.0.lock().unwrap().interrupts.len(), 2);
 
-    // A copy into the window: the right vector passes, another one is found, a long one is malformed.
+    // A copy into the window: the right vector passes, another one is found, a long one is
+    // malformed.
     assert_eq!(world.write(0, 0xfee0_0000, &0x41u32.to_le_bytes()), CLEAN);
     assert_eq!(
         world.write(0, 0xfee0_0000, &0x42u32.to_le_bytes()),
@@ -201,7 +202,7 @@ fn interrupts_are_writes_into_the_window() {
         4,
         "hardware delivers it all the same"
     );
-    world.lab.set_interrupt_policy(InterruptPolicy::Block);
+    world.system.set_interrupt_policy(InterruptPolicy::Block);
     assert_eq!(
         world.write(0, 0xfee0_0000, &0x42u32.to_le_bytes()),
         found(FindingClass::NotAVector)
@@ -212,9 +213,9 @@ fn interrupts_are_writes_into_the_window() {
 }
 
 fn msix_control_offset(world: &mut World, bdf: device_models::pci::Bdf) -> u16 {
-    let mut offset = u16::try_from(world.lab.config_read(bdf, 0x34, 1)).unwrap();
-    while world.lab.config_read(bdf, offset, 1) != 0x11 {
-        offset = u16::try_from(world.lab.config_read(bdf, offset + 1, 1)).unwrap();
+    let mut offset = u16::try_from(world.system.config_read(bdf, 0x34, 1)).unwrap();
+    while world.system.config_read(bdf, offset, 1) != 0x11 {
+        offset = u16::try_from(world.system.config_read(bdf, offset + 1, 1)).unwrap();
         assert_ne!(offset, 0, "no MSI-X capability");
     }
     offset + 2
@@ -240,7 +241,7 @@ fn an_address_of_the_wrong_kind_is_called_by_its_name() {
     iommu.accept_features(features.bits());
     let mut world = World::root_ports(Box::new(iommu));
     let endpoint = u32::from(world.bdf("robot0").0);
-    world.lab.virtio_iommu().unwrap().attach(1, endpoint, 0).unwrap();
+    world.system.virtio_iommu().unwrap().attach(1, endpoint, 0).unwrap();
     let memory = world.bar(1, 2);
     for (address, end) in [
         (0x80_0000, "; it is the physical address of guest RAM"),

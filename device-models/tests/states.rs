@@ -1,4 +1,5 @@
-//! Functions that are asleep, and functions that have lost their numbers: what they still do, and what not.
+//! Functions that are asleep, and functions that have lost their numbers: what they still do, and
+//! what not.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -24,7 +25,7 @@ fn found(class: FindingClass) -> Saw {
 fn set_power(world: &mut World, name: &str, state: u32) {
     let bdf = world.bdf(name);
     let power = world.capability(bdf, 1);
-    world.lab.config_write(bdf, power + 4, 2, state);
+    world.system.config_write(bdf, power + 4, 2, state);
 }
 
 #[test]
@@ -39,7 +40,7 @@ fn a_target_that_sleeps_is_told_apart_from_one_that_does_not_decode() {
         "{}",
         findings[0]
     );
-    assert!(world.lab.address_map().guest_mappings().iter().all(|m| m.guest_address != memory));
+    assert!(world.system.address_map().guest_mappings().iter().all(|m| m.guest_address != memory));
     set_power(&mut world, "robot1", D0);
     assert_eq!(world.write(0, memory, &[1; 4]), CLEAN);
 }
@@ -50,7 +51,7 @@ fn nothing_passes_a_port_that_sleeps() {
     let memory = world.bar(1, 2);
     assert_eq!(world.write(0, memory, &[1; 4]), CLEAN);
     let mapped = |world: &World| {
-        world.lab.address_map().guest_mappings().iter().any(|m| m.guest_address == memory)
+        world.system.address_map().guest_mappings().iter().any(|m| m.guest_address == memory)
     };
     assert!(mapped(&world));
     set_power(&mut world, "down1", D3_HOT);
@@ -62,25 +63,27 @@ fn nothing_passes_a_port_that_sleeps() {
 fn a_function_keeps_the_number_that_it_captured() {
     let mut world = World::root_ports(Box::new(VirtioIommu::new(VirtioIommuConfig::default())));
     let (port, robot) = (world.bdf("port0"), world.bdf("robot0"));
-    world.lab.config_write(port, BUS_NUMBERS, 4, 0);
-    assert_eq!(world.lab.config_read(robot, 0, 4), u32::MAX, "nobody reaches it");
-    // It goes on under its old number, which is not below the port any more; above all it is not the host bridge.
+    world.system.config_write(port, BUS_NUMBERS, 4, 0);
+    assert_eq!(world.system.config_read(robot, 0, 4), u32::MAX, "nobody reaches it");
+    // It goes on under its old number, which is not below the port any more; above all it is not
+    // the host bridge.
     world.write(0, 0x1000, &[1; 4]);
     let (transaction, _) = *world.log.0.lock().unwrap().transactions.last().unwrap();
     assert_eq!(transaction.requester, robot);
 }
 
-/// Hardware captures its number from a configuration write, not from what a bridge above is programmed to.
+/// Hardware captures its number from a configuration write, not from what a bridge above is
+/// programmed to.
 #[test]
 fn a_function_takes_a_new_number_from_a_configuration_write() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let (port, new) = (world.bdf("port0"), Bdf::new(9, 0, 0));
     let old = world.bdf("robot0");
-    world.lab.config_write(port, BUS_NUMBERS, 4, 0x0009_0900);
-    assert_eq!(world.lab.config_read(old, 0, 4), u32::MAX);
-    assert_ne!(world.lab.config_read(new, 0, 4), u32::MAX);
+    world.system.config_write(port, BUS_NUMBERS, 4, 0x0009_0900);
+    assert_eq!(world.system.config_read(old, 0, 4), u32::MAX);
+    assert_ne!(world.system.config_read(new, 0, 4), u32::MAX);
     assert_eq!(world.bdf("robot0"), old);
-    world.lab.config_write(new, common::COMMAND, 2, common::MEMORY_AND_MASTER);
+    world.system.config_write(new, common::COMMAND, 2, common::MEMORY_AND_MASTER);
     assert_eq!(world.bdf("robot0"), new);
     assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN);
 }
@@ -90,15 +93,15 @@ fn a_function_takes_a_new_number_from_a_configuration_write() {
 fn completions_for_a_bus_that_moved_away_are_lost() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let port = world.bdf("port0");
-    let numbers = world.lab.config_read(port, BUS_NUMBERS, 4);
+    let numbers = world.system.config_read(port, BUS_NUMBERS, 4);
     let peer = world.bar(1, 2);
-    world.lab.config_write(port, BUS_NUMBERS, 4, 0x0009_0900);
+    world.system.config_write(port, BUS_NUMBERS, 4, 0x0009_0900);
     for address in [0x1000, peer] {
         let ended = Saw::Read(CompletionStatus::Timeout, Vec::new());
         assert_eq!(world.read(0, address, 4), ended);
         assert_eq!(world.write(0, address, &[1; 4]), CLEAN);
     }
-    world.lab.config_write(port, BUS_NUMBERS, 4, numbers);
+    world.system.config_write(port, BUS_NUMBERS, 4, numbers);
     for address in [0x1000, peer] {
         assert_eq!(world.read(0, address, 4), Saw::Read(CompletionStatus::Success, vec![1; 4]));
     }
@@ -108,12 +111,12 @@ fn completions_for_a_bus_that_moved_away_are_lost() {
 fn a_bus_outside_those_of_the_bridge_above_is_not_reached() {
     let mut world = World::switch(Box::new(NoIommu), false);
     let (down, robot) = (world.bdf("down1"), world.bdf("robot1"));
-    let numbers = world.lab.config_read(down, BUS_NUMBERS, 4);
+    let numbers = world.system.config_read(down, BUS_NUMBERS, 4);
     let [primary, ..] = numbers.to_le_bytes();
-    world.lab.config_write(down, BUS_NUMBERS, 4, u32::from_le_bytes([primary, 9, 9, 0]));
-    assert_eq!(world.lab.config_read(Bdf::new(9, 0, 0), 0, 4), u32::MAX);
-    world.lab.config_write(down, BUS_NUMBERS, 4, numbers);
-    assert_ne!(world.lab.config_read(robot, 0, 4), u32::MAX);
+    world.system.config_write(down, BUS_NUMBERS, 4, u32::from_le_bytes([primary, 9, 9, 0]));
+    assert_eq!(world.system.config_read(Bdf::new(9, 0, 0), 0, 4), u32::MAX);
+    world.system.config_write(down, BUS_NUMBERS, 4, numbers);
+    assert_ne!(world.system.config_read(robot, 0, 4), u32::MAX);
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn no_mapping_leads_into_the_interrupt_window() {
     iommu.accept_features(features.bits());
     let mut world = World::root_ports(Box::new(iommu));
     let endpoint = u32::from(world.bdf("robot0").0);
-    let iommu = world.lab.virtio_iommu().unwrap();
+    let iommu = world.system.virtio_iommu().unwrap();
     iommu.attach(1, endpoint, 0).unwrap();
     iommu.map(1, 0x1000, 0x1fff, 0xfee0_0000, 3).unwrap();
     assert_eq!(world.write(0, 0x1000, &0x41u32.to_le_bytes()), found(FindingClass::NoTarget));

@@ -1,4 +1,5 @@
-//! What a finding comes from: findings of one function and class with the same cause are one mistake.
+//! What a finding comes from: findings of one function and class with the same cause are one
+//! mistake.
 
 use crate::fabric::FunctionId;
 
@@ -36,10 +37,12 @@ pub enum Cause {
     Target {
         /// That function.
         function: FunctionId,
-        /// The MAP request of the first piece of the mapping that leads there; none if no mapping of the IOMMU's does.
+        /// The MAP request of the first piece of the mapping that leads there; none if no mapping
+        /// of the IOMMU's does.
         mapping: Option<u64>,
     },
-    /// A port that does not let the requests through, and which function they are for, if that is known.
+    /// A port that does not let the requests through, and which function they are for, if that is
+    /// known.
     Port {
         /// The port; none for the root complex.
         port: Option<FunctionId>,
@@ -51,17 +54,17 @@ pub enum Cause {
     /// Addresses that lead nowhere: neighbouring ones, or those of BARs of one function.
     Addresses {
         /// Tells one such set from another.
-        number: u64,
+        set: u64,
     },
     /// An address that stands for a mapping that failed: [`DMA_MAPPING_ERROR`], or its low half.
     MappingFailed {
-        /// The request to the IOMMU that mapped or unmapped something there last; none if none did, and for an address
-        /// that never became a request.
+        /// The request to the IOMMU that mapped or unmapped something there last; none if none did,
+        /// and for an address that never became a request.
         request: Option<u64>,
     },
     /// A descriptor in memory.
     Descriptor {
-        /// Its DMA address.
+        /// DMA address of its first byte.
         address: u64,
         /// What is wrong with it: the device's name for that kind of mistake.
         mistake: &'static str,
@@ -70,13 +73,13 @@ pub enum Cause {
     Message {
         /// Its address in the interrupt window.
         address: u64,
-        /// The data.
+        /// The data of the write: the vector, on x86.
         data: u32,
     },
     /// Accesses to neighbouring addresses that the interrupt window does not take.
     Malformed {
         /// Tells one such set of addresses from another.
-        number: u64,
+        set: u64,
         /// What is wrong with them: `short`, `long`, `misaligned` or `read`.
         mistake: &'static str,
     },
@@ -89,15 +92,17 @@ pub enum Cause {
     },
 }
 
-/// What a DMA address, the first one of what a descriptor or a request names, says about a mapping that failed; nothing
-/// for any other. Only the exact value is one: what lies beside it is an address of something else.
+/// What a DMA address, the first one of what a descriptor or a request names, says about a mapping
+/// that failed; nothing for any other. Only the exact value is one: what lies beside it is an
+/// address of something else.
 pub fn failed_mapping(first: u64) -> Option<&'static str> {
     match first {
         DMA_MAPPING_ERROR => {
             Some("0xffffffffffffffff is DMA_MAPPING_ERROR: the mapping failed, and nobody looked")
         }
         0xffff_ffff => Some(
-            "0xffffffff is the low half of DMA_MAPPING_ERROR: if the address was cut to 32 bits, the mapping failed, and \
+            "0xffffffff is the low half of DMA_MAPPING_ERROR: if the address was cut to 32 bits, \
+             the mapping failed, and \
              nobody looked",
         ),
         _ => None,

@@ -25,12 +25,13 @@ impl Severity {
     }
 }
 
-/// What the lab noticed: a class for programs, a sentence for people, and the transaction that it is about.
+/// What the system noticed: a class for programs, a sentence for people, and the transaction that
+/// it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The class.
     pub class: FindingClass,
-    /// Whether it is a mistake.
+    /// A mistake, or a note.
     pub severity: Severity,
     /// What it comes from.
     pub cause: Cause,

@@ -1,4 +1,4 @@
-//! What is checked, and how a mistake is told.
+//! Findings: their classes, causes and sentences.
 
 mod cause;
 mod class;

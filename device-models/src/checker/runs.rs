@@ -1,41 +1,43 @@
 //! Findings about addresses that nothing stands behind: which of them belong together.
 //!
-//! There is no mapping and no target to tell one mistake from another by. So findings of one function and class are one
-//! as long as their addresses touch, or lie in BARs of one function or in one mapping of somebody else's, and nothing was
-//! mapped or unmapped there since.
+//! Without a mapping or a target, the addresses alone tell mistakes apart. So findings of one
+//! function and class are one as long as their addresses touch, or lie in BARs of one function or
+//! in one mapping of another requester, and nothing was mapped or unmapped there since.
 
 use super::{FindingClass, Said};
-use crate::fabric::{FunctionId, Span};
+use crate::AddressRange;
+use crate::fabric::FunctionId;
 use crate::pci::Bdf;
 
-/// Sets of addresses that are told apart at a time; the one that was not found in for the longest is forgotten.
+/// Sets of addresses that are told apart at a time; the one that was not found in for the longest
+/// is forgotten.
 const MAX_RUNS: usize = 64;
 
-/// Whose findings, and of which kind.
+/// What the findings of a set have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
-    /// Who issued the requests.
+    /// The function that issued the requests.
     pub(crate) function: FunctionId,
     pub(crate) class: FindingClass,
     /// The requester's domain; none without one.
     pub(crate) domain: Option<u32>,
-    /// The function whose BARs the addresses are those of.
+    /// The function whose BARs have the addresses.
     pub(crate) target: Option<FunctionId>,
 }
 
-/// Somebody else's mapping of the addresses: whose, and by which MAP request.
+/// Another requester's mapping of the addresses: its requester ID, and the MAP request.
 pub(crate) type Owner = (Bdf, u64);
 
 #[derive(Debug)]
 struct Run {
     kind: Kind,
-    span: Span,
-    number: u64,
+    range: AddressRange,
+    id: u64,
     /// How many requests the IOMMU had served at the last finding.
     requests: u64,
-    /// What was said of it last.
+    /// Its last explanation.
     explanation: Option<Said>,
-    /// Who has mapped the addresses instead.
+    /// The requester that has mapped the addresses instead.
     owner: Option<Owner>,
 }
 
@@ -49,39 +51,41 @@ pub(crate) struct Runs {
 /// The set that a finding belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
-    pub(crate) number: u64,
-    /// What was said of the set last.
+    pub(crate) id: u64,
+    /// The last explanation of the set.
     pub(crate) known: Option<Said>,
 }
 
 impl Runs {
-    /// Takes in a finding about `span` after `requests` requests to the IOMMU. `changed` says of a span, a number of
-    /// requests and an owner whether anything was mapped or unmapped there since.
+    /// Takes in a finding about `range` after `requests` requests to the IOMMU. `changed` says of a
+    /// range, a number of requests and an owner whether anything was mapped or unmapped there
+    /// since.
     pub(crate) fn take(
         &mut self,
         kind: Kind,
-        span: Span,
+        range: AddressRange,
         requests: u64,
-        changed: impl Fn(Span, u64, Option<Owner>) -> bool,
+        changed: impl Fn(AddressRange, u64, Option<Owner>) -> bool,
     ) -> Membership {
         let found = self.runs.iter().rposition(|run| {
-            // What lies in BARs of one function, or in a mapping of somebody else's, is one wherever it lies there.
+            // What lies in BARs of one function, or in another requester's mapping, is one wherever
+            // it lies there.
             let anywhere = kind.target.is_some() || run.owner.is_some();
-            let all = if anywhere { span } else { hull(&run.span, &span) };
+            let all = if anywhere { range } else { run.range.hull(&range) };
             run.kind == kind
-                && (anywhere || touch(&run.span, &span))
+                && (anywhere || run.range.touches(&range))
                 && !changed(all, run.requests, run.owner)
         });
         let mut run = match found {
             Some(index) => self.runs.remove(index),
             None => {
                 self.last += 1;
-                Run { kind, span, number: self.last, requests, explanation: None, owner: None }
+                Run { kind, range, id: self.last, requests, explanation: None, owner: None }
             }
         };
-        run.span = hull(&run.span, &span);
+        run.range = run.range.hull(&range);
         run.requests = requests;
-        let membership = Membership { number: run.number, known: run.explanation.clone() };
+        let membership = Membership { id: run.id, known: run.explanation.clone() };
         if self.runs.len() == MAX_RUNS {
             self.runs.remove(0);
         }
@@ -89,24 +93,15 @@ impl Runs {
         membership
     }
 
-    /// Keeps what is said of the set that was found in last. The first time it decides whether the set is that of
-    /// `owner`'s mapping.
-    pub(crate) fn explain(&mut self, number: u64, said: Said, owner: Option<Owner>) {
-        if let Some(run) = self.runs.last_mut().filter(|run| run.number == number)
+    /// Keeps what is said of the set that was found in last. The first time it decides whether the
+    /// set is that of `owner`'s mapping.
+    pub(crate) fn explain(&mut self, id: u64, said: Said, owner: Option<Owner>) {
+        if let Some(run) = self.runs.last_mut().filter(|run| run.id == id)
             && run.explanation.replace(said).is_none()
         {
             run.owner = owner;
         }
     }
-}
-
-/// Whether two spans share an address, or one begins where the other ends.
-fn touch(a: &Span, b: &Span) -> bool {
-    a.first <= b.last.saturating_add(1) && b.first <= a.last.saturating_add(1)
-}
-
-fn hull(a: &Span, b: &Span) -> Span {
-    Span { first: a.first.min(b.first), last: a.last.max(b.last) }
 }
 
 #[cfg(test)]
@@ -121,7 +116,7 @@ mod tests {
     };
 
     fn take(runs: &mut Runs, kind: Kind, first: u64, last: u64) -> u64 {
-        runs.take(kind, Span { first, last }, 7, |_, _, _| false).number
+        runs.take(kind, AddressRange { first, last }, 7, |_, _, _| false).id
     }
 
     #[test]
@@ -155,19 +150,19 @@ mod tests {
     #[test]
     fn what_was_mapped_or_unmapped_since_is_another() {
         let mut runs = Runs::default();
-        let span = |first, last| Span { first, last };
-        runs.take(KIND, span(0x1000, 0x1fff), 5, |_, _, _| false);
-        let next = runs.take(KIND, span(0x2000, 0x2fff), 9, |all, since, owner| {
-            assert_eq!((all, since, owner), (span(0x1000, 0x2fff), 5, None));
+        let range = |first, last| AddressRange { first, last };
+        runs.take(KIND, range(0x1000, 0x1fff), 5, |_, _, _| false);
+        let next = runs.take(KIND, range(0x2000, 0x2fff), 9, |all, since, owner| {
+            assert_eq!((all, since, owner), (range(0x1000, 0x2fff), 5, None));
             true
         });
-        assert_eq!(next, Membership { number: 2, known: None });
+        assert_eq!(next, Membership { id: 2, known: None });
         let owner = Some((Bdf::new(2, 0, 0), 4));
-        let said = Said { text: "why".into(), span: span(0x2000, 0x2fff), state: (0, 0, 9) };
+        let said = Said { text: "why".into(), range: range(0x2000, 0x2fff), state: (0, 0, 9) };
         runs.explain(2, said.clone(), owner);
-        let next =
-            runs.take(KIND, span(0x3000, 0x3fff), 9, |_, since, found| since < 9 || found != owner);
-        assert_eq!(next, Membership { number: 2, known: Some(said.clone()) });
+        let next = runs
+            .take(KIND, range(0x3000, 0x3fff), 9, |_, since, found| since < 9 || found != owner);
+        assert_eq!(next, Membership { id: 2, known: Some(said.clone()) });
     }
 
     #[test]
@@ -175,15 +170,17 @@ mod tests {
         let mut runs = Runs::default();
         let said = |text: &str| Said {
             text: text.into(),
-            span: Span { first: 0, last: 0 },
+            range: AddressRange { first: 0, last: 0 },
             state: (0, 0, 0),
         };
         assert_eq!(take(&mut runs, KIND, 0x1000, 0x1fff), 1);
         runs.explain(1, said("nothing"), None);
         runs.explain(1, said("mapped"), Some((Bdf::new(2, 0, 0), 4)));
         let next =
-            runs.take(KIND, Span { first: 0x2000, last: 0x2fff }, 7, |_, _, owner| owner.is_some());
-        assert_eq!(next, Membership { number: 1, known: Some(said("mapped")) });
+            runs.take(KIND, AddressRange { first: 0x2000, last: 0x2fff }, 7, |_, _, owner| {
+                owner.is_some()
+            });
+        assert_eq!(next, Membership { id: 1, known: Some(said("mapped")) });
         assert_eq!(take(&mut runs, KIND, 0x9000, 0x9fff), 2, "it does not touch");
     }
 

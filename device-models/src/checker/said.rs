@@ -1,11 +1,11 @@
-//! What has been said of an address, for the next finding: a flood of findings about one is explained once.
+//! The last explanation of an address, for the next finding: a flood of findings about one is
+//! explained once.
 
+use crate::AddressRange;
 use std::sync::Arc;
 
-use crate::fabric::Span;
-
-/// What explanations depend on beside the address: the epochs of the address map and of the IOMMU's answers, and the
-/// number of requests that the IOMMU has served.
+/// What explanations depend on beside the address: the epochs of the address map and of the IOMMU's
+/// answers, and the number of requests that the IOMMU has served.
 pub(crate) type State = (u64, u64, u64);
 
 /// An explanation.
@@ -13,7 +13,7 @@ pub(crate) type State = (u64, u64, u64);
 pub(crate) struct Said {
     pub(crate) text: Arc<str>,
     /// The addresses that it is true of.
-    pub(crate) span: Span,
+    pub(crate) range: AddressRange,
     /// When it was true.
     pub(crate) state: State,
 }
@@ -21,6 +21,6 @@ pub(crate) struct Said {
 impl Said {
     /// Whether it is true of `at` in `state`.
     pub(crate) fn holds(&self, at: u64, state: State) -> bool {
-        self.state == state && self.span.contains(at)
+        self.state == state && self.range.contains(at)
     }
 }

@@ -1,7 +1,7 @@
 //! Kinds of devices: what a topology or a command line can ask for by name.
 //!
-//! A kind is a constant in the device's own folder, and stands in [`KINDS`]. Who builds a lab knows no more of it than
-//! what stands here.
+//! A kind is a constant in the device's own folder, and stands in [`KINDS`]. Code that builds a
+//! system knows only what stands here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,17 +42,17 @@ pub struct Setup<'a> {
     pub attachment: PcieKind,
     /// Access Control Services, for a function of a device with several.
     pub acs: Option<AcsCapabilities>,
-    /// What else the user says about it; which names there are is the kind's own business.
+    /// The user's other options; each kind defines its own.
     pub options: &'a BTreeMap<String, String>,
 }
 
 /// A device that cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    /// There is no such kind.
+    /// The name is that of no kind.
     #[error("there is no kind of device {name:?}; there are {}", kinds())]
     Kind {
-        /// The name.
+        /// The name, cut to 40 characters.
         name: String,
     },
     /// The kind has no such option.
@@ -68,7 +68,7 @@ pub enum SetupError {
     Value {
         /// The option's name.
         option: &'static str,
-        /// Its value.
+        /// The value, cut to 40 characters.
         value: String,
         /// What would be right.
         right: String,
@@ -79,7 +79,7 @@ pub enum SetupError {
 }
 
 impl Setup<'_> {
-    /// Makes sure that there are no options but these.
+    /// Checks that only these options are given.
     ///
     /// # Errors
     /// [`SetupError::Option`] with the first that is another.

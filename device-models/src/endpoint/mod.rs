@@ -1,13 +1,13 @@
-//! What a kind of device is to the lab.
+//! Device models: the trait that each implements, and the models.
 //!
-//! An endpoint is a state machine that others step. It owns its registers and its local memory; its configuration
-//! space, MSI-X table and place in the topology belong to the [`Lab`](crate::lab::Lab), so that a new kind of device
-//! is one folder and no more.
+//! An endpoint is a state machine that others step. It owns its registers and its local memory; its
+//! configuration space, MSI-X table and place in the topology belong to the
+//! [`System`](crate::system::System), so that a new kind of device is one folder and no more.
 
+mod dma;
 pub mod ioat;
 mod kind;
 pub mod peer;
-mod turns;
 #[cfg(test)]
 mod walk;
 
@@ -19,8 +19,9 @@ use crate::pci::FunctionDescription;
 pub use crate::pci::ResetKind;
 pub use kind::{Kind, Setup, SetupError};
 
-/// Every kind there is, beside the peer device, which topologies have lists of their own for. What stands here has its
-/// folder above; no macro says both at once, because `cargo fmt` does not find modules that a macro declares.
+/// Every kind there is, beside the peer device, which topologies have lists of their own for. What
+/// stands here has its folder above; no macro says both at once, because `cargo fmt` does not find
+/// modules that a macro declares.
 pub const KINDS: &[Kind] = &[ioat::KIND];
 
 /// Whether a step found something to do.
@@ -43,8 +44,8 @@ pub struct ReadCompletion<'a> {
 
 /// A PCIe endpoint function.
 ///
-/// The guest decides what reaches these methods and in what order: none may panic, loop without bound or allocate in
-/// proportion to what a register says.
+/// The guest decides what reaches these methods and in what order: none may panic, loop without
+/// bound or allocate in proportion to a register's value.
 pub trait Endpoint: Send + fmt::Debug {
     /// Identity, BARs and capabilities. Constant over the life of the device.
     fn description(&self) -> FunctionDescription;
@@ -54,22 +55,25 @@ pub trait Endpoint: Send + fmt::Debug {
     /// `data` comes filled with ones, which is what a register that does not exist reads as.
     fn register_read(&mut self, bar: u8, offset: u64, data: &mut [u8]);
 
-    /// Writes `data` (1 to 8 bytes from a CPU, up to one TLP from another device) at `offset` of register BAR `bar`.
+    /// Writes `data` (1 to 8 bytes from a CPU, up to one TLP from another device) at `offset` of
+    /// register BAR `bar`.
     ///
-    /// Changes state only. A write that asks for work leaves it for [`step`](Self::step): a model never issues
-    /// transactions while it is being accessed, so an access can never recurse.
+    /// Changes state only. A write that asks for work leaves it for [`step`](Self::step): a model
+    /// never issues transactions while it is being accessed, so an access can never recurse.
     fn register_write(&mut self, bar: u8, offset: u64, data: &[u8]);
 
-    /// Whether this [`register_write`](Self::register_write) asks for work: a doorbell, or what enables an engine. A function
-    /// whose Bus Master Enable was cleared with work left is not to blame for it until it is asked for more.
+    /// Whether this [`register_write`](Self::register_write) asks for work: a doorbell, or what
+    /// enables an engine. A function whose Bus Master Enable was cleared with work left is not to
+    /// blame for it until it is asked for more.
     ///
-    /// A function that cannot tell takes every write for such a one.
+    /// The default takes every write for one.
     fn asks_for_work(&self, bar: u8, offset: u64, data: &[u8]) -> bool {
         let _ = (bar, offset, data);
         true
     }
 
-    /// The memory behind memory BAR `bar`; `None` for a register BAR. Constant over the life of the device.
+    /// The memory behind memory BAR `bar`; `None` for a register BAR. Constant over the life of the
+    /// device.
     fn memory(&self, bar: u8) -> Option<&Memory> {
         let _ = bar;
         None
@@ -83,12 +87,14 @@ pub trait Endpoint: Send + fmt::Debug {
     /// Does a bounded amount of work: at most 64 KiB moved and a few dozen transactions.
     fn step(&mut self, port: &mut Port<'_>) -> Progress;
 
-    /// Returns to the state after reset (PCIe 6.0, 6.6): work in progress is forgotten, nothing is issued for it.
+    /// Returns to the state after reset (PCIe 6.0, 6.6): work in progress is forgotten, nothing is
+    /// issued for it.
     fn reset(&mut self, kind: ResetKind);
 
     /// Whether a CPU's register write is served to the end before the CPU goes on.
     ///
-    /// For functions whose driver spins with interrupts off until they have answered, as virtio-iommu's does.
+    /// For functions whose driver spins with interrupts off until they have answered, as
+    /// virtio-iommu's does.
     fn served_in_exit(&self) -> bool {
         false
     }

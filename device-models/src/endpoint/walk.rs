@@ -1,8 +1,8 @@
 //! Long random walks, for tests that a device stands whatever a guest does to it.
 //!
-//! A property test takes a failure apart, and for that it starts over and over again with little. Here the number of
-//! steps counts, and chance has to be cheap: what a guest does next is drawn from plain numbers, which a property test
-//! can draw as well.
+//! A property test takes a failure apart, and for that it starts over and over again with little.
+//! Here the number of steps counts, and chance has to be cheap: what a guest does next is drawn
+//! from plain numbers, which a property test can draw as well.
 
 #![allow(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 
@@ -14,7 +14,8 @@ use proptest::prelude::*;
 /// The seed of the first walk, as a failed test prints it.
 const SEED: &str = "PEERDMA_WALK_SEED";
 
-/// Numbers that one thing takes at most when a property test draws it; it makes do with zeros from there on.
+/// Numbers that one thing takes at most when a property test draws it; it makes do with zeros from
+/// there on.
 const NUMBERS: usize = 24;
 
 /// Random numbers, and what can be made of one.
@@ -69,8 +70,8 @@ impl Drop for Seed {
     }
 }
 
-/// Goes one walk after the other, each with a seed of its own, until they have taken so many steps together. `walk` says
-/// how many it took.
+/// Goes one walk after the other, each with a seed of its own, until they have taken `steps` steps
+/// together. `walk` returns the number that it took.
 pub(super) fn for_steps(steps: u64, mut walk: impl FnMut(&mut Draw<'_>) -> u64) {
     let chosen = std::env::var(SEED).ok();
     let first = chosen.map_or_else(|| RandomState::new().hash_one(0), |seed| seed.parse().unwrap());

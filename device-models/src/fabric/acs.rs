@@ -1,7 +1,9 @@
-//! Access Control Services (PCIe 6.0, 6.12): what a port does with requests and completions between peers.
+//! Access Control Services (PCIe 6.0, 6.12): what a port does with requests and completions between
+//! peers.
 //!
-//! Without address translation services no request is marked translated, so Translation Blocking and Direct Translated
-//! P2P never come into play. Relaxed Ordering does not exist here either, so Completion Redirect takes all completions.
+//! Without address translation services no request is marked translated, so Translation Blocking
+//! and Direct Translated P2P never come into play. Relaxed Ordering does not exist here either, so
+//! Completion Redirect takes all completions.
 
 use super::map::{AddressMap, Node, NodeKind};
 use super::route::Refusal;
@@ -9,7 +11,8 @@ use super::{FunctionId, RouteKind};
 use crate::checker::FindingClass;
 use crate::pci::{AcsControl, egress_names};
 
-/// What the port by which a request enters a switch or the root complex does with it, if it is for a port beside.
+/// What the port by which a request enters a switch or the root complex does with it, if it is for
+/// a port beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PeerRequest {
     /// Send it there.
@@ -20,8 +23,9 @@ pub(super) enum PeerRequest {
     Violation,
 }
 
-/// How Request Redirect and Egress Control act together (6.12.3, table 6-11): Egress Control lets through what its
-/// vector does not name, and what it names is redirected if redirection is on, refused otherwise.
+/// How Request Redirect and Egress Control act together (6.12.3, table 6-11): Egress Control lets
+/// through what its vector does not name, and what it names is redirected if redirection is on,
+/// refused otherwise.
 pub(super) fn peer_request(ingress: &Node, egress: &Node) -> PeerRequest {
     let redirect = ingress.acs.contains(AcsControl::P2P_REQUEST_REDIRECT);
     let named = egress_names(&ingress.egress, egress.port_number);
@@ -47,13 +51,15 @@ pub(super) fn through_root(
         return Ok(());
     }
     if from == to {
-        // Back to where it came from: only with Upstream Forwarding, which treats it like a redirected request.
+        // Back to where it came from: only with Upstream Forwarding, which treats it like a
+        // redirected request.
         return match map.node(from).acs.contains(AcsControl::UPSTREAM_FORWARDING) {
             true => Ok(()),
             false => Err(Refusal::new(FindingClass::TurnedBack, Some(from))),
         };
     }
-    // All requests take the way through the IOMMU here, redirected or not; what is left is the violation.
+    // All requests take the route through the IOMMU here, redirected or not; what is left is the
+    // violation.
     match peer_request(map.node(from), map.node(to)) {
         PeerRequest::Violation if map.node(to).kind == NodeKind::RootPort => {
             Err(Refusal::new(FindingClass::AcsViolation, Some(from)))
@@ -62,10 +68,12 @@ pub(super) fn through_root(
     }
 }
 
-/// By which way the completions of a read come back from `completer` to `requester`: they are routed by the requester
-/// ID and on their own account, whatever way the request took (2.2.4.2 and 6.12.1.1).
+/// The route by which the completions of a read come back from `completer` to `requester`: they are
+/// routed by the requester ID and on their own account, whatever route the request took (2.2.4.2
+/// and 6.12.1.1).
 ///
-/// An error stands for completions that a port does not route: the requester waits for them in vain.
+/// An error stands for completions that a port does not route: the requester waits for them in
+/// vain.
 pub(super) fn completion(
     map: &AddressMap,
     completer: FunctionId,
@@ -79,7 +87,8 @@ pub(super) fn completion(
             continue;
         }
         if leads_there(port) {
-            // For the port's own side of the switch or root complex, from below: redirected by a switch further down.
+            // For the port's own side of the switch or root complex, from below: redirected by a
+            // switch further down.
             if port.acs.contains(AcsControl::UPSTREAM_FORWARDING) {
                 continue;
             }
@@ -97,8 +106,9 @@ pub(super) fn completion(
     Ok(RouteKind::ThroughHostBridge)
 }
 
-/// Whether a completion finds its way from the root complex down to `requester`: each bridge on it has the bus of the
-/// requester ID behind it (2.2.4.2), unless software has taken the number away since the request went up.
+/// Whether a completion is routed from the root complex down to `requester`: each bridge on it has
+/// the bus of the requester ID behind it (2.2.4.2), unless software has taken the number away since
+/// the request went up.
 pub(super) fn completion_from_root(map: &AddressMap, requester: FunctionId) -> Result<(), Refusal> {
     let bus = map.node(requester).requester.bus();
     match map.path_up(requester).find(|bridge| !map.node(*bridge).leads_to(bus)) {

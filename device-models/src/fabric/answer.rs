@@ -1,18 +1,20 @@
-//! Completions of register reads on their way back, behind what their completer has posted the same way.
+//! Completions of register reads on their way back, behind what their completer has posted the same
+//! way.
 //!
-//! A read completion does not pass a posted write (PCIe 6.0, 2.4.1, rule D2a; relaxed and ID-based ordering are not
-//! modelled). Where such a write finds no room at the reader, the completion waits with it. The completer goes on
-//! taking requests meanwhile: two functions that read from each other would wait for ever otherwise.
+//! A read completion does not pass a posted write (PCIe 6.0, 2.4.1, rule D2a; relaxed and ID-based
+//! ordering are not modelled). Where such a write finds no room at the reader, the completion waits
+//! with it. The completer goes on taking requests meanwhile: two functions that read from each
+//! other would wait for ever otherwise.
 
 use super::{CompletionStatus, Fabric, FunctionId, Message, Tag};
 
 /// A completion that waits.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) reader: FunctionId,
-    pub(crate) tag: Tag,
+pub(super) struct Answer {
+    pub(super) reader: FunctionId,
+    pub(super) tag: Tag,
     data: Box<[u8]>,
-    /// Writes with lower numbers go before it.
+    /// Writes with lower sequence numbers go before it.
     sequence: u64,
 }
 
@@ -30,7 +32,8 @@ impl Fabric {
         self.send_answers(completer);
     }
 
-    /// Sends what `completer` has answered, as far as the writes before it find room; whether anything moved.
+    /// Sends what `completer` has answered, as far as the writes before it find room; whether
+    /// anything moved.
     pub(crate) fn send_answers(&mut self, completer: FunctionId) -> bool {
         let mut any = false;
         while let Some(&Answer { reader, sequence, .. }) = self.answers[completer.index()].front() {
@@ -60,10 +63,11 @@ impl Fabric {
         self.delayed_path(completer, None).is_some()
     }
 
-    /// A CPU has read from `completer`: what that has posted to the root complex comes before the completion.
+    /// A CPU has read from `completer`: what that has posted to the root complex comes before the
+    /// completion.
     pub(crate) fn completed_to_cpu(&mut self, completer: FunctionId) {
-        // RAM and the interrupt window always have room. What finds none has been led to another function since, by a
-        // new address map, and is no more on the way to the CPU.
+        // RAM and the interrupt window always have room. What finds none has been led to another
+        // function since, by a new address map, and no longer goes to the CPU.
         self.push(completer, None);
     }
 }

@@ -13,7 +13,7 @@ use super::{CompletionStatus, Delivery, Fabric, FunctionId, PostedDelay, RouteKi
 use crate::checker::FindingClass;
 use crate::pci::Bdf;
 
-/// A write finds no room where it goes.
+/// The destination has no room for a write.
 pub(super) struct Full;
 
 impl Fabric {
@@ -21,35 +21,35 @@ impl Fabric {
     pub(crate) fn delay_posted(
         &mut self,
         (requester, target): (FunctionId, Option<FunctionId>),
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
         delay: PostedDelay,
     ) -> bool {
-        if !self.delayed.set((requester, target), numbers, delay) {
+        if !self.delayed.set((requester, target), bdfs, delay) {
             return false;
         }
         if delay == PostedDelay::Off
             && let Some(index) = self.delayed.find(requester, target)
         {
-            // Nobody waits for a push any more: what has been overtaken is told now.
-            self.tell_overtaken_on(index);
+            // No push can come any more: what has been overtaken is reported now.
+            self.report_overtaken_on(index);
             self.deliver_due(index);
             self.delayed.clear_up();
         }
         true
     }
 
-    /// The armed path of these two functions; failing that, the one whose functions had these numbers when it was
-    /// armed: they may have lost them since.
+    /// The armed path of these two functions; failing that, the one whose functions had these BDFs
+    /// when it was armed: they may have lost them since.
     pub(crate) fn armed_path(
         &self,
         path: Option<(FunctionId, Option<FunctionId>)>,
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
     ) -> Option<(FunctionId, Option<FunctionId>)> {
         let here = path.filter(|&(from, to)| self.delayed.find(from, to).is_some());
-        here.or_else(|| self.delayed.armed_as(numbers))
+        here.or_else(|| self.delayed.armed_as(bdfs))
     }
 
-    /// The number of the path, if it is armed.
+    /// The index of the path, if it is armed.
     #[inline]
     pub(super) fn delayed_path(
         &self,
@@ -59,7 +59,7 @@ impl Fabric {
         if self.delayed.is_off() { None } else { self.delayed.find(requester, target) }
     }
 
-    /// Takes a write under way; its sequence number is that of its issue.
+    /// Puts a write on a path; its sequence number is that of its issue.
     #[cold]
     pub(super) fn hold(
         &mut self,
@@ -82,14 +82,14 @@ impl Fabric {
         Ok(())
     }
 
-    /// A read of `requester`, or a read completion, comes this way: everything there goes before it. False: not
-    /// everything found room.
+    /// A read of `requester`, or a read completion, takes this path: everything on it goes before
+    /// it. False: not everything found room.
     #[inline]
     pub(super) fn push(&mut self, requester: FunctionId, target: Option<FunctionId>) -> bool {
         self.delayed.is_off() || self.push_before(requester, target, u64::MAX)
     }
 
-    /// The same for writes with numbers below `sequence` only.
+    /// The same for writes with sequence numbers below `sequence` only.
     #[cold]
     pub(super) fn push_before(
         &mut self,
@@ -105,7 +105,7 @@ impl Fabric {
                 Some(_) => {}
                 None => {
                     let (target, late) = (path.target, path.pushed());
-                    self.tell_all_overtaken(late, target);
+                    self.report_all_overtaken(late, target);
                     return true;
                 }
             }
@@ -129,9 +129,9 @@ impl Fabric {
         }
     }
 
-    /// If the IOMMU gives other answers than before: what it has translated for RAM arrives before it says that it does.
-    /// Real ones drain writes in the same way before they complete an invalidation, so that an unmapped page is not
-    /// written to.
+    /// If the IOMMU's translations have changed: what it has translated for RAM arrives before
+    /// it answers the request. Real ones drain writes in the same way before they complete an
+    /// invalidation, so that an unmapped page is not written to.
     pub(crate) fn drain_translated(&mut self) {
         let epoch = self.iommu.epoch();
         if std::mem::replace(&mut self.drained, epoch) == epoch {
@@ -142,15 +142,17 @@ impl Fabric {
         }
     }
 
-    /// `target` is reset, or its link goes down: what is under way to it is discarded (2.9.1, 6.6.2), and one finding
-    /// a path says so. No AER: nothing is wrong with the link, or with the requests.
+    /// `target` is reset, or its link goes down: what is under way to it is discarded (2.9.1,
+    /// 6.6.2), and one finding a path says so. No AER: nothing is wrong with the link, or with the
+    /// requests.
     pub(crate) fn discard_held(&mut self, target: FunctionId, class: FindingClass) {
         if self.delayed.is_off() {
             return;
         }
         for index in self.delayed.to(target) {
-            // It never comes: whoever was told of it has been misled, whatever is read later.
-            self.tell_overtaken_on(index);
+            // The data never comes: software that has seen the signal was misled, whatever is read
+            // later.
+            self.report_overtaken_on(index);
             let Some(path) = self.delayed.get(index) else { continue };
             let lost = path.take_all();
             for held in &lost {
@@ -159,14 +161,14 @@ impl Fabric {
             }
             if let Some(first) = lost.front() {
                 let bytes = lost.iter().map(|held| held.data.len()).sum();
-                self.tell_discarded(first, target, bytes, class);
+                self.report_discarded(first, target, bytes, class);
             }
         }
         self.delayed.clear_up();
     }
 
-    /// A turn of `requester` is over; `at_rest`: it will do nothing more by itself. Whether time passes for what is under
-    /// way.
+    /// A turn of `requester` is over; `at_rest`: it will do nothing more by itself. Whether time
+    /// passes for what is under way.
     pub(crate) fn delayed_turn(&mut self, requester: FunctionId, at_rest: bool) -> bool {
         if self.delayed.is_off() {
             return false;
@@ -174,7 +176,7 @@ impl Fabric {
         let mut waits = false;
         for index in self.delayed.of(requester) {
             if at_rest {
-                // To come to rest is something that happens in a turn: a record without it would not replay.
+                // Coming to rest happens in a turn: without that turn a record would not replay.
                 waits |= self.comes_to_rest(index);
             }
             waits |= self.delayed.get(index).is_some_and(super::delayed::Path::tick);
@@ -190,12 +192,12 @@ impl Fabric {
             let Some(path) = self.delayed.get(index) else { continue };
             let target = path.target;
             if let Some(overtaken) = path.fence_seen(self.sequence) {
-                self.tell_overtaken(&overtaken, target);
+                self.report_overtaken(&overtaken, target);
             }
         }
     }
 
-    /// A write has arrived: does it tell software of the end of what is still under way?
+    /// A write has arrived. If it signals the end of a transfer, finds what it has overtaken.
     #[inline]
     pub(super) fn arrived(&mut self, transaction: &Transaction) {
         if !self.delayed.is_off()
@@ -205,29 +207,30 @@ impl Fabric {
         }
     }
 
-    fn tell_overtaken_on(&mut self, index: usize) {
+    fn report_overtaken_on(&mut self, index: usize) {
         let Some(path) = self.delayed.get(index) else { return };
         let (target, overtaken) = (path.target, path.take_overtaken());
-        self.tell_all_overtaken(overtaken, target);
+        self.report_all_overtaken(overtaken, target);
     }
 
-    fn tell_all_overtaken(
+    fn report_all_overtaken(
         &mut self,
         overtaken: [Option<Overtaken>; 2],
         target: Option<FunctionId>,
     ) {
         for overtaken in overtaken.iter().flatten() {
-            self.tell_overtaken(overtaken, target);
+            self.report_overtaken(overtaken, target);
         }
     }
 
-    /// The requester of a path will push nothing any more by itself. A CPU may, on its way to a function; where RAM is,
-    /// CPUs look without asking anybody. Whether anything has changed of which nobody is told.
+    /// The requester of a path will push nothing any more by itself. A CPU may, on its way to a
+    /// function; where RAM is, CPUs read it without the fabric. Returns whether anything changed
+    /// that no observer sees.
     fn comes_to_rest(&mut self, index: usize) -> bool {
         match self.delayed.get(index) {
             Some(path) if path.target.is_some() => path.rests(),
             _ => {
-                self.tell_overtaken_on(index);
+                self.report_overtaken_on(index);
                 false
             }
         }
@@ -250,7 +253,7 @@ impl Fabric {
         let found = if epoch == self.map.epoch {
             Ok(destination)
         } else {
-            self.find_again(&transaction, destination)
+            self.route_again(&transaction, destination)
         };
         if found.is_ok_and(|destination| self.is_full(&transaction, destination)) {
             return Err(Full);
@@ -276,7 +279,8 @@ impl Fabric {
         Ok(())
     }
 
-    /// Whether there is no room for a write at its destination, or something of its requester's is in front of it.
+    /// Whether there is no room for a write at its destination, or something of its requester's is
+    /// in front of it.
     fn is_full(&self, transaction: &Transaction, destination: Destination) -> bool {
         match destination {
             Destination::Memory(resolved, _) => {
@@ -289,7 +293,7 @@ impl Fabric {
         }
     }
 
-    /// The bytes of a held write come to where they go.
+    /// Carries out a held write to memory.
     fn fill(&mut self, transaction: &Transaction, to: &Resolved, skip: u64, data: &[u8]) {
         let map = Arc::clone(&self.map);
         let memory = map.memories.get(to.memory as usize);
@@ -330,8 +334,9 @@ impl Fabric {
         self.arrived(transaction);
     }
 
-    /// The address map has changed while the write was under way: who takes it now? It has been translated already.
-    fn find_again(
+    /// The address map has changed while the write was under way: finds the function that takes it
+    /// now. It has been translated already.
+    fn route_again(
         &self,
         transaction: &Transaction,
         destination: Destination,
@@ -376,11 +381,11 @@ impl Fabric {
         }
     }
 
-    /// A write does not arrive. It is posted: its requester does not notice.
+    /// A held write fails. It is posted: its requester does not notice.
     fn lose(&mut self, transaction: &Transaction, refusal: Refusal) {
         let status = CompletionStatus::UnsupportedRequest;
         self.observe(transaction, &Delivery::Failed(status), None);
         self.detect(transaction, refusal);
-        self.find_refused(transaction.address, transaction, refusal);
+        self.report_refused(transaction.address, transaction, refusal);
     }
 }

@@ -1,7 +1,7 @@
 //! A direct-mapped cache of routing and translation, one per requester and direction.
 //!
-//! Never observable: an entry counts only as long as neither the address map nor the IOMMU has changed since, which
-//! its epochs tell.
+//! Never observable: an entry counts only as long as neither the address map nor the IOMMU has
+//! changed since, as its epochs show.
 
 use super::route::Target;
 use super::{FunctionId, RouteKind};
@@ -24,7 +24,7 @@ pub(super) struct Resolved {
     pub(super) offset: u64,
     /// Index into the map's memories.
     pub(super) memory: u32,
-    /// Whose BAR it is; none for RAM.
+    /// The function whose BAR it is; none for RAM.
     pub(super) owner: Option<FunctionId>,
     /// How it gets there.
     pub(super) route: RouteKind,
@@ -41,7 +41,8 @@ impl Resolved {
     }
 }
 
-/// One line of the processor's cache, and no more: large copies push these out of it, and each costs a miss then.
+/// One line of the processor's cache, and no more: large copies push these out of it, and each
+/// costs a miss then.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 struct Entry {
@@ -93,8 +94,8 @@ impl Cache {
     }
 }
 
-/// The upper bits of the product depend on all bits of the page number: buffers that lie at equal distances, as those
-/// of drivers do, do not fall on top of each other.
+/// The upper bits of the product depend on all bits of the page number: buffers that lie at equal
+/// distances, as those of drivers do, do not fall on top of each other.
 #[allow(clippy::cast_possible_truncation, reason = "twelve bits are left")]
 fn slot(address: u64) -> usize {
     let page = address >> PAGE_SHIFT;

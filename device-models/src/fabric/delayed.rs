@@ -1,15 +1,16 @@
 //! Posted writes that stay under way: the hazard `delay-posted`, armed by path.
 //!
-//! A path leads from one requester to one target: a function's BARs, or the root complex with RAM and interrupts behind
-//! it. PCIe orders what takes one path (6.0, 2.4.1): posted writes stay in order, and a read of the same requester
-//! pushes them before it. Nothing orders different paths: a completion record in RAM, an interrupt, and another
-//! function that reads the target go ahead.
+//! A path leads from one requester to one target: a function's BARs, or the root complex with RAM
+//! and interrupts behind it. PCIe orders what takes one path (6.0, 2.4.1): posted writes stay in
+//! order, and a read of the same requester pushes them before it. Nothing orders different paths: a
+//! completion record in RAM, an interrupt, and another function that reads the target go ahead.
 //!
-//! What waits is in front of the target's link, and has passed everything else: a CPU's request for the target comes
-//! behind it, reads and writes alike, and pushes it.
+//! What waits is in front of the target's link, and has passed everything else: a CPU's request for
+//! the target comes behind it, reads and writes alike, and pushes it.
 //!
-//! A write is routed, translated and checked when it is issued; what waits is past the IOMMU. It takes its turn at the
-//! target when it arrives, and observers see it then: its sequence number says when it was issued.
+//! A write is routed, translated and checked when it is issued; what waits is past the IOMMU. It
+//! takes its turn at the target when it arrives, and observers see it then: its sequence number
+//! says when it was issued.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,14 +28,14 @@ pub(crate) const MAX_PATHS: usize = 64;
 const MAX_BYTES: usize = 64 << 10;
 const MAX_WRITES: usize = 1024;
 
-/// Turns for which writes stay under way at most. A turn in which a function does nothing but wait is work and is
-/// recorded, so that they cost something.
+/// Turns for which writes stay under way at most. A turn in which a function does nothing but wait
+/// is work and is recorded, so that they cost something.
 pub const MAX_TURNS: u16 = 1024;
 
 /// For how long posted writes stay under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostedDelay {
-    /// Not at all: what is under way arrives.
+    /// No delay: what is under way arrives.
     Off,
     /// Until a read of the same requester, or an access of a CPU to the target, pushes them.
     UntilPushed,
@@ -94,7 +95,7 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
-    /// What a write tells software, if anything.
+    /// The signal that a write is for software, if it is one.
     pub(super) fn of(purpose: Purpose) -> Option<Self> {
         match purpose {
             Purpose::CompletionRecord => Some(Self::Record),
@@ -116,7 +117,7 @@ pub(super) enum Destination {
 }
 
 impl Destination {
-    /// The way there.
+    /// The route there.
     pub(super) fn route(&self) -> RouteKind {
         match self {
             Self::Memory(resolved, _) => resolved.route,
@@ -175,12 +176,13 @@ impl Overtaken {
 /// What is known of one kind of signal on one path.
 #[derive(Debug, Default)]
 struct Overtaking {
-    /// Until something pushes the data: then nobody can have been misled.
+    /// Until something pushes the data: then no software can have been misled.
     now: Option<Overtaken>,
-    /// The requester has come to rest since: what it reads later is too late for this. A CPU that has seen the signal
-    /// may still push the data, before it looks.
+    /// The requester has come to rest since: what it reads later is too late for this. A CPU that
+    /// has seen the signal may still push the data, before it looks.
     at_rest: Option<Overtaken>,
-    /// Writes with lower numbers have been overtaken before: nothing more is to be said of them.
+    /// Writes with lower sequence numbers have been overtaken before: no more findings about
+    /// them.
     known: u64,
 }
 
@@ -190,8 +192,8 @@ pub(super) struct Path {
     pub(super) requester: FunctionId,
     /// None: the root complex.
     pub(super) target: Option<FunctionId>,
-    /// The numbers that the two had when it was armed.
-    numbers: (Bdf, Option<Bdf>),
+    /// The requester ID and the BDF of the target when it was armed.
+    bdfs: (Bdf, Option<Bdf>),
     delay: PostedDelay,
     queue: VecDeque<Held>,
     bytes: usize,
@@ -199,19 +201,19 @@ pub(super) struct Path {
     turn: u64,
     /// By record and by interrupt.
     overtaking: [Overtaking; 2],
-    /// A fence has been told of writes with lower numbers.
+    /// Writes with lower sequence numbers were issued before the last fence.
     fenced: u64,
 }
 
 impl Path {
     fn new(
         (requester, target): (FunctionId, Option<FunctionId>),
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
     ) -> Self {
         Self {
             requester,
             target,
-            numbers,
+            bdfs,
             delay: PostedDelay::Off,
             queue: VecDeque::new(),
             bytes: 0,
@@ -301,24 +303,24 @@ impl Path {
         !self.queue.is_empty() || !self.overtaking.iter().all(told)
     }
 
-    /// The writes with numbers in this range, as overtaken by `signal`.
-    fn among(&self, signal: Signal, numbers: Range<u64>) -> Option<Overtaken> {
+    /// The writes with sequence numbers in this range, as overtaken by `signal`.
+    fn among(&self, signal: Signal, sequences: Range<u64>) -> Option<Overtaken> {
         let held = self.queue.iter();
-        let mut those = held.filter(|held| numbers.contains(&held.transaction.sequence));
+        let mut those = held.filter(|held| sequences.contains(&held.transaction.sequence));
         let Held { transaction: first, mapping, .. } = *those.next()?;
         let bytes =
             those.fold(first.length, |sum, more| sum.saturating_add(more.transaction.length));
         Some(Overtaken { signal, first, mapping, bytes })
     }
 
-    /// A fence has been seen after writes with numbers below `sequence`: what of them it overtook, unless a fence before
-    /// it did.
+    /// A fence has been seen after writes with sequence numbers below `sequence`: what of them it
+    /// overtook, unless a fence before it did.
     pub(super) fn fence_seen(&mut self, sequence: u64) -> Option<Overtaken> {
         let before = std::mem::replace(&mut self.fenced, sequence);
         self.among(Signal::Fence, before..sequence)
     }
 
-    /// Takes what has been overtaken and not been told.
+    /// Takes what has been overtaken and not been reported.
     pub(super) fn take_overtaken(&mut self) -> [Option<Overtaken>; 2] {
         self.rests();
         self.take_at_rest()
@@ -334,7 +336,8 @@ impl Path {
         any
     }
 
-    /// The requester has pushed everything. What had been overtaken when it last was at rest is to be told.
+    /// The requester has pushed everything. What had been overtaken when it last was at rest is to
+    /// be reported.
     pub(super) fn pushed(&mut self) -> [Option<Overtaken>; 2] {
         self.overtaking.iter_mut().for_each(|overtaking| overtaking.now = None);
         self.take_at_rest()
@@ -351,7 +354,7 @@ impl Path {
         self.overtaking.each_mut().map(|overtaking| overtaking.at_rest.take())
     }
 
-    /// `signal`, which was issued as number `sequence`, has arrived.
+    /// `signal`, which was issued with sequence number `sequence`, has arrived.
     fn signalled(&mut self, signal: Signal, sequence: u64) {
         let index = usize::from(signal == Signal::Interrupt);
         let found = self.among(signal, self.overtaking[index].known..sequence);
@@ -370,7 +373,7 @@ pub(crate) struct Delayed {
 }
 
 impl Delayed {
-    /// Whether there is anything to think about at all.
+    /// Whether no path is armed.
     #[inline]
     pub(super) fn is_off(&self) -> bool {
         self.paths.is_empty()
@@ -380,7 +383,7 @@ impl Delayed {
     pub(super) fn set(
         &mut self,
         (requester, target): (FunctionId, Option<FunctionId>),
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
         delay: PostedDelay,
     ) -> bool {
         let index = match self.find(requester, target) {
@@ -388,46 +391,46 @@ impl Delayed {
             None if delay == PostedDelay::Off => return true,
             None if self.paths.len() >= MAX_PATHS => return false,
             None => {
-                self.paths.push(Path::new((requester, target), numbers));
+                self.paths.push(Path::new((requester, target), bdfs));
                 self.generation += 1;
                 self.paths.len() - 1
             }
         };
-        self.paths[index].numbers = numbers;
+        self.paths[index].bdfs = bdfs;
         self.paths[index].set(delay);
         true
     }
 
-    /// The number of a path.
+    /// The index of a path.
     #[cold]
     pub(super) fn find(&self, requester: FunctionId, target: Option<FunctionId>) -> Option<usize> {
         self.paths.iter().position(|path| path.requester == requester && path.target == target)
     }
 
-    /// The path that was armed last with these numbers, as requester and target.
+    /// The path that was armed last with these BDFs, as requester and target.
     pub(super) fn armed_as(
         &self,
-        numbers: (Bdf, Option<Bdf>),
+        bdfs: (Bdf, Option<Bdf>),
     ) -> Option<(FunctionId, Option<FunctionId>)> {
-        let path = self.paths.iter().rev().find(|path| path.numbers == numbers)?;
+        let path = self.paths.iter().rev().find(|path| path.bdfs == bdfs)?;
         Some((path.requester, path.target))
     }
 
-    /// The path of a number.
+    /// The path at an index.
     pub(super) fn get(&mut self, index: usize) -> Option<&mut Path> {
         self.paths.get_mut(index)
     }
 
-    /// The numbers of the paths of `requester`.
+    /// The indexes of the paths of `requester`.
     pub(super) fn of(&self, requester: FunctionId) -> Vec<usize> {
-        let numbered = self.paths.iter().enumerate();
-        numbered.filter(|(_, path)| path.requester == requester).map(|(index, _)| index).collect()
+        let indexed = self.paths.iter().enumerate();
+        indexed.filter(|(_, path)| path.requester == requester).map(|(index, _)| index).collect()
     }
 
-    /// The numbers of the paths to `target`.
+    /// The indexes of the paths to `target`.
     pub(super) fn to(&self, target: FunctionId) -> Vec<usize> {
-        let numbered = self.paths.iter().enumerate();
-        numbered.filter(|(_, path)| path.target == Some(target)).map(|(index, _)| index).collect()
+        let indexed = self.paths.iter().enumerate();
+        indexed.filter(|(_, path)| path.target == Some(target)).map(|(index, _)| index).collect()
     }
 
     /// Whether there are paths to `target`.
@@ -440,17 +443,17 @@ impl Delayed {
         self.paths.iter().any(|path| path.target == Some(target) && path.holds())
     }
 
-    /// Which paths there are is another matter with each new number.
+    /// Changes whenever a path comes or goes.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The numbers by which the paths were armed.
+    /// The BDFs by which the paths were armed.
     pub(super) fn armed(&self) -> Vec<(Bdf, Option<Bdf>)> {
-        self.paths.iter().map(|path| path.numbers).collect()
+        self.paths.iter().map(|path| path.bdfs).collect()
     }
 
-    /// Whose paths to the root complex there are.
+    /// The requesters with an armed path to the root complex.
     pub(super) fn to_root(&self) -> Vec<FunctionId> {
         let those = self.paths.iter().filter(|path| path.target.is_none());
         those.map(|path| path.requester).collect()

@@ -8,7 +8,7 @@ use crate::pci::{Abort, UncorrectableError};
 /// A request that failed, at the function that noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectedError {
-    /// Who logs it.
+    /// The function that logs it.
     pub detector: FunctionId,
     /// Which bit of the Uncorrectable Error Status register.
     pub error: UncorrectableError,
@@ -17,9 +17,9 @@ pub struct DetectedError {
 }
 
 impl Fabric {
-    /// Logs a failed posted write where hardware would. A failed read needs no log: its completion tells the
-    /// requester, and the completer's own log of it is advisory (6.2.3.2.4.1). A port whose link is down discards
-    /// posted requests without a word (2.9.1).
+    /// Logs a failed posted write where hardware would. A failed read needs no log: its completion
+    /// tells the requester, and the completer's own log of it is advisory (6.2.3.2.4.1). A port
+    /// whose link is down discards posted requests without a word (2.9.1).
     pub(super) fn detect(&mut self, transaction: &Transaction, refusal: Refusal) {
         if transaction.kind == Kind::MemoryRead
             || refusal.class == FindingClass::LinkDown
@@ -27,8 +27,8 @@ impl Fabric {
         {
             return;
         }
-        // What the root complex refuses is logged by the root port it came through; a function on the root bus has
-        // none, and there is no root complex event collector.
+        // What the root complex refuses is logged by the root port it came through; a function on
+        // the root bus has none, and there is no root complex event collector.
         let port = refusal.detector.or_else(|| route::port_of(&self.map, transaction.function));
         let Some(detector) = port else { return };
         let error = match refusal.class {
@@ -38,8 +38,9 @@ impl Fabric {
         self.errors.push(DetectedError { detector, error, header: header(transaction) });
     }
 
-    /// Keeps for the requester of a read how it ended, if that was not well: an unsuccessful completion shows in its
-    /// Status register (7.5.1.1.4), one that did not come is an error that it detects itself (6.2.3.2.4.4).
+    /// Keeps for the requester of a read how it ended, if that was not well: an unsuccessful
+    /// completion shows in its Status register (7.5.1.1.4), one that did not come is an error that
+    /// it detects itself (6.2.3.2.4.4).
     pub(super) fn read_ended(&mut self, read: &Transaction, status: CompletionStatus) {
         let abort = match status {
             CompletionStatus::Success => return,

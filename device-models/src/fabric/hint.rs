@@ -1,16 +1,17 @@
-//! What an address that leads nowhere is elsewhere: the helpful half of a finding's sentence.
+//! What an address that decodes to nothing is elsewhere: the hint in a finding's sentence.
 //!
-//! A driver that hands out the wrong kind of address is the commonest mistake of all. What is looked up here is bounded
-//! by the topology's size, and where a flood of findings is about one address, or one mapping of somebody else's, it is
-//! looked up once.
+//! A driver that hands out the wrong kind of address is the commonest mistake of all. What is
+//! looked up here is bounded by the topology's size, and where a flood of findings is about one
+//! address, or one mapping of another requester, it is looked up once.
 
 use std::sync::Arc;
 
 use super::map::{AddressMap, MappedBar, Node};
-use super::{Fabric, FunctionId, Span, Transaction};
+use super::{Fabric, FunctionId, Transaction};
+use crate::AddressRange;
 use crate::checker::{Cause, FindingClass, Owner, RunKind, Said, SaidState, failed_mapping};
 use crate::iommu::virtio::{Piece, VirtioIommu};
-use crate::iommu::{Extent, Fault, FaultReason};
+use crate::iommu::{Fault, FaultReason};
 use crate::pci::Bdf;
 
 const HALF: u64 = 1 << 32;
@@ -20,7 +21,8 @@ const HALF: u64 = 1 << 32;
 struct Hit {
     owner: FunctionId,
     bar: u8,
-    /// The address that the CPUs have for it; none where no window of the host bridge holds the BAR.
+    /// The address that the CPUs have for it; none where no window of the host bridge holds the
+    /// BAR.
     physical: Option<u64>,
     /// The address that it has on the bus.
     bus: u64,
@@ -35,8 +37,9 @@ pub(super) struct Hint {
 }
 
 impl Fabric {
-    /// Explains a request that leads nowhere, of the part that `transaction` is; its findings belong together as long as
-    /// their addresses do. `begun` is where the addresses begin that the function was given.
+    /// Explains a request that leads nowhere, of the part that `transaction` is; its findings
+    /// belong together as long as their addresses do. `begun` is where the addresses begin that the
+    /// function was given.
     pub(super) fn explain(
         &mut self,
         begun: u64,
@@ -55,35 +58,36 @@ impl Fabric {
         let iommu = self.iommu.as_virtio();
         let domain = iommu.as_ref().and_then(|iommu| iommu.translating_domain(requester));
         let requests = iommu.as_ref().map_or(0, |iommu| iommu.requests());
-        let span =
-            Span { first: at, last: at.saturating_add(transaction.length.saturating_sub(1)) };
-        let changed = |span: Span, since: u64, owner: Option<Owner>| {
-            let extent = Extent { first: span.first, last: span.last };
+        let range = AddressRange {
+            first: at,
+            last: at.saturating_add(transaction.length.saturating_sub(1)),
+        };
+        let changed = |range: AddressRange, since: u64, owner: Option<Owner>| {
             iommu.as_ref().is_some_and(|iommu| {
                 let still = |(who, request)| iommu.mapped_since(who, at) == Some(request);
-                iommu.changed_since(requester, extent, since) || !owner.is_none_or(still)
+                iommu.changed_since(requester, range, since) || !owner.is_none_or(still)
             })
         };
         let target = hit.map(|hit| hit.owner);
         let kind = RunKind { function: from, class, domain, target };
-        let run = self.runs.take(kind, span, requests, changed);
-        let cause = Cause::Addresses { number: run.number };
+        let run = self.runs.take(kind, range, requests, changed);
+        let cause = Cause::Addresses { set: run.id };
         let state = self.state();
         let text = match run.known.filter(|said| said.holds(at, state)) {
             Some(said) => said.text,
             None => {
                 let (text, owner) = self.meaning(from, begun, at, hit);
                 let text: Arc<str> = text.into();
-                let span = owner.map_or(only(at), |(_, span)| span);
-                let said = Said { text: Arc::clone(&text), span, state };
-                self.runs.explain(run.number, said, owner.map(|(owner, _)| owner));
+                let range = owner.map_or(only(at), |(_, range)| range);
+                let said = Said { text: Arc::clone(&text), range, state };
+                self.runs.explain(run.id, said, owner.map(|(owner, _)| owner));
                 text
             }
         };
         Hint { text: text.to_string(), cause }
     }
 
-    /// Explains a fault of the IOMMU's, beside what it says itself.
+    /// Adds a hint to a fault of the IOMMU.
     pub(super) fn explain_fault(
         &mut self,
         begun: u64,
@@ -105,7 +109,7 @@ impl Fabric {
                 Cause::Unmapping { request: first.unwrap_or(retired.died) }
             }
         };
-        // A mapping of somebody else's explains what is used after it was unmapped if it was made since.
+        // Another requester's mapping explains a stale address if it was made after the unmap.
         let since = match fault.reason {
             FaultReason::Domain { .. } => 0,
             FaultReason::Stale { retired, .. } => retired.died,
@@ -124,10 +128,10 @@ impl Fabric {
             let ends = ends_before(iommu, requester, at).filter(|_| at > begun);
             let another = || mapped_for_another(&map, iommu, from, at, since);
             ends.map(|text| (text, only(at)))
-                .or_else(|| another().map(|(text, _, span)| (text, span)))
+                .or_else(|| another().map(|(text, _, range)| (text, range)))
         });
-        let (text, span) = found.unwrap_or((String::new(), only(at)));
-        let said = Said { text: text.as_str().into(), span, state };
+        let (text, range) = found.unwrap_or((String::new(), only(at)));
+        let said = Said { text: text.as_str().into(), range, state };
         self.last_fault = Some((from, cause, said));
         Hint { text, cause }
     }
@@ -138,15 +142,16 @@ impl Fabric {
         (self.map.epoch, self.iommu.epoch(), requests)
     }
 
-    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With whose mapping it is, and
-    /// its addresses, if it is somebody else's.
+    /// What `at`, which leads nowhere for its requester, can be instead: the likeliest only. With
+    /// the requester that maps it, and the mapping's addresses, if it is another requester's
+    /// mapping.
     fn meaning(
         &mut self,
         from: FunctionId,
         begun: u64,
         at: u64,
         hit: Option<Hit>,
-    ) -> (String, Option<(Owner, Span)>) {
+    ) -> (String, Option<(Owner, AddressRange)>) {
         let map = Arc::clone(&self.map);
         let requester = map.node(from).requester;
         let iommu = self.iommu.as_virtio().map(|iommu| &*iommu);
@@ -164,8 +169,8 @@ impl Fabric {
             let or = low.and_then(|low| low_half_of_bar(&map, low));
             let or = or.map(|text| format!(", or {text}")).unwrap_or_default();
             format!("; it is the physical address of guest RAM{or}")
-        } else if let Some((text, owner, span)) = another() {
-            return (text, Some((owner, span)));
+        } else if let Some((text, owner, range)) = another() {
+            return (text, Some((owner, range)));
         } else if let Some(text) = low.and_then(|low| low_half(&map, low)) {
             format!("; it is {text}")
         } else {
@@ -174,8 +179,9 @@ impl Fabric {
         (text, None)
     }
 
-    /// Where the IOMMU led a refused request: `physical`, and what that is. Told if it says something: where nobody is, or
-    /// a BAR by whichever address. With whose BAR it is.
+    /// Where the IOMMU led a refused request: `physical`, and what that is. Given where it helps:
+    /// where no function is, or at a BAR by either of its addresses. With the function whose BAR it
+    /// is.
     pub(super) fn mapped_to(
         &self,
         physical: u64,
@@ -192,9 +198,9 @@ impl Fabric {
         }
     }
 
-    /// What a request that a port or the root complex refused can have meant: said where the address is that of a BAR, and
-    /// not just of `near`, which would have taken it; nor of `target`, which it was for, unless a BAR there has two
-    /// addresses.
+    /// What a request that a port or the root complex refused can have meant: given where the
+    /// address is that of a BAR, and not just of `near`, which would have taken it; nor of
+    /// `target`, which it was for, unless a BAR there has two addresses.
     pub(super) fn meant(
         &self,
         at: u64,
@@ -212,18 +218,18 @@ impl Fabric {
         for (owner, node) in self.map.functions() {
             let root = self.map.root_of(owner);
             for bar in &node.bars {
-                let physical = root.and_then(|root| root.seen_by_cpu(&bar.span));
+                let physical = root.and_then(|root| root.seen_by_cpu(&bar.range));
                 let hit = |offset: u64| Hit {
                     owner,
                     bar: bar.index,
-                    physical: physical.map(|span| span.first + offset),
-                    bus: bar.span.first + offset,
+                    physical: physical.map(|range| range.first + offset),
+                    bus: bar.range.first + offset,
                 };
-                if let Some(span) = physical.filter(|span| span.contains(address)) {
-                    return Some(hit(address - span.first));
+                if let Some(range) = physical.filter(|range| range.contains(address)) {
+                    return Some(hit(address - range.first));
                 }
-                if on_bus.is_none() && bar.span.contains(address) {
-                    on_bus = Some(hit(address - bar.span.first));
+                if on_bus.is_none() && bar.range.contains(address) {
+                    on_bus = Some(hit(address - bar.range.first));
                 }
             }
         }
@@ -232,18 +238,19 @@ impl Fabric {
 }
 
 /// A single address.
-fn only(at: u64) -> Span {
-    Span { first: at, last: at }
+fn only(at: u64) -> AddressRange {
+    AddressRange { first: at, last: at }
 }
 
-/// For whom else `at` is mapped, by a request after number `since`, and the addresses of that mapping.
+/// The other requester for which `at` is mapped, by a request after `since`, and the addresses of
+/// that mapping.
 fn mapped_for_another(
     map: &AddressMap,
     iommu: &VirtioIommu,
     from: FunctionId,
     at: u64,
     since: u64,
-) -> Option<(String, Owner, Span)> {
+) -> Option<(String, Owner, AddressRange)> {
     let user = map.node(from);
     let own = iommu.translating_domain(user.requester);
     map.functions().find_map(|(function, node)| {
@@ -251,14 +258,14 @@ fn mapped_for_another(
         if function == from || own == Some(domain) {
             return None;
         }
-        let Piece { request, extent } = iommu.mapping_at(node.requester, at)?;
-        let span = Span { first: extent.first, last: extent.last };
+        let Piece { request, range } = iommu.mapping_at(node.requester, at)?;
+        let range = AddressRange { first: range.first, last: range.last };
         let text = format!(
             "; mapped for {} {} by request #{request}; used by {} {}",
             node.requester, node.name, user.requester, user.name
         );
         let first = iommu.mapped_since(node.requester, at)?;
-        (request > since).then_some((text, (node.requester, first), span))
+        (request > since).then_some((text, (node.requester, first), range))
     })
 }
 
@@ -272,9 +279,10 @@ fn bar_meaning(map: &AddressMap, hit: Hit, address: u64) -> String {
         }
         Some(physical) if physical == address => {
             let text = format!(
-                "; it is the CPU physical address of BAR {bar} of {owner}, whose bus address is {bus:#x}"
+                "; it is the CPU physical address of BAR {bar} of {owner}, whose bus address is \
+                 {bus:#x}"
             );
-            // The one may be the other of somebody else.
+            // A bus address of one BAR may be the CPU address of another.
             let at = |(_, node): &(FunctionId, &Node)| node.bar_at(address).is_some();
             match map.functions().find(at) {
                 Some((other, _)) => {
@@ -284,7 +292,8 @@ fn bar_meaning(map: &AddressMap, hit: Hit, address: u64) -> String {
             }
         }
         Some(physical) => format!(
-            "; it is the bus address of BAR {bar} of {owner}, whose CPU physical address is {physical:#x}"
+            "; it is the bus address of BAR {bar} of {owner}, whose CPU physical address is \
+             {physical:#x}"
         ),
         None => format!("; it is the bus address of BAR {bar} of {owner}"),
     }
@@ -296,17 +305,17 @@ fn name(map: &AddressMap, function: FunctionId) -> String {
     format!("{} ({})", node.name, node.requester)
 }
 
-/// The address at or above 4 GiB in `span` whose lower half is `low`.
-fn whole(span: &Span, low: u32) -> Option<u64> {
-    let first = span.first.max(HALF);
+/// The address at or above 4 GiB in `range` whose lower half is `low`.
+fn whole(range: &AddressRange, low: u32) -> Option<u64> {
+    let first = range.first.max(HALF);
     let above = first & !(HALF - 1) | u64::from(low);
     let above = if above < first { above.checked_add(HALF)? } else { above };
-    span.contains(above).then_some(above)
+    range.contains(above).then_some(above)
 }
 
 /// What `low` is the lower half of, if that is the address of RAM or a BAR.
 fn low_half(map: &AddressMap, low: u32) -> Option<String> {
-    match map.ram.iter().find_map(|span| whole(span, low)) {
+    match map.ram.iter().find_map(|range| whole(range, low)) {
         Some(whole) => {
             Some(format!("the low half of {whole:#x}, the physical address of guest RAM"))
         }
@@ -318,9 +327,9 @@ fn low_half_of_bar(map: &AddressMap, low: u32) -> Option<String> {
     map.functions().find_map(|(owner, node)| {
         let root = map.root_of(owner);
         let found = |bar: &MappedBar| {
-            let physical = root.and_then(|root| root.seen_by_cpu(&bar.span));
-            let mut spans = physical.iter().chain([&bar.span]);
-            Some((bar.index, spans.find_map(|span| whole(span, low))?))
+            let physical = root.and_then(|root| root.seen_by_cpu(&bar.range));
+            let mut ranges = physical.iter().chain([&bar.range]);
+            Some((bar.index, ranges.find_map(|range| whole(range, low))?))
         };
         let (bar, whole) = node.bars.iter().find_map(found)?;
         let owner = name(map, owner);

@@ -1,7 +1,9 @@
-//! What waits to be delivered to a function: accesses to its registers and completions of its reads.
+//! What waits to be delivered to a function: accesses to its registers and completions of its
+//! reads.
 //!
-//! One queue per target, first in first out, gives PCIe's ordering (6.0, 2.4.1) for free: a read does not pass a
-//! posted write of the same requester, and a completion does not pass the completer's own writes.
+//! One queue per target, first in first out, gives PCIe's ordering (6.0, 2.4.1) for free: a read
+//! does not pass a posted write of the same requester, and a completion does not pass the
+//! completer's own writes.
 
 use std::collections::VecDeque;
 
@@ -32,24 +34,24 @@ impl Message {
 
 /// The queue of one function.
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
+pub(super) struct Inbox {
     queue: VecDeque<Message>,
     requests: usize,
 }
 
 impl Inbox {
     /// Whether there is room for a request.
-    pub(crate) fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.requests < CAPACITY
     }
 
     /// Whether nothing waits here.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// Takes a request, unless there is no room.
-    pub(crate) fn offer(&mut self, request: Message) -> Result<(), Message> {
+    pub(super) fn offer(&mut self, request: Message) -> Result<(), Message> {
         if !self.has_room() {
             return Err(request);
         }
@@ -59,11 +61,11 @@ impl Inbox {
     }
 
     /// Takes a completion: always, since its reader has room for it by having issued the read.
-    pub(crate) fn complete(&mut self, completion: Message) {
+    pub(super) fn complete(&mut self, completion: Message) {
         self.queue.push_back(completion);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Message> {
+    pub(super) fn pop(&mut self) -> Option<Message> {
         let message = self.queue.pop_front()?;
         if message.sender().is_some() {
             self.requests -= 1;
@@ -72,12 +74,13 @@ impl Inbox {
     }
 
     /// Whether something of `sender` is still on its way here: then nothing of it may pass.
-    pub(crate) fn holds_from(&self, sender: FunctionId) -> bool {
+    pub(super) fn holds_from(&self, sender: FunctionId) -> bool {
         self.requests > 0 && self.queue.iter().any(|message| message.sender() == Some(sender))
     }
 
-    /// Forgets everything: the function was reset. Who waited here for an answer?
-    pub(crate) fn clear(&mut self) -> Vec<(FunctionId, Tag)> {
+    /// Drops everything: the function was reset. Returns the readers that wait for an answer, with
+    /// their tags.
+    pub(super) fn clear(&mut self) -> Vec<(FunctionId, Tag)> {
         self.requests = 0;
         let unanswered = |message| match message {
             Message::Read { from, tag, .. } => Some((from, tag)),

@@ -3,9 +3,9 @@
 use vm_memory::{Bytes, VolatileSlice};
 
 use super::{
-    CompletionStatus, Delivery, Fabric, FunctionId, Purpose, RouteKind, Span, Transaction,
-    WriteOutcome,
+    CompletionStatus, Delivery, Fabric, FunctionId, Purpose, RouteKind, Transaction, WriteOutcome,
 };
+use crate::AddressRange;
 use crate::checker::{Cause, FindingClass, RunKind};
 use crate::pci::{MsiMessage, MsiState, MsixFunction, MsixTable, Raised};
 
@@ -27,12 +27,12 @@ pub enum InterruptPolicy {
 
 /// What a function may signal.
 #[derive(Debug, Default)]
-pub(crate) struct Interrupts {
-    pub(crate) msix: Option<MsixTable>,
-    pub(crate) msix_function: MsixFunction,
-    pub(crate) msi: Option<MsiState>,
+pub(super) struct Interrupts {
+    pub(super) msix: Option<MsixTable>,
+    msix_function: MsixFunction,
+    msi: Option<MsiState>,
     /// A pending message found no room where it goes: try again at the function's next turn.
-    pub(crate) held_back: bool,
+    held_back: bool,
 }
 
 impl Interrupts {
@@ -96,11 +96,12 @@ impl Fabric {
         self.arrived(&transaction);
         (!owned).then(|| {
             let explanation = format!(
-                "data {data:#x} is not an enabled MSI or MSI-X vector of this requester; delivered, as hardware without \
+                "data {data:#x} is not an enabled MSI or MSI-X vector of this requester; \
+                 delivered, as hardware without \
                  interrupt remapping does"
             );
             let class = FindingClass::NotAVector;
-            self.find(transaction.function, class, cause, Some(transaction), explanation);
+            self.report(transaction.function, class, cause, Some(transaction), explanation);
             class
         })
     }
@@ -113,23 +114,76 @@ impl Fabric {
         explanation: String,
     ) -> Option<FindingClass> {
         self.observe(transaction, &Delivery::Failed(CompletionStatus::UnsupportedRequest), None);
-        self.find(transaction.function, class, cause, Some(*transaction), explanation);
+        self.report(transaction.function, class, cause, Some(*transaction), explanation);
         Some(class)
     }
 
-    /// What an access that the interrupt window does not take comes from: a copy that runs through the window is one
-    /// mistake, as is the same mistake at the same addresses.
+    /// What an access that the interrupt window does not take comes from: a copy that runs through
+    /// the window is one mistake, as is the same mistake at the same addresses.
     pub(super) fn malformed(&mut self, transaction: &Transaction, mistake: &'static str) -> Cause {
         let first = transaction.address;
-        let span = Span { first, last: first.saturating_add(transaction.length.saturating_sub(1)) };
+        let range = AddressRange {
+            first,
+            last: first.saturating_add(transaction.length.saturating_sub(1)),
+        };
         let class = FindingClass::Malformed;
         let kind = RunKind { function: transaction.function, class, domain: None, target: None };
-        let number = self.runs.take(kind, span, 0, |_, _, _| false).number;
-        Cause::Malformed { number, mistake }
+        let set = self.runs.take(kind, range, 0, |_, _, _| false).id;
+        Cause::Malformed { set, mistake }
     }
 }
 
 impl Fabric {
+    /// Gives `function` its MSI-X table.
+    pub(crate) fn set_msix_table(&mut self, function: FunctionId, table: MsixTable) {
+        self.interrupts[function.index()].msix = Some(table);
+    }
+
+    /// The MSI-X table of `function`, if it has one.
+    pub(crate) fn msix_table(&mut self, function: FunctionId) -> Option<&mut MsixTable> {
+        self.interrupts[function.index()].msix.as_mut()
+    }
+
+    /// Takes the interrupt enables and masks of the configuration space of `function` over.
+    pub(crate) fn set_interrupt_enables(
+        &mut self,
+        function: FunctionId,
+        msi: Option<MsiState>,
+        msix: MsixFunction,
+    ) {
+        let state = &mut self.interrupts[function.index()];
+        state.msi = msi;
+        state.msix_function = msix;
+    }
+
+    /// Takes a pending MSI-X vector that is no longer masked and its message, if `function` may
+    /// send one.
+    pub(crate) fn take_pending_vector(
+        &mut self,
+        function: FunctionId,
+    ) -> Option<(u16, MsiMessage)> {
+        let node = self.map.node(function);
+        let may_issue = node.bus_master && node.operational;
+        let state = &mut self.interrupts[function.index()];
+        state.held_back = false;
+        let table = state.msix.as_mut().filter(|_| may_issue)?;
+        table.take_pending(state.msix_function)
+    }
+
+    /// The message of `vector` found no room: it is pending again, until the function's next turn.
+    pub(crate) fn hold_back_vector(&mut self, function: FunctionId, vector: u16) {
+        let state = &mut self.interrupts[function.index()];
+        state.held_back = true;
+        if let Some(table) = &mut state.msix {
+            table.put_back(vector);
+        }
+    }
+
+    /// Whether a message of `function` was held back.
+    pub(crate) fn holds_back_vector(&self, function: FunctionId) -> bool {
+        self.interrupts[function.index()].held_back
+    }
+
     /// Signals an MSI-X vector of `from`; see [`Port::raise`](super::Port::raise).
     pub(crate) fn raise(&mut self, from: FunctionId, vector: u16) -> WriteOutcome {
         let state = &mut self.interrupts[from.index()];

@@ -1,39 +1,15 @@
-//! The address map: everything that decides where a request goes, as one immutable picture.
+//! The address map: everything that decides where a request goes, as one immutable value.
 //!
-//! Configuration writes that change decoding publish a new map with a new epoch; nobody ever sees half of a change.
+//! Configuration writes that change decoding publish a new map with a new epoch; a request sees a
+//! change in whole or not at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{FunctionId, RootComplex};
+use crate::AddressRange;
 use crate::memory::Memory;
 use crate::pci::{AcsControl, Bdf};
-
-/// An address range; `last` is inclusive, so that a range can end at the top of the address space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// First address.
-    pub first: u64,
-    /// Last address.
-    pub last: u64,
-}
-
-impl Span {
-    /// The span of `length` bytes from `first`; none for no bytes or past the end of the address space.
-    pub fn new(first: u64, length: u64) -> Option<Self> {
-        Some(Self { first, last: first.checked_add(length.checked_sub(1)?)? })
-    }
-
-    /// Whether `address` lies inside.
-    pub fn contains(&self, address: u64) -> bool {
-        (self.first..=self.last).contains(&address)
-    }
-
-    /// How many of `length` bytes from `address`, which lies inside, lie inside too.
-    pub fn clip(&self, address: u64, length: u64) -> u64 {
-        length.min((self.last - address).saturating_add(1))
-    }
-}
 
 /// What stands behind a BAR.
 #[derive(Debug, Clone)]
@@ -52,7 +28,7 @@ pub struct MappedBar {
     /// BAR number, 0 to 5; the lower one of a 64-bit pair.
     pub index: u8,
     /// Bus address as programmed.
-    pub span: Span,
+    pub range: AddressRange,
     /// What it leads to.
     pub target: BarTarget,
 }
@@ -101,12 +77,13 @@ pub struct Node {
     pub acs_without_effect: AcsControl,
     /// Port Number of a bridge.
     pub port_number: u8,
-    /// Egress control vector: by [`Node::port_number`], whether a sibling may not be reached directly.
+    /// Egress control vector: by [`Node::port_number`], whether a sibling may not be reached
+    /// directly.
     pub egress: [u32; 8],
     /// Secondary and subordinate bus number of a bridge.
     pub buses: Option<(u8, u8)>,
     /// The memory and the prefetchable memory window of a bridge, as far as they are open.
-    pub windows: [Option<Span>; 2],
+    pub windows: [Option<AddressRange>; 2],
     /// The BARs, whether decoded or not.
     pub bars: Vec<MappedBar>,
 }
@@ -118,32 +95,32 @@ impl Node {
     }
 
     /// Whether one of the windows of this bridge holds `address`, and until where it does.
-    pub(super) fn window_at(&self, address: u64) -> Option<Span> {
+    pub(super) fn window_at(&self, address: u64) -> Option<AddressRange> {
         self.windows.iter().flatten().copied().find(|window| window.contains(address))
     }
 
     /// The BAR that holds `address`.
     pub(super) fn bar_at(&self, address: u64) -> Option<&MappedBar> {
-        self.bars.iter().find(|bar| bar.span.contains(address))
+        self.bars.iter().find(|bar| bar.range.contains(address))
     }
 }
 
 /// A memory BAR that the CPUs can reach: what a VMM maps into the guest.
 #[derive(Debug, Clone)]
 pub struct GuestMapping {
-    /// Where the guest sees it.
+    /// Guest physical address of its first byte.
     pub guest_address: u64,
-    /// What it sees, from its first byte.
+    /// The memory, from its first byte.
     pub memory: Memory,
-    /// How much of it, in bytes: the size of the BAR, which software may have made smaller (PCIe 6.0, 7.8.6).
+    /// Bytes to map: the size of the BAR, which software may have made smaller (PCIe 6.0, 7.8.6).
     pub length: u64,
-    /// Whose BAR it is.
+    /// The function that owns the BAR.
     pub function: FunctionId,
-    /// Which one.
+    /// Index of the BAR, 0 to 5.
     pub bar: u8,
 }
 
-/// The picture itself.
+/// One address map.
 #[derive(Debug, Clone, Default)]
 pub struct AddressMap {
     /// Grows by one with each published map.
@@ -153,10 +130,10 @@ pub struct AddressMap {
     /// The host bridges with the functions on their root buses.
     pub roots: Vec<RootComplex>,
     /// Guest RAM: the first entries of `memories`, in this order.
-    pub ram: Vec<Span>,
+    pub ram: Vec<AddressRange>,
     /// RAM regions, then the memories behind BARs.
     pub memories: Vec<Memory>,
-    /// Who answers to which requester ID.
+    /// The functions that configuration requests reach, by requester ID.
     pub by_bdf: BTreeMap<Bdf, FunctionId>,
 }
 
@@ -166,9 +143,9 @@ impl AddressMap {
         &self.nodes[function.index()]
     }
 
-    /// The RAM region at a physical address: its index in `memories` and its span.
-    pub(super) fn ram_at(&self, address: u64) -> Option<(usize, Span)> {
-        self.ram.iter().copied().enumerate().find(|(_, span)| span.contains(address))
+    /// The RAM region at a physical address: its index in `memories` and its range.
+    pub(super) fn ram_at(&self, address: u64) -> Option<(usize, AddressRange)> {
+        self.ram.iter().copied().enumerate().find(|(_, range)| range.contains(address))
     }
 
     /// The bridges above `function`, from the nearest to the one on the root bus.
@@ -197,27 +174,27 @@ impl AddressMap {
                 let BarTarget::Memory(memory) = bar.target else { continue };
                 let open = self.path_up(function).all(|bridge| {
                     let bridge = self.node(bridge);
-                    let window = bridge.window_at(bar.span.first);
+                    let window = bridge.window_at(bar.range.first);
                     bridge.memory_enabled
                         && bridge.operational
-                        && window.is_some_and(|window| window.last >= bar.span.last)
+                        && window.is_some_and(|window| window.last >= bar.range.last)
                 });
                 let Some(memory) = self.memories.get(memory).filter(|_| open) else { continue };
-                let Some(span) =
-                    self.root_of(function).and_then(|root| root.seen_by_cpu(&bar.span))
+                let Some(range) =
+                    self.root_of(function).and_then(|root| root.seen_by_cpu(&bar.range))
                 else {
                     continue;
                 };
-                let taken = self.ram.iter().any(|ram| overlap(ram, &span))
+                let taken = self.ram.iter().any(|ram| ram.overlaps(&range))
                     || mappings.iter().any(|other: &GuestMapping| {
-                        Span::new(other.guest_address, other.length)
-                            .is_some_and(|other| overlap(&other, &span))
+                        AddressRange::new(other.guest_address, other.length)
+                            .is_some_and(|other| other.overlaps(&range))
                     });
                 if !taken {
                     mappings.push(GuestMapping {
-                        guest_address: span.first,
+                        guest_address: range.first,
                         memory: memory.clone(),
-                        length: (bar.span.last - bar.span.first)
+                        length: (bar.range.last - bar.range.first)
                             .saturating_add(1)
                             .min(memory.len()),
                         function,
@@ -233,8 +210,4 @@ impl AddressMap {
     pub fn functions(&self) -> impl Iterator<Item = (FunctionId, &Node)> {
         self.nodes.iter().zip(0u16..).map(|(node, index)| (FunctionId(index), node))
     }
-}
-
-fn overlap(a: &Span, b: &Span) -> bool {
-    a.first <= b.last && b.first <= a.last
 }

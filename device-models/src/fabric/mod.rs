@@ -1,7 +1,9 @@
-//! The fabric: takes every request of every function to where it goes, or says why it does not arrive.
+//! The fabric: takes every request of every function to its target, or finds out why it does not
+//! arrive.
 //!
-//! All of it lives under the lab's one lock. A translation is used before the lock is given up, so no unmap slips
-//! between check and use; a step moves at most 64 KiB, so nobody waits long for the lock.
+//! All of it lives under the system's one lock. A translation is used before the lock is given up,
+//! so no unmap slips between check and use; a step moves at most 64 KiB, which bounds the wait for
+//! the lock.
 
 mod acs;
 mod answer;
@@ -10,6 +12,7 @@ mod cache;
 mod cpu_push;
 mod delayed;
 mod error;
+mod functions;
 mod hint;
 mod inbox;
 mod interrupt;
@@ -18,12 +21,12 @@ mod observer;
 mod outstanding;
 mod port;
 mod read;
+mod report;
 mod request;
 mod resolve;
 mod root_complex;
 mod route;
 mod stats;
-mod tell;
 mod transaction;
 mod watch;
 mod write;
@@ -34,7 +37,7 @@ use std::sync::Arc;
 pub use delayed::{BadDelay, MAX_TURNS as MAX_DELAY_TURNS, PostedDelay};
 pub use error::DetectedError;
 pub use interrupt::{InterruptPolicy, InterruptSink};
-pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind, Span};
+pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind};
 pub use observer::{Delivery, Input, Observer};
 pub use port::Port;
 pub use root_complex::{HostWindow, PeerRouting, RootComplex};
@@ -44,22 +47,24 @@ pub use transaction::{
     CompletionStatus, FunctionId, Kind, Purpose, ReadOutcome, Tag, Transaction, WriteOutcome,
 };
 
-pub(crate) use answer::Answer;
 pub(crate) use delayed::MAX_PATHS as MAX_DELAYED_PATHS;
-pub(crate) use inbox::{Inbox, Message};
-pub(crate) use interrupt::Interrupts;
-pub(crate) use watch::Watch;
+pub(crate) use inbox::Message;
 
+use crate::AddressRange;
 use crate::checker::{Cause, Finding, FindingClass, Runs, Said, Severity};
 use crate::iommu::Iommu;
 use crate::pci::Abort;
+use answer::Answer;
 use cache::Cache;
 use delayed::Delayed;
+use inbox::Inbox;
+use interrupt::Interrupts;
 use outstanding::Outstanding;
 use request::Request;
+use watch::Watch;
 
 /// Where a dword write is an interrupt on x86 platforms.
-pub const INTERRUPT_WINDOW: Span = Span { first: 0xfee0_0000, last: 0xfeef_ffff };
+pub const INTERRUPT_WINDOW: AddressRange = AddressRange { first: 0xfee0_0000, last: 0xfeef_ffff };
 
 /// Bytes that one request to a [`Port`] may move at most: the work of one step.
 pub const MAX_RUN: u64 = 64 << 10;
@@ -67,34 +72,36 @@ pub const MAX_RUN: u64 = 64 << 10;
 /// Device-to-device register writes in a row, without a CPU in between, before the chain is cut.
 pub const MAX_HOPS: u8 = 64;
 
-/// Detected errors that wait to be logged; more are lost, as they are on hardware (PCIe 6.0, 6.2.4.2).
+/// Detected errors that wait to be logged; more are lost, as they are on hardware (PCIe 6.0,
+/// 6.2.4.2).
 const MAX_ERRORS: usize = 64;
 
-/// See the module.
+/// Routes, translates, checks and carries out every request; keeps what is under way. See the
+/// module.
 pub(crate) struct Fabric {
-    pub(crate) map: Arc<AddressMap>,
-    pub(crate) iommu: Box<dyn Iommu>,
-    pub(crate) inboxes: Vec<Inbox>,
-    pub(crate) interrupts: Vec<Interrupts>,
-    pub(crate) outstanding: Vec<Outstanding>,
+    map: Arc<AddressMap>,
+    iommu: Box<dyn Iommu>,
+    inboxes: Vec<Inbox>,
+    interrupts: Vec<Interrupts>,
+    outstanding: Vec<Outstanding>,
     /// Completions that wait behind their completer's own writes.
-    pub(crate) answers: Vec<VecDeque<Answer>>,
-    pub(crate) errors: Vec<DetectedError>,
+    answers: Vec<VecDeque<Answer>>,
+    errors: Vec<DetectedError>,
     /// Reads that were answered with an error, to be shown in their requesters' Status registers.
-    pub(crate) aborts: Vec<(FunctionId, Abort)>,
-    pub(crate) hops: Vec<u8>,
-    pub(crate) stats: Stats,
-    pub(crate) watch: Watch,
-    pub(crate) sink: Box<dyn InterruptSink>,
-    pub(crate) policy: InterruptPolicy,
-    /// The virtio-iommu's own function, which nobody translates (virtio 1.3, 5.13.2).
-    pub(crate) exempt: Option<FunctionId>,
-    /// Whose Bus Master Enable was cleared, with nothing that asks for work since: what is left over is not emitted, and
-    /// the kernel does so itself before a reset and on unbind.
-    pub(crate) quiesced: Vec<bool>,
+    aborts: Vec<(FunctionId, Abort)>,
+    hops: Vec<u8>,
+    stats: Stats,
+    watch: Watch,
+    sink: Box<dyn InterruptSink>,
+    policy: InterruptPolicy,
+    /// The virtio-iommu's own function, whose requests are not translated (virtio 1.3, 5.13.2).
+    exempt: Option<FunctionId>,
+    /// By function: Bus Master Enable was cleared, and nothing has asked for work since. What is
+    /// left over is not emitted, and the kernel does so itself before a reset and on unbind.
+    quiesced: Vec<bool>,
     /// Findings about addresses that lead nowhere.
     runs: Runs,
-    /// What was said last of a fault beside what the IOMMU says, and of whose.
+    /// The last hint about a fault: the requester, the cause and the text.
     last_fault: Option<(FunctionId, Cause, Said)>,
     /// Posted writes that tests keep under way.
     delayed: Delayed,
@@ -182,13 +189,14 @@ impl Fabric {
         let left_over = !node.bus_master && self.quiesced[from.index()];
         let transaction = self.describe(from, kind, purpose, address, request.buffer.len() as u64);
         let (severity, explanation) = if left_over {
-            let class = "Bus Master Enable was cleared with work under way, as the kernel does before a reset and on \
+            let class = "Bus Master Enable was cleared with work under way, as the kernel does \
+                before a reset and on \
                          unbind: nothing was emitted, and nothing new was asked for since";
             (Severity::Note, class)
         } else {
             (Severity::Finding, explanation)
         };
-        self.tell(
+        self.report_as(
             severity,
             from,
             class,
@@ -251,8 +259,8 @@ impl Fabric {
         self.stats.of_mut(transaction.function).tlps += count;
     }
 
-    /// A mistake was found.
-    pub(crate) fn find(
+    /// Reports a mistake.
+    pub(crate) fn report(
         &mut self,
         function: FunctionId,
         class: FindingClass,
@@ -260,10 +268,10 @@ impl Fabric {
         transaction: Option<Transaction>,
         explanation: String,
     ) {
-        self.tell(Severity::Finding, function, class, cause, transaction, explanation);
+        self.report_as(Severity::Finding, function, class, cause, transaction, explanation);
     }
 
-    fn tell(
+    fn report_as(
         &mut self,
         severity: Severity,
         function: FunctionId,

@@ -1,4 +1,4 @@
-//! Who looks on: reports and recorders.
+//! Observers: reports, recorders and replays.
 
 use super::route::Target;
 use super::{CompletionStatus, FunctionId, PostedDelay, RouteKind, Transaction};
@@ -8,13 +8,14 @@ use crate::pci::Bdf;
 /// What became of a [`Transaction`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// It arrived.
+    /// It reached memory or registers.
     Delivered {
-        /// By which way.
+        /// The route that it took.
         route: RouteKind,
-        /// Where.
+        /// The memory or registers; none for the interrupt window.
         target: Option<Target>,
-        /// The address at the target's side: physical, or the bus address if it never reached the root complex.
+        /// The address at the target's side: physical, or the bus address if it never reached the
+        /// root complex.
         address: u64,
     },
     /// It was answered, or dropped if posted, with this status.
@@ -22,7 +23,7 @@ pub enum Delivery {
 }
 
 impl Delivery {
-    /// Whose BAR it arrived in; none for RAM, and if it did not arrive.
+    /// The function whose BAR it arrived in; none for RAM, and if it did not arrive.
     pub(super) fn owner(&self) -> Option<FunctionId> {
         match self {
             Self::Delivered { target, .. } => target.as_ref().and_then(Target::owner),
@@ -31,12 +32,12 @@ impl Delivery {
     }
 }
 
-/// What a CPU or the VMM did to the lab: all that a replay has to repeat, in this order.
+/// What a CPU or the VMM did to the system: all that a replay has to repeat, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input<'a> {
     /// A configuration write.
     ConfigWrite {
-        /// Which function.
+        /// Address of the function.
         bdf: Bdf,
         /// Byte offset, 0 to 4095.
         offset: u16,
@@ -45,10 +46,10 @@ pub enum Input<'a> {
         /// Value, in the low bytes.
         value: u32,
     },
-    /// A configuration read that may have side effects: of a vendor capability, or of a function whose posted writes
-    /// its completion pushes.
+    /// A configuration read that may have side effects: of a vendor capability, or of a function
+    /// whose posted writes its completion pushes.
     ConfigRead {
-        /// Which function.
+        /// Address of the function.
         bdf: Bdf,
         /// Byte offset, 0 to 4095.
         offset: u16,
@@ -71,70 +72,72 @@ pub enum Input<'a> {
         /// What was answered.
         data: &'a [u8],
     },
-    /// A CPU's request has come to a BAR of `function`, behind what was under way to it. Only where that changes anything;
-    /// what the request itself does comes behind it, if it is an input.
+    /// A CPU's request has come to a BAR of `function`, behind what was under way to it. Only where
+    /// that changes anything; what the request itself does comes behind it, if it is an input.
     CpuPush {
-        /// Whose BAR.
+        /// The function that owns the BAR.
         function: FunctionId,
     },
     /// Everything below a port was pulled out of its slot.
     Unplug {
-        /// The port.
+        /// Address of the port above the slot.
         port: Bdf,
     },
-    /// It was plugged in again.
+    /// What was pulled out of the slot of a port was plugged in again.
     Plug {
-        /// The port.
+        /// Address of the port above the slot.
         port: Bdf,
     },
     /// Posted writes on a path stay under way from now on, or no longer.
     DelayPosted {
-        /// Who issues them.
+        /// The function that issues them.
         requester: Bdf,
-        /// Whose BARs they go to; none for the root complex: RAM and interrupts.
+        /// The function whose BARs they go to; none for the root complex: RAM and interrupts.
         target: Option<Bdf>,
-        /// For how long.
+        /// When they arrive.
         delay: PostedDelay,
     },
     /// Software has seen a fence that stands for a function's work.
     FenceSeen {
-        /// The function.
+        /// Requester ID of the function.
         requester: Bdf,
     },
     /// A step in which `function` did something.
     Step {
-        /// Which function.
+        /// The function that had its turn.
         function: FunctionId,
     },
     /// A value that no replay can compute from what the record holds.
     Outside {
-        /// Whose.
+        /// The function that takes the value.
         function: FunctionId,
-        /// The value.
+        /// The value as bytes, as the function gets it.
         data: &'a [u8],
     },
 }
 
-/// Sees everything, in the order in which it happens, under the lab's lock: be quick.
+/// Sees everything, in the order in which it happens. Called with the system's lock held: return
+/// quickly.
 pub trait Observer: Send {
-    /// A transaction was carried out. `data` holds its bytes if it was delivered to or read from memory or registers
-    /// and they are at hand in one piece; only [control transactions](super::Purpose::is_control) need keep them.
+    /// A transaction was carried out. `data` holds its bytes if it was delivered to or read from
+    /// memory or registers and they are at hand in one piece; only [control
+    /// transactions](super::Purpose::is_control) need keep them.
     fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
         let _ = (transaction, delivery, data);
     }
 
-    /// Something is wrong.
+    /// The checker has found a mistake, or has a note.
     fn finding(&mut self, finding: &Finding) {
         let _ = finding;
     }
 
-    /// Something came in from outside.
+    /// A CPU or the VMM did something.
     fn input(&mut self, input: &Input<'_>) {
         let _ = input;
     }
 
-    /// A control transaction is about to read guest memory: a replay fills in `data` and answers `true`; anybody
-    /// else leaves it alone, and memory is read.
+    /// A control transaction is about to read guest memory: a replay fills in `data` and answers
+    /// `true`; any other observer leaves it alone, and memory is read.
     fn replace_read(&mut self, transaction: &Transaction, data: &mut [u8]) -> bool {
         let _ = (transaction, data);
         false

@@ -9,26 +9,26 @@ const LIMIT: usize = 64;
 
 /// A read that went out as a message.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Read {
-    pub(crate) transaction: Transaction,
-    /// The way it took.
+pub(super) struct Read {
+    pub(super) transaction: Transaction,
+    /// The route that it took.
     pub(super) route: RouteKind,
     /// The MAP request of the first piece of the mapping that it went by.
-    pub(crate) mapping: Option<u64>,
+    pub(super) mapping: Option<u64>,
     /// What to say of it once its completion is there.
     pub(super) delivery: Delivery,
 }
 
 impl Read {
-    /// Who was to answer it.
-    pub(crate) fn completer(&self) -> Option<FunctionId> {
+    /// The function that was to answer it.
+    pub(super) fn completer(&self) -> Option<FunctionId> {
         self.delivery.owner()
     }
 }
 
 /// The reads of one function.
 #[derive(Debug, Default)]
-pub(crate) struct Outstanding {
+pub(super) struct Outstanding {
     reads: BTreeMap<Tag, Read>,
 }
 
@@ -42,15 +42,15 @@ impl Outstanding {
     }
 
     /// Takes a read off the list; none if its function has been reset since.
-    pub(crate) fn remove(&mut self, tag: Tag) -> Option<Read> {
+    pub(super) fn remove(&mut self, tag: Tag) -> Option<Read> {
         self.reads.remove(&tag)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.reads.is_empty()
     }
 
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.reads.clear();
     }
 }

@@ -10,7 +10,8 @@ use crate::pci::Bdf;
 
 /// The only way by which a model reaches memory, other functions and the interrupt controllers.
 ///
-/// Everything that goes through it carries the function's requester ID and is routed, translated and checked.
+/// Everything that goes through it carries the function's requester ID and is routed, translated
+/// and checked.
 #[derive(Debug)]
 pub struct Port<'a> {
     fabric: &'a mut Fabric,
@@ -29,9 +30,10 @@ impl<'a> Port<'a> {
         self.fabric.map.node(self.function).requester
     }
 
-    /// The same port for requests that are parts of one range of addresses, which the function was given as a whole and
-    /// which begins at `begun`: findings tell where a range leaves its mapping, and what its first address is. Without it
-    /// each request counts as a range of its own.
+    /// The same port for requests that are parts of one range of addresses, which the function was
+    /// given as a whole and which begins at `begun`: findings tell where a range leaves its
+    /// mapping, and what its first address is. Without it each request counts as a range of its
+    /// own.
     pub fn part_of(&mut self, begun: u64) -> Port<'_> {
         Port { fabric: self.fabric, function: self.function, begun: Some(begun) }
     }
@@ -107,8 +109,8 @@ impl<'a> Port<'a> {
 
     /// [`write`](Self::write) from a plain buffer.
     pub fn write_bytes(&mut self, purpose: Purpose, address: u64, source: &[u8]) -> WriteOutcome {
-        // A volatile slice is always writable, so the bytes move to a buffer of our own first; these are records of
-        // a few bytes.
+        // A volatile slice is always writable, so the bytes move to a buffer of our own first;
+        // these are records of a few bytes.
         let mut copy = [0; 64];
         match copy.get_mut(..source.len()) {
             Some(copy) => {
@@ -119,14 +121,15 @@ impl<'a> Port<'a> {
         }
     }
 
-    /// Signals MSI-X vector `vector`: a memory write if it is enabled and unmasked, a pending bit if it is masked
-    /// (PCIe 6.0, 6.1.4). Nothing happens while MSI-X is disabled or for a vector that does not exist.
+    /// Signals MSI-X vector `vector`: a memory write if it is enabled and unmasked, a pending bit
+    /// if it is masked (PCIe 6.0, 6.1.4). Nothing happens while MSI-X is disabled or for a vector
+    /// that does not exist.
     pub fn raise(&mut self, vector: u16) -> WriteOutcome {
         self.fabric.raise(self.function, vector)
     }
 
-    /// Takes a value from outside the lab into account: entropy, or what was computed from bulk data. A record keeps
-    /// it; a replay puts the recorded one into `value`.
+    /// Takes a value from outside the system into account: entropy, or what was computed from bulk
+    /// data. A record keeps it; a replay puts the recorded one into `value`.
     pub fn outside_input(&mut self, value: &mut [u8]) {
         if let Some(observer) = self.fabric.watch.observer() {
             observer.replace_outside(self.function, value);
@@ -134,10 +137,10 @@ impl<'a> Port<'a> {
         }
     }
 
-    /// Reports something that is wrong with what the driver asked the device for. Reports of one class with the same
-    /// cause count as one mistake.
+    /// Reports something that is wrong with what the driver asked the device for. Reports of one
+    /// class with the same cause count as one mistake.
     pub fn report(&mut self, class: FindingClass, cause: Cause, explanation: String) {
-        self.fabric.find(self.function, class, cause, None, explanation);
+        self.fabric.report(self.function, class, cause, None, explanation);
     }
 
     /// Gives up waiting for a read: its completion will be dropped.

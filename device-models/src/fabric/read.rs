@@ -30,7 +30,7 @@ impl Fabric {
                     bytes += run;
                 }
                 Next::Registers(transaction, registers) => {
-                    return match self.ask_registers(&transaction, &registers) {
+                    return match self.read_registers(&transaction, &registers) {
                         Some(tag) => ReadOutcome::Pending { tag, bytes, verdict },
                         None => ReadOutcome::Retry { bytes, verdict },
                     };
@@ -41,7 +41,7 @@ impl Fabric {
                     self.fail(&transaction, status, Refusal::new(class, None));
                     let explanation = "the interrupt window cannot be read".to_owned();
                     let cause = self.malformed(&transaction, "read");
-                    self.find(request.from, class, cause, Some(transaction), explanation);
+                    self.report(request.from, class, cause, Some(transaction), explanation);
                     return ReadOutcome::Done { status, bytes, verdict: verdict.or(Some(class)) };
                 }
                 Next::Failed { class, status, .. } => {
@@ -52,8 +52,8 @@ impl Fabric {
         ReadOutcome::Done { status: CompletionStatus::Success, bytes, verdict }
     }
 
-    /// The completion of a read pushes what its completer has posted the same way (2.4.1, rule D2a); nobody has posted
-    /// anything in the name of RAM. False: not everything is there.
+    /// The completion of a read pushes what its completer has posted to the requester (2.4.1, rule
+    /// D2a). RAM posts nothing. False: not everything is there yet.
     #[inline]
     fn completion_pushes(&mut self, completer: Option<FunctionId>, reader: FunctionId) -> bool {
         completer.is_none_or(|completer| {
@@ -61,8 +61,9 @@ impl Fabric {
         })
     }
 
-    /// Sends one read to a register BAR: one request TLP, one message. None when there is no room for it.
-    fn ask_registers(&mut self, transaction: &Transaction, to: &Registers) -> Option<Tag> {
+    /// Sends one read to a register BAR: one request TLP, one message. None when there is no room
+    /// for it.
+    fn read_registers(&mut self, transaction: &Transaction, to: &Registers) -> Option<Tag> {
         let from = transaction.function;
         if !self.push(from, Some(to.function)) || !self.outstanding[from.index()].has_room() {
             return None;
@@ -82,8 +83,9 @@ impl Fabric {
         Some(tag)
     }
 
-    /// Completes a read that was answered by message; called by the lab when it delivers the completion.
-    pub(crate) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
+    /// Completes a read that was answered by message; called by the system when it delivers the
+    /// completion.
+    pub(super) fn read_completed(&mut self, read: &Read, status: CompletionStatus, data: &[u8]) {
         let Read { transaction, route, delivery, .. } = read;
         if status == CompletionStatus::Success {
             self.delivered(transaction, *route, delivery.owner());

@@ -1,4 +1,5 @@
-//! What reads and writes have in common: finding out what stands at the next bytes, and how requests fail.
+//! What reads and writes have in common: finding out what stands at the next bytes, and how
+//! requests fail.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use vm_memory::VolatileSlice;
 use super::arrive::Full;
 use super::cache::Resolved;
 use super::delayed::Destination;
-use super::resolve::{Outcome, fault_class};
+use super::resolve::{ResolveOutcome, fault_class};
 use super::route::{Refusal, Target};
 use super::{
     CompletionStatus, Delivery, Fabric, FunctionId, Kind, Purpose, RouteKind, Transaction,
@@ -22,7 +23,8 @@ pub(super) struct Request<'a> {
     pub(super) purpose: Purpose,
     /// Of the first byte.
     pub(super) address: u64,
-    /// Where the addresses begin that the function was given, of which this request is a part; at or before `address`.
+    /// Where the addresses begin that the function was given, of which this request is a part; at
+    /// or before `address`.
     pub(super) begun: u64,
     /// Where the bytes go to, or come from.
     pub(super) buffer: VolatileSlice<'a>,
@@ -35,7 +37,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A register BAR, and the way there.
+/// A register BAR, and the route there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Registers {
     pub(super) function: FunctionId,
@@ -64,11 +66,12 @@ pub(super) enum Next {
     Registers(Transaction, Registers),
     /// The interrupt window, up to its end.
     Window(Transaction),
-    /// Nothing takes the next `run` bytes. The finding, and the errors that functions detect, have been reported.
+    /// Nothing takes the next `run` bytes. The finding, and the errors that functions detect, have
+    /// been reported.
     Failed {
         /// What the checker calls it.
         class: FindingClass,
-        /// What a reader is told.
+        /// The status of the completion.
         status: CompletionStatus,
         /// Bytes, at least one.
         run: u64,
@@ -76,7 +79,8 @@ pub(super) enum Next {
 }
 
 impl Fabric {
-    /// Finds out what stands `done` bytes into `request`, and carries out the failure if that is nothing.
+    /// Finds out what stands `done` bytes into `request`, and carries out the failure if that is
+    /// nothing.
     #[inline]
     pub(super) fn next(
         &mut self,
@@ -86,7 +90,8 @@ impl Fabric {
     ) -> Next {
         let left = (request.buffer.len() as u64).saturating_sub(done);
         let Some(at) = request.address.checked_add(done) else {
-            // Nothing lies past the top of the address space; in particular, it does not wrap around to address 0.
+            // Nothing lies past the top of the address space; in particular, it does not wrap
+            // around to address 0.
             let class = self.off_the_top(request, left);
             return Next::Failed { class, status: CompletionStatus::UnsupportedRequest, run: left };
         };
@@ -110,7 +115,7 @@ impl Fabric {
         let run = left.min(resolution.length).max(1);
         let transaction = self.describe(from, kind, purpose, at, run);
         match resolution.outcome {
-            Outcome::Reached {
+            ResolveOutcome::Reached {
                 target: Target::Memory { memory, offset, function },
                 address,
                 route,
@@ -134,7 +139,7 @@ impl Fabric {
                 }
                 Next::Memory(resolved)
             }
-            Outcome::Reached {
+            ResolveOutcome::Reached {
                 target: target @ Target::Registers { function, bar, offset, msix },
                 address,
                 route,
@@ -148,26 +153,26 @@ impl Fabric {
                     Registers { function, bar, offset, msix, delivery, route },
                 )
             }
-            Outcome::InterruptWindow => Next::Window(transaction),
-            Outcome::Refused(refusal) => {
+            ResolveOutcome::InterruptWindow => Next::Window(transaction),
+            ResolveOutcome::Refused(refusal) => {
                 let status = refusal.status();
                 self.fail(&transaction, status, refusal);
-                self.find_refused(request.begun, &transaction, refusal);
+                self.report_refused(request.begun, &transaction, refusal);
                 Next::Failed { class: refusal.class, status, run: or_all(run, at, left) }
             }
-            Outcome::Faulted(fault) => {
+            ResolveOutcome::Faulted(fault) => {
                 let (class, status) = (fault_class(&fault), CompletionStatus::UnsupportedRequest);
                 self.fail(&transaction, status, Refusal::new(class, None));
                 self.iommu.report(&fault);
                 let hint = self.explain_fault(request.begun, &transaction, &fault, class);
                 let explanation = format!("{fault}{}", hint.text);
-                self.find(from, class, hint.cause, Some(transaction), explanation);
+                self.report(from, class, hint.cause, Some(transaction), explanation);
                 Next::Failed { class, status, run: or_all(run, at, left) }
             }
         }
     }
 
-    /// A request fails: everybody who can notice does.
+    /// A request fails: the requester, the observers and the port that detects it learn of it.
     pub(super) fn fail(
         &mut self,
         transaction: &Transaction,
@@ -176,7 +181,8 @@ impl Fabric {
     ) {
         let mut emitted = *transaction;
         if emitted.kind == Kind::MemoryRead {
-            // A requester stops at the first completion that is not successful: one TLP, not the whole run.
+            // A requester stops at the first completion that is not successful: one TLP, not the
+            // whole run.
             let (_, _, length) = transaction.tlps().next().unwrap_or_default();
             emitted.length = u64::from(length);
             self.read_ended(&emitted, status);
@@ -186,8 +192,8 @@ impl Fabric {
         self.detect(&emitted, refusal);
     }
 
-    /// Moves up to `run` bytes between `request`'s buffer, behind the first `done`, and memory; how many, at least
-    /// one.
+    /// Moves up to `run` bytes between `request`'s buffer, behind the first `done`, and memory; how
+    /// many, at least one.
     #[inline]
     pub(super) fn move_memory(
         &mut self,
@@ -239,7 +245,7 @@ impl Fabric {
         self.hold(path, &transaction, destination, &data).map(|()| run)
     }
 
-    /// Somebody looks on: what steers a device is read once, and shown as it was read.
+    /// The same with observers: what steers a device is read once, and shown as it was read.
     fn move_watched(
         &mut self,
         transaction: &Transaction,
@@ -277,8 +283,8 @@ impl Fabric {
         self.observe(transaction, &delivery, shown.as_deref());
     }
 
-    /// Bytes of `request` behind the first `done` have been moved: a look at the mappings, where it comes from the page
-    /// before.
+    /// Bytes of `request` behind the first `done` have been moved: a look at the mappings, where it
+    /// comes from the page before.
     #[inline]
     pub(super) fn moved_on(&mut self, request: &Request<'_>, done: u64) {
         let at = request.address.wrapping_add(done);
@@ -287,14 +293,16 @@ impl Fabric {
         }
     }
 
-    /// Whether something of `from` is still on its way to the owner of what is next: nothing passes it.
+    /// Whether something of `from` is still on its way to the owner of what is next: nothing passes
+    /// it.
     #[inline]
     pub(super) fn held_back(&self, from: FunctionId, owner: Option<FunctionId>) -> bool {
         owner.is_some_and(|owner| self.inboxes[owner.index()].holds_from(from))
     }
 }
 
-/// How many bytes fail together: all `left` ones at the last address that there is, so that one mistake is told once.
+/// How many bytes fail together: all `left` ones at the last address that there is, so that one
+/// mistake is reported once.
 fn or_all(run: u64, at: u64, left: u64) -> u64 {
     if at == u64::MAX { left.max(1) } else { run }
 }

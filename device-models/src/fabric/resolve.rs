@@ -1,4 +1,5 @@
-//! From a requester's address to what stands there: routing, translation and decoding in one answer.
+//! From a requester's address to what stands there: routing, translation and decoding in one
+//! answer.
 
 use super::acs;
 use super::route::{self, Refusal, Routed, Target, Upward};
@@ -10,12 +11,12 @@ use crate::iommu::{Access, Fault, FaultReason, MappingKind};
 #[derive(Debug)]
 pub(super) struct Resolution {
     pub(super) length: u64,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ResolveOutcome,
 }
 
-/// The possible answers.
+/// How resolving an address ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum ResolveOutcome {
     /// Memory or registers.
     Reached { target: Target, address: u64, route: RouteKind, mmio_flag_on_ram: bool },
     /// The interrupt window (Intel SDM volume 3, 12.11.1; AMD and Intel platforms alike).
@@ -52,22 +53,24 @@ impl Fabric {
         self.with_completions(from, address, request)
     }
 
-    /// The data of a read travels in its completions, which have a way of their own.
+    /// The data of a read travels in its completions, which are routed on their own.
     fn with_completions(&mut self, from: FunctionId, at: u64, request: Resolution) -> Resolution {
         let Resolution { length, outcome } = request;
         let outcome = match outcome {
-            Outcome::Reached { target, address, mmio_flag_on_ram, route } => {
+            ResolveOutcome::Reached { target, address, mmio_flag_on_ram, route } => {
                 let from_peer = target.owner().map(|owner| acs::completion(&self.map, owner, from));
-                let way = from_peer.unwrap_or(Ok(route)).and_then(|way| match way {
-                    RouteKind::BusAddress => Ok(way),
-                    _ => acs::completion_from_root(&self.map, from).map(|()| way),
+                let back = from_peer.unwrap_or(Ok(route)).and_then(|back| match back {
+                    RouteKind::BusAddress => Ok(back),
+                    _ => acs::completion_from_root(&self.map, from).map(|()| back),
                 });
-                match way {
-                    Ok(route) => Outcome::Reached { target, address, route, mmio_flag_on_ram },
+                match back {
+                    Ok(route) => {
+                        ResolveOutcome::Reached { target, address, route, mmio_flag_on_ram }
+                    }
                     Err(refusal) => {
                         let mapping = self.mapping_of(from, at, route);
                         let physical = mapping.map(|_| address);
-                        Outcome::Refused(Refusal { physical, mapping, ..refusal })
+                        ResolveOutcome::Refused(Refusal { physical, mapping, ..refusal })
                     }
                 }
             }
@@ -87,13 +90,15 @@ impl Fabric {
         let up = route::upward(&self.map, from, address, length);
         let length = up.length;
         match up.outcome {
-            Err(refusal) => return Resolution { length, outcome: Outcome::Refused(refusal) },
+            Err(refusal) => {
+                return Resolution { length, outcome: ResolveOutcome::Refused(refusal) };
+            }
             Ok(Upward::Direct(target)) => return reached(target, address, length, true, false),
             Ok(Upward::RootComplex) => {}
         }
         if INTERRUPT_WINDOW.contains(address) {
             let length = INTERRUPT_WINDOW.clip(address, length);
-            return Resolution { length, outcome: Outcome::InterruptWindow };
+            return Resolution { length, outcome: ResolveOutcome::InterruptWindow };
         }
         let length = route::clip_before([&INTERRUPT_WINDOW].into_iter(), address, length);
         if self.exempt == Some(from) {
@@ -109,7 +114,7 @@ impl Fabric {
                 let mmio = matches!(translation.mapping, MappingKind::Mapped { mmio: true, .. });
                 let length = translation.length.clamp(1, length);
                 let mut found = self.decode(from, translation.address, length, mmio);
-                if let Outcome::Refused(refusal) = &mut found.outcome
+                if let ResolveOutcome::Refused(refusal) = &mut found.outcome
                     && matches!(translation.mapping, MappingKind::Mapped { .. })
                 {
                     refusal.physical = Some(translation.address);
@@ -119,7 +124,7 @@ impl Fabric {
             }
             Err(fault) => Resolution {
                 length: self.fault_reach(&fault, length),
-                outcome: Outcome::Faulted(fault),
+                outcome: ResolveOutcome::Faulted(fault),
             },
         }
     }
@@ -134,8 +139,10 @@ impl Fabric {
         let page = address & !0xfff;
         if page != address {
             let mut whole = self.resolve(from, kind, page, u64::MAX);
-            if let Outcome::Reached {
-                target: Target::Memory { offset, .. }, address: there, ..
+            if let ResolveOutcome::Reached {
+                target: Target::Memory { offset, .. },
+                address: there,
+                ..
             } = &mut whole.outcome
             {
                 let skipped = address - page;
@@ -150,24 +157,25 @@ impl Fabric {
         self.resolve(from, kind, address, u64::MAX)
     }
 
-    /// Decodes a physical address. No mapping leads into the interrupt window: what a platform makes of one is not
-    /// defined (Intel VT-d 5.1, 3.14, forbids it), and no BAR can be reached there.
+    /// Decodes a physical address. No mapping leads into the interrupt window: what a platform
+    /// makes of one is not defined (Intel VT-d 5.1, 3.14, forbids it), and no BAR can be reached
+    /// there.
     fn decode(&self, from: FunctionId, address: u64, length: u64, mmio: bool) -> Resolution {
         if INTERRUPT_WINDOW.contains(address) {
             let refusal = Refusal::new(FindingClass::NoTarget, None);
             let length = INTERRUPT_WINDOW.clip(address, length);
-            return Resolution { length, outcome: Outcome::Refused(refusal) };
+            return Resolution { length, outcome: ResolveOutcome::Refused(refusal) };
         }
         let length = route::clip_before([&INTERRUPT_WINDOW].into_iter(), address, length);
         let Routed { outcome, length } = route::at_root(&self.map, from, address, length);
         match outcome {
             Ok(target) => reached(target, address, length, false, mmio),
-            Err(refusal) => Resolution { length, outcome: Outcome::Refused(refusal) },
+            Err(refusal) => Resolution { length, outcome: ResolveOutcome::Refused(refusal) },
         }
     }
 
-    /// How far a fault holds: to the end of the page, and on over the following pages that fault in the same way, so
-    /// that one mistake makes one finding. Bounded by the length of a step's work.
+    /// How far a fault holds: to the end of the page, and on over the following pages that fault in
+    /// the same way, so that one mistake makes one finding. Bounded by the length of a step's work.
     fn fault_reach(&mut self, fault: &Fault, length: u64) -> u64 {
         let length = length.min(super::MAX_RUN);
         let class = fault_class(fault);
@@ -188,5 +196,8 @@ impl Fabric {
 fn reached(target: Target, address: u64, length: u64, direct: bool, mmio: bool) -> Resolution {
     let route = route::kind_of(direct, &target);
     let mmio_flag_on_ram = mmio && matches!(target, Target::Memory { function: None, .. });
-    Resolution { length, outcome: Outcome::Reached { target, address, route, mmio_flag_on_ram } }
+    Resolution {
+        length,
+        outcome: ResolveOutcome::Reached { target, address, route, mmio_flag_on_ram },
+    }
 }

@@ -1,26 +1,29 @@
-//! Host bridges: what they forward down to their root bus, and how far they take traffic between functions.
-
-use super::map::Span;
+//! Host bridges: what they forward down to their root bus, and how far they take traffic between
+//! functions.
 use super::{AddressMap, FunctionId};
+use crate::AddressRange;
 
 /// An address range that a host bridge forwards to its root bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostWindow {
     /// Where it lies on the bus.
-    pub bus: Span,
-    /// What is added to a bus address, modulo 2^64, to get the address on the CPUs' side: ACPI's `_TRA` (ACPI 6.5,
-    /// 6.4.3.5).
+    pub bus: AddressRange,
+    /// What is added to a bus address, modulo 2^64, to get the address on the CPUs' side: ACPI's
+    /// `_TRA` (ACPI 6.5, 6.4.3.5).
     pub offset: u64,
 }
 
 impl HostWindow {
     /// Everything, untranslated.
-    const EVERYTHING: Self = Self { bus: Span { first: 0, last: u64::MAX }, offset: 0 };
+    const EVERYTHING: Self = Self { bus: AddressRange { first: 0, last: u64::MAX }, offset: 0 };
 
     /// Where the CPUs see it.
-    pub fn seen_by_cpu(self) -> Span {
-        let Span { first, last } = self.bus;
-        Span { first: first.wrapping_add(self.offset), last: last.wrapping_add(self.offset) }
+    pub fn seen_by_cpu(self) -> AddressRange {
+        let AddressRange { first, last } = self.bus;
+        AddressRange {
+            first: first.wrapping_add(self.offset),
+            last: last.wrapping_add(self.offset),
+        }
     }
 
     /// The bus address for an address on the CPUs' side, if the window holds it.
@@ -29,8 +32,8 @@ impl HostWindow {
     }
 }
 
-/// How far a host bridge takes requests of functions below it for functions below it or another one. Real root
-/// complexes differ, which is why Linux keeps a list of those it trusts.
+/// How far a host bridge takes requests of functions below it for functions below it or another
+/// one. Real root complexes differ, which is why Linux keeps a list of those it trusts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PeerRouting {
     /// To any function.
@@ -38,7 +41,7 @@ pub enum PeerRouting {
     Everywhere,
     /// To functions below the same host bridge.
     SameBridge,
-    /// Not at all.
+    /// It forwards nothing between its ports.
     Nowhere,
 }
 
@@ -58,7 +61,8 @@ impl RootComplex {
         if self.windows.is_empty() { &[HostWindow::EVERYTHING] } else { &self.windows }
     }
 
-    /// The bus address that stands behind `physical`, and for how many of `length` bytes that holds.
+    /// The bus address that stands behind `physical`, and for how many of `length` bytes that
+    /// holds.
     pub(super) fn to_bus(&self, physical: u64, length: u64) -> Option<(u64, u64)> {
         self.windows().iter().find_map(|window| {
             let bus = window.to_bus(physical)?;
@@ -67,16 +71,19 @@ impl RootComplex {
     }
 
     /// Where the CPUs see a range of bus addresses; none unless one window holds all of it.
-    pub(super) fn seen_by_cpu(&self, bus: &Span) -> Option<Span> {
+    pub(super) fn seen_by_cpu(&self, bus: &AddressRange) -> Option<AddressRange> {
         let holds =
             |window: &&HostWindow| window.bus.contains(bus.first) && window.bus.contains(bus.last);
         let offset = self.windows().iter().find(holds)?.offset;
-        let span =
-            Span { first: bus.first.wrapping_add(offset), last: bus.last.wrapping_add(offset) };
-        Some(span).filter(|span| span.first <= span.last)
+        let range = AddressRange {
+            first: bus.first.wrapping_add(offset),
+            last: bus.last.wrapping_add(offset),
+        };
+        Some(range).filter(|range| range.first <= range.last)
     }
 
-    /// How many of `length` bytes from `physical`, which no window holds, come before the next window.
+    /// How many of `length` bytes from `physical`, which no window holds, come before the next
+    /// window.
     pub(super) fn clip_before_windows(&self, physical: u64, length: u64) -> u64 {
         self.windows().iter().fold(length, |length, window| {
             let ahead = window.bus.first.wrapping_add(window.offset).wrapping_sub(physical);
@@ -107,7 +114,7 @@ mod tests {
     use super::*;
 
     fn bridge() -> RootComplex {
-        let window = |first, last, offset| HostWindow { bus: Span { first, last }, offset };
+        let window = |first, last, offset| HostWindow { bus: AddressRange { first, last }, offset };
         RootComplex {
             windows: vec![
                 window(0xc000_0000, 0xdfff_ffff, 0x20_0000_0000),
@@ -124,12 +131,12 @@ mod tests {
         assert_eq!(bridge.to_bus(0x20_dfff_fff0, 0x100), Some((0xdfff_fff0, 0x10)));
         assert_eq!(bridge.to_bus(0xc000_0010, 1), None);
         assert_eq!(bridge.to_bus(0x10, 0x10), Some((0x1010, 0x10)));
-        let span = |first, last| Span { first, last };
+        let range = |first, last| AddressRange { first, last };
         assert_eq!(
-            bridge.seen_by_cpu(&span(0xc000_0000, 0xc000_0fff)),
-            Some(span(0x20_c000_0000, 0x20_c000_0fff))
+            bridge.seen_by_cpu(&range(0xc000_0000, 0xc000_0fff)),
+            Some(range(0x20_c000_0000, 0x20_c000_0fff))
         );
-        assert_eq!(bridge.seen_by_cpu(&span(0xdfff_f000, 0xe000_0fff)), None);
+        assert_eq!(bridge.seen_by_cpu(&range(0xdfff_f000, 0xe000_0fff)), None);
     }
 
     #[test]

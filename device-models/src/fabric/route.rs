@@ -1,41 +1,44 @@
-//! Where a request goes: switches and ACS on the way up, the root complex, bridges and BARs on the way down.
+//! Where a request goes: switches and ACS on the route up, the root complex, bridges and BARs on
+//! the route down.
 //!
-//! Pure functions of an [`AddressMap`]. Every answer says for how many of the following bytes it holds, so that a run
-//! of TLPs is routed once and is still exact at each edge.
+//! Pure functions of an [`AddressMap`]. Every answer holds for a number of bytes, which it
+//! gives, so that a run of TLPs is routed once and is still exact at each edge.
 
 use super::acs::{self, PeerRequest};
-use super::map::{AddressMap, BarTarget, MappedBar, NodeKind, Span};
+use super::map::{AddressMap, BarTarget, MappedBar, NodeKind};
 use super::{CompletionStatus, FunctionId, RouteKind};
+use crate::AddressRange;
 use crate::checker::FindingClass;
 use crate::pci::AcsControl;
 
 /// What stands at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Bytes of [`AddressMap::memories`]`[memory]` from `offset`; `function` owns them unless they are RAM.
+    /// Bytes of [`AddressMap::memories`]`[memory]` from `offset`; `function` owns them unless they
+    /// are RAM.
     Memory {
         /// Index into the map's memories.
         memory: usize,
         /// Byte offset into that memory.
         offset: u64,
-        /// Whose BAR it is; none for RAM.
+        /// The function whose BAR it is; none for RAM.
         function: Option<FunctionId>,
     },
     /// A register BAR.
     Registers {
-        /// Whose.
+        /// The function that owns the BAR.
         function: FunctionId,
         /// Which.
         bar: u8,
         /// Byte offset into it.
         offset: u64,
-        /// Whether it is the MSI-X table's.
+        /// Whether the offset is one of the MSI-X table or pending bit array.
         msix: bool,
     },
 }
 
 impl Target {
-    /// Whose BAR it is; none for RAM.
+    /// The function whose BAR it is; none for RAM.
     pub(crate) fn owner(&self) -> Option<FunctionId> {
         match *self {
             Self::Memory { function, .. } => function,
@@ -53,7 +56,8 @@ pub struct Refusal {
     pub detector: Option<FunctionId>,
     /// The function that would have taken it: its decoding is off, or its BAR ends just before.
     pub near: Option<FunctionId>,
-    /// The function that it was for, where it could be told; it is not [`near`](Self::near), which would not take it.
+    /// The function that it was for, where that is known; it is not [`near`](Self::near), which
+    /// would not take it.
     pub target: Option<FunctionId>,
     /// The physical address that the IOMMU translated the request's to; none if it did not.
     pub physical: Option<u64>,
@@ -92,7 +96,7 @@ impl<T> Routed<T> {
     }
 }
 
-/// The way up, as far as the requester's own hierarchy decides it.
+/// The route up, as far as the requester's own hierarchy decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Upward {
     /// A switch delivers it to a sibling port's hierarchy by bus address: the IOMMU never sees it.
@@ -101,7 +105,8 @@ pub(super) enum Upward {
     RootComplex,
 }
 
-/// Routes a request with an untranslated address upwards from `requester` (PCIe 6.0, 2.2.4.1 and 6.12).
+/// Routes a request with an untranslated address upwards from `requester` (PCIe 6.0, 2.2.4.1 and
+/// 6.12).
 pub(super) fn upward(
     map: &AddressMap,
     requester: FunctionId,
@@ -161,8 +166,8 @@ pub(super) fn upward(
                     }
                 }
             }
-            // Back into the window of the port it came from: with Upstream Forwarding it passes on upwards, whoever
-            // sent it (6.12.1.1); without, the switch has no route for it.
+            // Back into the window of the port it came from: with Upstream Forwarding it passes on
+            // upwards, whoever sent it (6.12.1.1); without, the switch has no route for it.
             if let Some(window) = port.window_at(address).filter(|_| port.memory_enabled) {
                 length = window.clip(address, length);
                 if !port.acs.contains(AcsControl::UPSTREAM_FORWARDING) {
@@ -214,9 +219,9 @@ pub(super) fn kind_of(direct: bool, target: &Target) -> RouteKind {
 }
 
 fn ram(map: &AddressMap, address: u64, length: u64) -> Option<Routed<Target>> {
-    let (memory, span) = map.ram_at(address)?;
-    let target = Target::Memory { memory, offset: address - span.first, function: None };
-    Some(Routed { outcome: Ok(target), length: span.clip(address, length) })
+    let (memory, range) = map.ram_at(address)?;
+    let target = Target::Memory { memory, offset: address - range.first, function: None };
+    Some(Routed { outcome: Ok(target), length: range.clip(address, length) })
 }
 
 fn down_from_root(map: &AddressMap, address: u64, length: u64) -> Routed<Target> {
@@ -238,7 +243,8 @@ fn descend(map: &AddressMap, bridge: FunctionId, address: u64, length: u64) -> R
     among(map, &map.node(bridge).children, address, length, Some(bridge))
 }
 
-/// Finds who of the functions on one bus claims `address`; `above` is the bridge that put the request on that bus.
+/// Finds the function on one bus that claims `address`; `above` is the bridge that put the request
+/// on that bus.
 fn among(
     map: &AddressMap,
     functions: &[FunctionId],
@@ -254,7 +260,7 @@ fn among(
         let silent =
             if node.memory_enabled { FindingClass::NotInD0 } else { FindingClass::MemoryDecodeOff };
         if let Some(bar) = node.bar_at(address) {
-            length = bar.span.clip(address, length);
+            length = bar.range.clip(address, length);
             if decodes {
                 return Routed { outcome: Ok(bar_target(function, bar, address)), length };
             }
@@ -267,18 +273,18 @@ fn among(
             }
             near_miss = Some((silent, function));
         }
-        let edges = node.bars.iter().map(|bar| &bar.span).chain(node.windows.iter().flatten());
+        let edges = node.bars.iter().map(|bar| &bar.range).chain(node.windows.iter().flatten());
         length = clip_before(edges, address, length);
     }
     let near_miss = near_miss.or_else(|| {
-        let ends_here = |bar: &MappedBar| bar.span.last.checked_add(1) == Some(address);
+        let ends_here = |bar: &MappedBar| bar.range.last.checked_add(1) == Some(address);
         let (owner, _) = map.functions().find(|(_, node)| node.bars.iter().any(ends_here))?;
         Some((FindingClass::BarEdge, owner))
     });
     let (class, near) =
         near_miss.map_or((FindingClass::NoTarget, None), |(class, who)| (class, Some(who)));
-    // On a link the device at its far end receives the request and finds that it is not for it; on the root bus the
-    // root complex does.
+    // On a link the device at its far end receives the request and finds that it is not for it; on
+    // the root bus the root complex does.
     let on_this_bus = near.filter(|near| functions.contains(near));
     let detector = above.and(on_this_bus.or_else(|| functions.first().copied()));
     let refusal = Refusal { near, ..Refusal::new(class, detector.or(above)) };
@@ -286,7 +292,7 @@ fn among(
 }
 
 fn bar_target(function: FunctionId, bar: &MappedBar, address: u64) -> Target {
-    let offset = address - bar.span.first;
+    let offset = address - bar.range.first;
     match bar.target {
         BarTarget::Memory(memory) => Target::Memory { memory, offset, function: Some(function) },
         BarTarget::Registers => Target::Registers { function, bar: bar.index, offset, msix: false },
@@ -294,15 +300,15 @@ fn bar_target(function: FunctionId, bar: &MappedBar, address: u64) -> Target {
     }
 }
 
-/// Shortens `length` so that it ends before the next of `spans` that begins after `address`.
+/// Shortens `length` so that it ends before the next of `ranges` that begins after `address`.
 pub(super) fn clip_before<'a>(
-    spans: impl Iterator<Item = &'a Span>,
+    ranges: impl Iterator<Item = &'a AddressRange>,
     address: u64,
     length: u64,
 ) -> u64 {
-    spans
-        .filter(|span| span.first > address)
-        .fold(length, |length, span| length.min(span.first - address))
+    ranges
+        .filter(|range| range.first > address)
+        .fold(length, |length, range| length.min(range.first - address))
 }
 
 impl Routed<Target> {

@@ -87,7 +87,8 @@ impl Stats {
         }
     }
 
-    /// What `requester` has moved, by target, as far as it has moved anything: RAM (none) and BARs of functions.
+    /// What `requester` has moved, by target, as far as it has moved anything: RAM (none) and BARs
+    /// of functions.
     pub fn by_target(
         &self,
         requester: FunctionId,

@@ -5,12 +5,13 @@ use std::fmt;
 use crate::checker::FindingClass;
 use crate::pci::Bdf;
 
-/// A function's place in the lab, from power-on to the end; a [`Bdf`] changes when the guest renumbers buses.
+/// A function's place in the system, from power-on to the end; a [`Bdf`] changes when the guest
+/// renumbers buses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionId(pub(crate) u16);
 
 impl FunctionId {
-    /// The position among all functions of the lab, in the order in which they were built.
+    /// The position among all functions of the system, in the order in which they were built.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -34,7 +35,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Why a device issued a request. Hardware does not know this; the checker's sentences and the trace do.
+/// Why a device issued a request. Hardware does not know this; the checker's sentences and the
+/// trace do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// The engine fetches a descriptor.
@@ -67,12 +69,13 @@ impl Purpose {
     }
 }
 
-/// How a non-posted request ended (PCIe 6.0, 2.2.9.1; a time-out is the requester's own finding, 2.8).
+/// How a non-posted request ended (PCIe 6.0, 2.2.9.1; a time-out is the requester's own finding,
+/// 2.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CompletionStatus {
     /// Successful Completion.
     Success,
-    /// Unsupported Request: nobody claims the address, or not like this.
+    /// Unsupported Request: no function claims the address, or none takes this kind of request.
     UnsupportedRequest,
     /// Completer Abort: the completer claims the address and cannot serve it.
     CompleterAbort,
@@ -92,17 +95,19 @@ impl CompletionStatus {
     }
 }
 
-/// Tells a function's outstanding reads apart. Never reused while a completion could still be under way.
+/// Tells a function's outstanding reads apart. Never reused while a completion could still be under
+/// way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(pub u32);
 
 /// A run of request TLPs with consecutive addresses, the same route and the same verdict.
 ///
-/// The TLPs are those that a requester makes which cuts at every multiple of `tlp_limit`: none crosses 4 KiB
-/// (PCIe 6.0, 2.2.7), none is longer than Max_Payload_Size (writes) or Max_Read_Request_Size (reads).
+/// The TLPs are those that a requester makes which cuts at every multiple of `tlp_limit`: none
+/// crosses 4 KiB (PCIe 6.0, 2.2.7), none is longer than Max_Payload_Size (writes) or
+/// Max_Read_Request_Size (reads).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transaction {
-    /// Number of the first TLP among all TLPs of the lab since power-on.
+    /// Number of the first TLP among all TLPs of the system since power-on.
     pub sequence: u64,
     /// Requester ID.
     pub requester: Bdf,
@@ -140,7 +145,8 @@ impl Transaction {
     }
 }
 
-/// How many TLPs `length` bytes from `address` make when cut at multiples of `limit`, a power of two.
+/// How many TLPs `length` bytes from `address` make when cut at multiples of `limit`, a power of
+/// two.
 pub(crate) fn tlp_count(address: u64, length: u64, limit: u32) -> u64 {
     let shift = limit.trailing_zeros();
     let last = address.wrapping_add(length.saturating_sub(1));
@@ -150,17 +156,19 @@ pub(crate) fn tlp_count(address: u64, length: u64, limit: u32) -> u64 {
 /// What became of a read that a [`Port`](super::Port) was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// It is over.
+    /// It completed.
     Done {
         /// The status of the completion that ended it.
         status: CompletionStatus,
         /// Bytes that arrived before that: all of them on success.
         bytes: u64,
-        /// What the checker found, for the lab-only verdict register; no requester on hardware sees this.
+        /// What the checker found, for the lab-only verdict register; no requester on hardware sees
+        /// this.
         verdict: Option<FindingClass>,
     },
     /// The first `bytes` bytes are there; the rest went to a register BAR as a message, and
-    /// [`Endpoint::completion`](crate::endpoint::Endpoint::completion) will be called with this tag.
+    /// [`Endpoint::completion`](crate::endpoint::Endpoint::completion) will be called with this
+    /// tag.
     Pending {
         /// Which of the requester's reads it is.
         tag: Tag,
@@ -169,34 +177,39 @@ pub enum ReadOutcome {
         /// What the checker found about those.
         verdict: Option<FindingClass>,
     },
-    /// Ordering or flow control holds it back after `bytes` bytes: ask again for the rest in a later step.
+    /// Ordering or flow control holds it back after `bytes` bytes: ask again for the rest in a
+    /// later step.
     Retry {
         /// Bytes that arrived.
         bytes: u64,
         /// What the checker found about them.
         verdict: Option<FindingClass>,
     },
-    /// The function may not issue requests (Bus Master Enable clear, or not in D0): nothing left the device.
+    /// The function may not issue requests (Bus Master Enable clear, or not in D0): nothing left
+    /// the device.
     NotEmitted,
 }
 
-/// What became of a write that a [`Port`](super::Port) was asked for. A posted write has no status: "posted" says
-/// that it left, not that it arrived.
+/// What became of a write that a [`Port`](super::Port) was asked for. A posted write has no status:
+/// "posted" says that it left, not that it arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// It left the device.
     Posted {
-        /// What the checker found, for the lab-only verdict register; no requester on hardware sees this.
+        /// What the checker found, for the lab-only verdict register; no requester on hardware sees
+        /// this.
         verdict: Option<FindingClass>,
     },
-    /// Ordering or flow control holds it back after `bytes` bytes: ask again for the rest in a later step.
+    /// Ordering or flow control holds it back after `bytes` bytes: ask again for the rest in a
+    /// later step.
     Retry {
         /// Bytes that left.
         bytes: u64,
         /// What the checker found about those that left.
         verdict: Option<FindingClass>,
     },
-    /// The function may not issue requests (Bus Master Enable clear, or not in D0): nothing left the device.
+    /// The function may not issue requests (Bus Master Enable clear, or not in D0): nothing left
+    /// the device.
     NotEmitted,
 }
 

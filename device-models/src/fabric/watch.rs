@@ -1,13 +1,13 @@
-//! The observers, and the step that they have not been told of yet.
+//! The observers, and the turn that they have not seen yet.
 
 use super::{FunctionId, Input, Observer};
 
-/// Everybody who looks on.
+/// The observers, and the turn that they have not seen yet.
 #[derive(Default)]
-pub(crate) struct Watch {
+pub(super) struct Watch {
     observers: Observers,
-    /// A turn that has begun. Whether anything comes of it shows later, but an observer hears of the turn before it
-    /// hears of what came of it.
+    /// A turn that has begun. Whether anything comes of it shows later, but an observer hears of
+    /// the turn before it hears of what came of it.
     turn: Option<FunctionId>,
 }
 
@@ -16,23 +16,23 @@ pub(crate) struct Watch {
 struct Observers(Vec<Box<dyn Observer>>);
 
 impl Watch {
-    pub(crate) fn add(&mut self, observer: Box<dyn Observer>) {
+    pub(super) fn add(&mut self, observer: Box<dyn Observer>) {
         self.observers.0.push(observer);
     }
 
-    /// Whether anybody looks on: nothing need be prepared for showing otherwise.
+    /// Whether there are observers: without one nothing is prepared for them.
     #[inline]
     pub(super) fn is_on(&self) -> bool {
         !self.observers.0.is_empty()
     }
 
     /// A turn begins.
-    pub(crate) fn begin_turn(&mut self, function: FunctionId) {
+    pub(super) fn begin_turn(&mut self, function: FunctionId) {
         self.turn = Some(function);
     }
 
-    /// The turn is over; if it `worked`, that is told even if there was nothing to see.
-    pub(crate) fn end_turn(&mut self, worked: bool) {
+    /// The turn is over; if it `worked`, the observers learn of it even if they saw nothing else.
+    pub(super) fn end_turn(&mut self, worked: bool) {
         if worked {
             self.observer();
         }
@@ -40,7 +40,7 @@ impl Watch {
     }
 
     /// The observers, if there are any.
-    pub(crate) fn observer(&mut self) -> Option<&mut (dyn Observer + 'static)> {
+    pub(super) fn observer(&mut self) -> Option<&mut (dyn Observer + 'static)> {
         if !self.is_on() {
             return None;
         }

@@ -43,7 +43,7 @@ impl Fabric {
                 }
                 Next::Registers(transaction, registers) => {
                     let Some(data) = request.part(bytes, transaction.length) else { break };
-                    match self.tell_registers(&transaction, &registers, &data) {
+                    match self.send_to_registers(&transaction, &registers, &data) {
                         Ok(found) => (transaction.length, found),
                         Err(Full) => return WriteOutcome::Retry { bytes, verdict },
                     }
@@ -64,7 +64,7 @@ impl Fabric {
     }
 
     /// Queues one TLP for a register BAR; what was found.
-    fn tell_registers(
+    fn send_to_registers(
         &mut self,
         transaction: &Transaction,
         to: &Registers,
@@ -76,13 +76,14 @@ impl Fabric {
             self.issue(transaction);
             self.observe(transaction, &Delivery::Failed(CompletionStatus::CompleterAbort), None);
             let explanation = format!(
-                "{MAX_HOPS} device-to-device register writes in a row caused each other without a CPU; the chain is \
+                "{MAX_HOPS} device-to-device register writes in a row caused each other without a \
+                 CPU; the chain is \
                  cut here"
             );
             let mapping = self.mapping_of(from, transaction.address, to.route);
             let class = FindingClass::HopLimit;
             let cause = Cause::Target { function: to.function, mapping };
-            self.find(from, class, cause, Some(*transaction), explanation);
+            self.report(from, class, cause, Some(*transaction), explanation);
             return Ok(Some(FindingClass::HopLimit));
         }
         let Registers { function, bar, offset, msix, .. } = *to;
@@ -104,7 +105,8 @@ impl Fabric {
         Ok(None)
     }
 
-    /// Bulk data is not in a record, but what comes to registers steers a device: a replay puts in what did then.
+    /// Bulk data is not in a record, but what comes to registers steers a device: a replay puts in
+    /// what did then.
     pub(super) fn replace_bulk(&mut self, transaction: &Transaction, data: &mut [u8]) {
         if transaction.purpose == Purpose::Data
             && let Some(observer) = self.watch.observer()

@@ -1,12 +1,13 @@
 use std::fmt;
 
-use super::{Access, Extent};
+use super::Access;
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 /// A translation that failed: what was asked, and why the answer is no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Who asked.
+    /// Requester ID of the transaction.
     pub requester: Bdf,
     /// The first address that could not be used.
     pub address: u64,
@@ -14,7 +15,8 @@ pub struct Fault {
     pub access: Access,
     /// Why not.
     pub reason: FaultReason,
-    /// How many requests the guest had made to the IOMMU by then. The yardstick for the request numbers in `reason`.
+    /// How many requests the guest had made to the IOMMU by then. The yardstick for the request
+    /// numbers in `reason`.
     pub requests: u64,
 }
 
@@ -51,11 +53,12 @@ pub enum FaultReason {
     },
 }
 
-/// A mapping that is gone. Requests are counted from 1, so that the same story tells itself again in a replay.
+/// A mapping that is gone. Requests are counted from 1, so that the same story tells itself again
+/// in a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retired {
     /// The addresses it covered.
-    pub extent: Extent,
+    pub range: AddressRange,
     /// The guest physical address its first byte stood for.
     pub target: u64,
     /// The request that made it.
@@ -72,8 +75,8 @@ impl Fault {
 }
 
 impl fmt::Display for Fault {
-    /// The reason as a clause, without requester and address: `stale mapping, unmapped by request #97, 14 requests
-    /// ago (...)`.
+    /// The reason as a clause, without requester and address: `stale mapping, unmapped by request
+    /// #97, 14 requests ago (...)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason {
             FaultReason::Domain { detached: None } => f.write_str("never attached to a domain"),
@@ -96,10 +99,11 @@ impl fmt::Display for Fault {
             }
             FaultReason::Stale { domain, retired } => write!(
                 f,
-                "stale mapping, unmapped by request #{}, {} (domain {domain}, {} mapped by request #{})",
+                "stale mapping, unmapped by request #{}, {} (domain {domain}, {} mapped by \
+                 request #{})",
                 retired.died,
                 Ago(self.age(retired.died)),
-                retired.extent,
+                retired.range,
                 retired.born,
             ),
         }
@@ -139,7 +143,7 @@ mod tests {
         assert_eq!(fault(FaultReason::Domain { detached: None }), "never attached to a domain");
         assert_eq!(fault(FaultReason::Unmapped { domain: 3 }), "not mapped in domain 3");
         let retired = Retired {
-            extent: Extent { first: 0x1000, last: 0x1fff },
+            range: AddressRange { first: 0x1000, last: 0x1fff },
             target: 0,
             born: 12,
             died: 97,

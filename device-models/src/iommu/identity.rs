@@ -1,4 +1,5 @@
-use super::{Access, Extent, Fault, Iommu, MappingKind, Translation};
+use super::{Access, Fault, Iommu, MappingKind, Translation};
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 /// No IOMMU at all: every address is a guest physical address.
@@ -13,7 +14,7 @@ impl Iommu for NoIommu {
         length: u64,
         _: Access,
     ) -> Result<Translation, Fault> {
-        Ok(Translation::within(Extent::ALL, 0, address, length, MappingKind::Bypass))
+        Ok(Translation::within(AddressRange::ALL, 0, address, length, MappingKind::Bypass))
     }
 
     fn epoch(&self) -> u64 {

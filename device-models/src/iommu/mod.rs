@@ -1,12 +1,14 @@
-//! Address translation for DMA: the seam between the fabric and whatever IOMMU the lab has.
+//! Address translation for DMA: the interface between the fabric and the IOMMU.
 //!
-//! The fabric asks [`Iommu::translate`] at the root complex for every transaction that is routed by an untranslated
-//! address. Translation and use happen under the one lock of the lab, so no unmap slips in between. Faults are
-//! values; whether one is also queued for the guest ([`Iommu::report`]) is the fabric's decision, because a checker
-//! or a cache may translate without there being a transaction.
+//! The fabric asks [`Iommu::translate`] at the root complex for every transaction that is routed by
+//! an untranslated address. Translation and use happen under the one lock of the system, so no
+//! unmap slips in between. Faults are values; whether one is also queued for the guest
+//! ([`Iommu::report`]) is the fabric's decision, because a checker or a cache may translate without
+//! there being a transaction.
 
 use std::fmt;
 
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 mod fault;
@@ -19,7 +21,8 @@ pub use virtio::VirtioIommu;
 
 /// What a transaction wants to do with the memory at its address.
 ///
-/// An atomic operation needs both; the fabric asks for [`Access::Write`] after it asked for [`Access::Read`].
+/// An atomic operation needs both; the fabric asks for [`Access::Write`] after it asked for
+/// [`Access::Read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// The requester receives data: memory read requests.
@@ -37,42 +40,11 @@ impl fmt::Display for Access {
     }
 }
 
-/// An inclusive range of addresses. Unlike a half-open one it can end at `u64::MAX`, and it is never empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Extent {
-    /// The first address.
-    pub first: u64,
-    /// The last address, at least `first`.
-    pub last: u64,
-}
-
-impl Extent {
-    /// All addresses there are.
-    pub const ALL: Self = Self { first: 0, last: u64::MAX };
-
-    /// Whether `address` lies in the range.
-    #[must_use]
-    pub const fn contains(&self, address: u64) -> bool {
-        self.first <= address && address <= self.last
-    }
-
-    /// Whether the two ranges share an address.
-    #[must_use]
-    pub const fn overlaps(&self, other: &Self) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
-
-impl fmt::Display for Extent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}..={:#x}", self.first, self.last)
-    }
-}
-
 /// Why an address was let through, and under which conditions it may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MappingKind {
-    /// No translation takes place for this requester: the address is a guest physical one, all access is allowed.
+    /// No translation takes place for this requester: the address is a guest physical one, all
+    /// access is allowed.
     Bypass,
     /// The guest mapped the address.
     Mapped {
@@ -80,21 +52,22 @@ pub enum MappingKind {
         readable: bool,
         /// The requester may write.
         writable: bool,
-        /// The guest declared that device registers, not memory, are behind it (`VIRTIO_IOMMU_MAP_F_MMIO`). Whether
-        /// that is true only the fabric knows.
+        /// The guest declared that device registers, not memory, are behind it
+        /// (`VIRTIO_IOMMU_MAP_F_MMIO`). Whether that is true only the fabric knows.
         mmio: bool,
         /// The domain that holds the mapping.
         domain: u32,
         /// The number of the request that made the mapping; requests are counted from 1.
         born: u64,
     },
-    /// The address lies in the window through which message-signalled interrupts reach the interrupt controller
-    /// (`VIRTIO_IOMMU_RESV_MEM_T_MSI`): it is never translated.
+    /// The address lies in the window through which message-signalled interrupts reach the
+    /// interrupt controller (`VIRTIO_IOMMU_RESV_MEM_T_MSI`): it is never translated.
     ReservedMsi,
 }
 
 impl MappingKind {
-    /// Whether the mapping allows `access`. A caller that caches translations asks again for each access.
+    /// Whether the mapping allows `access`. A caller that caches translations asks again for each
+    /// access.
     #[must_use]
     pub const fn permits(&self, access: Access) -> bool {
         match (self, access) {
@@ -110,42 +83,45 @@ impl MappingKind {
 pub struct Translation {
     /// The guest physical address that the asked address stands for.
     pub address: u64,
-    /// How many bytes, from the asked address on, this answer serves: at most what was asked, at least 1 unless
-    /// nothing was asked. A caller with more to go asks again for the rest.
+    /// How many bytes, from the asked address on, this answer serves: at most what was asked, at
+    /// least 1 unless nothing was asked. A caller with more to go asks again for the rest.
     pub length: u64,
     /// What the answer rests on.
     pub mapping: MappingKind,
-    /// All addresses of this requester that the same answer serves, with the same distance between the asked and the
-    /// given address. May be kept until [`Iommu::epoch`] changes, if [`MappingKind::permits`] is asked each time.
-    pub extent: Extent,
+    /// All addresses of this requester that the same answer serves, with the same distance between
+    /// the asked and the given address. May be kept until [`Iommu::epoch`] changes, if
+    /// [`MappingKind::permits`] is asked each time.
+    pub range: AddressRange,
 }
 
 impl Translation {
-    /// The answer for `length` bytes from `address`, which lies in `extent`, when the extent begins at `target`.
-    /// Wraps silently where `target` is so high that the extent does not fit behind it; nobody makes such mappings.
+    /// The answer for `length` bytes from `address`, which lies in `range`, when the range begins
+    /// at `target`. Wraps silently where `target` is so high that the range does not fit behind it;
+    /// no driver makes such mappings.
     fn within(
-        extent: Extent,
+        range: AddressRange,
         target: u64,
         address: u64,
         length: u64,
         mapping: MappingKind,
     ) -> Self {
         Self {
-            address: target.wrapping_add(address.wrapping_sub(extent.first)),
-            length: length.min(extent.last.saturating_sub(address).saturating_add(1)),
+            address: target.wrapping_add(address.wrapping_sub(range.first)),
+            length: length.min(range.last.saturating_sub(address).saturating_add(1)),
             mapping,
-            extent,
+            range,
         }
     }
 }
 
 /// An IOMMU as the fabric and the checker see it.
 ///
-/// `requester` is the requester ID of the transaction (PCIe 6.0, section 2.2.6.2), addresses and lengths are bytes.
-/// Nothing here panics, whatever the guest asked for.
+/// `requester` is the requester ID of the transaction (PCIe 6.0, section 2.2.6.2), addresses and
+/// lengths are bytes. Nothing here panics, whatever the guest asked for.
 pub trait Iommu: Send + fmt::Debug {
-    /// Translates the start of `length` bytes from `address`: where to, and how far the same mapping reaches. The
-    /// caller loops over the rest. Has no effect that a guest or a trace can see.
+    /// Translates the start of `length` bytes from `address`: where to, and how far the same
+    /// mapping reaches. The caller loops over the rest. Has no effect that a guest or a trace can
+    /// see.
     ///
     /// # Errors
     ///
@@ -158,14 +134,16 @@ pub trait Iommu: Send + fmt::Debug {
         access: Access,
     ) -> Result<Translation, Fault>;
 
-    /// Changes whenever an earlier *successful* translation may have become different. A fault may turn into a
-    /// success without a change: only successes may be cached.
+    /// Changes whenever an earlier *successful* translation may have become different. A fault may
+    /// turn into a success without a change: only successes may be cached.
     fn epoch(&self) -> u64;
 
-    /// Queues `fault` for the guest. The queue is bounded; what does not fit is counted and dropped.
+    /// Queues `fault` for the guest. The queue is bounded; what does not fit is counted and
+    /// dropped.
     fn report(&mut self, fault: &Fault);
 
-    /// The virtio-iommu behind this trait object, for the function through which the guest programs it.
+    /// The virtio-iommu behind this trait object, for the function through which the guest programs
+    /// it.
     fn as_virtio(&mut self) -> Option<&mut VirtioIommu> {
         None
     }

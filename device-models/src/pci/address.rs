@@ -63,7 +63,7 @@ pub struct ParseBdfError(String);
 impl FromStr for Bdf {
     type Err = ParseBdfError;
 
-    /// Reads `bb:dd.f`, or `0000:bb:dd.f` as Linux prints it (the lab has one segment, 0).
+    /// Reads `bb:dd.f`, or `0000:bb:dd.f` as Linux prints it (the system has one segment, 0).
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseBdfError(text.chars().take(40).collect());
         let number = |digits: &str, most: usize, limit: u8| {

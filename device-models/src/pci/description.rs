@@ -91,7 +91,7 @@ pub struct BarDescription {
     pub kind: BarKind,
 }
 
-/// The type of a memory BAR (section 7.5.1.2.1). The lab has no I/O space.
+/// The type of a memory BAR (section 7.5.1.2.1). The system has no I/O space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarKind {
     /// Below 4 GiB, not prefetchable.
@@ -148,8 +148,8 @@ pub struct BridgeDescription {
     pub port_number: u8,
     /// Physical Slot Number, 13 bits, 0 for "no slot": the device below is soldered on.
     pub slot_number: u16,
-    /// The slot takes a device out or in at any time (Hot-Plug Capable and Hot-Plug Surprise). Means nothing without a
-    /// slot.
+    /// The slot takes a device out or in at any time (Hot-Plug Capable and Hot-Plug Surprise).
+    /// Means nothing without a slot.
     pub hot_plug: bool,
     /// Access Control Services; `None` for a port without the capability.
     pub acs: Option<AcsCapabilities>,
@@ -286,7 +286,8 @@ pub struct HostBridgeDescription {
 }
 
 impl Default for HostBridgeDescription {
-    /// Intel's 8086:2020, which Linux lets pass peer-to-peer traffic in all versions that the lab runs.
+    /// Intel's 8086:2020, which Linux lets pass peer-to-peer traffic in all versions that the lab
+    /// runs.
     fn default() -> Self {
         Self { vendor: 0x8086, device: 0x2020, revision: 1, subsystem_vendor: 0, subsystem_id: 0 }
     }
@@ -342,7 +343,8 @@ pub enum DescriptionError {
     )]
     MaxPayload(u16),
     /// A link that cannot be trained.
-    #[error("a link of speed code {} and {} lanes does not exist; take speed 1 to 5 and 1, 2, 4, 8 or 16 lanes", .0.speed, .0.lanes)]
+    #[error("a link of speed code {} and {} lanes does not exist; take speed 1 to 5 and 1, 2, 4, \
+        8 or 16 lanes", .0.speed, .0.lanes)]
     Link(Link),
     /// FLR or extended capabilities without a PCI Express capability.
     #[error("{0} needs the PCI Express capability; describe the function with `pcie` set")]
@@ -353,7 +355,7 @@ pub enum DescriptionError {
     /// A vendor capability whose length byte is wrong.
     #[error("vendor-specific capability {index} must begin with its own length, {needed}")]
     VendorLength {
-        /// Place in the description.
+        /// Function in the description.
         index: usize,
         /// The right length byte.
         needed: usize,

@@ -1,4 +1,5 @@
-//! A lab in a test: RAM, a recording observer, and an endpoint that does what the test tells it to.
+//! A system in a test: RAM, a recording observer, and an endpoint that does what the test tells it
+//! to.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
@@ -13,13 +14,13 @@ use device_models::fabric::{
     Tag, Transaction, WriteOutcome,
 };
 use device_models::iommu::Iommu;
-use device_models::lab::{Lab, Place, Topology};
 use device_models::memory::Memory;
 use device_models::pci::firmware::HostResources;
 use device_models::pci::{
     AcsCapabilities, AcsControl, BarDescription, BarKind, Bdf, BridgeDescription,
     FunctionDescription, PortKind,
 };
+use device_models::system::{Function, System, Topology};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM: u64 = 16 << 20;
@@ -74,7 +75,8 @@ pub struct Script {
     pub completions: usize,
 }
 
-/// An endpoint with 4 KiB of registers (BAR 0), 1 MiB of memory (BAR 2) and 4 MSI-X vectors (BAR 4).
+/// An endpoint with 4 KiB of registers (BAR 0), 1 MiB of memory (BAR 2) and 4 MSI-X vectors (BAR
+/// 4).
 #[derive(Debug)]
 pub struct Robot {
     pub script: Arc<Mutex<Script>>,
@@ -230,7 +232,7 @@ impl Shared {
 }
 
 pub struct World {
-    pub lab: Lab,
+    pub system: System,
     pub log: Shared,
     pub ram: GuestMemoryMmap<()>,
     pub scripts: Vec<Arc<Mutex<Script>>>,
@@ -244,17 +246,17 @@ impl World {
     pub fn new(
         robots: usize,
         iommu: Box<dyn Iommu>,
-        topology: impl FnOnce(Vec<Robot>) -> Vec<Place>,
+        topology: impl FnOnce(Vec<Robot>) -> Vec<Function>,
     ) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), usize::try_from(RAM).unwrap())])
             .unwrap();
         let (robots, scripts): (Vec<_>, Vec<_>) = (0..robots).map(|_| Robot::new()).unzip();
         let log = Shared::default();
         let topology = Topology::of(topology(robots));
-        let mut lab = Lab::new(topology, &ram, iommu, Box::new(log.clone())).unwrap();
-        lab.run_firmware(&RESOURCES).unwrap();
-        lab.add_observer(Box::new(log.clone()));
-        let mut world = Self { lab, log, ram, scripts };
+        let mut system = System::new(topology, &ram, iommu, Box::new(log.clone())).unwrap();
+        system.run_firmware(&RESOURCES).unwrap();
+        system.add_observer(Box::new(log.clone()));
+        let mut world = Self { system, log, ram, scripts };
         for index in 0..world.scripts.len() {
             world.config_write(index, COMMAND, 2, MEMORY_AND_MASTER);
         }
@@ -269,8 +271,8 @@ impl World {
                 .zip(4..)
                 .enumerate()
                 .map(|(index, (robot, device))| {
-                    let below = vec![Place::endpoint(0, format!("robot{index}"), robot)];
-                    Place::bridge(
+                    let below = vec![Function::endpoint(0, format!("robot{index}"), robot)];
+                    Function::bridge(
                         device,
                         format!("port{index}"),
                         port(PortKind::RootPort, true),
@@ -288,8 +290,8 @@ impl World {
                 .into_iter()
                 .zip(0..)
                 .map(|(robot, index)| {
-                    let robot = vec![Place::endpoint(0, format!("robot{index}"), robot)];
-                    Place::bridge(
+                    let robot = vec![Function::endpoint(0, format!("robot{index}"), robot)];
+                    Function::bridge(
                         index,
                         format!("down{index}"),
                         port(PortKind::SwitchDownstream, acs),
@@ -297,26 +299,26 @@ impl World {
                     )
                 })
                 .collect();
-            let upstream = Place::bridge(0, "up", port(PortKind::SwitchUpstream, false), below);
-            vec![Place::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream])]
+            let upstream = Function::bridge(0, "up", port(PortKind::SwitchUpstream, false), below);
+            vec![Function::bridge(4, "port0", port(PortKind::RootPort, true), vec![upstream])]
         })
     }
 
     pub fn bdf(&self, name: &str) -> Bdf {
-        let function = self.lab.function(name).unwrap();
-        self.lab.address_map().node(function).requester
+        let function = self.system.function(name).unwrap();
+        self.system.address_map().node(function).requester
     }
 
     pub fn config_write(&mut self, robot: usize, offset: u16, length: u8, value: u32) {
         let bdf = self.bdf(&format!("robot{robot}"));
-        self.lab.config_write(bdf, offset, length, value);
+        self.system.config_write(bdf, offset, length, value);
     }
 
     /// Where the capability `id` of a function begins.
     pub fn capability(&mut self, bdf: Bdf, id: u32) -> u16 {
-        let mut offset = u16::try_from(self.lab.config_read(bdf, 0x34, 1)).unwrap();
-        while self.lab.config_read(bdf, offset, 1) != id {
-            offset = u16::try_from(self.lab.config_read(bdf, offset + 1, 1)).unwrap();
+        let mut offset = u16::try_from(self.system.config_read(bdf, 0x34, 1)).unwrap();
+        while self.system.config_read(bdf, offset, 1) != id {
+            offset = u16::try_from(self.system.config_read(bdf, offset + 1, 1)).unwrap();
             assert_ne!(offset, 0, "{bdf} has no capability {id:#x}");
         }
         offset
@@ -325,8 +327,8 @@ impl World {
     /// Where the extended capability `id` of a function begins.
     pub fn extended_capability(&mut self, bdf: Bdf, id: u32) -> u16 {
         let mut offset = 0x100;
-        while self.lab.config_read(bdf, offset, 2) != id {
-            offset = u16::try_from(self.lab.config_read(bdf, offset + 2, 2) >> 4).unwrap();
+        while self.system.config_read(bdf, offset, 2) != id {
+            offset = u16::try_from(self.system.config_read(bdf, offset + 2, 2) >> 4).unwrap();
             assert_ne!(offset, 0, "{bdf} has no extended capability {id:#x}");
         }
         offset
@@ -334,9 +336,9 @@ impl World {
 
     /// The programmed address of a robot's BAR.
     pub fn bar(&self, robot: usize, bar: u8) -> u64 {
-        let function = self.lab.function(&format!("robot{robot}")).unwrap();
-        let node = self.lab.address_map().node(function);
-        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().span.first
+        let function = self.system.function(&format!("robot{robot}")).unwrap();
+        let node = self.system.address_map().node(function);
+        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().range.first
     }
 
     pub fn order(&self, robot: usize, order: Order) {
@@ -346,11 +348,11 @@ impl World {
     /// Steps until nothing happens any more.
     pub fn run(&mut self) {
         for _ in 0..100_000 {
-            if self.lab.step() == Progress::Idle {
+            if self.system.step() == Progress::Idle {
                 return;
             }
         }
-        panic!("the lab does not come to rest");
+        panic!("the system does not come to rest");
     }
 
     /// Carries out one order and gives back what the robot saw.
@@ -385,7 +387,7 @@ impl World {
         let bdf = self.bdf(name);
         let mut offset = 0x100;
         while offset != 0 {
-            let header = self.lab.config_read(bdf, offset, 4);
+            let header = self.system.config_read(bdf, offset, 4);
             if header & 0xffff == 0xd {
                 return offset;
             }
@@ -397,7 +399,7 @@ impl World {
     /// Sets the ACS controls of the function called `name`.
     pub fn set_acs(&mut self, name: &str, control: AcsControl) {
         let (bdf, offset) = (self.bdf(name), self.acs(name));
-        self.lab.config_write(bdf, offset + 6, 2, control.bits().into());
+        self.system.config_write(bdf, offset + 6, 2, control.bits().into());
     }
 
     /// The way that the last delivered transaction took.

@@ -2,10 +2,7 @@
 
 use super::descriptor::Work;
 use super::regs::{channel as reg, command, control, error, fault, status};
-use crate::fabric::{CompletionStatus, Tag};
-
-/// The most bytes that one access moves.
-pub(super) const CHUNK: usize = 64 << 10;
+use crate::endpoint::dma::{self, Access, Buffer, CHUNK, DataPath, Phase};
 
 /// Whether a channel takes descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,64 +12,43 @@ enum Run {
     Running,
 }
 
-/// What comes next for a descriptor in progress.
+/// The phase beside those of every engine: read the descriptor's second 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Read its first 64 bytes.
-    Fetch,
-    /// Read its second 64 bytes.
-    Extend,
-    /// Read a chunk of source number so and so.
-    Source(usize),
-    /// Write the chunk.
-    Target,
-    /// Write the completion record.
-    Record,
-}
+pub(super) struct Extend;
 
 /// A descriptor in progress.
+pub(super) type Job = dma::Job<Task>;
+
+/// What this engine knows about a descriptor in progress.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) phase: Phase,
+pub(super) struct Task {
+    /// DMA address of the descriptor.
     pub(super) address: u64,
     pub(super) work: Work,
-    /// Bytes of the work that are over and done with.
-    pub(super) moved: u64,
-    /// Bytes of the present chunk.
-    pub(super) chunk: usize,
-    /// Bytes of the present access that are through.
-    pub(super) done: usize,
-    /// How the read that the job waited for ended, if it failed.
-    pub(super) failure: Option<CompletionStatus>,
     /// The channel halts when this is over.
     pub(super) failed: bool,
     /// Misbehaviour asked for.
     pub(super) fault: u32,
-    pub(super) own: [u8; 64],
 }
 
-impl Job {
+impl Task {
     fn new(address: u64) -> Self {
-        Self {
-            phase: Phase::Fetch,
-            address,
-            work: Work::default(),
-            moved: 0,
-            chunk: 0,
-            done: 0,
-            failure: None,
-            failed: false,
-            fault: 0,
-            own: [0; 64],
-        }
+        Self { address, work: Work::default(), failed: false, fault: fault::NONE }
     }
+}
 
-    /// Bytes of the present phase's access.
-    pub(super) fn access_length(&self) -> usize {
-        match self.phase {
-            Phase::Fetch | Phase::Extend => 64,
-            Phase::Source(_) | Phase::Target => self.chunk,
-            Phase::Record => 8,
+impl dma::Task for Task {
+    type Phase = Extend;
+
+    fn access(job: &Job) -> Access {
+        let chunk =
+            |from| Access { buffer: Buffer::Staging(from), length: job.chunk, before: job.moved };
+        let own = |length| Access { buffer: Buffer::Own, length, before: 0 };
+        match job.phase {
+            Phase::Fetch | Phase::Extra(Extend) => own(64),
+            Phase::Source(0) | Phase::Target => chunk(0),
+            Phase::Source(_) => chunk(CHUNK),
+            Phase::Record => own(8),
         }
     }
 }
@@ -100,23 +76,18 @@ pub(super) struct Channel {
     error: u32,
     error_mask: u32,
     cache_hint: u32,
-    pub(super) job: Option<Job>,
-    pub(super) waiting: Option<Tag>,
-    /// A read that nobody waits for any more, until the engine can tell the fabric; the engine does that before it
-    /// issues another, so there is never a second one.
-    pub(super) abandoned: Option<Tag>,
-    /// What a read brings.
-    pub(super) staging: Box<[u8]>,
-    /// The XOR of what the reads of this chunk brought, or the pattern of a fill.
-    pub(super) sum: Box<[u8]>,
+    /// The descriptor in progress and its accesses. The first half of the staging buffer holds the
+    /// XOR of what the reads of this chunk brought, or the pattern of a fill; the second half what
+    /// the next read brings.
+    pub(super) path: DataPath<Task>,
 }
 
 impl Channel {
     pub(super) fn new() -> Self {
-        Self::with_buffers(vec![0; CHUNK].into(), vec![0; CHUNK].into())
+        Self::with_path(DataPath::new(2 * CHUNK))
     }
 
-    fn with_buffers(staging: Box<[u8]>, sum: Box<[u8]>) -> Self {
+    fn with_path(path: DataPath<Task>) -> Self {
         Self {
             run: Run::Halted,
             suspending: false,
@@ -134,42 +105,30 @@ impl Channel {
             error: 0,
             error_mask: 0,
             cache_hint: 0,
-            job: None,
-            waiting: None,
-            abandoned: None,
-            staging,
-            sum,
+            path,
         }
     }
 
     /// Back to power-on.
     pub(super) fn reset(&mut self) {
         self.stop();
-        let buffers = (std::mem::take(&mut self.staging), std::mem::take(&mut self.sum));
-        let abandoned = self.abandoned;
-        *self = Self { abandoned, ..Self::with_buffers(buffers.0, buffers.1) };
+        let path = std::mem::replace(&mut self.path, DataPath::new(0));
+        *self = Self::with_path(path);
     }
 
     /// What the command does: CHANCTRL, the error mask and errors not yet cleared survive it.
     fn reset_by_command(&mut self) {
         let Self { control, error, error_mask, cache_hint, .. } = *self;
         self.reset();
-        *self = Self {
-            control,
-            error,
-            error_mask,
-            cache_hint,
-            abandoned: self.abandoned,
-            ..Self::with_buffers(std::mem::take(&mut self.staging), std::mem::take(&mut self.sum))
-        };
+        (self.control, self.error) = (control, error);
+        (self.error_mask, self.cache_hint) = (error_mask, cache_hint);
     }
 
     /// Forgets the descriptor in progress.
     fn stop(&mut self) {
         self.run = Run::Halted;
         self.suspending = false;
-        self.job = None;
-        self.abandoned = self.waiting.take().or(self.abandoned);
+        self.path.stop();
     }
 
     fn pending(&self) -> u16 {
@@ -182,9 +141,7 @@ impl Channel {
             | match self.run {
                 Run::Halted => status::HALTED,
                 Run::Suspended => status::SUSPENDED,
-                Run::Running
-                    if self.job.is_some() || self.pending() > 0 || self.hides_completion =>
-                {
+                Run::Running if self.path.busy() || self.pending() > 0 || self.hides_completion => {
                     status::ACTIVE
                 }
                 Run::Running => status::DONE,
@@ -205,7 +162,7 @@ impl Channel {
         put(reg::STATUS, &self.status().to_le_bytes());
         put(reg::CHAIN, &self.chain.to_le_bytes());
         put(reg::COMPLETION, &self.completion.to_le_bytes());
-        let current = self.job.as_ref().map_or(self.completed, |job| job.address);
+        let current = self.path.job.as_ref().map_or(self.completed, |job| job.task.address);
         put(reg::CURRENT, &current.to_le_bytes());
         put(reg::ERROR, &self.error.to_le_bytes());
         put(reg::ERROR_MASK, &self.error_mask.to_le_bytes());
@@ -213,7 +170,8 @@ impl Channel {
         image
     }
 
-    /// Writes `data` at `offset` of the channel's registers; whatever part of a register it covers changes.
+    /// Writes `data` at `offset` of the channel's registers; whatever part of a register it covers
+    /// changes.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
         let before = self.image();
         let value = |register: u64, length: u64| merged(&before, register, length, offset, data);
@@ -255,7 +213,7 @@ impl Channel {
     fn set_chain(&mut self, address: u64) {
         self.chain = address;
         self.next = address;
-        if self.job.is_none() {
+        if !self.path.busy() {
             (self.count, self.processed, self.completed) = (0, 0, 0);
         }
     }
@@ -273,7 +231,7 @@ impl Channel {
         match command {
             0 | 1..=command::VERSION_1 => {}
             command::SUSPEND if self.run == Run::Running => {
-                if self.job.is_some() {
+                if self.path.busy() {
                     self.suspending = true;
                 } else {
                     self.run = Run::Suspended;
@@ -288,14 +246,15 @@ impl Channel {
         }
     }
 
-    /// Sets bits of CHANERR. The descriptor in progress ends with a record, if the driver wants one of errors.
+    /// Sets bits of CHANERR. The descriptor in progress ends with a record, if the driver wants one
+    /// of errors.
     pub(super) fn fail(&mut self, bits: u32) {
         self.error |= bits;
-        self.abandoned = self.waiting.take().or(self.abandoned);
+        self.path.abandon_read();
         let record = self.control & control::ERROR_COMPLETION != 0 && self.completion != 0;
-        match &mut self.job {
-            Some(job) if record && !job.failed => {
-                job.failed = true;
+        match &mut self.path.job {
+            Some(job) if record && !job.task.failed => {
+                job.task.failed = true;
                 job.done = 0;
                 job.failure = None;
                 job.phase = Phase::Record;
@@ -307,7 +266,7 @@ impl Channel {
     /// Stops because of an error.
     pub(super) fn halt(&mut self) {
         self.run = Run::Halted;
-        self.job = None;
+        self.path.job = None;
         if self.control & control::ERROR_INTERRUPT != 0 && self.error & !self.error_mask != 0 {
             self.want_interrupt();
         }
@@ -330,10 +289,10 @@ impl Channel {
 
     /// Begins with the next descriptor, if there is one.
     pub(super) fn next_job(&mut self) -> bool {
-        if self.job.is_some() || self.run != Run::Running || self.pending() == 0 {
+        if self.path.busy() || self.run != Run::Running || self.pending() == 0 {
             return false;
         }
-        self.job = Some(Job::new(self.next));
+        self.path.job = Some(Job::new(Task::new(self.next)));
         if !self.next.is_multiple_of(64) {
             let first = self.next == self.chain;
             self.fail(if first { error::CHAIN_ADDRESS } else { error::NEXT_ALIGNMENT });
@@ -348,29 +307,29 @@ impl Channel {
 
     /// The completion record of the present descriptor.
     pub(super) fn record(&self, job: &Job) -> u64 {
-        let last = self.pending() <= job.work.places;
-        match job.failed {
+        let last = self.pending() <= job.task.work.places;
+        match job.task.failed {
             true => self.completed | status::HALTED,
-            false if last => job.address | status::DONE,
-            false => job.address | status::ACTIVE,
+            false if last => job.task.address | status::DONE,
+            false => job.task.address | status::ACTIVE,
         }
     }
 
     /// The present descriptor is over.
     pub(super) fn conclude(&mut self) {
-        let Some(job) = self.job.take() else { return };
-        if job.failed {
+        let Some(job) = self.path.job.take() else { return };
+        if job.task.failed {
             self.halt();
             return;
         }
-        self.processed = self.processed.wrapping_add(job.work.places.min(self.pending()));
-        if job.fault == fault::HIDE_COMPLETION {
+        self.processed = self.processed.wrapping_add(job.task.work.places.min(self.pending()));
+        if job.task.fault == fault::HIDE_COMPLETION {
             self.hides_completion = true;
         } else {
-            self.completed = job.address;
+            self.completed = job.task.address;
         }
-        self.next = job.work.next;
-        if job.work.interrupt && job.fault != fault::DROP_INTERRUPT {
+        self.next = job.task.work.next;
+        if job.task.work.interrupt && job.task.fault != fault::DROP_INTERRUPT {
             self.want_interrupt();
         }
         if std::mem::take(&mut self.suspending) {
@@ -392,7 +351,7 @@ fn written(offset: u64, data: &[u8], at: u64) -> u8 {
         .unwrap_or(0)
 }
 
-/// Whether a write asks for work: it says how many descriptors there are, or lets a channel go on.
+/// Whether a write asks for work: it sets the number of descriptors, or resumes the channel.
 pub(super) fn asks_for_work(offset: u64, data: &[u8]) -> bool {
     let end = offset.saturating_add(data.len() as u64);
     let counts = offset < reg::COUNT + 2 && end > reg::COUNT;

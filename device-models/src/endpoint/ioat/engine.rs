@@ -1,14 +1,12 @@
 //! The DMA engine: carries descriptors on, one access at a time, within a budget per step.
 
-use vm_memory::VolatileSlice;
-
 use super::DeviceRegisters;
-use super::channel::{CHUNK, Channel, Job, Phase};
+use super::channel::{Channel, Extend, Job};
 use super::descriptor::{Operation, Work};
 use super::regs::{error, fault, interrupt_control};
-use crate::endpoint::turns::{Budget, Flow, in_turn};
-use crate::endpoint::{Progress, ReadCompletion};
-use crate::fabric::{CompletionStatus, Port, Purpose, ReadOutcome, WriteOutcome};
+use crate::endpoint::Progress;
+use crate::endpoint::dma::{Budget, CHUNK, DataPath, Flow, Phase, ReadEnd, WriteEnd, in_turn};
+use crate::fabric::{Port, Purpose, WriteOutcome};
 
 /// One step: channels in turn, beginning with `first`, until the budget is used up.
 pub(super) fn step(
@@ -19,9 +17,7 @@ pub(super) fn step(
 ) -> Progress {
     let mut waited = false;
     for channel in channels.iter_mut() {
-        if let Some(tag) = channel.abandoned.take() {
-            port.abandon(tag);
-        }
+        channel.path.release_tag(port);
         if channel.due() && channel.delay > 0 {
             channel.delay -= 1;
             waited = true;
@@ -31,26 +27,6 @@ pub(super) fn step(
         Engine { channel: &mut channels[index], index, device, port, budget }.advance()
     });
     if waited { Progress::Worked } else { progress }
-}
-
-/// The read that `channel` waits for has completed.
-pub(super) fn complete(channel: &mut Channel, completion: ReadCompletion<'_>) {
-    channel.waiting = None;
-    let Channel { job: Some(job), staging, .. } = channel else { return };
-    if completion.status != CompletionStatus::Success {
-        job.failure = Some(completion.status);
-        return;
-    }
-    let wanted = job.access_length().saturating_sub(job.done).min(completion.data.len());
-    let range = job.done..job.done + wanted;
-    let buffer = match job.phase {
-        Phase::Source(_) => &mut staging[..],
-        _ => &mut job.own[..],
-    };
-    if let Some(target) = buffer.get_mut(range) {
-        target.copy_from_slice(&completion.data[..wanted]);
-        job.done += wanted;
-    }
 }
 
 /// A channel at work, with all that it works with.
@@ -70,15 +46,15 @@ impl Engine<'_, '_> {
             Ok(false) => {}
             Err(flow) => return flow,
         }
-        if self.channel.waiting.is_some() {
+        if self.channel.path.is_waiting() {
             return Flow::Idle;
         }
-        let Some(job) = &self.channel.job else {
+        let Some(job) = &self.channel.path.job else {
             return if self.channel.next_job() { Flow::More } else { Flow::Idle };
         };
         let result = match job.phase {
             Phase::Fetch => self.fetch(),
-            Phase::Extend => self.extend(),
+            Phase::Extra(Extend) => self.extend(),
             Phase::Source(index) => self.gather(index),
             Phase::Target => self.deliver(),
             Phase::Record => self.record(),
@@ -110,7 +86,7 @@ impl Engine<'_, '_> {
     }
 
     fn job(&mut self) -> Result<&mut Job, Flow> {
-        self.channel.job.as_mut().ok_or(Flow::Idle)
+        self.channel.path.job.as_mut().ok_or(Flow::Idle)
     }
 
     /// Ends the descriptor with an error; not an error of the engine, which goes on.
@@ -135,57 +111,55 @@ impl Engine<'_, '_> {
     }
 
     fn fetch(&mut self) -> Result<(), Flow> {
-        let address = self.job()?.address;
+        let address = self.job()?.task.address;
         if !self.read(Purpose::DescriptorFetch, address, error::NEXT_ADDRESS)? {
             return Ok(());
         }
         let (fault, longest) = (self.device.take_fault(), self.device.longest_transfer());
         let job = self.job()?;
-        (job.fault, job.done) = (fault, 0);
+        (job.task.fault, job.done) = (fault, 0);
         match Work::parse(&job.own, longest) {
-            Ok(work) => job.work = work,
+            Ok(work) => job.task.work = work,
             Err(bits) => return self.fail(bits),
         }
         if fault == fault::SWAP {
-            job.work.swap();
+            job.task.work.swap();
         }
-        if job.work.places > 1 {
-            if !job.work.next.is_multiple_of(64) {
+        if job.task.work.places > 1 {
+            if !job.task.work.next.is_multiple_of(64) {
                 return self.fail(error::NEXT_ALIGNMENT);
             }
-            job.phase = Phase::Extend;
+            job.phase = Phase::Extra(Extend);
             return Ok(());
         }
         self.begin()
     }
 
     fn extend(&mut self) -> Result<(), Flow> {
-        let address = self.job()?.work.next;
+        let address = self.job()?.task.work.next;
         if !self.read(Purpose::DescriptorFetch, address, error::NEXT_ADDRESS)? {
             return Ok(());
         }
         let job = self.job()?;
-        job.work.extend(&job.own);
+        job.task.work.extend(&job.own);
         job.done = 0;
         self.begin()
     }
 
     /// The descriptor is complete.
     fn begin(&mut self) -> Result<(), Flow> {
-        let Channel { job: Some(job), sum, .. } = &mut *self.channel else { return Ok(()) };
-        if let Err(bits) = job.work.check_ranges() {
+        let job = self.job()?;
+        if let Err(bits) = job.task.work.check_ranges() {
             return self.fail(bits);
         }
-        match job.work.operation {
+        match job.task.work.operation {
             Operation::Null => {
                 self.finish();
                 return Ok(());
             }
             Operation::Fill(pattern) => {
-                let length = usize::try_from(job.work.length).map_or(CHUNK, |len| len.min(CHUNK));
-                for piece in sum[..length].chunks_mut(8) {
-                    piece.copy_from_slice(&pattern[..piece.len()]);
-                }
+                let length = job.task.work.length;
+                self.channel.path.stage_pattern(pattern, length);
             }
             Operation::Move | Operation::Check => {}
         }
@@ -194,43 +168,39 @@ impl Engine<'_, '_> {
 
     fn next_chunk(&mut self) -> Result<(), Flow> {
         let job = self.job()?;
-        let left = job.work.length.saturating_sub(job.moved);
-        job.chunk = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-        job.done = 0;
-        if job.chunk == 0 {
+        if !job.begin_chunk(job.task.work.length, CHUNK) {
             self.finish();
             return Ok(());
         }
-        let fills = matches!(job.work.operation, Operation::Fill(_));
+        let fills = matches!(job.task.work.operation, Operation::Fill(_));
         job.phase = if fills { Phase::Target } else { Phase::Source(0) };
         Ok(())
     }
 
     fn gather(&mut self, index: usize) -> Result<(), Flow> {
         let job = self.job()?;
-        let Some(&source) = job.work.sources.get(index) else { return Err(Flow::Idle) };
+        let Some(&source) = job.task.work.sources.get(index) else { return Err(Flow::Idle) };
         // Ranges were checked when the descriptor was.
         let address = source.saturating_add(job.moved);
         if !self.read(Purpose::Data, address, error::READ_DATA)? {
             return Ok(());
         }
-        let Channel { job: Some(job), staging, sum, .. } = &mut *self.channel else {
+        let DataPath { job: Some(job), staging, .. } = &mut self.channel.path else {
             return Ok(());
         };
+        let (sum, read) = staging.split_at_mut(CHUNK);
         job.done = 0;
-        if index == 0 {
-            std::mem::swap(staging, sum);
-        } else {
-            sum.iter_mut().zip(&staging[..job.chunk]).for_each(|(sum, byte)| *sum ^= byte);
+        if index > 0 {
+            sum.iter_mut().zip(&read[..job.chunk]).for_each(|(sum, byte)| *sum ^= byte);
         }
-        if index + 1 < job.work.sources.len() {
+        if index + 1 < job.task.work.sources.len() {
             job.phase = Phase::Source(index + 1);
             return Ok(());
         }
-        if job.fault == fault::CORRUPT_DATA && job.moved == 0 {
+        if job.task.fault == fault::CORRUPT_DATA && job.moved == 0 {
             sum[0] = !sum[0];
         }
-        if job.work.operation == Operation::Check {
+        if job.task.work.operation == Operation::Check {
             return self.check();
         }
         job.phase = Phase::Target;
@@ -239,9 +209,11 @@ impl Engine<'_, '_> {
 
     /// All that was read must cancel out.
     fn check(&mut self) -> Result<(), Flow> {
-        let Channel { job: Some(job), sum, .. } = &mut *self.channel else { return Ok(()) };
+        let DataPath { job: Some(job), staging, .. } = &mut self.channel.path else {
+            return Ok(());
+        };
         // What is read decides what is done next, and a replay does not have the data.
-        let mut differs = [u8::from(sum[..job.chunk].iter().any(|byte| *byte != 0))];
+        let mut differs = [u8::from(staging[..job.chunk].iter().any(|byte| *byte != 0))];
         job.moved += job.chunk as u64;
         self.port.outside_input(&mut differs);
         if differs[0] != 0 {
@@ -252,7 +224,7 @@ impl Engine<'_, '_> {
 
     fn deliver(&mut self) -> Result<(), Flow> {
         let job = self.job()?;
-        let address = job.work.destination.saturating_add(job.moved);
+        let address = job.task.work.destination.saturating_add(job.moved);
         if !self.write(Purpose::Data, address)? {
             return self.fail(error::WRITE_DATA);
         }
@@ -261,11 +233,11 @@ impl Engine<'_, '_> {
         self.next_chunk()
     }
 
-    /// The work is done; what is left is to tell.
+    /// The work is done; the record is left.
     fn finish(&mut self) {
-        let Some(job) = &mut self.channel.job else { return };
+        let Some(job) = &mut self.channel.path.job else { return };
         job.done = 0;
-        if job.work.completion && job.fault != fault::LOSE_COMPLETION {
+        if job.task.work.completion && job.task.fault != fault::LOSE_COMPLETION {
             job.phase = Phase::Record;
         } else {
             self.conclude();
@@ -273,7 +245,7 @@ impl Engine<'_, '_> {
     }
 
     fn record(&mut self) -> Result<(), Flow> {
-        let Some(job) = &self.channel.job else { return Err(Flow::Idle) };
+        let Some(job) = &self.channel.path.job else { return Err(Flow::Idle) };
         if job.done == 0 {
             let record = self.channel.record(job).to_le_bytes();
             self.job()?.own[..8].copy_from_slice(&record);
@@ -283,49 +255,17 @@ impl Engine<'_, '_> {
             self.conclude();
             return Ok(());
         }
-        self.job()?.failed = true;
+        self.job()?.task.failed = true;
         self.fail(error::COMPLETION_ADDRESS)
     }
 
-    /// Reads what is left of the present access. `Ok(false)`: it failed, and the channel has been told with `bits`.
+    /// Reads what is left of the present access. `Ok(false)`: it failed, and CHANERR holds `bits`.
     fn read(&mut self, purpose: Purpose, address: u64, bits: u32) -> Result<bool, Flow> {
-        let Channel { job: Some(job), staging, waiting, .. } = &mut *self.channel else {
-            return Err(Flow::Idle);
-        };
-        let length = job.access_length();
-        let rest = length.saturating_sub(job.done);
-        if job.failure.take().is_some() {
-            self.fail(bits)?;
-            return Ok(false);
-        }
-        if rest == 0 {
-            return Ok(true);
-        }
-        self.budget.take(rest)?;
-        let at = address.saturating_add(job.done as u64);
-        let buffer = match job.phase {
-            Phase::Source(_) => &mut staging[..],
-            _ => &mut job.own[..],
-        };
-        let Some(into) = buffer.get_mut(job.done..length) else { return Err(Flow::Idle) };
-        let begun = begun(purpose, address, job.moved);
-        let outcome = self.port.part_of(begun).read(purpose, at, &VolatileSlice::from(into));
-        let arrived = |bytes: u64| usize::try_from(bytes).map_or(rest, |bytes| bytes.min(rest));
-        match outcome {
-            ReadOutcome::Done { status: CompletionStatus::Success, .. } => {
-                job.done = length;
-                Ok(true)
-            }
-            ReadOutcome::Pending { tag, bytes, .. } => {
-                job.done += arrived(bytes);
-                *waiting = Some(tag);
-                Err(Flow::More)
-            }
-            ReadOutcome::Retry { bytes, .. } => {
-                job.done += arrived(bytes);
-                Err(Flow::Later)
-            }
-            ReadOutcome::Done { .. } | ReadOutcome::NotEmitted => {
+        let Self { channel, port, budget, .. } = self;
+        match channel.path.read(*port, budget, None, purpose, address)?.end {
+            ReadEnd::Done => Ok(true),
+            ReadEnd::Unfinished(flow) => Err(flow),
+            ReadEnd::Failed(_) | ReadEnd::NotEmitted => {
                 self.fail(bits)?;
                 Ok(false)
             }
@@ -334,38 +274,11 @@ impl Engine<'_, '_> {
 
     /// Writes what is left of the present access. `Ok(false)`: bus mastering is off.
     fn write(&mut self, purpose: Purpose, address: u64) -> Result<bool, Flow> {
-        let Channel { job: Some(job), sum, .. } = &mut *self.channel else {
-            return Err(Flow::Idle);
-        };
-        let length = job.access_length();
-        let rest = length.saturating_sub(job.done);
-        if rest == 0 {
-            return Ok(true);
-        }
-        self.budget.take(rest)?;
-        let at = address.saturating_add(job.done as u64);
-        let buffer = match job.phase {
-            Phase::Target => &mut sum[..],
-            _ => &mut job.own[..],
-        };
-        let Some(from) = buffer.get_mut(job.done..length) else { return Err(Flow::Idle) };
-        let begun = begun(purpose, address, job.moved);
-        match self.port.part_of(begun).write(purpose, at, &VolatileSlice::from(from)) {
-            WriteOutcome::Posted { .. } => {
-                job.done = length;
-                Ok(true)
-            }
-            WriteOutcome::Retry { bytes, .. } => {
-                job.done += usize::try_from(bytes).map_or(rest, |bytes| bytes.min(rest));
-                Err(Flow::Later)
-            }
-            WriteOutcome::NotEmitted => Ok(false),
+        let Self { channel, port, budget, .. } = self;
+        match channel.path.write(*port, budget, None, purpose, address, None)?.end {
+            WriteEnd::Done => Ok(true),
+            WriteEnd::Unfinished(flow) => Err(flow),
+            WriteEnd::NotEmitted => Ok(false),
         }
     }
-}
-
-/// Where the addresses begin that an access at `address` is a part of: those of a descriptor's source or destination, of
-/// which `moved` bytes are over and done with.
-fn begun(purpose: Purpose, address: u64, moved: u64) -> u64 {
-    if purpose == Purpose::Data { address.saturating_sub(moved) } else { address }
 }

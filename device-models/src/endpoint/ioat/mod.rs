@@ -1,8 +1,9 @@
-//! Intel's I/OAT DMA engine ("QuickData"), version 3.3 of its register interface: a device that nobody here designed,
-//! for drivers that know nothing of the lab.
+//! Intel's I/OAT DMA engine ("QuickData"), version 3.3 of its register interface: a device of
+//! Intel's design, for drivers that were not written for the lab.
 //!
-//! Written from the register interface that Linux's `ioatdma` and the kernel's VFIO selftests rely on; `regs` names
-//! the registers. Beyond it there is one register of the lab's own, for misbehaviour on request.
+//! Written from the register interface that Linux's `ioatdma` and the kernel's VFIO selftests rely
+//! on; `regs` names the registers. Beyond it there is one register of the lab's own, for
+//! misbehaviour on request.
 
 mod channel;
 mod descriptor;
@@ -11,7 +12,9 @@ pub mod regs;
 
 use std::ops::RangeInclusive;
 
-use crate::endpoint::{Endpoint, Kind, Progress, ReadCompletion, ResetKind, Setup, SetupError};
+use crate::endpoint::{
+    Endpoint, Kind, Progress, ReadCompletion, ResetKind, Setup, SetupError, dma,
+};
 use crate::fabric::{Port, Tag};
 use crate::pci::{
     AcsCapabilities, BarDescription, BarKind, FunctionDescription, MsixTable, PcieKind,
@@ -25,10 +28,11 @@ pub const CHANNELS: RangeInclusive<u8> = 1..=4;
 /// What XFERCAP can be: transfers of up to 4 KiB to 1 MiB, as powers of two.
 pub const TRANSFER_CAPACITIES: RangeInclusive<u8> = 12..=value::TRANSFER_CAPACITY;
 
-/// What topologies call it.
+/// The kind `ioat`, for topologies.
 pub const KIND: Kind = Kind {
     name: "ioat",
-    about: "Intel I/OAT DMA engine; options model = skylake or atom, channels = 1 to 4, xfercap = 12 to 20, fault = none, \
+    about: "Intel I/OAT DMA engine; options model = skylake or atom, channels = 1 to 4, xfercap = \
+        12 to 20, fault = none, \
             swap, lose-completion, hide-completion, drop-interrupt or corrupt-data",
     make,
 };
@@ -62,7 +66,7 @@ fn make(setup: &Setup<'_>) -> Result<Box<dyn Endpoint>, SetupError> {
     Ok(Box::new(device.map_err(|error| SetupError::Other(error.to_string()))?))
 }
 
-/// Which engine it is.
+/// The engines that Linux knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Model {
     /// Skylake-SP's, 8086:2021: Linux copies with it.
@@ -75,7 +79,7 @@ pub enum Model {
 /// What can be chosen about an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IoatConfig {
-    /// Which one.
+    /// The model, which decides the PCI device ID.
     pub model: Model,
     /// Number of channels, in [`CHANNELS`].
     pub channels: u8,
@@ -102,13 +106,13 @@ impl Default for IoatConfig {
     }
 }
 
-/// What no engine has.
+/// Why an engine could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadConfig {
-    /// So many channels.
+    /// The number of channels is not in [`CHANNELS`].
     #[error("{0} channels; take 1 to 4")]
     Channels(u8),
-    /// Such an XFERCAP.
+    /// XFERCAP is not in [`TRANSFER_CAPACITIES`].
     #[error("an XFERCAP of {0}; take 12 to 20")]
     TransferCapacity(u8),
 }
@@ -153,7 +157,7 @@ impl DeviceRegisters {
     }
 }
 
-/// See the module.
+/// An I/OAT engine.
 #[derive(Debug)]
 pub struct IoatDevice {
     model: Model,
@@ -329,11 +333,8 @@ impl Endpoint for IoatDevice {
     }
 
     fn completion(&mut self, tag: Tag, completion: ReadCompletion<'_>) {
-        // A tag that no channel waits for belongs to work that was aborted or reset: dropped.
-        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.waiting == Some(tag))
-        {
-            engine::complete(channel, completion);
-        }
+        let paths = self.channels.iter_mut().map(|channel| &mut channel.path);
+        dma::complete(paths, tag, completion, None);
     }
 
     fn step(&mut self, port: &mut Port<'_>) -> Progress {

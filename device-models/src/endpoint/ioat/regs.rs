@@ -1,4 +1,5 @@
-//! Numbers of the register interface, version 3.3, as the public register description and Linux's driver name them.
+//! Numbers of the register interface, version 3.3, as the public register description and Linux's
+//! driver name them.
 
 /// Identities.
 pub mod identity {
@@ -78,7 +79,7 @@ pub mod channel {
 pub mod value {
     /// Version 3.3.
     pub const VERSION: u8 = 0x33;
-    /// Transfers of up to 1 MiB: the most, and what engines have unless told otherwise.
+    /// Transfers of up to 1 MiB: the most, and the default.
     pub const TRANSFER_CAPACITY: u8 = 20;
     /// CS_STATUS: addresses may be remapped.
     pub const STATUS_ADDRESS_REMAPPING: u16 = 0x8;

@@ -1,17 +1,14 @@
 //! The registers of a channel and what writing them does. What the channel works on is a [`Job`].
 
 use super::held::Held;
-use super::job::{Job, Phase};
+use super::job::{Extra, Job, Task};
 use super::regs::layout_of_bars::RING_SIZE_MAX;
 use super::regs::{
     DESCRIPTOR_SIZE, RECORD_SIZE, channel as reg, channel_control, channel_status, fault, halt,
     state,
 };
 use crate::checker::FindingClass;
-use crate::fabric::Tag;
-
-/// Bytes of a channel's staging buffer: the most that one access moves.
-pub(super) const CHUNK: usize = 64 << 10;
+use crate::endpoint::dma::{CHUNK, DataPath, Phase};
 
 /// What the driver sets up before it enables the channel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,25 +50,18 @@ pub(super) struct Channel {
     error: u64,
     verdict: Verdict,
     fault: Fault,
-    /// The descriptor in progress.
-    pub(super) job: Option<Job>,
-    /// The read that the job waits for.
-    pub(super) waiting: Option<Tag>,
-    /// A read that nobody waits for any more, until the engine can tell the fabric. There is never a second one,
-    /// because the engine does that before it issues anything.
-    pub(super) abandoned: Option<Tag>,
+    /// The descriptor in progress and its accesses.
+    pub(super) path: DataPath<Task>,
     /// Data that has not left the device.
     pub(super) held: Option<Held>,
-    /// Bytes between a read and what is done with them.
-    pub(super) staging: Box<[u8]>,
 }
 
 impl Channel {
     pub(super) fn new() -> Self {
-        Self::with_staging(vec![0; CHUNK].into())
+        Self::with_path(DataPath::new(CHUNK))
     }
 
-    fn with_staging(staging: Box<[u8]>) -> Self {
+    fn with_path(path: DataPath<Task>) -> Self {
         Self {
             setup: Setup::default(),
             enabled: false,
@@ -83,28 +73,16 @@ impl Channel {
             error: 0,
             verdict: Verdict::default(),
             fault: Fault::default(),
-            job: None,
-            waiting: None,
-            abandoned: None,
+            path,
             held: None,
-            staging,
         }
     }
 
-    /// Back to power-on. A read under way is forgotten: its completion will find nobody who waits for that tag.
+    /// Back to power-on. A read under way is abandoned.
     pub(super) fn reset(&mut self) {
-        self.forget_read();
-        let abandoned = self.abandoned;
-        *self = Self { abandoned, ..Self::with_staging(std::mem::take(&mut self.staging)) };
-    }
-
-    fn forget_read(&mut self) {
-        self.abandoned = self.waiting.take().or(self.abandoned);
-    }
-
-    /// Whether a descriptor is in progress.
-    pub(super) fn busy(&self) -> bool {
-        self.job.is_some()
+        self.path.stop();
+        let path = std::mem::replace(&mut self.path, DataPath::new(0));
+        *self = Self::with_path(path);
     }
 
     /// Reads the register at `offset`; `None` where there is none.
@@ -143,7 +121,7 @@ impl Channel {
 
     /// Writes those bits of the register at `offset` that are set in `mask`.
     pub(super) fn write(&mut self, offset: u64, value: u32, mask: u32) {
-        let setup = (!self.enabled && self.job.is_none()).then_some(&mut self.setup);
+        let setup = (!self.enabled && !self.path.busy()).then_some(&mut self.setup);
         match (offset, setup) {
             (reg::CTRL, _) => self.control(value, mask),
             (reg::TAIL, _) => merge(&mut self.tail, value, mask),
@@ -184,23 +162,23 @@ impl Channel {
     }
 
     fn abort(&mut self) {
-        let Some(job) = &mut self.job else { return };
+        let Some(job) = &mut self.path.job else { return };
         match job.phase {
             // Not taken yet: it stays in the ring.
-            Phase::Fetch => self.job = None,
-            Phase::Source | Phase::Second | Phase::Target | Phase::Flush | Phase::Stray => {
+            Phase::Fetch => self.path.job = None,
+            // Done: only the record or the interrupt is left.
+            Phase::Record | Phase::Extra(Extra::Interrupt) => return,
+            Phase::Source(_) | Phase::Target | Phase::Extra(Extra::Flush | Extra::Stray) => {
                 job.abort()
             }
-            // Done: only the telling is left.
-            Phase::Record | Phase::Interrupt => return,
         }
-        self.forget_read();
+        self.path.abandon_read();
     }
 
     fn state(&self) -> u32 {
         match () {
             () if self.halt != halt::NONE => state::HALTED,
-            () if self.job.is_some() => state::BUSY,
+            () if self.path.busy() => state::BUSY,
             () if self.enabled => state::IDLE,
             () => state::DISABLED,
         }
@@ -212,27 +190,28 @@ impl Channel {
         counter & ((1 << size) - 1)
     }
 
-    /// Stops until the driver resets the channel: something happened that no completion record can tell.
+    /// Stops until the driver resets the channel: something happened that no completion record can
+    /// hold.
     pub(super) fn halt(&mut self, reason: u32, address: u64) {
         self.enabled = false;
         self.halt = reason;
         self.error = address;
-        self.job = None;
-        self.waiting = None;
+        self.path.stop();
     }
 
     /// Begins with the next descriptor in the ring, if there is one.
     pub(super) fn next_job(&mut self) -> bool {
-        if self.job.is_none() && self.enabled && self.index(self.head) != self.index(self.tail) {
+        if !self.path.busy() && self.enabled && self.index(self.head) != self.index(self.tail) {
             let slot = self.index(self.head);
             self.verdict = Verdict::default();
-            self.job = Some(Job::new(slot));
+            self.path.job = Some(Job::new(Task::new(slot)));
             return true;
         }
         false
     }
 
-    /// The descriptor in progress has been read: its slot is the driver's again, its fault armed no longer.
+    /// The descriptor in progress has been read: its slot is the driver's again, its fault armed no
+    /// longer.
     pub(super) fn take_slot(&mut self) -> Fault {
         self.head = self.index(self.head).wrapping_add(1);
         let fault = self.fault;

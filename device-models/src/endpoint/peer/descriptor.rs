@@ -6,7 +6,7 @@ use crate::checker::failed_mapping;
 
 /// Where bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// Offset in the device's own local memory.
     Local(u64),
     /// DMA address.
@@ -60,7 +60,7 @@ impl BadDescriptor {
         }
     }
 
-    /// What the address in it says about a mapping that failed.
+    /// The explanation if its address stands for a mapping that failed.
     pub(super) fn failed_mapping(self) -> Option<&'static str> {
         match self {
             Self::Remote { address, .. } => failed_mapping(address),
@@ -69,12 +69,13 @@ impl BadDescriptor {
     }
 }
 
-/// A checked descriptor: local ranges lie inside the local memory, DMA ranges end inside the address space.
+/// A checked descriptor: local ranges lie inside the local memory, DMA ranges end inside the
+/// address space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Work {
     pub(super) operation: Operation,
-    pub(super) source: Place,
-    pub(super) destination: Place,
+    pub(super) source: Location,
+    pub(super) destination: Location,
     /// Bytes, at most [`MAX_LENGTH`].
     pub(super) length: u64,
     /// Read the last byte of destination back before completing.
@@ -84,12 +85,13 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Nothing to do, for a descriptor that is not valid: it still completes, with its interrupt if it asked for one.
+    /// Nothing to do, for a descriptor that is not valid: it still completes, with its interrupt if
+    /// it asked for one.
     pub(super) fn nothing(descriptor: &Descriptor) -> Self {
         Self {
             operation: Operation::Nop,
-            source: Place::Local(0),
-            destination: Place::Local(0),
+            source: Location::Local(0),
+            destination: Location::Local(0),
             length: 0,
             flush: false,
             interrupt: descriptor.flags.get() & flags::INTERRUPT != 0,
@@ -122,8 +124,11 @@ impl Work {
         };
         let work = Self {
             operation,
-            source: place(descriptor.source.get(), set & flags::SOURCE_LOCAL != 0),
-            destination: place(descriptor.destination.get(), set & flags::DESTINATION_LOCAL != 0),
+            source: location(descriptor.source.get(), set & flags::SOURCE_LOCAL != 0),
+            destination: location(
+                descriptor.destination.get(),
+                set & flags::DESTINATION_LOCAL != 0,
+            ),
             length: if operation == Operation::Nop { 0 } else { length },
             flush: set & flags::FLUSH != 0,
             interrupt: set & flags::INTERRUPT != 0,
@@ -151,8 +156,8 @@ impl Work {
     }
 }
 
-impl Place {
-    /// The place `bytes` further on; inside a checked range this cannot overflow.
+impl Location {
+    /// The location `bytes` further on; inside a checked range this cannot overflow.
     pub(super) fn plus(self, bytes: u64) -> Self {
         match self {
             Self::Local(offset) => Self::Local(offset.saturating_add(bytes)),
@@ -173,8 +178,8 @@ impl Place {
     }
 }
 
-fn place(value: u64, local: bool) -> Place {
-    if local { Place::Local(value) } else { Place::Remote(value) }
+fn location(value: u64, local: bool) -> Location {
+    if local { Location::Local(value) } else { Location::Remote(value) }
 }
 
 #[cfg(test)]

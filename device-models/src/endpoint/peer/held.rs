@@ -1,18 +1,18 @@
-//! Data that the device keeps although its completion has been told: a device that is not coherent with the CPU, as one
-//! with a cache that writes back. (Data that has left the device and is still under way is the fabric's:
-//! `delay-posted`.)
+//! Data that the device keeps although its completion record is written: a device that is not
+//! coherent with the CPU, as one with a cache that writes back. (Data that has left the device and
+//! is still under way is the fabric's: `delay-posted`.)
 //!
-//! What a driver can rely on holds here too. A read by the same channel finds what it has written, so reading back what
-//! was written last brings everything there first; so does the channel's next descriptor, and so does the device's SYNC.
+//! What a driver can rely on holds here too. A read by the same channel finds what it has written,
+//! so reading back what was written last brings everything there first; so does the channel's next
+//! descriptor, and so does the device's SYNC.
 
 use vm_memory::VolatileSlice;
 
-use super::access::Engine;
-use super::bus::Bus;
 use super::channel::Channel;
-use super::job::Phase;
+use super::engine::Engine;
+use super::job::Extra;
 use super::regs::halt;
-use crate::endpoint::turns::Flow;
+use crate::endpoint::dma::{Bus, DataPath, Flow, Phase};
 use crate::fabric::{Purpose, WriteOutcome};
 
 /// Data that has been written as far as the channel knows, and has not left the device.
@@ -24,7 +24,7 @@ pub(super) struct Held {
     done: usize,
     /// Steps of the engine until it goes by itself; `None`: it does not.
     countdown: Option<u32>,
-    /// It goes now.
+    /// It leaves the device now.
     due: bool,
 }
 
@@ -39,7 +39,7 @@ impl Held {
         true
     }
 
-    /// It goes with the next step.
+    /// It leaves the device with the next step.
     pub(super) fn release(&mut self) {
         self.due = true;
     }
@@ -49,18 +49,22 @@ impl Channel {
     /// Whether data is under way that has to arrive before anything else is done.
     pub(super) fn held_first(&self) -> bool {
         let Some(held) = &self.held else { return false };
-        let phase = self.job.as_ref().map(|job| job.phase);
-        held.due || matches!(phase, Some(Phase::Fetch | Phase::Flush))
+        let phase = self.path.job.as_ref().map(|job| job.phase);
+        held.due || matches!(phase, Some(Phase::Fetch | Phase::Extra(Extra::Flush)))
     }
 }
 
 impl<B: Bus> Engine<'_, B> {
     /// Keeps the present chunk, which should have been written to `address`.
     pub(super) fn hold(&mut self, address: u64) {
-        let Channel { job: Some(job), staging, held, .. } = &mut *self.channel else { return };
-        let (chunk, steps) = (job.chunk, job.fault.argument.min(0xffff));
+        let Channel { path: DataPath { job: Some(job), staging, .. }, held, .. } =
+            &mut *self.channel
+        else {
+            return;
+        };
+        let (chunk, steps) = (job.chunk, job.task.fault.argument.min(0xffff));
         let mut data = vec![0; chunk];
-        if let Some(from) = job.slice(chunk, staging, self.local) {
+        if let Some(from) = job.slice(chunk, staging, Some(self.local)) {
             from.copy_to(&mut data[..]);
         }
         let countdown = (steps > 0).then_some(steps);

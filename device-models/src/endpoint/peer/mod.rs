@@ -1,9 +1,9 @@
-//! The peer device: local memory in a BAR, and DMA channels that move data between it, guest memory and other devices.
+//! The peer device: local memory in a BAR, and DMA channels that move data between it, guest memory
+//! and other devices.
 //!
-//! `docs/peer-device.md` is the programmer's reference, [`regs`] the one source of every number in it.
+//! `docs/peer-device.md` is the programmer's reference, [`regs`] the one source of every number in
+//! it.
 
-mod access;
-mod bus;
 mod channel;
 mod descriptor;
 mod engine;
@@ -14,7 +14,7 @@ pub mod regs;
 
 use std::ops::RangeInclusive;
 
-use crate::endpoint::{Endpoint, Progress, ReadCompletion, ResetKind};
+use crate::endpoint::{Endpoint, Progress, ReadCompletion, ResetKind, dma};
 use crate::fabric::{Port, Tag};
 use crate::memory::{Memory, MemoryError};
 use crate::pci::{
@@ -25,7 +25,8 @@ use channel::Channel;
 use registers::{DeviceRegisters, RegisterFile};
 use regs::{identity, layout_of_bars as layout};
 
-/// The smallest and the largest local memory in bytes. The smallest is that of a Resizable BAR (PCIe 6.0, 7.8.6).
+/// The smallest and the largest local memory in bytes. The smallest is that of a Resizable BAR
+/// (PCIe 6.0, 7.8.6).
 pub const LOCAL_SIZES: RangeInclusive<u64> = 1 << 20..=1 << 36;
 
 /// What can be chosen about a peer device.
@@ -46,7 +47,7 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
-    /// The device that the lab has by default: 256 MiB of local memory, four channels.
+    /// The default device: 256 MiB of local memory, four channels.
     pub fn new(name: impl Into<String>, serial_number: u64) -> Self {
         Self {
             name: name.into(),
@@ -83,7 +84,7 @@ pub enum PeerError {
     Memory(#[from] MemoryError),
 }
 
-/// See the module.
+/// A peer device.
 #[derive(Debug)]
 pub struct PeerDevice {
     registers: DeviceRegisters,
@@ -95,7 +96,7 @@ pub struct PeerDevice {
     vectors: u16,
     /// The channel that comes first in the next step.
     first: usize,
-    /// It has been told that local memory outlives a reset.
+    /// The log has the message that local memory outlives a reset.
     kept: bool,
 }
 
@@ -193,11 +194,8 @@ impl Endpoint for PeerDevice {
     }
 
     fn completion(&mut self, tag: Tag, completion: ReadCompletion<'_>) {
-        // A tag that no channel waits for belongs to a job that was aborted or reset: dropped.
-        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.waiting == Some(tag))
-        {
-            access::complete(channel, &self.local, completion);
-        }
+        let paths = self.channels.iter_mut().map(|channel| &mut channel.path);
+        dma::complete(paths, tag, completion, Some(&self.local));
     }
 
     fn step(&mut self, port: &mut Port<'_>) -> Progress {
@@ -206,9 +204,10 @@ impl Endpoint for PeerDevice {
 
     /// Registers and channels return to power-on, and the local memory reads as zeros.
     ///
-    /// Zeros, and not a pattern that would stand out more: the pages go back to the host in one call, whereas a
-    /// pattern would have to be written over all of the memory with the lab's lock held, and would commit every page
-    /// of it. A driver that counts on contents to survive a reset is caught by both.
+    /// Zeros, and not a pattern that would stand out more: the pages go back to the host in one
+    /// call, whereas a pattern would have to be written over all of the memory with the system's
+    /// lock held, and would commit every page of it. A driver that counts on contents to survive a
+    /// reset is caught by both.
     fn reset(&mut self, _kind: ResetKind) {
         self.registers = DeviceRegisters::default();
         self.channels.iter_mut().for_each(Channel::reset);
@@ -217,7 +216,8 @@ impl Endpoint for PeerDevice {
             && !std::mem::replace(&mut self.kept, true)
         {
             log::error!(
-                "local memory keeps its contents over a reset, the host does not discard it: {error}"
+                "local memory keeps its contents over a reset, the host does not discard it: \
+                 {error}"
             );
         }
     }

@@ -1,4 +1,5 @@
-//! The register file: from bytes at an offset of the register BAR to dword registers, and which of them are whose.
+//! The register file: from bytes at an offset of the register BAR to dword registers of the device
+//! and its channels.
 
 use super::channel::{Channel, high, low, merge_high, merge_low};
 use super::held::Held;
@@ -65,7 +66,7 @@ impl RegisterFile<'_> {
                 .channels
                 .iter()
                 .rev()
-                .fold(0, |bits, channel| bits << 1 | u32::from(channel.busy())),
+                .fold(0, |bits, channel| bits << 1 | u32::from(channel.path.busy())),
             reg::SCRATCH_LO => low(self.device.scratch),
             reg::SCRATCH_HI => high(self.device.scratch),
             _ => return None,

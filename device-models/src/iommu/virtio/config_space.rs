@@ -8,12 +8,14 @@ use zerocopy::little_endian::{U32, U64};
 use super::spec::{ConfigLayout, Features, ReservedMemory};
 use super::{VirtioIommu, VirtioIommuConfig};
 
-/// `probe_size`: the bytes of properties in the answer to a PROBE. Room for the one property there is, and for more.
+/// `probe_size`: the bytes of properties in the answer to a PROBE. Room for the one property there
+/// is, and for more.
 pub(super) const PROBE_SIZE: u16 = 64;
 const _: () = assert!(size_of::<ReservedMemory>() <= PROBE_SIZE as usize);
 
 impl VirtioIommuConfig {
-    /// Reads device configuration at `offset`, with `bypass` as it stands. Bytes behind its end read as zeroes.
+    /// Reads device configuration at `offset`, with `bypass` as it stands. Bytes behind its end
+    /// read as zeroes.
     pub fn read(&self, bypass: bool, offset: u64, data: &mut [u8]) {
         let layout = ConfigLayout {
             page_size_mask: U64::new(self.page_size_mask),
@@ -32,9 +34,9 @@ impl VirtioIommuConfig {
         }
     }
 
-    /// What a write of device configuration at `offset` makes of `bypass`, if it changes it: that is the only field
-    /// a driver may write, if it negotiated `VIRTIO_IOMMU_F_BYPASS_CONFIG`, and 0 and 1 are the only values the
-    /// device may show there.
+    /// What a write of device configuration at `offset` makes of `bypass`, if it changes it: that
+    /// is the only field a driver may write, if it negotiated `VIRTIO_IOMMU_F_BYPASS_CONFIG`, and 0
+    /// and 1 are the only values the device may show there.
     #[must_use]
     pub fn written_bypass(&self, features: Features, offset: u64, data: &[u8]) -> Option<bool> {
         let field = offset_of!(ConfigLayout, bypass) as u64;

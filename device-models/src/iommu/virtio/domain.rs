@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::super::{Extent, Retired};
+use super::super::Retired;
 use super::spec::MapFlags;
 use super::table::{Mapping, Table};
+use crate::AddressRange;
 
 /// How many removed mappings a domain remembers.
 pub(super) const HISTORY: usize = 1024;
@@ -13,9 +14,9 @@ pub(super) const HISTORY: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Conflict {
     /// The range to map has an address in common with this mapping.
-    Overlap(Extent),
+    Overlap(AddressRange),
     /// The range to unmap covers only a part of this mapping.
-    Split(Extent),
+    Split(AddressRange),
 }
 
 /// See the [module](self).
@@ -35,39 +36,40 @@ impl Domain {
         Self { bypass, endpoints: 0, table: Table::new(page_shift), history: VecDeque::new() }
     }
 
-    /// Adds a mapping of `extent` that begins at `target`.
+    /// Adds a mapping of `range` that begins at `target`.
     pub(super) fn map(
         &mut self,
-        extent: Extent,
+        range: AddressRange,
         target: u64,
         flags: MapFlags,
-        number: u64,
+        request: u64,
     ) -> Result<(), Conflict> {
-        if let Some(other) = self.table.overlap(extent) {
-            return Err(Conflict::Overlap(other.extent));
+        if let Some(other) = self.table.overlap(range) {
+            return Err(Conflict::Overlap(other.range));
         }
-        self.table.insert(Mapping::new(extent, target, flags, number));
+        self.table.insert(Mapping::new(range, target, flags, request));
         Ok(())
     }
 
-    /// Removes all mappings inside `extent` and says how many they were.
-    pub(super) fn unmap(&mut self, extent: Extent, number: u64) -> Result<usize, Conflict> {
+    /// Removes all mappings inside `range` and returns their number.
+    pub(super) fn unmap(&mut self, range: AddressRange, request: u64) -> Result<usize, Conflict> {
         // Nearly always the range is exactly that of one mapping: then no other can touch it.
-        if let Some(mapping) = self.table.remove_exact(extent) {
-            self.retire(&mapping, number);
+        if let Some(mapping) = self.table.remove_exact(range) {
+            self.retire(&mapping, request);
             return Ok(1);
         }
-        // Mappings share no address, so only those at the two ends of the range can reach out of it.
-        for end in [extent.first, extent.last] {
-            if let Some(Mapping { extent: other, .. }) = self.table.find(end)
-                && (other.first < extent.first || other.last > extent.last)
+        // Mappings share no address, so only those at the two ends of the range can reach out of
+        // it.
+        for end in [range.first, range.last] {
+            if let Some(Mapping { range: other, .. }) = self.table.find(end)
+                && (other.first < range.first || other.last > range.last)
             {
                 return Err(Conflict::Split(*other));
             }
         }
         let mut removed = 0;
-        while let Some(mapping) = self.table.remove_overlap(extent) {
-            self.retire(&mapping, number);
+        while let Some(mapping) = self.table.remove_overlap(range) {
+            self.retire(&mapping, request);
             removed += 1;
         }
         Ok(removed)
@@ -78,7 +80,7 @@ impl Domain {
             self.history.pop_front();
         }
         self.history.push_back(Retired {
-            extent: mapping.extent,
+            range: mapping.range,
             target: mapping.target,
             born: mapping.born(),
             died,
@@ -87,22 +89,22 @@ impl Domain {
 
     /// The mapping that covered `address` last, of those that are gone and not forgotten.
     pub(super) fn last_known(&self, address: u64) -> Option<&Retired> {
-        self.history.iter().rev().find(|gone| gone.extent.contains(address))
+        self.history.iter().rev().find(|gone| gone.range.contains(address))
     }
 
-    /// The request that removed the mapping that covered `address` last; where requests in a row have removed mappings
-    /// side by side, upwards, the first of them.
+    /// The request that removed the mapping that covered `address` last; where requests in a row
+    /// have removed mappings side by side, upwards, the first of them.
     pub(super) fn gone_since(&self, address: u64) -> Option<u64> {
-        let index = self.history.iter().rposition(|gone| gone.extent.contains(address))?;
-        let Retired { mut died, extent, .. } = *self.history.get(index)?;
+        let index = self.history.iter().rposition(|gone| gone.range.contains(address))?;
+        let Retired { mut died, range, .. } = *self.history.get(index)?;
         // What the same request has removed stands in no particular order.
         let same = self.history.iter().skip(index).take_while(|gone| gone.died == died);
-        let mut first = same.map(|gone| gone.extent.first).min().unwrap_or(extent.first);
+        let mut first = same.map(|gone| gone.range.first).min().unwrap_or(range.first);
         for gone in self.history.iter().take(index).rev() {
             if gone.died == died {
-                first = first.min(gone.extent.first);
-            } else if gone.died + 1 == died && gone.extent.last.checked_add(1) == Some(first) {
-                (died, first) = (gone.died, gone.extent.first);
+                first = first.min(gone.range.first);
+            } else if gone.died + 1 == died && gone.range.last.checked_add(1) == Some(first) {
+                (died, first) = (gone.died, gone.range.first);
             } else if gone.died + 1 < died {
                 break;
             }
@@ -110,11 +112,11 @@ impl Domain {
         Some(died)
     }
 
-    /// Whether a mapping in `extent` may have been removed by a request after number `request`.
-    pub(super) fn lost_since(&self, extent: Extent, request: u64) -> bool {
+    /// Whether a mapping in `range` may have been removed by a request after `request`.
+    pub(super) fn lost_since(&self, range: AddressRange, request: u64) -> bool {
         let mut later = self.history.iter().rev().take_while(|gone| gone.died > request);
         let forgotten = self.history.len() == HISTORY
             && self.history.front().is_some_and(|oldest| oldest.died > request);
-        forgotten || later.any(|gone| gone.extent.overlaps(&extent))
+        forgotten || later.any(|gone| gone.range.overlaps(&range))
     }
 }

@@ -1,9 +1,9 @@
-//! What the checker asks about mappings, to explain what has gone wrong. Nothing here changes anything.
-
-use super::super::Extent;
+//! What the checker asks about mappings, to explain what has gone wrong. Nothing here changes
+//! anything.
 use super::VirtioIommu;
 use super::domain::Domain;
 use super::table::Mapping;
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 /// Most requests of other processors between the MAP requests for two pieces of one scatterlist.
@@ -15,22 +15,23 @@ const MAX_PIECES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The addresses it covers.
-    pub extent: Extent,
+    pub range: AddressRange,
     /// The MAP request that made it.
     pub request: u64,
 }
 
 impl From<&Mapping> for Piece {
     fn from(mapping: &Mapping) -> Self {
-        Self { extent: mapping.extent, request: mapping.born() }
+        Self { range: mapping.range, request: mapping.born() }
     }
 }
 
-/// Whether `next` can be the piece behind `piece` of what was mapped in one go: at the next addresses, by a later
-/// request, with the same flags. Linux gives a scatterlist one range of addresses and maps it piece by piece, upwards,
-/// each stretch of physical memory by a request of its own; `others` requests may come in between.
+/// Whether `next` can be the piece behind `piece` of what was mapped in one go: at the next
+/// addresses, by a later request, with the same flags. Linux gives a scatterlist one range of
+/// addresses and maps it piece by piece, upwards, each stretch of physical memory by a request of
+/// its own; `others` requests may come in between.
 fn goes_on(piece: &Mapping, next: &Mapping, others: u64) -> bool {
-    piece.extent.last.checked_add(1) == Some(next.extent.first)
+    piece.range.last.checked_add(1) == Some(next.range.first)
         && piece.flags() == next.flags()
         && (1..=others + 1).contains(&next.born().saturating_sub(piece.born()))
 }
@@ -54,14 +55,14 @@ impl VirtioIommu {
         self.space_of(requester)?.1.table.find(address).map(Piece::from)
     }
 
-    /// The MAP request with which it began that `address` is mapped for `requester`: that of the first piece, where
-    /// requests in a row have mapped pieces that lie side by side.
+    /// The MAP request with which it began that `address` is mapped for `requester`: that of the
+    /// first piece, where requests in a row have mapped pieces that lie side by side.
     #[must_use]
     pub fn mapped_since(&self, requester: Bdf, address: u64) -> Option<u64> {
         let table = &self.space_of(requester)?.1.table;
         let mut first = table.find(address)?;
         for _ in 0..MAX_PIECES {
-            let before = first.extent.first.checked_sub(1).and_then(|before| table.find(before));
+            let before = first.range.first.checked_sub(1).and_then(|before| table.find(before));
             match before.filter(|before| goes_on(before, first, 0)) {
                 Some(before) => first = before,
                 None => break,
@@ -70,29 +71,30 @@ impl VirtioIommu {
         Some(first.born())
     }
 
-    /// The UNMAP request with which it began that `address` is not mapped for `requester` any more: that of the first
-    /// piece, where requests in a row have unmapped pieces that lay side by side. None if it never was, as far back as
-    /// the history goes.
+    /// The UNMAP request with which it began that `address` is not mapped for `requester` any more:
+    /// that of the first piece, where requests in a row have unmapped pieces that lay side by side.
+    /// None if it never was, as far back as the history goes.
     #[must_use]
     pub fn unmapped_since(&self, requester: Bdf, address: u64) -> Option<u64> {
         self.space_of(requester)?.1.gone_since(address)
     }
 
-    /// The two mappings that meet at `address`, if `requester` has two there that were not made in one go.
+    /// The two mappings that meet at `address`, if `requester` has two there that were not made in
+    /// one go.
     #[must_use]
     pub fn edge_at(&self, requester: Bdf, address: u64) -> Option<(Piece, Piece)> {
         let table = &self.space_of(requester)?.1.table;
         let (piece, next) = (table.find(address.checked_sub(1)?)?, table.find(address)?);
-        let apart = next.extent.first == address && !goes_on(piece, next, INTERLEAVED);
+        let apart = next.range.first == address && !goes_on(piece, next, INTERLEAVED);
         apart.then(|| (piece.into(), next.into()))
     }
 
-    /// Whether any of `extent` may have been mapped or unmapped for `requester` since its request number `request`, or is
-    /// mapped now.
+    /// Whether any of `range` may have been mapped or unmapped for `requester` since its request
+    /// number `request`, or is mapped now.
     #[must_use]
-    pub fn changed_since(&self, requester: Bdf, extent: Extent, request: u64) -> bool {
+    pub fn changed_since(&self, requester: Bdf, range: AddressRange, request: u64) -> bool {
         self.space_of(requester).is_some_and(|(_, domain)| {
-            domain.table.overlap(extent).is_some() || domain.lost_since(extent, request)
+            domain.table.overlap(range).is_some() || domain.lost_since(range, request)
         })
     }
 

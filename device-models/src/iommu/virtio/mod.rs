@@ -1,18 +1,19 @@
 //! virtio-iommu: the semantics of virtio 1.3, section 5.13, without a transport.
 //!
-//! [`VirtioIommu`] answers requests as byte slices ([`VirtioIommu::request`]) or typed ([`VirtioIommu::map`] and so
-//! on), translates for the fabric ([`Iommu`](super::Iommu)), and holds fault reports until the transport fetches
-//! them for the event queue. The transport is somebody else's: it moves the bytes and tells of feature negotiation
-//! and reset.
+//! [`VirtioIommu`] answers requests as byte slices ([`VirtioIommu::request`]) or typed
+//! ([`VirtioIommu::map`] and so on), translates for the fabric ([`Iommu`](super::Iommu)), and holds
+//! fault reports until the transport fetches them for the event queue. The transport is not part of
+//! it: it moves the bytes and reports feature negotiation and reset.
 //!
-//! Mappings are kept exactly as they were made, so that an UNMAP can refuse to split one. Everything that happened
-//! is dated by the number of the request that did it, counted from 1 and never reset: no clock, so a replay tells
-//! the same story.
+//! Mappings are kept exactly as they were made, so that an UNMAP can refuse to split one.
+//! Everything that happened is dated by the number of the request that did it, counted from 1 and
+//! never reset: no clock, so a replay gives the same results.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use super::{Extent, Fault};
+use super::Fault;
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 mod config_space;
@@ -38,7 +39,8 @@ use table::Table;
 /// What a virtio-iommu offers. The defaults suit an x86 guest.
 #[derive(Clone, Debug)]
 pub struct VirtioIommuConfig {
-    /// `page_size_mask`: page sizes in bytes, as bits. The lowest is the granularity of mappings. Must not be 0.
+    /// `page_size_mask`: page sizes in bytes, as bits. The lowest is the granularity of mappings.
+    /// Must not be 0.
     pub page_size_mask: u64,
     /// `input_range`: the addresses that can be mapped.
     pub input_range: RangeInclusive<u64>,
@@ -46,9 +48,11 @@ pub struct VirtioIommuConfig {
     pub domain_range: RangeInclusive<u32>,
     /// The addresses that reach the interrupt controller untranslated, reported by PROBE.
     pub msi_window: Option<RangeInclusive<u64>>,
-    /// `bypass` at power-on: whether endpoints may use guest physical addresses while they are not attached.
+    /// `bypass` at power-on: whether endpoints may use guest physical addresses while they are not
+    /// attached.
     pub bypass: bool,
-    /// How many mappings may exist in all domains together; a MAP beyond them is answered `S_NOMEM`.
+    /// How many mappings may exist in all domains together; a MAP beyond them is answered
+    /// `S_NOMEM`.
     pub max_mappings: usize,
     /// How many fault reports wait for the guest at most; later ones are counted and dropped.
     pub max_pending_faults: usize,
@@ -117,9 +121,9 @@ impl VirtioIommu {
         }
     }
 
-    /// Starts to serve an endpoint. Its endpoint ID is its requester ID, as the guest's VIOT must say too. Serving it
-    /// already changes nothing. An endpoint whose bus number the guest takes away for a while stays: its driver goes
-    /// on to believe it attached.
+    /// Starts to serve an endpoint. Its endpoint ID is its requester ID, as the guest's VIOT must
+    /// say too. Serving it already changes nothing. An endpoint whose bus number the guest takes
+    /// away for a while stays: its driver goes on to believe it attached.
     pub fn add_endpoint(&mut self, endpoint: Bdf) {
         self.endpoints.entry(endpoint).or_default();
     }
@@ -142,14 +146,14 @@ impl VirtioIommu {
         self.live_mappings
     }
 
-    /// The mappings in force in `domain`, as input addresses, first guest physical address, and flags, in no
-    /// particular order.
-    pub fn mappings(&self, domain: u32) -> impl Iterator<Item = (Extent, u64, MapFlags)> {
+    /// The mappings in force in `domain`, as input addresses, first guest physical address, and
+    /// flags, in no particular order.
+    pub fn mappings(&self, domain: u32) -> impl Iterator<Item = (AddressRange, u64, MapFlags)> {
         let table = self.domains.get(&domain).map(|domain| &domain.table);
         table
             .into_iter()
             .flat_map(Table::iter)
-            .map(|mapping| (mapping.extent, mapping.target, mapping.flags()))
+            .map(|mapping| (mapping.range, mapping.target, mapping.flags()))
     }
 
     /// How many requests there have been.
@@ -194,10 +198,10 @@ impl VirtioIommu {
         self.epoch += 1;
     }
 
-    fn msi_window(&self) -> Option<Extent> {
+    fn msi_window(&self) -> Option<AddressRange> {
         self.config
             .msi_window
             .as_ref()
-            .map(|window| Extent { first: *window.start(), last: *window.end() })
+            .map(|window| AddressRange { first: *window.start(), last: *window.end() })
     }
 }

@@ -1,10 +1,10 @@
-//! Requests that were not answered `S_OK`. Linux does not look at the status of a MAP, so the checker must.
+//! Requests that were not answered `S_OK`. Linux does not look at the status of a MAP, so the
+//! checker must.
 
-use std::fmt;
-
-use super::super::Extent;
 use super::spec::request_type;
 use super::{Status, VirtioIommu};
+use crate::AddressRange;
+use std::fmt;
 
 /// How many refusals wait for the checker at most.
 const MAX_REFUSALS: usize = 256;
@@ -69,7 +69,7 @@ pub enum Request {
 impl Request {
     /// The request type (virtio 1.3, 5.13.6); 0 if there was none.
     #[must_use]
-    pub fn number(&self) -> u8 {
+    pub fn request_type(&self) -> u8 {
         match self {
             Self::Attach { .. } => request_type::ATTACH,
             Self::Detach { .. } => request_type::DETACH,
@@ -92,7 +92,8 @@ impl fmt::Display for Request {
             }
             Self::Map { domain, virt_start, virt_end, phys_start, flags } => write!(
                 f,
-                "MAP domain={domain} virt={virt_start:#x}..={virt_end:#x} phys={phys_start:#x} flags={flags:#x}"
+                "MAP domain={domain} virt={virt_start:#x}..={virt_end:#x} phys={phys_start:#x} \
+                 flags={flags:#x}"
             ),
             Self::Unmap { domain, virt_start, virt_end } => {
                 write!(f, "UNMAP domain={domain} virt={virt_start:#x}..={virt_end:#x}")
@@ -101,7 +102,8 @@ impl fmt::Display for Request {
             Self::Unknown { request_type: Some(number), readable, writable } => {
                 write!(
                     f,
-                    "request of type {number} with {readable} readable and {writable} writable bytes"
+                    "request of type {number} with {readable} readable and {writable} writable \
+                     bytes"
                 )
             }
             Self::Unknown { request_type: None, readable, writable } => {
@@ -142,11 +144,11 @@ pub(super) enum Reason {
     #[error("the physical range wraps around the end of the address space")]
     TargetWraps,
     #[error("the range overlaps the reserved region {0}")]
-    Reserved(Extent),
+    Reserved(AddressRange),
     #[error("the range overlaps the mapping {0}")]
-    Overlap(Extent),
+    Overlap(AddressRange),
     #[error("the range would split the mapping {0}")]
-    Split(Extent),
+    Split(AddressRange),
     #[error("all {limit} mappings are in use")]
     TooMany { limit: usize },
     #[error("`properties` has fewer than `probe_size` bytes")]
@@ -158,8 +160,9 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    /// The status the driver reads, as section 5.13.6 wants it for each case; where the request cannot be answered,
-    /// the one that a driver shall assume when it finds that nothing was written.
+    /// The status the driver reads, as section 5.13.6 wants it for each case; where the request
+    /// cannot be answered, the one that a driver shall assume when it finds that nothing was
+    /// written.
     fn status(self) -> Status {
         match self {
             Self::Truncated | Self::UnknownType => Status::IoErr,
@@ -186,11 +189,12 @@ impl Reason {
 /// A request that the IOMMU refused, for the checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The number of the request, counted from 1.
-    pub number: u64,
+    /// The request's place in the sequence of all requests, counted from 1.
+    pub sequence: u64,
     /// What was asked.
     pub request: Request,
-    /// What the driver reads; [`Status::IoErr`] if the request was so malformed that nothing could be written.
+    /// What the driver reads; [`Status::IoErr`] if the request was so malformed that nothing could
+    /// be written.
     pub status: Status,
     reason: Reason,
 }
@@ -200,7 +204,7 @@ impl fmt::Display for Refusal {
         write!(
             f,
             "request #{} {} answered {}: {}",
-            self.number, self.request, self.status, self.reason
+            self.sequence, self.request, self.status, self.reason
         )
     }
 }
@@ -219,7 +223,7 @@ impl VirtioIommu {
     fn refuse(&mut self, reason: Reason, request: Request) -> Status {
         let status = reason.status();
         if self.refusals.len() < MAX_REFUSALS {
-            self.refusals.push_back(Refusal { number: self.requests, request, status, reason });
+            self.refusals.push_back(Refusal { sequence: self.requests, request, status, reason });
         } else {
             self.dropped_refusals = self.dropped_refusals.saturating_add(1);
         }
@@ -231,7 +235,7 @@ impl VirtioIommu {
         self.refusals.pop_front()
     }
 
-    /// How many refusals nobody can see any more because nobody took the earlier ones in time.
+    /// Refusals that were dropped because the earlier ones had not been taken in time.
     #[must_use]
     pub fn dropped_refusals(&self) -> u64 {
         self.dropped_refusals

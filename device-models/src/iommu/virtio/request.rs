@@ -12,14 +12,16 @@ use super::spec::{
 use super::{Features, Status, VirtioIommu};
 
 impl VirtioIommu {
-    /// The longest request, in bytes, that has a meaning: a transport need not read more of a readable part.
+    /// The longest request, in bytes, that has a meaning: a transport need not read more of a
+    /// readable part.
     pub const MAX_REQUEST: usize = size_of::<Head>() + size_of::<Probe>();
     /// The longest reply, in bytes, that has a meaning: properties and status of a PROBE.
     pub const MAX_REPLY: usize = PROBE_SIZE as usize + TAIL_LENGTH;
 
-    /// Serves one request. `request` is what the device may read; `reply`, zeroed by the caller, is what it may
-    /// write. Gives the bytes written, from the start of `reply`: 0 if the request cannot be answered, because it is
-    /// too short or its type unknown. Bytes behind the parts that the type defines are ignored.
+    /// Serves one request. `request` is what the device may read; `reply`, zeroed by the caller, is
+    /// what it may write. Gives the bytes written, from the start of `reply`: 0 if the request
+    /// cannot be answered, because it is too short or its type unknown. Bytes behind the parts that
+    /// the type defines are ignored.
     pub fn request(&mut self, request: &[u8], reply: &mut [u8]) -> usize {
         match self.dispatch(request, reply) {
             Ok(written) => written,
@@ -96,11 +98,12 @@ impl VirtioIommu {
         Ok(answer(outcome, 0, reply))
     }
 
-    /// PROBE (5.13.6.7): the reserved regions of the endpoint. The reply holds `probe_size` bytes of properties,
-    /// then the status.
+    /// PROBE (5.13.6.7): the reserved regions of the endpoint. The reply holds `probe_size` bytes
+    /// of properties, then the status.
     fn probe(&mut self, endpoint: u32, reply: &mut [u8]) -> usize {
         self.requests += 1;
-        // The tail sits at the end of what the driver gave, so a short buffer can still carry the refusal.
+        // The tail sits at the end of what the driver gave, so a short buffer can still carry the
+        // refusal.
         let room = reply.len().saturating_sub(TAIL_LENGTH);
         let properties = room.min(PROBE_SIZE.into());
         let outcome = if properties < PROBE_SIZE.into() {

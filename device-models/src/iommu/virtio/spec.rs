@@ -79,7 +79,8 @@ pub(super) mod fault_reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Status {
-    /// Virtio communication error. The device never writes it; a driver assumes it when nothing was written.
+    /// Virtio communication error. The device never writes it; a driver assumes it when nothing was
+    /// written.
     IoErr = 1,
     /// Unsupported request.
     Unsupp = 2,

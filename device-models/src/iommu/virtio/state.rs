@@ -1,9 +1,10 @@
-//! The requests that change something, typed. Each call is one request: it takes the next request number, and a
-//! refusal is kept for the checker.
+//! The requests that change something, typed. Each call is one request: it takes the next request
+//! number, and a refusal is kept for the checker.
 
 use super::domain::{Conflict, Domain};
 use super::refusal::{Reason, Request};
-use super::{AttachFlags, Extent, Features, MapFlags, Status, VirtioIommu};
+use super::{AttachFlags, Features, MapFlags, Status, VirtioIommu};
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 impl VirtioIommu {
@@ -65,8 +66,8 @@ impl VirtioIommu {
         Ok(())
     }
 
-    /// MAP (5.13.6.5) of the addresses from `virt_start` to `virt_end`, both included. `flags` may hold bits that do
-    /// not exist: they are refused.
+    /// MAP (5.13.6.5) of the addresses from `virt_start` to `virt_end`, both included. `flags` may
+    /// hold bits that do not exist: they are refused.
     ///
     /// # Errors
     ///
@@ -104,7 +105,8 @@ impl VirtioIommu {
             .ok_or(Reason::Flags)?;
         let granularity =
             1_u64.checked_shl(self.config.page_size_mask.trailing_zeros()).unwrap_or(1);
-        // The end is inclusive: where it is the last address of all, the address behind it counts as aligned.
+        // The end is inclusive: where it is the last address of all, the address behind it counts
+        // as aligned.
         if (start | target | end.wrapping_add(1)) & (granularity - 1) != 0 {
             return Err(Reason::Alignment { granularity });
         }
@@ -117,20 +119,20 @@ impl VirtioIommu {
         if target.checked_add(end - start).is_none() {
             return Err(Reason::TargetWraps);
         }
-        let extent = Extent { first: start, last: end };
-        if let Some(window) = window.filter(|window| window.overlaps(&extent)) {
+        let range = AddressRange { first: start, last: end };
+        if let Some(window) = window.filter(|window| window.overlaps(&range)) {
             return Err(Reason::Reserved(window));
         }
         if self.live_mappings >= self.config.max_mappings {
             return Err(Reason::TooMany { limit: self.config.max_mappings });
         }
-        space.map(extent, target, flags, self.requests).map_err(Reason::from)?;
+        space.map(range, target, flags, self.requests).map_err(Reason::from)?;
         self.live_mappings += 1;
         Ok(())
     }
 
-    /// UNMAP (5.13.6.6) of the addresses from `virt_start` to `virt_end`, both included: removes all mappings inside
-    /// and says how many they were.
+    /// UNMAP (5.13.6.6) of the addresses from `virt_start` to `virt_end`, both included: removes
+    /// all mappings inside and returns their number.
     ///
     /// # Errors
     ///
@@ -149,8 +151,9 @@ impl VirtioIommu {
         if end < start {
             return Err(Reason::Empty);
         }
-        let removed =
-            space.unmap(Extent { first: start, last: end }, self.requests).map_err(Reason::from)?;
+        let removed = space
+            .unmap(AddressRange { first: start, last: end }, self.requests)
+            .map_err(Reason::from)?;
         self.live_mappings = self.live_mappings.saturating_sub(removed);
         if removed != 0 {
             self.invalidate();
@@ -167,7 +170,8 @@ impl VirtioIommu {
             .ok_or(Reason::NoEndpoint)
     }
 
-    /// Takes an endpoint out of its domain, and ends the domain if it was the last one there (5.13.6.4).
+    /// Takes an endpoint out of its domain, and ends the domain if it was the last one there
+    /// (5.13.6.4).
     pub(super) fn leave_domain(&mut self, id: Bdf) {
         let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
         let Some(number) = endpoint.domain.take() else { return };

@@ -1,16 +1,15 @@
 //! The mappings of a domain, exactly as the guest made them.
 //!
-//! Nearly all mappings are small and lie close together. So the table has a tree of regions of 64 pages, and each
-//! region says of every page which mapping covers it: a lookup descends a tree that is 64 times smaller than one of
-//! pages would be, and searches no further. Mappings that reach over the edge of a region have a tree of their own;
-//! there are few of them.
+//! Nearly all mappings are small and lie close together. So the table has a tree of regions of 64
+//! pages, and each region holds for every page which mapping covers it: a lookup descends a tree
+//! that is 64 times smaller than one of pages would be, and searches no further. Mappings that
+//! reach over the edge of a region have a tree of their own; there are few of them.
 
+use super::spec::MapFlags;
+use crate::AddressRange;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::RangeInclusive;
-
-use super::super::Extent;
-use super::spec::MapFlags;
 
 /// Pages to a region, as a power of two: a byte for each fills a cache line.
 const REGION: u32 = 6;
@@ -19,17 +18,17 @@ const PAGES: usize = 1 << REGION;
 /// One MAP request that is still in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
-    pub(super) extent: Extent,
+    pub(super) range: AddressRange,
     /// The guest physical address of the first byte.
     pub(super) target: u64,
-    /// The number of the MAP request in the upper 56 bits, its flags in the lower 8: the more mappings fit a cache
-    /// line, the quicker one is found.
+    /// The number of the MAP request in the upper 56 bits, its flags in the lower 8: the more
+    /// mappings fit a cache line, the quicker one is found.
     stamp: u64,
 }
 
 impl Mapping {
-    pub(super) fn new(extent: Extent, target: u64, flags: MapFlags, born: u64) -> Self {
-        Self { extent, target, stamp: (born << 8) | u64::from(flags.bits() & 0xff) }
+    pub(super) fn new(range: AddressRange, target: u64, flags: MapFlags, born: u64) -> Self {
+        Self { range, target, stamp: (born << 8) | u64::from(flags.bits() & 0xff) }
     }
 
     /// The number of the request that made it.
@@ -108,22 +107,22 @@ impl Table {
         let region = self.regions.get(&self.region(address));
         region.and_then(|region| region.first(page..=page)).or_else(|| {
             let (_, mapping) = self.wide.range(..=address).next_back()?;
-            (mapping.extent.last >= address).then_some(mapping)
+            (mapping.range.last >= address).then_some(mapping)
         })
     }
 
-    /// A mapping that has an address in common with `extent`.
-    pub(super) fn overlap(&self, extent: Extent) -> Option<&Mapping> {
-        self.inside(extent).or_else(|| {
-            let (_, mapping) = self.wide.range(..=extent.last).next_back()?;
-            (mapping.extent.last >= extent.first).then_some(mapping)
+    /// A mapping that has an address in common with `range`.
+    pub(super) fn overlap(&self, range: AddressRange) -> Option<&Mapping> {
+        self.inside(range).or_else(|| {
+            let (_, mapping) = self.wide.range(..=range.last).next_back()?;
+            (mapping.range.last >= range.first).then_some(mapping)
         })
     }
 
-    /// A mapping inside a region that has an address in common with `extent`.
-    fn inside(&self, extent: Extent) -> Option<&Mapping> {
-        let (first, last) = (self.region(extent.first), self.region(extent.last));
-        let (start, end) = (self.page(extent.first), self.page(extent.last));
+    /// A mapping inside a region that has an address in common with `range`.
+    fn inside(&self, range: AddressRange) -> Option<&Mapping> {
+        let (first, last) = (self.region(range.first), self.region(range.last));
+        let (start, end) = (self.page(range.first), self.page(range.last));
         if first == last {
             return self.regions.get(&first)?.first(start..=end);
         }
@@ -136,8 +135,8 @@ impl Table {
         regions.find_map(|found| found)
     }
 
-    /// An address at or above 4 GiB that is mapped and has `low` as its lower half. The search covers the lowest `HALVES`
-    /// ranges of 4 GiB that have a mapping.
+    /// An address at or above 4 GiB that is mapped and has `low` as its lower half. The search
+    /// covers the lowest `HALVES` ranges of 4 GiB that have a mapping.
     pub(super) fn find_above(&self, low: u32) -> Option<u64> {
         const HALVES: usize = 64;
         let mut from = 1 << 32;
@@ -145,7 +144,7 @@ impl Table {
             let region = self.regions.range(self.region(from)..).next();
             let region = region.map(|(number, _)| number << (self.page_shift + REGION));
             let before = self.wide.range(..from).next_back().map(|(_, mapping)| mapping);
-            let wide = match before.filter(|mapping| mapping.extent.last >= from) {
+            let wide = match before.filter(|mapping| mapping.range.last >= from) {
                 Some(_) => Some(from),
                 None => self.wide.range(from..).next().map(|(first, _)| *first),
             };
@@ -162,8 +161,8 @@ impl Table {
     /// Adds a mapping that overlaps no other.
     pub(super) fn insert(&mut self, mapping: Mapping) {
         self.len += 1;
-        let Some((number, pages)) = self.place(mapping.extent) else {
-            self.wide.insert(mapping.extent.first, mapping);
+        let Some((number, pages)) = self.place(mapping.range) else {
+            self.wide.insert(mapping.range.first, mapping);
             return;
         };
         let region = self.regions.entry(number).or_insert_with(|| Box::new(Region::new()));
@@ -172,21 +171,21 @@ impl Table {
         region.mappings.push(mapping);
     }
 
-    /// Removes the mapping that covers `extent`, no more and no less.
-    pub(super) fn remove_exact(&mut self, extent: Extent) -> Option<Mapping> {
-        let removed = match self.place(extent) {
+    /// Removes the mapping that covers `range`, no more and no less.
+    pub(super) fn remove_exact(&mut self, range: AddressRange) -> Option<Mapping> {
+        let removed = match self.place(range) {
             Some((number, pages)) => {
                 let Entry::Occupied(mut entry) = self.regions.entry(number) else { return None };
                 let region = entry.get_mut();
                 let index = *region.pages.get(*pages.start())?;
                 let place = usize::from(index);
-                if region.mappings.get(place)?.extent != extent {
+                if region.mappings.get(place)?.range != range {
                     return None;
                 }
                 region.fill(pages, NONE);
                 let removed = region.mappings.swap_remove(place);
                 // The last one has moved to where the removed one was.
-                if let Some(moved) = region.mappings.get(place).map(|mapping| mapping.extent) {
+                if let Some(moved) = region.mappings.get(place).map(|mapping| mapping.range) {
                     let page = |address| page_number(address, self.page_shift);
                     region.fill(page(moved.first)..=page(moved.last), index);
                 } else if region.mappings.is_empty() {
@@ -195,8 +194,8 @@ impl Table {
                 removed
             }
             None => {
-                let Entry::Occupied(entry) = self.wide.entry(extent.first) else { return None };
-                if entry.get().extent != extent {
+                let Entry::Occupied(entry) = self.wide.entry(range.first) else { return None };
+                if entry.get().range != range {
                     return None;
                 }
                 entry.remove()
@@ -206,17 +205,17 @@ impl Table {
         Some(removed)
     }
 
-    /// Removes a mapping that has an address in common with `extent`.
-    pub(super) fn remove_overlap(&mut self, extent: Extent) -> Option<Mapping> {
-        let found = self.overlap(extent)?.extent;
+    /// Removes a mapping that has an address in common with `range`.
+    pub(super) fn remove_overlap(&mut self, range: AddressRange) -> Option<Mapping> {
+        let found = self.overlap(range)?.range;
         self.remove_exact(found)
     }
 
-    /// The region that `extent` lies in, and its pages there; none if it reaches over an edge.
-    fn place(&self, extent: Extent) -> Option<(u64, RangeInclusive<usize>)> {
-        let number = self.region(extent.first);
-        let pages = self.page(extent.first)..=self.page(extent.last);
-        (number == self.region(extent.last)).then_some((number, pages))
+    /// The region that `range` lies in, and its pages there; none if it reaches over an edge.
+    fn place(&self, range: AddressRange) -> Option<(u64, RangeInclusive<usize>)> {
+        let number = self.region(range.first);
+        let pages = self.page(range.first)..=self.page(range.last);
+        (number == self.region(range.last)).then_some((number, pages))
     }
 
     fn region(&self, address: u64) -> u64 {

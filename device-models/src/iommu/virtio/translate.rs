@@ -1,8 +1,9 @@
 //! What the fabric asks.
 
-use super::super::{Access, Extent, Fault, FaultReason, Iommu, MappingKind, Translation};
+use super::super::{Access, Fault, FaultReason, Iommu, MappingKind, Translation};
 use super::table::Mapping;
 use super::{MapFlags, VirtioIommu};
+use crate::AddressRange;
 use crate::pci::Bdf;
 
 impl Iommu for VirtioIommu {
@@ -44,8 +45,8 @@ impl Iommu for VirtioIommu {
         };
         let kind = mapped(number, mapping);
         if kind.permits(access) {
-            let extent = mapping.extent;
-            return Ok(Translation::within(extent, mapping.target, address, length, kind));
+            let range = mapping.range;
+            return Ok(Translation::within(range, mapping.target, address, length, kind));
         }
         let flags = mapping.flags();
         Err(fault(FaultReason::Permission {
@@ -72,14 +73,16 @@ impl Iommu for VirtioIommu {
 impl VirtioIommu {
     /// An address that stands for itself, as far as the interrupt window, which it does not lie in.
     fn identity(&self, address: u64, length: u64) -> Translation {
-        let extent = match self.msi_window() {
-            Some(window) if address < window.first => Extent { first: 0, last: window.first - 1 },
-            Some(window) if window.last < u64::MAX => {
-                Extent { first: window.last + 1, last: u64::MAX }
+        let range = match self.msi_window() {
+            Some(window) if address < window.first => {
+                AddressRange { first: 0, last: window.first - 1 }
             }
-            _ => Extent::ALL,
+            Some(window) if window.last < u64::MAX => {
+                AddressRange { first: window.last + 1, last: u64::MAX }
+            }
+            _ => AddressRange::ALL,
         };
-        Translation::within(extent, extent.first, address, length, MappingKind::Bypass)
+        Translation::within(range, range.first, address, length, MappingKind::Bypass)
     }
 }
 

@@ -55,8 +55,9 @@ impl ConfigSpace {
         Some(AcsControl::from_bits_truncate(self.registers().u16(offset + acs::CAPABILITY)))
     }
 
-    /// The egress control vector, bit 0 of the first word for port (or, in a multi-function device, function) 0: with
-    /// P2P Egress Control on, a request to a port whose bit is set may not go there directly. Zeros beyond its length.
+    /// The egress control vector, bit 0 of the first word for port (or, in a multi-function device,
+    /// function) 0: with P2P Egress Control on, a request to a port whose bit is set may not go
+    /// there directly. Zeros beyond its length.
     #[must_use]
     pub fn acs_egress_vector(&self) -> [u32; 8] {
         let mut vector = [0; 8];
@@ -84,7 +85,8 @@ impl ConfigSpace {
     }
 }
 
-/// Whether an egress control vector (PCIe 6.0, 7.7.11.4) has the bit of the port with the number `port`.
+/// Whether an egress control vector (PCIe 6.0, 7.7.11.4) has the bit of the port with the number
+/// `port`.
 pub(crate) fn egress_names(vector: &[u32; 8], port: u8) -> bool {
     vector[usize::from(port / 32)] >> (port % 32) & 1 != 0
 }

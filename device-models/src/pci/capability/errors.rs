@@ -11,11 +11,11 @@ pub enum UncorrectableError {
     CompletionTimeout = 14,
     /// A request broke the completer's programming model.
     CompleterAbort = 15,
-    /// A completion nobody waits for arrived.
+    /// A completion arrived that the function does not wait for.
     UnexpectedCompletion = 16,
     /// A TLP breaks the rules of its format.
     MalformedTlp = 18,
-    /// Nobody here takes this request.
+    /// The function does not take this request.
     UnsupportedRequest = 20,
     /// Access Control Services forbid it.
     AcsViolation = 21,
@@ -36,7 +36,7 @@ impl UncorrectableError {
 
     /// Whether, when it is not fatal, it is only advised of: another agent knows better how bad
     /// it is (section 6.2.3.2.4). The completer of a non-posted request says so by the status of
-    /// its completion; an unexpected completion was perhaps somebody else's.
+    /// its completion; an unexpected completion may belong to another function.
     pub(super) const fn is_advisory(self, request: RequestKind) -> bool {
         match self {
             Self::UnexpectedCompletion => true,

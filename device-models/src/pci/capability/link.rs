@@ -107,8 +107,8 @@ impl ConfigSpace {
         self.trained_link().map(|link| Link { speed: link.speed.min(target.max(1)), ..link })
     }
 
-    /// Whether everything below this bridge is held in reset: by Secondary Bus Reset, or because the
-    /// link is disabled (section 6.6.1).
+    /// Whether everything below this bridge is held in reset: by Secondary Bus Reset, or because
+    /// the link is disabled (section 6.6.1).
     #[must_use]
     pub fn holds_below_in_reset(&self) -> bool {
         let Some(offset) = self.layout().pcie.filter(|_| self.port_kind().is_some()) else {

@@ -1,11 +1,12 @@
-//! The interrupt of a port's services: one message for all of them (sections 6.2.4.1.2 and 6.7.3.4).
+//! The interrupt of a port's services: one message for all of them (sections 6.2.4.1.2 and
+//! 6.7.3.4).
 
 use super::msi::MsiMessage;
 use crate::pci::config::ConfigSpace;
 
 bitflags::bitflags! {
-    /// What a port interrupts for. Each is a condition of its own: a message is sent when one rises, also while
-    /// another holds.
+    /// What a port interrupts for. Each is a condition of its own: a message is sent when one
+    /// rises, also while another holds.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(in crate::pci) struct Services: u8 {
         /// Root Error Status has something that Root Error Command wants to hear of.
@@ -16,8 +17,8 @@ bitflags::bitflags! {
 }
 
 impl ConfigSpace {
-    /// The interrupt of the port's services, once per rise of a condition: enabled and signalled in the service's own
-    /// registers, MSI enabled and unmasked.
+    /// The interrupt of the port's services, once per rise of a condition: enabled and signalled in
+    /// the service's own registers, MSI enabled and unmasked.
     pub fn take_interrupt(&mut self) -> Option<MsiMessage> {
         if !self.interrupt_due() {
             return None;
@@ -26,7 +27,7 @@ impl ConfigSpace {
         self.msi().map(|msi| MsiMessage { address: msi.address, data: msi.data.into() })
     }
 
-    /// Whether a condition has risen and nobody took its interrupt yet.
+    /// Whether a condition has risen and its interrupt was not taken yet.
     pub(in crate::pci) fn interrupt_due(&mut self) -> bool {
         let Some(msi) = self.msi().filter(|msi| msi.enabled) else {
             self.asserted = Services::empty();

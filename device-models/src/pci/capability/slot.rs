@@ -1,5 +1,5 @@
-//! Slots and their hot-plug registers (sections 6.7 and 7.5.3.9 to 7.5.3.11): no button, no indicator, no power
-//! controller and no latch, as in a slot for drives that are simply pulled.
+//! Slots and their hot-plug registers (sections 6.7 and 7.5.3.9 to 7.5.3.11): no button, no
+//! indicator, no power controller and no latch, as in a slot for drives that are simply pulled.
 
 use crate::pci::config::{Builder, ConfigSpace};
 use crate::pci::description::{BridgeDescription, Link};
@@ -33,9 +33,9 @@ pub(in crate::pci) struct Occupancy {
 }
 
 impl ConfigSpace {
-    /// Something was plugged into the slot of this port and the link came up, or it went away and took the link along
-    /// (`None`): like [`set_link`](Self::set_link), but a slot with hot-plug latches the events (section 6.7.3). Ask
-    /// [`take_interrupt`](Self::take_interrupt) afterwards.
+    /// Something was plugged into the slot of this port and the link came up, or it went away and
+    /// took the link along (`None`): like [`set_link`](Self::set_link), but a slot with hot-plug
+    /// latches the events (section 6.7.3). Ask [`take_interrupt`](Self::take_interrupt) afterwards.
     pub fn change_link(&mut self, link: Option<Link>) {
         let before = self.occupancy();
         self.set_link(link);
@@ -69,8 +69,8 @@ impl ConfigSpace {
         self.registers_mut().modify_u16(offset + pcie::SLOT_STATUS, events, events);
     }
 
-    /// Whether an event that software wants to hear of has been latched and hot-plug interrupts are on (section
-    /// 6.7.3.4).
+    /// Whether an event that software wants to hear of has been latched and hot-plug interrupts are
+    /// on (section 6.7.3.4).
     pub(super) fn hot_plug_signalled(&self) -> bool {
         let Some(offset) = self.hot_plug_slot() else { return false };
         let control = self.registers().u16(offset + pcie::SLOT_CONTROL);

@@ -38,7 +38,7 @@ impl Builder {
         }
     }
 
-    /// Adds a capability of `length` bytes, ID and pointer included, and says where it begins.
+    /// Adds a capability of `length` bytes, ID and pointer included, and returns its offset.
     pub(in crate::pci) fn capability(
         &mut self,
         id: u8,

@@ -1,8 +1,8 @@
 //! What a write to a configuration space means for the rest of the machine.
 
 bitflags::bitflags! {
-    /// Consequences of a configuration write, for whoever routes transactions and steps devices.
-    /// A flag is set when a value changed, not merely when it was written.
+    /// Consequences of a configuration write, for the code that routes transactions and steps
+    /// devices. A flag is set when a value changed, not merely when it was written.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct ConfigEffects: u32 {
         /// What the function decodes: Memory Space Enable, a BAR, its size, bus numbers, a window.

@@ -1,6 +1,6 @@
-//! A copy of a configuration space in memory that the guest's CPUs read without asking anybody, and without the lab's
-//! lock: they see each aligned dword change at once, and of what one access or reset changes in several steps, only how
-//! it ends.
+//! A copy of a configuration space in memory that the guest's CPUs read without an exit, and
+//! without the system's lock: they see each aligned dword change at once, and of what one access or
+//! reset changes in several steps, only how it ends.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,14 +21,16 @@ struct Page {
     memory: Memory,
     /// Where in the memory it begins.
     offset: u64,
-    /// Whether configuration requests reach the function: else the page is what they read, all ones.
+    /// Whether configuration requests reach the function: else the page is what they read, all
+    /// ones.
     shown: bool,
     /// Changes are kept back, those of these bytes.
     held: Option<Range<usize>>,
 }
 
 impl Mirror {
-    /// Keeps the copy at `offset` of `memory` from now on: hidden at first. None if it has no 4 KiB there.
+    /// Keeps the copy at `offset` of `memory` from now on: hidden at first. None if it has no 4 KiB
+    /// there.
     pub(super) fn at(memory: Memory, offset: u64) -> Self {
         if !offset.is_multiple_of(4) || memory.slice(offset, CONFIG_SPACE_SIZE).is_none() {
             return Self::default();
@@ -43,7 +45,7 @@ impl Mirror {
         self.0.as_ref().map(|page| (&page.memory, page.offset))
     }
 
-    /// Lets CPUs see `values`, or that nobody answers.
+    /// Lets CPUs see `values`, or all ones, as if no function answered.
     pub(super) fn show(&mut self, shown: bool, values: &Values) {
         let Some(page) = self.0.as_mut().filter(|page| page.shown != shown) else { return };
         page.shown = shown;

@@ -117,14 +117,15 @@ impl ConfigSpace {
         effects
     }
 
-    /// Keeps a copy at `offset` of `memory` for the guest's CPUs to read without an exit. [`ConfigSpace::show`] shows it:
-    /// until then it reads as all ones, as if nobody answered.
+    /// Keeps a copy at `offset` of `memory` for the guest's CPUs to read without an exit.
+    /// [`ConfigSpace::show`] shows it: until then it reads as all ones, as if no function answered.
     pub(crate) fn mirror_to(&mut self, memory: Memory, offset: u64) {
         self.registers.mirror_to(memory, offset);
     }
 
-    /// The memory of that copy, and where in it the copy begins; none while a read has to be asked for: without
-    /// [`ConfigSpace::mirror_to`], or where a device answers for some registers itself.
+    /// The memory of that copy, and where in it the copy begins; none while a read has to be asked
+    /// for: without [`ConfigSpace::mirror_to`], or where a device answers for some registers
+    /// itself.
     pub(crate) fn mirror(&self) -> Option<(&Memory, u64)> {
         self.registers.mirror().filter(|_| self.layout.vendor.is_empty())
     }

@@ -39,7 +39,8 @@ impl RegisterFile {
         }
     }
 
-    /// Keeps a copy of all values at `offset` of `memory`; hidden, until [`RegisterFile::show`] shows it.
+    /// Keeps a copy of all values at `offset` of `memory`; hidden, until [`RegisterFile::show`]
+    /// shows it.
     pub(in crate::pci) fn mirror_to(&mut self, memory: Memory, offset: u64) {
         self.mirror = Mirror::at(memory, offset);
     }
@@ -49,7 +50,8 @@ impl RegisterFile {
         self.mirror.place()
     }
 
-    /// Keeps changes from the copy until [`RegisterFile::release`]: CPUs are to see the last of several.
+    /// Keeps changes from the copy until [`RegisterFile::release`]: CPUs are to see the last of
+    /// several.
     pub(in crate::pci) fn hold(&mut self) {
         self.mirror.hold();
     }
@@ -202,7 +204,7 @@ fn store<const N: usize>(page: &mut Page, offset: u16, bytes: [u8; N]) {
 }
 
 impl fmt::Debug for RegisterFile {
-    /// The header only: 24 KiB of bytes help nobody.
+    /// The header only: nobody reads 24 KiB of bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegisterFile").field("header", &&self.value[..0x40]).finish_non_exhaustive()
     }

@@ -37,7 +37,8 @@ pub(super) fn allocate(
     Ok(plan)
 }
 
-/// The BAR that found no room may be a small one, behind one that has taken it all: that one is named then.
+/// The BAR that found no room may be a small one, behind one that has taken it all: that one is
+/// named then.
 fn blame(
     error: FirmwareError,
     root: &[Function],
@@ -132,7 +133,7 @@ fn place(
                         WindowKind::Prefetchable => &mut windows.prefetchable,
                     } = Some(first..=last);
                 }
-                // What lies below says which BAR it is that does not fit.
+                // The bus below finds the BAR that does not fit.
                 self::place(&bridge.below, window, range, start, plan)?;
                 if place.is_none()
                     && let Some((function, bar)) = largest(&bridge.below, window)

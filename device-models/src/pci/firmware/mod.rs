@@ -63,9 +63,9 @@ pub struct Assignment {
 /// A function with what it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssignedFunction {
-    /// Its address.
+    /// Bus, device and function number.
     pub function: Bdf,
-    /// Its BARs.
+    /// Its BARs, with the addresses that they were given.
     pub bars: Vec<AssignedBar>,
     /// Bus numbers and windows, for a bridge.
     pub bridge: Option<(BridgeBuses, Windows)>,

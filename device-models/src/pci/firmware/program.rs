@@ -22,7 +22,7 @@ pub(super) fn program(access: &mut dyn ConfigAccess, root: &[Function], plan: &A
         }
     }
     for function in root {
-        // Nobody in the tree below a root port may send more than all of it takes.
+        // No function below a root port may send more than all of them take.
         let payload = smallest_payload(access, function);
         settle(access, function, payload);
     }

@@ -36,7 +36,7 @@ pub(crate) mod uncorrectable {
         | INTERNAL;
     /// Mask after reset.
     pub(crate) const MASKED_BY_DEFAULT: u32 = INTERNAL;
-    /// What every function of the lab implements; ACS Violation comes with ACS.
+    /// What every function of the system implements; ACS Violation comes with ACS.
     pub(crate) const IMPLEMENTED: u32 = DATA_LINK_PROTOCOL
         | 1 << 12
         | FLOW_CONTROL_PROTOCOL

@@ -102,7 +102,7 @@ impl Tap {
                 (Outcome::Passed, Some(reason)) => {
                     figures.passed += 1;
                     news.push(format!(
-                        "{name} passes although ci/known-failures.toml has it ({reason}): take it off the list"
+                        "{name} passes although vmm/suite/known-failures.toml has it ({reason}): take it off the list"
                     ));
                 }
                 (Outcome::Skipped(reason), _) => {
@@ -122,7 +122,7 @@ impl Tap {
         for test in known.tests(program) {
             if !self.results.iter().any(|(name, _)| name == test) {
                 news.push(format!(
-                    "{test} stands in ci/known-failures.toml, and no such test was reported"
+                    "{test} stands in vmm/suite/known-failures.toml, and no such test was reported"
                 ));
             }
         }
@@ -136,7 +136,7 @@ impl Tap {
         let least = known.least(program);
         if figures.passed < least {
             reasons.push(format!(
-                "{least} tests of {program} pass on such a kernel, says ci/known-failures.toml; here {} did",
+                "{least} tests of {program} pass on such a kernel, says vmm/suite/known-failures.toml; here {} did",
                 figures.passed
             ));
         }

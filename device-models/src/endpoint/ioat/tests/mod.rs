@@ -1,4 +1,4 @@
-//! Tests of the engine, on a lab with RAM and the engine on its root bus.
+//! Tests of the engine, on a system with RAM and the engine on its root bus.
 
 #![allow(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 
@@ -15,8 +15,8 @@ use super::{IoatConfig, IoatDevice};
 use crate::endpoint::{Endpoint, Progress};
 use crate::fabric::InterruptSink;
 use crate::iommu::NoIommu;
-use crate::lab::{Lab, Place, Topology};
 use crate::pci::{Bdf, PcieKind};
+use crate::system::{Function, System, Topology};
 
 const BDF: Bdf = Bdf::new(0, 5, 0);
 const REGISTERS: u64 = 0xc000_0000;
@@ -37,7 +37,7 @@ impl InterruptSink for Sink {
 }
 
 struct Bench {
-    lab: Lab,
+    system: System,
     ram: GuestMemoryMmap<()>,
     sink: Sink,
 }
@@ -60,11 +60,12 @@ impl Bench {
     /// With this engine, which is [`attached`](Self::attached).
     fn of(engine: impl Endpoint + 'static) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 8 << 20)]).unwrap();
-        let place = Place::endpoint(5, "ioat0", engine);
+        let place = Function::endpoint(5, "ioat0", engine);
         let sink = Sink::default();
         let topology = Topology::of(vec![place]);
-        let lab = Lab::new(topology, &ram, Box::new(NoIommu), Box::new(sink.clone())).unwrap();
-        let mut bench = Self { lab, ram, sink };
+        let system =
+            System::new(topology, &ram, Box::new(NoIommu), Box::new(sink.clone())).unwrap();
+        let mut bench = Self { system, ram, sink };
         bench.bring_up();
         bench
     }
@@ -73,11 +74,11 @@ impl Bench {
     fn bring_up(&mut self) {
         self.assign();
         let msix = self.capability(0x11);
-        self.lab.config_write(BDF, msix + 2, 2, 0x8000);
+        self.system.config_write(BDF, msix + 2, 2, 0x8000);
         for (word, value) in [0xfee0_0000_u32, 0, 0x40, 0].into_iter().enumerate() {
-            self.lab.mmio_write(MSIX + 4 * word as u64, &value.to_le_bytes());
+            self.system.mmio_write(MSIX + 4 * word as u64, &value.to_le_bytes());
         }
-        self.lab.mmio_write(
+        self.system.mmio_write(
             REGISTERS + device::INTERRUPT_CONTROL,
             &[interrupt_control::VECTORS | interrupt_control::MASTER],
         );
@@ -87,17 +88,17 @@ impl Bench {
     }
 
     fn assign(&mut self) {
-        self.lab.config_write(BDF, 0x10, 4, REGISTERS as u32);
-        self.lab.config_write(BDF, 0x14, 4, 0);
-        self.lab.config_write(BDF, 0x18, 4, MSIX as u32);
-        self.lab.config_write(BDF, 0x04, 2, 0x6);
+        self.system.config_write(BDF, 0x10, 4, REGISTERS as u32);
+        self.system.config_write(BDF, 0x14, 4, 0);
+        self.system.config_write(BDF, 0x18, 4, MSIX as u32);
+        self.system.config_write(BDF, 0x04, 2, 0x6);
     }
 
     /// The place of the capability with this ID.
     fn capability(&mut self, id: u32) -> u16 {
-        let mut at = self.lab.config_read(BDF, 0x34, 1) as u16;
-        while self.lab.config_read(BDF, at, 1) != id {
-            at = self.lab.config_read(BDF, at + 1, 1) as u16;
+        let mut at = self.system.config_read(BDF, 0x34, 1) as u16;
+        while self.system.config_read(BDF, at, 1) != id {
+            at = self.system.config_read(BDF, at + 1, 1) as u16;
         }
         at
     }
@@ -105,18 +106,18 @@ impl Bench {
     /// Resets the function and gives it its addresses back.
     fn function_level_reset(&mut self) {
         let express = self.capability(0x10);
-        self.lab.config_write(BDF, express + 8, 2, 0x8000);
-        self.lab.step();
+        self.system.config_write(BDF, express + 8, 2, 0x8000);
+        self.system.step();
         self.assign();
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        self.lab.mmio_write(REGISTERS + 0x80 + offset, data);
+        self.system.mmio_write(REGISTERS + 0x80 + offset, data);
     }
 
     fn read(&mut self, offset: u64) -> u64 {
         let mut data = [0; 8];
-        self.lab.mmio_read(REGISTERS + 0x80 + offset, &mut data);
+        self.system.mmio_read(REGISTERS + 0x80 + offset, &mut data);
         u64::from_le_bytes(data)
     }
 
@@ -139,11 +140,11 @@ impl Bench {
 
     fn run(&mut self) {
         for _ in 0..100_000 {
-            if self.lab.step() == Progress::Idle {
+            if self.system.step() == Progress::Idle {
                 return;
             }
         }
-        panic!("the lab does not come to rest");
+        panic!("the system does not come to rest");
     }
 
     fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
@@ -285,7 +286,7 @@ fn misbehaviour_on_request() {
     for kind in [fault::SWAP, fault::LOSE_COMPLETION, fault::DROP_INTERRUPT] {
         let mut bench = Bench::new();
         bench.ram.write_slice(&[7; 64], GuestAddress(DATA)).unwrap();
-        bench.lab.mmio_write(REGISTERS + device::LAB_FAULT, &kind.to_le_bytes());
+        bench.system.mmio_write(REGISTERS + device::LAB_FAULT, &kind.to_le_bytes());
         bench.put(&[copy(DATA, TARGET, 64)]);
         bench.start(1);
         bench.run();

@@ -8,7 +8,7 @@ fn a_smaller_transfer_capacity_is_told_and_is_the_limit() {
     for (length, errors) in [(4096, 0), (4097, error::LENGTH)] {
         let mut bench = Bench::with(IoatConfig { transfer_capacity: 12, ..IoatConfig::default() });
         let mut capacity = [0];
-        bench.lab.mmio_read(REGISTERS + device::TRANSFER_CAPACITY, &mut capacity);
+        bench.system.mmio_read(REGISTERS + device::TRANSFER_CAPACITY, &mut capacity);
         assert_eq!(capacity, [12]);
         bench.put(&[copy(DATA, TARGET, length)]);
         bench.start(1);

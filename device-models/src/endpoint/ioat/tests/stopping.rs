@@ -11,8 +11,8 @@ fn half_way() -> Bench {
     bench.ram.write_slice(&vec![9; LONG as usize], GuestAddress(DATA)).unwrap();
     bench.put(&[copy(DATA, DATA + u64::from(LONG), LONG), copy(DATA, TARGET + 0x20_0000, 64)]);
     bench.start(2);
-    bench.lab.step();
-    bench.lab.step();
+    bench.system.step();
+    bench.system.step();
     assert_eq!(bench.read(channel::STATUS) & 7, status::ACTIVE);
     bench
 }
@@ -70,7 +70,7 @@ fn a_command_that_is_none_is_an_error() {
 fn delayed_interrupts_become_one() {
     for (delay, expected) in [(0_u16, 4), (2000, 1)] {
         let mut bench = Bench::new();
-        bench.lab.mmio_write(REGISTERS + device::INTERRUPT_DELAY, &delay.to_le_bytes());
+        bench.system.mmio_write(REGISTERS + device::INTERRUPT_DELAY, &delay.to_le_bytes());
         for round in 1..=4_u16 {
             let at = CHAIN + u64::from(round - 1) * 64;
             let mut own = copy(DATA, TARGET, 64);
@@ -83,7 +83,7 @@ fn delayed_interrupts_become_one() {
                 bench.write(channel::COUNT, &round.to_le_bytes());
             }
             for _ in 0..100 {
-                bench.lab.step();
+                bench.system.step();
             }
             bench.write(channel::CONTROL, &control::REARM.to_le_bytes());
         }
@@ -108,7 +108,7 @@ fn a_masked_error_halts_and_does_not_interrupt() {
 #[test]
 fn without_bus_mastering_nothing_is_emitted() {
     let mut bench = Bench::new();
-    bench.lab.config_write(BDF, 0x04, 2, 0x2);
+    bench.system.config_write(BDF, 0x04, 2, 0x2);
     bench.put(&[copy(DATA, TARGET, 64)]);
     bench.start(1);
     bench.run();

@@ -146,10 +146,16 @@ mod tests {
         if std::env::var_os("PEERDMA_WRITE_HEADER").is_some() {
             std::fs::write(PATH, c_header()).unwrap();
         }
-        let committed = std::fs::read_to_string(PATH).unwrap_or_default();
+        let path = std::path::Path::new(PATH);
+        if !path.parent().is_some_and(std::path::Path::exists) {
+            println!("SKIP: {PATH} is not part of the package");
+            return;
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             committed == c_header(),
-            "guest-driver/peerdma_regs.h differs from device-models/src/endpoint/peer/regs; write it anew with\n  \
+            "guest-driver/peerdma_regs.h differs from device-models/src/endpoint/peer/regs; write \
+             it anew with\n  \
              PEERDMA_WRITE_HEADER=1 cargo test -p device-models c_header"
         );
     }

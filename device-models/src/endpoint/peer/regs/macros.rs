@@ -1,4 +1,5 @@
-//! The macros that make Rust constants, Rust structures and the rows of the C header out of one text.
+//! The macros that make Rust constants, Rust structures and the rows of the C header out of one
+//! text.
 
 /// Register offsets of one block: a module of `u64` constants and `TABLE`, one row per register.
 macro_rules! registers {
@@ -24,7 +25,8 @@ macro_rules! registers {
     };
 }
 
-/// A group of named numbers (bits, codes, sizes): a module of constants and `TABLE`, one row per constant.
+/// A group of named numbers (bits, codes, sizes): a module of constants and `TABLE`, one row per
+/// constant.
 macro_rules! constants {
     ($(#[doc = $about:literal])+ $module:ident, $prefix:literal, $type:ty;
      $($(#[doc = $doc:literal])+ $name:ident = $value:expr;)+) => {
@@ -47,7 +49,8 @@ macro_rules! constants {
     };
 }
 
-/// A structure in memory, little endian, without padding: a Rust structure and a `LAYOUT` for the C one.
+/// A structure in memory, little endian, without padding: a Rust structure and a `LAYOUT` for the C
+/// one.
 macro_rules! layout {
     ($(#[doc = $about:literal])+ $name:ident, $c_name:literal, $size:literal;
      $($(#[doc = $doc:literal])+ $field:ident: $type:ident $([$count:literal])?;)+) => {

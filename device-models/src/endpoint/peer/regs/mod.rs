@@ -1,7 +1,8 @@
 //! Registers, bits, descriptor and completion record of the peer device.
 //!
-//! This is the only place they are written down. The model uses the constants; `guest-driver/peerdma_regs.h` is
-//! generated from the tables by [`c_header`] and a test fails when the committed file differs.
+//! This is the only place they are written down. The model uses the constants;
+//! `guest-driver/peerdma_regs.h` is generated from the tables by [`c_header`] and a test fails when
+//! the committed file differs.
 
 mod header;
 mod macros;

@@ -1,4 +1,4 @@
-//! A lab with RAM and two peer devices under two root ports, and what a driver does with them.
+//! A system with RAM and two peer devices under two root ports, and what a driver does with them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,9 +14,9 @@ use crate::checker::{Cause, Finding, FindingClass};
 use crate::endpoint::Progress;
 use crate::fabric::{InterruptSink, Observer};
 use crate::iommu::{Iommu, NoIommu};
-use crate::lab::{Lab, Place, Topology};
 use crate::memory::Memory;
 use crate::pci::{Bdf, BridgeDescription, PortKind};
+use crate::system::{Function, System, Topology};
 
 pub(super) const RAM_SIZE: u64 = 32 << 20;
 /// RAM that the tests use for data; rings are below.
@@ -49,7 +49,7 @@ impl Observer for Findings {
 }
 
 pub(super) struct Bench {
-    pub(super) lab: Lab,
+    pub(super) system: System,
     pub(super) ram: GuestMemoryMmap<()>,
     locals: Vec<Memory>,
     interrupts: Shared<u32>,
@@ -92,8 +92,8 @@ impl Bench {
             };
             let device = PeerDevice::new(&config).unwrap();
             locals.push(device.local_memory().clone());
-            let below = vec![Place::endpoint(0, format!("peer{peer}"), device)];
-            Place::bridge(
+            let below = vec![Function::endpoint(0, format!("peer{peer}"), device)];
+            Function::bridge(
                 4 + peer,
                 format!("port{peer}"),
                 BridgeDescription::new(PortKind::RootPort),
@@ -101,10 +101,10 @@ impl Bench {
             )
         };
         let topology = Topology::of(vec![port(0), port(1)]);
-        let mut lab =
-            Lab::new(topology, &ram, iommu, Box::new(Sink(Arc::clone(&interrupts)))).unwrap();
-        lab.add_observer(Box::new(Findings(Arc::clone(&findings))));
-        let mut bench = Self { lab, ram, locals, interrupts, findings };
+        let mut system =
+            System::new(topology, &ram, iommu, Box::new(Sink(Arc::clone(&interrupts)))).unwrap();
+        system.add_observer(Box::new(Findings(Arc::clone(&findings))));
+        let mut bench = Self { system, ram, locals, interrupts, findings };
         for peer in 0..2 {
             bench.assign_port(peer);
             bench.assign_device(peer);
@@ -143,31 +143,31 @@ impl Bench {
         let bus = u32::from(1 + peer);
         let window = u32::try_from(Self::registers(peer) >> 16).unwrap();
         let local = u32::try_from(Self::local(peer) >> 16 & 0xffff).unwrap();
-        self.lab.config_write(bdf, 0x18, 4, bus << 16 | bus << 8);
-        self.lab.config_write(bdf, 0x20, 4, window | window << 16);
-        self.lab.config_write(bdf, 0x24, 4, local | (local + 0xff0) << 16);
-        self.lab.config_write(bdf, 0x28, 4, 0x10);
-        self.lab.config_write(bdf, 0x2c, 4, 0x10);
-        self.lab.config_write(bdf, 0x04, 2, 0x6);
+        self.system.config_write(bdf, 0x18, 4, bus << 16 | bus << 8);
+        self.system.config_write(bdf, 0x20, 4, window | window << 16);
+        self.system.config_write(bdf, 0x24, 4, local | (local + 0xff0) << 16);
+        self.system.config_write(bdf, 0x28, 4, 0x10);
+        self.system.config_write(bdf, 0x2c, 4, 0x10);
+        self.system.config_write(bdf, 0x04, 2, 0x6);
     }
 
     /// What a driver finds after power-on or FLR: addresses, decode, bus mastering, MSI-X.
     pub(super) fn assign_device(&mut self, peer: u8) {
         let bdf = Self::bdf(peer);
         let low = |address: u64| u32::try_from(address & 0xffff_ffff).unwrap();
-        self.lab.config_write(bdf, 0x10, 4, low(Self::registers(peer)));
-        self.lab.config_write(bdf, 0x18, 4, low(Self::local(peer)));
-        self.lab.config_write(bdf, 0x1c, 4, low(Self::local(peer) >> 32));
-        self.lab.config_write(bdf, 0x20, 4, low(Self::msix_table(peer)));
-        self.lab.config_write(bdf, 0x04, 2, 0x6);
+        self.system.config_write(bdf, 0x10, 4, low(Self::registers(peer)));
+        self.system.config_write(bdf, 0x18, 4, low(Self::local(peer)));
+        self.system.config_write(bdf, 0x1c, 4, low(Self::local(peer) >> 32));
+        self.system.config_write(bdf, 0x20, 4, low(Self::msix_table(peer)));
+        self.system.config_write(bdf, 0x04, 2, 0x6);
         let msix = self.capability(peer, 0x11);
-        self.lab.config_write(bdf, msix + 2, 2, 0x8000);
+        self.system.config_write(bdf, msix + 2, 2, 0x8000);
         for vector in 0..5u32 {
             let entry = Self::msix_table(peer) + u64::from(vector) * 16;
             for (word, value) in
                 [0xfee0_0000, 0, u32::from(peer) << 4 | vector, 0].into_iter().enumerate()
             {
-                self.lab.mmio_write(entry + 4 * word as u64, &value.to_le_bytes());
+                self.system.mmio_write(entry + 4 * word as u64, &value.to_le_bytes());
             }
         }
     }
@@ -175,9 +175,9 @@ impl Bench {
     /// Offset of a capability in configuration space.
     pub(super) fn capability(&mut self, peer: u8, id: u32) -> u16 {
         let bdf = Self::bdf(peer);
-        let mut at = self.lab.config_read(bdf, 0x34, 1);
+        let mut at = self.system.config_read(bdf, 0x34, 1);
         while at != 0 && at != 0xff {
-            let header = self.lab.config_read(bdf, u16::try_from(at).unwrap(), 2);
+            let header = self.system.config_read(bdf, u16::try_from(at).unwrap(), 2);
             if header & 0xff == id {
                 return u16::try_from(at).unwrap();
             }
@@ -188,12 +188,12 @@ impl Bench {
 
     pub(super) fn read32(&mut self, address: u64) -> u32 {
         let mut data = [0; 4];
-        self.lab.mmio_read(address, &mut data);
+        self.system.mmio_read(address, &mut data);
         u32::from_le_bytes(data)
     }
 
     pub(super) fn write32(&mut self, address: u64, value: u32) {
-        self.lab.mmio_write(address, &value.to_le_bytes());
+        self.system.mmio_write(address, &value.to_le_bytes());
     }
 
     pub(super) fn channel_read(&mut self, ring: &Ring, offset: u64) -> u32 {
@@ -237,11 +237,11 @@ impl Bench {
     /// Steps until nothing happens any more.
     pub(super) fn run(&mut self) {
         for _ in 0..100_000 {
-            if self.lab.step() == Progress::Idle {
+            if self.system.step() == Progress::Idle {
                 return;
             }
         }
-        panic!("the lab does not come to rest");
+        panic!("the system does not come to rest");
     }
 
     /// The next record, which must be there.
@@ -287,7 +287,7 @@ impl Bench {
         self.locals[peer].slice(address - Self::local(peer as u8), length).unwrap()
     }
 
-    /// Writes to RAM or to a local memory, as a CPU does: the lab does not see it.
+    /// Writes to RAM or to a local memory, as a CPU does: the system does not see it.
     pub(super) fn poke(&mut self, address: u64, data: &[u8]) {
         self.memory(address, data.len()).copy_from(data);
     }

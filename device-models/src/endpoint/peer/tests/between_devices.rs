@@ -109,7 +109,7 @@ fn a_read_does_not_pass_the_write_before_it() {
     bench.put(&mut ring, copy(0, scratch, 8, FROM_LOCAL | flags::FLUSH));
     bench.doorbell(&ring);
     while bench.peek(&ring).sequence.get() != ring.sequence + 1 {
-        bench.lab.step();
+        bench.system.step();
     }
     assert_eq!(bench.read32(scratch), 0xeeee_eeee);
 }

@@ -219,7 +219,7 @@ fn interrupts_come_for_those_who_ask_and_after_the_record() {
     bench.doorbell(&ring);
     let mut seen = 0;
     loop {
-        let progress = bench.lab.step();
+        let progress = bench.system.step();
         for data in bench.interrupts() {
             assert_eq!(data, 0x13, "vector 3 of peer 1");
             seen += 1;
@@ -253,7 +253,7 @@ fn scatter_through_several_descriptors_and_two_channels_at_once() {
     bench.doorbell(&b);
     // Neither channel waits for the other to finish.
     while bench.channel_read(&a, channel::COMPLETED) < 6 {
-        bench.lab.step();
+        bench.system.step();
     }
     assert!(bench.channel_read(&b, channel::HEAD) >= 1);
     assert!(bench.channel_read(&b, channel::COMPLETED) < 6);
@@ -278,7 +278,7 @@ fn a_descriptor_is_read_once() {
     bench.put(&mut ring, copy(0, DATA, 0x10_0000, FROM_LOCAL));
     bench.doorbell(&ring);
     while bench.channel_read(&ring, channel::HEAD) == 0 {
-        bench.lab.step();
+        bench.system.step();
     }
     // The guest changes its mind while the copy is under way.
     bench.poke(

@@ -8,7 +8,8 @@ use crate::iommu::virtio::VirtioIommuConfig;
 /// Bytes of the mapping: two chunks.
 const MAPPED: u64 = 128 << 10;
 
-/// A copy is moved in chunks, and a chunk that begins with another mapping goes on from the one before.
+/// A copy is moved in chunks, and a chunk that begins with another mapping goes on from the one
+/// before.
 #[test]
 fn a_descriptor_is_one_range_however_it_is_moved() {
     let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());

@@ -214,19 +214,23 @@ fn without_bus_mastering_nothing_is_emitted_and_the_channel_halts() {
         bench.put(&mut ring, copy(0, DATA, 0x10_0000, FROM_LOCAL | flags::INTERRUPT));
         bench.doorbell(&ring);
         for _ in 0..steps {
-            bench.lab.step_function(bench.lab.function("peer0").unwrap());
+            bench.system.step_function(bench.system.function("peer0").unwrap());
         }
-        bench.lab.config_write(Bench::bdf(0), 4, 2, 0x2);
-        let issued = bench.lab.transactions();
+        bench.system.config_write(Bench::bdf(0), 4, 2, 0x2);
+        let issued = bench.system.transactions();
         bench.run();
-        assert_eq!(bench.lab.transactions(), issued, "nothing was emitted");
+        assert_eq!(bench.system.transactions(), issued, "nothing was emitted");
         assert!(bench.interrupts().is_empty());
         assert_eq!(bench.peek(&ring).sequence.get(), 0xaaaa_aaaa, "no record");
         assert_eq!(halted(&mut bench, &ring), halt::BUS_MASTER);
         assert_eq!(bench.findings(), [FindingClass::BusMasterOff]);
-        bench.lab.config_write(Bench::bdf(0), 4, 2, 0x6);
+        bench.system.config_write(Bench::bdf(0), 4, 2, 0x6);
         bench.run();
-        assert_eq!(bench.lab.transactions(), issued, "the channel stays halted until it is reset");
+        assert_eq!(
+            bench.system.transactions(),
+            issued,
+            "the channel stays halted until it is reset"
+        );
         let mut ring = bench.open(0, 0);
         bench.succeed(&mut ring, copy(0, DATA, 16, FROM_LOCAL));
     }

@@ -48,7 +48,7 @@ fn a_delayed_completion_comes_that_many_steps_later() {
         bench.put(&mut ring, copy(DATA, 0, 4, TO_LOCAL));
         bench.doorbell(&ring);
         let mut steps = 0u32;
-        while bench.lab.step() == Progress::Worked {
+        while bench.system.step() == Progress::Worked {
             steps += 1;
         }
         bench.take(&mut ring);
@@ -128,7 +128,7 @@ fn data_that_is_kept_arrives_after_its_completion() {
         bench.doorbell(&ring);
         let mut seen = false;
         let mut late = 0;
-        while bench.lab.step() == Progress::Worked {
+        while bench.system.step() == Progress::Worked {
             if bench.channel_read(&ring, channel::COMPLETED) == ring.sequence + 1 {
                 seen = true;
                 late += u32::from(bench.bytes(target, 5000) != data);

@@ -1,4 +1,5 @@
-//! A guest that writes anything anywhere: no panic, no unbounded step, and an ordinary driver works afterwards.
+//! A guest that writes anything anywhere: no panic, no unbounded step, and an ordinary driver works
+//! afterwards.
 
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
@@ -107,7 +108,7 @@ fn act(draw: &mut Draw<'_>) -> Act {
 fn perform(bench: &mut Bench, act: Act) -> u64 {
     match act {
         Act::Write { peer, offset, data } => {
-            bench.lab.mmio_write(Bench::registers(peer) + offset, &data);
+            bench.system.mmio_write(Bench::registers(peer) + offset, &data);
         }
         Act::Register { peer, channel, offset, value } => {
             bench.write32(Bench::register(peer, channel, offset), value);
@@ -127,17 +128,17 @@ fn perform(bench: &mut Bench, act: Act) -> u64 {
             set(channel::TAIL, tail.into());
         }
         Act::Descriptor { at, descriptor } => bench.poke(at, descriptor.as_bytes()),
-        Act::Command { peer, value } => bench.lab.config_write(Bench::bdf(peer), 4, 2, value),
+        Act::Command { peer, value } => bench.system.config_write(Bench::bdf(peer), 4, 2, value),
         Act::Reset { peer } => {
             let express = bench.capability(peer, 0x10);
-            bench.lab.config_write(Bench::bdf(peer), express + 8, 2, 0x8000);
-            bench.lab.step();
+            bench.system.config_write(Bench::bdf(peer), express + 8, 2, 0x8000);
+            bench.system.step();
             bench.assign_device(peer);
         }
         Act::Step(count) => {
             for step in 0..count {
                 let before = issued(bench);
-                if bench.lab.step() == Progress::Idle {
+                if bench.system.step() == Progress::Idle {
                     return step.into();
                 }
                 let [bytes, tlps] = issued(bench);
@@ -154,8 +155,8 @@ fn perform(bench: &mut Bench, act: Act) -> u64 {
 
 /// Bytes and TLPs of both devices.
 fn issued(bench: &Bench) -> [u64; 2] {
-    let functions = ["peer0", "peer1"].map(|name| bench.lab.function(name).unwrap());
-    let counters = functions.map(|function| *bench.lab.stats().of(function));
+    let functions = ["peer0", "peer1"].map(|name| bench.system.function(name).unwrap());
+    let counters = functions.map(|function| *bench.system.stats().of(function));
     let bytes = counters.iter().flat_map(|c| c.bytes_read.iter().chain(&c.bytes_written)).sum();
     [bytes, counters.iter().map(|c| c.tlps).sum()]
 }

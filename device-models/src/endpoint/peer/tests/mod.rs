@@ -1,4 +1,4 @@
-//! The device in a lab: no VMM, no guest, no KVM.
+//! The device in a system: no VMM, no guest, no KVM.
 
 // Numbers of tests are small.
 #![allow(clippy::cast_possible_truncation)]

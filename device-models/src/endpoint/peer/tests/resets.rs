@@ -14,7 +14,7 @@ fn begin(bench: &mut Bench, ring: &mut Ring) {
     bench.put(ring, copy(0, DATA, LENGTH, FROM_LOCAL | flags::INTERRUPT));
     bench.doorbell(ring);
     while bench.bytes(DATA + 0x4_0000, 8) == [0; 8] {
-        assert_eq!(bench.lab.step(), Progress::Worked);
+        assert_eq!(bench.system.step(), Progress::Worked);
     }
     assert_eq!(bench.channel_read(ring, channel::STATUS), state::BUSY);
     let busy = bench.read32(Bench::registers(0) + device::BUSY);
@@ -111,12 +111,12 @@ fn a_function_level_reset_in_mid_transfer_leaves_nothing_behind() {
     begin(&mut bench, &mut ring);
     bench.write32(Bench::registers(0) + device::SCRATCH_LO, 0x1234);
     let express = bench.capability(0, 0x10);
-    bench.lab.config_write(Bench::bdf(0), express + 8, 2, 0x8000);
+    bench.system.config_write(Bench::bdf(0), express + 8, 2, 0x8000);
     assert_eq!(bench.read32(Bench::registers(0) + device::MAGIC), u32::MAX, "nobody answers");
     no_more_data(&mut bench);
     assert!(bench.interrupts().is_empty());
     assert_eq!(bench.peek(&ring).sequence.get(), 0xaaaa_aaaa, "no record");
-    assert_eq!(bench.lab.config_read(Bench::bdf(0), 4, 2), 0, "the command register is clear");
+    assert_eq!(bench.system.config_read(Bench::bdf(0), 4, 2), 0, "the command register is clear");
 
     bench.assign_device(0);
     assert_eq!(bench.read32(Bench::registers(0) + device::MAGIC), 0x414d_4450);
@@ -136,16 +136,17 @@ fn a_reset_drops_the_completion_of_a_read_under_way() {
         bench.put(&mut ring, copy(Bench::registers(1), 0, 64, TO_LOCAL));
         bench.doorbell(&ring);
         // Step only peer 0: the read stays under way in peer 1's inbox.
-        let peer0 = bench.lab.function("peer0").unwrap();
-        while bench.lab.step_function(peer0) == Progress::Worked {}
+        let peer0 = bench.system.function("peer0").unwrap();
+        while bench.system.step_function(peer0) == Progress::Worked {}
         let express = bench.capability(0, 0x10);
-        let pending =
-            |bench: &mut Bench| bench.lab.config_read(Bench::bdf(0), express + 10, 2) & 0x20 != 0;
+        let pending = |bench: &mut Bench| {
+            bench.system.config_read(Bench::bdf(0), express + 10, 2) & 0x20 != 0
+        };
         assert!(pending(&mut bench), "Transactions Pending");
         if reset == 0 {
             bench.channel_write(&ring, channel::CTRL, channel_control::RESET);
         } else {
-            bench.lab.config_write(Bench::bdf(0), express + 8, 2, 0x8000);
+            bench.system.config_write(Bench::bdf(0), express + 8, 2, 0x8000);
         }
         bench.run();
         assert!(!pending(&mut bench));
@@ -157,11 +158,12 @@ fn a_reset_drops_the_completion_of_a_read_under_way() {
     }
 }
 
-/// However late its turn comes, software that has waited as long as it has to finds a device that is ready.
+/// However late its turn comes, software that has waited as long as it has to finds a device that
+/// is ready.
 #[test]
 fn whoever_configures_a_device_finds_its_reset_over() {
     let (port, device) = (Bdf::new(0, 4, 0), Bench::bdf(0));
-    let bridge_control = |bench: &mut Bench, value| bench.lab.config_write(port, 0x3e, 2, value);
+    let bridge_control = |bench: &mut Bench, value| bench.system.config_write(port, 0x3e, 2, value);
     let answers =
         |bench: &mut Bench| bench.read32(Bench::registers(0) + device::MAGIC) == 0x414d_4450;
     let ready = |bench: &mut Bench| {
@@ -170,13 +172,13 @@ fn whoever_configures_a_device_finds_its_reset_over() {
     };
     // As far as it goes.
     let held = |bench: &mut Bench| {
-        bench.lab.config_write(device, 4, 2, 6);
+        bench.system.config_write(device, 4, 2, 6);
         !answers(bench)
     };
     let mut bench = Bench::new();
     let express = bench.capability(0, 0x10);
 
-    bench.lab.config_write(device, express + 8, 2, 0x8000);
+    bench.system.config_write(device, express + 8, 2, 0x8000);
     assert!(ready(&mut bench), "after a function level reset");
 
     bridge_control(&mut bench, 0x40);
@@ -184,9 +186,9 @@ fn whoever_configures_a_device_finds_its_reset_over() {
     bridge_control(&mut bench, 0);
     assert!(ready(&mut bench), "after a hot reset");
 
-    bench.lab.unplug(port).unwrap();
+    bench.system.unplug(port).unwrap();
     assert!(held(&mut bench), "not there");
-    bench.lab.plug(port).unwrap();
+    bench.system.plug(port).unwrap();
     assert!(ready(&mut bench), "plugged in again");
 
     let mut ring = bench.open(0, 0);

@@ -1,15 +1,15 @@
-//! A device on a fabric that answers as the test says: what a lab does only now and then.
+//! A device on a fabric that answers as the test says: what a system does only now and then.
 
 use std::collections::VecDeque;
 
 use vm_memory::VolatileSlice;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::super::bus::Bus;
 use super::super::engine;
 use super::super::regs::{Descriptor, Record, channel, channel_control, layout_of_bars as layout};
 use super::super::{PeerConfig, PeerDevice};
 use crate::checker::{Cause, FindingClass};
+use crate::endpoint::dma::Bus;
 use crate::endpoint::{Endpoint, Progress, ReadCompletion};
 use crate::fabric::{CompletionStatus, Purpose, ReadOutcome, Tag, WriteOutcome};
 

@@ -8,7 +8,8 @@ use super::rig::{Call, DATA, RECORDS, Reply, Rig};
 use crate::endpoint::Progress;
 use crate::fabric::{CompletionStatus, Purpose, Tag};
 
-/// A copy from one remote place to another, with flush and interrupt: it passes through every phase.
+/// A copy from one remote place to another, with flush and interrupt: it passes through every
+/// phase.
 fn long_copy() -> Descriptor {
     copy(DATA, DATA + 0x10_0000, 70_000, flags::FLUSH | flags::INTERRUPT)
 }

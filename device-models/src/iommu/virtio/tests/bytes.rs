@@ -122,8 +122,8 @@ fn probe_tells_of_the_interrupt_window() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
-    /// Whatever arrives: no panic, no more written than there is room, one request counted, a status other than OK
-    /// told to the checker.
+    /// Whatever arrives: no panic, no more written than there is room, one request counted, a
+    /// status other than OK told to the checker.
     #[test]
     fn hostile_bytes(
         requests in prop::collection::vec(

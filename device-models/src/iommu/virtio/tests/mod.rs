@@ -1,4 +1,5 @@
-//! What the specification asks of the device, case by case, and against a model that knows every page.
+//! What the specification asks of the device, case by case, and against a model that knows every
+//! page.
 
 use super::*;
 use crate::iommu::{Access, FaultReason, Iommu, MappingKind, Translation};

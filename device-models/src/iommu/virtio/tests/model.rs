@@ -1,6 +1,7 @@
 //! The IOMMU beside a model that is too simple to be wrong: what is at each page, by a plain table.
 
 use super::*;
+use crate::AddressRange;
 use proptest::prelude::*;
 
 /// Where a range may start, in pages.
@@ -23,8 +24,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Pages of 4 KiB to a page of the model: mappings inside one region of the table, over the edges of regions, and as
-/// long as a region.
+/// Pages of 4 KiB to a page of the model: mappings inside one region of the table, over the edges
+/// of regions, and as long as a region.
 fn unit() -> impl Strategy<Value = u64> {
     prop_oneof![Just(1_u64), Just(50), Just(128), Just(300)]
 }
@@ -89,7 +90,7 @@ proptest! {
         let mut iommu = attached();
         let mut table: Pages = [Page::default(); ROOM];
         let size = unit << 12;
-        let extent = |start: usize, pages: usize| Extent {
+        let range = |start: usize, pages: usize| AddressRange {
             first: start as u64 * size,
             last: (start + pages) as u64 * size - 1,
         };
@@ -98,14 +99,14 @@ proptest! {
             match step {
                 Step::Map { start, pages, target, flags } => {
                     let expected = expect_map(&mut table, number, (start, pages), target, flags);
-                    let extent = extent(start, pages);
-                    let answer = iommu.map(1, extent.first, extent.last, target * size, flags);
+                    let range = range(start, pages);
+                    let answer = iommu.map(1, range.first, range.last, target * size, flags);
                     prop_assert_eq!(answer, if expected { Ok(()) } else { Err(Status::Inval) });
                 }
                 Step::Unmap { start, pages } => {
                     let expected = expect_unmap(&mut table, number, (start, pages));
-                    let extent = extent(start, pages);
-                    let answer = iommu.unmap(1, extent.first, extent.last);
+                    let range = range(start, pages);
+                    let answer = iommu.unmap(1, range.first, range.last);
                     prop_assert_eq!(answer, expected.ok_or(Status::Range));
                 }
             }
@@ -142,7 +143,8 @@ proptest! {
         }
     }
 
-    /// An answer is whole or ends at an edge: following it piece by piece reaches each byte's own page.
+    /// An answer is whole or ends at an edge: following it piece by piece reaches each byte's own
+    /// page.
     #[test]
     fn pieces_make_the_whole(sizes in prop::collection::vec(1..5_u64, 1..8), start in 0..0x4000_u64, length in 1..0x8000_u64) {
         let mut iommu = attached();
@@ -155,8 +157,8 @@ proptest! {
         while at < end {
             match iommu.translate(A, at, end - at, Access::Read) {
                 Ok(answer) => {
-                    prop_assert!(answer.length > 0 && answer.extent.contains(at));
-                    prop_assert_eq!(answer.length, (end - at).min(answer.extent.last + 1 - at));
+                    prop_assert!(answer.length > 0 && answer.range.contains(at));
+                    prop_assert_eq!(answer.length, (end - at).min(answer.range.last + 1 - at));
                     let last = iommu.translate(A, at + answer.length - 1, 1, Access::Read).unwrap();
                     prop_assert_eq!(last.address, answer.address + answer.length - 1);
                     at += answer.length;

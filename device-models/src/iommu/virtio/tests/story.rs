@@ -1,6 +1,7 @@
 //! What an endpoint gets over the life of mappings, domains and the device.
 
 use super::*;
+use crate::AddressRange;
 
 #[test]
 fn permissions_are_enforced() {
@@ -31,7 +32,7 @@ fn an_answer_ends_with_its_mapping() {
     iommu.map(1, 0x2000, 0x2fff, 0xb000, READ).unwrap();
     let answer = iommu.translate(A, 0x1ff0, 0x20, Access::Read).unwrap();
     assert_eq!((answer.address, answer.length), (0xaff0, 0x10));
-    assert_eq!(answer.extent, Extent { first: 0x1000, last: 0x1fff });
+    assert_eq!(answer.range, AddressRange { first: 0x1000, last: 0x1fff });
 }
 
 #[test]

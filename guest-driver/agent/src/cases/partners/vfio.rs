@@ -226,7 +226,7 @@ pub(super) fn two_ranges(bench: &mut Bench<'_>) -> Verdict {
     match (second, reason) {
         (Ok(()), None) => Ok(()),
         (Ok(()), Some(reason)) => {
-            bench.note(format!("{NAME} passes although ci/known-failures.toml has it ({reason}): take it off the list"));
+            bench.note(format!("{NAME} passes although vmm/suite/known-failures.toml has it ({reason}): take it off the list"));
             Ok(())
         }
         (Err(Stop::Fail(how)), Some(reason)) => {

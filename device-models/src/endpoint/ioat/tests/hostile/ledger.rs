@@ -1,8 +1,9 @@
-//! What an engine may access, told from outside: from its registers and from the descriptors that pass its port.
+//! What an engine may access, told from outside: from its registers and from the descriptors that
+//! pass its port.
 //!
-//! Nothing here asks the engine what it makes of a descriptor. It is asked at which descriptor a channel is, and only to
-//! forget the others. With one channel that leaves one descriptor at a time; with several, one for each, and those that
-//! came by in the present step.
+//! Nothing here asks the engine what it makes of a descriptor. It is asked at which descriptor a
+//! channel is, and only to forget the others. With one channel that leaves one descriptor at a
+//! time; with several, one for each, and those that came by in the present step.
 
 use std::collections::BTreeSet;
 
@@ -146,7 +147,8 @@ pub(super) struct Ledger {
     links: BTreeSet<u64>,
     /// The descriptors that channels may be at.
     current: Vec<Descriptor>,
-    /// What reads of registers were for that have been given up, and may be answered still: first byte and length.
+    /// What reads of registers were for that have been given up, and may be answered still: first
+    /// byte and length.
     late: Vec<(u64, u64)>,
     /// Steps in which the engine had something to do.
     pub(super) steps: u64,
@@ -160,7 +162,7 @@ impl Ledger {
     /// Looks at the registers, after whatever may have changed them.
     pub(super) fn look(&mut self, device: &IoatDevice) {
         let (registers, channels) = (&device.registers, &device.channels);
-        if channels.iter().any(|channel| channel.abandoned.is_some()) {
+        if channels.iter().any(|channel| channel.path.has_abandoned()) {
             self.give_up();
         }
         (self.longest, self.channels) = (registers.longest_transfer(), channels.len());
@@ -168,7 +170,8 @@ impl Ledger {
         self.chains.clear();
         self.records.clear();
         // Who has begun to tell goes on, whatever is written meanwhile.
-        self.tells_errors &= channels.iter().flat_map(|channel| &channel.job).any(|job| job.failed);
+        self.tells_errors &=
+            channels.iter().flat_map(|channel| &channel.path.job).any(|job| job.task.failed);
         for channel in channels {
             let image = channel.image();
             self.chains.push(word(&image, channel::CHAIN));
@@ -177,7 +180,9 @@ impl Ledger {
             self.tells_errors |= word(&image, channel::CONTROL) & errors != 0;
         }
         self.begun.clear();
-        self.begun.extend(channels.iter().flat_map(|channel| &channel.job).map(|job| job.address));
+        self.begun.extend(
+            channels.iter().flat_map(|channel| &channel.path.job).map(|job| job.task.address),
+        );
         self.current.retain(|descriptor| self.begun.contains(&descriptor.address));
     }
 
@@ -198,8 +203,12 @@ impl Ledger {
 
     /// A step is over.
     pub(super) fn end(&mut self, device: &IoatDevice, worked: bool) {
-        for job in device.channels.iter().flat_map(|channel| &channel.job) {
-            assert!(self.leads_to(job.address), "no chain leads to {:#x}: {self:x?}", job.address);
+        for job in device.channels.iter().flat_map(|channel| &channel.path.job) {
+            assert!(
+                self.leads_to(job.task.address),
+                "no chain leads to {:#x}: {self:x?}",
+                job.task.address
+            );
         }
         self.look(device);
         // Now it knows.

@@ -1,5 +1,5 @@
-//! A guest that writes anything anywhere: no panic, no unbounded step, and an ordinary driver works afterwards. And one
-//! that writes what makes sense: memory holds exactly what its chain says.
+//! A guest that writes anything anywhere: no panic, no unbounded step, and an ordinary driver works
+//! afterwards. And one that writes what makes sense: memory holds exactly what its chain says.
 
 mod acts;
 mod ledger;

@@ -10,11 +10,12 @@ use crate::endpoint::{Endpoint, ReadCompletion, ResetKind};
 use crate::fabric::{Delivery, Observer, Port, Tag, Transaction};
 use crate::pci::FunctionDescription;
 
-/// Data of a step, the descriptors and records that do not count as such, and the answers of registers, of which each
-/// channel waits for one at most.
+/// Data of a step, the descriptors and records that do not count as such, and the answers of
+/// registers, of which each channel waits for one at most.
 const BYTES_OF_A_STEP: u64 = (64 << 10) + 64 * 64 + 4 * 4096;
 
-/// The fabric tells accesses to registers from each other by TLP, of 128 bytes at least where the data are not aligned.
+/// The fabric tells accesses to registers from each other by TLP, of 128 bytes at least where the
+/// data are not aligned.
 const ACCESSES_OF_A_STEP: u64 = 2 * 64 + (64 << 10) / 128 + 4;
 
 #[derive(Clone, Debug, Default)]
@@ -81,7 +82,7 @@ impl Watched {
         let ledger = Shared::default();
         let device = IoatDevice::new(&Bench::attached(config)).unwrap();
         let mut bench = Bench::of(Followed { device, ledger: ledger.clone() });
-        bench.lab.add_observer(Box::new(ledger.clone()));
+        bench.system.add_observer(Box::new(ledger.clone()));
         Self { bench, ledger }
     }
 
@@ -91,18 +92,20 @@ impl Watched {
     }
 
     fn put_bytes(&mut self, channel: u64, offset: u64, data: &[u8]) {
-        self.bench.lab.mmio_write(REGISTERS + (channel + 1) * bars::CHANNEL_STRIDE + offset, data);
+        self.bench
+            .system
+            .mmio_write(REGISTERS + (channel + 1) * bars::CHANNEL_STRIDE + offset, data);
     }
 
     pub(super) fn perform(&mut self, act: Act) {
         match act {
             Act::Write { offset, data } => {
-                self.bench.lab.mmio_write(REGISTERS + offset, &data);
+                self.bench.system.mmio_write(REGISTERS + offset, &data);
             }
             Act::Register { channel, offset, value } => {
                 self.put_bytes(channel, offset, &value.to_le_bytes());
                 let mut data = [0; 8];
-                self.bench.lab.mmio_read(REGISTERS + (channel + 1) * 0x80 + offset, &mut data);
+                self.bench.system.mmio_read(REGISTERS + (channel + 1) * 0x80 + offset, &mut data);
             }
             Act::Start { channel, chain, record, count, control } => {
                 self.put_bytes(channel, channel::COMMAND, &[command::RESET]);
@@ -116,7 +119,7 @@ impl Watched {
                 let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
                 self.bench.ram.write_slice(&bytes, GuestAddress(at)).unwrap();
             }
-            Act::Command(value) => self.bench.lab.config_write(BDF, 4, 2, value),
+            Act::Command(value) => self.bench.system.config_write(BDF, 4, 2, value),
             Act::Reset => self.bench.function_level_reset(),
             Act::BringUp => self.bench.bring_up(),
             Act::Step(count) => {
@@ -129,13 +132,13 @@ impl Watched {
         }
     }
 
-    /// One step of the lab, and as much work as one may be.
+    /// One step of the system, and as much work as one may be.
     fn step(&mut self) -> Progress {
         {
             let mut ledger = self.ledger.lock();
             (ledger.accesses, ledger.bytes) = (0, 0);
         }
-        let progress = self.bench.lab.step();
+        let progress = self.bench.system.step();
         let Ledger { accesses, bytes, .. } = *self.ledger.lock();
         assert!(bytes <= BYTES_OF_A_STEP, "{bytes} bytes in one step");
         assert!(accesses <= ACCESSES_OF_A_STEP, "{accesses} accesses in one step");

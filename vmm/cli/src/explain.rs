@@ -1,0 +1,130 @@
+//! `peerdma explain`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use peerdma_suite::hello::{self, Address};
+use peerdma_suite::report::{ObservedPath, ScenarioReport, Setup, merge};
+use peerdma_support::names::nearest_name;
+use peerdma_topology::linux::Guest;
+use peerdma_topology::{AddedDevice, Explanation, Prediction};
+
+use super::choose::Devices;
+use super::values::Iommu;
+use super::{Exit, Failure, choose, output};
+
+/// Which path.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Says what Linux 7.3 decides for DMA by A into the memory of B, from the topology alone. That a guest's kernel decides \
+the same is what the scenarios named topology-... test; with --run their answer stands below, and a difference gives \
+exit code 1.
+
+Examples:
+  peerdma explain peer0 peer1
+  peerdma explain peer0 peer2 --topology two-bridges
+  peerdma explain peer0 peer1 --run target/vm-test
+  peerdma explain ioat0 peer0 --topology switch --device ioat,below=switch0
+  peerdma explain 03:00.0 04:00.0 --topology switch-acs --append 'pci=disable_acs_redir=02:00.0;02:01.0'")]
+pub(super) struct Arguments {
+    /// The device that does DMA, the importer: its name or its number
+    a: String,
+    /// The device whose memory it wants, the exporter
+    b: String,
+    /// Besides, what the guest's kernel decided in this run: the output folder of `peerdma test`, or its summary.json.
+    /// The machine is the one of the run
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "append"])]
+    run: Option<PathBuf>,
+    /// Which scenario of the run, when several asked their kernel about this path
+    #[arg(long, value_name = "NAME", requires = "run")]
+    scenario: Option<String>,
+    /// A preset, also as NAME+translated, or a file
+    #[arg(long, value_name = "NAME|FILE", default_value = "root-ports")]
+    topology: String,
+    /// Add a device; may be repeated
+    #[arg(long, value_name = "KIND[,KEY=VALUE]...", long_help = choose::device_help())]
+    device: Vec<AddedDevice>,
+    /// The IOMMU, and how the guest's kernel uses it
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    iommu: Iommu,
+    #[command(flatten)]
+    kernel: choose::KernelParameters,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    if let Some(folder) = &arguments.run {
+        return after_run(arguments, folder);
+    }
+    let parameters = arguments.kernel.all()?;
+    let iommu = arguments.iommu.into();
+    // What is explained is a machine that can exist.
+    let Devices { config, plan } = Devices::new(&arguments.topology, &arguments.device, iommu)?;
+    let topology = config.topology;
+    let guest = Guest { iommu, cpu: topology.cpu, parameters };
+    choose::tell_remarks(&plan, &guest);
+    let explanation = Explanation::new(&topology, &guest, &arguments.a, &arguments.b);
+    output::print(&explanation.map_err(Failure::usage)?.to_string())?;
+    Ok(Exit::Success as u8)
+}
+
+fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
+    let report = merge::read(folder).map_err(Failure::usage)?;
+    let (scenario, setup) = choose(&report.scenarios, arguments.scenario.as_deref())?;
+    let Setup { topology, guest } = setup;
+    let explanation = Explanation::new(topology, guest, &arguments.a, &arguments.b)
+        .map_err(|error| Failure::usage(format_args!("scenario {}: {error}", scenario.name)))?;
+    let prediction = explanation.prediction();
+    let found = prediction.path.and_then(|(client, owner)| {
+        scenario.decisions.iter().find(|found| (found.client, found.owner) == (client, owner))
+    });
+    let (verdict, exit) = match found {
+        None => ("no test asked about this path".to_owned(), Exit::Success),
+        Some(found) if agree(&prediction, found) => {
+            (format!("{found}; as predicted"), Exit::Success)
+        }
+        Some(found) => (format!("{found}; NOT as predicted"), Exit::Failed),
+    };
+    output::print(&format!(
+        "{explanation}\nThe kernel of this run ({}, scenario {}): {verdict}\n",
+        report.kernel, scenario.name
+    ))?;
+    Ok(exit as u8)
+}
+
+fn agree(prediction: &Prediction, found: &ObservedPath) -> bool {
+    let kind = found.address.map_or(Address::None, |(kind, _)| kind);
+    (found.distance, kind) == (prediction.distance, hello::address(prediction.address))
+}
+
+/// The scenario that is meant: the named one, or else the only one whose kernel was asked.
+fn choose<'a>(
+    scenarios: &'a [ScenarioReport],
+    name: Option<&str>,
+) -> Result<(&'a ScenarioReport, &'a Setup), Failure> {
+    let asked: Vec<_> = scenarios
+        .iter()
+        .filter(|scenario| !scenario.decisions.is_empty())
+        .filter_map(|scenario| Some((scenario, scenario.setup.as_deref()?)))
+        .collect();
+    let names = || asked.iter().map(|(scenario, _)| scenario.name.as_str());
+    let list = || names().collect::<Vec<_>>().join(", ");
+    if asked.is_empty() {
+        return Err(Failure::usage("no test of this run asked its kernel about a path")
+            .hint("run one that does, for example `peerdma test --scenario basic`"));
+    }
+    match (name, asked.as_slice()) {
+        (None, [only]) => Ok(*only),
+        (None, _) => Err(Failure::usage("several scenarios of this run asked their kernels")
+            .hint(format_args!("name one with --scenario: {}", list()))),
+        (Some(name), _) => {
+            asked.iter().find(|(scenario, _)| scenario.name == name).copied().ok_or_else(|| {
+                let near = nearest_name(name, names())
+                    .map_or(String::new(), |near| format!(", did you mean {near:?}?"));
+                Failure::usage(format_args!(
+                    "no scenario {name:?} of this run asked its kernel about a path{near}"
+                ))
+                .hint(format_args!("these did: {}", list()))
+            })
+        }
+    }
+}

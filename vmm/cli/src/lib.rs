@@ -1,0 +1,191 @@
+//! The command line: one file a subcommand.
+//!
+//! Results go to stdout, everything else to stderr. Whoever closes stdout early has seen enough: that is no error.
+
+mod boot;
+mod choose;
+mod doctor;
+mod explain;
+mod failure;
+mod kernel;
+mod list;
+mod output;
+mod replay;
+mod report;
+mod shares;
+mod substitute;
+mod test;
+mod topology;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use failure::{Exit, Failure};
+
+use peerdma_suite::host::{interrupt, nested};
+use peerdma_support::say;
+
+/// Printed below the long help.
+const AFTER_HELP: &str = "\
+Examples:
+  peerdma doctor                       what this machine can do, and what it lacks
+  peerdma test                         boot a guest, run the quick set, check every DMA transaction
+  peerdma test --scenario basic --kernel ~/linux
+  peerdma test --module my.ko --file my-test -- my-test --all
+  peerdma boot                         a console in the guest; Ctrl-A x leaves
+  peerdma boot -- lspci -vvv
+  peerdma topology switch              what there is, drawn
+  peerdma explain peer0 peer1 --topology switch-acs --iommu none
+
+Exit codes:
+  0  everything passed or was skipped, a replay was identical, a kernel decided as predicted
+  1  tests failed, a replay or a decision was different
+  2  the command line makes no sense, or a file or folder that it names is not what it should be
+  3  this machine lacks something (peerdma doctor says what), or a place cannot be written
+  4  a guest hung or could not be run, or the program itself failed
+  130  interrupted
+  With -- CMD the code is the command's own where that is not 0, and 1 where only the checker has something to say;
+  126 and 127 as a shell has them: it cannot be executed, it is not there. A shell (boot without CMD) ends with 0.
+
+Environment:
+  PEERDMA_QEMU            the QEMU for the nested test host, instead of qemu-system-x86_64 in PATH
+  PEERDMA_QEMU_CPU        the processor that it emulates, as its -cpu takes it, instead of qemu64,+svm,+npt
+  PEERDMA_KERNEL_TREE     an unpacked Linux source for `kernel build`, instead of the distribution's
+  PEERDMA_DEBIAN_MIRROR   a Debian mirror, where apt knows none
+  PEERDMA_TIMEOUT_FACTOR  stretches all time limits, for slow machines
+  XDG_CACHE_HOME          where kernels and modules are kept (default ~/.cache)
+  RUST_LOG, NO_COLOR      as usual";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "peerdma",
+    version,
+    about = "A lab for PCIe peer-to-peer DMA: real Linux guests, checked devices, no hardware",
+    after_long_help = AFTER_HELP,
+    max_term_width = 110
+)]
+struct Arguments {
+    /// Say more on stderr; twice: say a lot
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what this machine can do, and where guests will run
+    Doctor(doctor::Arguments),
+    /// Boot guests and run the tests in them, or your own command
+    Test(test::Arguments),
+    /// Boot a guest and sit in front of it, or run one command in it
+    Boot(boot::Arguments),
+    /// Build the guest's kernel
+    Kernel(kernel::Arguments),
+    /// Draw a topology, or list those that there are
+    Topology(topology::Arguments),
+    /// Say by which way Linux lets one device reach another, and why
+    Explain(explain::Arguments),
+    /// Put the reports of several test runs together
+    Report(report::Arguments),
+    /// Drive fresh device models with a record and compare what they find
+    Replay(replay::Arguments),
+    #[command(name = nested::SUBCOMMAND, hide = true)]
+    NestedInit,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::NestedInit) {
+        nested::init_main();
+    }
+    start_log(arguments.verbose);
+    match run(arguments.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            say!("{failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8, Failure> {
+    interrupt::install().map_err(Failure::internal)?;
+    let result = match command {
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Boot(arguments) => boot::run(&arguments),
+        Command::Kernel(arguments) => kernel::run(&arguments),
+        Command::Topology(arguments) => topology::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::NestedInit => Ok(Exit::Usage as u8),
+    };
+    // Whatever an interrupted command says about itself, the reason was the user.
+    if interrupt::interrupted() && !interrupt::has_quit() {
+        Err(Failure::interrupted())
+    } else {
+        result
+    }
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_for_the_guest_keeps_its_flags() {
+        let arguments =
+            Arguments::try_parse_from(["peerdma", "test", "--module", "a.ko", "--", "x", "--help"]);
+        let Command::Test(test) = arguments.unwrap().command else { panic!() };
+        assert_eq!(test.command, ["x", "--help"]);
+    }
+
+    #[test]
+    fn the_seed_of_the_jitter_may_be_left_out() {
+        let jitter = |words: &[&str]| {
+            let line = ["peerdma", "test"].iter().chain(words);
+            let Command::Test(test) = Arguments::try_parse_from(line).unwrap().command else {
+                panic!()
+            };
+            test.guest.jitter().seed
+        };
+        assert_eq!(jitter(&[]), None);
+        assert_eq!(jitter(&["--jitter=7"]), Some(7));
+        assert!(jitter(&["--jitter"]).is_some());
+        assert!(jitter(&["--jitter", "--all"]).is_some());
+        for wrong in ["--jitter=", "--jitter=x", "--jitter=-1"] {
+            assert!(Arguments::try_parse_from(["peerdma", "test", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn typing_errors_get_a_hint() {
+        let error = Arguments::try_parse_from(["peerdma", "tset"]).unwrap_err().to_string();
+        assert!(error.contains("'test'"), "{error}");
+        let error = Arguments::try_parse_from(["peerdma", "test", "--scenari", "x"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("'--scenario'"), "{error}");
+    }
+}

@@ -1,0 +1,46 @@
+//! The machine: KVM, memory, vCPUs, interrupts, ports. Everything here is ordinary PC; what is special about the
+//! lab lies behind [`DeviceBus`] and [`LabPort`].
+//!
+//! Threads: one for each vCPU, one for the console's output, and the caller of [`Machine::run`], who waits. All
+//! end together, see `control`.
+//!
+//! Lock order: a vCPU thread takes none of these while it runs the guest, and only in this order: the lab port's (whose
+//! listener uses the bus), the memory slots' (which ask the bus for its map *while* held), the bus's (inside
+//! [`DeviceBus`]), the serial port's, the control's (innermost).
+
+pub mod boot;
+pub mod bus;
+mod control;
+pub mod cpuid;
+mod error;
+mod fault;
+mod instruction;
+mod irqchip;
+pub mod jitter;
+mod kick;
+mod kvm_payload;
+pub mod kvm_probe;
+mod lab_call;
+pub mod lab_port;
+pub mod layout;
+mod machine;
+pub mod memory;
+mod paging;
+mod platform;
+mod ports;
+pub mod runtime;
+mod serial;
+mod slots;
+mod tsc;
+mod vcpu;
+
+pub use bus::{DeviceBus, DirectMap, EmptyBus, HostMemory, MappedMemory, Withheld};
+pub use control::StopHandle;
+pub use cpuid::CpuProfile;
+pub use error::MachineError;
+pub use fault::{Access, Fault, FaultKind, Outcome, Registers};
+pub use irqchip::MsiSignaller;
+pub use lab_port::{LabPort, Reply};
+pub use machine::{ConsoleInput, Endpoints, FlatProgram, Machine, MachineConfig, Workload};
+pub use memory::GuestRam;
+pub use platform::Platform;

@@ -1,0 +1,432 @@
+//! CPU accesses, as the machine makes them, to the lab.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use device_models::endpoint::Progress;
+use device_models::fabric::{GuestMapping, PostedDelay};
+use device_models::memory::Memory;
+use device_models::pci::Bdf;
+use device_models::system::{ConfigMapping, DelayError, PlugError, System};
+use guest_protocol::FunctionTraffic;
+
+use super::engine::{Bell, Engine};
+use super::lock::PriorityLock;
+use super::settle::{Restless, settle};
+use super::{LabCounters, traffic};
+use crate::jitter::Jitter;
+use crate::{DeviceBus, DirectMap, HostMemory, MappedMemory, Withheld, layout};
+
+/// Memory of the lab's, as the machine maps it: what a BAR shows of a device's, or one configuration space.
+#[derive(Debug)]
+struct Mapped {
+    memory: Memory,
+    offset: u64,
+    length: u64,
+}
+
+// SAFETY: a `Memory` maps its `len` bytes, of which these are a part, shared, readable, writable and page-aligned
+// until its last clone is dropped, and everybody accesses it as memory that others write to.
+unsafe impl HostMemory for Mapped {
+    fn host_address(&self) -> *mut u8 {
+        let address = self.memory.host_address().saturating_add(self.offset.min(self.memory.len()));
+        address as *mut u8
+    }
+
+    fn len(&self) -> u64 {
+        self.length.min(self.memory.len().saturating_sub(self.offset))
+    }
+}
+
+/// A lab on a machine's bus.
+pub struct LabBus {
+    lab: Arc<PriorityLock<System>>,
+    bell: Arc<Bell>,
+    epoch: Arc<AtomicU64>,
+    /// What was mapped last: the machine recognises a mapping that stays by its object.
+    mapped: Mutex<Vec<MappedMemory>>,
+    /// The machine's.
+    map: Mutex<Option<Weak<dyn DirectMap>>>,
+}
+
+impl fmt::Debug for LabBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LabBus").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl LabBus {
+    /// Puts `lab` onto a bus and starts the thread that steps it; both go on until the engine is dropped. With `jitter`
+    /// that thread stands still now and then.
+    ///
+    /// # Errors
+    /// When the host gives no thread.
+    pub fn new(mut lab: System, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Engine)> {
+        if let Err(error) = lab.share_config_spaces() {
+            log::warn!("each read of configuration space will leave the guest: {error}");
+        }
+        let epoch = Arc::new(AtomicU64::new(lab.mapping_epoch()));
+        let lab = Arc::new(PriorityLock::new(lab));
+        let bell = Arc::new(Bell::default());
+        let after = {
+            let epoch = Arc::clone(&epoch);
+            // A device's own reset moves its BARs too.
+            move |lab: &System| epoch.store(lab.mapping_epoch(), Ordering::Release)
+        };
+        let engine = Engine::start(Arc::clone(&lab), Arc::clone(&bell), after, jitter)?;
+        let (mapped, map) = (Mutex::default(), Mutex::default());
+        Ok((Arc::new(Self { lab, bell, epoch, mapped, map }), engine))
+    }
+
+    /// Works on the lab ahead of its engine.
+    pub fn with<R>(&self, work: impl FnOnce(&mut System) -> R) -> R {
+        work(&mut self.lab.urgent())
+    }
+
+    /// Pulls everything below the port at `port` out of its slot.
+    ///
+    /// # Errors
+    /// When there is no such slot, or it is empty.
+    pub fn unplug(&self, port: Bdf) -> Result<(), PlugError> {
+        self.change(|lab| lab.unplug(port))
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// When there is no such slot, or it is occupied.
+    pub fn plug(&self, port: Bdf) -> Result<(), PlugError> {
+        self.change(|lab| lab.plug(port))
+    }
+
+    /// Keeps posted writes on a path under way; see [`System::delay_posted`]. By then no CPU reaches the target's memory
+    /// directly any more, and once the path is off, they do again.
+    ///
+    /// # Errors
+    /// When there is no such path, or too many.
+    pub fn delay_posted(
+        &self,
+        requester: Bdf,
+        target: Option<Bdf>,
+        delay: PostedDelay,
+    ) -> Result<(), DelayError> {
+        let target_to_be = target.filter(|_| delay != PostedDelay::Off);
+        // Out of the direct map first: a CPU that saw a record and then read the memory behind the lab's back would find
+        // old data there, as on no hardware.
+        let withheld = target_to_be.and_then(|target| self.with_epoch(|lab| lab.withhold(target)));
+        if withheld.is_some() {
+            self.follow();
+        }
+        let done = self.change(|lab| {
+            let done = lab.delay_posted(requester, target, delay);
+            if let Some(function) = withheld {
+                lab.release(function);
+            }
+            done
+        });
+        self.follow();
+        done
+    }
+
+    /// Switches off every delay: nobody is there any more who could push anything. What is found by that is found before
+    /// this returns.
+    pub fn end_delays(&self) {
+        self.change(System::end_delays);
+    }
+
+    /// Has the CPUs reach what [`DeviceBus::memory`] says, and nothing else.
+    fn follow(&self) {
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let map = map.as_ref().and_then(Weak::upgrade);
+        if let Some(map) = map
+            && let Err(error) = map.follow(self)
+        {
+            // The vCPU that is here meets it once more, and ends the run.
+            log::debug!("{error}");
+        }
+    }
+
+    /// Software has seen a fence; see [`System::fence_seen`].
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn fence_seen(&self, requester: Bdf) -> Result<(), DelayError> {
+        self.change(|lab| lab.fence_seen(requester))
+    }
+
+    /// Waits until the devices have nothing left to do; see [`settle`].
+    ///
+    /// # Errors
+    /// When they go on and on.
+    pub fn settle(&self) -> Result<(), Restless> {
+        settle(&self.lab, |lab| self.store_epoch(lab))
+    }
+
+    /// What a function has moved, by target; none if there is no such function.
+    pub fn traffic(&self, requester: Bdf) -> Option<FunctionTraffic> {
+        self.with(|lab| {
+            let map = lab.address_map();
+            let (id, node) = map.functions().find(|(_, node)| node.requester == requester)?;
+            Some(FunctionTraffic { name: node.name.to_string(), traffic: traffic::of(lab, id) })
+        })
+    }
+
+    /// The lab's counters at this moment.
+    pub fn counters(&self) -> LabCounters {
+        self.with(LabCounters::of)
+    }
+
+    /// A write: afterwards there may be something to do.
+    fn change<R>(&self, work: impl FnOnce(&mut System) -> R) -> R {
+        let result = self.with_epoch(work);
+        self.bell.ring();
+        result
+    }
+
+    fn with_epoch<R>(&self, work: impl FnOnce(&mut System) -> R) -> R {
+        self.with(|lab| {
+            let result = work(lab);
+            self.store_epoch(lab);
+            result
+        })
+    }
+
+    fn store_epoch(&self, lab: &System) {
+        self.epoch.store(lab.mapping_epoch(), Ordering::Release);
+    }
+}
+
+impl DeviceBus for LabBus {
+    fn config_read(&self, function: u16, offset: u16, data: &mut [u8]) {
+        let Ok(length) = u8::try_from(data.len()) else { return data.fill(0xff) };
+        let value = self.with(|lab| lab.config_read(Bdf(function), offset, length)).to_le_bytes();
+        data.iter_mut().zip(value).for_each(|(byte, value)| *byte = value);
+    }
+
+    fn config_write(&self, function: u16, offset: u16, data: &[u8]) {
+        let Ok(length) = u8::try_from(data.len()) else { return };
+        let mut value = [0; 4];
+        value.iter_mut().zip(data).for_each(|(value, byte)| *value = *byte);
+        let value = u32::from_le_bytes(value);
+        self.change(|lab| lab.config_write(Bdf(function), offset, length, value));
+    }
+
+    fn mmio_read(&self, address: u64, data: &mut [u8]) {
+        // What it pushes may be work for a device.
+        if self.with_epoch(|lab| lab.mmio_read(address, data)) == Progress::Worked {
+            self.bell.ring();
+        }
+    }
+
+    fn mmio_write(&self, address: u64, data: &[u8]) {
+        // The engine is not woken for nothing: with each mapping that the guest's kernel makes, it would be.
+        if self.with_epoch(|lab| lab.mmio_write(address, data)) == Progress::Worked {
+            self.bell.ring();
+        }
+    }
+
+    fn memory_epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn memory(&self) -> Vec<MappedMemory> {
+        let (bars, spaces) = self.with(|lab| (lab.guest_mappings(), lab.config_mappings()));
+        let bars =
+            bars.into_iter().map(|GuestMapping { guest_address, memory, length, .. }| {
+                (guest_address, Mapped { memory, offset: 0, length }, true)
+            });
+        let spaces = spaces.into_iter().map(|ConfigMapping { bdf, memory, offset }| {
+            let address = layout::config_space(bdf.0);
+            (address, Mapped { memory, offset, length: layout::PAGE_SIZE }, false)
+        });
+        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = bars.chain(spaces).map(|(address, new, writable)| {
+            let same = |old: &&MappedMemory| {
+                old.address == address
+                    && old.memory.host_address() == new.host_address()
+                    && old.memory.len() == new.len()
+            };
+            let old = mapped.iter().find(same).cloned();
+            old.unwrap_or_else(|| MappedMemory { address, memory: Arc::new(new), writable })
+        });
+        let new: Vec<_> = new.collect();
+        mapped.clone_from(&new);
+        new
+    }
+
+    fn attach(&self, map: Weak<dyn DirectMap>) {
+        *self.map.lock().unwrap_or_else(PoisonError::into_inner) = Some(map);
+    }
+
+    fn withheld(&self) -> Vec<Withheld> {
+        self.with(|lab| {
+            let withheld = lab.withheld_mappings().into_iter();
+            let named =
+                withheld.map(|GuestMapping { guest_address, length, function, bar, .. }| {
+                    let node = lab.address_map().node(function);
+                    Withheld {
+                        addresses: guest_address..guest_address.saturating_add(length),
+                        name: format!("BAR {bar} of {} ({})", node.name, node.requester),
+                    }
+                });
+            named.collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use device_models::fabric::InterruptSink;
+    use peerdma_topology::assembly::LabConfig;
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+    use crate::MachineError;
+
+    const MIB: u64 = 1 << 20;
+
+    struct NoInterrupts;
+
+    impl InterruptSink for NoInterrupts {
+        fn signal_msi(&mut self, _address: u64, _data: u32) {}
+    }
+
+    fn bdf(lab: &System, name: &str, index: u8) -> Bdf {
+        let function = lab.function(&format!("{name}{index}")).unwrap();
+        lab.address_map().node(function).requester
+    }
+
+    /// Makes the BAR of peer `index` `1 << size` MiB and moves it, with the window of its port, to `address`.
+    fn resize(lab: &mut System, index: u8, address: u64, size: u32) {
+        let (port, peer) = (bdf(lab, "port", index), bdf(lab, "peer", index));
+        let mut resizable_bar = 0x100;
+        while lab.config_read(peer, resizable_bar, 2) != 0x15 {
+            resizable_bar =
+                u16::try_from(lab.config_read(peer, resizable_bar + 2, 2) >> 4).unwrap();
+        }
+        lab.config_write(peer, 4, 2, 0);
+        let control = lab.config_read(peer, resizable_bar + 8, 4) & !0x3f00;
+        lab.config_write(peer, resizable_bar + 8, 4, control | size << 8);
+        let [low, high] =
+            [address & 0xffff_ffff, address >> 32].map(|half| u32::try_from(half).unwrap());
+        lab.config_write(peer, 0x18, 4, low);
+        lab.config_write(peer, 0x1c, 4, high);
+        let [base, limit] = [low, low + (1 << (20 + size)) - 1].map(|end| end >> 16 & 0xfff0);
+        lab.config_write(port, 0x24, 4, limit << 16 | base);
+        lab.config_write(port, 0x28, 4, high);
+        lab.config_write(port, 0x2c, 4, high);
+        lab.config_write(port, 4, 2, 6);
+        lab.config_write(peer, 4, 2, 6);
+    }
+
+    #[test]
+    fn configuration_spaces_are_mapped_where_ecam_has_them() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let iommu = lab.function("virtio-iommu").unwrap();
+        let iommu = lab.address_map().node(iommu).requester;
+        let peer = bdf(&lab, "peer", 0);
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let at = |function: Bdf| layout::config_space(function.0);
+        let spaces = || bus.memory().into_iter().filter(|memory| !memory.writable);
+        let addresses = || spaces().map(|space| space.address).collect::<Vec<_>>();
+        let before = addresses();
+        assert!(before.contains(&at(peer)) && !before.contains(&at(iommu)), "{before:x?}");
+
+        for space in bus.with(|lab| lab.config_mappings()) {
+            let slice = space.memory.slice(space.offset, 4).unwrap();
+            let id = bus.with(|lab| lab.config_read(space.bdf, 0, 4));
+            assert_eq!(slice.read_obj::<u32>(0).unwrap(), id);
+            let mapped = spaces().find(|mapped| mapped.address == at(space.bdf)).unwrap();
+            assert_eq!(
+                mapped.memory.host_address() as u64,
+                space.memory.host_address() + space.offset
+            );
+            assert_eq!(mapped.memory.len(), layout::PAGE_SIZE);
+        }
+
+        // One whose reads push is asked each time, and the machine hears of it.
+        let epoch = bus.memory_epoch();
+        bus.delay_posted(peer, None, PostedDelay::UntilPushed).unwrap();
+        assert_ne!(bus.memory_epoch(), epoch);
+        assert!(!addresses().contains(&at(peer)));
+        bus.delay_posted(peer, None, PostedDelay::Off).unwrap();
+        assert_eq!(addresses(), before);
+    }
+
+    /// Remembers which memory BARs there were each time that it was to follow.
+    #[derive(Default)]
+    struct Followed(Mutex<Vec<Vec<u64>>>);
+
+    impl DirectMap for Followed {
+        fn follow(&self, bus: &dyn DeviceBus) -> Result<(), MachineError> {
+            let bars = bus.memory().into_iter().filter(|memory| memory.writable);
+            self.0.lock().unwrap().push(bars.map(|memory| memory.address).collect());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_is_out_of_the_direct_map_before_writes_to_it_are_delayed() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let peers = [bdf(&lab, "peer", 0), bdf(&lab, "peer", 1)];
+        peers.iter().for_each(|&peer| lab.config_write(peer, 4, 2, 6));
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let both: Vec<_> = bus.memory().iter().filter(|m| m.writable).map(|m| m.address).collect();
+        let followed = Arc::new(Followed::default());
+        let map: Weak<dyn DirectMap> = Arc::<Followed>::downgrade(&followed);
+        bus.attach(map);
+        let seen = || std::mem::take(&mut *followed.0.lock().unwrap());
+        let [from, to] = peers;
+        let one = vec![both[0]];
+        assert_eq!(both.len(), 2);
+
+        bus.delay_posted(from, Some(to), PostedDelay::UntilPushed).unwrap();
+        assert_eq!(seen(), [one.clone(), one.clone()], "before the delay, and after");
+        let withheld = bus.withheld();
+        assert_eq!(withheld.len(), 1);
+        assert!(withheld[0].addresses.contains(&both[1]));
+        assert_eq!(withheld[0].name, format!("BAR 2 of peer1 ({to})"));
+        let epoch = bus.memory_epoch();
+        bus.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
+        assert_ne!(bus.memory_epoch(), epoch);
+        assert_eq!(seen(), vec![both.clone()], "it is back when the answer comes");
+
+        // One that cannot be has it back, too; and for RAM there is nothing to take out.
+        bus.delay_posted(Bdf(0x7700), Some(to), PostedDelay::UntilPushed).unwrap_err();
+        assert_eq!(seen(), [one, both.clone()]);
+        bus.delay_posted(from, None, PostedDelay::UntilPushed).unwrap();
+        assert_eq!(seen(), vec![both.clone()]);
+        bus.end_delays();
+        assert_eq!(bus.withheld(), []);
+    }
+
+    #[test]
+    fn bars_that_the_guest_made_smaller_lie_side_by_side() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let second = 0x18_0020_0000;
+        resize(&mut lab, 0, second - MIB, 0);
+        resize(&mut lab, 1, second, 0);
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let places = |memory: &[MappedMemory]| {
+            let bars = memory.iter().filter(|m| m.writable);
+            bars.map(|m| (m.address, m.memory.len())).collect::<Vec<_>>()
+        };
+        let small = bus.memory();
+        assert_eq!(places(&small), [(second - MIB, MIB), (second, MIB)]);
+
+        // One that grows where it stands is another mapping; the other stays what it was.
+        bus.with(|lab| resize(lab, 1, second, 1));
+        let large = bus.memory();
+        assert_eq!(places(&large), [(second - MIB, MIB), (second, 2 * MIB)]);
+        assert!(Arc::ptr_eq(&small[0].memory, &large[0].memory));
+        assert!(!Arc::ptr_eq(&small[1].memory, &large[1].memory));
+    }
+}

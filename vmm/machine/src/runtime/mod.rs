@@ -1,0 +1,147 @@
+//! The lab in a machine: the state machine of `device-models` behind its one lock, the thread that steps it, and the
+//! seam by which the guest's CPUs reach it.
+//!
+//! Lock order: the lab's lock is taken before whatever its observers and its interrupt sink lock, never the other way
+//! round. Nothing here is called with a lock held.
+
+mod bus;
+mod engine;
+mod lock;
+mod settle;
+pub mod traffic;
+
+pub use bus::LabBus;
+pub use engine::Engine;
+pub use lock::{Background, PriorityLock, Urgent};
+pub use settle::Restless;
+
+use std::collections::BTreeMap;
+
+use device_models::fabric::{InterruptSink, RouteKind};
+use device_models::system::System;
+use guest_protocol::{Counters, Traffic};
+use peerdma_support::warnings::Warnings;
+
+use crate::MsiSignaller;
+
+/// Sends the lab's interrupts to the guest's interrupt controllers.
+#[derive(Debug)]
+pub struct Interrupts {
+    signaller: MsiSignaller,
+    refused: Warnings,
+}
+
+impl Interrupts {
+    /// To the guest that `signaller` belongs to.
+    pub fn new(signaller: MsiSignaller) -> Self {
+        Self { signaller, refused: Warnings::of("interrupt messages that KVM refused") }
+    }
+}
+
+impl InterruptSink for Interrupts {
+    fn signal_msi(&mut self, address: u64, data: u32) {
+        // A message that no vCPU takes is lost, as on hardware.
+        if let Err(error) = self.signaller.signal(address, data) {
+            self.refused.warn(format_args!("interrupt message {data:#x} to {address:#x}: {error}"));
+        }
+    }
+}
+
+/// The lab's counters at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LabCounters {
+    /// What answers the guest's `stat`.
+    pub counters: Counters,
+    /// Bytes of all functions, by target. Not for the guest, whose answers have a limited length: it asks for one
+    /// function's.
+    pub by_target: Traffic,
+}
+
+impl LabCounters {
+    /// Reads them. Functions without a bus number of their own yet are left out.
+    pub fn of(lab: &mut System) -> Self {
+        let mut counters = Counters { transactions: lab.transactions(), ..Counters::default() };
+        let mut by_target = Traffic::default();
+        if let Some(iommu) = lab.virtio_iommu() {
+            counters.live_mappings = iommu.live_mappings() as u64;
+            counters.iommu_requests = iommu.requests();
+        }
+        let by_route = |bytes: &[u64; 4]| -> BTreeMap<_, _> {
+            let named = RouteKind::ALL.iter().zip(bytes).filter(|(_, bytes)| **bytes > 0);
+            named.map(|(route, bytes)| (route.name().to_owned(), *bytes)).collect()
+        };
+        let map = lab.address_map().clone();
+        for (id, node) in map.functions() {
+            let name = node.requester.to_string();
+            let of = lab.stats().of(id);
+            counters.tlps.insert(name.clone(), of.tlps);
+            counters.msi.insert(name.clone(), of.interrupts);
+            if of.findings > 0 {
+                counters.findings.insert(name.clone(), of.findings);
+            }
+            traffic::add(&mut by_target, &traffic::of(lab, id));
+            let (read, written) = (by_route(&of.bytes_read), by_route(&of.bytes_written));
+            if !read.is_empty() {
+                counters.read.insert(name.clone(), read);
+            }
+            if !written.is_empty() {
+                counters.written.insert(name, written);
+            }
+        }
+        Self { counters, by_target }
+    }
+
+    /// The sums, for the report.
+    pub fn totals(&self) -> BTreeMap<String, u64> {
+        let Self { counters, by_target } = self;
+        let mut totals = BTreeMap::from([
+            ("transactions".to_owned(), counters.transactions),
+            ("iommu-requests".to_owned(), counters.iommu_requests),
+            ("live-mappings".to_owned(), counters.live_mappings),
+            ("interrupts".to_owned(), counters.msi.values().sum()),
+            ("findings".to_owned(), counters.findings.values().sum()),
+        ]);
+        totals.extend(own_memory_kib().map(|kib| ("vmm-own-memory-kib".to_owned(), kib)));
+        for (kind, by_function) in [("read", &counters.read), ("written", &counters.written)] {
+            for (route, bytes) in by_function.values().flatten() {
+                let total = totals.entry(format!("bytes-{kind}-{route}")).or_default();
+                *total = total.saturating_add(*bytes);
+            }
+        }
+        totals.extend(traffic::counters(by_target));
+        totals
+    }
+}
+
+/// Resident memory of this process in KiB, without what it shares with the guest: RAM and device memory are memory
+/// files and count as shared.
+fn own_memory_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    field("RssAnon:")?.checked_add(field("RssFile:")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use peerdma_support::testing::told;
+
+    use super::*;
+
+    #[test]
+    fn messages_that_are_refused_do_not_fill_the_log() {
+        // Without KVM nobody refuses anything.
+        let Ok(vm) = kvm_ioctls::Kvm::new().and_then(|kvm| kvm.create_vm()) else { return };
+        let lines = told(|| {
+            // It has no interrupt controllers.
+            let mut interrupts = Interrupts::new(MsiSignaller::new(Arc::new(vm)));
+            (0..500).for_each(|data| interrupts.signal_msi(0xfee0_0000, data));
+        });
+        assert_eq!(lines.len(), 8 + 1 + 1, "{lines:#?}");
+        assert!(lines[9].contains("500 in all"), "{lines:#?}");
+    }
+}

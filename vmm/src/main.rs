@@ -1,7 +1,0 @@
-//! The command line tool of the peerdma lab.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    vmm::cli::main()
-}

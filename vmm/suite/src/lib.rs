@@ -1,0 +1,25 @@
+//! Test runs: which guests are started, what they are asked, and how their answers and the checker's findings become
+//! a verdict.
+
+pub mod auto;
+pub mod carried;
+pub mod cases;
+pub mod console;
+pub mod drive;
+pub mod event;
+pub mod expectation;
+pub mod files;
+pub mod hello;
+pub mod host;
+pub mod job;
+pub mod judge;
+pub mod known_failures;
+pub mod own;
+pub mod parameters;
+pub mod port;
+pub mod prepare;
+pub mod report;
+pub mod runner;
+pub mod scenario;
+pub mod shard;
+pub mod test_host;

@@ -1,0 +1,121 @@
+//! How the judge is fed: by the lab port with what the guest says, by an observer with what the checker finds.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use device_models::checker::Finding;
+use device_models::fabric::Observer;
+use peerdma_machine::runtime::LabBus;
+use peerdma_machine::{LabPort, Reply};
+
+use super::judge::{Answer, Judge};
+
+/// A judge that both ears share. Lock order: the lab's lock before this one.
+#[derive(Debug, Clone)]
+pub struct SharedJudge(Arc<Mutex<Judge>>);
+
+impl SharedJudge {
+    /// Shares `judge`.
+    pub fn new(judge: Judge) -> Self {
+        Self(Arc::new(Mutex::new(judge)))
+    }
+
+    /// The judge, for as long as the guard lives.
+    pub fn lock(&self) -> MutexGuard<'_, Judge> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hands findings to the judge.
+#[derive(Debug)]
+pub struct Findings(pub SharedJudge);
+
+impl Observer for Findings {
+    fn finding(&mut self, finding: &Finding) {
+        self.0.lock().finding(finding);
+    }
+}
+
+/// Answers the guest.
+#[derive(Debug)]
+pub struct JudgePort {
+    /// Who judges.
+    pub judge: SharedJudge,
+    /// Who counts.
+    pub bus: Arc<LabBus>,
+}
+
+impl LabPort for JudgePort {
+    fn line(&mut self, line: &str) -> Reply {
+        // The judge's lock is given up before the lab's is taken.
+        let answer = self.judge.lock().line(line);
+        match answer {
+            Answer::Line(line) => Reply::Line(line),
+            Answer::Exit(code) => Reply::Exit(code),
+            Answer::Slot { port, filled } => {
+                let done = if filled { self.bus.plug(port) } else { self.bus.unplug(port) };
+                done.map_or_else(Reply::fail, |()| Reply::ok())
+            }
+            Answer::Delay { requester, target, delay } => {
+                let done = self.bus.delay_posted(requester, target, delay);
+                done.map_or_else(Reply::fail, |()| Reply::ok())
+            }
+            Answer::Fence(requester) => {
+                self.bus.fence_seen(requester).map_or_else(Reply::fail, |()| Reply::ok())
+            }
+            Answer::Settle => self.bus.settle().map_or_else(Reply::fail, |()| Reply::ok()),
+            Answer::Traffic(requester) => match self.bus.traffic(requester) {
+                Some(traffic) => json(&traffic),
+                None => Reply::fail(format_args!("there is no function {requester}")),
+            },
+            Answer::Counters => json(&self.bus.counters().counters),
+        }
+    }
+}
+
+/// `ok` and a value as JSON.
+fn json(value: &impl serde::Serialize) -> Reply {
+    match serde_json::to_string(value) {
+        Ok(text) => Reply::Line(format!("ok {text}")),
+        Err(error) => Reply::fail(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use device_models::fabric::InterruptSink;
+    use peerdma_topology::assembly::LabConfig;
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+    use crate::event::Events;
+    use crate::hello::{Hello, Mode};
+
+    struct NoInterrupts;
+
+    impl InterruptSink for NoInterrupts {
+        fn signal_msi(&mut self, _address: u64, _data: u32) {}
+    }
+
+    #[test]
+    fn what_the_judge_leaves_to_the_lab_is_answered() {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let lab =
+            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let (sender, _events) = sync_channel(1);
+        let hello = Hello::new(Mode::Test, "s");
+        let judge = Judge::new(&hello, 0, Events::new(sender)).unwrap();
+        let mut port = JudgePort { judge: SharedJudge::new(judge), bus };
+        let mut answer = |line: &str| match port.line(line) {
+            Reply::Line(line) => line,
+            Reply::Exit(code) => format!("exit {code}"),
+        };
+        assert_eq!(answer("settle"), "ok");
+        assert!(answer("stat").starts_with("ok {"));
+        assert!(answer("traffic 1f:00.0").contains("there is no function"));
+        assert!(answer("unplug 1f:00.0").starts_with("fail "));
+        assert_eq!(answer("exit 3"), "exit 3");
+    }
+}

@@ -1,0 +1,390 @@
+//! Runs the guests of a job on this machine's KVM, which is the nested test host's when we are in there.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use peerdma_machine::boot::acpi::PciConfig;
+use peerdma_machine::boot::{KernelBoot, Protocol};
+use peerdma_machine::jitter::{Stalls, Stream};
+use peerdma_machine::runtime::{Interrupts, LabBus};
+use peerdma_machine::{
+    CpuProfile, Endpoints, Machine, MachineConfig, MachineError, Outcome, Platform, StopHandle,
+    Workload,
+};
+use peerdma_topology::assembly::{AssemblyError, LabConfig};
+use peerdma_trace::{Header, Output, Recording};
+use rustix::rand::{GetRandomFlags, getrandom};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+use super::console::{ConsoleWatch, Outputs};
+use super::event::{Event, Events};
+use super::files::{Files, Folder};
+use super::hello::TooLong;
+use super::job::{GuestRun, Job};
+use super::judge::{End, Ending, Judge};
+use super::port::{Findings, JudgePort, SharedJudge};
+use crate::host::interrupt::{Hook, interrupted};
+use crate::report::ScenarioReport;
+
+/// How long console input waits for a guest that does not read.
+const INPUT_PAUSE: Duration = Duration::from_millis(5);
+
+/// Where the guest's virtio-rng gets its entropy: the host's generator, as it is. A test host that has just started has
+/// not collected much yet, and `/dev/urandom` would spend seconds on that, with the lab and so the whole guest waiting.
+#[derive(Debug)]
+struct Entropy;
+
+impl Read for Entropy {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(getrandom(buffer, GetRandomFlags::INSECURE)?)
+    }
+}
+
+/// Who sits in front of a guest.
+pub struct Console {
+    /// Keys.
+    pub input: Box<dyn Read + Send>,
+    /// The screen.
+    pub output: Box<dyn Write + Send>,
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console").finish_non_exhaustive()
+    }
+}
+
+/// Why a guest could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The devices.
+    #[error(transparent)]
+    Lab(#[from] AssemblyError),
+    /// The command.
+    #[error(transparent)]
+    Hello(#[from] TooLong),
+    /// A file.
+    #[error("{what} {}: {source}", path.display())]
+    File {
+        /// What was tried, as in "reading".
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread.
+    #[error("the host gave no thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl RunError {
+    fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { what, path, source }
+    }
+}
+
+/// What is left of a job.
+struct Waiting<'a> {
+    runs: std::slice::Iter<'a, GuestRun>,
+    console: Option<Console>,
+}
+
+/// Runs the guests in their order, [`Job::at_once`] beside each other, and tells `events` about them. What they leave goes
+/// into `files`, `console` to the interactive one.
+pub fn run(job: &Job, files: &dyn Files, console: Option<Console>, events: &Events) {
+    let waiting = Mutex::new(Waiting { runs: job.runs.iter(), console });
+    let lane = || while one(job, files, &waiting, events) {};
+    thread::scope(|scope| {
+        for _ in 1..job.at_once.min(job.runs.len()) {
+            // Without another thread this one does it all, only later.
+            let builder = thread::Builder::new().name("guest".into());
+            if let Err(error) = builder.spawn_scoped(scope, lane) {
+                log::warn!("guests run one after the other: {error}");
+            }
+        }
+        lane();
+    });
+    events.send(Event::Done);
+}
+
+/// Runs the next guest; false when there is none, or the user has had enough.
+fn one(job: &Job, files: &dyn Files, waiting: &Mutex<Waiting<'_>>, events: &Events) -> bool {
+    let (run, console) = {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = waiting.runs.next().filter(|_| !interrupted());
+        let Some(run) = next else { return false };
+        // Told under the lock: reports come in the order in which guests begin, which is that of the job.
+        events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
+        (run, if run.interactive { waiting.console.take() } else { None })
+    };
+    let report = guest(job, run, files, console, events).unwrap_or_else(|error| {
+        let mut report = ScenarioReport::new(&run.name);
+        report.failures.push(format!("the guest could not be run: {error}"));
+        report.conclude();
+        report
+    });
+    events.send(Event::Ended { report: Box::new(report) });
+    true
+}
+
+fn guest(
+    job: &Job,
+    run: &GuestRun,
+    files: &dyn Files,
+    console: Option<Console>,
+    events: &Events,
+) -> Result<ScenarioReport, RunError> {
+    let mut judge = Judge::new(&run.hello, run.at_least, events.clone())?;
+    if run.all_findings {
+        judge.list_each_finding();
+    }
+    let plan = run.lab.plan().map_err(AssemblyError::from)?;
+    judge.expect(&run.expectations, plan.addresses());
+    let judge = SharedJudge::new(judge);
+    let watch = ConsoleWatch::default();
+    let (input, screen) = match console {
+        Some(Console { input, output }) => (Some(input), Some(output)),
+        None => (None, None),
+    };
+    let log = match &run.console_log {
+        Some(name) => Some(create(files, Folder::Out, name)? as Box<dyn Write + Send>),
+        None => None,
+    };
+    let screen = Outputs::new(watch.clone(), screen, log);
+
+    let vcpus = u8::try_from(run.cpus).unwrap_or(u8::MAX);
+    let platform = Platform::new(vcpus, run.memory)?;
+    let interrupts = Box::new(Interrupts::new(platform.msi()));
+    let lab_config = run.lab.clone();
+    let recording = start_recording(job, run, files, &lab_config, &platform)?;
+    let mut lab = lab_config.build_planned(&plan, platform.ram().memory(), interrupts, Entropy)?;
+    if let Some((recording, _)) = &recording {
+        lab.add_observer(Box::new(recording.recorder()));
+    }
+    lab.add_observer(Box::new(Findings(judge.clone())));
+    let stalls = job.jitter.map(Stalls::of);
+    let jitter = stalls.as_ref().map(|stalls| stalls.stream(Stream::Devices));
+    let (bus, engine) = LabBus::new(lab, jitter).map_err(RunError::Thread)?;
+    let open = |path: &Path| File::open(path).map_err(RunError::file("opening", path));
+    let kernel = KernelBoot {
+        kernel: open(&job.kernel)?.into(),
+        initramfs: Some(open(run.initramfs.as_ref().unwrap_or(&job.initramfs))?.into()),
+        command_line: run.command_line(),
+        protocol: Protocol::Auto,
+    };
+    let config = MachineConfig {
+        workload: Workload::Kernel(Box::new(kernel)),
+        cpu_profile: CpuProfile::of(&lab_config.topology),
+        pci: Some(PciConfig::of(&plan)),
+    };
+    let lab_port = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
+    let machine = Machine::new(
+        platform,
+        config,
+        bus.clone(),
+        Endpoints { console: Box::new(screen), lab_port },
+    )?
+    .with_stalls(stalls.clone());
+    let stop = machine.stop_handle();
+    let _hook = {
+        let stop = stop.clone();
+        Hook::new(move || stop.stop())
+    };
+    if let Some(input) = input {
+        let keys = machine.console_input();
+        let feeder = move || feed(input, &stop, |bytes| keys.send(bytes));
+        drop(
+            thread::Builder::new()
+                .name("console-input".into())
+                .spawn(feeder)
+                .map_err(RunError::Thread)?,
+        );
+    }
+    let outcome = machine.run(run.limit.map(Duration::from_secs))?;
+    drop(engine);
+    // What was overtaken and never pushed is found even if nobody has switched the delay off.
+    bus.end_delays();
+    let counters = bus.counters().totals();
+    let end = End {
+        ending: ending(outcome, run.limit),
+        complaints: watch.complaints(),
+        console_tail: watch.tail(),
+    };
+    let mut report = judge.lock().finish(end);
+    report.counters = counters;
+    report.setup.clone_from(&run.setup);
+    let mut incomplete = Vec::new();
+    if let Some((recording, name)) = recording {
+        let path = files.path(Folder::Record, &name);
+        let path = path.display();
+        let finished = recording.finish();
+        match finished.and_then(|end| files.settle(Folder::Record, &name).map(|()| end)) {
+            Ok(summary) if summary.cut => {
+                let size = summary.bytes;
+                incomplete.push(format!("the record {path} was cut at its limit, {size} bytes"));
+            }
+            Ok(_) => {}
+            Err(error) => incomplete.push(format!("the record {path} is not complete: {error}")),
+        }
+    }
+    let log = run.console_log.as_ref().map_or(Ok(()), |name| files.settle(Folder::Out, name));
+    if let Some(error) = watch.log_error().or_else(|| log.err().map(|error| error.to_string())) {
+        incomplete.push(format!("the console's log is not complete: {error}"));
+    }
+    if let Some(stalls) = stalls {
+        let (devices, processors) = (stalls.of_devices(), stalls.of_processors());
+        report.counters.insert("stalls-devices".into(), devices);
+        report.counters.insert("stalls-processors".into(), processors);
+        // Tests that report have both sides at work; others' may not.
+        if run.at_least > 0 && (devices == 0 || processors == 0) {
+            incomplete.push(format!(
+                "the jitter had no effect: devices stood still {devices} times, processors {processors} times"
+            ));
+        }
+    }
+    if !incomplete.is_empty() {
+        report.failures.append(&mut incomplete);
+        report.conclude();
+    }
+    Ok(report)
+}
+
+/// Begins the record, if one is wanted.
+fn start_recording(
+    job: &Job,
+    run: &GuestRun,
+    files: &dyn Files,
+    lab: &LabConfig,
+    platform: &Platform,
+) -> Result<Option<(Recording, PathBuf)>, RunError> {
+    let (Some(_), Some(name)) = (&job.record, &run.record) else { return Ok(None) };
+    let ram = platform
+        .ram()
+        .memory()
+        .iter()
+        .map(|region| (region.start_addr().0, region.len()))
+        .collect();
+    let header = Header { lab: lab.clone(), ram };
+    let out = create(files, Folder::Record, name)?;
+    let recording = Recording::new(out, header, peerdma_trace::DEFAULT_LIMIT)
+        .map_err(RunError::file("writing", &files.path(Folder::Record, name)))?;
+    Ok(Some((recording, name.clone())))
+}
+
+fn create(files: &dyn Files, folder: Folder, name: &Path) -> Result<Box<dyn Output>, RunError> {
+    files.create(folder, name).map_err(RunError::file("writing", &files.path(folder, name)))
+}
+
+fn ending(outcome: Outcome, limit: Option<u64>) -> Ending {
+    match outcome {
+        Outcome::Exit(code) => Ending::Exit(code),
+        Outcome::PowerOff => Ending::PowerOff,
+        Outcome::Stopped if interrupted() => Ending::Interrupted,
+        Outcome::Stopped => limit.map_or(Ending::Interrupted, |limit| Ending::TimedOut { limit }),
+        Outcome::Reset | Outcome::Fault(_) => Ending::Broke(outcome.to_string()),
+    }
+}
+
+/// Feeds keys to the guest until they end or the guest does.
+fn feed(mut input: impl Read, stop: &StopHandle, send: impl Fn(&[u8]) -> usize) {
+    let mut buffer = [0; 256];
+    while let Ok(count @ 1..) = input.read(&mut buffer) {
+        let mut bytes = buffer.get(..count).unwrap_or_default();
+        while !bytes.is_empty() {
+            if stop.ended() {
+                return;
+            }
+            let taken = send(bytes);
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if taken == 0 {
+                thread::sleep(INPUT_PAUSE);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::event::QUEUE;
+    use crate::files::Local;
+    use crate::hello::{Hello, Mode};
+
+    #[test]
+    fn entropy_is_never_the_same_and_never_ends() {
+        let (mut one, mut other) = ([0; 4096], [0; 4096]);
+        Entropy.read_exact(&mut one).unwrap();
+        Entropy.read_exact(&mut other).unwrap();
+        assert!(one != other && one != [0; 4096]);
+    }
+
+    /// Guests that cannot start, so no KVM is needed: what counts is who is told of whom, and when.
+    fn job(guests: usize, at_once: usize) -> Job {
+        let run = |number: usize| GuestRun {
+            name: format!("s{number}"),
+            initramfs: None,
+            parameters: Vec::new(),
+            hello: Hello::new(Mode::Test, "s"),
+            lab: LabConfig::default(),
+            setup: None,
+            memory: 64,
+            cpus: 1,
+            limit: Some(5),
+            at_least: 0,
+            expectations: Vec::new(),
+            console_log: None,
+            record: None,
+            interactive: false,
+            all_findings: false,
+        };
+        Job {
+            kernel: "/no/such/kernel".into(),
+            initramfs: "/no/such/initramfs".into(),
+            out: "/none".into(),
+            record: None,
+            at_once,
+            jitter: None,
+            runs: (0..guests).map(run).collect(),
+        }
+    }
+
+    #[test]
+    fn guests_begin_in_order_and_all_of_them_end() {
+        for (guests, at_once) in [(0, 2), (1, 4), (5, 1), (7, 3), (3, 0)] {
+            let (sender, receiver) = sync_channel(QUEUE);
+            let job = job(guests, at_once);
+            run(&job, &Local(&job), None, &Events::new(sender));
+            let (mut begun, mut ended) = (Vec::new(), Vec::new());
+            let mut last = None;
+            for event in receiver {
+                match &event {
+                    Event::Started { scenario, .. } => begun.push(scenario.clone()),
+                    Event::Ended { report } => {
+                        assert!(begun.contains(&report.name));
+                        assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+                        ended.push(report.name.clone());
+                    }
+                    _ => {}
+                }
+                last = Some(event);
+            }
+            let all: Vec<_> = (0..guests).map(|number| format!("s{number}")).collect();
+            ended.sort();
+            assert_eq!((begun, ended), (all.clone(), all));
+            assert_eq!(last, Some(Event::Done));
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! Scenarios: what kind of guest, and which tests in it. Each is a TOML file: those in `vmm/suite/scenarios` come with the
+//! program, others are a user's own (docs/scenarios.md).
+
+use std::path::{Path, PathBuf};
+
+use peerdma_support::names::nearest_name;
+use peerdma_topology::AddedDevice;
+use peerdma_topology::assembly::IommuMode;
+use serde::{Deserialize, Serialize};
+
+use super::expectation::Expectation;
+use super::own::OwnFile;
+
+/// The files, as they were when the program was built: it needs no source tree to run them.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("basic", include_str!("../scenarios/basic.toml")),
+    ("matrix", include_str!("../scenarios/matrix.toml")),
+    ("seed", include_str!("../scenarios/seed.toml")),
+    ("dma-map-benchmark", include_str!("../scenarios/dma-map-benchmark.toml")),
+    ("ioat", include_str!("../scenarios/ioat.toml")),
+    ("ioat-lazy", include_str!("../scenarios/ioat-lazy.toml")),
+    ("ioat-million", include_str!("../scenarios/ioat-million.toml")),
+    ("ioat-many-strict", include_str!("../scenarios/ioat-many-strict.toml")),
+    ("ioat-many-lazy", include_str!("../scenarios/ioat-many-lazy.toml")),
+    ("ioat-none", include_str!("../scenarios/ioat-none.toml")),
+    ("kselftest-dmabuf", include_str!("../scenarios/kselftest-dmabuf.toml")),
+    ("kselftest-iommufd", include_str!("../scenarios/kselftest-iommufd.toml")),
+    ("kselftest-vfio", include_str!("../scenarios/kselftest-vfio.toml")),
+    ("kselftest-vfio-ioat", include_str!("../scenarios/kselftest-vfio-ioat.toml")),
+    ("kselftest-vfio-ioat-broken", include_str!("../scenarios/kselftest-vfio-ioat-broken.toml")),
+    ("kunit-dmabuf", include_str!("../scenarios/kunit-dmabuf.toml")),
+    ("lazy", include_str!("../scenarios/lazy.toml")),
+    ("partners", include_str!("../scenarios/partners.toml")),
+    ("surprise", include_str!("../scenarios/surprise.toml")),
+    ("surprise-switch", include_str!("../scenarios/surprise-switch.toml")),
+    ("user", include_str!("../scenarios/user.toml")),
+    ("topology", include_str!("../scenarios/topology.toml")),
+    ("topology-root-ports", include_str!("../scenarios/topology-root-ports.toml")),
+    ("topology-switch", include_str!("../scenarios/topology-switch.toml")),
+    ("topology-switch-acs", include_str!("../scenarios/topology-switch-acs.toml")),
+    ("topology-switch-acs-off", include_str!("../scenarios/topology-switch-acs-off.toml")),
+    (
+        "topology-switch-acs-physical",
+        include_str!("../scenarios/topology-switch-acs-physical.toml"),
+    ),
+    ("topology-root-complex", include_str!("../scenarios/topology-root-complex.toml")),
+    ("topology-two-bridges", include_str!("../scenarios/topology-two-bridges.toml")),
+    ("topology-refused", include_str!("../scenarios/topology-refused.toml")),
+    ("iommu-passthrough", include_str!("../scenarios/iommu-passthrough.toml")),
+    ("iommu-none", include_str!("../scenarios/iommu-none.toml")),
+    ("swiotlb-force", include_str!("../scenarios/swiotlb-force.toml")),
+];
+
+/// What the guest's kernel does where there is no IOMMU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Swiotlb {
+    /// Devices reach all memory as it is
+    #[default]
+    Off,
+    /// Every mapping of system memory is a bounce buffer (swiotlb=force): a missing sync shows
+    Force,
+}
+
+impl Swiotlb {
+    /// The kernel parameter for it.
+    pub fn parameter(self) -> Option<&'static str> {
+        match self {
+            Self::Off => None,
+            Self::Force => Some("swiotlb=force"),
+        }
+    }
+}
+
+/// One scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name: letters, digits, `-` and `_`, since folders are named after it. That of its file when it is left out.
+    #[serde(default)]
+    pub name: String,
+    /// What it is good for, in one line.
+    #[serde(default)]
+    pub description: String,
+    /// Whether `peerdma test` runs it when no scenario is named.
+    #[serde(default)]
+    pub default: bool,
+    /// Whether it takes many minutes: `peerdma test --all` leaves it out, `--all --long` does not.
+    #[serde(default)]
+    pub long: bool,
+    /// The IOMMU and how the guest's kernel uses it.
+    #[serde(default)]
+    pub iommu: IommuMode,
+    /// Whether the kernel bounces what no IOMMU translates.
+    #[serde(default)]
+    pub swiotlb: Swiotlb,
+    /// The devices: a preset or a file of topology, see `peerdma topology`.
+    #[serde(default = "default_topology")]
+    pub topology: String,
+    /// Devices besides, as `peerdma test --device` takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<AddedDevice>,
+    /// More kernel parameters.
+    #[serde(default)]
+    pub parameters: Vec<String>,
+    /// Groups of tests that the guest runs; empty: none but the user's command.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Modules of the kernel's own that the guest loads, with all that they depend on; their parameters stand
+    /// among `parameters`, as `NAME.PARAMETER=VALUE`.
+    #[serde(default)]
+    pub modules: Vec<String>,
+    /// The kernel's own test programs that the guest carries; `images/kselftests.toml` lists them.
+    #[serde(default)]
+    pub kselftests: Vec<String>,
+    /// The test of a user's own that the guest runs instead of groups: a program and its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Drivers of the user's own, in order: built modules, or folders of sources.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drivers: Vec<PathBuf>,
+    /// Files for the guest, as `peerdma test --file` takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// Findings that the command must bring about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<Expectation>,
+    /// Findings that it may bring about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Expectation>,
+    /// Kernel options without which its own tests are skipped: those that the lab kernel has and the distribution's has
+    /// not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// Seconds from the guest's start to its end on the lab kernel in the nested host; see [`Scenario::limit`].
+    #[serde(default = "default_timeout")]
+    pub timeout: u64,
+    /// Fewer tests than this mean that something is wrong with the run itself: as many as its groups have.
+    #[serde(default)]
+    pub at_least: usize,
+    /// Peer devices that its tests need at least.
+    #[serde(default = "default_peers")]
+    pub peers: usize,
+    /// Guest RAM, in MiB.
+    #[serde(default = "default_memory")]
+    pub memory: u32,
+    /// Virtual CPUs.
+    #[serde(default = "default_cpus")]
+    pub cpus: u32,
+}
+
+fn default_topology() -> String {
+    "root-ports".into()
+}
+
+fn default_timeout() -> u64 {
+    600
+}
+
+fn default_peers() -> usize {
+    2
+}
+
+fn default_memory() -> u32 {
+    512
+}
+
+fn default_cpus() -> u32 {
+    2
+}
+
+/// A scenario that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// Nothing of that name.
+    #[error("there is no scenario {name:?}{}; `peerdma test --list` shows them all", nearest(.near))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The name that was probably meant.
+        near: Option<String>,
+    },
+    /// The file cannot be understood.
+    #[error("scenario file {file}: {source}")]
+    Syntax {
+        /// Which file.
+        file: String,
+        /// What the parser said.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// The file cannot be read.
+    #[error("scenario file {file}: {source}")]
+    File {
+        /// Which file.
+        file: String,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A value makes no sense.
+    #[error("scenario file {file}: {what}")]
+    Value {
+        /// Which file.
+        file: String,
+        /// What is wrong and what would be right.
+        what: String,
+    },
+}
+
+/// Most RAM of a guest, in MiB: what lies above goes where PCI windows are.
+const MAX_MEMORY: u32 = 64_512;
+/// Most bytes of a scenario file.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Whether a name means a file: the scenarios and topologies that come with the program have neither a slash nor an ending.
+fn is_file_name(name: &str) -> bool {
+    name.contains('/') || name.ends_with(".toml")
+}
+
+fn nearest(near: &Option<String>) -> String {
+    near.as_ref().map(|near| format!(", did you mean {near:?}?")).unwrap_or_default()
+}
+
+impl Scenario {
+    /// Reads a scenario from the text of `file`.
+    ///
+    /// # Errors
+    /// When it is not TOML, has unknown keys, or values out of range.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ScenarioError> {
+        let mut scenario: Self = toml::from_str(text)
+            .map_err(|source| ScenarioError::Syntax { file: file.into(), source })?;
+        if scenario.name.is_empty() {
+            let stem = Path::new(file).file_stem().unwrap_or_default();
+            scenario.name = stem.to_string_lossy().into_owned();
+        }
+        let wrong = |what: &str| Err(ScenarioError::Value { file: file.into(), what: what.into() });
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if scenario.name.is_empty() || scenario.name.len() > 64 || !scenario.name.chars().all(plain)
+        {
+            return wrong("name must be 1 to 64 letters, digits, '-' or '_'");
+        }
+        if !(1..=24 * 3600).contains(&scenario.timeout) {
+            return wrong("timeout is in seconds, from 1 to 86400");
+        }
+        if scenario
+            .parameters
+            .iter()
+            .any(|parameter| parameter.chars().any(|c| c.is_whitespace() || c.is_control()))
+        {
+            return wrong("each entry of parameters is one kernel parameter without blanks");
+        }
+        if !(64..=MAX_MEMORY).contains(&scenario.memory) {
+            return wrong("memory is in MiB, from 64 to 64512");
+        }
+        if scenario.command.is_empty() {
+            if !scenario.expect.is_empty() {
+                return wrong(
+                    "expect needs a command: the lab's own tests say themselves what they expect",
+                );
+            }
+            if !scenario.drivers.is_empty() || !scenario.files.is_empty() {
+                return wrong("drivers and files are for a command, and there is none");
+            }
+        } else if !scenario.groups.is_empty() {
+            return wrong("a guest runs a command or groups of the lab's tests, not both");
+        }
+        let negative = |expectation: &Expectation| expectation.least == 0;
+        if scenario.expect.iter().any(negative) {
+            return wrong(
+                "a finding that may come or not goes under allow: expect wants a MIN of 1 or more",
+            );
+        }
+        scenario.allow = scenario.allow.into_iter().map(Expectation::allowed).collect();
+        Ok(scenario)
+    }
+
+    /// Reads a scenario of the user's own. Relative paths in it begin at the file's folder.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or does not hold a scenario.
+    pub fn load(path: &Path) -> Result<Self, ScenarioError> {
+        let file = path.display().to_string();
+        let read = || -> std::io::Result<String> {
+            use std::io::Read as _;
+            let mut text = String::new();
+            let length = std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+            if length as u64 > MAX_FILE {
+                return Err(std::io::Error::other("it is larger than 1 MiB"));
+            }
+            Ok(text)
+        };
+        let text = read().map_err(|source| ScenarioError::File { file: file.clone(), source })?;
+        let mut scenario = Self::parse(&file, &text)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if is_file_name(&scenario.topology) {
+            scenario.topology = folder.join(&scenario.topology).to_string_lossy().into_owned();
+        }
+        for driver in &mut scenario.drivers {
+            *driver = folder.join(&*driver);
+        }
+        for file in &mut scenario.files {
+            *file = folder.join(&*file).to_string_lossy().into_owned();
+        }
+        Ok(scenario)
+    }
+
+    /// Its files, as [`OwnFile`] reads them.
+    ///
+    /// # Errors
+    /// A sentence about the first that is none.
+    pub fn own_files(&self) -> Result<Vec<OwnFile>, String> {
+        let parse =
+            |text: &String| text.parse::<OwnFile>().map_err(|error| format!("{text:?}: {error}"));
+        self.files.iter().map(parse).collect()
+    }
+
+    /// All scenarios that the program knows, by name.
+    ///
+    /// # Errors
+    /// None for the files that come with the program, which a test reads.
+    pub fn all() -> Result<Vec<Self>, ScenarioError> {
+        BUILT_IN.iter().map(|(file, text)| Self::parse(file, text)).collect()
+    }
+
+    /// The scenarios of these names, in the order asked for; without names those that run by default. What looks like a
+    /// file is one of the user's own.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Unknown`] for a name that is none; what is wrong with a file.
+    pub fn select(names: &[String]) -> Result<Vec<Self>, ScenarioError> {
+        let all = Self::all()?;
+        if names.is_empty() {
+            return Ok(all.into_iter().filter(|scenario| scenario.default).collect());
+        }
+        let mut chosen: Vec<Self> = Vec::new();
+        for name in names {
+            let scenario = if is_file_name(name) {
+                Self::load(Path::new(name))?
+            } else {
+                all.iter().find(|scenario| &scenario.name == name).cloned().ok_or_else(|| {
+                    let candidates = all.iter().map(|scenario| scenario.name.as_str());
+                    let near = nearest_name(name, candidates);
+                    ScenarioError::Unknown { name: name.clone(), near }
+                })?
+            };
+            match chosen.iter().find(|other| other.name == scenario.name) {
+                None => chosen.push(scenario),
+                Some(other) if *other == scenario && !is_file_name(name) => {}
+                // Their logs would lie in the same folder.
+                Some(_) => {
+                    let what = format!("another scenario is named {:?} as well", scenario.name);
+                    return Err(ScenarioError::Value { file: name.clone(), what });
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// After how many seconds a guest of this scenario is taken for hung: the file's value, stretched by `factor`
+    /// (debug kernel, slow machine), which is at least 1 for what it is worth.
+    pub fn limit(&self, factor: u64) -> u64 {
+        self.timeout.saturating_mul(factor.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use device_models::pci::Bdf;
+    use peerdma_topology::linux::Guest;
+    use peerdma_topology::{Plan, Topology};
+
+    use super::*;
+    use crate::hello::{self, Expected};
+    use crate::parameters::{Purpose, parameters};
+
+    #[test]
+    fn the_scenarios_that_come_with_the_program_are_right() {
+        let all = Scenario::all().unwrap();
+        for ((file, _), scenario) in BUILT_IN.iter().zip(&all) {
+            assert_eq!(file, &scenario.name);
+            assert!(!scenario.description.is_empty());
+        }
+        assert!(!Scenario::select(&[]).unwrap().is_empty());
+    }
+
+    /// What the monitor expects of a scenario's kernel, and where the peer devices are.
+    fn expected(scenario: &Scenario) -> (Expected, Vec<Bdf>) {
+        let mut topology = Topology::load(&scenario.topology).unwrap();
+        for device in &scenario.devices {
+            topology.add(device).unwrap();
+        }
+        let plan = Plan::new(&topology, scenario.iommu.has_iommu()).unwrap();
+        let peers = plan.peers().into_iter().map(|peer| plan.functions[peer].bdf).collect();
+        let parameters = parameters(scenario, Purpose::Tests);
+        let guest = Guest { iommu: scenario.iommu, cpu: topology.cpu, parameters };
+        (hello::expected(&plan, &guest), peers)
+    }
+
+    #[test]
+    fn an_engine_is_a_third_party_in_every_preset_and_changes_nothing_for_the_peers() {
+        const GROUP: &str = "third-party";
+        let all = Scenario::all().unwrap();
+        let has = |scenario: &Scenario, group| scenario.groups.iter().any(|name| name == group);
+        for preset in Topology::presets() {
+            let is_it = |scenario: &&Scenario| scenario.topology.split('+').next() == Some(preset);
+            assert!(all.iter().filter(is_it).any(|scenario| has(scenario, GROUP)), "{preset}");
+        }
+        for scenario in all.iter().filter(|scenario| has(scenario, "topology")) {
+            let name = &scenario.name;
+            let (with, places) = expected(scenario);
+            let without = Scenario { devices: Vec::new(), ..scenario.clone() };
+            let (without, places_without) = expected(&without);
+            assert_eq!(places, places_without, "{name}");
+            assert_eq!(with.paths, without.paths, "{name}");
+            let shared = |groups: &[u32]| -> Vec<bool> {
+                let pairs = groups.iter().flat_map(|one| groups.iter().map(move |two| one == two));
+                pairs.collect()
+            };
+            assert_eq!(shared(&with.groups), shared(&without.groups), "{name}");
+            assert_eq!(has(scenario, GROUP), !with.others.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_select_once_each_and_a_wrong_one_gets_a_hint() {
+        let chosen = Scenario::select(&["user".into(), "basic".into(), "user".into()]).unwrap();
+        assert_eq!(chosen.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["user", "basic"]);
+        let error = Scenario::select(&["baisc".into()]).unwrap_err().to_string();
+        assert!(error.contains("did you mean \"basic\"?"), "{error}");
+        let error = Scenario::select(&["zzzzqq".into()]).unwrap_err().to_string();
+        assert!(!error.contains("did you mean") && error.contains("--list"), "{error}");
+    }
+
+    #[test]
+    fn bad_files_say_what_is_wrong() {
+        let base = "name='a'\ndescription='b'\ntimeout=5\n";
+        assert!(Scenario::parse("f", base).is_ok());
+        for (text, part) in [
+            ("command=['x']\ngroups=['copy']", "not both"),
+            ("expect=['iommu.stale']", "needs a command"),
+            ("drivers=['.']", "for a command"),
+            ("command=['x']\nexpect=['iommu.stael']", "did you mean iommu.stale?"),
+            ("command=['x']\nexpect=['iommu.stale 0']", "under allow"),
+            ("name='../x'\ndescription='b'\ntimeout=5", "name must be"),
+            ("name='a'\ndescription='b'\ntimeout=0", "timeout is in seconds"),
+            ("name='a'\ndescription='b'\ntimeout=5\nparameters=['a b']", "without blanks"),
+            ("name='a'\ndescription='b'\ntimeout=5\ntimeuot=6", "timeuot"),
+            ("name='a'\ndescription='b'\ntimeout=5\niommu='nnoe'", "nnoe"),
+            ("name=", "f"),
+        ] {
+            let error = Scenario::parse("f", text).unwrap_err();
+            let error = format!("{error}");
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+        assert_eq!(Scenario::parse("f", base).unwrap().limit(0), 5);
+        assert_eq!(Scenario::parse("f", base).unwrap().limit(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_file_of_the_user_s_own_finds_what_lies_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pull-it-out.toml");
+        let text = "topology='mine.toml'\ndrivers=['.', '/abs.ko']\nfiles=['t.sh:/bin/t']\ncommand=['t']\n\
+                    expect=['pci.link-down:peer0']\nallow=['pci.no-target']\n";
+        std::fs::write(&path, text).unwrap();
+        let scenario = Scenario::load(&path).unwrap();
+        assert_eq!((scenario.name.as_str(), scenario.timeout), ("pull-it-out", 600));
+        assert_eq!(scenario.topology, folder.path().join("mine.toml").to_string_lossy());
+        assert_eq!(scenario.drivers, [folder.path().join("."), "/abs.ko".into()]);
+        let files = scenario.own_files().unwrap();
+        assert_eq!(files[0].host, folder.path().join("t.sh"));
+        assert_eq!((scenario.expect[0].least, scenario.allow[0].least), (1, 0));
+        let name = path.to_string_lossy().into_owned();
+        assert_eq!(Scenario::select(std::slice::from_ref(&name)).unwrap(), [scenario]);
+        assert!(Scenario::select(&[name.clone(), name.clone()]).is_err(), "twice");
+        std::fs::write(&path, "name='basic'\ngroups=['copy']\n").unwrap();
+        for both in [[name.clone(), "basic".into()], ["basic".into(), name]] {
+            assert!(Scenario::select(&both).is_err(), "{both:?}");
+        }
+        std::fs::write(&path, "#".repeat((1 << 20) + 1)).unwrap();
+        assert!(Scenario::load(&path).unwrap_err().to_string().contains("larger than 1 MiB"));
+        assert!(
+            Scenario::load(folder.path()).is_err() && Scenario::load(Path::new("/no")).is_err()
+        );
+        // A preset is not a file.
+        std::fs::write(&path, "topology='switch'\ngroups=['copy']\n").unwrap();
+        assert_eq!(Scenario::load(&path).unwrap().topology, "switch");
+    }
+}

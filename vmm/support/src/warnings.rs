@@ -1,0 +1,72 @@
+//! Warnings that somebody else can cause as often as they like, a guest or a file: the first few of a kind are told, the
+//! others counted. The log stays short, and the end says how many there were.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many of a kind are told.
+const FEW: u64 = 8;
+
+/// Warnings of one kind.
+#[derive(Debug)]
+pub struct Warnings {
+    /// What they are about, in the plural.
+    what: &'static str,
+    count: AtomicU64,
+}
+
+impl Warnings {
+    /// None so far.
+    pub const fn of(what: &'static str) -> Self {
+        Self { what, count: AtomicU64::new(0) }
+    }
+
+    /// Tells it, if it is one of the first; the arguments are not looked at otherwise.
+    pub fn warn(&self, text: fmt::Arguments<'_>) {
+        match self.count.fetch_add(1, Ordering::Relaxed) {
+            0..FEW => log::warn!("{text}"),
+            FEW => log::warn!("{}: no more of them are told, only counted", self.what),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Warnings {
+    fn drop(&mut self) {
+        let count = *self.count.get_mut();
+        if count > FEW {
+            log::warn!("{}: {count} in all", self.what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::told;
+
+    fn told_of(number: u64) -> Vec<String> {
+        told(|| {
+            let warnings = Warnings::of("holes in the road");
+            for index in 0..number {
+                warnings.warn(format_args!("hole {index}"));
+            }
+        })
+    }
+
+    #[test]
+    fn a_few_are_told_as_they_are() {
+        assert_eq!(told_of(0), [""; 0]);
+        assert_eq!(told_of(2), ["hole 0", "hole 1"]);
+        assert_eq!(told_of(FEW).len() as u64, FEW);
+    }
+
+    #[test]
+    fn of_many_only_the_first_and_their_number() {
+        let told = told_of(1_000_000);
+        assert_eq!(told.len() as u64, FEW + 2);
+        assert_eq!(told[7], "hole 7");
+        assert_eq!(told[8], "holes in the road: no more of them are told, only counted");
+        assert_eq!(told[9], "holes in the road: 1000000 in all");
+    }
+}

@@ -1,0 +1,35 @@
+//! Topologies: what a lab is made of, from a preset or a file of the user's; what Linux will make of it; pictures of it.
+
+mod acs;
+mod added;
+pub mod address_space;
+pub mod assembly;
+mod client;
+mod description;
+mod draw;
+mod endpoint;
+mod explain;
+mod hardware;
+pub mod linux;
+mod names;
+mod plan;
+mod preset;
+mod problem;
+mod random;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+pub use acs::{Acs, names as acs_names, state as acs_state};
+pub use added::{AddError, AddedDevice, kinds as device_kinds};
+pub use client::{Client, ParseClientError};
+pub use description::{
+    Cpu, Endpoint, HostBridge, PciId, Peer, PeerRouting, RootPort, Switch, SwitchPort, Topology,
+    Window,
+};
+pub use draw::{Drawing, Format};
+pub use explain::{Explanation, Prediction};
+pub use hardware::{Arrival, Arrivals};
+pub use plan::{IOMMU, Kind, MAX_ENDPOINTS, MAX_PEERS, Plan, Planned, PlannedBridge, RNG};
+pub use problem::{Item, Problem, TopologyError};

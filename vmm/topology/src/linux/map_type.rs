@@ -1,0 +1,226 @@
+//! By which way Linux lets one device reach another's memory (`calc_map_type_and_dist()`).
+
+use device_models::pci::AcsControl;
+use serde::{Deserialize, Serialize};
+
+use super::trust::{self, Trust};
+use super::{AddressKind, View};
+use crate::description::{PciId, PeerRouting};
+use crate::plan::Kind;
+
+/// The way, with Linux's three names for it (`enum pci_p2pdma_map_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapType {
+    /// A switch turns requests around by bus address.
+    BusAddress,
+    /// Requests go up to the root complex and down again.
+    ThroughHostBridge,
+    /// There is none.
+    NotSupported,
+}
+
+impl MapType {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BusAddress => "bus address",
+            Self::ThroughHostBridge => "through the host bridge",
+            Self::NotSupported => "not supported",
+        }
+    }
+
+    /// The kernel's word.
+    pub fn kernel_name(self) -> &'static str {
+        match self {
+            Self::BusAddress => "PCI_P2PDMA_MAP_BUS_ADDR",
+            Self::ThroughHostBridge => "PCI_P2PDMA_MAP_THRU_HOST_BRIDGE",
+            Self::NotSupported => "PCI_P2PDMA_MAP_NOT_SUPPORTED",
+        }
+    }
+}
+
+/// Why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Both are below this function, and nothing between them redirects.
+    CommonBridge(usize),
+    /// The processor is one that Linux trusts.
+    Processor,
+    /// The host bridge, or both, are on Linux's list.
+    Trusted(PciId),
+    /// This host bridge is on the list for traffic inside one bridge only.
+    SameBridgeOnly(PciId),
+    /// This host bridge is not on the list.
+    NotListed(PciId),
+}
+
+/// The decision for two functions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapDecision {
+    /// The way.
+    pub map: MapType,
+    /// The hops (`pci_p2pdma_distance()`), whether there is a way or not.
+    pub distance: u32,
+    /// The bridge above both, if there is one: the function itself if it is one and the same.
+    pub common: Option<usize>,
+    /// The functions on the way whose ACS controls redirect.
+    pub redirects: Vec<usize>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// `pci_bridge_has_acs_redir()`.
+const REDIRECTS: AcsControl = AcsControl::P2P_REQUEST_REDIRECT
+    .union(AcsControl::P2P_COMPLETION_REDIRECT)
+    .union(AcsControl::P2P_EGRESS_CONTROL);
+
+impl View<'_> {
+    /// Whether Linux takes the ACS controls of a function for redirection.
+    pub fn redirects(&self, function: usize) -> bool {
+        self.controls[function].intersects(REDIRECTS)
+    }
+
+    /// The functions between the two, both and the common bridge included: first up from `a`, then up from `b`.
+    pub fn between(&self, a: usize, b: usize) -> (Vec<usize>, Option<usize>) {
+        let up_b: Vec<_> = self.plan.path_up(b).collect();
+        let common = self.plan.path_up(a).find(|function| up_b.contains(function));
+        let mut way: Vec<_> = self.plan.path_up(a).take_while(|at| Some(*at) != common).collect();
+        way.extend(common);
+        way.extend(up_b.into_iter().take_while(|at| Some(*at) != common));
+        (way, common)
+    }
+
+    /// Whether completions from `completer` to `requester` go through the root complex: the switch that both are below,
+    /// if there is one, sends them back directly unless the port that they come by redirects completions. This is what
+    /// hardware that does what it says does with Linux's settings; Linux itself takes any redirection for all of it.
+    pub fn completions_redirected(&self, completer: usize, requester: usize) -> bool {
+        let control = AcsControl::P2P_COMPLETION_REDIRECT;
+        self.redirected(completer, requester, |port| self.controls[port].contains(control))
+    }
+
+    /// Likewise, requests by bus address from `requester` to a BAR of `owner`.
+    pub fn requests_redirected(&self, requester: usize, owner: usize) -> bool {
+        let control = AcsControl::P2P_REQUEST_REDIRECT;
+        self.redirected(requester, owner, |port| self.controls[port].contains(control))
+    }
+
+    /// Whether the port by which traffic from `from` enters the switch that both are below redirects it.
+    fn redirected(&self, from: usize, to: usize, redirects: impl Fn(usize) -> bool) -> bool {
+        let (_, common) = self.between(from, to);
+        let Some(common) = common else { return true };
+        let port = self.plan.path_up(from).take_while(|at| *at != common).last();
+        port.is_none_or(|port| {
+            self.plan.functions[port].kind != Kind::SwitchDownstream || redirects(port)
+        })
+    }
+
+    /// Whether requests of `client` go straight to `provider` although Linux means them to go through the root complex: any
+    /// redirection on the way is enough for Linux, while the port that they enter the switch by does none, and the CPUs'
+    /// address that they get is the bus address, which the switch knows.
+    pub fn goes_straight(&self, provider: usize, client: usize, map: MapType) -> bool {
+        let [_, prefetchable] =
+            &self.plan.host_bridges[self.plan.functions[provider].host_bridge].windows;
+        self.address_kind(map) == AddressKind::Physical
+            && prefetchable.offset == 0
+            && !self.requests_redirected(client, provider)
+    }
+
+    /// Whether the root complex takes requests on from one of its ports to the other, of functions that have nothing else
+    /// above both; Linux goes by what it knows of the host bridges (`peer-routing` in topology files).
+    pub fn root_complex_routes(&self, provider: usize, client: usize) -> bool {
+        if self.between(provider, client).1.is_some() {
+            return true;
+        }
+        let bridges = [provider, client].map(|at| self.plan.functions[at].host_bridge);
+        let far = |bridge: usize| match self.plan.host_bridges[bridge].peer_routing {
+            PeerRouting::Everywhere => true,
+            PeerRouting::SameBridge => bridges[0] == bridges[1],
+            PeerRouting::Nowhere => false,
+        };
+        bridges.into_iter().all(far)
+    }
+
+    /// The ports above both at which redirected traffic cannot turn around, because Upstream Forwarding is off there, or
+    /// without effect: Linux does not look at them.
+    pub fn dead_ends(&self, provider: usize, client: usize) -> Vec<usize> {
+        let (_, common) = self.between(provider, client);
+        let Some(common) = common else { return Vec::new() };
+        let completions =
+            |at: usize| self.in_effect(at).contains(AcsControl::P2P_COMPLETION_REDIRECT);
+        let turns = |at: &usize| match self.plan.functions[*at].kind {
+            Kind::RootPort => true,
+            // What the IOMMU has yet to translate is not for this side of a switch; completions are.
+            Kind::SwitchDownstream => {
+                !self.guest.iommu.translates()
+                    || self.redirected(provider, client, completions)
+                    || self.redirected(client, provider, completions)
+            }
+            _ => false,
+        };
+        let above = self.plan.path_up(common).filter(turns);
+        above.filter(|at| !self.in_effect(*at).contains(AcsControl::UPSTREAM_FORWARDING)).collect()
+    }
+
+    /// The port above both functions of a device that Linux lets reach each other by bus address, if it does not send
+    /// back what comes from below it.
+    pub fn turned_back(&self, decision: &MapDecision) -> Option<usize> {
+        let port = decision.common.filter(|_| decision.map == MapType::BusAddress)?;
+        let kind = self.plan.functions[port].kind;
+        let is_port = matches!(kind, Kind::RootPort | Kind::SwitchDownstream);
+        let forwards = self.in_effect(port).contains(AcsControl::UPSTREAM_FORWARDING);
+        (is_port && !forwards).then_some(port)
+    }
+
+    /// What a port does of what Linux switches on.
+    fn in_effect(&self, function: usize) -> AcsControl {
+        self.controls[function] - self.plan.functions[function].acs_without_effect
+    }
+
+    /// The redirections that Linux switches on at this port of a switch, and counts on, and that do nothing.
+    pub fn redirects_in_vain(&self, function: usize) -> AcsControl {
+        let planned = &self.plan.functions[function];
+        match planned.kind {
+            Kind::SwitchDownstream => {
+                self.controls[function] & REDIRECTS & planned.acs_without_effect
+            }
+            // To the root complex everything goes anyway.
+            _ => AcsControl::empty(),
+        }
+    }
+
+    /// Decides for DMA by `client` into the memory of `provider`.
+    pub fn decide(&self, provider: usize, client: usize) -> MapDecision {
+        let (way, common) = self.between(provider, client);
+        let distance = way.len() - usize::from(common.is_some());
+        let distance = u32::try_from(distance).unwrap_or(u32::MAX);
+        // Without a common bridge Linux looks at no ACS control: everything goes to the root complex anyway.
+        let on_the_way = way.iter().copied().filter(|_| common.is_some());
+        let redirects: Vec<_> = on_the_way.filter(|at| self.redirects(*at)).collect();
+        let (map, reason) = match common {
+            Some(common) if redirects.is_empty() => {
+                (MapType::BusAddress, Reason::CommonBridge(common))
+            }
+            _ => self.through_host_bridge(provider, client),
+        };
+        MapDecision { map, distance, common, redirects, reason }
+    }
+
+    fn through_host_bridge(&self, provider: usize, client: usize) -> (MapType, Reason) {
+        if trust::by_processor(self.guest.cpu) {
+            return (MapType::ThroughHostBridge, Reason::Processor);
+        }
+        let bridge = |function: usize| self.plan.functions[function].host_bridge;
+        let ids = [bridge(provider), bridge(client)].map(|index| self.plan.host_bridges[index].id);
+        let same = bridge(provider) == bridge(client);
+        for id in ids {
+            match trust::of(id) {
+                Trust::Everywhere => {}
+                Trust::SameBridge if same => {}
+                Trust::SameBridge => return (MapType::NotSupported, Reason::SameBridgeOnly(id)),
+                Trust::Unknown => return (MapType::NotSupported, Reason::NotListed(id)),
+            }
+        }
+        (MapType::ThroughHostBridge, Reason::Trusted(ids[0]))
+    }
+}

@@ -1,0 +1,56 @@
+//! Which host bridges Linux trusts with peer-to-peer traffic (`pci_p2pdma_whitelist`, Linux 7.3).
+
+use crate::description::{Cpu, PciId};
+
+/// What Linux thinks of a host bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// It routes between any two of its functions and to those of other trusted bridges.
+    Everywhere,
+    /// It routes between its own functions.
+    SameBridge,
+    /// It is not on the list.
+    Unknown,
+}
+
+const INTEL: u16 = 0x8086;
+const GOOGLE: u16 = 0x1ae0;
+const NVIDIA: u16 = 0x10de;
+
+const INTEL_SAME_BRIDGE: [u16; 4] = [0x3c00, 0x3c01, 0x2f00, 0x2f01];
+const INTEL_EVERYWHERE: [u16; 16] = [
+    0x2030, 0x2031, 0x2032, 0x2033, 0x2020, 0x09a2, 0x0b25, 0x0cfe, 0x11fb, 0x1212, 0x1216, 0x4940,
+    0x4942, 0x4944, 0x4946, 0x4948,
+];
+const NVIDIA_EVERYWHERE: [u16; 4] = [0x2f95, 0x2f96, 0x2f97, 0x2f98];
+
+/// Looks a host bridge's own function up.
+pub fn of(PciId { vendor, device }: PciId) -> Trust {
+    match vendor {
+        GOOGLE => Trust::Everywhere,
+        INTEL if INTEL_SAME_BRIDGE.contains(&device) => Trust::SameBridge,
+        INTEL if INTEL_EVERYWHERE.contains(&device) => Trust::Everywhere,
+        NVIDIA if NVIDIA_EVERYWHERE.contains(&device) => Trust::Everywhere,
+        _ => Trust::Unknown,
+    }
+}
+
+/// Whether the processor alone is reason enough (`cpu_supports_p2pdma()`).
+pub(super) fn by_processor(cpu: Cpu) -> bool {
+    cpu == Cpu::TrustedForPeerToPeer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_presets_identities_mean_what_they_should() {
+        let trust = |text: &str| of(text.parse().unwrap());
+        assert_eq!(trust("1ae0:0001"), Trust::Everywhere);
+        assert_eq!(trust("8086:2020"), Trust::Everywhere);
+        assert_eq!(trust("8086:3c00"), Trust::SameBridge);
+        assert_eq!(trust("8086:29c0"), Trust::Unknown);
+        assert_eq!(trust("3c00:8086"), Trust::Unknown);
+    }
+}
