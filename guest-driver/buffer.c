@@ -2,10 +2,11 @@
 /*
  * Buffer objects: creating them, and letting go of the device.
  */
-#include <linux/capability.h>
 #include <linux/slab.h>
 
 #include "buffer.h"
+#include "ioctl.h"
+#include "lab_ops.h"
 #include "work.h"
 
 static const struct peerdma_storage *const peerdma_storages[] = {
@@ -19,6 +20,7 @@ static const struct peerdma_storage *const peerdma_storages[] = {
 
 static int peerdma_buffer_prepare(struct peerdma_object *obj)
 {
+	dma_resv_assert_held(obj->resv);
 	return to_peerdma_buffer(obj)->gone ? -ENODEV : 0;
 }
 
@@ -64,7 +66,6 @@ static const struct peerdma_object_ops peerdma_buffer_ops = {
 	.release = peerdma_buffer_release,
 };
 
-/* Under peerdma_device.exports_lock. */
 void peerdma_buffer_exported(struct peerdma_exported *exp)
 {
 	struct peerdma_buffer *buf = to_peerdma_buffer(exp->obj);
@@ -96,18 +97,21 @@ static struct peerdma_buffer *peerdma_buffer_create(struct peerdma_device *peer,
 	if (!buf)
 		return ERR_PTR(-ENOMEM);
 	buf->kind = arg->kind;
-	buf->flags = arg->flags;
 	buf->storage = peerdma_storages[arg->kind];
+	buf->map = buf->storage->map;
 	buf->place = PEERDMA_PLACE_SYSTEM;
 	INIT_LIST_HEAD(&buf->exports);
 	INIT_LIST_HEAD(&buf->mappings);
 	buf->base.peer = peer;
 	buf->base.size = arg->size;
-	ret = buf->storage->take(buf);
-	if (ret) {
-		kfree(buf);
-		return ERR_PTR(ret);
+	if (arg->flags) {
+		ret = peerdma_lab.buffer(buf, arg->flags);
+		if (ret)
+			goto err_free;
 	}
+	ret = buf->storage->take(buf);
+	if (ret)
+		goto err_free;
 
 	peerdma_object_init(&buf->base, peer, PEERDMA_KIND_BUFFER, &peerdma_buffer_ops, arg->size);
 	dma_resv_init(&buf->resv);
@@ -116,25 +120,20 @@ static struct peerdma_buffer *peerdma_buffer_create(struct peerdma_device *peer,
 	buf->base.generation = 1;
 	peerdma_count(peer, PEERDMA_COUNT_LIVE_MEMORY);
 	return buf;
+
+err_free:
+	kfree(buf);
+	return ERR_PTR(ret);
 }
 
 int peerdma_ioctl_buffer_alloc(struct peerdma_call *call, void *data)
 {
-	const u32 all = PEERDMA_BUFFER_LAB_PHYSICAL | PEERDMA_BUFFER_LAB_SGTABLE;
 	struct peerdma_device *peer = call->file->peer;
 	struct peerdma_buffer_alloc *arg = data;
 	struct peerdma_object *obj;
-	u32 wrong;
 	int ret;
 
-	if (arg->kind > PEERDMA_BUFFER_MIGRATING || arg->flags & ~all)
-		return -EINVAL;
-	if (arg->flags && !capable(CAP_SYS_ADMIN))
-		return -EPERM;
-	/* What is wrong with coherent memory is another thing than with the rest. */
-	wrong = arg->kind == PEERDMA_BUFFER_COHERENT ? PEERDMA_BUFFER_LAB_SGTABLE :
-						       PEERDMA_BUFFER_LAB_PHYSICAL;
-	if (arg->flags && arg->flags != wrong)
+	if (arg->kind > PEERDMA_BUFFER_MIGRATING)
 		return -EINVAL;
 	if (arg->kind == PEERDMA_BUFFER_LOCAL) {
 		struct peerdma_memory *mem;

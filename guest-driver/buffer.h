@@ -10,6 +10,7 @@
 #include "driver.h"
 
 struct peerdma_buffer;
+struct peerdma_mapping;
 
 /**
  * struct peerdma_storage - what differs between the kinds
@@ -18,6 +19,8 @@ struct peerdma_buffer;
  * @let_go:	gives back what needs the device or its driver; under dma_resv
  * @sync:	hands the own device's mapping over to the CPU or the device; under
  *		dma_resv. NULL: nothing to do
+ * @map:	makes the mapping of an importer; under dma_resv. NULL: no other device
+ *		can have the memory
  * @vmap:	as in struct dma_buf_ops, with the buffer
  * @vunmap:	likewise; NULL: nothing to do
  * @in_bar:	is, or may be, the device's local memory
@@ -28,6 +31,9 @@ struct peerdma_storage {
 	int (*take)(struct peerdma_buffer *buf);
 	void (*let_go)(struct peerdma_buffer *buf);
 	void (*sync)(struct peerdma_buffer *buf, bool for_cpu);
+	struct peerdma_mapping *(*map)(struct peerdma_buffer *buf,
+				       struct dma_buf_attachment *attach,
+				       enum dma_data_direction dir);
 	int (*vmap)(struct peerdma_buffer *buf, struct iosys_map *map);
 	void (*vunmap)(struct peerdma_buffer *buf, struct iosys_map *map);
 	bool in_bar;
@@ -40,8 +46,8 @@ struct peerdma_storage {
  * @base:	its segments are where the own device finds it
  * @resv:	of it and of all its dma-bufs; guards all that follows
  * @kind:	PEERDMA_BUFFER_*
- * @flags:	PEERDMA_BUFFER_LAB_*
  * @storage:	by kind
+ * @map:	as in @storage
  * @exports:	its dma-bufs
  * @mappings:	what importers have
  * @mapped:	how many of them
@@ -65,8 +71,10 @@ struct peerdma_buffer {
 	struct peerdma_object base;
 	struct dma_resv resv;
 	u32 kind;
-	u32 flags;
 	const struct peerdma_storage *storage;
+	struct peerdma_mapping *(*map)(struct peerdma_buffer *buf,
+				       struct dma_buf_attachment *attach,
+				       enum dma_data_direction dir);
 	struct list_head exports;
 	struct list_head mappings;
 	u32 mapped;
@@ -104,8 +112,9 @@ static inline struct device *peerdma_buffer_dev(struct peerdma_buffer *buf)
  * before it takes the buffer's dma_resv to take back what others have: so whoever
  * holds that and sees false is found by remove().
  */
-static inline bool peerdma_buffer_is_lost(const struct peerdma_buffer *buf)
+static inline bool peerdma_buffer_is_lost(struct peerdma_buffer *buf)
 {
+	dma_resv_assert_held(&buf->resv);
 	return !buf->storage->stays && (buf->gone || READ_ONCE(buf->base.peer->gone));
 }
 
@@ -125,11 +134,16 @@ extern const struct peerdma_storage peerdma_storage_migrating;
 int peerdma_storage_take_pages(struct peerdma_buffer *buf);
 void peerdma_storage_unmap_pages(struct peerdma_buffer *buf);
 void peerdma_storage_sync_pages(struct peerdma_buffer *buf, bool for_cpu);
+struct peerdma_mapping *peerdma_storage_map_pages(struct peerdma_buffer *buf,
+						  struct dma_buf_attachment *attach,
+						  enum dma_data_direction dir);
 int peerdma_storage_vmap_pages(struct peerdma_buffer *buf, struct iosys_map *map);
 void peerdma_storage_vunmap_pages(struct peerdma_buffer *buf, struct iosys_map *map);
 void peerdma_storage_free_pages(struct peerdma_buffer *buf);
 
-int peerdma_migrate(struct peerdma_buffer *buf, u32 place, bool wait);
+int peerdma_migrate(struct peerdma_buffer *buf, u32 place);
+int peerdma_migrate_begin(struct peerdma_buffer *buf, u32 place);
+void peerdma_migrate_finish(struct peerdma_buffer *buf, u32 place);
 int peerdma_migrate_attach(struct peerdma_buffer *buf, struct dma_buf_attachment *attach);
 void peerdma_migrate_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach);
 int peerdma_migrate_pin(struct dma_buf_attachment *attach);

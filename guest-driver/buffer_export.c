@@ -28,12 +28,10 @@ static int peerdma_buffer_admit(struct peerdma_buffer *buf, struct dma_buf_attac
 		return 0;
 	case PEERDMA_BUFFER_COHERENT:
 		/*
-		 * Nothing makes a second device's address from it. What is done
-		 * instead, with dma_get_sgtable(), is for the lab only.
+		 * Nothing makes a second device's address from it: dma_get_sgtable()
+		 * gives the own device's.
 		 */
-		if (!(buf->flags & PEERDMA_BUFFER_LAB_SGTABLE))
-			return -EOPNOTSUPP;
-		return 0;
+		return buf->map ? 0 : -EOPNOTSUPP;
 	case PEERDMA_BUFFER_MIGRATING:
 		return peerdma_migrate_attach(buf, attach);
 	default:
@@ -57,35 +55,6 @@ static int peerdma_buffer_attach(struct dma_buf *dmabuf, struct dma_buf_attachme
 
 /* ---------------------------------------------------------------- mapping */
 
-static phys_addr_t peerdma_buffer_phys(struct peerdma_buffer *buf)
-{
-	if (buf->io && buf->place == PEERDMA_PLACE_LOCAL)
-		return buf->local.paddr;
-	return page_to_phys(buf->pages[0]);
-}
-
-/* Lab only: what a driver gives away that takes one kind of address for another. */
-static struct peerdma_mapping *peerdma_buffer_map_wrong(struct peerdma_buffer *buf,
-							struct dma_buf_attachment *attach,
-							enum dma_data_direction dir)
-{
-	struct sg_table sgt;
-	struct peerdma_mapping *mapping;
-	int ret;
-
-	if (buf->flags & PEERDMA_BUFFER_LAB_PHYSICAL)
-		return peerdma_mapping_wrong(attach, peerdma_buffer_phys(buf), buf->base.size, dir);
-
-	/* The table is made for the exporter's device, and so is its address. */
-	ret = dma_get_sgtable(peerdma_buffer_dev(buf), &sgt, buf->cpu, buf->dma, buf->base.size);
-	if (ret)
-		return ERR_PTR(ret);
-	sg_dma_address(sgt.sgl) = buf->dma;
-	mapping = peerdma_mapping_wrong(attach, sg_dma_address(sgt.sgl), buf->base.size, dir);
-	sg_free_table(&sgt);
-	return mapping;
-}
-
 static struct peerdma_mapping *peerdma_buffer_map_storage(struct peerdma_buffer *buf,
 							  struct dma_buf_attachment *attach,
 							  enum dma_data_direction dir)
@@ -93,20 +62,16 @@ static struct peerdma_mapping *peerdma_buffer_map_storage(struct peerdma_buffer 
 	struct peerdma_device *peer = buf->base.peer;
 	int ret;
 
+	dma_resv_assert_held(&buf->resv);
 	if (buf->kind == PEERDMA_BUFFER_MIGRATING && buf->bound) {
-		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
+		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM);
 		if (ret)
 			return ERR_PTR(ret);
 	}
 	/* Set before peerdma_exports_revoke() takes the lock that we hold. */
 	if (buf->place == PEERDMA_PLACE_LOCAL && READ_ONCE(peer->bar_blocked))
 		return ERR_PTR(-EAGAIN);
-	if (buf->flags)
-		return peerdma_buffer_map_wrong(buf, attach, dir);
-	if (buf->kind == PEERDMA_BUFFER_MIGRATING && buf->place == PEERDMA_PLACE_LOCAL)
-		return peerdma_mapping_of_ranges(attach, peer->provider, &buf->local, 1, dir);
-	return peerdma_mapping_of_pages(attach, buf->pages, buf->count,
-					buf->place == PEERDMA_PLACE_SYSTEM, dir);
+	return buf->map(buf, attach, dir);
 }
 
 static struct sg_table *peerdma_buffer_map(struct dma_buf_attachment *attach,
@@ -179,7 +144,7 @@ static int peerdma_buffer_make_accessible(struct peerdma_buffer *buf)
 	if (peerdma_buffer_is_lost(buf))
 		ret = -ENODEV;
 	else if (buf->bound)
-		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
+		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM);
 	dma_resv_unlock(&buf->resv);
 	return ret;
 }

@@ -10,9 +10,9 @@
 /* Pages that one fault maps at most: a megabyte */
 #define PEERDMA_FAULT_PAGES 256
 
-/* Under dma_resv. */
 static unsigned long peerdma_buffer_pfn(struct peerdma_buffer *buf, u32 page)
 {
+	dma_resv_assert_held(&buf->resv);
 	if (buf->kind == PEERDMA_BUFFER_MIGRATING && buf->place == PEERDMA_PLACE_LOCAL)
 		return PHYS_PFN(buf->local.paddr) + page;
 	return page_to_pfn(buf->pages[page]);

@@ -113,10 +113,8 @@ static void peerdma_channel_restart(struct peerdma_channel *ch, int error, u32 h
 	u64 error_address = 0;
 	bool first = true;
 
-	if (halt) {
-		error_address = readl(ch->regs + PEERDMA_CH_ERROR_LO);
-		error_address |= (u64)readl(ch->regs + PEERDMA_CH_ERROR_HI) << 32;
-	}
+	if (halt)
+		error_address = peerdma_channel_read64(ch, PEERDMA_CH_ERROR_LO);
 	peerdma_channel_silence(ch);
 
 	spin_lock_irq(&ch->lock);

@@ -2,13 +2,13 @@
 /*
  * The character device: files, ioctls, mmap.
  */
-#include <linux/capability.h>
-#include <linux/build_bug.h>
 #include <linux/file.h>
 #include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "ioctl.h"
+#include "lab_ops.h"
 #include "work.h"
 
 static dev_t peerdma_devt;
@@ -18,28 +18,6 @@ static struct class peerdma_class = {
 };
 
 /* ------------------------------------------------------------------ ioctls */
-
-struct peerdma_ioctl {
-	int (*call)(struct peerdma_call *call, void *data);
-	unsigned int size;
-	bool lab;
-	bool unguarded; /* not under srcu: it sleeps as long as the user says */
-};
-
-/* All arguments fit in here; on the stack. */
-union peerdma_argument {
-	struct peerdma_info info;
-	struct peerdma_counters counters;
-	u8 bytes[192];
-};
-
-#define PEERDMA_ARGUMENT_SIZE(type) \
-	(sizeof(struct type) + \
-	 BUILD_BUG_ON_ZERO(sizeof(struct type) > sizeof(union peerdma_argument)))
-#define PEERDMA_IOCTL(cmd, type, function) \
-	[_IOC_NR(cmd)] = { .call = function, .size = PEERDMA_ARGUMENT_SIZE(type) }
-#define PEERDMA_LAB_IOCTL(cmd, type, function) \
-	[_IOC_NR(cmd)] = { .call = function, .size = PEERDMA_ARGUMENT_SIZE(type), .lab = true }
 
 static const struct peerdma_ioctl peerdma_ioctls[] = {
 	PEERDMA_IOCTL(PEERDMA_GET_INFO, peerdma_info, peerdma_ioctl_info),
@@ -61,17 +39,29 @@ static const struct peerdma_ioctl peerdma_ioctls[] = {
 	},
 	PEERDMA_IOCTL(PEERDMA_SYSTEM_ALLOC, peerdma_system_alloc, peerdma_ioctl_system_alloc),
 	PEERDMA_IOCTL(PEERDMA_SYSTEM_SYNC, peerdma_system_sync, peerdma_ioctl_system_sync),
-	PEERDMA_LAB_IOCTL(PEERDMA_LAB_BUS_MASTER, peerdma_lab_bus_master,
-			  peerdma_ioctl_lab_bus_master),
-	PEERDMA_LAB_IOCTL(PEERDMA_LAB_MAP_PHYS, peerdma_lab_map_phys, peerdma_ioctl_lab_map_phys),
-	PEERDMA_LAB_IOCTL(PEERDMA_LAB_REGISTER, peerdma_lab_register, peerdma_ioctl_lab_register),
 	PEERDMA_IOCTL(PEERDMA_BUFFER_ALLOC, peerdma_buffer_alloc, peerdma_ioctl_buffer_alloc),
 	PEERDMA_IOCTL(PEERDMA_BUFFER_MOVE, peerdma_buffer_move, peerdma_ioctl_buffer_move),
 	PEERDMA_IOCTL(PEERDMA_BUFFER_STATE, peerdma_buffer_state, peerdma_ioctl_buffer_state),
-	PEERDMA_IOCTL(PEERDMA_KERNEL_COPY, peerdma_kernel_copy, peerdma_ioctl_kernel_copy),
-	PEERDMA_LAB_IOCTL(PEERDMA_LAB_READ_PAGE, peerdma_lab_read_page,
-			  peerdma_ioctl_lab_read_page),
+	/* It waits for fences, which are anybody's. */
+	[_IOC_NR(PEERDMA_KERNEL_COPY)] = {
+		.call = peerdma_ioctl_kernel_copy,
+		.size = PEERDMA_ARGUMENT_SIZE(peerdma_kernel_copy),
+		.unguarded = true,
+	},
 };
+
+/* The entry for ioctl number @nr, or an error. */
+static const struct peerdma_ioctl *peerdma_ioctl_find(unsigned int nr)
+{
+	unsigned int i;
+
+	if (nr < ARRAY_SIZE(peerdma_ioctls)) {
+		i = array_index_nospec(nr, ARRAY_SIZE(peerdma_ioctls));
+		if (peerdma_ioctls[i].call)
+			return &peerdma_ioctls[i];
+	}
+	return peerdma_lab.ioctl(nr);
+}
 
 static int peerdma_call_guarded(const struct peerdma_ioctl *ioctl, struct peerdma_call *call,
 				void *data)
@@ -109,20 +99,15 @@ static long peerdma_chardev_ioctl(struct file *filp, unsigned int cmd, unsigned 
 	struct peerdma_call call = { .file = filp->private_data, .fd = -1 };
 	void __user *at = (void __user *)user;
 	unsigned int size = _IOC_SIZE(cmd);
-	unsigned int nr = _IOC_NR(cmd);
 	const struct peerdma_ioctl *ioctl;
 	union peerdma_argument arg = {};
 	int ret;
 
-	if (_IOC_TYPE(cmd) != PEERDMA_IOCTL_BASE || _IOC_DIR(cmd) != (_IOC_READ | _IOC_WRITE) ||
-	    nr >= ARRAY_SIZE(peerdma_ioctls))
+	if (_IOC_TYPE(cmd) != PEERDMA_IOCTL_BASE || _IOC_DIR(cmd) != (_IOC_READ | _IOC_WRITE))
 		return -ENOTTY;
-	nr = array_index_nospec(nr, ARRAY_SIZE(peerdma_ioctls));
-	ioctl = &peerdma_ioctls[nr];
-	if (!ioctl->call)
-		return -ENOTTY;
-	if (ioctl->lab && !capable(CAP_SYS_ADMIN))
-		return -EPERM;
+	ioctl = peerdma_ioctl_find(_IOC_NR(cmd));
+	if (IS_ERR(ioctl))
+		return PTR_ERR(ioctl);
 
 	ret = copy_struct_from_user(&arg, ioctl->size, at, size);
 	if (ret)

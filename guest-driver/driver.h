@@ -61,7 +61,6 @@
 #include "peerdma_regs.h"
 
 struct gen_pool;
-struct peerdma_call;
 struct peerdma_channel;
 struct peerdma_device;
 struct peerdma_file;
@@ -274,10 +273,6 @@ struct peerdma_object *peerdma_object_find_kind(struct peerdma_file *file, u32 h
 struct peerdma_object *peerdma_object_find_exportable(struct peerdma_file *file, u32 handle);
 struct peerdma_segment_list *peerdma_segment_list_alloc(u32 count);
 struct peerdma_segment_list *peerdma_segment_list_from_sgt(struct sg_table *sgt);
-int peerdma_ioctl_close(struct peerdma_call *call, void *data);
-int peerdma_ioctl_map(struct peerdma_call *call, void *data);
-int peerdma_ioctl_unmap(struct peerdma_call *call, void *data);
-int peerdma_ioctl_segments(struct peerdma_call *call, void *data);
 
 static inline struct peerdma_memory *to_peerdma_memory(struct peerdma_object *obj)
 {
@@ -306,21 +301,6 @@ struct peerdma_file {
 	atomic_t untaken;
 };
 
-/**
- * struct peerdma_call - an ioctl on its way
- * @file:	whose
- * @fd:		reserved file descriptor, -1: none; given out only when the
- *		answer has reached the user
- * @out_file:	what @fd will be; or
- * @out_dmabuf:	what @fd will be
- */
-struct peerdma_call {
-	struct peerdma_file *file;
-	int fd;
-	struct file *out_file;
-	struct dma_buf *out_dmabuf;
-};
-
 int peerdma_chardev_init(void);
 void peerdma_chardev_exit(void);
 struct peerdma_device *peerdma_chardev_create(struct pci_dev *pdev);
@@ -346,7 +326,6 @@ struct peerdma_memory *peerdma_memory_create(struct peerdma_device *peer, u64 *s
 int peerdma_memory_map_vma(struct peerdma_memory *mem, struct vm_area_struct *vma, u64 offset);
 void peerdma_bar_block(struct peerdma_device *peer);
 void peerdma_bar_unblock(struct peerdma_device *peer);
-int peerdma_ioctl_alloc(struct peerdma_call *call, void *data);
 
 /* ------------------------------------------------------------- exporter */
 
@@ -391,34 +370,8 @@ int peerdma_export_pin(struct dma_buf_attachment *attach);
 void peerdma_export_unpin(struct dma_buf_attachment *attach);
 void peerdma_export_release(struct dma_buf *dmabuf);
 void peerdma_exports_revoke(struct peerdma_device *peer, bool for_good);
-int peerdma_ioctl_export(struct peerdma_call *call, void *data);
-int peerdma_ioctl_invalidate(struct peerdma_call *call, void *data);
-
-/* ------------------------------------------------------------- importer */
-
-int peerdma_ioctl_import(struct peerdma_call *call, void *data);
-int peerdma_ioctl_lab_read_page(struct peerdma_call *call, void *data);
-
-/* -------------------------------------------------------- system memory */
-
-int peerdma_ioctl_system_alloc(struct peerdma_call *call, void *data);
-int peerdma_ioctl_system_sync(struct peerdma_call *call, void *data);
-int peerdma_ioctl_lab_map_phys(struct peerdma_call *call, void *data);
 
 /* pci.c */
 void peerdma_device_sync(struct peerdma_device *peer);
-
-/* buffer.c, migrate.c, kernel_copy.c */
-int peerdma_ioctl_buffer_alloc(struct peerdma_call *call, void *data);
-int peerdma_ioctl_buffer_move(struct peerdma_call *call, void *data);
-int peerdma_ioctl_buffer_state(struct peerdma_call *call, void *data);
-int peerdma_ioctl_kernel_copy(struct peerdma_call *call, void *data);
-
-/* info.c, lab.c */
-int peerdma_ioctl_info(struct peerdma_call *call, void *data);
-int peerdma_ioctl_counters(struct peerdma_call *call, void *data);
-int peerdma_ioctl_distance(struct peerdma_call *call, void *data);
-int peerdma_ioctl_lab_bus_master(struct peerdma_call *call, void *data);
-int peerdma_ioctl_lab_register(struct peerdma_call *call, void *data);
 
 #endif /* PEERDMA_DRIVER_H */

@@ -15,6 +15,7 @@
 #include <linux/slab.h>
 
 #include "buffer.h"
+#include "ioctl.h"
 #include "mapping.h"
 
 static int peerdma_export_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach)

@@ -7,38 +7,11 @@
  * fence is in the dma_resv, the exporter waits for it); then the mapping goes
  * back, and the next work makes a new one.
  */
-#include <linux/capability.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
 
-#include "driver.h"
-
-/**
- * struct peerdma_imported - an import
- * @base:	its segments are the mapping's DMA addresses
- * @dmabuf:	the buffer; a reference
- * @attach:	the attachment; NULL after shutdown
- * @sgt:	the mapping, when @base.segments is there. Under dma_resv
- * @invalid:	the mapping has been invalidated and must go. Under dma_resv
- * @pinned:	dma_buf_pin() has been called
- * @unmap_early: lab only: unmaps at once, whatever is in flight
- * @unmap:	lets an invalidated mapping go when its last work has finished
- */
-struct peerdma_imported {
-	struct peerdma_object base;
-	struct dma_buf *dmabuf;
-	struct dma_buf_attachment *attach;
-	struct sg_table *sgt;
-	bool invalid;
-	bool pinned;
-	bool unmap_early;
-	struct work_struct unmap;
-};
-
-static struct peerdma_imported *to_peerdma_imported(struct peerdma_object *obj)
-{
-	return container_of(obj, struct peerdma_imported, base);
-}
+#include "import.h"
+#include "ioctl.h"
+#include "lab_ops.h"
 
 static int peerdma_import_map(struct peerdma_object *obj, enum dma_data_direction dir)
 {
@@ -118,7 +91,7 @@ static void peerdma_import_invalidate(struct dma_buf_attachment *attach)
 	peerdma_count(obj->peer, PEERDMA_COUNT_INVALIDATIONS);
 	if (!obj->segments)
 		return;
-	if (imp->unmap_early || !atomic_read(&obj->in_flight)) {
+	if (!atomic_read(&obj->in_flight)) {
 		peerdma_import_unmap(obj);
 		return;
 	}
@@ -187,13 +160,25 @@ static const struct peerdma_object_ops peerdma_import_object_ops = {
 	.release = peerdma_import_release,
 };
 
+/* For flags of PEERDMA_IMPORT: NULL for a static attachment, or an error. */
 static const struct dma_buf_attach_ops *peerdma_import_attach_ops(u32 flags)
 {
+	const u32 all = PEERDMA_IMPORT_PEER2PEER | PEERDMA_IMPORT_STATIC | PEERDMA_IMPORT_PINNED |
+			PEERDMA_IMPORT_NO_INVALIDATE;
 	bool p2p = flags & PEERDMA_IMPORT_PEER2PEER;
 
-	if (flags & PEERDMA_IMPORT_NO_INVALIDATE)
-		return p2p ? &peerdma_import_p2p_pinned_ops : &peerdma_import_host_pinned_ops;
-	return p2p ? &peerdma_import_p2p_ops : &peerdma_import_host_ops;
+	if (flags & ~all)
+		return peerdma_lab.import(flags);
+	if (flags & PEERDMA_IMPORT_STATIC)
+		return flags == PEERDMA_IMPORT_STATIC ? NULL : ERR_PTR(-EINVAL);
+	if (!(flags & PEERDMA_IMPORT_NO_INVALIDATE))
+		return p2p ? &peerdma_import_p2p_ops : &peerdma_import_host_ops;
+	if (!PEERDMA_HAS_OPTIONAL_INVALIDATE)
+		return ERR_PTR(-EOPNOTSUPP);
+	/* Without a callback the buffer must not move, so it has to be pinned. */
+	if (!(flags & PEERDMA_IMPORT_PINNED))
+		return ERR_PTR(-EINVAL);
+	return p2p ? &peerdma_import_p2p_pinned_ops : &peerdma_import_host_pinned_ops;
 }
 
 static int peerdma_import_pin(struct peerdma_imported *imp)
@@ -211,7 +196,9 @@ static int peerdma_import_pin(struct peerdma_imported *imp)
 
 /* Takes over the reference to the dma-buf, also when it fails. */
 static struct peerdma_imported *peerdma_import_create(struct peerdma_device *peer,
-						      struct dma_buf *dmabuf, u32 flags)
+						      struct dma_buf *dmabuf,
+						      const struct dma_buf_attach_ops *ops,
+						      bool pin)
 {
 	struct dma_buf_attachment *attach;
 	struct peerdma_imported *imp;
@@ -226,22 +213,20 @@ static struct peerdma_imported *peerdma_import_create(struct peerdma_device *pee
 	INIT_WORK(&imp->unmap, peerdma_import_unmap_work);
 	peerdma_object_init(&imp->base, peer, PEERDMA_KIND_IMPORT, &peerdma_import_object_ops,
 			    dmabuf->size);
-	imp->unmap_early = flags & PEERDMA_IMPORT_LAB_UNMAP_EARLY;
 	imp->base.resv = dmabuf->resv;
 	imp->base.direction = DMA_BIDIRECTIONAL;
 	peerdma_count(peer, PEERDMA_COUNT_LIVE_IMPORTS);
 
-	if (flags & PEERDMA_IMPORT_STATIC)
-		attach = dma_buf_attach(dmabuf, &peer->pdev->dev);
+	if (ops)
+		attach = dma_buf_dynamic_attach(dmabuf, &peer->pdev->dev, ops, imp);
 	else
-		attach = dma_buf_dynamic_attach(dmabuf, &peer->pdev->dev,
-						peerdma_import_attach_ops(flags), imp);
+		attach = dma_buf_attach(dmabuf, &peer->pdev->dev);
 	if (IS_ERR(attach)) {
 		ret = PTR_ERR(attach);
 		goto err_put;
 	}
 	imp->attach = attach;
-	if (flags & PEERDMA_IMPORT_PINNED) {
+	if (pin) {
 		ret = peerdma_import_pin(imp);
 		if (ret)
 			goto err_put;
@@ -255,26 +240,18 @@ err_put:
 
 int peerdma_ioctl_import(struct peerdma_call *call, void *data)
 {
-	const u32 all = PEERDMA_IMPORT_PEER2PEER | PEERDMA_IMPORT_STATIC | PEERDMA_IMPORT_PINNED |
-			PEERDMA_IMPORT_NO_INVALIDATE | PEERDMA_IMPORT_LAB_UNMAP_EARLY;
 	struct peerdma_device *peer = call->file->peer;
+	const struct dma_buf_attach_ops *ops;
 	struct peerdma_import *arg = data;
 	struct dma_buf *dmabuf;
 	struct peerdma_object *obj;
 	int ret;
 
-	if (arg->flags & ~all || arg->reserved)
+	if (arg->reserved)
 		return -EINVAL;
-	if (arg->flags & PEERDMA_IMPORT_STATIC && arg->flags != PEERDMA_IMPORT_STATIC)
-		return -EINVAL;
-	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE && !PEERDMA_HAS_OPTIONAL_INVALIDATE)
-		return -EOPNOTSUPP;
-	/* Without a callback the buffer must not move, so it has to be pinned. */
-	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE && !(arg->flags & PEERDMA_IMPORT_PINNED))
-		return -EINVAL;
-
-	if (arg->flags & PEERDMA_IMPORT_LAB_UNMAP_EARLY && !capable(CAP_SYS_ADMIN))
-		return -EPERM;
+	ops = peerdma_import_attach_ops(arg->flags);
+	if (IS_ERR(ops))
+		return PTR_ERR(ops);
 
 	dmabuf = dma_buf_get(arg->fd);
 	if (IS_ERR(dmabuf))
@@ -286,7 +263,8 @@ int peerdma_ioctl_import(struct peerdma_call *call, void *data)
 		if (IS_ERR(obj))
 			return PTR_ERR(obj);
 	} else {
-		struct peerdma_imported *imp = peerdma_import_create(peer, dmabuf, arg->flags);
+		bool pin = arg->flags & PEERDMA_IMPORT_PINNED;
+		struct peerdma_imported *imp = peerdma_import_create(peer, dmabuf, ops, pin);
 
 		if (IS_ERR(imp))
 			return PTR_ERR(imp);
@@ -297,36 +275,5 @@ int peerdma_ioctl_import(struct peerdma_call *call, void *data)
 	ret = peerdma_object_publish(call->file, obj, &arg->handle);
 	if (ret)
 		peerdma_object_put(obj);
-	return ret;
-}
-
-/* What no importer may do: the table is for its DMA addresses only. */
-int peerdma_ioctl_lab_read_page(struct peerdma_call *call, void *data)
-{
-	struct peerdma_lab_read_page *arg = data;
-	struct peerdma_object *obj;
-	struct sg_table *sgt;
-	struct page *page;
-	int ret;
-
-	obj = peerdma_object_find_kind(call->file, arg->handle, PEERDMA_KIND_IMPORT);
-	if (IS_ERR(obj))
-		return PTR_ERR(obj);
-	ret = peerdma_object_lock(obj);
-	if (ret)
-		goto out_put;
-	ret = -EINVAL;
-	sgt = to_peerdma_imported(obj)->sgt;
-	if (!obj->segments)
-		goto out_unlock;
-	arg->entries = sgt->orig_nents;
-	page = sg_page(sgt->sgl);
-	ret = -EFAULT;
-	if (page && !copy_from_kernel_nofault(&arg->value, page_address(page), sizeof(arg->value)))
-		ret = 0;
-out_unlock:
-	peerdma_object_unlock(obj);
-out_put:
-	peerdma_object_put(obj);
 	return ret;
 }

@@ -7,7 +7,7 @@
 #include <linux/iommu.h>
 #include <linux/pci-p2pdma.h>
 
-#include "driver.h"
+#include "ioctl.h"
 
 static u32 peerdma_iommu(struct device *dev)
 {

@@ -7,7 +7,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "driver.h"
+#include "ioctl.h"
 
 #define PEERDMA_MAX_KERNEL_COPY SZ_64K
 
@@ -33,6 +33,10 @@ static int peerdma_kernel_copy(struct dma_buf *dmabuf, void *bounce,
 	return ret ?: end;
 }
 
+/*
+ * Not under srcu: remove() must not wait for fences that anybody may have left. A dma-buf
+ * of this device looks after itself when the device goes.
+ */
 int peerdma_ioctl_kernel_copy(struct peerdma_call *call, void *data)
 {
 	struct peerdma_kernel_copy *arg = data;
@@ -41,6 +45,8 @@ int peerdma_ioctl_kernel_copy(struct peerdma_call *call, void *data)
 	void *bounce;
 	int ret;
 
+	if (READ_ONCE(call->file->peer->gone))
+		return -ENODEV;
 	if (arg->write > 1 || !arg->length || arg->length > PEERDMA_MAX_KERNEL_COPY)
 		return -EINVAL;
 	dmabuf = dma_buf_get(arg->fd);

@@ -20,8 +20,9 @@ struct peerdma_work;
 
 /**
  * struct peerdma_lab_ops - what the lab adds to the driver
- * @ioctl:	an ioctl that is not in the driver's table: its entry, NULL, or an error
- * @submit:	flags of PEERDMA_SUBMIT that the driver does not know
+ * @ioctl:	an ioctl that is not in the driver's table: its entry, or an error
+ * @submit:	flags of PEERDMA_SUBMIT that the driver does not know; sets @explicit_sync
+ *		and @alone of the submission
  * @locate:	a kind of location in PEERDMA_SUBMIT that the driver does not know
  * @record:	a descriptor of work with @alone has ended. Under peerdma_channel.lock
  * @buffer:	flags of PEERDMA_BUFFER_ALLOC, before the buffer gets its memory; may

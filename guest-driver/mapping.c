@@ -8,8 +8,8 @@
 
 #include "mapping.h"
 
-static struct peerdma_mapping *peerdma_mapping_new(struct dma_buf_attachment *attach,
-						   enum dma_data_direction dir, u32 parts)
+struct peerdma_mapping *peerdma_mapping_alloc(struct dma_buf_attachment *attach,
+					      enum dma_data_direction dir, u32 parts)
 {
 	struct peerdma_mapping *mapping = kzalloc_flex(*mapping, part, parts);
 
@@ -115,7 +115,7 @@ struct peerdma_mapping *peerdma_mapping_of_ranges(struct dma_buf_attachment *att
 	u32 i;
 	int ret;
 
-	mapping = peerdma_mapping_new(attach, dir, ranges);
+	mapping = peerdma_mapping_alloc(attach, dir, ranges);
 	if (!mapping)
 		return ERR_PTR(-ENOMEM);
 	for (i = 0; i < ranges; i++) {
@@ -141,7 +141,7 @@ struct peerdma_mapping *peerdma_mapping_of_pages(struct dma_buf_attachment *atta
 						 struct page **pages, u32 count, bool ram,
 						 enum dma_data_direction dir)
 {
-	struct peerdma_mapping *mapping = peerdma_mapping_new(attach, dir, 0);
+	struct peerdma_mapping *mapping = peerdma_mapping_alloc(attach, dir, 0);
 	int ret;
 
 	if (!mapping)
@@ -164,24 +164,4 @@ err_table:
 err_mapping:
 	kfree(mapping);
 	return ERR_PTR(ret);
-}
-
-/* Lab only: an address that nobody has mapped for this device. */
-struct peerdma_mapping *peerdma_mapping_wrong(struct dma_buf_attachment *attach, u64 address,
-					      u64 size, enum dma_data_direction dir)
-{
-	struct peerdma_mapping *mapping = peerdma_mapping_new(attach, dir, 0);
-	int ret;
-
-	if (!mapping)
-		return ERR_PTR(-ENOMEM);
-	ret = sg_alloc_table(&mapping->sgt, 1, GFP_KERNEL);
-	if (ret) {
-		kfree(mapping);
-		return ERR_PTR(ret);
-	}
-	sg_dma_address(mapping->sgt.sgl) = address;
-	sg_dma_len(mapping->sgt.sgl) = size;
-	mapping->sgt.orig_nents = 0;
-	return mapping;
 }

@@ -38,6 +38,8 @@ static inline struct peerdma_mapping *to_peerdma_mapping(struct sg_table *sgt)
 	return container_of(sgt, struct peerdma_mapping, sgt);
 }
 
+struct peerdma_mapping *peerdma_mapping_alloc(struct dma_buf_attachment *attach,
+					      enum dma_data_direction dir, u32 parts);
 struct peerdma_mapping *peerdma_mapping_of_ranges(struct dma_buf_attachment *attach,
 						  struct p2pdma_provider *provider,
 						  struct phys_vec *range, u32 ranges,
@@ -45,8 +47,6 @@ struct peerdma_mapping *peerdma_mapping_of_ranges(struct dma_buf_attachment *att
 struct peerdma_mapping *peerdma_mapping_of_pages(struct dma_buf_attachment *attach,
 						 struct page **pages, u32 count, bool ram,
 						 enum dma_data_direction dir);
-struct peerdma_mapping *peerdma_mapping_wrong(struct dma_buf_attachment *attach, u64 address,
-					      u64 size, enum dma_data_direction dir);
 void peerdma_mapping_unmap(struct peerdma_mapping *mapping);
 void peerdma_mapping_free(struct peerdma_mapping *mapping);
 

@@ -7,6 +7,7 @@
 #include <linux/genalloc.h>
 #include <linux/slab.h>
 
+#include "ioctl.h"
 #include "work.h"
 
 #define PEERDMA_MAX_RANGES 64

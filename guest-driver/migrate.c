@@ -6,7 +6,6 @@
  * memory, and what an importer still reads and throws away until it unmaps is nobody
  * else's. Importers must be told all the same: what they write there is lost.
  */
-#include <linux/capability.h>
 #include <linux/file.h>
 #include <linux/genalloc.h>
 #include <linux/io.h>
@@ -14,6 +13,8 @@
 #include <linux/slab.h>
 
 #include "buffer.h"
+#include "ioctl.h"
+#include "lab_ops.h"
 #include "mapping.h"
 #include "work.h"
 
@@ -67,6 +68,7 @@ static void peerdma_migrating_let_go(struct peerdma_buffer *buf)
 {
 	struct peerdma_device *peer = buf->base.peer;
 
+	dma_resv_assert_held(&buf->resv);
 	peerdma_storage_unmap_pages(buf);
 	iounmap(buf->io);
 	buf->io = NULL;
@@ -80,14 +82,25 @@ static void peerdma_migrating_sync(struct peerdma_buffer *buf, bool for_cpu)
 		peerdma_storage_sync_pages(buf, for_cpu);
 }
 
+static struct peerdma_mapping *peerdma_migrating_map(struct peerdma_buffer *buf,
+						     struct dma_buf_attachment *attach,
+						     enum dma_data_direction dir)
+{
+	dma_resv_assert_held(&buf->resv);
+	if (buf->place == PEERDMA_PLACE_SYSTEM)
+		return peerdma_storage_map_pages(buf, attach, dir);
+	return peerdma_mapping_of_ranges(attach, buf->base.peer->provider, &buf->local, 1, dir);
+}
+
 /* Where the kernel has it mapped it stays. */
 static int peerdma_migrating_vmap(struct peerdma_buffer *buf, struct iosys_map *map)
 {
 	int ret = 0;
 
+	dma_resv_assert_held(&buf->resv);
 	/* Not where an attachment that there is could not have it any more. */
 	if (buf->bound)
-		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
+		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM);
 	if (ret)
 		return ret;
 	if (buf->place == PEERDMA_PLACE_SYSTEM)
@@ -98,6 +111,7 @@ static int peerdma_migrating_vmap(struct peerdma_buffer *buf, struct iosys_map *
 
 static void peerdma_migrating_vunmap(struct peerdma_buffer *buf, struct iosys_map *map)
 {
+	dma_resv_assert_held(&buf->resv);
 	if (!map->is_iomem)
 		peerdma_storage_vunmap_pages(buf, map);
 }
@@ -106,6 +120,7 @@ const struct peerdma_storage peerdma_storage_migrating = {
 	.take = peerdma_migrating_take,
 	.let_go = peerdma_migrating_let_go,
 	.sync = peerdma_migrating_sync,
+	.map = peerdma_migrating_map,
 	.vmap = peerdma_migrating_vmap,
 	.vunmap = peerdma_migrating_vunmap,
 	.in_bar = true,
@@ -117,6 +132,7 @@ static void peerdma_migrate_copy(struct peerdma_buffer *buf, u32 place)
 {
 	u32 i;
 
+	dma_resv_assert_held(&buf->resv);
 	/* The CPU takes over what devices wrote into pages, and gives it back. */
 	if (place == PEERDMA_PLACE_LOCAL)
 		peerdma_storage_sync_pages(buf, true);
@@ -140,6 +156,7 @@ static void peerdma_migrate_announce(struct peerdma_buffer *buf)
 {
 	struct peerdma_exported *exp;
 
+	dma_resv_assert_held(&buf->resv);
 	list_for_each_entry(exp, &buf->exports, sibling) {
 		struct file *file = get_file_active(&exp->dmabuf->file);
 
@@ -155,28 +172,22 @@ static void peerdma_migrate_announce(struct peerdma_buffer *buf)
 /* Fences are anybody's: some may take longer than the caller wants to live. */
 static int peerdma_migrate_wait(struct peerdma_buffer *buf)
 {
-	long ret = dma_resv_wait_timeout(&buf->resv, DMA_RESV_USAGE_BOOKKEEP, true,
-					 msecs_to_jiffies(peerdma_timeout_ms));
+	long ret;
 
+	dma_resv_assert_held(&buf->resv);
+	ret = dma_resv_wait_timeout(&buf->resv, DMA_RESV_USAGE_BOOKKEEP, true,
+				    msecs_to_jiffies(peerdma_timeout_ms));
 	if (ret < 0)
 		return ret;
 	return ret ? 0 : -ETIME;
 }
 
-/*
- * Moves the buffer to @place, unless it is there. Under its dma_resv. Without @wait
- * (lab only) fences do not count, and mappings end where they are. When it fails the
- * buffer is where it was, but importers may have to map it again.
- */
-int peerdma_migrate(struct peerdma_buffer *buf, u32 place, bool wait)
+/* Whether the buffer can move to @place now; if so, tells everybody. */
+int peerdma_migrate_begin(struct peerdma_buffer *buf, u32 place)
 {
 	struct peerdma_device *peer = buf->base.peer;
-	struct peerdma_mapping *mapping;
-	int ret;
 
 	dma_resv_assert_held(&buf->resv);
-	if (buf->place == place)
-		return 0;
 	if (buf->pins || buf->vmaps)
 		return -EBUSY;
 	if (buf->bound && place == PEERDMA_PLACE_LOCAL)
@@ -186,47 +197,61 @@ int peerdma_migrate(struct peerdma_buffer *buf, u32 place, bool wait)
 	/* Set before peerdma_exports_revoke() takes the lock that we hold. */
 	if (READ_ONCE(peer->bar_blocked))
 		return -EAGAIN;
-
 	peerdma_migrate_announce(buf);
-	if (wait) {
-		ret = peerdma_migrate_wait(buf);
-		if (ret)
-			return ret;
-	} else {
-		list_for_each_entry(mapping, &buf->mappings, node)
-			peerdma_mapping_unmap(mapping);
-	}
-	peerdma_migrate_copy(buf, place);
+	return 0;
+}
 
+/* Moves the contents; from here on the buffer is at @place. */
+void peerdma_migrate_finish(struct peerdma_buffer *buf, u32 place)
+{
+	dma_resv_assert_held(&buf->resv);
+	peerdma_migrate_copy(buf, place);
 	swap(buf->base.segments, buf->other);
 	buf->base.local = place == PEERDMA_PLACE_LOCAL;
 	buf->base.generation++;
 	buf->place = place;
 	buf->moves++;
-	return 0;
+}
+
+/*
+ * Moves the buffer to @place, unless it is there. When it fails the buffer is where it
+ * was, but importers may have to map it again.
+ */
+int peerdma_migrate(struct peerdma_buffer *buf, u32 place)
+{
+	int ret;
+
+	dma_resv_assert_held(&buf->resv);
+	if (buf->place == place)
+		return 0;
+	ret = peerdma_migrate_begin(buf, place);
+	if (!ret)
+		ret = peerdma_migrate_wait(buf);
+	if (!ret)
+		peerdma_migrate_finish(buf, place);
+	return ret;
 }
 
 int peerdma_ioctl_buffer_move(struct peerdma_call *call, void *data)
 {
 	struct peerdma_buffer_move *arg = data;
+	struct peerdma_buffer *buf;
 	struct peerdma_object *obj;
 	int ret;
 
-	if (arg->place > PEERDMA_PLACE_SYSTEM || arg->reserved ||
-	    arg->flags & ~PEERDMA_MOVE_LAB_NO_WAIT)
+	if (arg->place > PEERDMA_PLACE_SYSTEM || arg->reserved)
 		return -EINVAL;
-	if (arg->flags && !capable(CAP_SYS_ADMIN))
-		return -EPERM;
 	obj = peerdma_object_find_kind(call->file, arg->handle, PEERDMA_KIND_BUFFER);
 	if (IS_ERR(obj))
 		return PTR_ERR(obj);
+	buf = to_peerdma_buffer(obj);
 	ret = -EINVAL;
-	if (to_peerdma_buffer(obj)->kind != PEERDMA_BUFFER_MIGRATING)
+	if (buf->kind != PEERDMA_BUFFER_MIGRATING)
 		goto out_put;
 	ret = peerdma_object_lock(obj);
 	if (ret)
 		goto out_put;
-	ret = peerdma_migrate(to_peerdma_buffer(obj), arg->place, !arg->flags);
+	ret = arg->flags ? peerdma_lab.move(buf, arg) : peerdma_migrate(buf, arg->place);
 	peerdma_object_unlock(obj);
 out_put:
 	peerdma_object_put(obj);
@@ -282,7 +307,7 @@ int peerdma_migrate_pin(struct dma_buf_attachment *attach)
 
 	dma_resv_assert_held(&buf->resv);
 	if (buf->bound)
-		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
+		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM);
 	if (!ret)
 		buf->pins++;
 	return ret;

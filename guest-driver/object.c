@@ -5,7 +5,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "driver.h"
+#include "ioctl.h"
 
 void peerdma_object_init(struct peerdma_object *obj, struct peerdma_device *peer,
 			 enum peerdma_kind kind, const struct peerdma_object_ops *ops, u64 size)

@@ -5,6 +5,7 @@
 #include <linux/file.h>
 
 #include "buffer.h"
+#include "ioctl.h"
 #include "work.h"
 
 /* Whether the memory cannot stay where it is when the driver goes, or in a reset. */

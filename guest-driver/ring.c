@@ -7,6 +7,7 @@
 #include <linux/io.h>
 #include <linux/io-64-nonatomic-lo-hi.h>
 
+#include "lab_ops.h"
 #include "work.h"
 
 #define PEERDMA_RING_MASK (PEERDMA_RING_ENTRIES - 1)
@@ -106,26 +107,6 @@ struct peerdma_work *peerdma_ring_oldest(struct peerdma_channel *ch)
 	return list_first_entry_or_null(&ch->queue, struct peerdma_work, node);
 }
 
-static u64 peerdma_ring_read64(struct peerdma_channel *ch, u32 low)
-{
-	u64 value = readl(ch->regs + low);
-
-	return value | (u64)readl(ch->regs + low + 4) << 32;
-}
-
-static void peerdma_ring_verdict(struct peerdma_channel *ch, struct peerdma_work *work)
-{
-	u32 verdict = readl(ch->regs + PEERDMA_CH_VERDICT);
-
-	if (!verdict)
-		return;
-	work->verdict_count += readl(ch->regs + PEERDMA_CH_VERDICT_COUNT);
-	if (work->verdict)
-		return;
-	work->verdict = verdict;
-	work->verdict_address = peerdma_ring_read64(ch, PEERDMA_CH_VERDICT_LO);
-}
-
 static void peerdma_ring_failed(struct peerdma_channel *ch, struct peerdma_work *work, int error,
 				u32 status)
 {
@@ -151,7 +132,7 @@ static void peerdma_ring_record(struct peerdma_channel *ch, struct peerdma_work 
 		return;
 	}
 	if (work->alone)
-		peerdma_ring_verdict(ch, work);
+		peerdma_lab.record(ch, work);
 
 	switch (status) {
 	case PEERDMA_STATUS_SUCCESS:
@@ -167,7 +148,7 @@ static void peerdma_ring_record(struct peerdma_channel *ch, struct peerdma_work 
 		break;
 	default:
 		if (!failed_before)
-			work->error_address = peerdma_ring_read64(ch, PEERDMA_CH_ERROR_LO);
+			work->error_address = peerdma_channel_read64(ch, PEERDMA_CH_ERROR_LO);
 		peerdma_ring_failed(ch, work, -EIO, status);
 		break;
 	}

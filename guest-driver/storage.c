@@ -8,6 +8,7 @@
 #include <linux/vmalloc.h>
 
 #include "buffer.h"
+#include "mapping.h"
 
 /* The own device's view of a buffer that is one piece. */
 static int peerdma_storage_one_segment(struct peerdma_buffer *buf, u64 address)
@@ -49,6 +50,15 @@ static void peerdma_storage_forget_pages(struct peerdma_buffer *buf)
 	buf->count = 0;
 }
 
+struct peerdma_mapping *peerdma_storage_map_pages(struct peerdma_buffer *buf,
+						  struct dma_buf_attachment *attach,
+						  enum dma_data_direction dir)
+{
+	dma_resv_assert_held(&buf->resv);
+	return peerdma_mapping_of_pages(attach, buf->pages, buf->count,
+					buf->place == PEERDMA_PLACE_SYSTEM, dir);
+}
+
 static int peerdma_storage_vmap_cpu(struct peerdma_buffer *buf, struct iosys_map *map)
 {
 	iosys_map_set_vaddr(map, buf->cpu);
@@ -85,6 +95,7 @@ err_free:
 
 static void peerdma_p2pmem_let_go(struct peerdma_buffer *buf)
 {
+	dma_resv_assert_held(&buf->resv);
 	pci_free_p2pmem(buf->base.peer->pdev, buf->cpu, buf->base.size);
 	peerdma_storage_forget_pages(buf);
 }
@@ -98,6 +109,7 @@ static int peerdma_p2pmem_vmap(struct peerdma_buffer *buf, struct iosys_map *map
 const struct peerdma_storage peerdma_storage_p2pmem = {
 	.take = peerdma_p2pmem_take,
 	.let_go = peerdma_p2pmem_let_go,
+	.map = peerdma_storage_map_pages,
 	.vmap = peerdma_p2pmem_vmap,
 	.in_bar = true,
 	.waits = true,
@@ -171,6 +183,7 @@ void peerdma_storage_sync_pages(struct peerdma_buffer *buf, bool for_cpu)
 {
 	struct device *dev = peerdma_buffer_dev(buf);
 
+	dma_resv_assert_held(&buf->resv);
 	if (for_cpu)
 		dma_sync_sgtable_for_cpu(dev, &buf->sgt, DMA_BIDIRECTIONAL);
 	else
@@ -196,6 +209,7 @@ const struct peerdma_storage peerdma_storage_pages = {
 	.take = peerdma_storage_take_pages,
 	.let_go = peerdma_storage_unmap_pages,
 	.sync = peerdma_storage_sync_pages,
+	.map = peerdma_storage_map_pages,
 	.vmap = peerdma_storage_vmap_pages,
 	.vunmap = peerdma_storage_vunmap_pages,
 	.stays = true,
@@ -234,6 +248,7 @@ err_free:
 
 static void peerdma_noncontiguous_let_go(struct peerdma_buffer *buf)
 {
+	dma_resv_assert_held(&buf->resv);
 	dma_free_noncontiguous(peerdma_buffer_dev(buf), buf->base.size, buf->dma_sgt,
 			       DMA_BIDIRECTIONAL);
 	peerdma_storage_forget_pages(buf);
@@ -243,6 +258,7 @@ static void peerdma_noncontiguous_sync(struct peerdma_buffer *buf, bool for_cpu)
 {
 	struct device *dev = peerdma_buffer_dev(buf);
 
+	dma_resv_assert_held(&buf->resv);
 	if (for_cpu)
 		dma_sync_sgtable_for_cpu(dev, buf->dma_sgt, DMA_BIDIRECTIONAL);
 	else
@@ -268,6 +284,7 @@ const struct peerdma_storage peerdma_storage_noncontiguous = {
 	.take = peerdma_noncontiguous_take,
 	.let_go = peerdma_noncontiguous_let_go,
 	.sync = peerdma_noncontiguous_sync,
+	.map = peerdma_storage_map_pages,
 	.vmap = peerdma_noncontiguous_vmap,
 	.vunmap = peerdma_noncontiguous_vunmap,
 	.waits = true,
@@ -294,6 +311,7 @@ static int peerdma_noncoherent_take(struct peerdma_buffer *buf)
 
 static void peerdma_noncoherent_let_go(struct peerdma_buffer *buf)
 {
+	dma_resv_assert_held(&buf->resv);
 	dma_free_noncoherent(peerdma_buffer_dev(buf), buf->base.size, buf->cpu, buf->dma,
 			     DMA_BIDIRECTIONAL);
 	peerdma_storage_forget_pages(buf);
@@ -303,6 +321,7 @@ static void peerdma_noncoherent_sync(struct peerdma_buffer *buf, bool for_cpu)
 {
 	struct device *dev = peerdma_buffer_dev(buf);
 
+	dma_resv_assert_held(&buf->resv);
 	if (for_cpu) {
 		/* What the device still holds, then what the CPU's caches do. */
 		peerdma_device_sync(buf->base.peer);
@@ -316,6 +335,7 @@ const struct peerdma_storage peerdma_storage_noncoherent = {
 	.take = peerdma_noncoherent_take,
 	.let_go = peerdma_noncoherent_let_go,
 	.sync = peerdma_noncoherent_sync,
+	.map = peerdma_storage_map_pages,
 	.vmap = peerdma_storage_vmap_cpu,
 	.waits = true,
 };
@@ -338,9 +358,11 @@ static int peerdma_coherent_take(struct peerdma_buffer *buf)
 
 static void peerdma_coherent_let_go(struct peerdma_buffer *buf)
 {
+	dma_resv_assert_held(&buf->resv);
 	dma_free_coherent(peerdma_buffer_dev(buf), buf->base.size, buf->cpu, buf->dma);
 }
 
+/* No map: a second device has no address for it. */
 const struct peerdma_storage peerdma_storage_coherent = {
 	.take = peerdma_coherent_take,
 	.let_go = peerdma_coherent_let_go,

@@ -3,10 +3,11 @@
  * PEERDMA_SUBMIT: finds the places, makes the work, gives it to its channel, and
  * leaves a fence behind in the buffers.
  */
-#include <linux/capability.h>
 #include <linux/file.h>
 #include <linux/sync_file.h>
 
+#include "ioctl.h"
+#include "lab_ops.h"
 #include "submit.h"
 
 /* Which places an operation has. */
@@ -21,17 +22,16 @@ static const struct {
 	[PEERDMA_WORK_COMPARE] = { PEERDMA_OP_COMPARE, { true, true }, false },
 };
 
-static int peerdma_submit_check(struct peerdma_device *peer, const struct peerdma_submit *arg)
+static int peerdma_submit_check(struct peerdma_submission *sub)
 {
 	const u32 all = PEERDMA_SUBMIT_POLL | PEERDMA_SUBMIT_IN_FENCE | PEERDMA_SUBMIT_OUT_FENCE |
-			PEERDMA_SUBMIT_NO_SYNC | PEERDMA_SUBMIT_VERDICT | PEERDMA_SUBMIT_FLUSH |
-			PEERDMA_SUBMIT_NO_FLUSH;
-	const u32 lab = PEERDMA_SUBMIT_NO_SYNC | PEERDMA_SUBMIT_VERDICT;
+			PEERDMA_SUBMIT_FLUSH | PEERDMA_SUBMIT_NO_FLUSH;
+	const struct peerdma_submit *arg = sub->arg;
 	const u32 flush = PEERDMA_SUBMIT_FLUSH | PEERDMA_SUBMIT_NO_FLUSH;
 	bool writes;
 
 	if (!arg->operation || arg->operation >= ARRAY_SIZE(peerdma_operations) ||
-	    arg->channel >= peer->channels || arg->flags & ~all ||
+	    arg->channel >= sub->peer->channels ||
 	    arg->timeout_ms > PEERDMA_TIMEOUT_MAX_MS || !arg->length)
 		return -EINVAL;
 	if (arg->flags & (PEERDMA_SUBMIT_IN_FENCE | PEERDMA_SUBMIT_OUT_FENCE) &&
@@ -47,8 +47,8 @@ static int peerdma_submit_check(struct peerdma_device *peer, const struct peerdm
 		return -EINVAL;
 	if (arg->operation == PEERDMA_WORK_CHECKSUM && arg->pattern > U32_MAX)
 		return -EINVAL;
-	if (arg->flags & lab && !capable(CAP_SYS_ADMIN))
-		return -EPERM;
+	if (arg->flags & ~all)
+		return peerdma_lab.submit(sub, arg->flags & ~all);
 	return 0;
 }
 
@@ -75,20 +75,8 @@ static int peerdma_submit_find(struct peerdma_submission *sub, struct peerdma_fi
 			return -ERANGE;
 		place->offset = location->offset;
 		return 0;
-	case PEERDMA_AT_LOCAL:
-		place->local = true;
-		fallthrough;
-	case PEERDMA_AT_ADDRESS:
-		if (!capable(CAP_SYS_ADMIN))
-			return -EPERM;
-		/* The device takes addresses modulo 2^64, so nothing overflows. */
-		place->raw.address = location->offset;
-		place->raw.length = sub->arg->length;
-		place->segment = &place->raw;
-		place->count = 1;
-		return 0;
 	default:
-		return -EINVAL;
+		return peerdma_lab.locate(sub, which, location);
 	}
 }
 
@@ -162,7 +150,7 @@ static int peerdma_submit_prepare(struct peerdma_submission *sub, struct peerdma
 		if (ret)
 			return ret;
 	}
-	if (!(sub->arg->flags & PEERDMA_SUBMIT_NO_SYNC)) {
+	if (!sub->explicit_sync) {
 		ret = peerdma_buffers_sync(sub);
 		if (ret)
 			return ret;
@@ -276,7 +264,7 @@ static struct peerdma_work *peerdma_submit_work(struct peerdma_submission *sub,
 	work->opcode = peerdma_operations[arg->operation].opcode;
 	work->pattern = arg->pattern;
 	work->poll = arg->flags & PEERDMA_SUBMIT_POLL;
-	work->alone = arg->flags & PEERDMA_SUBMIT_VERDICT;
+	work->alone = sub->alone;
 	work->serial = work->alone || work->opcode == PEERDMA_OP_CHECKSUM;
 	work->timeout = msecs_to_jiffies(arg->timeout_ms ?: peerdma_timeout_ms);
 	return work;
@@ -313,7 +301,7 @@ int peerdma_ioctl_submit(struct peerdma_call *call, void *data)
 	u32 cookie;
 	int ret;
 
-	ret = peerdma_submit_check(sub.peer, arg);
+	ret = peerdma_submit_check(&sub);
 	if (ret)
 		return ret;
 	sub.channel = &sub.peer->channel[arg->channel];

@@ -17,6 +17,8 @@ enum { PEERDMA_SOURCE, PEERDMA_DESTINATION, PEERDMA_PLACES };
  * @arg:	what was asked for
  * @channel:	where it will run
  * @writes:	whether the operation writes to its destination
+ * @explicit_sync: the work waits for no fences of the buffers
+ * @alone:	see struct peerdma_work
  * @object:	references; NULL where the place is none
  * @place:	resolved places
  * @resv:	the dma_resvs of the objects, each once
@@ -31,6 +33,8 @@ struct peerdma_submission {
 	struct peerdma_submit *arg;
 	struct peerdma_channel *channel;
 	bool writes;
+	bool explicit_sync;
+	bool alone;
 	struct peerdma_object *object[PEERDMA_PLACES];
 	struct peerdma_place place[PEERDMA_PLACES];
 	struct dma_resv *resv[PEERDMA_PLACES];

@@ -10,7 +10,7 @@
 enum peerdma_system_type {
 	PEERDMA_SYSTEM_TYPE_PAGES,
 	PEERDMA_SYSTEM_TYPE_COHERENT,
-	PEERDMA_SYSTEM_TYPE_PHYS,
+	PEERDMA_SYSTEM_TYPE_OTHER,
 };
 
 /**
@@ -21,9 +21,7 @@ enum peerdma_system_type {
  * @count:	PAGES: how many
  * @sgt:	PAGES: their table, mapped when @base.segments is there
  * @cpu:	COHERENT: kernel address
- * @dma:	COHERENT, PHYS: DMA address
- * @phys:	PHYS: physical address
- * @attrs:	PHYS: DMA_ATTR_*
+ * @dma:	COHERENT, OTHER: DMA address
  */
 struct peerdma_system {
 	struct peerdma_object base;
@@ -33,8 +31,6 @@ struct peerdma_system {
 	struct sg_table sgt;
 	void *cpu;
 	dma_addr_t dma;
-	phys_addr_t phys;
-	unsigned long attrs;
 };
 
 static inline struct peerdma_system *to_peerdma_system(struct peerdma_object *obj)
@@ -47,6 +43,11 @@ static inline struct device *peerdma_system_dev(struct peerdma_system *sys)
 	return &sys->base.peer->pdev->dev;
 }
 
+void peerdma_system_init(struct peerdma_system *sys, struct peerdma_device *peer,
+			 enum peerdma_system_type type, u64 size,
+			 const struct peerdma_object_ops *ops);
+int peerdma_system_prepare(struct peerdma_object *obj);
+struct peerdma_segment_list *peerdma_system_one_segment(struct peerdma_system *sys);
 int peerdma_system_mmap(struct peerdma_object *obj, struct vm_area_struct *vma);
 
 #endif /* PEERDMA_SYSTEM_H */

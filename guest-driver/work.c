@@ -6,6 +6,7 @@
 #include <linux/delay.h>
 #include <linux/slab.h>
 
+#include "ioctl.h"
 #include "work.h"
 
 /* Most descriptors of one piece of work */

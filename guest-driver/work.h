@@ -8,6 +8,7 @@
 #include <linux/completion.h>
 #include <linux/dma-fence.h>
 #include <linux/interrupt.h>
+#include <linux/io.h>
 #include <linux/kref.h>
 #include <linux/workqueue.h>
 
@@ -121,6 +122,14 @@ struct peerdma_channel {
 	unsigned long progress;
 };
 
+/* A register of the channel that comes in two halves */
+static inline u64 peerdma_channel_read64(struct peerdma_channel *ch, u32 low)
+{
+	u64 value = readl(ch->regs + low);
+
+	return value | (u64)readl(ch->regs + low + 4) << 32;
+}
+
 extern unsigned int peerdma_timeout_ms;
 
 int peerdma_channels_create(struct peerdma_device *peer);
@@ -163,11 +172,7 @@ int peerdma_work_build(struct peerdma_work *work, const struct peerdma_place *so
 void peerdma_work_get(struct peerdma_work *work);
 void peerdma_work_put(struct peerdma_work *work);
 void peerdma_work_finish(struct peerdma_device *peer, struct list_head *finished);
-int peerdma_ioctl_wait(struct peerdma_call *call, void *data);
 void peerdma_works_release(struct peerdma_file *file);
-
-/* submit.c */
-int peerdma_ioctl_submit(struct peerdma_call *call, void *data);
 
 /* fence.c */
 struct dma_fence *peerdma_fence_create(struct peerdma_channel *ch, bool poll);

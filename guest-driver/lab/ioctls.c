@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The lab's ioctls, and those of them that go to the function itself. What they do to
- * state that the driver keeps is the caller's problem.
+ * The lab's ioctls, and those of them that go to the function itself: Bus Master Enable
+ * and the registers, behind the driver's back.
  */
 #include <linux/err.h>
 #include <linux/io-64-nonatomic-lo-hi.h>
@@ -60,10 +60,10 @@ static const struct peerdma_ioctl peerdma_lab_ioctls[] = {
 static const struct peerdma_ioctl *peerdma_lab_ioctl(unsigned int nr)
 {
 	if (nr >= ARRAY_SIZE(peerdma_lab_ioctls))
-		return NULL;
+		return ERR_PTR(-ENOTTY);
 	nr = array_index_nospec(nr, ARRAY_SIZE(peerdma_lab_ioctls));
 	if (!peerdma_lab_ioctls[nr].call)
-		return NULL;
+		return ERR_PTR(-ENOTTY);
 	if (!capable(CAP_SYS_ADMIN))
 		return ERR_PTR(-EPERM);
 	return &peerdma_lab_ioctls[nr];
