@@ -25,5 +25,5 @@ check() {
 # The one file that is for several versions of the kernel compares them.
 check "$common,LINUX_VERSION_CODE,CONSTANT_COMPARISON" guest-driver/compat.h
 # shellcheck disable=SC2046 # names without blanks
-check "$common" $(ls guest-driver/*.c guest-driver/*.h images/test-host/*.c ci/mistakes/*.c guest-driver/include/uapi/*.h | grep -v /compat.h)
+check "$common" $(ls guest-driver/*.[ch] guest-driver/lab/*.[ch] images/test-host/*.c ci/mistakes/*.c guest-driver/include/uapi/*.h | grep -v /compat.h)
 echo "checkpatch: clean"

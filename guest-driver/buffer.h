@@ -16,16 +16,18 @@ struct peerdma_mapping;
  * struct peerdma_storage - what differs between the kinds
  * @take:	gets the memory and makes the segments of the own device; cleans up
  *		by itself when it fails
- * @let_go:	gives back what needs the device or its driver; under dma_resv
- * @sync:	hands the own device's mapping over to the CPU or the device; under
- *		dma_resv. NULL: nothing to do
- * @map:	makes the mapping of an importer; under dma_resv. NULL: no other device
- *		can have the memory
+ * @let_go:	gives back what needs the device or its driver
+ * @sync:	hands the own device's mapping over to the CPU or the device. NULL:
+ *		nothing to do
+ * @map:	makes the mapping of an importer. NULL: no other device can have the
+ *		memory
  * @vmap:	as in struct dma_buf_ops, with the buffer
  * @vunmap:	likewise; NULL: nothing to do
  * @in_bar:	is, or may be, the device's local memory
  * @waits:	unbinding waits for importers that cannot be told to let go
  * @stays:	outlives the driver
+ *
+ * All but @take are called under the buffer's dma_resv.
  */
 struct peerdma_storage {
 	int (*take)(struct peerdma_buffer *buf);

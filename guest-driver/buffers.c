@@ -125,6 +125,7 @@ int peerdma_buffers_sync(struct peerdma_submission *sub)
 		struct dma_resv_iter cursor;
 		struct dma_fence *fence;
 
+		dma_resv_assert_held(sub->resv[i]);
 		dma_resv_for_each_fence(&cursor, sub->resv[i], dma_resv_usage_rw(sub->write[i]),
 					fence) {
 			int ret;

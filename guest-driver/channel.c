@@ -60,6 +60,7 @@ static void peerdma_channel_program(struct peerdma_channel *ch)
 {
 	void __iomem *regs = ch->regs;
 
+	lockdep_assert_held(&ch->lock);
 	memset(ch->records, 0, PEERDMA_RING_ENTRIES * sizeof(*ch->records));
 	ch->issued = 0;
 	ch->completed = 0;
@@ -97,6 +98,7 @@ static void peerdma_channel_silence(struct peerdma_channel *ch)
 /* Takes @work out of the channel's lists and ends it with @error. */
 static void peerdma_channel_fail(struct peerdma_work *work, int error, struct list_head *finished)
 {
+	lockdep_assert_held(&work->channel->lock);
 	if (!work->error)
 		work->error = error;
 	list_move_tail(&work->node, finished);

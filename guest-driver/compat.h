@@ -62,15 +62,10 @@ static inline struct dma_fence *peerdma_no_sync_file_fence(int fd)
  * operations as long as it lives: it holds the module.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0)
+#define PEERDMA_FENCE_HOLDS_MODULE 1
 struct peerdma_fence_lock {
 	spinlock_t lock;
 };
-
-static inline void peerdma_fence_release(struct dma_fence *fence)
-{
-	dma_fence_free(fence);
-	module_put(THIS_MODULE);
-}
 
 static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_fence_ops *ops,
 				      struct peerdma_fence_lock *lock, u64 context, u64 seqno)
@@ -81,10 +76,8 @@ static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_
 	dma_fence_init(fence, ops, &lock->lock, context, seqno);
 }
 #else
+#define PEERDMA_FENCE_HOLDS_MODULE 0
 struct peerdma_fence_lock {};
-
-/* With a release of its own a fence would need the module for as long as it lives. */
-#define peerdma_fence_release NULL
 
 static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_fence_ops *ops,
 				      struct peerdma_fence_lock *lock, u64 context, u64 seqno)

@@ -1,26 +1,37 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Driver of the lab's peer device: what its files share.
+ * Driver of the peer device: what its files share.
  *
- * Locks, outermost first. A lock further down may be taken while one above it
- * is held, never the other way round:
+ * Locks, outermost first. A lock further down may be taken while one above it is held,
+ * never the other way round:
  *
- *   device_lock         held by the PCI core around probe, remove, reset, AER
- *   peerdma_device.srcu      read side: every ioctl but PEERDMA_WAIT, open, mmap.
- *                       remove() sets @gone and waits for the readers
- *   peerdma_device.revoke_lock  one revocation at a time; held while it waits, so
- *                       nothing that closes a file may take it
- *   peerdma_device.files_lock, peerdma_device.exports_lock (neither inside the other)
- *   mmap_lock           user memory is copied with none of the locks below held
- *   peerdma_device.bar_lock  read: page faults on the local memory; write: @bar_blocked
- *   dma_resv            guards a dma-buf's mappings; several at once only with a
- *                       ww_acquire_ctx (submit.c)
- *   peerdma_object.lock      guards the mapping of an object without a dma_resv
- *   peerdma_channel.submit_lock  orders a channel's fences as its queue
- *   peerdma_device.objects_lock  spinlock, nothing inside
- *   peerdma_channel.lock     spinlock, interrupts off: ring, lists of work
- *   dma_fence's lock    fences are signalled after peerdma_channel.lock has been dropped;
- *                       nothing of ours but a workqueue's lock is taken inside
+ *   device_lock		held by the PCI core around probe, remove, reset, AER
+ *   peerdma_device.srcu	read side: every ioctl but PEERDMA_WAIT and
+ *				PEERDMA_KERNEL_COPY, open, mmap. remove() sets @gone
+ *				and waits for the readers
+ *   peerdma_device.revoke_lock	one revocation at a time; held while it waits for
+ *				importers, so nothing that closes a file may take it
+ *   peerdma_device.files_lock,
+ *   peerdma_device.exports_lock	neither inside the other; nothing is waited for
+ *				while either is held, as closing a file takes them
+ *   mmap_lock			user memory is copied with none of the locks below held
+ *   peerdma_device.bar_lock	read: page faults on the local memory; write: @bar_blocked
+ *   dma_resv			guards a dma-buf's mappings; several at once only with a
+ *				ww_acquire_ctx (buffers.c)
+ *   peerdma_object.lock	guards the mapping of an object without a dma_resv
+ *   peerdma_channel.submit_lock	orders a channel's fences as its queue
+ *   peerdma_device.objects_lock	spinlock, nothing inside
+ *   peerdma_channel.lock	spinlock, interrupts off: ring, lists of work
+ *   dma_fence's lock		fences are signalled after peerdma_channel.lock has been
+ *				dropped; nothing of ours but a workqueue's lock is
+ *				taken inside
+ *
+ * Functions that need a lock say so by lockdep_assert_held() or dma_resv_assert_held().
+ *
+ * What is waited for under a dma_resv or peerdma_object.lock ends by itself: work by its
+ * time-out, fences of others by a deadline. Only two waits have no limit: a revocation's
+ * for importers to unmap (peerdma_exports_revoke()), and remove()'s for mappings that
+ * cannot be taken back. Both hold the device_lock, the first revoke_lock too.
  *
  * Rules that no lock shows:
  *  - peerdma_object.in_flight goes up under the lock that guards the object's mapping
@@ -201,13 +212,15 @@ struct peerdma_object;
 
 /**
  * struct peerdma_object_ops - what differs between the kinds
- * @map:	makes @segments. Locked. NULL: always mapped
- * @unmap:	the reverse. Locked, nothing in flight, @segments not NULL
- * @prepare:	before use by work: sees to it that @segments is good. Locked
+ * @map:	makes @segments. NULL: always mapped
+ * @unmap:	the reverse. Nothing in flight, @segments not NULL
+ * @prepare:	before use by work: sees to it that @segments is good
  * @mmap:	NULL: cannot be
  * @shutdown:	lets go of the device; nothing is in flight. By remove() and by
  *		the last reference, so twice at times. NULL: nothing to do
  * @release:	frees the object
+ *
+ * @map, @unmap and @prepare are called with the object locked: peerdma_object_lock().
  */
 struct peerdma_object_ops {
 	int (*map)(struct peerdma_object *obj, enum dma_data_direction dir);
@@ -224,7 +237,7 @@ struct peerdma_object_ops {
  * @node:	in peerdma_device.objects
  * @shut:	has let go of the device for good; under peerdma_device.objects_lock
  * @kind:	which structure this is the beginning of
- * @peer:		the device; a reference
+ * @peer:	the device; a reference
  * @ops:	by kind
  * @resv:	fences of the object; NULL: no implicit synchronisation
  * @lock:	guards the mapping where there is no @resv
@@ -264,6 +277,7 @@ void peerdma_object_get(struct peerdma_object *obj);
 void peerdma_object_put(struct peerdma_object *obj);
 int peerdma_object_lock(struct peerdma_object *obj);
 void peerdma_object_unlock(struct peerdma_object *obj);
+void peerdma_object_assert_locked(struct peerdma_object *obj);
 void peerdma_object_wait_idle(struct peerdma_object *obj);
 void peerdma_objects_shutdown(struct peerdma_device *peer);
 int peerdma_object_publish(struct peerdma_file *file, struct peerdma_object *obj, u32 *handle);
@@ -283,7 +297,7 @@ static inline struct peerdma_memory *to_peerdma_memory(struct peerdma_object *ob
 
 /**
  * struct peerdma_file - one open(2) of the character device
- * @peer:		a reference
+ * @peer:	a reference
  * @file:	for zapping mappings
  * @node:	in peerdma_device.files
  * @objects:	by handle
@@ -334,16 +348,18 @@ void peerdma_bar_unblock(struct peerdma_device *peer);
  * @obj:	what it shows, a memory or a buffer; a reference
  * @dmabuf:	itself
  * @node:	in peerdma_device.exports
- * @revoking:	in the list of a revocation. Under revoke_lock
- * @sibling:	in peerdma_buffer.exports, for a buffer. Under dma_resv
+ * @revoking:	in the list of a revocation
+ * @sibling:	in peerdma_buffer.exports, for a buffer
  * @offset:	where it begins in @obj
- * @invalidations: how often importers have been told to drop their mappings. Under dma_resv
- * @mapped:	mappings made since the last invalidation, of importers with a callback.
- *		Under dma_resv
+ * @invalidations: how often importers have been told to drop their mappings
+ * @mapped:	mappings made since the last invalidation, of importers with a callback
  * @invalidated: mappings made before it that are not yet unmapped
- * @revoked:	nobody gets a mapping any more, under dma_resv
+ * @revoked:	nobody gets a mapping any more
  * @ranges:	elements of @range
  * @range:	physical ranges, for memory
+ *
+ * exports_lock guards @node, revoke_lock @revoking, and the dma_resv @sibling,
+ * @invalidations, @mapped and @revoked.
  */
 struct peerdma_exported {
 	struct peerdma_object *obj;

@@ -63,9 +63,10 @@ static bool peerdma_export_waits(struct peerdma_exported *exp)
 	return exp->obj->kind == PEERDMA_KIND_BUFFER && peerdma_buffer_waits(exp->obj);
 }
 
-/* An importer has got a mapping. Under dma_resv. */
+/* An importer has got a mapping. */
 void peerdma_export_mapped(struct peerdma_exported *exp, struct peerdma_mapping *mapping)
 {
+	dma_resv_assert_held(exp->dmabuf->resv);
 	mapping->invalidation = exp->invalidations;
 	if (dma_buf_attach_revocable(mapping->attach))
 		exp->mapped++;
@@ -80,6 +81,7 @@ void peerdma_export_unmapped(struct peerdma_exported *exp, struct dma_buf_attach
 {
 	struct peerdma_device *peer = exp->obj->peer;
 
+	dma_resv_assert_held(exp->dmabuf->resv);
 	peerdma_count(peer, PEERDMA_COUNT_EXPORTER_UNMAPS);
 	if (dma_buf_attach_revocable(attach)) {
 		if (invalidation == exp->invalidations)
@@ -189,6 +191,7 @@ static void peerdma_export_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	struct peerdma_exported *exp = dmabuf->priv;
 	struct peerdma_device *peer = exp->obj->peer;
 
+	dma_resv_assert_held(dmabuf->resv);
 	iounmap(map->vaddr_iomem);
 	atomic_dec(&peer->held);
 	wake_up_all(&peer->idle);
@@ -327,9 +330,10 @@ static struct dma_buf *peerdma_export_create(struct peerdma_device *peer,
 	peerdma_object_get(obj);
 	peerdma_count(peer, PEERDMA_COUNT_LIVE_DMABUFS);
 	list_add_tail(&exp->node, &peer->exports);
+	mutex_unlock(&peer->exports_lock);
+	/* Waits for the dma_resv. Before the dma-buf has a user, so it misses no move. */
 	if (obj->kind == PEERDMA_KIND_BUFFER)
 		peerdma_buffer_exported(exp);
-	mutex_unlock(&peer->exports_lock);
 	return dmabuf;
 }
 

@@ -50,21 +50,29 @@ static bool peerdma_fence_enable_signaling(struct dma_fence *fence)
 	return true;
 }
 
+static void peerdma_fence_release(struct dma_fence *fence)
+{
+	dma_fence_free(fence);
+	module_put(THIS_MODULE);
+}
+
 static const struct dma_fence_ops peerdma_fence_ops = {
 	.get_driver_name = peerdma_fence_driver_name,
 	.get_timeline_name = peerdma_fence_timeline_name,
 	.enable_signaling = peerdma_fence_enable_signaling,
-	.release = peerdma_fence_release,
+	/* With a release of its own a fence would need the module as long as it lives. */
+	.release = PEERDMA_FENCE_HOLDS_MODULE ? peerdma_fence_release : NULL,
 };
 
-/* The next fence of the channel's timeline; under peerdma_channel.submit_lock. */
+/* The next fence of the channel's timeline. */
 struct dma_fence *peerdma_fence_create(struct peerdma_channel *ch, bool poll)
 {
-	struct peerdma_fence *fence = kzalloc_obj(*fence);
+	struct peerdma_fence *fence;
 
+	lockdep_assert_held(&ch->submit_lock);
+	fence = kzalloc_obj(*fence);
 	if (!fence)
 		return NULL;
-	lockdep_assert_held(&ch->submit_lock);
 	fence->channel = ch;
 	fence->poll = poll;
 	snprintf(fence->timeline, sizeof(fence->timeline), "peerdma%u-%u", ch->peer->instance,

@@ -19,6 +19,7 @@ static int peerdma_import_map(struct peerdma_object *obj, enum dma_data_directio
 	struct peerdma_segment_list *segments;
 	struct sg_table *sgt;
 
+	dma_resv_assert_held(obj->resv);
 	if (!imp->attach)
 		return -ENODEV;
 	sgt = dma_buf_map_attachment(imp->attach, dir);
@@ -43,6 +44,7 @@ static void peerdma_import_unmap(struct peerdma_object *obj)
 {
 	struct peerdma_imported *imp = to_peerdma_imported(obj);
 
+	dma_resv_assert_held(obj->resv);
 	dma_buf_unmap_attachment(imp->attach, imp->sgt, obj->direction);
 	imp->sgt = NULL;
 	imp->invalid = false;
@@ -55,6 +57,7 @@ static int peerdma_import_prepare(struct peerdma_object *obj)
 {
 	struct peerdma_imported *imp = to_peerdma_imported(obj);
 
+	dma_resv_assert_held(obj->resv);
 	if (imp->invalid) {
 		/* Nothing new gets in while we hold the lock. */
 		peerdma_object_wait_idle(obj);
@@ -81,7 +84,6 @@ static void peerdma_import_unmap_work(struct work_struct *work)
 	} while (again);
 }
 
-/* The exporter holds the dma_resv. */
 static void peerdma_import_invalidate(struct dma_buf_attachment *attach)
 {
 	struct peerdma_imported *imp = attach->importer_priv;

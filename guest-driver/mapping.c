@@ -11,8 +11,10 @@
 struct peerdma_mapping *peerdma_mapping_alloc(struct dma_buf_attachment *attach,
 					      enum dma_data_direction dir, u32 parts)
 {
-	struct peerdma_mapping *mapping = kzalloc_flex(*mapping, part, parts);
+	struct peerdma_mapping *mapping;
 
+	dma_resv_assert_held(attach->dmabuf->resv);
+	mapping = kzalloc_flex(*mapping, part, parts);
 	if (!mapping)
 		return NULL;
 	mapping->parts = parts;
@@ -52,6 +54,7 @@ void peerdma_mapping_unmap(struct peerdma_mapping *mapping)
 {
 	u32 i;
 
+	dma_resv_assert_held(mapping->attach->dmabuf->resv);
 	if (mapping->unmapped)
 		return;
 	mapping->unmapped = true;

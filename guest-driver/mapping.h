@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Mappings: what importers have of our dma-bufs. Under the dma-buf's dma_resv.
+ * Mappings: what importers have of our dma-bufs. The dma-buf's dma_resv guards them.
  */
 #ifndef PEERDMA_MAPPING_H
 #define PEERDMA_MAPPING_H

@@ -68,6 +68,7 @@ static void peerdma_memory_release(struct peerdma_object *obj)
 
 static int peerdma_memory_prepare(struct peerdma_object *obj)
 {
+	dma_resv_assert_held(obj->resv);
 	return 0;
 }
 

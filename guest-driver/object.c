@@ -129,6 +129,14 @@ void peerdma_object_unlock(struct peerdma_object *obj)
 		mutex_unlock(&obj->lock);
 }
 
+void peerdma_object_assert_locked(struct peerdma_object *obj)
+{
+	if (obj->resv)
+		dma_resv_assert_held(obj->resv);
+	else
+		lockdep_assert_held(&obj->lock);
+}
+
 /*
  * Waits until no work uses the object. Work ends without any lock of ours, by
  * its time-out at the latest, so this may be called with the object locked.

@@ -226,6 +226,7 @@ static void peerdma_remove(struct pci_dev *pdev)
 /* Work ends as cancelled, mappings are taken back; objects and files stay. */
 static void peerdma_suspend(struct peerdma_device *peer)
 {
+	device_lock_assert(&peer->pdev->dev);
 	peerdma_channels_stop(peer);
 	peerdma_bar_block(peer);
 	peerdma_files_zap(peer);
@@ -234,6 +235,7 @@ static void peerdma_suspend(struct peerdma_device *peer)
 
 static void peerdma_resume(struct peerdma_device *peer)
 {
+	device_lock_assert(&peer->pdev->dev);
 	pci_set_master(peer->pdev);
 	peerdma_channels_start(peer);
 	peerdma_bar_unblock(peer);

@@ -15,9 +15,10 @@ static bool peerdma_export_concerned(struct peerdma_exported *exp, bool for_good
 	       peerdma_buffer_concerned(exp->obj, for_good);
 }
 
-/* Tells importers to drop their mappings. Under dma_resv. */
+/* Tells importers to drop their mappings. */
 static void peerdma_export_invalidate_mappings(struct peerdma_exported *exp)
 {
+	dma_resv_assert_held(exp->dmabuf->resv);
 	exp->invalidations++;
 	atomic64_add(exp->mapped, &exp->invalidated);
 	exp->mapped = 0;
@@ -38,6 +39,9 @@ static void peerdma_export_revoke(struct peerdma_exported *exp, bool for_good)
 {
 	struct dma_buf *dmabuf = exp->dmabuf;
 	struct peerdma_device *peer = exp->obj->peer;
+
+	lockdep_assert_held(&peer->revoke_lock);
+	lockdep_assert_not_held(&peer->exports_lock);
 
 	dma_resv_lock(dmabuf->resv, NULL);
 	if (for_good)
@@ -75,6 +79,9 @@ static int peerdma_export_invalidate(struct peerdma_exported *exp)
 	struct peerdma_device *peer = exp->obj->peer;
 	long left = msecs_to_jiffies(peerdma_timeout_ms);
 
+	lockdep_assert_held(&peer->revoke_lock);
+	lockdep_assert_not_held(&peer->exports_lock);
+
 	dma_resv_lock(dmabuf->resv, NULL);
 	peerdma_export_invalidate_mappings(exp);
 	left = dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, true, left);
@@ -91,7 +98,12 @@ static int peerdma_export_invalidate(struct peerdma_exported *exp)
 /*
  * The dma-bufs to revoke: those over @obj, or all that are concerned if @obj is NULL.
  * Puts them into @found, each with a reference to its file, so that nothing has to be
- * waited for under exports_lock.
+ * waited for under exports_lock. The reference keeps @exp as well: it goes in the
+ * dma-buf's release.
+ *
+ * What comes later is not missed. remove() has waited for all calls that export; in a
+ * reset a new dma-buf of local memory gives no mappings while @bar_blocked is set. An
+ * importer that attaches or maps before it is its dma-buf's turn is told then.
  */
 static void peerdma_exports_find(struct peerdma_device *peer, struct peerdma_object *obj,
 				 bool for_good, struct list_head *found)
@@ -103,7 +115,10 @@ static void peerdma_exports_find(struct peerdma_device *peer, struct peerdma_obj
 	list_for_each_entry(exp, &peer->exports, node) {
 		if (obj ? exp->obj != obj : !peerdma_export_concerned(exp, for_good))
 			continue;
-		/* Without a file it is being released: it has no mappings. */
+		/*
+		 * Without a reference left it is being released: it has no mappings.
+		 * Its file is freed after its release, which waits for exports_lock.
+		 */
 		if (get_file_active(&exp->dmabuf->file))
 			list_add_tail(&exp->revoking, found);
 	}
@@ -111,10 +126,12 @@ static void peerdma_exports_find(struct peerdma_device *peer, struct peerdma_obj
 }
 
 /* Takes the first dma-buf out of the list; NULL at its end. */
-static struct peerdma_exported *peerdma_exports_next(struct list_head *found)
+static struct peerdma_exported *peerdma_exports_next(struct peerdma_device *peer,
+						     struct list_head *found)
 {
 	struct peerdma_exported *exp;
 
+	lockdep_assert_held(&peer->revoke_lock);
 	exp = list_first_entry_or_null(found, struct peerdma_exported, revoking);
 	if (exp)
 		list_del(&exp->revoking);
@@ -136,9 +153,10 @@ void peerdma_exports_revoke(struct peerdma_device *peer, bool for_good)
 	struct peerdma_exported *exp;
 	LIST_HEAD(found);
 
+	device_lock_assert(&peer->pdev->dev);
 	mutex_lock(&peer->revoke_lock);
 	peerdma_exports_find(peer, NULL, for_good, &found);
-	while ((exp = peerdma_exports_next(&found))) {
+	while ((exp = peerdma_exports_next(peer, &found))) {
 		struct file *file = exp->dmabuf->file;
 
 		peerdma_export_revoke(exp, for_good);
@@ -170,7 +188,7 @@ int peerdma_ioctl_invalidate(struct peerdma_call *call, void *data)
 	if (ret)
 		goto out_put;
 	peerdma_exports_find(peer, obj, false, &found);
-	while ((exp = peerdma_exports_next(&found))) {
+	while ((exp = peerdma_exports_next(peer, &found))) {
 		struct file *file = exp->dmabuf->file;
 
 		if (!ret)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The rings: descriptors in, completion records out. All of it under
- * peerdma_channel.lock, none of it sleeps.
+ * The rings: descriptors in, completion records out. peerdma_channel.lock guards them;
+ * none of this sleeps.
  */
 #include <linux/bitops.h>
 #include <linux/io.h>
@@ -26,6 +26,7 @@ static struct peerdma_desc *peerdma_ring_write(struct peerdma_channel *ch,
 	u16 flags = op->flags;
 	u64 pattern = work->pattern;
 
+	lockdep_assert_held(&ch->lock);
 	/* Each piece of a fill goes on where the last one stopped. */
 	if (work->opcode == PEERDMA_OP_FILL)
 		work->pattern = ror64(pattern, 8 * (op->length % 8));
@@ -127,6 +128,7 @@ static void peerdma_ring_record(struct peerdma_channel *ch, struct peerdma_work 
 	u32 status = le16_to_cpu(record->status);
 	bool failed_before = work->error;
 
+	lockdep_assert_held(&ch->lock);
 	if (le64_to_cpu(record->cookie) != peerdma_ring_cookie(ch, ch->completed)) {
 		peerdma_ring_failed(ch, work, -EPROTO, status);
 		return;
@@ -164,6 +166,7 @@ static void peerdma_ring_retire(struct peerdma_channel *ch, struct list_head *fi
 {
 	struct peerdma_work *work;
 
+	lockdep_assert_held(&ch->lock);
 	for (work = peerdma_ring_oldest(ch); work && work->done == work->ops;
 	     work = peerdma_ring_oldest(ch)) {
 		work->interrupted = irq && !work->poll;

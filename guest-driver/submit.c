@@ -108,6 +108,7 @@ static int peerdma_submit_prepare_objects(struct peerdma_submission *sub)
 	for (i = 0; i < PEERDMA_PLACES; i++) {
 		if (!sub->object[i])
 			continue;
+		peerdma_object_assert_locked(sub->object[i]);
 		ret = sub->object[i]->ops->prepare(sub->object[i]);
 		if (ret)
 			return ret;
@@ -168,11 +169,14 @@ static int peerdma_submit_commit(struct peerdma_submission *sub, struct peerdma_
 	unsigned int i;
 	int ret;
 
+	lockdep_assert_held(&sub->channel->submit_lock);
 	/* The end of the work takes all of these away again. */
 	for (i = 0; i < PEERDMA_PLACES; i++) {
 		work->object[i] = sub->object[i];
-		if (work->object[i])
-			atomic_inc(&work->object[i]->in_flight);
+		if (!work->object[i])
+			continue;
+		peerdma_object_assert_locked(work->object[i]);
+		atomic_inc(&work->object[i]->in_flight);
 	}
 	peerdma_count(sub->peer, PEERDMA_COUNT_LIVE_WORK);
 	peerdma_count(sub->peer, PEERDMA_COUNT_SUBMITTED);
@@ -200,7 +204,7 @@ static int peerdma_submit_commit(struct peerdma_submission *sub, struct peerdma_
 	return ret;
 }
 
-/* With the buffers locked. The order of fences is that of the queue. */
+/* The order of fences is that of the queue. */
 static int peerdma_submit_locked(struct peerdma_submission *sub, struct peerdma_call *call,
 				 struct peerdma_work *work)
 {

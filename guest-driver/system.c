@@ -160,6 +160,8 @@ int peerdma_ioctl_system_alloc(struct peerdma_call *call, void *data)
 {
 	struct peerdma_system_alloc *arg = data;
 	bool coherent = arg->flags & PEERDMA_SYSTEM_COHERENT;
+	enum peerdma_system_type type = coherent ? PEERDMA_SYSTEM_TYPE_COHERENT :
+						   PEERDMA_SYSTEM_TYPE_PAGES;
 	struct peerdma_system *sys;
 	int ret;
 
@@ -173,9 +175,8 @@ int peerdma_ioctl_system_alloc(struct peerdma_call *call, void *data)
 	sys = kzalloc_obj(*sys);
 	if (!sys)
 		return -ENOMEM;
-	peerdma_system_init(sys, call->file->peer,
-			    coherent ? PEERDMA_SYSTEM_TYPE_COHERENT : PEERDMA_SYSTEM_TYPE_PAGES,
-			    arg->size, coherent ? &peerdma_system_coherent_ops : &peerdma_system_ops);
+	peerdma_system_init(sys, call->file->peer, type, arg->size,
+			    coherent ? &peerdma_system_coherent_ops : &peerdma_system_ops);
 	ret = coherent ? peerdma_system_alloc_coherent(sys) : peerdma_system_alloc_pages(sys);
 	if (!ret && !coherent) {
 		mutex_lock(&sys->base.lock);

@@ -133,8 +133,8 @@ static u32 peerdma_work_cut(struct peerdma_work *work, const struct peerdma_plac
 }
 
 /*
- * Makes the descriptors. @flush: the last one reads back what it wrote. The
- * places' locks are held by the caller.
+ * Makes the descriptors. @flush: the last one reads back what it wrote. The objects
+ * behind the places stay locked until the work is queued: peerdma_submit_prepare().
  */
 int peerdma_work_build(struct peerdma_work *work, const struct peerdma_place *source,
 		       const struct peerdma_place *destination, u64 length, bool flush)

@@ -141,7 +141,7 @@ void peerdma_channel_poll(struct peerdma_channel *ch);
 irqreturn_t peerdma_channel_interrupt(int irq, void *data);
 void peerdma_channel_watchdog(struct work_struct *work);
 
-/* ring.c: under peerdma_channel.lock */
+/* ring.c */
 #define PEERDMA_RING_ORDER 8
 #define PEERDMA_RING_ENTRIES (1U << PEERDMA_RING_ORDER)
 
