@@ -111,8 +111,8 @@ static inline struct device *peerdma_buffer_dev(struct peerdma_buffer *buf)
 
 /*
  * The memory has gone with the driver, or is about to. remove() sets peerdma_device.gone
- * before it takes the buffer's dma_resv to take back what others have: so whoever
- * holds that and sees false is found by remove().
+ * before it takes the buffer's dma_resv to take back what others have: so
+ * what holds that and sees false is found by remove().
  */
 static inline bool peerdma_buffer_is_lost(struct peerdma_buffer *buf)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * dma-bufs over buffers: who may have them, and what he gets.
+ * dma-bufs over buffers: which importers may attach, and what they get.
  */
 #include <linux/pci-p2pdma.h>
 #include <linux/slab.h>
@@ -119,7 +119,7 @@ static void peerdma_buffer_sync(struct peerdma_buffer *buf, bool for_cpu)
 	if (buf->storage->sync && !buf->gone)
 		buf->storage->sync(buf, for_cpu);
 	list_for_each_entry(mapping, &buf->mappings, node) {
-		/* A peer's memory is not cached, and nobody bounces it. */
+		/* A peer's memory is neither cached nor bounced. */
 		if (!mapping->ram || mapping->unmapped)
 			continue;
 		if (for_cpu)

@@ -52,7 +52,7 @@ static vm_fault_t peerdma_buffer_fault(struct vm_fault *vmf)
 	bool later = false;
 
 	down_read(&peer->bar_lock);
-	/* Whoever moves it has the lock: come back, without mmap_lock meanwhile. */
+	/* A move holds the lock: on a signal come back, without mmap_lock meanwhile. */
 	if (dma_resv_lock_interruptible(&buf->resv, NULL)) {
 		up_read(&peer->bar_lock);
 		return VM_FAULT_NOPAGE;

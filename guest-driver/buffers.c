@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The buffers of a submission: which have fences, their locks, and whom to wait
+ * The buffers of a submission: which have fences, their locks, and the fences to wait
  * for before the work may begin.
  */
 #include "submit.h"
@@ -74,7 +74,7 @@ err_fini:
 
 /*
  * Objects without a dma_resv. Two of them are taken in the order of their
- * addresses; nobody else takes two.
+ * addresses; nothing else takes two.
  */
 int peerdma_buffers_lock_plain(struct peerdma_submission *sub)
 {
@@ -113,7 +113,7 @@ void peerdma_buffers_unlock_plain(struct peerdma_submission *sub)
 }
 
 /*
- * Implicit synchronisation: a reader waits for writers, a writer for everybody.
+ * Implicit synchronisation: a reader waits for writers, a writer for all.
  * Our channel works in order, so its own fences need no wait. The locks stay
  * held: signalling a fence never needs them.
  */

@@ -199,7 +199,7 @@ void peerdma_channel_watchdog(struct work_struct *work)
 		period = 1;
 	spin_unlock_irq(&ch->lock);
 	dma_fence_end_signalling(signalling);
-	/* Sooner, if somebody has asked for it meanwhile. */
+	/* Sooner, if that has been asked for meanwhile. */
 	if (again)
 		queue_delayed_work(ch->peer->wq, &ch->watchdog, period);
 }

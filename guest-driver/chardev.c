@@ -42,7 +42,7 @@ static const struct peerdma_ioctl peerdma_ioctls[] = {
 	PEERDMA_IOCTL(PEERDMA_BUFFER_ALLOC, peerdma_buffer_alloc, peerdma_ioctl_buffer_alloc),
 	PEERDMA_IOCTL(PEERDMA_BUFFER_MOVE, peerdma_buffer_move, peerdma_ioctl_buffer_move),
 	PEERDMA_IOCTL(PEERDMA_BUFFER_STATE, peerdma_buffer_state, peerdma_ioctl_buffer_state),
-	/* It waits for fences, which are anybody's. */
+	/* It waits for fences of other drivers. */
 	[_IOC_NR(PEERDMA_KERNEL_COPY)] = {
 		.call = peerdma_ioctl_kernel_copy,
 		.size = PEERDMA_ARGUMENT_SIZE(peerdma_kernel_copy),

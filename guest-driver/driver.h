@@ -35,8 +35,8 @@
  *
  * Rules that no lock shows:
  *  - peerdma_object.in_flight goes up under the lock that guards the object's mapping
- *    (dma_resv or peerdma_object.lock) and goes down without any. Who holds that lock
- *    and sees zero may unmap. Nothing on the way from a completion to the
+ *    (dma_resv or peerdma_object.lock) and goes down without any. With that lock held and
+ *    zero seen, unmapping is safe. Nothing on the way from a completion to the
  *    decrement takes a dma_resv or allocates memory: it signals fences.
  *  - Work holds in_flight of its objects, not references: an object's release
  *    waits for it, so objects are only ever released by processes.
@@ -125,7 +125,7 @@ enum peerdma_counter {
  * @bar_phys:	CPU physical address of the local memory
  * @bar_size:	bytes of it
  * @p2pmem_size: bytes at its end that have struct pages and belong to p2pdma
- * @pool:	who owns what of it; addresses have PEERDMA_POOL_BASE added
+ * @pool:	its allocator; addresses have PEERDMA_POOL_BASE added
  * @provider:	of the local memory, NULL without p2pdma
  * @max_length:	most bytes of a descriptor
  * @channels:	number of elements of @channel
@@ -133,14 +133,14 @@ enum peerdma_counter {
  * @srcu:	see above
  * @gone:	set once, by remove()
  * @bar_lock:	see above
- * @bar_blocked: nobody may map the local memory: reset going on, or unbound
+ * @bar_blocked: the local memory cannot be mapped: reset going on, or unbound
  * @files:	open files, under @files_lock
  * @revoke_lock: see above; guards peerdma_exported.revoking
  * @exports:	dma-bufs of ours, under @exports_lock
- * @held:	mappings of memory that goes with the driver which nobody can take
- *		back: importers' who cannot be told, and the kernel's own
+ * @held:	mappings of memory that goes with the driver and cannot be taken
+ *		back: of importers without a callback, and the kernel's own
  * @objects:	all objects, also those without a handle, under @objects_lock
- * @idle:	woken whenever something falls to zero that somebody may wait for
+ * @idle:	woken whenever something falls to zero that may be waited for
  * @counter:	see enum peerdma_counter
  */
 struct peerdma_device {
@@ -354,7 +354,7 @@ void peerdma_bar_unblock(struct peerdma_device *peer);
  * @invalidations: how often importers have been told to drop their mappings
  * @mapped:	mappings made since the last invalidation, of importers with a callback
  * @invalidated: mappings made before it that are not yet unmapped
- * @revoked:	nobody gets a mapping any more
+ * @revoked:	there are no new mappings any more
  * @ranges:	elements of @range
  * @range:	physical ranges, for memory
  *

@@ -28,7 +28,7 @@ static int peerdma_export_attach(struct dma_buf *dmabuf, struct dma_buf_attachme
 	/* Device memory cannot be had in any other way than from the device... */
 	if (!attach->peer2peer)
 		return -EOPNOTSUPP;
-	/* ... and it goes away with the driver, whoever has pinned it. */
+	/* ... and it goes away with the driver, pinned or not. */
 	if (!dma_buf_attach_revocable(attach))
 		return -EOPNOTSUPP;
 
@@ -316,7 +316,7 @@ static struct dma_buf *peerdma_export_create(struct peerdma_device *peer,
 	info.priv = exp;
 
 	/*
-	 * Nobody else knows the dma-buf before it is in the list and the list is
+	 * Nothing else knows the dma-buf before it is in the list and the list is
 	 * unlocked, so a revocation cannot miss it.
 	 */
 	mutex_lock(&peer->exports_lock);

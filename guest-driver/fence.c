@@ -35,7 +35,7 @@ static const char *peerdma_fence_timeline_name(struct dma_fence *fence)
 }
 
 /*
- * Somebody waits. Work with interrupts signals anyway; for work without, the
+ * Called for the first waiter. Work with interrupts signals anyway; for work without, the
  * watchdog has to look more often. Called only while the fence is not signalled,
  * so the channel is still there.
  */
@@ -83,8 +83,8 @@ struct dma_fence *peerdma_fence_create(struct peerdma_channel *ch, bool poll)
 }
 
 /*
- * Waits for anybody's fence until @deadline (jiffies). Whoever signals it may
- * never do so: so it looks up now and then whether the device is still there.
+ * Waits for a fence until @deadline (jiffies). It may be another driver's and never
+ * signal, so this looks up now and then whether the device is still there.
  */
 int peerdma_fence_wait(struct peerdma_device *peer, struct dma_fence *fence, unsigned long deadline)
 {

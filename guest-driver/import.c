@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Importer: somebody's dma-buf, attached to this device.
+ * Importer: another exporter's dma-buf, attached to this device.
  *
  * The usual import is dynamic: its exporter may move or revoke the memory and
  * says so by invalidate_mappings. Work that is under way may still finish (its
@@ -140,7 +140,7 @@ static void peerdma_import_shutdown(struct peerdma_object *obj)
 	if (!attach)
 		return;
 
-	/* After this nobody calls peerdma_import_invalidate() any more. */
+	/* After this peerdma_import_invalidate() is not called any more. */
 	dma_buf_detach(imp->dmabuf, attach);
 	cancel_work_sync(&imp->unmap);
 }

@@ -34,8 +34,8 @@ static int peerdma_kernel_copy(struct dma_buf *dmabuf, void *bounce,
 }
 
 /*
- * Not under srcu: remove() must not wait for fences that anybody may have left. A dma-buf
- * of this device looks after itself when the device goes.
+ * Not under srcu: remove() must not wait for fences of other drivers. A dma-buf of this
+ * device looks after itself when the device goes.
  */
 int peerdma_ioctl_kernel_copy(struct peerdma_call *call, void *data)
 {

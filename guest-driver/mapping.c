@@ -49,7 +49,7 @@ static unsigned long peerdma_mapping_attrs(bool ram)
 	return ram ? DMA_ATTR_SKIP_CPU_SYNC : 0;
 }
 
-/* Takes the DMA addresses away; the table stays, for who still has it. */
+/* Takes the DMA addresses away; the table stays with the importer. */
 void peerdma_mapping_unmap(struct peerdma_mapping *mapping)
 {
 	u32 i;

@@ -10,7 +10,7 @@
 /**
  * struct peerdma_mapping - one mapping that an importer has
  * @sgt:	the importer's table
- * @node:	in peerdma_buffer.mappings, for who wants to know them
+ * @node:	in peerdma_buffer.mappings
  * @attach:	whose
  * @invalidation:	the export's @invalidations when it was made
  * @direction:	of the mapping

@@ -55,7 +55,7 @@ static void peerdma_memory_release(struct peerdma_object *obj)
 
 	/*
 	 * Ours have signalled, importers have waited for theirs before they went.
-	 * Others may have left fences that nobody will signal: not for ever.
+	 * Other drivers may have left fences that never signal: not for ever.
 	 */
 	dma_resv_wait_timeout(&mem->resv, DMA_RESV_USAGE_BOOKKEEP, false,
 			      msecs_to_jiffies(peerdma_timeout_ms));
@@ -178,7 +178,7 @@ int peerdma_ioctl_alloc(struct peerdma_call *call, void *data)
 	mem = peerdma_memory_create(call->file->peer, &arg->size, arg->ranges);
 	if (IS_ERR(mem))
 		return PTR_ERR(mem);
-	/* Once it has a handle, somebody else may close it. */
+	/* Once it has a handle, another thread may close it. */
 	arg->offset = mem->base.segments->segment[0].address;
 	ret = peerdma_object_publish(call->file, &mem->base, &arg->handle);
 	if (ret) {
@@ -289,7 +289,7 @@ int peerdma_memory_map_vma(struct peerdma_memory *mem, struct vm_area_struct *vm
 }
 
 /*
- * From here until peerdma_bar_unblock() nobody gets a mapping of the local memory.
+ * From here until peerdma_bar_unblock() there are no new mappings of the local memory.
  * The caller still has to zap those of the CPUs and to revoke those of devices.
  */
 void peerdma_bar_block(struct peerdma_device *peer)

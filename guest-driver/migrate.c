@@ -3,8 +3,8 @@
  * Buffers that migrate between local memory and pages of the system.
  *
  * A buffer keeps both places as long as it lives: so moving cannot fail for want of
- * memory, and what an importer still reads and throws away until it unmaps is nobody
- * else's. Importers must be told all the same: what they write there is lost.
+ * memory, and what an importer still reads and throws away until it unmaps belongs
+ * to nothing else. Importers must be told all the same: what they write there is lost.
  */
 #include <linux/file.h>
 #include <linux/genalloc.h>
@@ -151,7 +151,7 @@ static void peerdma_migrate_copy(struct peerdma_buffer *buf, u32 place)
 	wmb();
 }
 
-/* Tells everybody, and takes away what the CPUs have mapped. */
+/* Tells importers, and takes away what the CPUs have mapped. */
 static void peerdma_migrate_announce(struct peerdma_buffer *buf)
 {
 	struct peerdma_exported *exp;
@@ -160,7 +160,7 @@ static void peerdma_migrate_announce(struct peerdma_buffer *buf)
 	list_for_each_entry(exp, &buf->exports, sibling) {
 		struct file *file = get_file_active(&exp->dmabuf->file);
 
-		/* Being released: nobody has anything of it. */
+		/* Being released: it has no mappings. */
 		if (!file)
 			continue;
 		dma_buf_invalidate_mappings(exp->dmabuf);
@@ -169,7 +169,7 @@ static void peerdma_migrate_announce(struct peerdma_buffer *buf)
 	}
 }
 
-/* Fences are anybody's: some may take longer than the caller wants to live. */
+/* Fences of other drivers may take longer than the caller wants to live. */
 static int peerdma_migrate_wait(struct peerdma_buffer *buf)
 {
 	long ret;
@@ -182,7 +182,7 @@ static int peerdma_migrate_wait(struct peerdma_buffer *buf)
 	return ret ? 0 : -ETIME;
 }
 
-/* Whether the buffer can move to @place now; if so, tells everybody. */
+/* Whether the buffer can move to @place now; if so, tells importers. */
 int peerdma_migrate_begin(struct peerdma_buffer *buf, u32 place)
 {
 	struct peerdma_device *peer = buf->base.peer;

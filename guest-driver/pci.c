@@ -208,7 +208,7 @@ static void peerdma_remove(struct pci_dev *pdev)
 
 	peerdma_chardev_remove(peer);
 	WRITE_ONCE(peer->gone, true);
-	/* Whoever waits for work of ours, in an ioctl or elsewhere, goes on. */
+	/* All waits for work of ours, in an ioctl or elsewhere, end. */
 	peerdma_channels_stop(peer);
 	synchronize_srcu(&peer->srcu);
 
@@ -288,7 +288,7 @@ static pci_ers_result_t peerdma_slot_reset(struct pci_dev *pdev)
 	pci_save_state(pdev);
 	/*
 	 * Another function below the port may have wanted the reset for an error that
-	 * needed none here: nobody has been told yet that it happened.
+	 * needed none here: importers have not been told yet.
 	 */
 	if (!peer->bar_blocked)
 		peerdma_suspend(peer);
@@ -358,7 +358,7 @@ static void __exit peerdma_exit(void)
 {
 	pci_unregister_driver(&peerdma_driver);
 	peerdma_chardev_exit();
-	/* Whoever still asks a fence of ours for its name does so under RCU. */
+	/* A fence of ours may still be asked for its name, under RCU. */
 	synchronize_rcu();
 }
 

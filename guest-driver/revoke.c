@@ -48,9 +48,9 @@ static void peerdma_export_revoke(struct peerdma_exported *exp, bool for_good)
 		exp->revoked = true;
 	peerdma_export_invalidate_mappings(exp);
 	/*
-	 * BOOKKEEP: all fences, also those that nobody syncs to implicitly. Work on
-	 * mappings ends, or its importer does not give them back; what else there is
-	 * may be anybody's fence, who may never signal it: not for ever.
+	 * BOOKKEEP: all fences, also those without implicit synchronisation. Work on
+	 * mappings ends, or its importer does not unmap; other fences may never
+	 * signal: not for ever.
 	 */
 	if (!dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
 				   msecs_to_jiffies(peerdma_timeout_ms)))
@@ -69,9 +69,8 @@ static void peerdma_export_revoke(struct peerdma_exported *exp, bool for_good)
 }
 
 /*
- * The same because somebody wants it. Fences are anybody's, and he may want to live
- * no longer. What has not come back then comes back some time: the next one waits
- * for it as well.
+ * The same on request, with a time limit and until a signal comes. What has not been
+ * unmapped by then is unmapped later: the next one waits for it as well.
  */
 static int peerdma_export_invalidate(struct peerdma_exported *exp)
 {

@@ -90,7 +90,7 @@ void peerdma_ring_pump(struct peerdma_channel *ch)
 	}
 	if (!last)
 		return;
-	/* The ring is full: somebody has to come back when there is room. */
+	/* The ring is full: an interrupt has to say when there is room. */
 	if (!work->poll && work->issued < work->ops)
 		last->flags |= cpu_to_le16(PEERDMA_DESC_INTERRUPT);
 

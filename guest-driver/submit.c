@@ -137,7 +137,7 @@ static int peerdma_submit_prepare(struct peerdma_submission *sub, struct peerdma
 
 		if (!obj)
 			continue;
-		/* Somebody else's exporter that moves to and fro. */
+		/* Another driver's exporter that moves to and fro. */
 		if (!obj->segments)
 			return -EAGAIN;
 		if (!peerdma_submit_permitted(sub, i))
@@ -193,7 +193,7 @@ static int peerdma_submit_commit(struct peerdma_submission *sub, struct peerdma_
 		list_add(&work->node, &finished);
 		peerdma_work_finish(sub->peer, &finished);
 	} else {
-		/* Nobody looks at the buffers' fences before we unlock. */
+		/* The buffers' fences are not looked at before we unlock. */
 		for (i = 0; i < sub->resvs; i++)
 			dma_resv_add_fence(sub->resv[i], fence,
 					   sub->write[i] ? DMA_RESV_USAGE_WRITE :
@@ -226,7 +226,7 @@ static int peerdma_submit_locked(struct peerdma_submission *sub, struct peerdma_
 		struct sync_file *sync = sync_file_create(work->fence);
 
 		if (!sync) {
-			/* Nobody has seen it; it must not stay unsignalled. */
+			/* Nothing has seen it; it must not stay unsignalled. */
 			dma_fence_signal(work->fence);
 			dma_fence_put(work->fence);
 			work->fence = NULL;

@@ -185,7 +185,7 @@ int peerdma_ioctl_system_alloc(struct peerdma_call *call, void *data)
 	}
 	if (ret)
 		goto err_put;
-	/* Once it has a handle, somebody else may unmap it. */
+	/* Once it has a handle, another thread may unmap it. */
 	arg->segments = sys->base.segments->count;
 	ret = peerdma_object_publish(call->file, &sys->base, &arg->handle);
 	if (ret)

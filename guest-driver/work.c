@@ -159,7 +159,7 @@ int peerdma_work_build(struct peerdma_work *work, const struct peerdma_place *so
 /* ----------------------------------------------------------------- the end */
 
 /*
- * Gives up the work's objects, signals its fence, wakes who waits, for all of
+ * Gives up the work's objects, signals its fence, wakes the waiters, for all of
  * @finished. In any context, without peerdma_channel.lock.
  */
 void peerdma_work_finish(struct peerdma_device *peer, struct list_head *finished)
@@ -279,7 +279,7 @@ out_put:
 	return ret;
 }
 
-/* The file is being closed: nobody will ask for the results. */
+/* The file is being closed: its results will not be asked for. */
 void peerdma_works_release(struct peerdma_file *file)
 {
 	struct peerdma_work *work;

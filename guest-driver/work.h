@@ -88,7 +88,7 @@ struct peerdma_work {
  * @watchdog:	looks after unfinished work
  * @submit_lock: makes the order of fences that of @queue; guards @seqno
  * @seqno:	of the last fence
- * @poll_wanted: somebody waits for a fence of work without interrupts
+ * @poll_wanted: there are waiters for a fence of work without interrupts
  * @lock:	guards all that follows
  * @stopped:	takes no work (not started, reset, unbound)
  * @restarting:	takes work but issues none

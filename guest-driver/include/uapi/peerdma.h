@@ -12,7 +12,7 @@
  *
  *   memory    a piece of the device's local memory (PEERDMA_ALLOC)
  *   buffer    memory of any kind, to be exported (PEERDMA_BUFFER_ALLOC)
- *   import    somebody's dma-buf, attached to this device (PEERDMA_IMPORT)
+ *   import    another exporter's dma-buf, attached to this device (PEERDMA_IMPORT)
  *   system    pages or a coherent buffer of the DMA API (PEERDMA_SYSTEM_ALLOC)
  *
  * Closing the file waits for its unfinished work and frees all of them; a
@@ -175,7 +175,7 @@ struct peerdma_distance {
  * @mmap_offset:[out] offset for mmap() of /dev/peerdmaN, uncached or write
  *		combining as the BAR allows
  *
- * The contents are not cleared: the lab poisons what nobody wrote. ENOSPC if
+ * The contents are not cleared: the lab poisons what has not been written. ENOSPC if
  * the local memory is full.
  */
 struct peerdma_alloc {
@@ -278,8 +278,8 @@ struct peerdma_invalidate {
  * by itself for an attachment that may not have peers' memory, cannot be reached,
  * or cannot be told to let go (EBUSY if local memory is pinned or mapped by the
  * kernel just then); it returns by PEERDMA_BUFFER_MOVE only. "Waited for": an
- * importer that can be told is; unbinding waits for the mappings of the others. Who
- * cannot be told has a MIGRATING buffer's pages as long as his mapping.
+ * importer that can be told is; unbinding waits for the mappings of the others. An
+ * importer that cannot be told keeps a MIGRATING buffer's pages as long as its mapping.
  *
  * ENOSPC: the local memory, or the part of it that has struct pages (module
  * parameter p2pmem_percent), is full. EOPNOTSUPP: no p2pdma in kernel or device.
@@ -303,8 +303,8 @@ struct peerdma_buffer_alloc {
  * @flags:	[in] zero, or one of <peerdma_lab.h>
  * @reserved:	zero
  *
- * Importers are told, their fences waited for, the contents copied. EBUSY: somebody
- * has pinned it where it is, or is attached who cannot have it there. ETIME: a fence
+ * Importers are told, their fences waited for, the contents copied. EBUSY: it is
+ * pinned where it is, or an attachment cannot have it there. ETIME: a fence
  * has not signalled within the module's timeout_ms; nothing has moved.
  */
 struct peerdma_buffer_move {
@@ -336,7 +336,7 @@ struct peerdma_buffer_state {
 
 /**
  * struct peerdma_kernel_copy - PEERDMA_KERNEL_COPY: the kernel's CPU access
- * @fd:		[in] a dma-buf, anybody's
+ * @fd:		[in] a dma-buf, any exporter's
  * @write:	[in] 0: from the dma-buf to @data; 1: from @data to the dma-buf
  * @offset:	[in] first byte in the dma-buf
  * @length:	[in] bytes, 1..64 KiB; past its end: ERANGE
@@ -363,7 +363,7 @@ struct peerdma_kernel_copy {
 
 /**
  * struct peerdma_import - PEERDMA_IMPORT: attaches a dma-buf to this device
- * @fd:		[in] the dma-buf, ours or anybody's; the caller keeps it
+ * @fd:		[in] the dma-buf, ours or any exporter's; the caller keeps it
  * @flags:	[in] PEERDMA_IMPORT_*; the usual one is PEER2PEER alone
  * @handle:	[out] an import
  * @reserved:	zero
@@ -393,7 +393,7 @@ struct peerdma_import {
  * @segments:	[out] how many pieces the mapping has in DMA addresses
  * @reserved:	zero
  *
- * An import that nobody mapped is mapped BIDIRECTIONAL by the first work that
+ * An import that is not mapped is mapped BIDIRECTIONAL by the first work that
  * uses it, and again after its exporter has invalidated it (with the direction
  * it had). EINVAL here may be the exporter's: no path for peer-to-peer DMA.
  */

@@ -65,9 +65,9 @@ struct peerdma_location {
  *
  * Returns when the work is queued. Before that it waits for @in_fence and for
  * those fences of the buffers that implicit synchronisation demands (a reader
- * for writers, a writer for everybody; not for work of the same channel, which
+ * for writers, a writer for all; not for work of the same channel, which
  * runs in order anyway). That such a fence ended with an error does not stop
- * ours. A file may have 4096 pieces of work whose result nobody has taken (else
+ * ours. A file may have 4096 pieces of work whose result has not been taken (else
  * ENOSPC). ERANGE: past the end of an object. EACCES: against the direction of
  * an object's mapping. ETIME: what it had to wait
  * for took longer than @timeout_ms. An exporter that refuses to map an import
