@@ -38,7 +38,13 @@ fn invalidate_under_load(bench: &mut Bench<'_>) -> Verdict {
     for round in 0..24 {
         pending.push(peer1.submit(lane.work(0, 0, LENGTH).on(round % 2))?);
         if round % 8 == 4 {
+            let mapped = peer0.counters()?.exporter_maps;
             lane.invalidate()?;
+            let unmapped = peer0.counters()?.exporter_unmaps;
+            ensure!(
+                unmapped >= mapped,
+                "an invalidation returned with {unmapped} of {mapped} mappings unmapped"
+            );
         }
     }
     for cookie in pending {

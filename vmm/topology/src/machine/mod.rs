@@ -110,38 +110,38 @@ impl<'m> RealMachine<'m> {
 
     /// What Linux decides for DMA by `a` into the memory of `b`.
     pub fn decide(&self, a: usize, b: usize) -> Verdict {
-        let unknown = self.unknown_acs(a, b);
-        let names: Vec<_> = unknown.iter().map(|at| self.name(*at)).collect();
+        let names: Vec<_> = self.unknown_acs(a, b).iter().map(|at| self.name(*at)).collect();
         let names = names.join(", ");
-        let redirects: &[(bool, Option<String>)] = if unknown.is_empty() {
-            &[(false, None)]
-        } else {
-            &[
-                (false, Some(format!("ACS does not redirect at {names}"))),
-                (true, Some(format!("ACS redirects at {names}, or at one of them"))),
-            ]
+        let trust = self.trust(a, b);
+        let case = |redirect: bool, cpu: Cpu| {
+            let guest = self.guest(cpu);
+            let decision = View::new(&self.plans[usize::from(redirect)], &guest).decide(b, a);
+            Case { decision, given: Vec::new(), unknown_redirect: redirect, cpu }
         };
-        let mut cases: Vec<Case> = Vec::new();
-        for (redirect, given) in redirects {
-            for (cpu, trust) in self.trust(a, b) {
-                let guest = self.guest(cpu);
-                let view = View::new(&self.plans[usize::from(*redirect)], &guest);
-                let decision = view.decide(b, a);
-                let trust = trust.filter(|_| decision.map != MapType::BusAddress);
-                let given = given.iter().cloned().chain(trust).collect();
-                let case = Case { decision, given, unknown_redirect: *redirect, cpu };
-                let map = case.decision.map;
-                let same = |known: &Case| known.decision.map == map && known.given == case.given;
-                if !cases.iter().any(same) {
-                    cases.push(case);
+        let of = |redirect: bool| -> Vec<Case> {
+            trust.iter().map(|(cpu, _)| case(redirect, *cpu)).collect()
+        };
+        let maps = |cases: &[Case]| -> Vec<_> { cases.iter().map(|it| it.decision.map).collect() };
+        let (off, on) = (of(false), of(true));
+        // What makes no difference is not mentioned.
+        let acs_matters = maps(&off) != maps(&on);
+        let rows = if acs_matters { vec![off, on] } else { vec![off] };
+        let mut cases = Vec::new();
+        for (row, given) in rows.into_iter().zip([
+            format!("ACS does not redirect at {names}"),
+            format!("ACS redirects at {names}, or at one of them"),
+        ]) {
+            let same = maps(&row).windows(2).all(|pair| pair[0] == pair[1]);
+            let acs = acs_matters.then_some(given);
+            for (mut case, (_, trusted)) in row.into_iter().zip(&trust) {
+                case.given.extend(acs.clone());
+                if !same {
+                    case.given.extend(trusted.clone());
                 }
-            }
-        }
-        let first = cases.first().map(|case| case.decision.map);
-        if cases.iter().all(|case| Some(case.decision.map) == first) {
-            cases.truncate(1);
-            for case in &mut cases {
-                case.given.clear();
+                cases.push(case);
+                if same {
+                    break;
+                }
             }
         }
         Verdict { cases }
@@ -149,28 +149,28 @@ impl<'m> RealMachine<'m> {
 
     /// What Linux may make of processor and host bridges, each with what is taken for granted.
     fn trust(&self, a: usize, b: usize) -> Vec<(Cpu, Option<String>)> {
-        let bridges =
-            [a, b].map(|at| &self.plans[0].host_bridges[self.plans[0].functions[at].host_bridge]);
-        let unknown: Vec<_> = bridges
-            .iter()
-            .filter(|bridge| bridge.id == plan::UNKNOWN)
-            .map(|it| it.name.as_str())
-            .collect();
         if self.cpu == Some(Cpu::TrustedForPeerToPeer) {
             return vec![(Cpu::TrustedForPeerToPeer, None)];
         }
-        let mut what = Vec::new();
-        if let Some(first) = unknown.first() {
-            what.push(format!("the host bridge of {first} is on Linux's list"));
+        let plan = &self.plans[0];
+        let bridges = [a, b].map(|at| &plan.host_bridges[plan.functions[at].host_bridge]);
+        let unknown = bridges.iter().find(|bridge| bridge.id == plan::UNKNOWN);
+        let (mut yes, mut no) = (Vec::new(), Vec::new());
+        if let Some(bridge) = unknown {
+            yes.push(format!("the host bridge of {} is on Linux's list", bridge.name));
+            no.push(format!("the host bridge of {} is not on Linux's list", bridge.name));
         }
         if self.cpu.is_none() {
-            what.push("the processor is AMD's, of family 0x17 or later".into());
+            yes.push("the processor is AMD's, of family 0x17 or later".into());
+            no.push("the processor is not AMD's, of family 0x17 or later".into());
         }
-        if what.is_empty() {
+        if yes.is_empty() {
             return vec![(Cpu::Neutral, None)];
         }
-        let yes = what.join(", or ");
-        vec![(Cpu::Neutral, Some(format!("not: {yes}"))), (Cpu::TrustedForPeerToPeer, Some(yes))]
+        vec![
+            (Cpu::Neutral, Some(no.join(", and "))),
+            (Cpu::TrustedForPeerToPeer, Some(yes.join(", or "))),
+        ]
     }
 
     /// The devices that people do P2P with: GPUs, network and NVMe controllers, and what offers p2p

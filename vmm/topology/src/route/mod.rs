@@ -110,10 +110,10 @@ struct Router<'v> {
 }
 
 impl View<'_> {
-    /// Whether every bridge above the two is of a kind whose routing is modelled.
+    /// Whether every bridge between the two is of a kind whose routing is modelled.
     pub fn models_routes(&self, a: usize, b: usize) -> bool {
-        let known = |at: usize| self.plan.functions[at].kind != Kind::OtherBridge;
-        [a, b].into_iter().all(|end| self.plan.path_up(end).all(known))
+        let (path, _) = self.between(a, b);
+        path.into_iter().all(|at| self.plan.functions[at].kind != Kind::OtherBridge)
     }
 
     /// The routes between `requester` and the memory of `owner`, where every port does what its ACS

@@ -3,7 +3,7 @@
 use crate::cases::bench::{must, succeeded};
 use crate::cases::busy::{Busy, Load};
 use crate::cases::lifecycle::{bind, reset, unbind};
-use crate::cases::matrix::{Exporter, Importer, SIZE, Shared, check_deaf_importers};
+use crate::cases::matrix::{Exporter, Importer, SIZE, Shared, check_optional_invalidate};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Pattern, Peer, Work};
 use crate::sys::patience::await_that;
@@ -89,7 +89,7 @@ pub(super) fn exporter_unbinds(bench: &mut Bench<'_>) -> Verdict {
 
 /// An importer without a callback holds memory of the exporter: unbinding waits until it lets go.
 pub(super) fn exporter_waits(bench: &mut Bench<'_>) -> Verdict {
-    check_deaf_importers(bench.peer(1)?)?;
+    check_optional_invalidate(bench.peer(1)?)?;
     for (exporter, importer) in [
         (Exporter::ZoneDevice, Importer::PinnedNotRevocable),
         (Exporter::Noncoherent, Importer::Static),

@@ -35,7 +35,7 @@ pub(super) const CASES: &[Case] = &[
         "a-recall-gives-up-in-time",
         Positive,
         patience::NEEDS,
-        patience::recall,
+        patience::invalidation,
     ),
     Case::new("lifetimes", "importer-unbinds-first", Positive, PATH, leaving::importer_unbinds),
     Case::new("lifetimes", "exporter-unbinds-first", Positive, PATH, leaving::exporter_unbinds),

@@ -85,7 +85,7 @@ pub(super) fn moving(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// The importer is notified at the first attempt, which only does not wait for what may still use the mapping.
-pub(super) fn recall(bench: &mut Bench<'_>) -> Verdict {
+pub(super) fn invalidation(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let shared = Shared::new(&owner, Exporter::Local, SIZE as u64)?;
     let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
@@ -99,7 +99,7 @@ pub(super) fn recall(bench: &mut Bench<'_>) -> Verdict {
         );
         Ok(())
     };
-    gives_up(&shared, "a recall", || owner.invalidate(shared.object), is_told)?;
+    gives_up(&shared, "an invalidation", || owner.invalidate(shared.object), is_told)?;
     let (segments, _) = client.segments(imported)?;
     ensure!(segments.is_empty(), "the importer keeps what was called back");
     Ok(client.close(imported)?)

@@ -39,7 +39,7 @@ pub(crate) enum Importer {
     DynamicNoPeers,
     /// Pinned, and told when it is taken away.
     PinnedRevocable,
-    /// Pinned, and deaf.
+    /// Pinned, without a callback for invalidation.
     PinnedNotRevocable,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Contract {
 const NO_PATH: &str = "pci_p2pdma_distance() knows no path between the devices";
 const NO_PEERS: &str =
     "the importer takes no memory of another device (it has not set allow_peer2peer)";
-const DEAF: &str = "the exporter may take the memory away, and the importer has no invalidate_mappings to hear of it";
+const NO_CALLBACK: &str = "the exporter may take the memory away, and the importer has no invalidate_mappings to hear of it";
 const OWN_ONLY: &str = "what dma_alloc_coherent() gives belongs to its own device: for another one it would need \
                         dma_get_sgtable(), which does not fit it";
 
@@ -161,7 +161,7 @@ pub(crate) fn contract(exporter: Exporter, importer: Importer, reachable: bool) 
             if !importer.takes_peers() {
                 refused(NO_PEERS)
             } else if may_be_taken && !importer.revocable() {
-                refused(DEAF)
+                refused(NO_CALLBACK)
             } else if !reachable {
                 Contract::Refused(Errno::REMOTEIO, NO_PATH)
             } else {

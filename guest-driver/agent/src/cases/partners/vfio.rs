@@ -127,8 +127,8 @@ pub(super) fn refusals(bench: &mut Bench<'_>) -> Verdict {
     let import = |flags| peer.import(&exporter.dma_buf, flags).map_err(|error| error.errno);
     refused("a static importer", import(uapi::IMPORT_STATIC), Errno::OPNOTSUPP)?;
     refused("an importer without peer2peer", import(0), Errno::OPNOTSUPP)?;
-    let deaf = uapi::IMPORT_PEER2PEER | uapi::IMPORT_PINNED | uapi::IMPORT_NO_INVALIDATE;
-    refused("an importer without invalidate_mappings", import(deaf), Errno::OPNOTSUPP)?;
+    let pinned = uapi::IMPORT_PEER2PEER | uapi::IMPORT_PINNED | uapi::IMPORT_NO_INVALIDATE;
+    refused("an importer without invalidate_mappings", import(pinned), Errno::OPNOTSUPP)?;
     // Pinned is all right as long as there is a callback.
     let pinned = import(uapi::IMPORT_PEER2PEER | uapi::IMPORT_PINNED)?;
     peer.close(pinned)?;
