@@ -10,11 +10,10 @@ command -v perl >/dev/null || {
     echo "words: SKIP: perl is not installed"
     exit 0
 }
-# The glossary and this list name the words; the change log is history; explain.rs is being rewritten.
+# The glossary and this list name the words; the change log is history.
 find . \( -name target -o -name .git -o -name node_modules \) -prune -o -type f \
     \( -name '*.rs' -o -name '*.md' -o -name '*.sh' -o -name '*.toml' -o -name '*.yml' -o -name '*.[ch]' -o -name Makefile \) -print |
-    sed 's,^\./,,' | grep -v -x -e docs/glossary.md -e CHANGELOG.md -e ci/words.sh \
-        -e vmm/topology/src/explain.rs | sort |
+    sed 's,^\./,,' | grep -v -x -e docs/glossary.md -e CHANGELOG.md -e ci/words.sh | sort |
     perl -e '
 use strict;
 open(my $list, "<", shift) or die "words: $!\n";

@@ -110,7 +110,7 @@ pub(crate) struct Draft {
 /// What may be concluded from what a listing does not show.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listing {
-    /// It shows the function's command and status registers, so it is no extract.
+    /// It shows the function's command and status registers, so it is not an extract.
     pub(crate) whole: bool,
     /// The status register says whether there are capabilities.
     pub(crate) has_capabilities: Option<bool>,

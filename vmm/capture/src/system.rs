@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_s_name_is_no_release() {
+    fn a_host_s_name_is_not_a_release() {
         let of = |text: &str| read(text).release.get().cloned();
         let uname =
             "Linux box7.example.org 5.15.0-91-generic #101-Ubuntu SMP Tue Nov 14 x86_64 GNU/Linux";

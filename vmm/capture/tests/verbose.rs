@@ -418,7 +418,7 @@ fn groups_are_those_of_the_list_that_names_them() {
 }
 
 #[test]
-fn prose_behind_a_first_line_is_no_part_of_it() {
+fn prose_behind_a_first_line_is_not_part_of_it() {
     let of = |line: &str| {
         let machine = machine(&format!("{line}\nmine is [8086:2020], by the way\n"));
         machine.functions[0].device

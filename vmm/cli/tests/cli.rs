@@ -487,7 +487,7 @@ fn files_about_real_machines_are_shown_and_converted() {
     fs::write(&copy, &record).unwrap();
     assert_eq!(run(&["machine", "show", &copy, "--json"]), (0, record.clone(), String::new()));
 
-    // What is no machine: one line, and code 2.
+    // What is not a machine: one line, and code 2.
     fs::write(&text, "Dear all,\nit is slow.\n").unwrap();
     let (code, out, err) = run(&["machine", "show", &text]);
     assert_eq!((code, out.as_str()), (2, ""));

@@ -116,7 +116,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Tabs become spaces, and so do the spaces that HTML brings and what is no text.
+/// Tabs become spaces, and so do the spaces that HTML brings and what is not text.
 fn expand(line: &str) -> String {
     let mut text = String::with_capacity(line.len() + 16);
     for c in line.chars() {

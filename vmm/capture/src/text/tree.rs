@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_no_tree() {
+    fn other_text_is_not_a_tree() {
         for text in
             ["", "-", "- a list", "+-", "--------", "-[x]-", "+-1c.9", "\\-é0.0", "|", "+-00.0x"]
         {

@@ -81,7 +81,7 @@ pub enum ExplainError {
         /// The endpoints that have memory.
         known: String,
     },
-    /// A name that is no function's of a real machine, or several functions'.
+    /// A name that no function of a real machine has, or that several have.
     #[error(transparent)]
     Find(#[from] peerdma_capture::FindError),
     /// One function twice.
