@@ -9,42 +9,50 @@
 
 #include "driver.h"
 
-struct pd_buffer;
+struct peerdma_buffer;
+struct peerdma_mapping;
 
 /**
- * struct pd_storage - what differs between the kinds
+ * struct peerdma_storage - what differs between the kinds
  * @take:	gets the memory and makes the segments of the own device; cleans up
  *		by itself when it fails
- * @let_go:	gives back what needs the device or its driver; under dma_resv
- * @sync:	hands the own device's mapping over to the CPU or the device; under
- *		dma_resv. NULL: nothing to do
+ * @let_go:	gives back what needs the device or its driver
+ * @sync:	hands the own device's mapping over to the CPU or the device. NULL:
+ *		nothing to do
+ * @map:	makes the mapping of an importer. NULL: no other device can have the
+ *		memory
  * @vmap:	as in struct dma_buf_ops, with the buffer
  * @vunmap:	likewise; NULL: nothing to do
  * @in_bar:	is, or may be, the device's local memory
  * @waits:	unbinding waits for importers that cannot be told to let go
  * @stays:	outlives the driver
+ *
+ * All but @take are called under the buffer's dma_resv.
  */
-struct pd_storage {
-	int (*take)(struct pd_buffer *buf);
-	void (*let_go)(struct pd_buffer *buf);
-	void (*sync)(struct pd_buffer *buf, bool for_cpu);
-	int (*vmap)(struct pd_buffer *buf, struct iosys_map *map);
-	void (*vunmap)(struct pd_buffer *buf, struct iosys_map *map);
+struct peerdma_storage {
+	int (*take)(struct peerdma_buffer *buf);
+	void (*let_go)(struct peerdma_buffer *buf);
+	void (*sync)(struct peerdma_buffer *buf, bool for_cpu);
+	struct peerdma_mapping *(*map)(struct peerdma_buffer *buf,
+				       struct dma_buf_attachment *attach,
+				       enum dma_data_direction dir);
+	int (*vmap)(struct peerdma_buffer *buf, struct iosys_map *map);
+	void (*vunmap)(struct peerdma_buffer *buf, struct iosys_map *map);
 	bool in_bar;
 	bool waits;
 	bool stays;
 };
 
 /**
- * struct pd_buffer - a buffer object
+ * struct peerdma_buffer - a buffer object
  * @base:	its segments are where the own device finds it
  * @resv:	of it and of all its dma-bufs; guards all that follows
  * @kind:	PEERDMA_BUFFER_*
- * @flags:	PEERDMA_BUFFER_LAB_*
  * @storage:	by kind
+ * @map:	as in @storage
  * @exports:	its dma-bufs
- * @loans:	what importers have
- * @lent:	how many of them
+ * @mappings:	what importers have
+ * @mapped:	how many of them
  * @gone:	let_go() has been called
  * @pages:	struct pages, where the kind has them
  * @count:	how many
@@ -61,15 +69,17 @@ struct pd_storage {
  * @bound:	MIGRATING: attachments that need it in RAM
  * @moves:	MIGRATING: how often it has moved
  */
-struct pd_buffer {
-	struct pd_object base;
+struct peerdma_buffer {
+	struct peerdma_object base;
 	struct dma_resv resv;
 	u32 kind;
-	u32 flags;
-	const struct pd_storage *storage;
+	const struct peerdma_storage *storage;
+	struct peerdma_mapping *(*map)(struct peerdma_buffer *buf,
+				       struct dma_buf_attachment *attach,
+				       enum dma_data_direction dir);
 	struct list_head exports;
-	struct list_head loans;
-	u32 lent;
+	struct list_head mappings;
+	u32 mapped;
 	bool gone;
 
 	struct page **pages;
@@ -80,7 +90,7 @@ struct pd_buffer {
 	dma_addr_t dma;
 
 	u32 place;
-	struct pd_segments *other;
+	struct peerdma_segment_list *other;
 	struct phys_vec local;
 	void __iomem *io;
 	u32 pins;
@@ -89,57 +99,61 @@ struct pd_buffer {
 	u64 moves;
 };
 
-static inline struct pd_buffer *to_pd_buffer(struct pd_object *obj)
+static inline struct peerdma_buffer *to_peerdma_buffer(struct peerdma_object *obj)
 {
-	return container_of(obj, struct pd_buffer, base);
+	return container_of(obj, struct peerdma_buffer, base);
 }
 
-static inline struct device *pd_buffer_dev(struct pd_buffer *buf)
+static inline struct device *peerdma_buffer_dev(struct peerdma_buffer *buf)
 {
-	return &buf->base.pd->pdev->dev;
+	return &buf->base.peer->pdev->dev;
 }
 
 /*
- * The memory has gone with the driver, or is about to. remove() sets pd_device.gone
- * before it takes the buffer's dma_resv to take back what others have: so whoever
- * holds that and sees false is found by remove().
+ * The memory has gone with the driver, or is about to. remove() sets peerdma_device.gone
+ * before it takes the buffer's dma_resv to take back what others have: so
+ * what holds that and sees false is found by remove().
  */
-static inline bool pd_buffer_is_lost(const struct pd_buffer *buf)
+static inline bool peerdma_buffer_is_lost(struct peerdma_buffer *buf)
 {
-	return !buf->storage->stays &&
-	       (buf->gone || READ_ONCE(buf->base.pd->gone));
+	dma_resv_assert_held(&buf->resv);
+	return !buf->storage->stays && (buf->gone || READ_ONCE(buf->base.peer->gone));
 }
 
 /* buffer.c */
-void pd_buffer_exported(struct pd_export *exp);
-bool pd_buffer_concerned(struct pd_object *obj, bool for_good);
-bool pd_buffer_waits(struct pd_object *obj);
+void peerdma_buffer_exported(struct peerdma_exported *exp);
+bool peerdma_buffer_concerned(struct peerdma_object *obj, bool for_good);
+bool peerdma_buffer_waits(struct peerdma_object *obj);
 
 /* storage.c, migrate.c */
-extern const struct pd_storage pd_storage_p2pmem;
-extern const struct pd_storage pd_storage_pages;
-extern const struct pd_storage pd_storage_noncontiguous;
-extern const struct pd_storage pd_storage_noncoherent;
-extern const struct pd_storage pd_storage_coherent;
-extern const struct pd_storage pd_storage_migrating;
+extern const struct peerdma_storage peerdma_storage_p2pmem;
+extern const struct peerdma_storage peerdma_storage_pages;
+extern const struct peerdma_storage peerdma_storage_noncontiguous;
+extern const struct peerdma_storage peerdma_storage_noncoherent;
+extern const struct peerdma_storage peerdma_storage_coherent;
+extern const struct peerdma_storage peerdma_storage_migrating;
 
-int pd_storage_take_pages(struct pd_buffer *buf);
-void pd_storage_unmap_pages(struct pd_buffer *buf);
-void pd_storage_sync_pages(struct pd_buffer *buf, bool for_cpu);
-int pd_storage_vmap_pages(struct pd_buffer *buf, struct iosys_map *map);
-void pd_storage_vunmap_pages(struct pd_buffer *buf, struct iosys_map *map);
-void pd_storage_free_pages(struct pd_buffer *buf);
+int peerdma_storage_take_pages(struct peerdma_buffer *buf);
+void peerdma_storage_unmap_pages(struct peerdma_buffer *buf);
+void peerdma_storage_sync_pages(struct peerdma_buffer *buf, bool for_cpu);
+struct peerdma_mapping *peerdma_storage_map_pages(struct peerdma_buffer *buf,
+						  struct dma_buf_attachment *attach,
+						  enum dma_data_direction dir);
+int peerdma_storage_vmap_pages(struct peerdma_buffer *buf, struct iosys_map *map);
+void peerdma_storage_vunmap_pages(struct peerdma_buffer *buf, struct iosys_map *map);
+void peerdma_storage_free_pages(struct peerdma_buffer *buf);
 
-int pd_migrate(struct pd_buffer *buf, u32 place, bool wait);
-int pd_migrate_attach(struct pd_buffer *buf, struct dma_buf_attachment *attach);
-void pd_migrate_detach(struct dma_buf *dmabuf,
-		       struct dma_buf_attachment *attach);
-int pd_migrate_pin(struct dma_buf_attachment *attach);
-void pd_migrate_unpin(struct dma_buf_attachment *attach);
+int peerdma_migrate(struct peerdma_buffer *buf, u32 place);
+int peerdma_migrate_begin(struct peerdma_buffer *buf, u32 place);
+void peerdma_migrate_finish(struct peerdma_buffer *buf, u32 place);
+int peerdma_migrate_attach(struct peerdma_buffer *buf, struct dma_buf_attachment *attach);
+void peerdma_migrate_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach);
+int peerdma_migrate_pin(struct dma_buf_attachment *attach);
+void peerdma_migrate_unpin(struct dma_buf_attachment *attach);
 
 /* buffer_export.c, buffer_mmap.c */
-bool pd_buffer_is_any(struct dma_buf *dmabuf);
-const struct dma_buf_ops *pd_buffer_export_ops(struct pd_object *obj);
-int pd_buffer_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma);
+bool peerdma_buffer_is_any(struct dma_buf *dmabuf);
+const struct dma_buf_ops *peerdma_buffer_export_ops(struct peerdma_object *obj);
+int peerdma_buffer_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma);
 
 #endif /* PEERDMA_BUFFER_H */

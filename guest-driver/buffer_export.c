@@ -1,177 +1,133 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * dma-bufs over buffers: who may have them, and what he gets.
+ * dma-bufs over buffers: which importers may attach, and what they get.
  */
 #include <linux/pci-p2pdma.h>
 #include <linux/slab.h>
 
 #include "buffer.h"
-#include "loan.h"
+#include "mapping.h"
 
-static struct pd_buffer *pd_buffer_of(struct dma_buf *dmabuf)
+static struct peerdma_buffer *peerdma_buffer_of(struct dma_buf *dmabuf)
 {
-	struct pd_export *exp = dmabuf->priv;
+	struct peerdma_exported *exp = dmabuf->priv;
 
-	return to_pd_buffer(exp->obj);
+	return to_peerdma_buffer(exp->obj);
 }
 
 /* The device is there. */
-static int pd_buffer_admit(struct pd_buffer *buf,
-			   struct dma_buf_attachment *attach)
+static int peerdma_buffer_admit(struct peerdma_buffer *buf, struct dma_buf_attachment *attach)
 {
 	switch (buf->kind) {
 	case PEERDMA_BUFFER_P2PMEM:
 		/* There are pages, but they are a peer's all the same. */
 		if (!attach->peer2peer)
 			return -EOPNOTSUPP;
-		if (pci_p2pdma_distance(buf->base.pd->pdev, attach->dev,
-					false) < 0)
+		if (pci_p2pdma_distance(buf->base.peer->pdev, attach->dev, false) < 0)
 			return -EREMOTEIO;
 		return 0;
 	case PEERDMA_BUFFER_COHERENT:
 		/*
-		 * Nothing makes a second device's address from it. What is done
-		 * instead, with dma_get_sgtable(), is for the lab only.
+		 * Nothing makes a second device's address from it: dma_get_sgtable()
+		 * gives the own device's.
 		 */
-		if (!(buf->flags & PEERDMA_BUFFER_LAB_SGTABLE))
-			return -EOPNOTSUPP;
-		return 0;
+		return buf->map ? 0 : -EOPNOTSUPP;
 	case PEERDMA_BUFFER_MIGRATING:
-		return pd_migrate_attach(buf, attach);
+		return peerdma_migrate_attach(buf, attach);
 	default:
 		return 0;
 	}
 }
 
-static int pd_buffer_attach(struct dma_buf *dmabuf,
-			    struct dma_buf_attachment *attach)
+static int peerdma_buffer_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach)
 {
-	struct pd_buffer *buf = pd_buffer_of(dmabuf);
-	struct pd_device *pd = buf->base.pd;
+	struct peerdma_buffer *buf = peerdma_buffer_of(dmabuf);
+	struct peerdma_device *peer = buf->base.peer;
 	int ret, idx;
 
 	if (buf->storage->stays)
 		return 0;
-	idx = srcu_read_lock(&pd->srcu);
-	ret = READ_ONCE(pd->gone) ? -ENODEV : pd_buffer_admit(buf, attach);
-	srcu_read_unlock(&pd->srcu, idx);
+	idx = srcu_read_lock(&peer->srcu);
+	ret = READ_ONCE(peer->gone) ? -ENODEV : peerdma_buffer_admit(buf, attach);
+	srcu_read_unlock(&peer->srcu, idx);
 	return ret;
 }
 
 /* ---------------------------------------------------------------- mapping */
 
-static phys_addr_t pd_buffer_phys(struct pd_buffer *buf)
+static struct peerdma_mapping *peerdma_buffer_map_storage(struct peerdma_buffer *buf,
+							  struct dma_buf_attachment *attach,
+							  enum dma_data_direction dir)
 {
-	if (buf->io && buf->place == PEERDMA_PLACE_LOCAL)
-		return buf->local.paddr;
-	return page_to_phys(buf->pages[0]);
-}
-
-/* Lab only: what a driver gives away that takes one kind of address for another. */
-static struct pd_loan *pd_buffer_lend_wrong(struct pd_buffer *buf,
-					    struct dma_buf_attachment *attach,
-					    enum dma_data_direction dir)
-{
-	struct sg_table sgt;
-	struct pd_loan *loan;
+	struct peerdma_device *peer = buf->base.peer;
 	int ret;
 
-	if (buf->flags & PEERDMA_BUFFER_LAB_PHYSICAL)
-		return pd_loan_wrong(attach, pd_buffer_phys(buf),
-				     buf->base.size, dir);
-
-	/* The table is made for the exporter's device, and so is its address. */
-	ret = dma_get_sgtable(pd_buffer_dev(buf), &sgt, buf->cpu, buf->dma,
-			      buf->base.size);
-	if (ret)
-		return ERR_PTR(ret);
-	sg_dma_address(sgt.sgl) = buf->dma;
-	loan = pd_loan_wrong(attach, sg_dma_address(sgt.sgl), buf->base.size,
-			     dir);
-	sg_free_table(&sgt);
-	return loan;
-}
-
-static struct pd_loan *pd_buffer_lend(struct pd_buffer *buf,
-				      struct dma_buf_attachment *attach,
-				      enum dma_data_direction dir)
-{
-	struct pd_device *pd = buf->base.pd;
-	int ret;
-
+	dma_resv_assert_held(&buf->resv);
 	if (buf->kind == PEERDMA_BUFFER_MIGRATING && buf->bound) {
-		ret = pd_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
+		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM);
 		if (ret)
 			return ERR_PTR(ret);
 	}
-	/* Set before pd_exports_revoke() takes the lock that we hold. */
-	if (buf->place == PEERDMA_PLACE_LOCAL && READ_ONCE(pd->bar_blocked))
+	/* Set before peerdma_exports_revoke() takes the lock that we hold. */
+	if (buf->place == PEERDMA_PLACE_LOCAL && READ_ONCE(peer->bar_blocked))
 		return ERR_PTR(-EAGAIN);
-	if (buf->flags)
-		return pd_buffer_lend_wrong(buf, attach, dir);
-	if (buf->kind == PEERDMA_BUFFER_MIGRATING &&
-	    buf->place == PEERDMA_PLACE_LOCAL)
-		return pd_loan_ranges(attach, pd->provider, &buf->local, 1,
-				      dir);
-	return pd_loan_pages(attach, buf->pages, buf->count,
-			     buf->place == PEERDMA_PLACE_SYSTEM, dir);
+	return buf->map(buf, attach, dir);
 }
 
-static struct sg_table *pd_buffer_map(struct dma_buf_attachment *attach,
-				      enum dma_data_direction dir)
+static struct sg_table *peerdma_buffer_map(struct dma_buf_attachment *attach,
+					   enum dma_data_direction dir)
 {
-	struct pd_export *exp = attach->dmabuf->priv;
-	struct pd_buffer *buf = to_pd_buffer(exp->obj);
-	struct pd_loan *loan;
+	struct peerdma_exported *exp = attach->dmabuf->priv;
+	struct peerdma_buffer *buf = to_peerdma_buffer(exp->obj);
+	struct peerdma_mapping *mapping;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	if (exp->revoked)
 		return ERR_PTR(-ENODEV);
-	loan = pd_buffer_lend(buf, attach, dir);
-	if (IS_ERR(loan))
-		return ERR_CAST(loan);
-	list_add_tail(&loan->node, &buf->loans);
-	buf->lent++;
-	pd_export_lent(exp, loan);
-	return &loan->sgt;
+	mapping = peerdma_buffer_map_storage(buf, attach, dir);
+	if (IS_ERR(mapping))
+		return ERR_CAST(mapping);
+	list_add_tail(&mapping->node, &buf->mappings);
+	buf->mapped++;
+	peerdma_export_mapped(exp, mapping);
+	return &mapping->sgt;
 }
 
-static void pd_buffer_unmap(struct dma_buf_attachment *attach,
-			    struct sg_table *sgt, enum dma_data_direction dir)
+static void peerdma_buffer_unmap(struct dma_buf_attachment *attach, struct sg_table *sgt,
+				 enum dma_data_direction dir)
 {
-	struct pd_buffer *buf = pd_buffer_of(attach->dmabuf);
-	struct pd_loan *loan = to_pd_loan(sgt);
-	u64 recall = loan->recall;
+	struct peerdma_buffer *buf = peerdma_buffer_of(attach->dmabuf);
+	struct peerdma_mapping *mapping = to_peerdma_mapping(sgt);
+	u64 invalidation = mapping->invalidation;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
-	list_del(&loan->node);
-	buf->lent--;
-	pd_loan_end(loan);
-	pd_export_returned(attach->dmabuf->priv, attach, recall);
+	list_del(&mapping->node);
+	buf->mapped--;
+	peerdma_mapping_free(mapping);
+	peerdma_export_unmapped(attach->dmabuf->priv, attach, invalidation);
 }
 
 /* ------------------------------------------------------------- CPU access */
 
-static void pd_buffer_sync(struct pd_buffer *buf, bool for_cpu)
+static void peerdma_buffer_sync(struct peerdma_buffer *buf, bool for_cpu)
 {
-	struct pd_loan *loan;
+	struct peerdma_mapping *mapping;
 
 	dma_resv_lock(&buf->resv, NULL);
 	if (buf->storage->sync && !buf->gone)
 		buf->storage->sync(buf, for_cpu);
-	list_for_each_entry(loan, &buf->loans, node) {
-		/* A peer's memory is not cached, and nobody bounces it. */
-		if (!loan->ram || loan->torn)
+	list_for_each_entry(mapping, &buf->mappings, node) {
+		/* A peer's memory is neither cached nor bounced. */
+		if (!mapping->ram || mapping->unmapped)
 			continue;
 		if (for_cpu)
-			dma_sync_sgtable_for_cpu(loan->attach->dev, &loan->sgt,
-						 loan->direction);
+			dma_sync_sgtable_for_cpu(mapping->attach->dev, &mapping->sgt,
+						 mapping->direction);
 		else
-			dma_sync_sgtable_for_device(loan->attach->dev,
-						    &loan->sgt,
-						    loan->direction);
+			dma_sync_sgtable_for_device(mapping->attach->dev, &mapping->sgt,
+						    mapping->direction);
 	}
 	dma_resv_unlock(&buf->resv);
 }
@@ -180,51 +136,49 @@ static void pd_buffer_sync(struct pd_buffer *buf, bool for_cpu)
  * A mapping by the kernel, the next thing that may come, must not fail: the core
  * warns of it. So what would make it fail is found here.
  */
-static int pd_buffer_make_accessible(struct pd_buffer *buf)
+static int peerdma_buffer_make_accessible(struct peerdma_buffer *buf)
 {
 	int ret = 0;
 
 	dma_resv_lock(&buf->resv, NULL);
-	if (pd_buffer_is_lost(buf))
+	if (peerdma_buffer_is_lost(buf))
 		ret = -ENODEV;
 	else if (buf->bound)
-		ret = pd_migrate(buf, PEERDMA_PLACE_SYSTEM, true);
+		ret = peerdma_migrate(buf, PEERDMA_PLACE_SYSTEM);
 	dma_resv_unlock(&buf->resv);
 	return ret;
 }
 
-static int pd_buffer_begin_cpu_access(struct dma_buf *dmabuf,
-				      enum dma_data_direction dir)
+static int peerdma_buffer_begin_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
 {
 	bool write = dir != DMA_FROM_DEVICE;
 	long ret;
 
 	/* The core waits after us: too late for what we do. */
-	ret = dma_resv_wait_timeout(dmabuf->resv, dma_resv_usage_rw(write),
-				    true, MAX_SCHEDULE_TIMEOUT);
+	ret = dma_resv_wait_timeout(dmabuf->resv, dma_resv_usage_rw(write), true,
+				    MAX_SCHEDULE_TIMEOUT);
 	if (ret < 0)
 		return ret;
-	ret = pd_buffer_make_accessible(pd_buffer_of(dmabuf));
+	ret = peerdma_buffer_make_accessible(peerdma_buffer_of(dmabuf));
 	if (ret)
 		return ret;
-	pd_buffer_sync(pd_buffer_of(dmabuf), true);
+	peerdma_buffer_sync(peerdma_buffer_of(dmabuf), true);
 	return 0;
 }
 
-static int pd_buffer_end_cpu_access(struct dma_buf *dmabuf,
-				    enum dma_data_direction dir)
+static int peerdma_buffer_end_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
 {
 	if (dir != DMA_FROM_DEVICE) {
 		/* The CPU's mappings of a BAR combine writes. */
 		wmb();
-		pd_buffer_sync(pd_buffer_of(dmabuf), false);
+		peerdma_buffer_sync(peerdma_buffer_of(dmabuf), false);
 	}
 	return 0;
 }
 
-static int pd_buffer_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
+static int peerdma_buffer_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
-	struct pd_buffer *buf = pd_buffer_of(dmabuf);
+	struct peerdma_buffer *buf = peerdma_buffer_of(dmabuf);
 	int ret;
 
 	dma_resv_assert_held(dmabuf->resv);
@@ -237,67 +191,69 @@ static int pd_buffer_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	return ret;
 }
 
-static void pd_buffer_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
+static void peerdma_buffer_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
-	struct pd_buffer *buf = pd_buffer_of(dmabuf);
+	struct peerdma_buffer *buf = peerdma_buffer_of(dmabuf);
 
 	dma_resv_assert_held(dmabuf->resv);
 	if (buf->storage->vunmap)
 		buf->storage->vunmap(buf, map);
 	WRITE_ONCE(buf->vmaps, buf->vmaps - 1);
 	/* remove() may be waiting for it. */
-	wake_up_all(&buf->base.pd->idle);
+	wake_up_all(&buf->base.peer->idle);
 }
 
 /* ----------------------------------------------------------------- the rest */
 
-static void pd_buffer_dmabuf_release(struct dma_buf *dmabuf)
+static void peerdma_buffer_dmabuf_release(struct dma_buf *dmabuf)
 {
-	struct pd_export *exp = dmabuf->priv;
+	struct peerdma_exported *exp = dmabuf->priv;
 
 	dma_resv_lock(dmabuf->resv, NULL);
 	list_del_init(&exp->sibling);
 	dma_resv_unlock(dmabuf->resv);
-	pd_export_release(dmabuf);
+	peerdma_export_release(dmabuf);
 }
 
-static const struct dma_buf_ops pd_buffer_dmabuf_ops = {
-	PD_EXPORT_OPS_COMPAT
-	.attach = pd_buffer_attach,
-	.map_dma_buf = pd_buffer_map,
-	.unmap_dma_buf = pd_buffer_unmap,
-	.release = pd_buffer_dmabuf_release,
-	.begin_cpu_access = pd_buffer_begin_cpu_access,
-	.end_cpu_access = pd_buffer_end_cpu_access,
-	.mmap = pd_buffer_mmap,
-	.vmap = pd_buffer_vmap,
-	.vunmap = pd_buffer_vunmap,
+static const struct dma_buf_ops peerdma_buffer_dmabuf_ops = {
+	.attach = peerdma_buffer_attach,
+	.pin = peerdma_export_pin,
+	.unpin = peerdma_export_unpin,
+	.map_dma_buf = peerdma_buffer_map,
+	.unmap_dma_buf = peerdma_buffer_unmap,
+	.release = peerdma_buffer_dmabuf_release,
+	.begin_cpu_access = peerdma_buffer_begin_cpu_access,
+	.end_cpu_access = peerdma_buffer_end_cpu_access,
+	.mmap = peerdma_buffer_mmap,
+	.vmap = peerdma_buffer_vmap,
+	.vunmap = peerdma_buffer_vunmap,
 };
 
 /* Only what moves has to be told to stay. */
-static const struct dma_buf_ops pd_buffer_migrating_dmabuf_ops = {
-	.attach = pd_buffer_attach,
-	.detach = pd_migrate_detach,
-	.pin = pd_migrate_pin,
-	.unpin = pd_migrate_unpin,
-	.map_dma_buf = pd_buffer_map,
-	.unmap_dma_buf = pd_buffer_unmap,
-	.release = pd_buffer_dmabuf_release,
-	.begin_cpu_access = pd_buffer_begin_cpu_access,
-	.end_cpu_access = pd_buffer_end_cpu_access,
-	.mmap = pd_buffer_mmap,
-	.vmap = pd_buffer_vmap,
-	.vunmap = pd_buffer_vunmap,
+static const struct dma_buf_ops peerdma_buffer_migrating_dmabuf_ops = {
+	.attach = peerdma_buffer_attach,
+	.detach = peerdma_migrate_detach,
+	.pin = peerdma_migrate_pin,
+	.unpin = peerdma_migrate_unpin,
+	.map_dma_buf = peerdma_buffer_map,
+	.unmap_dma_buf = peerdma_buffer_unmap,
+	.release = peerdma_buffer_dmabuf_release,
+	.begin_cpu_access = peerdma_buffer_begin_cpu_access,
+	.end_cpu_access = peerdma_buffer_end_cpu_access,
+	.mmap = peerdma_buffer_mmap,
+	.vmap = peerdma_buffer_vmap,
+	.vunmap = peerdma_buffer_vunmap,
 };
 
-bool pd_buffer_is_any(struct dma_buf *dmabuf)
+bool peerdma_buffer_is_any(struct dma_buf *dmabuf)
 {
-	return dmabuf->ops == &pd_buffer_dmabuf_ops ||
-	       dmabuf->ops == &pd_buffer_migrating_dmabuf_ops;
+	return dmabuf->ops == &peerdma_buffer_dmabuf_ops ||
+	       dmabuf->ops == &peerdma_buffer_migrating_dmabuf_ops;
 }
 
-const struct dma_buf_ops *pd_buffer_export_ops(struct pd_object *obj)
+const struct dma_buf_ops *peerdma_buffer_export_ops(struct peerdma_object *obj)
 {
-	return to_pd_buffer(obj)->kind == PEERDMA_BUFFER_MIGRATING ?
-	       &pd_buffer_migrating_dmabuf_ops : &pd_buffer_dmabuf_ops;
+	return to_peerdma_buffer(obj)->kind == PEERDMA_BUFFER_MIGRATING ?
+		       &peerdma_buffer_migrating_dmabuf_ops :
+		       &peerdma_buffer_dmabuf_ops;
 }

@@ -8,18 +8,17 @@
 #include "buffer.h"
 
 /* Pages that one fault maps at most: a megabyte */
-#define PD_FAULT_PAGES	256
+#define PEERDMA_FAULT_PAGES 256
 
-/* Under dma_resv. */
-static unsigned long pd_buffer_pfn(struct pd_buffer *buf, u32 page)
+static unsigned long peerdma_buffer_pfn(struct peerdma_buffer *buf, u32 page)
 {
-	if (buf->kind == PEERDMA_BUFFER_MIGRATING &&
-	    buf->place == PEERDMA_PLACE_LOCAL)
+	dma_resv_assert_held(&buf->resv);
+	if (buf->kind == PEERDMA_BUFFER_MIGRATING && buf->place == PEERDMA_PLACE_LOCAL)
 		return PHYS_PFN(buf->local.paddr) + page;
 	return page_to_pfn(buf->pages[page]);
 }
 
-static vm_fault_t pd_buffer_insert(struct pd_buffer *buf, struct vm_fault *vmf)
+static vm_fault_t peerdma_buffer_insert(struct peerdma_buffer *buf, struct vm_fault *vmf)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	unsigned long at = vmf->address & PAGE_MASK;
@@ -29,14 +28,13 @@ static vm_fault_t pd_buffer_insert(struct pd_buffer *buf, struct vm_fault *vmf)
 
 	if (buf->place == PEERDMA_PLACE_LOCAL)
 		prot = pgprot_writecombine(prot);
-	for (i = 0; i < PD_FAULT_PAGES && at < vma->vm_end; i++) {
+	for (i = 0; i < PEERDMA_FAULT_PAGES && at < vma->vm_end; i++) {
 		unsigned long page = vmf->pgoff + i;
 		vm_fault_t one;
 
 		if (page >= buf->count)
 			break;
-		one = vmf_insert_pfn_prot(vma, at, pd_buffer_pfn(buf, page),
-					  prot);
+		one = vmf_insert_pfn_prot(vma, at, peerdma_buffer_pfn(buf, page), prot);
 		if (!i)
 			ret = one;
 		if (one != VM_FAULT_NOPAGE)
@@ -46,26 +44,26 @@ static vm_fault_t pd_buffer_insert(struct pd_buffer *buf, struct vm_fault *vmf)
 	return ret;
 }
 
-static vm_fault_t pd_buffer_fault(struct vm_fault *vmf)
+static vm_fault_t peerdma_buffer_fault(struct vm_fault *vmf)
 {
-	struct pd_buffer *buf = vmf->vma->vm_private_data;
-	struct pd_device *pd = buf->base.pd;
+	struct peerdma_buffer *buf = vmf->vma->vm_private_data;
+	struct peerdma_device *peer = buf->base.peer;
 	vm_fault_t ret = VM_FAULT_SIGBUS;
 	bool later = false;
 
-	down_read(&pd->bar_lock);
-	/* Whoever moves it has the lock: come back, without mmap_lock meanwhile. */
+	down_read(&peer->bar_lock);
+	/* A move holds the lock: on a signal come back, without mmap_lock meanwhile. */
 	if (dma_resv_lock_interruptible(&buf->resv, NULL)) {
-		up_read(&pd->bar_lock);
+		up_read(&peer->bar_lock);
 		return VM_FAULT_NOPAGE;
 	}
-	if (pd_buffer_is_lost(buf))
+	if (peerdma_buffer_is_lost(buf))
 		goto out;
-	later = buf->place == PEERDMA_PLACE_LOCAL && pd->bar_blocked;
-	ret = later ? VM_FAULT_NOPAGE : pd_buffer_insert(buf, vmf);
+	later = buf->place == PEERDMA_PLACE_LOCAL && peer->bar_blocked;
+	ret = later ? VM_FAULT_NOPAGE : peerdma_buffer_insert(buf, vmf);
 out:
 	dma_resv_unlock(&buf->resv);
-	up_read(&pd->bar_lock);
+	up_read(&peer->bar_lock);
 	/* A reset is going on. */
 	if (later)
 		usleep_range(1000, 2000);
@@ -73,48 +71,47 @@ out:
 }
 
 /* The dma-buf, which the VMA's file is, keeps the buffer. */
-static const struct vm_operations_struct pd_buffer_vm_ops = {
-	.fault = pd_buffer_fault,
+static const struct vm_operations_struct peerdma_buffer_vm_ops = {
+	.fault = peerdma_buffer_fault,
 };
 
 /* Everything was mapped at once; what faults has been zapped by remove(). */
-static vm_fault_t pd_buffer_coherent_fault(struct vm_fault *vmf)
+static vm_fault_t peerdma_buffer_coherent_fault(struct vm_fault *vmf)
 {
 	return VM_FAULT_SIGBUS;
 }
 
-static const struct vm_operations_struct pd_buffer_coherent_vm_ops = {
-	.fault = pd_buffer_coherent_fault,
+static const struct vm_operations_struct peerdma_buffer_coherent_vm_ops = {
+	.fault = peerdma_buffer_coherent_fault,
 };
 
-static int pd_buffer_mmap_coherent(struct pd_buffer *buf,
-				   struct vm_area_struct *vma)
+static int peerdma_buffer_mmap_coherent(struct peerdma_buffer *buf, struct vm_area_struct *vma)
 {
 	int ret = -ENODEV;
 
 	dma_resv_lock(&buf->resv, NULL);
-	if (!pd_buffer_is_lost(buf))
-		ret = dma_mmap_coherent(pd_buffer_dev(buf), vma, buf->cpu,
-					buf->dma, buf->base.size);
+	if (!peerdma_buffer_is_lost(buf))
+		ret = dma_mmap_coherent(peerdma_buffer_dev(buf), vma, buf->cpu, buf->dma,
+					buf->base.size);
 	dma_resv_unlock(&buf->resv);
 	if (!ret)
-		vma->vm_ops = &pd_buffer_coherent_vm_ops;
+		vma->vm_ops = &peerdma_buffer_coherent_vm_ops;
 	return ret;
 }
 
 /* The core has looked at the range. */
-int pd_buffer_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
+int peerdma_buffer_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
-	struct pd_export *exp = dmabuf->priv;
-	struct pd_buffer *buf = to_pd_buffer(exp->obj);
+	struct peerdma_exported *exp = dmabuf->priv;
+	struct peerdma_buffer *buf = to_peerdma_buffer(exp->obj);
 
-	if (pd_vma_is_private(vma))
+	if (peerdma_vma_is_private(vma))
 		return -EINVAL;
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
 	if (buf->kind == PEERDMA_BUFFER_COHERENT)
-		return pd_buffer_mmap_coherent(buf, vma);
+		return peerdma_buffer_mmap_coherent(buf, vma);
 	vm_flags_set(vma, VM_IO | VM_PFNMAP);
 	vma->vm_private_data = buf;
-	vma->vm_ops = &pd_buffer_vm_ops;
+	vma->vm_ops = &peerdma_buffer_vm_ops;
 	return 0;
 }

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The buffers of a submission: which have fences, their locks, and whom to wait
+ * The buffers of a submission: which have fences, their locks, and the fences to wait
  * for before the work may begin.
  */
 #include "submit.h"
 
 /* Which buffers have fences to wait for and to leave, and for what access. */
-void pd_buffers_collect(struct pd_submit *sub)
+void peerdma_buffers_collect(struct peerdma_submission *sub)
 {
 	unsigned int i;
 
-	for (i = 0; i < PD_PLACES; i++) {
-		struct pd_object *obj = sub->object[i];
+	for (i = 0; i < PEERDMA_PLACES; i++) {
+		struct peerdma_object *obj = sub->object[i];
 
 		if (!obj || !obj->resv)
 			continue;
 		if (sub->resvs && sub->resv[0] == obj->resv) {
-			sub->write[0] |= sub->writes && i == PD_DESTINATION;
+			sub->write[0] |= sub->writes && i == PEERDMA_DESTINATION;
 			continue;
 		}
 		sub->resv[sub->resvs] = obj->resv;
-		sub->write[sub->resvs] = sub->writes && i == PD_DESTINATION;
+		sub->write[sub->resvs] = sub->writes && i == PEERDMA_DESTINATION;
 		sub->resvs++;
 	}
 }
 
-void pd_buffers_unlock(struct pd_submit *sub)
+void peerdma_buffers_unlock(struct peerdma_submission *sub)
 {
 	unsigned int i;
 
@@ -37,7 +37,7 @@ void pd_buffers_unlock(struct pd_submit *sub)
 }
 
 /* Locks one or two dma_resvs. Two may have to be taken the other way round. */
-int pd_buffers_lock(struct pd_submit *sub)
+int peerdma_buffers_lock(struct peerdma_submission *sub)
 {
 	int ret;
 
@@ -74,16 +74,16 @@ err_fini:
 
 /*
  * Objects without a dma_resv. Two of them are taken in the order of their
- * addresses; nobody else takes two.
+ * addresses; nothing else takes two.
  */
-int pd_buffers_lock_plain(struct pd_submit *sub)
+int peerdma_buffers_lock_plain(struct peerdma_submission *sub)
 {
-	struct pd_object **plain = sub->plain;
+	struct peerdma_object **plain = sub->plain;
 	unsigned int i, n = 0;
 	int ret;
 
-	for (i = 0; i < PD_PLACES; i++) {
-		struct pd_object *obj = sub->object[i];
+	for (i = 0; i < PEERDMA_PLACES; i++) {
+		struct peerdma_object *obj = sub->object[i];
 
 		if (obj && !obj->resv && !(n && plain[0] == obj))
 			plain[n++] = obj;
@@ -103,21 +103,21 @@ int pd_buffers_lock_plain(struct pd_submit *sub)
 	return 0;
 }
 
-void pd_buffers_unlock_plain(struct pd_submit *sub)
+void peerdma_buffers_unlock_plain(struct peerdma_submission *sub)
 {
 	unsigned int i;
 
-	for (i = 0; i < PD_PLACES; i++)
+	for (i = 0; i < PEERDMA_PLACES; i++)
 		if (sub->plain[i])
 			mutex_unlock(&sub->plain[i]->lock);
 }
 
 /*
- * Implicit synchronisation: a reader waits for writers, a writer for everybody.
+ * Implicit synchronisation: a reader waits for writers, a writer for all.
  * Our channel works in order, so its own fences need no wait. The locks stay
  * held: signalling a fence never needs them.
  */
-int pd_buffers_sync(struct pd_submit *sub)
+int peerdma_buffers_sync(struct peerdma_submission *sub)
 {
 	unsigned int i;
 
@@ -125,14 +125,14 @@ int pd_buffers_sync(struct pd_submit *sub)
 		struct dma_resv_iter cursor;
 		struct dma_fence *fence;
 
-		dma_resv_for_each_fence(&cursor, sub->resv[i],
-					dma_resv_usage_rw(sub->write[i]),
+		dma_resv_assert_held(sub->resv[i]);
+		dma_resv_for_each_fence(&cursor, sub->resv[i], dma_resv_usage_rw(sub->write[i]),
 					fence) {
 			int ret;
 
 			if (fence->context == sub->channel->fence_context)
 				continue;
-			ret = pd_fence_wait(sub->pd, fence, sub->deadline);
+			ret = peerdma_fence_wait(sub->peer, fence, sub->deadline);
 			if (ret)
 				return ret;
 		}

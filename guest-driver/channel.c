@@ -11,46 +11,43 @@
 
 #include "work.h"
 
-unsigned int pd_timeout_ms = 10000;
-module_param_named(timeout_ms, pd_timeout_ms, uint, 0644);
-MODULE_PARM_DESC(timeout_ms,
-		 "Default time without an answer until the device counts as dead, ms");
+unsigned int peerdma_timeout_ms = 10000;
+module_param_named(timeout_ms, peerdma_timeout_ms, uint, 0644);
+MODULE_PARM_DESC(timeout_ms, "Default time without an answer until the device counts as dead, ms");
 
 /* How often the watchdog looks at a channel that has work */
-#define PD_WATCHDOG_PERIOD	(HZ / 4)
+#define PEERDMA_WATCHDOG_PERIOD (HZ / 4)
 /* How long a channel may take to stop, us */
-#define PD_STOP_TIMEOUT_US	(500 * USEC_PER_MSEC)
+#define PEERDMA_STOP_TIMEOUT_US (500 * USEC_PER_MSEC)
 
 /* The rings are devm; the device's structure keeps the rest until its end. */
-int pd_channels_create(struct pd_device *pd)
+int peerdma_channels_create(struct peerdma_device *peer)
 {
-	struct device *dev = &pd->pdev->dev;
-	u64 context = dma_fence_context_alloc(pd->channels);
+	struct device *dev = &peer->pdev->dev;
+	u64 context = dma_fence_context_alloc(peer->channels);
 	u32 i;
 
 	/* Not devm: a file may still ask for results after remove(). */
-	pd->channel = kzalloc_objs(*pd->channel, pd->channels);
-	if (!pd->channel)
+	peer->channel = kzalloc_objs(*peer->channel, peer->channels);
+	if (!peer->channel)
 		return -ENOMEM;
-	for (i = 0; i < pd->channels; i++) {
-		struct pd_channel *ch = &pd->channel[i];
+	for (i = 0; i < peer->channels; i++) {
+		struct peerdma_channel *ch = &peer->channel[i];
 
-		ch->pd = pd;
+		ch->peer = peer;
 		ch->index = i;
-		ch->regs = pd->regs + PEERDMA_CHANNEL(i);
+		ch->regs = peer->regs + PEERDMA_CHANNEL(i);
 		ch->fence_context = context + i;
 		ch->stopped = true;
 		mutex_init(&ch->submit_lock);
 		spin_lock_init(&ch->lock);
 		INIT_LIST_HEAD(&ch->queue);
 		INIT_LIST_HEAD(&ch->active);
-		INIT_DELAYED_WORK(&ch->watchdog, pd_channel_watchdog);
+		INIT_DELAYED_WORK(&ch->watchdog, peerdma_channel_watchdog);
 		disable_delayed_work(&ch->watchdog);
-		ch->ring = dmam_alloc_coherent(dev, PD_RING_ENTRIES *
-					       sizeof(*ch->ring),
+		ch->ring = dmam_alloc_coherent(dev, PEERDMA_RING_ENTRIES * sizeof(*ch->ring),
 					       &ch->ring_dma, GFP_KERNEL);
-		ch->records = dmam_alloc_coherent(dev, PD_RING_ENTRIES *
-						  sizeof(*ch->records),
+		ch->records = dmam_alloc_coherent(dev, PEERDMA_RING_ENTRIES * sizeof(*ch->records),
 						  &ch->records_dma, GFP_KERNEL);
 		if (!ch->ring || !ch->records)
 			return -ENOMEM;
@@ -59,20 +56,21 @@ int pd_channels_create(struct pd_device *pd)
 }
 
 /* The device has been reset or is new: tells it where the rings are. */
-static void pd_channel_program(struct pd_channel *ch)
+static void peerdma_channel_program(struct peerdma_channel *ch)
 {
 	void __iomem *regs = ch->regs;
 
-	memset(ch->records, 0, PD_RING_ENTRIES * sizeof(*ch->records));
+	lockdep_assert_held(&ch->lock);
+	memset(ch->records, 0, PEERDMA_RING_ENTRIES * sizeof(*ch->records));
 	ch->issued = 0;
 	ch->completed = 0;
 
 	writel(lower_32_bits(ch->ring_dma), regs + PEERDMA_CH_RING_LO);
 	writel(upper_32_bits(ch->ring_dma), regs + PEERDMA_CH_RING_HI);
-	writel(PD_RING_ORDER, regs + PEERDMA_CH_RING_SIZE);
+	writel(PEERDMA_RING_ORDER, regs + PEERDMA_CH_RING_SIZE);
 	writel(lower_32_bits(ch->records_dma), regs + PEERDMA_CH_RECORD_LO);
 	writel(upper_32_bits(ch->records_dma), regs + PEERDMA_CH_RECORD_HI);
-	writel(ch->index % ch->pd->vectors, regs + PEERDMA_CH_VECTOR);
+	writel(ch->index % ch->peer->vectors, regs + PEERDMA_CH_VECTOR);
 	/* writel() orders after the memset: the device finds the records clean. */
 	writel(PEERDMA_CH_CTRL_ENABLE, regs + PEERDMA_CH_CTRL);
 }
@@ -81,28 +79,26 @@ static void pd_channel_program(struct pd_channel *ch)
  * Makes the device forget all about the channel. When this returns it does not
  * touch memory for it any more; if it will not listen, it loses the bus.
  */
-static void pd_channel_silence(struct pd_channel *ch)
+static void peerdma_channel_silence(struct peerdma_channel *ch)
 {
-	struct pci_dev *pdev = ch->pd->pdev;
+	struct pci_dev *pdev = ch->peer->pdev;
 	u32 status;
 
 	writel(PEERDMA_CH_CTRL_RESET, ch->regs + PEERDMA_CH_CTRL);
 	readl_poll_timeout(ch->regs + PEERDMA_CH_STATUS, status,
-			   PCI_POSSIBLE_ERROR(status) ||
-			   (status & PEERDMA_CH_STATUS_STATE_MASK) ==
-			   PEERDMA_CH_STATE_DISABLED, 10, PD_STOP_TIMEOUT_US);
-	if ((status & PEERDMA_CH_STATUS_STATE_MASK) ==
-	    PEERDMA_CH_STATE_DISABLED)
+			   PCI_POSSIBLE_ERROR(status) || (status & PEERDMA_CH_STATUS_STATE_MASK) ==
+								 PEERDMA_CH_STATE_DISABLED,
+			   10, PEERDMA_STOP_TIMEOUT_US);
+	if ((status & PEERDMA_CH_STATUS_STATE_MASK) == PEERDMA_CH_STATE_DISABLED)
 		return;
-	dev_dbg(&pdev->dev, "channel %u does not stop: %#x\n", ch->index,
-		status);
+	dev_dbg(&pdev->dev, "channel %u does not stop: %#x\n", ch->index, status);
 	pci_clear_master(pdev);
 }
 
 /* Takes @work out of the channel's lists and ends it with @error. */
-static void pd_channel_fail(struct pd_work *work, int error,
-			    struct list_head *finished)
+static void peerdma_channel_fail(struct peerdma_work *work, int error, struct list_head *finished)
 {
+	lockdep_assert_held(&work->channel->lock);
 	if (!work->error)
 		work->error = error;
 	list_move_tail(&work->node, finished);
@@ -112,23 +108,20 @@ static void pd_channel_fail(struct pd_work *work, int error,
  * Ends what the device has been given: the oldest with @error, since it is the
  * one that does not end, the others as cancelled. Then begins again with the rest.
  */
-static void pd_channel_restart(struct pd_channel *ch, int error, u32 halt)
+static void peerdma_channel_restart(struct peerdma_channel *ch, int error, u32 halt)
 {
 	LIST_HEAD(finished);
-	struct pd_work *work, *next;
+	struct peerdma_work *work, *next;
 	u64 error_address = 0;
 	bool first = true;
 
-	if (halt) {
-		error_address = readl(ch->regs + PEERDMA_CH_ERROR_LO);
-		error_address |=
-			(u64)readl(ch->regs + PEERDMA_CH_ERROR_HI) << 32;
-	}
-	pd_channel_silence(ch);
+	if (halt)
+		error_address = peerdma_channel_read64(ch, PEERDMA_CH_ERROR_LO);
+	peerdma_channel_silence(ch);
 
 	spin_lock_irq(&ch->lock);
 	/* What came in at the last moment is not lost. */
-	pd_ring_reap(ch, &finished, false);
+	peerdma_ring_reap(ch, &finished, false);
 	list_splice_tail_init(&ch->queue, &ch->active);
 	list_for_each_entry_safe(work, next, &ch->active, node) {
 		if (work->issued == work->done) {
@@ -139,69 +132,66 @@ static void pd_channel_restart(struct pd_channel *ch, int error, u32 halt)
 			work->halt = halt;
 			work->error_address = error_address;
 		}
-		pd_channel_fail(work, first ? error : -ECANCELED, &finished);
+		peerdma_channel_fail(work, first ? error : -ECANCELED, &finished);
 		first = false;
 	}
 	if (!first && error == -ETIMEDOUT)
-		pd_count(ch->pd, PD_TIMEOUTS);
+		peerdma_count(ch->peer, PEERDMA_COUNT_TIMEOUTS);
 	ch->restarting = false;
 	if (!ch->stopped) {
-		pd_channel_program(ch);
-		pd_ring_pump(ch);
+		peerdma_channel_program(ch);
+		peerdma_ring_pump(ch);
 	}
 	spin_unlock_irq(&ch->lock);
-	pd_work_finish(ch->pd, &finished);
+	peerdma_work_finish(ch->peer, &finished);
 }
 
-void pd_channel_watchdog(struct work_struct *work)
+void peerdma_channel_watchdog(struct work_struct *work)
 {
-	struct pd_channel *ch = container_of(work, struct pd_channel,
-					     watchdog.work);
-	unsigned long period = PD_WATCHDOG_PERIOD;
+	struct peerdma_channel *ch = container_of(work, struct peerdma_channel, watchdog.work);
+	unsigned long period = PEERDMA_WATCHDOG_PERIOD;
 	LIST_HEAD(finished);
-	struct pd_work *oldest;
+	struct peerdma_work *oldest;
 	bool again, late, signalling;
 	int error = 0;
 	u32 halt = 0;
 
 	signalling = dma_fence_begin_signalling();
 	spin_lock_irq(&ch->lock);
-	oldest = ch->stopped ? NULL : pd_ring_oldest(ch);
+	oldest = ch->stopped ? NULL : peerdma_ring_oldest(ch);
 	late = oldest && time_after_eq(jiffies, ch->progress + oldest->timeout);
 	/*
 	 * Work with interrupts is left to them, so that one that does not come is
 	 * seen; only before it is given up its record is looked for.
 	 */
 	if (oldest && (oldest->poll || late)) {
-		pd_ring_reap(ch, &finished, false);
-		pd_ring_pump(ch);
-		oldest = pd_ring_oldest(ch);
+		peerdma_ring_reap(ch, &finished, false);
+		peerdma_ring_pump(ch);
+		oldest = peerdma_ring_oldest(ch);
 	}
 	if (oldest && ch->issued != ch->completed) {
 		u32 status = readl(ch->regs + PEERDMA_CH_STATUS);
 
 		if (PCI_POSSIBLE_ERROR(status)) {
 			error = -EIO;
-		} else if ((status & PEERDMA_CH_STATUS_STATE_MASK) ==
-			   PEERDMA_CH_STATE_HALTED) {
+		} else if ((status & PEERDMA_CH_STATUS_STATE_MASK) == PEERDMA_CH_STATE_HALTED) {
 			error = -EIO;
 			halt = (status & PEERDMA_CH_STATUS_HALT_MASK) >>
-				PEERDMA_CH_STATUS_HALT_SHIFT;
-		} else if (time_after_eq(jiffies,
-					 ch->progress + oldest->timeout)) {
+			       PEERDMA_CH_STATUS_HALT_SHIFT;
+		} else if (time_after_eq(jiffies, ch->progress + oldest->timeout)) {
 			error = -ETIMEDOUT;
 		}
 	}
 	if (error)
 		ch->restarting = true;
 	spin_unlock_irq(&ch->lock);
-	pd_work_finish(ch->pd, &finished);
+	peerdma_work_finish(ch->peer, &finished);
 
 	if (error)
-		pd_channel_restart(ch, error, halt);
+		peerdma_channel_restart(ch, error, halt);
 
 	spin_lock_irq(&ch->lock);
-	oldest = pd_ring_oldest(ch);
+	oldest = peerdma_ring_oldest(ch);
 	again = oldest && !ch->stopped;
 	if (!oldest)
 		WRITE_ONCE(ch->poll_wanted, false);
@@ -209,96 +199,95 @@ void pd_channel_watchdog(struct work_struct *work)
 		period = 1;
 	spin_unlock_irq(&ch->lock);
 	dma_fence_end_signalling(signalling);
-	/* Sooner, if somebody has asked for it meanwhile. */
+	/* Sooner, if that has been asked for meanwhile. */
 	if (again)
-		queue_delayed_work(ch->pd->wq, &ch->watchdog, period);
+		queue_delayed_work(ch->peer->wq, &ch->watchdog, period);
 }
 
 /* Takes over the channel's reference to the work, unless it fails. */
-int pd_channel_queue(struct pd_channel *ch, struct pd_work *work)
+int peerdma_channel_queue(struct peerdma_channel *ch, struct peerdma_work *work)
 {
 	unsigned long flags;
 	int ret = 0;
 
 	spin_lock_irqsave(&ch->lock, flags);
 	if (ch->stopped) {
-		ret = READ_ONCE(ch->pd->gone) ? -ENODEV : -EAGAIN;
+		ret = READ_ONCE(ch->peer->gone) ? -ENODEV : -EAGAIN;
 	} else {
 		list_add_tail(&work->node, &ch->queue);
-		pd_ring_pump(ch);
-		queue_delayed_work(ch->pd->wq, &ch->watchdog,
-				   PD_WATCHDOG_PERIOD);
+		peerdma_ring_pump(ch);
+		queue_delayed_work(ch->peer->wq, &ch->watchdog, PEERDMA_WATCHDOG_PERIOD);
 	}
 	spin_unlock_irqrestore(&ch->lock, flags);
 	return ret;
 }
 
-static void pd_channel_service(struct pd_channel *ch, bool irq)
+static void peerdma_channel_service(struct peerdma_channel *ch, bool irq)
 {
 	LIST_HEAD(finished);
 	unsigned long flags;
 
 	spin_lock_irqsave(&ch->lock, flags);
 	if (!ch->stopped && !ch->restarting) {
-		pd_ring_reap(ch, &finished, irq);
-		pd_ring_pump(ch);
+		peerdma_ring_reap(ch, &finished, irq);
+		peerdma_ring_pump(ch);
 	}
 	spin_unlock_irqrestore(&ch->lock, flags);
-	pd_work_finish(ch->pd, &finished);
+	peerdma_work_finish(ch->peer, &finished);
 }
 
-void pd_channel_poll(struct pd_channel *ch)
+void peerdma_channel_poll(struct peerdma_channel *ch)
 {
-	pd_channel_service(ch, false);
+	peerdma_channel_service(ch, false);
 }
 
 /* One handler for each vector; @data is the first channel that uses it. */
-irqreturn_t pd_channel_interrupt(int irq, void *data)
+irqreturn_t peerdma_channel_interrupt(int irq, void *data)
 {
-	struct pd_channel *first = data;
-	struct pd_device *pd = first->pd;
+	struct peerdma_channel *first = data;
+	struct peerdma_device *peer = first->peer;
 	u32 i;
 
-	pd_count(pd, PD_INTERRUPTS);
-	for (i = first->index; i < pd->channels; i += pd->vectors)
-		pd_channel_service(&pd->channel[i], true);
+	peerdma_count(peer, PEERDMA_COUNT_INTERRUPTS);
+	for (i = first->index; i < peer->channels; i += peer->vectors)
+		peerdma_channel_service(&peer->channel[i], true);
 	return IRQ_HANDLED;
 }
 
 /* Ends what @owner has queued and the device has not seen. */
-void pd_channel_cancel(struct pd_channel *ch, struct pd_file *owner)
+void peerdma_channel_cancel(struct peerdma_channel *ch, struct peerdma_file *owner)
 {
 	LIST_HEAD(finished);
-	struct pd_work *work;
+	struct peerdma_work *work;
 
 	spin_lock_irq(&ch->lock);
 	list_for_each_entry(work, &ch->queue, node) {
 		if (work->owner != owner || work->issued)
 			continue;
-		/* It ends when those before it have, see pd_ring_retire(). */
+		/* It ends when those before it have, see peerdma_ring_retire(). */
 		work->error = -ECANCELED;
 		work->ops = 0;
 	}
-	pd_ring_reap(ch, &finished, false);
-	pd_ring_pump(ch);
+	peerdma_ring_reap(ch, &finished, false);
+	peerdma_ring_pump(ch);
 	spin_unlock_irq(&ch->lock);
-	pd_work_finish(ch->pd, &finished);
+	peerdma_work_finish(ch->peer, &finished);
 }
 
-void pd_channels_start(struct pd_device *pd)
+void peerdma_channels_start(struct peerdma_device *peer)
 {
 	u32 i;
 
-	for (i = 0; i < pd->channels; i++) {
-		struct pd_channel *ch = &pd->channel[i];
+	for (i = 0; i < peer->channels; i++) {
+		struct peerdma_channel *ch = &peer->channel[i];
 
 		if (WARN_ON(!ch->stopped))
 			continue;
 		/* Whatever was there before us: an earlier kernel, a test. */
-		pd_channel_silence(ch);
+		peerdma_channel_silence(ch);
 		enable_delayed_work(&ch->watchdog);
 		spin_lock_irq(&ch->lock);
-		pd_channel_program(ch);
+		peerdma_channel_program(ch);
 		ch->stopped = false;
 		ch->restarting = false;
 		spin_unlock_irq(&ch->lock);
@@ -307,16 +296,16 @@ void pd_channels_start(struct pd_device *pd)
 
 /*
  * Takes no more work, stops the device, and ends all work as cancelled. After
- * this nothing of ours happens on the bus until pd_channels_start(), and no
+ * this nothing of ours happens on the bus until peerdma_channels_start(), and no
  * interrupt handler is at work any more.
  */
-void pd_channels_stop(struct pd_device *pd)
+void peerdma_channels_stop(struct peerdma_device *peer)
 {
 	u32 i;
 
-	for (i = 0; i < pd->channels; i++) {
-		struct pd_channel *ch = &pd->channel[i];
-		struct pd_work *work, *next;
+	for (i = 0; i < peer->channels; i++) {
+		struct peerdma_channel *ch = &peer->channel[i];
+		struct peerdma_work *work, *next;
 		LIST_HEAD(finished);
 		bool stopped;
 
@@ -328,18 +317,18 @@ void pd_channels_stop(struct pd_device *pd)
 			continue;
 
 		disable_delayed_work_sync(&ch->watchdog);
-		pd_channel_silence(ch);
+		peerdma_channel_silence(ch);
 
 		spin_lock_irq(&ch->lock);
-		pd_ring_reap(ch, &finished, false);
+		peerdma_ring_reap(ch, &finished, false);
 		list_splice_tail_init(&ch->queue, &ch->active);
 		list_for_each_entry_safe(work, next, &ch->active, node)
-			pd_channel_fail(work, -ECANCELED, &finished);
+			peerdma_channel_fail(work, -ECANCELED, &finished);
 		ch->issued = 0;
 		ch->completed = 0;
 		spin_unlock_irq(&ch->lock);
-		pd_work_finish(pd, &finished);
+		peerdma_work_finish(peer, &finished);
 	}
-	for (i = 0; i < pd->vectors; i++)
-		synchronize_irq(pci_irq_vector(pd->pdev, i));
+	for (i = 0; i < peer->vectors; i++)
+		synchronize_irq(pci_irq_vector(peer->pdev, i));
 }

@@ -2,99 +2,81 @@
 /*
  * The character device: files, ioctls, mmap.
  */
-#include <linux/capability.h>
-#include <linux/build_bug.h>
 #include <linux/file.h>
 #include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "ioctl.h"
+#include "lab_ops.h"
 #include "work.h"
 
-static dev_t pd_devt;
+static dev_t peerdma_devt;
 
-static struct class pd_class = {
+static struct class peerdma_class = {
 	.name = KBUILD_MODNAME,
 };
 
 /* ------------------------------------------------------------------ ioctls */
 
-struct pd_ioctl {
-	int (*call)(struct pd_call *call, void *data);
-	unsigned int size;
-	bool lab;
-	bool unguarded; /* not under srcu: it sleeps as long as the user says */
-};
-
-/* All arguments fit in here; on the stack. */
-union pd_argument {
-	struct peerdma_info info;
-	struct peerdma_counters counters;
-	u8 bytes[192];
-};
-
-#define PD_SIZE(type) \
-	(sizeof(struct type) + \
-	 BUILD_BUG_ON_ZERO(sizeof(struct type) > sizeof(union pd_argument)))
-#define PD_IOCTL(cmd, type, function) \
-	[_IOC_NR(cmd)] = { .call = function, .size = PD_SIZE(type) }
-#define PD_LAB_IOCTL(cmd, type, function) \
-	[_IOC_NR(cmd)] = { .call = function, .size = PD_SIZE(type), .lab = true }
-
-static const struct pd_ioctl pd_ioctls[] = {
-	PD_IOCTL(PEERDMA_GET_INFO, peerdma_info, pd_ioctl_info),
-	PD_IOCTL(PEERDMA_GET_COUNTERS, peerdma_counters, pd_ioctl_counters),
-	PD_IOCTL(PEERDMA_GET_DISTANCE, peerdma_distance, pd_ioctl_distance),
-	PD_IOCTL(PEERDMA_ALLOC, peerdma_alloc, pd_ioctl_alloc),
-	PD_IOCTL(PEERDMA_EXPORT, peerdma_export, pd_ioctl_export),
-	PD_IOCTL(PEERDMA_INVALIDATE, peerdma_invalidate, pd_ioctl_invalidate),
-	PD_IOCTL(PEERDMA_CLOSE, peerdma_handle, pd_ioctl_close),
-	PD_IOCTL(PEERDMA_IMPORT, peerdma_import, pd_ioctl_import),
-	PD_IOCTL(PEERDMA_MAP, peerdma_map, pd_ioctl_map),
-	PD_IOCTL(PEERDMA_UNMAP, peerdma_handle, pd_ioctl_unmap),
-	PD_IOCTL(PEERDMA_GET_SEGMENTS, peerdma_segments, pd_ioctl_segments),
-	PD_IOCTL(PEERDMA_SUBMIT, peerdma_submit, pd_ioctl_submit),
+static const struct peerdma_ioctl peerdma_ioctls[] = {
+	PEERDMA_IOCTL(PEERDMA_GET_INFO, peerdma_info, peerdma_ioctl_info),
+	PEERDMA_IOCTL(PEERDMA_GET_COUNTERS, peerdma_counters, peerdma_ioctl_counters),
+	PEERDMA_IOCTL(PEERDMA_GET_DISTANCE, peerdma_distance, peerdma_ioctl_distance),
+	PEERDMA_IOCTL(PEERDMA_ALLOC, peerdma_alloc, peerdma_ioctl_alloc),
+	PEERDMA_IOCTL(PEERDMA_EXPORT, peerdma_export, peerdma_ioctl_export),
+	PEERDMA_IOCTL(PEERDMA_INVALIDATE, peerdma_invalidate, peerdma_ioctl_invalidate),
+	PEERDMA_IOCTL(PEERDMA_CLOSE, peerdma_handle, peerdma_ioctl_close),
+	PEERDMA_IOCTL(PEERDMA_IMPORT, peerdma_import, peerdma_ioctl_import),
+	PEERDMA_IOCTL(PEERDMA_MAP, peerdma_map, peerdma_ioctl_map),
+	PEERDMA_IOCTL(PEERDMA_UNMAP, peerdma_handle, peerdma_ioctl_unmap),
+	PEERDMA_IOCTL(PEERDMA_GET_SEGMENTS, peerdma_segments, peerdma_ioctl_segments),
+	PEERDMA_IOCTL(PEERDMA_SUBMIT, peerdma_submit, peerdma_ioctl_submit),
 	[_IOC_NR(PEERDMA_WAIT)] = {
-		.call = pd_ioctl_wait,
-		.size = PD_SIZE(peerdma_wait),
+		.call = peerdma_ioctl_wait,
+		.size = PEERDMA_ARGUMENT_SIZE(peerdma_wait),
 		.unguarded = true,
 	},
-	PD_IOCTL(PEERDMA_SYSTEM_ALLOC, peerdma_system_alloc,
-		 pd_ioctl_system_alloc),
-	PD_IOCTL(PEERDMA_SYSTEM_SYNC, peerdma_system_sync,
-		 pd_ioctl_system_sync),
-	PD_LAB_IOCTL(PEERDMA_LAB_BUS_MASTER, peerdma_lab_bus_master,
-		     pd_ioctl_lab_bus_master),
-	PD_LAB_IOCTL(PEERDMA_LAB_MAP_PHYS, peerdma_lab_map_phys,
-		     pd_ioctl_lab_map_phys),
-	PD_LAB_IOCTL(PEERDMA_LAB_REGISTER, peerdma_lab_register,
-		     pd_ioctl_lab_register),
-	PD_IOCTL(PEERDMA_BUFFER_ALLOC, peerdma_buffer_alloc,
-		 pd_ioctl_buffer_alloc),
-	PD_IOCTL(PEERDMA_BUFFER_MOVE, peerdma_buffer_move,
-		 pd_ioctl_buffer_move),
-	PD_IOCTL(PEERDMA_BUFFER_STATE, peerdma_buffer_state,
-		 pd_ioctl_buffer_state),
-	PD_IOCTL(PEERDMA_KERNEL_COPY, peerdma_kernel_copy,
-		 pd_ioctl_kernel_copy),
-	PD_LAB_IOCTL(PEERDMA_LAB_READ_PAGE, peerdma_lab_read_page,
-		     pd_ioctl_lab_read_page),
+	PEERDMA_IOCTL(PEERDMA_SYSTEM_ALLOC, peerdma_system_alloc, peerdma_ioctl_system_alloc),
+	PEERDMA_IOCTL(PEERDMA_SYSTEM_SYNC, peerdma_system_sync, peerdma_ioctl_system_sync),
+	PEERDMA_IOCTL(PEERDMA_BUFFER_ALLOC, peerdma_buffer_alloc, peerdma_ioctl_buffer_alloc),
+	PEERDMA_IOCTL(PEERDMA_BUFFER_MOVE, peerdma_buffer_move, peerdma_ioctl_buffer_move),
+	PEERDMA_IOCTL(PEERDMA_BUFFER_STATE, peerdma_buffer_state, peerdma_ioctl_buffer_state),
+	/* It waits for fences of other drivers. */
+	[_IOC_NR(PEERDMA_KERNEL_COPY)] = {
+		.call = peerdma_ioctl_kernel_copy,
+		.size = PEERDMA_ARGUMENT_SIZE(peerdma_kernel_copy),
+		.unguarded = true,
+	},
 };
 
-static int pd_call_guarded(const struct pd_ioctl *ioctl, struct pd_call *call,
-			   void *data)
+/* The entry for ioctl number @nr, or an error. */
+static const struct peerdma_ioctl *peerdma_ioctl_find(unsigned int nr)
 {
-	struct pd_device *pd = call->file->pd;
+	unsigned int i;
+
+	if (nr < ARRAY_SIZE(peerdma_ioctls)) {
+		i = array_index_nospec(nr, ARRAY_SIZE(peerdma_ioctls));
+		if (peerdma_ioctls[i].call)
+			return &peerdma_ioctls[i];
+	}
+	return peerdma_lab.ioctl(nr);
+}
+
+static int peerdma_call_guarded(const struct peerdma_ioctl *ioctl, struct peerdma_call *call,
+				void *data)
+{
+	struct peerdma_device *peer = call->file->peer;
 	int idx, ret;
 
-	idx = srcu_read_lock(&pd->srcu);
-	ret = READ_ONCE(pd->gone) ? -ENODEV : ioctl->call(call, data);
-	srcu_read_unlock(&pd->srcu, idx);
+	idx = srcu_read_lock(&peer->srcu);
+	ret = READ_ONCE(peer->gone) ? -ENODEV : ioctl->call(call, data);
+	srcu_read_unlock(&peer->srcu, idx);
 	return ret;
 }
 
 /* Gives out the file descriptor, or takes everything back. */
-static void pd_call_end(struct pd_call *call, bool ok)
+static void peerdma_call_end(struct peerdma_call *call, bool ok)
 {
 	if (call->fd >= 0 && !ok)
 		put_unused_fd(call->fd);
@@ -112,27 +94,20 @@ static void pd_call_end(struct pd_call *call, bool ok)
 	}
 }
 
-static long pd_chardev_ioctl(struct file *filp, unsigned int cmd,
-			     unsigned long user)
+static long peerdma_chardev_ioctl(struct file *filp, unsigned int cmd, unsigned long user)
 {
-	struct pd_call call = { .file = filp->private_data, .fd = -1 };
+	struct peerdma_call call = { .file = filp->private_data, .fd = -1 };
 	void __user *at = (void __user *)user;
 	unsigned int size = _IOC_SIZE(cmd);
-	unsigned int nr = _IOC_NR(cmd);
-	const struct pd_ioctl *ioctl;
-	union pd_argument arg = {};
+	const struct peerdma_ioctl *ioctl;
+	union peerdma_argument arg = {};
 	int ret;
 
-	if (_IOC_TYPE(cmd) != PEERDMA_IOCTL_BASE ||
-	    _IOC_DIR(cmd) != (_IOC_READ | _IOC_WRITE) ||
-	    nr >= ARRAY_SIZE(pd_ioctls))
+	if (_IOC_TYPE(cmd) != PEERDMA_IOCTL_BASE || _IOC_DIR(cmd) != (_IOC_READ | _IOC_WRITE))
 		return -ENOTTY;
-	nr = array_index_nospec(nr, ARRAY_SIZE(pd_ioctls));
-	ioctl = &pd_ioctls[nr];
-	if (!ioctl->call)
-		return -ENOTTY;
-	if (ioctl->lab && !capable(CAP_SYS_ADMIN))
-		return -EPERM;
+	ioctl = peerdma_ioctl_find(_IOC_NR(cmd));
+	if (IS_ERR(ioctl))
+		return PTR_ERR(ioctl);
 
 	ret = copy_struct_from_user(&arg, ioctl->size, at, size);
 	if (ret)
@@ -140,194 +115,194 @@ static long pd_chardev_ioctl(struct file *filp, unsigned int cmd,
 	if (ioctl->unguarded)
 		ret = ioctl->call(&call, &arg);
 	else
-		ret = pd_call_guarded(ioctl, &call, &arg);
+		ret = peerdma_call_guarded(ioctl, &call, &arg);
 	if (!ret && copy_to_user(at, &arg, min(size, ioctl->size)))
 		ret = -EFAULT;
-	pd_call_end(&call, !ret);
+	peerdma_call_end(&call, !ret);
 	return ret;
 }
 
 /* ------------------------------------------------------------------- files */
 
-static int pd_chardev_open(struct inode *inode, struct file *filp)
+static int peerdma_chardev_open(struct inode *inode, struct file *filp)
 {
-	struct pd_device *pd = container_of(inode->i_cdev, struct pd_device,
-					    cdev);
-	struct pd_file *file;
+	struct peerdma_device *peer = container_of(inode->i_cdev, struct peerdma_device, cdev);
+	struct peerdma_file *file;
 	int idx, ret = 0;
 
 	file = kzalloc_obj(*file);
 	if (!file)
 		return -ENOMEM;
-	file->pd = pd;
+	file->peer = peer;
 	file->file = filp;
 	xa_init_flags(&file->objects, XA_FLAGS_ALLOC1);
 	xa_init_flags(&file->works, XA_FLAGS_ALLOC1);
 
-	idx = srcu_read_lock(&pd->srcu);
-	if (READ_ONCE(pd->gone)) {
+	idx = srcu_read_lock(&peer->srcu);
+	if (READ_ONCE(peer->gone)) {
 		ret = -ENODEV;
 	} else {
-		get_device(&pd->dev);
-		mutex_lock(&pd->files_lock);
-		list_add_tail(&file->node, &pd->files);
-		mutex_unlock(&pd->files_lock);
+		get_device(&peer->dev);
+		mutex_lock(&peer->files_lock);
+		list_add_tail(&file->node, &peer->files);
+		mutex_unlock(&peer->files_lock);
 		filp->private_data = file;
 	}
-	srcu_read_unlock(&pd->srcu, idx);
+	srcu_read_unlock(&peer->srcu, idx);
 	if (ret)
 		kfree(file);
 	return ret ?: nonseekable_open(inode, filp);
 }
 
-static int pd_chardev_release(struct inode *inode, struct file *filp)
+static int peerdma_chardev_release(struct inode *inode, struct file *filp)
 {
-	struct pd_file *file = filp->private_data;
-	struct pd_device *pd = file->pd;
-	struct pd_object *obj;
+	struct peerdma_file *file = filp->private_data;
+	struct peerdma_device *peer = file->peer;
+	struct peerdma_object *obj;
 	unsigned long handle;
 
-	mutex_lock(&pd->files_lock);
+	mutex_lock(&peer->files_lock);
 	list_del(&file->node);
-	mutex_unlock(&pd->files_lock);
+	mutex_unlock(&peer->files_lock);
 
-	pd_works_release(file);
+	peerdma_works_release(file);
 	xa_for_each(&file->objects, handle, obj) {
 		xa_erase(&file->objects, handle);
-		pd_object_put(obj);
+		peerdma_object_put(obj);
 	}
 	xa_destroy(&file->objects);
 	kfree(file);
-	put_device(&pd->dev);
+	put_device(&peer->dev);
 	return 0;
 }
 
-static int pd_chardev_mmap(struct file *filp, struct vm_area_struct *vma)
+static int peerdma_chardev_mmap(struct file *filp, struct vm_area_struct *vma)
 {
-	struct pd_file *file = filp->private_data;
-	struct pd_device *pd = file->pd;
-	u64 handle = vma->vm_pgoff >> (PD_MMAP_SHIFT - PAGE_SHIFT);
-	struct pd_object *obj;
+	struct peerdma_file *file = filp->private_data;
+	struct peerdma_device *peer = file->peer;
+	u64 handle = vma->vm_pgoff >> (PEERDMA_MMAP_SHIFT - PAGE_SHIFT);
+	struct peerdma_object *obj;
 	int idx, ret = -ENODEV;
 
-	if (handle > PD_MAX_HANDLES)
+	if (handle > PEERDMA_MAX_HANDLES)
 		return -EINVAL;
-	obj = pd_object_find(file, handle);
+	obj = peerdma_object_find(file, handle);
 	if (!obj)
 		return -ENOENT;
-	idx = srcu_read_lock(&pd->srcu);
-	if (!READ_ONCE(pd->gone)) {
+	idx = srcu_read_lock(&peer->srcu);
+	if (!READ_ONCE(peer->gone)) {
 		/* From here on relative to the object; zapping goes by files. */
-		vma->vm_pgoff -= handle << (PD_MMAP_SHIFT - PAGE_SHIFT);
+		vma->vm_pgoff -= handle << (PEERDMA_MMAP_SHIFT - PAGE_SHIFT);
 		ret = obj->ops->mmap ? obj->ops->mmap(obj, vma) : -EINVAL;
 	}
-	srcu_read_unlock(&pd->srcu, idx);
-	pd_object_put(obj);
+	srcu_read_unlock(&peer->srcu, idx);
+	peerdma_object_put(obj);
 	return ret;
 }
 
-static const struct file_operations pd_chardev_fops = {
+static const struct file_operations peerdma_chardev_fops = {
 	.owner = THIS_MODULE,
-	.open = pd_chardev_open,
-	.release = pd_chardev_release,
-	.unlocked_ioctl = pd_chardev_ioctl,
+	.open = peerdma_chardev_open,
+	.release = peerdma_chardev_release,
+	.unlocked_ioctl = peerdma_chardev_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
-	.mmap = pd_chardev_mmap,
+	.mmap = peerdma_chardev_mmap,
 };
 
 /* Takes the CPUs' mappings away, of all files. */
-void pd_files_zap(struct pd_device *pd)
+void peerdma_files_zap(struct peerdma_device *peer)
 {
-	struct pd_file *file;
+	struct peerdma_file *file;
 
-	mutex_lock(&pd->files_lock);
-	list_for_each_entry(file, &pd->files, node)
+	mutex_lock(&peer->files_lock);
+	list_for_each_entry(file, &peer->files, node)
 		unmap_mapping_range(file->file->f_mapping, 0, 0, 1);
-	mutex_unlock(&pd->files_lock);
+	mutex_unlock(&peer->files_lock);
 }
 
 /* ------------------------------------------------------------------ device */
 
-static void pd_device_release(struct device *dev)
+static void peerdma_device_release(struct device *dev)
 {
-	struct pd_device *pd = container_of(dev, struct pd_device, dev);
+	struct peerdma_device *peer = container_of(dev, struct peerdma_device, dev);
 
-	pd_memory_pool_destroy(pd);
-	cleanup_srcu_struct(&pd->srcu);
-	kfree(pd->channel);
-	kfree(pd);
+	peerdma_memory_pool_destroy(peer);
+	cleanup_srcu_struct(&peer->srcu);
+	kfree(peer->channel);
+	kfree(peer);
 }
 
 /* Undone by put_device(). */
-struct pd_device *pd_chardev_create(struct pci_dev *pdev)
+struct peerdma_device *peerdma_chardev_create(struct pci_dev *pdev)
 {
-	struct pd_device *pd;
+	struct peerdma_device *peer;
 	int ret;
 
-	ret = pd_seat_take(pdev);
+	ret = peerdma_instance_get(pdev);
 	if (ret < 0)
 		return ERR_PTR(ret);
-	pd = kzalloc_obj(*pd);
-	if (!pd)
+	peer = kzalloc_obj(*peer);
+	if (!peer)
 		return ERR_PTR(-ENOMEM);
-	pd->instance = ret;
-	ret = init_srcu_struct(&pd->srcu);
+	peer->instance = ret;
+	ret = init_srcu_struct(&peer->srcu);
 	if (ret) {
-		kfree(pd);
+		kfree(peer);
 		return ERR_PTR(ret);
 	}
-	pd->pdev = pdev;
-	init_rwsem(&pd->bar_lock);
-	mutex_init(&pd->files_lock);
-	INIT_LIST_HEAD(&pd->files);
-	mutex_init(&pd->exports_lock);
-	INIT_LIST_HEAD(&pd->exports);
-	spin_lock_init(&pd->objects_lock);
-	INIT_LIST_HEAD(&pd->objects);
-	init_waitqueue_head(&pd->idle);
+	peer->pdev = pdev;
+	init_rwsem(&peer->bar_lock);
+	mutex_init(&peer->files_lock);
+	INIT_LIST_HEAD(&peer->files);
+	mutex_init(&peer->revoke_lock);
+	mutex_init(&peer->exports_lock);
+	INIT_LIST_HEAD(&peer->exports);
+	spin_lock_init(&peer->objects_lock);
+	INIT_LIST_HEAD(&peer->objects);
+	init_waitqueue_head(&peer->idle);
 
-	device_initialize(&pd->dev);
-	pd->dev.class = &pd_class;
-	pd->dev.parent = &pdev->dev;
-	pd->dev.devt = MKDEV(MAJOR(pd_devt), pd->instance);
-	pd->dev.release = pd_device_release;
-	cdev_init(&pd->cdev, &pd_chardev_fops);
-	pd->cdev.owner = THIS_MODULE;
-	ret = dev_set_name(&pd->dev, "peerdma%u", pd->instance);
+	device_initialize(&peer->dev);
+	peer->dev.class = &peerdma_class;
+	peer->dev.parent = &pdev->dev;
+	peer->dev.devt = MKDEV(MAJOR(peerdma_devt), peer->instance);
+	peer->dev.release = peerdma_device_release;
+	cdev_init(&peer->cdev, &peerdma_chardev_fops);
+	peer->cdev.owner = THIS_MODULE;
+	ret = dev_set_name(&peer->dev, "peerdma%u", peer->instance);
 	if (ret) {
-		put_device(&pd->dev);
+		put_device(&peer->dev);
 		return ERR_PTR(ret);
 	}
-	return pd;
+	return peer;
 }
 
-int pd_chardev_add(struct pd_device *pd)
+int peerdma_chardev_add(struct peerdma_device *peer)
 {
-	return cdev_device_add(&pd->cdev, &pd->dev);
+	return cdev_device_add(&peer->cdev, &peer->dev);
 }
 
 /* No more opens. */
-void pd_chardev_remove(struct pd_device *pd)
+void peerdma_chardev_remove(struct peerdma_device *peer)
 {
-	cdev_device_del(&pd->cdev, &pd->dev);
+	cdev_device_del(&peer->cdev, &peer->dev);
 }
 
-int pd_chardev_init(void)
+int peerdma_chardev_init(void)
 {
 	int ret;
 
-	ret = alloc_chrdev_region(&pd_devt, 0, PD_MAX_DEVICES, KBUILD_MODNAME);
+	ret = alloc_chrdev_region(&peerdma_devt, 0, PEERDMA_MAX_DEVICES, KBUILD_MODNAME);
 	if (ret)
 		return ret;
-	ret = class_register(&pd_class);
+	ret = class_register(&peerdma_class);
 	if (ret)
-		unregister_chrdev_region(pd_devt, PD_MAX_DEVICES);
+		unregister_chrdev_region(peerdma_devt, PEERDMA_MAX_DEVICES);
 	return ret;
 }
 
-void pd_chardev_exit(void)
+void peerdma_chardev_exit(void)
 {
-	class_unregister(&pd_class);
-	unregister_chrdev_region(pd_devt, PD_MAX_DEVICES);
-	pd_seats_free();
+	class_unregister(&peerdma_class);
+	unregister_chrdev_region(peerdma_devt, PEERDMA_MAX_DEVICES);
+	peerdma_instances_free();
 }

@@ -4,7 +4,7 @@
  * 7.3, which the driver is written for. Included last by driver.h.
  *
  * Names of 7.3 are defined here under their own names. What cannot be had is
- * told by PD_HAS_*, and the driver then refuses with EOPNOTSUPP.
+ * told by PEERDMA_HAS_*, and the driver then refuses with EOPNOTSUPP.
  *
  * Also here: what a kernel of any version may be built without.
  */
@@ -29,31 +29,31 @@
 /* ------------------------------------------------------------- sync_file */
 
 #if IS_ENABLED(CONFIG_SYNC_FILE)
-#define PD_HAS_SYNC_FILE 1
+#define PEERDMA_HAS_SYNC_FILE 1
 #else
-#define PD_HAS_SYNC_FILE 0
+#define PEERDMA_HAS_SYNC_FILE 0
 /* Never called: the compiler sees that, but wants to see a function too. */
-static inline struct sync_file *pd_no_sync_file(struct dma_fence *fence)
+static inline struct sync_file *peerdma_no_sync_file(struct dma_fence *fence)
 {
 	return NULL;
 }
 
-static inline struct dma_fence *pd_no_sync_file_fence(int fd)
+static inline struct dma_fence *peerdma_no_sync_file_fence(int fd)
 {
 	return NULL;
 }
 
-#define sync_file_create pd_no_sync_file
-#define sync_file_get_fence pd_no_sync_file_fence
+#define sync_file_create peerdma_no_sync_file
+#define sync_file_get_fence peerdma_no_sync_file_fence
 #endif
 
 /* ------------------------------------------------------ namespaces, fences */
 
 /* Since 6.13 the namespace is a string. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
-#define PD_IMPORT_DMA_BUF MODULE_IMPORT_NS(DMA_BUF)
+#define PEERDMA_NS_DMA_BUF DMA_BUF
 #else
-#define PD_IMPORT_DMA_BUF MODULE_IMPORT_NS("DMA_BUF")
+#define PEERDMA_NS_DMA_BUF "DMA_BUF"
 #endif
 
 /*
@@ -62,22 +62,13 @@ static inline struct dma_fence *pd_no_sync_file_fence(int fd)
  * operations as long as it lives: it holds the module.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0)
-struct pd_fence_lock {
+#define PEERDMA_FENCE_HOLDS_MODULE 1
+struct peerdma_fence_lock {
 	spinlock_t lock;
 };
 
-static inline void pd_compat_fence_release(struct dma_fence *fence)
-{
-	dma_fence_free(fence);
-	module_put(THIS_MODULE);
-}
-
-#define PD_FENCE_OPS_COMPAT .release = pd_compat_fence_release,
-
-static inline void pd_fence_init(struct dma_fence *fence,
-				 const struct dma_fence_ops *ops,
-				 struct pd_fence_lock *lock, u64 context,
-				 u64 seqno)
+static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_fence_ops *ops,
+				      struct peerdma_fence_lock *lock, u64 context, u64 seqno)
 {
 	spin_lock_init(&lock->lock);
 	/* Called for an open file of ours. */
@@ -85,14 +76,11 @@ static inline void pd_fence_init(struct dma_fence *fence,
 	dma_fence_init(fence, ops, &lock->lock, context, seqno);
 }
 #else
-struct pd_fence_lock {};
+#define PEERDMA_FENCE_HOLDS_MODULE 0
+struct peerdma_fence_lock {};
 
-#define PD_FENCE_OPS_COMPAT
-
-static inline void pd_fence_init(struct dma_fence *fence,
-				 const struct dma_fence_ops *ops,
-				 struct pd_fence_lock *lock, u64 context,
-				 u64 seqno)
+static inline void peerdma_fence_init(struct dma_fence *fence, const struct dma_fence_ops *ops,
+				      struct peerdma_fence_lock *lock, u64 context, u64 seqno)
 {
 	dma_fence_init64(fence, ops, NULL, context, seqno);
 }
@@ -102,13 +90,12 @@ static inline void pd_fence_init(struct dma_fence *fence,
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 
-/* An importer with a callback is one that can be told; no other is dynamic. */
-#define PD_HAS_DEAF_IMPORTERS 0
+/* Every dynamic importer has the callback. */
+#define PEERDMA_HAS_OPTIONAL_INVALIDATE 0
 #define invalidate_mappings move_notify
 #define dma_buf_invalidate_mappings dma_buf_move_notify
 
-static inline bool
-dma_buf_attach_revocable(struct dma_buf_attachment *attach)
+static inline bool dma_buf_attach_revocable(struct dma_buf_attachment *attach)
 {
 	return attach->importer_ops && attach->importer_ops->move_notify;
 }
@@ -118,42 +105,22 @@ static inline void dma_buf_fd_install(struct dma_buf *dmabuf, int fd)
 	fd_install(fd, dmabuf->file);
 }
 
-/*
- * An exporter is dynamic if it can pin; of any other the core keeps what was
- * mapped until the importer detaches. Our memory stays where it is.
- */
-static inline int pd_compat_pin(struct dma_buf_attachment *attach)
-{
-	return 0;
-}
-
-static inline void pd_compat_unpin(struct dma_buf_attachment *attach)
-{
-}
-
-#define PD_EXPORT_OPS_COMPAT .pin = pd_compat_pin, .unpin = pd_compat_unpin,
-
 #define DMA_ATTR_MMIO (1UL << 10)
 
-static inline dma_addr_t dma_map_phys(struct device *dev, phys_addr_t phys,
-				      size_t size,
-				      enum dma_data_direction dir,
-				      unsigned long attrs)
+static inline dma_addr_t dma_map_phys(struct device *dev, phys_addr_t phys, size_t size,
+				      enum dma_data_direction dir, unsigned long attrs)
 {
 	if (attrs & DMA_ATTR_MMIO)
-		return dma_map_resource(dev, phys, size, dir,
-					attrs & ~DMA_ATTR_MMIO);
-	return dma_map_page_attrs(dev, pfn_to_page(PHYS_PFN(phys)),
-				  offset_in_page(phys), size, dir, attrs);
+		return dma_map_resource(dev, phys, size, dir, attrs & ~DMA_ATTR_MMIO);
+	return dma_map_page_attrs(dev, pfn_to_page(PHYS_PFN(phys)), offset_in_page(phys), size, dir,
+				  attrs);
 }
 
-static inline void dma_unmap_phys(struct device *dev, dma_addr_t addr,
-				  size_t size, enum dma_data_direction dir,
-				  unsigned long attrs)
+static inline void dma_unmap_phys(struct device *dev, dma_addr_t addr, size_t size,
+				  enum dma_data_direction dir, unsigned long attrs)
 {
 	if (attrs & DMA_ATTR_MMIO)
-		dma_unmap_resource(dev, addr, size, dir,
-				   attrs & ~DMA_ATTR_MMIO);
+		dma_unmap_resource(dev, addr, size, dir, attrs & ~DMA_ATTR_MMIO);
 	else
 		dma_unmap_page_attrs(dev, addr, size, dir, attrs);
 }
@@ -163,7 +130,7 @@ static inline void dma_unmap_phys(struct device *dev, dma_addr_t addr,
  * of the way between the two devices: it always goes through the host bridge.
  * Whether there is a way at all was asked when the importer attached.
  */
-#define PD_HAS_WAYS 0
+#define PEERDMA_HAS_WAYS 0
 
 struct p2pdma_provider {
 	struct device *owner;
@@ -179,8 +146,7 @@ static inline int pcim_p2pdma_init(struct pci_dev *pdev)
 	return IS_ENABLED(CONFIG_PCI_P2PDMA) ? 0 : -EOPNOTSUPP;
 }
 
-static inline struct p2pdma_provider *
-pcim_p2pdma_provider(struct pci_dev *pdev, int bar)
+static inline struct p2pdma_provider *pcim_p2pdma_provider(struct pci_dev *pdev, int bar)
 {
 	struct p2pdma_provider *provider;
 
@@ -190,10 +156,10 @@ pcim_p2pdma_provider(struct pci_dev *pdev, int bar)
 	return provider;
 }
 
-static inline struct sg_table *
-dma_buf_phys_vec_to_sgt(struct dma_buf_attachment *attach,
-			struct p2pdma_provider *provider, struct phys_vec *vec,
-			size_t ranges, size_t size, enum dma_data_direction dir)
+static inline struct sg_table *dma_buf_phys_vec_to_sgt(struct dma_buf_attachment *attach,
+						       struct p2pdma_provider *provider,
+						       struct phys_vec *vec, size_t ranges,
+						       size_t size, enum dma_data_direction dir)
 {
 	struct sg_table *sgt = kzalloc_obj(*sgt);
 	dma_addr_t addr;
@@ -202,12 +168,10 @@ dma_buf_phys_vec_to_sgt(struct dma_buf_attachment *attach,
 	if (!sgt)
 		return ERR_PTR(-ENOMEM);
 	/* One range, and less than an entry of a table can say: so it is called. */
-	ret = ranges == 1 && size <= UINT_MAX ?
-		sg_alloc_table(sgt, 1, GFP_KERNEL) : -EINVAL;
+	ret = ranges == 1 && size <= UINT_MAX ? sg_alloc_table(sgt, 1, GFP_KERNEL) : -EINVAL;
 	if (ret)
 		goto err_free;
-	addr = dma_map_resource(attach->dev, vec->paddr, size, dir,
-				DMA_ATTR_SKIP_CPU_SYNC);
+	addr = dma_map_resource(attach->dev, vec->paddr, size, dir, DMA_ATTR_SKIP_CPU_SYNC);
 	ret = dma_mapping_error(attach->dev, addr);
 	if (ret)
 		goto err_table;
@@ -224,12 +188,11 @@ err_free:
 	return ERR_PTR(ret);
 }
 
-static inline void dma_buf_free_sgt(struct dma_buf_attachment *attach,
-				    struct sg_table *sgt,
+static inline void dma_buf_free_sgt(struct dma_buf_attachment *attach, struct sg_table *sgt,
 				    enum dma_data_direction dir)
 {
-	dma_unmap_resource(attach->dev, sg_dma_address(sgt->sgl),
-			   sg_dma_len(sgt->sgl), dir, DMA_ATTR_SKIP_CPU_SYNC);
+	dma_unmap_resource(attach->dev, sg_dma_address(sgt->sgl), sg_dma_len(sgt->sgl), dir,
+			   DMA_ATTR_SKIP_CPU_SYNC);
 	sgt->orig_nents = sgt->nents;
 	sg_free_table(sgt);
 	kfree(sgt);
@@ -238,9 +201,8 @@ static inline void dma_buf_free_sgt(struct dma_buf_attachment *attach,
 #else
 #include <linux/dma-buf-mapping.h>
 
-#define PD_HAS_DEAF_IMPORTERS 1
-#define PD_HAS_WAYS 1
-#define PD_EXPORT_OPS_COMPAT
+#define PEERDMA_HAS_OPTIONAL_INVALIDATE 1
+#define PEERDMA_HAS_WAYS 1
 #endif
 
 #endif /* PEERDMA_COMPAT_H */

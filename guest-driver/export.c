@@ -15,113 +15,130 @@
 #include <linux/slab.h>
 
 #include "buffer.h"
-#include "loan.h"
+#include "ioctl.h"
+#include "mapping.h"
 
-static int pd_export_attach(struct dma_buf *dmabuf,
-			    struct dma_buf_attachment *attach)
+static int peerdma_export_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach)
 {
-	struct pd_export *exp = dmabuf->priv;
-	struct pd_device *pd = exp->obj->pd;
+	struct peerdma_exported *exp = dmabuf->priv;
+	struct peerdma_device *peer = exp->obj->peer;
 	int ret = 0;
 	int idx;
 
 	/* Device memory cannot be had in any other way than from the device... */
 	if (!attach->peer2peer)
 		return -EOPNOTSUPP;
-	/* ... and it goes away with the driver, whoever has pinned it. */
+	/* ... and it goes away with the driver, pinned or not. */
 	if (!dma_buf_attach_revocable(attach))
 		return -EOPNOTSUPP;
 
-	idx = srcu_read_lock(&pd->srcu);
-	if (READ_ONCE(pd->gone))
+	idx = srcu_read_lock(&peer->srcu);
+	if (READ_ONCE(peer->gone))
 		ret = -ENODEV;
-	else if (pci_p2pdma_distance(pd->pdev, attach->dev, false) < 0)
+	else if (pci_p2pdma_distance(peer->pdev, attach->dev, false) < 0)
 		ret = -EREMOTEIO;
-	srcu_read_unlock(&pd->srcu, idx);
+	srcu_read_unlock(&peer->srcu, idx);
 	return ret;
 }
 
+/*
+ * The memory does not move, so that nothing has to be done to pin it. Before 6.19 the
+ * core takes an exporter that cannot pin for a static one, and keeps what importers
+ * have mapped until they detach.
+ */
+int peerdma_export_pin(struct dma_buf_attachment *attach)
+{
+	dma_resv_assert_held(attach->dmabuf->resv);
+	return 0;
+}
+
+void peerdma_export_unpin(struct dma_buf_attachment *attach)
+{
+	dma_resv_assert_held(attach->dmabuf->resv);
+}
+
 /* Whether unbinding waits for importers that cannot be told to let go. */
-static bool pd_export_waits(struct pd_export *exp)
+static bool peerdma_export_waits(struct peerdma_exported *exp)
 {
-	return exp->obj->kind == PD_BUFFER && pd_buffer_waits(exp->obj);
+	return exp->obj->kind == PEERDMA_KIND_BUFFER && peerdma_buffer_waits(exp->obj);
 }
 
-/* An importer has got a mapping. Under dma_resv. */
-void pd_export_lent(struct pd_export *exp, struct pd_loan *loan)
+/* An importer has got a mapping. */
+void peerdma_export_mapped(struct peerdma_exported *exp, struct peerdma_mapping *mapping)
 {
-	loan->recall = exp->recall;
-	if (dma_buf_attach_revocable(loan->attach))
-		exp->lent++;
-	else if (pd_export_waits(exp))
-		atomic_inc(&exp->obj->pd->held);
-	pd_count(exp->obj->pd, PD_EXPORTER_MAPS);
+	dma_resv_assert_held(exp->dmabuf->resv);
+	mapping->invalidation = exp->invalidations;
+	if (dma_buf_attach_revocable(mapping->attach))
+		exp->mapped++;
+	else if (peerdma_export_waits(exp))
+		atomic_inc(&exp->obj->peer->held);
+	peerdma_count(exp->obj->peer, PEERDMA_COUNT_EXPORTER_MAPS);
 }
 
-/* ... and given it back: the one with this @recall, which is gone by now. */
-void pd_export_returned(struct pd_export *exp,
-			struct dma_buf_attachment *attach, u64 recall)
+/* ... and has unmapped it. @invalidation is that of the mapping, which is freed by now. */
+void peerdma_export_unmapped(struct peerdma_exported *exp, struct dma_buf_attachment *attach,
+			     u64 invalidation)
 {
-	struct pd_device *pd = exp->obj->pd;
+	struct peerdma_device *peer = exp->obj->peer;
 
-	pd_count(pd, PD_EXPORTER_UNMAPS);
+	dma_resv_assert_held(exp->dmabuf->resv);
+	peerdma_count(peer, PEERDMA_COUNT_EXPORTER_UNMAPS);
 	if (dma_buf_attach_revocable(attach)) {
-		if (recall == exp->recall)
-			exp->lent--;
+		if (invalidation == exp->invalidations)
+			exp->mapped--;
 		else
-			atomic64_dec(&exp->recalled);
-	} else if (pd_export_waits(exp)) {
-		atomic_dec(&pd->held);
+			atomic64_dec(&exp->invalidated);
+	} else if (peerdma_export_waits(exp)) {
+		atomic_dec(&peer->held);
 	}
-	wake_up_all(&pd->idle);
+	wake_up_all(&peer->idle);
 }
 
-static struct sg_table *pd_export_map(struct dma_buf_attachment *attach,
-				      enum dma_data_direction dir)
+static struct sg_table *peerdma_export_map(struct dma_buf_attachment *attach,
+					   enum dma_data_direction dir)
 {
-	struct pd_export *exp = attach->dmabuf->priv;
-	struct pd_device *pd = exp->obj->pd;
-	struct pd_loan *loan;
+	struct peerdma_exported *exp = attach->dmabuf->priv;
+	struct peerdma_device *peer = exp->obj->peer;
+	struct peerdma_mapping *mapping;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	if (exp->revoked)
 		return ERR_PTR(-ENODEV);
-	/* Set before pd_exports_revoke() takes the lock that we hold. */
-	if (READ_ONCE(pd->bar_blocked))
+	/* Set before peerdma_exports_revoke() takes the lock that we hold. */
+	if (READ_ONCE(peer->bar_blocked))
 		return ERR_PTR(-EAGAIN);
 
-	loan = pd_loan_ranges(attach, pd->provider, exp->range, exp->ranges,
-			      dir);
-	if (IS_ERR(loan))
-		return ERR_CAST(loan);
-	pd_export_lent(exp, loan);
-	return &loan->sgt;
+	mapping = peerdma_mapping_of_ranges(attach, peer->provider, exp->range, exp->ranges, dir);
+	if (IS_ERR(mapping))
+		return ERR_CAST(mapping);
+	peerdma_export_mapped(exp, mapping);
+	return &mapping->sgt;
 }
 
-static void pd_export_unmap(struct dma_buf_attachment *attach,
-			    struct sg_table *sgt, enum dma_data_direction dir)
+static void peerdma_export_unmap(struct dma_buf_attachment *attach, struct sg_table *sgt,
+				 enum dma_data_direction dir)
 {
-	struct pd_loan *loan = to_pd_loan(sgt);
-	u64 recall = loan->recall;
+	struct peerdma_mapping *mapping = to_peerdma_mapping(sgt);
+	u64 invalidation = mapping->invalidation;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 
-	pd_loan_end(loan);
-	pd_export_returned(attach->dmabuf->priv, attach, recall);
+	peerdma_mapping_free(mapping);
+	peerdma_export_unmapped(attach->dmabuf->priv, attach, invalidation);
 }
 
-void pd_export_release(struct dma_buf *dmabuf)
+void peerdma_export_release(struct dma_buf *dmabuf)
 {
-	struct pd_export *exp = dmabuf->priv;
-	struct pd_device *pd = exp->obj->pd;
+	struct peerdma_exported *exp = dmabuf->priv;
+	struct peerdma_device *peer = exp->obj->peer;
 
-	mutex_lock(&pd->exports_lock);
+	mutex_lock(&peer->exports_lock);
 	list_del(&exp->node);
-	mutex_unlock(&pd->exports_lock);
-	pd_uncount(pd, PD_LIVE_DMABUFS);
+	mutex_unlock(&peer->exports_lock);
+	peerdma_uncount(peer, PEERDMA_COUNT_LIVE_DMABUFS);
 	/* The last reference to the device may go with it. */
-	pd_object_put(exp->obj);
+	peerdma_object_put(exp->obj);
 	kfree(exp);
 }
 
@@ -129,16 +146,14 @@ void pd_export_release(struct dma_buf *dmabuf)
  * The core warns of a vmap that fails, so what is gone is refused before that. An
  * exporter that goes between the two calls still gets the warning.
  */
-static int pd_export_begin_cpu_access(struct dma_buf *dmabuf,
-				      enum dma_data_direction dir)
+static int peerdma_export_begin_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
 {
-	struct pd_export *exp = dmabuf->priv;
+	struct peerdma_exported *exp = dmabuf->priv;
 
-	return READ_ONCE(exp->obj->pd->gone) ? -ENODEV : 0;
+	return READ_ONCE(exp->obj->peer->gone) ? -ENODEV : 0;
 }
 
-static int pd_export_end_cpu_access(struct dma_buf *dmabuf,
-				    enum dma_data_direction dir)
+static int peerdma_export_end_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
 {
 	if (dir != DMA_FROM_DEVICE) {
 		/* The CPU's mappings combine writes; devices must find them. */
@@ -147,16 +162,16 @@ static int pd_export_end_cpu_access(struct dma_buf *dmabuf,
 	return 0;
 }
 
-static int pd_export_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
+static int peerdma_export_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
-	struct pd_export *exp = dmabuf->priv;
+	struct peerdma_exported *exp = dmabuf->priv;
 
-	return pd_memory_map_vma(to_pd_memory(exp->obj), vma, exp->offset);
+	return peerdma_memory_map_vma(to_peerdma_memory(exp->obj), vma, exp->offset);
 }
 
-static int pd_export_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
+static int peerdma_export_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
-	struct pd_export *exp = dmabuf->priv;
+	struct peerdma_exported *exp = dmabuf->priv;
 	void __iomem *at;
 
 	dma_resv_assert_held(dmabuf->resv);
@@ -167,75 +182,77 @@ static int pd_export_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 		return -ENOMEM;
 	iosys_map_set_vaddr_iomem(map, at);
 	/* A kernel mapping cannot be taken back: remove() waits for it. */
-	atomic_inc(&exp->obj->pd->held);
+	atomic_inc(&exp->obj->peer->held);
 	return 0;
 }
 
-static void pd_export_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
+static void peerdma_export_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
-	struct pd_export *exp = dmabuf->priv;
-	struct pd_device *pd = exp->obj->pd;
+	struct peerdma_exported *exp = dmabuf->priv;
+	struct peerdma_device *peer = exp->obj->peer;
 
+	dma_resv_assert_held(dmabuf->resv);
 	iounmap(map->vaddr_iomem);
-	atomic_dec(&pd->held);
-	wake_up_all(&pd->idle);
+	atomic_dec(&peer->held);
+	wake_up_all(&peer->idle);
 }
 
-static const struct dma_buf_ops pd_export_ops = {
-	.attach = pd_export_attach,
-	.map_dma_buf = pd_export_map,
-	.unmap_dma_buf = pd_export_unmap,
-	.release = pd_export_release,
-	PD_EXPORT_OPS_COMPAT
-	.begin_cpu_access = pd_export_begin_cpu_access,
-	.end_cpu_access = pd_export_end_cpu_access,
-	.mmap = pd_export_mmap,
-	.vmap = pd_export_vmap,
-	.vunmap = pd_export_vunmap,
+static const struct dma_buf_ops peerdma_export_ops = {
+	.attach = peerdma_export_attach,
+	.pin = peerdma_export_pin,
+	.unpin = peerdma_export_unpin,
+	.map_dma_buf = peerdma_export_map,
+	.unmap_dma_buf = peerdma_export_unmap,
+	.release = peerdma_export_release,
+	.begin_cpu_access = peerdma_export_begin_cpu_access,
+	.end_cpu_access = peerdma_export_end_cpu_access,
+	.mmap = peerdma_export_mmap,
+	.vmap = peerdma_export_vmap,
+	.vunmap = peerdma_export_vunmap,
 };
 
 /* Several ranges cannot be one piece of kernel address space. */
-static const struct dma_buf_ops pd_export_scattered_ops = {
-	.attach = pd_export_attach,
-	.map_dma_buf = pd_export_map,
-	.unmap_dma_buf = pd_export_unmap,
-	.release = pd_export_release,
-	PD_EXPORT_OPS_COMPAT
-	.begin_cpu_access = pd_export_begin_cpu_access,
-	.end_cpu_access = pd_export_end_cpu_access,
-	.mmap = pd_export_mmap,
+static const struct dma_buf_ops peerdma_export_scattered_ops = {
+	.attach = peerdma_export_attach,
+	.pin = peerdma_export_pin,
+	.unpin = peerdma_export_unpin,
+	.map_dma_buf = peerdma_export_map,
+	.unmap_dma_buf = peerdma_export_unmap,
+	.release = peerdma_export_release,
+	.begin_cpu_access = peerdma_export_begin_cpu_access,
+	.end_cpu_access = peerdma_export_end_cpu_access,
+	.mmap = peerdma_export_mmap,
 };
 
-static bool pd_export_is_any(struct dma_buf *dmabuf)
+static bool peerdma_export_is_any(struct dma_buf *dmabuf)
 {
-	return dmabuf->ops == &pd_export_ops ||
-	       dmabuf->ops == &pd_export_scattered_ops ||
-	       pd_buffer_is_any(dmabuf);
+	return dmabuf->ops == &peerdma_export_ops || dmabuf->ops == &peerdma_export_scattered_ops ||
+	       peerdma_buffer_is_any(dmabuf);
 }
 
 /*
- * The object behind the dma-buf, if it is @pd's own: then it needs no way over the
+ * The object behind the dma-buf, if it is @peer's own: then it needs no way over the
  * bus. A reference; NULL: it is not; EOPNOTSUPP: the dma-buf shows a part of it.
  */
-struct pd_object *pd_export_own(struct dma_buf *dmabuf, struct pd_device *pd)
+struct peerdma_object *peerdma_export_own(struct dma_buf *dmabuf, struct peerdma_device *peer)
 {
-	struct pd_export *exp = dmabuf->priv;
+	struct peerdma_exported *exp = dmabuf->priv;
 
-	if (!pd_export_is_any(dmabuf) || exp->obj->pd != pd)
+	if (!peerdma_export_is_any(dmabuf) || exp->obj->peer != peer)
 		return NULL;
 	if (dmabuf->size != exp->obj->size)
 		return ERR_PTR(-EOPNOTSUPP);
-	pd_object_get(exp->obj);
+	peerdma_object_get(exp->obj);
 	return exp->obj;
 }
 
 /* ------------------------------------------------------------- exporting */
 
 /* The physical ranges of @size bytes from @offset on; returns how many. */
-static u32 pd_export_fill(struct pd_memory *mem, u64 offset, u64 size,
-			  struct phys_vec *range)
+static u32 peerdma_export_fill(struct peerdma_memory *mem, u64 offset, u64 size,
+			       struct phys_vec *range)
 {
-	struct pd_segments *ranges = mem->base.segments;
+	struct peerdma_segment_list *ranges = mem->base.segments;
 	u32 i, count = 0;
 
 	for (i = 0; i < ranges->count && size; i++) {
@@ -247,8 +264,8 @@ static u32 pd_export_fill(struct pd_memory *mem, u64 offset, u64 size,
 		}
 		length = min(length - offset, size);
 		if (range) {
-			range[count].paddr = mem->base.pd->bar_phys +
-				ranges->segment[i].address + offset;
+			range[count].paddr =
+				mem->base.peer->bar_phys + ranges->segment[i].address + offset;
 			range[count].len = length;
 		}
 		count++;
@@ -258,96 +275,93 @@ static u32 pd_export_fill(struct pd_memory *mem, u64 offset, u64 size,
 	return count;
 }
 
-static struct pd_export *pd_export_new(struct pd_object *obj, u64 offset,
-				       u64 size)
+static struct peerdma_exported *peerdma_export_new(struct peerdma_object *obj, u64 offset, u64 size)
 {
-	struct pd_memory *mem = to_pd_memory(obj);
-	struct pd_export *exp;
+	struct peerdma_memory *mem = to_peerdma_memory(obj);
+	struct peerdma_exported *exp;
 	u32 ranges = 0;
 
-	if (obj->kind == PD_MEMORY)
-		ranges = pd_export_fill(mem, offset, size, NULL);
+	if (obj->kind == PEERDMA_KIND_MEMORY)
+		ranges = peerdma_export_fill(mem, offset, size, NULL);
 	exp = kzalloc_flex(*exp, range, ranges);
 	if (!exp)
 		return NULL;
 	exp->ranges = ranges;
 	if (ranges)
-		pd_export_fill(mem, offset, size, exp->range);
+		peerdma_export_fill(mem, offset, size, exp->range);
 	exp->offset = offset;
 	exp->obj = obj;
 	INIT_LIST_HEAD(&exp->sibling);
 	return exp;
 }
 
-static struct dma_buf *pd_export_create(struct pd_device *pd,
-					struct pd_object *obj, u64 offset,
-					u64 size, int open_flags)
+static struct dma_buf *peerdma_export_create(struct peerdma_device *peer,
+					     struct peerdma_object *obj, u64 offset, u64 size,
+					     int open_flags)
 {
 	DEFINE_DMA_BUF_EXPORT_INFO(info);
 	struct dma_buf *dmabuf;
-	struct pd_export *exp;
+	struct peerdma_exported *exp;
 
-	exp = pd_export_new(obj, offset, size);
+	exp = peerdma_export_new(obj, offset, size);
 	if (!exp)
 		return ERR_PTR(-ENOMEM);
-	if (obj->kind == PD_BUFFER)
-		info.ops = pd_buffer_export_ops(obj);
+	if (obj->kind == PEERDMA_KIND_BUFFER)
+		info.ops = peerdma_buffer_export_ops(obj);
 	else
-		info.ops = exp->ranges == 1 ? &pd_export_ops :
-					      &pd_export_scattered_ops;
+		info.ops = exp->ranges == 1 ? &peerdma_export_ops : &peerdma_export_scattered_ops;
 	info.size = size;
 	info.flags = open_flags;
 	info.resv = obj->resv;
 	info.priv = exp;
 
 	/*
-	 * Nobody else knows the dma-buf before it is in the list and the list is
+	 * Nothing else knows the dma-buf before it is in the list and the list is
 	 * unlocked, so a revocation cannot miss it.
 	 */
-	mutex_lock(&pd->exports_lock);
+	mutex_lock(&peer->exports_lock);
 	dmabuf = dma_buf_export(&info);
 	if (IS_ERR(dmabuf)) {
-		mutex_unlock(&pd->exports_lock);
+		mutex_unlock(&peer->exports_lock);
 		kfree(exp);
 		return dmabuf;
 	}
 	exp->dmabuf = dmabuf;
-	pd_object_get(obj);
-	pd_count(pd, PD_LIVE_DMABUFS);
-	list_add_tail(&exp->node, &pd->exports);
-	if (obj->kind == PD_BUFFER)
-		pd_buffer_exported(exp);
-	mutex_unlock(&pd->exports_lock);
+	peerdma_object_get(obj);
+	peerdma_count(peer, PEERDMA_COUNT_LIVE_DMABUFS);
+	list_add_tail(&exp->node, &peer->exports);
+	mutex_unlock(&peer->exports_lock);
+	/* Waits for the dma_resv. Before the dma-buf has a user, so it misses no move. */
+	if (obj->kind == PEERDMA_KIND_BUFFER)
+		peerdma_buffer_exported(exp);
 	return dmabuf;
 }
 
-int pd_ioctl_export(struct pd_call *call, void *data)
+int peerdma_ioctl_export(struct peerdma_call *call, void *data)
 {
-	struct pd_device *pd = call->file->pd;
+	struct peerdma_device *peer = call->file->peer;
 	struct peerdma_export *arg = data;
 	struct dma_buf *dmabuf;
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 	int flags, ret = 0;
 
-	if (arg->flags & ~(PEERDMA_EXPORT_CLOEXEC | PEERDMA_EXPORT_RDWR) ||
-	    arg->reserved)
+	if (arg->flags & ~(PEERDMA_EXPORT_CLOEXEC | PEERDMA_EXPORT_RDWR) || arg->reserved)
 		return -EINVAL;
-	obj = pd_object_find_exportable(call->file, arg->handle);
+	obj = peerdma_object_find_exportable(call->file, arg->handle);
 	if (IS_ERR(obj))
 		return PTR_ERR(obj);
 
 	ret = -EOPNOTSUPP;
-	if (obj->kind == PD_MEMORY && !pd->provider)
+	if (obj->kind == PEERDMA_KIND_MEMORY && !peer->provider)
 		goto out_put;
 	ret = -EINVAL;
-	if (!PAGE_ALIGNED(arg->offset) || !PAGE_ALIGNED(arg->size) ||
-	    arg->offset >= obj->size)
+	if (!PAGE_ALIGNED(arg->offset) || !PAGE_ALIGNED(arg->size) || arg->offset >= obj->size)
 		goto out_put;
 	if (!arg->size)
 		arg->size = obj->size - arg->offset;
 	if (arg->size > obj->size - arg->offset)
 		goto out_put;
-	if (obj->kind == PD_BUFFER && arg->size != obj->size)
+	if (obj->kind == PEERDMA_KIND_BUFFER && arg->size != obj->size)
 		goto out_put;
 
 	flags = arg->flags & PEERDMA_EXPORT_CLOEXEC ? O_CLOEXEC : 0;
@@ -356,7 +370,7 @@ int pd_ioctl_export(struct pd_call *call, void *data)
 		goto out_put;
 	call->fd = ret;
 	flags |= arg->flags & PEERDMA_EXPORT_RDWR ? O_RDWR : O_RDONLY;
-	dmabuf = pd_export_create(pd, obj, arg->offset, arg->size, flags);
+	dmabuf = peerdma_export_create(peer, obj, arg->offset, arg->size, flags);
 	if (IS_ERR(dmabuf)) {
 		ret = PTR_ERR(dmabuf);
 		goto out_put;
@@ -365,6 +379,6 @@ int pd_ioctl_export(struct pd_call *call, void *data)
 	arg->fd = call->fd;
 	ret = 0;
 out_put:
-	pd_object_put(obj);
+	peerdma_object_put(obj);
 	return ret;
 }

@@ -11,77 +11,84 @@
 
 #include "work.h"
 
-struct pd_fence {
+struct peerdma_fence {
 	struct dma_fence base; /* first: the core frees by this pointer */
-	struct pd_channel *channel;
+	struct peerdma_channel *channel;
 	bool poll;
-	struct pd_fence_lock lock;
+	struct peerdma_fence_lock lock;
 	char timeline[24];
 };
 
-static struct pd_fence *to_pd_fence(struct dma_fence *fence)
+static struct peerdma_fence *to_peerdma_fence(struct dma_fence *fence)
 {
-	return container_of(fence, struct pd_fence, base);
+	return container_of(fence, struct peerdma_fence, base);
 }
 
-static const char *pd_fence_driver_name(struct dma_fence *fence)
+static const char *peerdma_fence_driver_name(struct dma_fence *fence)
 {
 	return KBUILD_MODNAME;
 }
 
-static const char *pd_fence_timeline_name(struct dma_fence *fence)
+static const char *peerdma_fence_timeline_name(struct dma_fence *fence)
 {
-	return to_pd_fence(fence)->timeline;
+	return to_peerdma_fence(fence)->timeline;
 }
 
 /*
- * Somebody waits. Work with interrupts signals anyway; for work without, the
+ * Called for the first waiter. Work with interrupts signals anyway; for work without, the
  * watchdog has to look more often. Called only while the fence is not signalled,
  * so the channel is still there.
  */
-static bool pd_fence_enable_signaling(struct dma_fence *fence)
+static bool peerdma_fence_enable_signaling(struct dma_fence *fence)
 {
-	struct pd_channel *ch = to_pd_fence(fence)->channel;
+	struct peerdma_channel *ch = to_peerdma_fence(fence)->channel;
 
-	if (!to_pd_fence(fence)->poll)
+	if (!to_peerdma_fence(fence)->poll)
 		return true;
 	WRITE_ONCE(ch->poll_wanted, true);
-	mod_delayed_work(ch->pd->wq, &ch->watchdog, 1);
+	mod_delayed_work(ch->peer->wq, &ch->watchdog, 1);
 	return true;
 }
 
-static const struct dma_fence_ops pd_fence_ops = {
-	.get_driver_name = pd_fence_driver_name,
-	.get_timeline_name = pd_fence_timeline_name,
-	.enable_signaling = pd_fence_enable_signaling,
-	PD_FENCE_OPS_COMPAT
+static void peerdma_fence_release(struct dma_fence *fence)
+{
+	dma_fence_free(fence);
+	module_put(THIS_MODULE);
+}
+
+static const struct dma_fence_ops peerdma_fence_ops = {
+	.get_driver_name = peerdma_fence_driver_name,
+	.get_timeline_name = peerdma_fence_timeline_name,
+	.enable_signaling = peerdma_fence_enable_signaling,
+	/* With a release of its own a fence would need the module as long as it lives. */
+	.release = PEERDMA_FENCE_HOLDS_MODULE ? peerdma_fence_release : NULL,
 };
 
-/* The next fence of the channel's timeline; under pd_channel.submit_lock. */
-struct dma_fence *pd_fence_create(struct pd_channel *ch, bool poll)
+/* The next fence of the channel's timeline. */
+struct dma_fence *peerdma_fence_create(struct peerdma_channel *ch, bool poll)
 {
-	struct pd_fence *fence = kzalloc_obj(*fence);
+	struct peerdma_fence *fence;
 
+	lockdep_assert_held(&ch->submit_lock);
+	fence = kzalloc_obj(*fence);
 	if (!fence)
 		return NULL;
-	lockdep_assert_held(&ch->submit_lock);
 	fence->channel = ch;
 	fence->poll = poll;
-	snprintf(fence->timeline, sizeof(fence->timeline), "peerdma%u-%u",
-		 ch->pd->instance, ch->index);
-	pd_fence_init(&fence->base, &pd_fence_ops, &fence->lock,
-		      ch->fence_context, ++ch->seqno);
+	snprintf(fence->timeline, sizeof(fence->timeline), "peerdma%u-%u", ch->peer->instance,
+		 ch->index);
+	peerdma_fence_init(&fence->base, &peerdma_fence_ops, &fence->lock, ch->fence_context,
+			   ++ch->seqno);
 	return &fence->base;
 }
 
 /*
- * Waits for anybody's fence until @deadline (jiffies). Whoever signals it may
- * never do so: so it looks up now and then whether the device is still there.
+ * Waits for a fence until @deadline (jiffies). It may be another driver's and never
+ * signal, so this looks up now and then whether the device is still there.
  */
-int pd_fence_wait(struct pd_device *pd, struct dma_fence *fence,
-		  unsigned long deadline)
+int peerdma_fence_wait(struct peerdma_device *peer, struct dma_fence *fence, unsigned long deadline)
 {
-	while (!READ_ONCE(pd->gone)) {
+	while (!READ_ONCE(peer->gone)) {
 		long left = deadline - jiffies;
 		long ret;
 

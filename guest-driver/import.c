@@ -1,57 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Importer: somebody's dma-buf, attached to this device.
+ * Importer: another exporter's dma-buf, attached to this device.
  *
  * The usual import is dynamic: its exporter may move or revoke the memory and
  * says so by invalidate_mappings. Work that is under way may still finish (its
  * fence is in the dma_resv, the exporter waits for it); then the mapping goes
  * back, and the next work makes a new one.
  */
-#include <linux/capability.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
 
-#include "driver.h"
+#include "import.h"
+#include "ioctl.h"
+#include "lab_ops.h"
 
-/**
- * struct pd_import - an import
- * @base:	its segments are the mapping's DMA addresses
- * @dmabuf:	the buffer; a reference
- * @attach:	the attachment; NULL after shutdown
- * @sgt:	the mapping, when @base.segments is there. Under dma_resv
- * @invalid:	the mapping has been invalidated and must go. Under dma_resv
- * @pinned:	dma_buf_pin() has been called
- * @hasty:	lab only: unmaps when told to, whatever is in flight
- * @unmap:	lets an invalidated mapping go when its last work has finished
- */
-struct pd_import {
-	struct pd_object base;
-	struct dma_buf *dmabuf;
-	struct dma_buf_attachment *attach;
-	struct sg_table *sgt;
-	bool invalid;
-	bool pinned;
-	bool hasty;
-	struct work_struct unmap;
-};
-
-static struct pd_import *to_pd_import(struct pd_object *obj)
+static int peerdma_import_map(struct peerdma_object *obj, enum dma_data_direction dir)
 {
-	return container_of(obj, struct pd_import, base);
-}
-
-static int pd_import_map(struct pd_object *obj, enum dma_data_direction dir)
-{
-	struct pd_import *imp = to_pd_import(obj);
-	struct pd_segments *segments;
+	struct peerdma_imported *imp = to_peerdma_imported(obj);
+	struct peerdma_segment_list *segments;
 	struct sg_table *sgt;
 
+	dma_resv_assert_held(obj->resv);
 	if (!imp->attach)
 		return -ENODEV;
 	sgt = dma_buf_map_attachment(imp->attach, dir);
 	if (IS_ERR(sgt))
 		return PTR_ERR(sgt);
-	segments = pd_segments_from_sgt(sgt);
+	segments = peerdma_segment_list_from_sgt(sgt);
 	if (!segments) {
 		dma_buf_unmap_attachment(imp->attach, sgt, dir);
 		return -ENOMEM;
@@ -61,101 +35,102 @@ static int pd_import_map(struct pd_object *obj, enum dma_data_direction dir)
 	obj->segments = segments;
 	obj->direction = dir;
 	obj->generation++;
-	pd_count(obj->pd, PD_MAPS);
+	peerdma_count(obj->peer, PEERDMA_COUNT_MAPS);
 	return 0;
 }
 
 /* Only when nothing is in flight. */
-static void pd_import_unmap(struct pd_object *obj)
+static void peerdma_import_unmap(struct peerdma_object *obj)
 {
-	struct pd_import *imp = to_pd_import(obj);
+	struct peerdma_imported *imp = to_peerdma_imported(obj);
 
+	dma_resv_assert_held(obj->resv);
 	dma_buf_unmap_attachment(imp->attach, imp->sgt, obj->direction);
 	imp->sgt = NULL;
 	imp->invalid = false;
 	kvfree(obj->segments);
 	obj->segments = NULL;
-	pd_count(obj->pd, PD_UNMAPS);
+	peerdma_count(obj->peer, PEERDMA_COUNT_UNMAPS);
 }
 
-static int pd_import_prepare(struct pd_object *obj)
+static int peerdma_import_prepare(struct peerdma_object *obj)
 {
-	struct pd_import *imp = to_pd_import(obj);
+	struct peerdma_imported *imp = to_peerdma_imported(obj);
 
+	dma_resv_assert_held(obj->resv);
 	if (imp->invalid) {
 		/* Nothing new gets in while we hold the lock. */
-		pd_object_wait_idle(obj);
-		pd_import_unmap(obj);
+		peerdma_object_wait_idle(obj);
+		peerdma_import_unmap(obj);
 	}
 	if (obj->segments)
 		return 0;
-	return pd_import_map(obj, obj->direction);
+	return peerdma_import_map(obj, obj->direction);
 }
 
-static void pd_import_unmap_work(struct work_struct *work)
+static void peerdma_import_unmap_work(struct work_struct *work)
 {
-	struct pd_import *imp = container_of(work, struct pd_import, unmap);
-	struct pd_object *obj = &imp->base;
+	struct peerdma_imported *imp = container_of(work, struct peerdma_imported, unmap);
+	struct peerdma_object *obj = &imp->base;
 	bool again;
 
 	do {
-		pd_object_wait_idle(obj);
+		peerdma_object_wait_idle(obj);
 		dma_resv_lock(imp->dmabuf->resv, NULL);
 		again = imp->invalid && atomic_read(&obj->in_flight);
 		if (imp->invalid && !again)
-			pd_import_unmap(obj);
+			peerdma_import_unmap(obj);
 		dma_resv_unlock(imp->dmabuf->resv);
 	} while (again);
 }
 
-/* The exporter holds the dma_resv. */
-static void pd_import_invalidate(struct dma_buf_attachment *attach)
+static void peerdma_import_invalidate(struct dma_buf_attachment *attach)
 {
-	struct pd_import *imp = attach->importer_priv;
-	struct pd_object *obj = &imp->base;
+	struct peerdma_imported *imp = attach->importer_priv;
+	struct peerdma_object *obj = &imp->base;
 
 	dma_resv_assert_held(attach->dmabuf->resv);
-	pd_count(obj->pd, PD_INVALIDATIONS);
+	peerdma_count(obj->peer, PEERDMA_COUNT_INVALIDATIONS);
 	if (!obj->segments)
 		return;
-	if (imp->hasty || !atomic_read(&obj->in_flight)) {
-		pd_import_unmap(obj);
+	if (!atomic_read(&obj->in_flight)) {
+		peerdma_import_unmap(obj);
 		return;
 	}
 	imp->invalid = true;
 	queue_work(system_dfl_wq, &imp->unmap);
 }
 
-static const struct dma_buf_attach_ops pd_import_p2p_ops = {
+static const struct dma_buf_attach_ops peerdma_import_p2p_ops = {
 	.allow_peer2peer = true,
-	.invalidate_mappings = pd_import_invalidate,
+	.invalidate_mappings = peerdma_import_invalidate,
 };
 
-static const struct dma_buf_attach_ops pd_import_host_ops = {
+static const struct dma_buf_attach_ops peerdma_import_host_ops = {
 	.allow_peer2peer = false,
-	.invalidate_mappings = pd_import_invalidate,
+	.invalidate_mappings = peerdma_import_invalidate,
 };
 
-/* Pinned, and deaf to revocation: what good exporters of device memory refuse */
-static const struct dma_buf_attach_ops pd_import_p2p_deaf_ops = {
+/* Pinned, without the callback. Exporters of device memory refuse these */
+static const struct dma_buf_attach_ops peerdma_import_p2p_pinned_ops = {
 	.allow_peer2peer = true,
 };
 
-static const struct dma_buf_attach_ops pd_import_host_deaf_ops = {
+static const struct dma_buf_attach_ops peerdma_import_host_pinned_ops = {
 	.allow_peer2peer = false,
 };
 
-static void pd_import_shutdown(struct pd_object *obj)
+static void peerdma_import_shutdown(struct peerdma_object *obj)
 {
-	struct pd_import *imp = to_pd_import(obj);
+	struct peerdma_imported *imp = to_peerdma_imported(obj);
 	struct dma_buf_attachment *attach;
 
 	dma_resv_lock(imp->dmabuf->resv, NULL);
 	attach = imp->attach;
 	if (attach) {
-		pd_object_wait_idle(obj);
+		peerdma_object_wait_idle(obj);
 		if (obj->segments)
-			pd_import_unmap(obj);
+			peerdma_import_unmap(obj);
 		if (imp->pinned)
 			dma_buf_unpin(attach);
 		imp->pinned = false;
@@ -165,38 +140,50 @@ static void pd_import_shutdown(struct pd_object *obj)
 	if (!attach)
 		return;
 
-	/* After this nobody calls pd_import_invalidate() any more. */
+	/* After this peerdma_import_invalidate() is not called any more. */
 	dma_buf_detach(imp->dmabuf, attach);
 	cancel_work_sync(&imp->unmap);
 }
 
-static void pd_import_release(struct pd_object *obj)
+static void peerdma_import_release(struct peerdma_object *obj)
 {
-	struct pd_import *imp = to_pd_import(obj);
+	struct peerdma_imported *imp = to_peerdma_imported(obj);
 
-	pd_uncount(obj->pd, PD_LIVE_IMPORTS);
+	peerdma_uncount(obj->peer, PEERDMA_COUNT_LIVE_IMPORTS);
 	dma_buf_put(imp->dmabuf);
 	kfree(imp);
 }
 
-static const struct pd_object_ops pd_import_object_ops = {
-	.map = pd_import_map,
-	.unmap = pd_import_unmap,
-	.prepare = pd_import_prepare,
-	.shutdown = pd_import_shutdown,
-	.release = pd_import_release,
+static const struct peerdma_object_ops peerdma_import_object_ops = {
+	.map = peerdma_import_map,
+	.unmap = peerdma_import_unmap,
+	.prepare = peerdma_import_prepare,
+	.shutdown = peerdma_import_shutdown,
+	.release = peerdma_import_release,
 };
 
-static const struct dma_buf_attach_ops *pd_import_attach_ops(u32 flags)
+/* For flags of PEERDMA_IMPORT: NULL for a static attachment, or an error. */
+static const struct dma_buf_attach_ops *peerdma_import_attach_ops(u32 flags)
 {
+	const u32 all = PEERDMA_IMPORT_PEER2PEER | PEERDMA_IMPORT_STATIC | PEERDMA_IMPORT_PINNED |
+			PEERDMA_IMPORT_NO_INVALIDATE;
 	bool p2p = flags & PEERDMA_IMPORT_PEER2PEER;
 
-	if (flags & PEERDMA_IMPORT_NO_INVALIDATE)
-		return p2p ? &pd_import_p2p_deaf_ops : &pd_import_host_deaf_ops;
-	return p2p ? &pd_import_p2p_ops : &pd_import_host_ops;
+	if (flags & ~all)
+		return peerdma_lab.import(flags);
+	if (flags & PEERDMA_IMPORT_STATIC)
+		return flags == PEERDMA_IMPORT_STATIC ? NULL : ERR_PTR(-EINVAL);
+	if (!(flags & PEERDMA_IMPORT_NO_INVALIDATE))
+		return p2p ? &peerdma_import_p2p_ops : &peerdma_import_host_ops;
+	if (!PEERDMA_HAS_OPTIONAL_INVALIDATE)
+		return ERR_PTR(-EOPNOTSUPP);
+	/* Without a callback the buffer must not move, so it has to be pinned. */
+	if (!(flags & PEERDMA_IMPORT_PINNED))
+		return ERR_PTR(-EINVAL);
+	return p2p ? &peerdma_import_p2p_pinned_ops : &peerdma_import_host_pinned_ops;
 }
 
-static int pd_import_pin(struct pd_import *imp)
+static int peerdma_import_pin(struct peerdma_imported *imp)
 {
 	int ret;
 
@@ -210,11 +197,13 @@ static int pd_import_pin(struct pd_import *imp)
 }
 
 /* Takes over the reference to the dma-buf, also when it fails. */
-static struct pd_import *pd_import_create(struct pd_device *pd,
-					  struct dma_buf *dmabuf, u32 flags)
+static struct peerdma_imported *peerdma_import_create(struct peerdma_device *peer,
+						      struct dma_buf *dmabuf,
+						      const struct dma_buf_attach_ops *ops,
+						      bool pin)
 {
 	struct dma_buf_attachment *attach;
-	struct pd_import *imp;
+	struct peerdma_imported *imp;
 	int ret;
 
 	imp = kzalloc_obj(*imp);
@@ -223,74 +212,61 @@ static struct pd_import *pd_import_create(struct pd_device *pd,
 		return ERR_PTR(-ENOMEM);
 	}
 	imp->dmabuf = dmabuf;
-	INIT_WORK(&imp->unmap, pd_import_unmap_work);
-	pd_object_init(&imp->base, pd, PD_IMPORT, &pd_import_object_ops,
-		       dmabuf->size);
-	imp->hasty = flags & PEERDMA_IMPORT_LAB_HASTY;
+	INIT_WORK(&imp->unmap, peerdma_import_unmap_work);
+	peerdma_object_init(&imp->base, peer, PEERDMA_KIND_IMPORT, &peerdma_import_object_ops,
+			    dmabuf->size);
 	imp->base.resv = dmabuf->resv;
 	imp->base.direction = DMA_BIDIRECTIONAL;
-	pd_count(pd, PD_LIVE_IMPORTS);
+	peerdma_count(peer, PEERDMA_COUNT_LIVE_IMPORTS);
 
-	if (flags & PEERDMA_IMPORT_STATIC)
-		attach = dma_buf_attach(dmabuf, &pd->pdev->dev);
+	if (ops)
+		attach = dma_buf_dynamic_attach(dmabuf, &peer->pdev->dev, ops, imp);
 	else
-		attach = dma_buf_dynamic_attach(dmabuf, &pd->pdev->dev,
-						pd_import_attach_ops(flags),
-						imp);
+		attach = dma_buf_attach(dmabuf, &peer->pdev->dev);
 	if (IS_ERR(attach)) {
 		ret = PTR_ERR(attach);
 		goto err_put;
 	}
 	imp->attach = attach;
-	if (flags & PEERDMA_IMPORT_PINNED) {
-		ret = pd_import_pin(imp);
+	if (pin) {
+		ret = peerdma_import_pin(imp);
 		if (ret)
 			goto err_put;
 	}
 	return imp;
 
 err_put:
-	pd_object_put(&imp->base);
+	peerdma_object_put(&imp->base);
 	return ERR_PTR(ret);
 }
 
-int pd_ioctl_import(struct pd_call *call, void *data)
+int peerdma_ioctl_import(struct peerdma_call *call, void *data)
 {
-	const u32 all = PEERDMA_IMPORT_PEER2PEER | PEERDMA_IMPORT_STATIC |
-			PEERDMA_IMPORT_PINNED | PEERDMA_IMPORT_NO_INVALIDATE |
-			PEERDMA_IMPORT_LAB_HASTY;
-	struct pd_device *pd = call->file->pd;
+	struct peerdma_device *peer = call->file->peer;
+	const struct dma_buf_attach_ops *ops;
 	struct peerdma_import *arg = data;
 	struct dma_buf *dmabuf;
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 	int ret;
 
-	if (arg->flags & ~all || arg->reserved)
+	if (arg->reserved)
 		return -EINVAL;
-	if (arg->flags & PEERDMA_IMPORT_STATIC &&
-	    arg->flags != PEERDMA_IMPORT_STATIC)
-		return -EINVAL;
-	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE && !PD_HAS_DEAF_IMPORTERS)
-		return -EOPNOTSUPP;
-	/* Without a callback the buffer must not move, so it has to be pinned. */
-	if (arg->flags & PEERDMA_IMPORT_NO_INVALIDATE &&
-	    !(arg->flags & PEERDMA_IMPORT_PINNED))
-		return -EINVAL;
-
-	if (arg->flags & PEERDMA_IMPORT_LAB_HASTY && !capable(CAP_SYS_ADMIN))
-		return -EPERM;
+	ops = peerdma_import_attach_ops(arg->flags);
+	if (IS_ERR(ops))
+		return PTR_ERR(ops);
 
 	dmabuf = dma_buf_get(arg->fd);
 	if (IS_ERR(dmabuf))
 		return PTR_ERR(dmabuf);
 
-	obj = pd_export_own(dmabuf, pd);
+	obj = peerdma_export_own(dmabuf, peer);
 	if (obj) {
 		dma_buf_put(dmabuf);
 		if (IS_ERR(obj))
 			return PTR_ERR(obj);
 	} else {
-		struct pd_import *imp = pd_import_create(pd, dmabuf, arg->flags);
+		bool pin = arg->flags & PEERDMA_IMPORT_PINNED;
+		struct peerdma_imported *imp = peerdma_import_create(peer, dmabuf, ops, pin);
 
 		if (IS_ERR(imp))
 			return PTR_ERR(imp);
@@ -298,40 +274,8 @@ int pd_ioctl_import(struct pd_call *call, void *data)
 	}
 
 	arg->size = obj->size;
-	ret = pd_object_publish(call->file, obj, &arg->handle);
+	ret = peerdma_object_publish(call->file, obj, &arg->handle);
 	if (ret)
-		pd_object_put(obj);
-	return ret;
-}
-
-/* What no importer may do: the table is for its DMA addresses only. */
-int pd_ioctl_lab_read_page(struct pd_call *call, void *data)
-{
-	struct peerdma_lab_read_page *arg = data;
-	struct pd_object *obj;
-	struct sg_table *sgt;
-	struct page *page;
-	int ret;
-
-	obj = pd_object_find_kind(call->file, arg->handle, PD_IMPORT);
-	if (IS_ERR(obj))
-		return PTR_ERR(obj);
-	ret = pd_object_lock(obj);
-	if (ret)
-		goto out_put;
-	ret = -EINVAL;
-	sgt = to_pd_import(obj)->sgt;
-	if (!obj->segments)
-		goto out_unlock;
-	arg->entries = sgt->orig_nents;
-	page = sg_page(sgt->sgl);
-	ret = -EFAULT;
-	if (page && !copy_from_kernel_nofault(&arg->value, page_address(page),
-					      sizeof(arg->value)))
-		ret = 0;
-out_unlock:
-	pd_object_unlock(obj);
-out_put:
-	pd_object_put(obj);
+		peerdma_object_put(obj);
 	return ret;
 }

@@ -7,9 +7,9 @@
 #include <linux/iommu.h>
 #include <linux/pci-p2pdma.h>
 
-#include "driver.h"
+#include "ioctl.h"
 
-static u32 pd_iommu(struct device *dev)
+static u32 peerdma_iommu(struct device *dev)
 {
 	struct iommu_domain *domain = iommu_get_domain_for_dev(dev);
 
@@ -27,91 +27,88 @@ static u32 pd_iommu(struct device *dev)
 	}
 }
 
-int pd_ioctl_info(struct pd_call *call, void *data)
+int peerdma_ioctl_info(struct peerdma_call *call, void *data)
 {
-	struct pd_device *pd = call->file->pd;
+	struct peerdma_device *peer = call->file->peer;
 	struct peerdma_info *info = data;
-	struct pci_dev *pdev = pd->pdev;
+	struct pci_dev *pdev = peer->pdev;
 
 	memset(info, 0, sizeof(*info));
 	info->abi = PEERDMA_ABI_VERSION;
 	info->features = PEERDMA_FEATURE_COMPARE | PEERDMA_FEATURE_VERDICT;
-	if (PD_HAS_SYNC_FILE)
+	if (PEERDMA_HAS_SYNC_FILE)
 		info->features |= PEERDMA_FEATURE_SYNC_FILE;
-	if (pd->provider)
+	if (peer->provider)
 		info->features |= PEERDMA_FEATURE_P2PDMA;
-	if (PD_HAS_DEAF_IMPORTERS)
-		info->features |= PEERDMA_FEATURE_DEAF;
-	if (pd->provider && PD_HAS_WAYS)
+	if (PEERDMA_HAS_OPTIONAL_INVALIDATE)
+		info->features |= PEERDMA_FEATURE_NO_INVALIDATE;
+	if (peer->provider && PEERDMA_HAS_WAYS)
 		info->features |= PEERDMA_FEATURE_WAYS;
-	if (pd->vectors >= pd->channels)
+	if (peer->vectors >= peer->channels)
 		info->features |= PEERDMA_FEATURE_MSIX;
 	info->segment = pci_domain_nr(pdev->bus);
 	info->bdf = pci_dev_id(pdev);
-	info->instance = pd->instance;
-	info->channels = pd->channels;
-	info->vectors = pd->vectors;
-	info->iommu = pd_iommu(&pdev->dev);
+	info->instance = peer->instance;
+	info->channels = peer->channels;
+	info->vectors = peer->vectors;
+	info->iommu = peerdma_iommu(&pdev->dev);
 	info->page_size = PAGE_SIZE;
-	info->memory_size = pd->bar_size;
-	info->memory_free = gen_pool_avail(pd->pool);
-	info->descriptor_bytes = pd->max_length;
+	info->memory_size = peer->bar_size;
+	info->memory_free = gen_pool_avail(peer->pool);
+	info->descriptor_bytes = peer->max_length;
 	info->registers_size = pci_resource_len(pdev, PEERDMA_BAR_REGISTERS);
 	if (capable(CAP_SYS_ADMIN)) {
-		info->memory_phys = pd->bar_phys;
+		info->memory_phys = peer->bar_phys;
 		info->memory_bus = pci_bus_address(pdev, PEERDMA_BAR_LOCAL);
-		info->registers_phys =
-			pci_resource_start(pdev, PEERDMA_BAR_REGISTERS);
+		info->registers_phys = pci_resource_start(pdev, PEERDMA_BAR_REGISTERS);
 	}
 	return 0;
 }
 
-static u64 pd_counted(struct pd_device *pd, enum pd_counter which)
+static u64 peerdma_counted(struct peerdma_device *peer, enum peerdma_counter which)
 {
-	return atomic64_read(&pd->counter[which]);
+	return atomic64_read(&peer->counter[which]);
 }
 
-int pd_ioctl_counters(struct pd_call *call, void *data)
+int peerdma_ioctl_counters(struct peerdma_call *call, void *data)
 {
-	struct pd_device *pd = call->file->pd;
+	struct peerdma_device *peer = call->file->peer;
 	struct peerdma_counters *counters = data;
 
-	counters->interrupts = pd_counted(pd, PD_INTERRUPTS);
-	counters->completions = pd_counted(pd, PD_COMPLETIONS);
-	counters->submitted = pd_counted(pd, PD_SUBMITTED);
-	counters->finished = pd_counted(pd, PD_FINISHED);
-	counters->failed = pd_counted(pd, PD_FAILED);
-	counters->timeouts = pd_counted(pd, PD_TIMEOUTS);
-	counters->invalidations = pd_counted(pd, PD_INVALIDATIONS);
-	counters->maps = pd_counted(pd, PD_MAPS);
-	counters->unmaps = pd_counted(pd, PD_UNMAPS);
-	counters->exporter_maps = pd_counted(pd, PD_EXPORTER_MAPS);
-	counters->exporter_unmaps = pd_counted(pd, PD_EXPORTER_UNMAPS);
-	counters->revocations = pd_counted(pd, PD_REVOCATIONS);
-	counters->resets = pd_counted(pd, PD_RESETS);
-	counters->errors = pd_counted(pd, PD_ERRORS);
-	counters->live_memory = pd_counted(pd, PD_LIVE_MEMORY);
-	counters->live_dmabufs = pd_counted(pd, PD_LIVE_DMABUFS);
-	counters->live_imports = pd_counted(pd, PD_LIVE_IMPORTS);
-	counters->live_systems = pd_counted(pd, PD_LIVE_SYSTEMS);
-	counters->live_work = pd_counted(pd, PD_LIVE_WORK);
+	counters->interrupts = peerdma_counted(peer, PEERDMA_COUNT_INTERRUPTS);
+	counters->completions = peerdma_counted(peer, PEERDMA_COUNT_COMPLETIONS);
+	counters->submitted = peerdma_counted(peer, PEERDMA_COUNT_SUBMITTED);
+	counters->finished = peerdma_counted(peer, PEERDMA_COUNT_FINISHED);
+	counters->failed = peerdma_counted(peer, PEERDMA_COUNT_FAILED);
+	counters->timeouts = peerdma_counted(peer, PEERDMA_COUNT_TIMEOUTS);
+	counters->invalidations = peerdma_counted(peer, PEERDMA_COUNT_INVALIDATIONS);
+	counters->maps = peerdma_counted(peer, PEERDMA_COUNT_MAPS);
+	counters->unmaps = peerdma_counted(peer, PEERDMA_COUNT_UNMAPS);
+	counters->exporter_maps = peerdma_counted(peer, PEERDMA_COUNT_EXPORTER_MAPS);
+	counters->exporter_unmaps = peerdma_counted(peer, PEERDMA_COUNT_EXPORTER_UNMAPS);
+	counters->revocations = peerdma_counted(peer, PEERDMA_COUNT_REVOCATIONS);
+	counters->resets = peerdma_counted(peer, PEERDMA_COUNT_RESETS);
+	counters->errors = peerdma_counted(peer, PEERDMA_COUNT_ERRORS);
+	counters->live_memory = peerdma_counted(peer, PEERDMA_COUNT_LIVE_MEMORY);
+	counters->live_dmabufs = peerdma_counted(peer, PEERDMA_COUNT_LIVE_DMABUFS);
+	counters->live_imports = peerdma_counted(peer, PEERDMA_COUNT_LIVE_IMPORTS);
+	counters->live_systems = peerdma_counted(peer, PEERDMA_COUNT_LIVE_SYSTEMS);
+	counters->live_work = peerdma_counted(peer, PEERDMA_COUNT_LIVE_WORK);
 	return 0;
 }
 
-int pd_ioctl_distance(struct pd_call *call, void *data)
+int peerdma_ioctl_distance(struct peerdma_call *call, void *data)
 {
-	struct pd_device *pd = call->file->pd;
+	struct peerdma_device *peer = call->file->peer;
 	struct peerdma_distance *arg = data;
 	struct pci_dev *client;
 
 	if (arg->reserved || arg->bdf > U16_MAX)
 		return -EINVAL;
-	client = pci_get_domain_bus_and_slot(arg->segment,
-					     PCI_BUS_NUM(arg->bdf),
-					     arg->bdf & 0xff);
+	client = pci_get_domain_bus_and_slot(arg->segment, PCI_BUS_NUM(arg->bdf), arg->bdf & 0xff);
 	if (!client)
 		return -ENODEV;
-	arg->distance = pci_p2pdma_distance(pd->pdev, &client->dev, false);
+	arg->distance = pci_p2pdma_distance(peer->pdev, &client->dev, false);
 	pci_dev_put(client);
 	return 0;
 }

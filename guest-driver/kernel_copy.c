@@ -7,15 +7,14 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "driver.h"
+#include "ioctl.h"
 
-#define PD_MAX_KERNEL_COPY	SZ_64K
+#define PEERDMA_MAX_KERNEL_COPY SZ_64K
 
-static int pd_kernel_copy(struct dma_buf *dmabuf, void *bounce,
-			  const struct peerdma_kernel_copy *arg)
+static int peerdma_kernel_copy(struct dma_buf *dmabuf, void *bounce,
+			       const struct peerdma_kernel_copy *arg)
 {
-	enum dma_data_direction dir = arg->write ? DMA_TO_DEVICE :
-						   DMA_FROM_DEVICE;
+	enum dma_data_direction dir = arg->write ? DMA_TO_DEVICE : DMA_FROM_DEVICE;
 	struct iosys_map map;
 	int ret, end;
 
@@ -25,18 +24,20 @@ static int pd_kernel_copy(struct dma_buf *dmabuf, void *bounce,
 	ret = dma_buf_vmap_unlocked(dmabuf, &map);
 	if (!ret) {
 		if (arg->write)
-			iosys_map_memcpy_to(&map, arg->offset, bounce,
-					    arg->length);
+			iosys_map_memcpy_to(&map, arg->offset, bounce, arg->length);
 		else
-			iosys_map_memcpy_from(bounce, &map, arg->offset,
-					      arg->length);
+			iosys_map_memcpy_from(bounce, &map, arg->offset, arg->length);
 		dma_buf_vunmap_unlocked(dmabuf, &map);
 	}
 	end = dma_buf_end_cpu_access(dmabuf, dir);
 	return ret ?: end;
 }
 
-int pd_ioctl_kernel_copy(struct pd_call *call, void *data)
+/*
+ * Not under srcu: remove() must not wait for fences of other drivers. A dma-buf of this
+ * device looks after itself when the device goes.
+ */
+int peerdma_ioctl_kernel_copy(struct peerdma_call *call, void *data)
 {
 	struct peerdma_kernel_copy *arg = data;
 	void __user *user = u64_to_user_ptr(arg->data);
@@ -44,14 +45,15 @@ int pd_ioctl_kernel_copy(struct pd_call *call, void *data)
 	void *bounce;
 	int ret;
 
-	if (arg->write > 1 || !arg->length || arg->length > PD_MAX_KERNEL_COPY)
+	if (READ_ONCE(call->file->peer->gone))
+		return -ENODEV;
+	if (arg->write > 1 || !arg->length || arg->length > PEERDMA_MAX_KERNEL_COPY)
 		return -EINVAL;
 	dmabuf = dma_buf_get(arg->fd);
 	if (IS_ERR(dmabuf))
 		return PTR_ERR(dmabuf);
 	ret = -ERANGE;
-	if (arg->offset > dmabuf->size ||
-	    arg->length > dmabuf->size - arg->offset)
+	if (arg->offset > dmabuf->size || arg->length > dmabuf->size - arg->offset)
 		goto out_put;
 	ret = -ENOMEM;
 	bounce = kvmalloc(arg->length, GFP_KERNEL);
@@ -60,7 +62,7 @@ int pd_ioctl_kernel_copy(struct pd_call *call, void *data)
 	ret = -EFAULT;
 	if (arg->write && copy_from_user(bounce, user, arg->length))
 		goto out_free;
-	ret = pd_kernel_copy(dmabuf, bounce, arg);
+	ret = peerdma_kernel_copy(dmabuf, bounce, arg);
 	if (!ret && !arg->write && copy_to_user(user, bounce, arg->length))
 		ret = -EFAULT;
 out_free:

@@ -5,71 +5,70 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "driver.h"
+#include "ioctl.h"
 
-void pd_object_init(struct pd_object *obj, struct pd_device *pd,
-		    enum pd_kind kind, const struct pd_object_ops *ops,
-		    u64 size)
+void peerdma_object_init(struct peerdma_object *obj, struct peerdma_device *peer,
+			 enum peerdma_kind kind, const struct peerdma_object_ops *ops, u64 size)
 {
 	kref_init(&obj->refs);
 	mutex_init(&obj->lock);
 	atomic_set(&obj->in_flight, 0);
-	get_device(&pd->dev);
-	obj->pd = pd;
+	get_device(&peer->dev);
+	obj->peer = peer;
 	obj->kind = kind;
 	obj->ops = ops;
 	obj->size = size;
-	spin_lock(&pd->objects_lock);
-	list_add_tail(&obj->node, &pd->objects);
-	spin_unlock(&pd->objects_lock);
+	spin_lock(&peer->objects_lock);
+	list_add_tail(&obj->node, &peer->objects);
+	spin_unlock(&peer->objects_lock);
 }
 
-static void pd_object_shutdown(struct pd_object *obj)
+static void peerdma_object_shutdown(struct peerdma_object *obj)
 {
-	pd_object_wait_idle(obj);
+	peerdma_object_wait_idle(obj);
 	if (obj->ops->shutdown)
 		obj->ops->shutdown(obj);
 }
 
-static void pd_object_release(struct kref *refs)
+static void peerdma_object_release(struct kref *refs)
 {
-	struct pd_object *obj = container_of(refs, struct pd_object, refs);
-	struct pd_device *pd = obj->pd;
+	struct peerdma_object *obj = container_of(refs, struct peerdma_object, refs);
+	struct peerdma_device *peer = obj->peer;
 
-	pd_object_shutdown(obj);
-	spin_lock(&pd->objects_lock);
+	peerdma_object_shutdown(obj);
+	spin_lock(&peer->objects_lock);
 	list_del(&obj->node);
-	spin_unlock(&pd->objects_lock);
+	spin_unlock(&peer->objects_lock);
 	/* remove() may be waiting for us. */
-	wake_up_all(&pd->idle);
+	wake_up_all(&peer->idle);
 	mutex_destroy(&obj->lock);
 	obj->ops->release(obj);
-	put_device(&pd->dev);
+	put_device(&peer->dev);
 }
 
-void pd_object_get(struct pd_object *obj)
+void peerdma_object_get(struct peerdma_object *obj)
 {
 	kref_get(&obj->refs);
 }
 
 /* Process context, without any lock of the object's. */
-void pd_object_put(struct pd_object *obj)
+void peerdma_object_put(struct peerdma_object *obj)
 {
 	if (obj)
-		kref_put(&obj->refs, pd_object_release);
+		kref_put(&obj->refs, peerdma_object_release);
 }
 
 /*
  * The next object that has not let go of the device: a reference, or NULL when
  * there is none. @left: some have not, but are being released.
  */
-static struct pd_object *pd_objects_next(struct pd_device *pd, bool *left)
+static struct peerdma_object *peerdma_objects_next(struct peerdma_device *peer, bool *left)
 {
-	struct pd_object *obj, *found = NULL;
+	struct peerdma_object *obj, *found = NULL;
 
 	*left = false;
-	spin_lock(&pd->objects_lock);
-	list_for_each_entry(obj, &pd->objects, node) {
+	spin_lock(&peer->objects_lock);
+	list_for_each_entry(obj, &peer->objects, node) {
 		if (obj->shut)
 			continue;
 		*left = true;
@@ -78,19 +77,19 @@ static struct pd_object *pd_objects_next(struct pd_device *pd, bool *left)
 			break;
 		}
 	}
-	spin_unlock(&pd->objects_lock);
+	spin_unlock(&peer->objects_lock);
 	return found;
 }
 
-static bool pd_objects_all_shut(struct pd_device *pd)
+static bool peerdma_objects_all_shut(struct peerdma_device *peer)
 {
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 	bool all = true;
 
-	spin_lock(&pd->objects_lock);
-	list_for_each_entry(obj, &pd->objects, node)
+	spin_lock(&peer->objects_lock);
+	list_for_each_entry(obj, &peer->objects, node)
 		all &= obj->shut;
-	spin_unlock(&pd->objects_lock);
+	spin_unlock(&peer->objects_lock);
 	return all;
 }
 
@@ -98,31 +97,31 @@ static bool pd_objects_all_shut(struct pd_device *pd)
  * remove(): all objects let go of the device, also those that only a VMA keeps.
  * No call is under way that could make another one.
  */
-void pd_objects_shutdown(struct pd_device *pd)
+void peerdma_objects_shutdown(struct peerdma_device *peer)
 {
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 	bool left;
 
-	while ((obj = pd_objects_next(pd, &left))) {
-		pd_object_shutdown(obj);
-		spin_lock(&pd->objects_lock);
+	while ((obj = peerdma_objects_next(peer, &left))) {
+		peerdma_object_shutdown(obj);
+		spin_lock(&peer->objects_lock);
 		obj->shut = true;
-		spin_unlock(&pd->objects_lock);
-		pd_object_put(obj);
+		spin_unlock(&peer->objects_lock);
+		peerdma_object_put(obj);
 	}
 	if (left)
-		wait_event(pd->idle, pd_objects_all_shut(pd));
+		wait_event(peer->idle, peerdma_objects_all_shut(peer));
 }
 
 /* Locks what guards the mapping. */
-int pd_object_lock(struct pd_object *obj)
+int peerdma_object_lock(struct peerdma_object *obj)
 {
 	if (obj->resv)
 		return dma_resv_lock_interruptible(obj->resv, NULL);
 	return mutex_lock_interruptible(&obj->lock);
 }
 
-void pd_object_unlock(struct pd_object *obj)
+void peerdma_object_unlock(struct peerdma_object *obj)
 {
 	if (obj->resv)
 		dma_resv_unlock(obj->resv);
@@ -130,67 +129,74 @@ void pd_object_unlock(struct pd_object *obj)
 		mutex_unlock(&obj->lock);
 }
 
+void peerdma_object_assert_locked(struct peerdma_object *obj)
+{
+	if (obj->resv)
+		dma_resv_assert_held(obj->resv);
+	else
+		lockdep_assert_held(&obj->lock);
+}
+
 /*
  * Waits until no work uses the object. Work ends without any lock of ours, by
  * its time-out at the latest, so this may be called with the object locked.
  */
-void pd_object_wait_idle(struct pd_object *obj)
+void peerdma_object_wait_idle(struct peerdma_object *obj)
 {
-	wait_event(obj->pd->idle, !atomic_read(&obj->in_flight));
+	wait_event(obj->peer->idle, !atomic_read(&obj->in_flight));
 }
 
 /* Gives the object a handle, which takes over the caller's reference. */
-int pd_object_publish(struct pd_file *file, struct pd_object *obj, u32 *handle)
+int peerdma_object_publish(struct peerdma_file *file, struct peerdma_object *obj, u32 *handle)
 {
-	return xa_alloc(&file->objects, handle, obj,
-			XA_LIMIT(1, PD_MAX_HANDLES), GFP_KERNEL);
+	return xa_alloc(&file->objects, handle, obj, XA_LIMIT(1, PEERDMA_MAX_HANDLES), GFP_KERNEL);
 }
 
 /* Returns a reference, or NULL. */
-struct pd_object *pd_object_find(struct pd_file *file, u32 handle)
+struct peerdma_object *peerdma_object_find(struct peerdma_file *file, u32 handle)
 {
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 
 	xa_lock(&file->objects);
 	obj = xa_load(&file->objects, handle);
 	if (obj)
-		pd_object_get(obj);
+		peerdma_object_get(obj);
 	xa_unlock(&file->objects);
 	return obj;
 }
 
 /* Returns a reference, or an error: ENOENT, or EINVAL for another kind. */
-struct pd_object *pd_object_find_kind(struct pd_file *file, u32 handle,
-				      enum pd_kind kind)
+struct peerdma_object *peerdma_object_find_kind(struct peerdma_file *file, u32 handle,
+						enum peerdma_kind kind)
 {
-	struct pd_object *obj = pd_object_find(file, handle);
+	struct peerdma_object *obj = peerdma_object_find(file, handle);
 
 	if (!obj)
 		return ERR_PTR(-ENOENT);
 	if (obj->kind != kind) {
-		pd_object_put(obj);
+		peerdma_object_put(obj);
 		return ERR_PTR(-EINVAL);
 	}
 	return obj;
 }
 
 /* Likewise, for what a dma-buf can be made of. */
-struct pd_object *pd_object_find_exportable(struct pd_file *file, u32 handle)
+struct peerdma_object *peerdma_object_find_exportable(struct peerdma_file *file, u32 handle)
 {
-	struct pd_object *obj = pd_object_find(file, handle);
+	struct peerdma_object *obj = peerdma_object_find(file, handle);
 
 	if (!obj)
 		return ERR_PTR(-ENOENT);
-	if (obj->kind != PD_MEMORY && obj->kind != PD_BUFFER) {
-		pd_object_put(obj);
+	if (obj->kind != PEERDMA_KIND_MEMORY && obj->kind != PEERDMA_KIND_BUFFER) {
+		peerdma_object_put(obj);
 		return ERR_PTR(-EINVAL);
 	}
 	return obj;
 }
 
-struct pd_segments *pd_segments_alloc(u32 count)
+struct peerdma_segment_list *peerdma_segment_list_alloc(u32 count)
 {
-	struct pd_segments *segments;
+	struct peerdma_segment_list *segments;
 
 	segments = kvzalloc(struct_size(segments, segment, count), GFP_KERNEL);
 	if (segments)
@@ -199,9 +205,9 @@ struct pd_segments *pd_segments_alloc(u32 count)
 }
 
 /* The DMA side of a table, flat; NULL when there is no memory. */
-struct pd_segments *pd_segments_from_sgt(struct sg_table *sgt)
+struct peerdma_segment_list *peerdma_segment_list_from_sgt(struct sg_table *sgt)
 {
-	struct pd_segments *segments = pd_segments_alloc(sgt->nents);
+	struct peerdma_segment_list *segments = peerdma_segment_list_alloc(sgt->nents);
 	struct scatterlist *sg;
 	unsigned int i;
 
@@ -214,48 +220,46 @@ struct pd_segments *pd_segments_from_sgt(struct sg_table *sgt)
 	return segments;
 }
 
-int pd_ioctl_close(struct pd_call *call, void *data)
+int peerdma_ioctl_close(struct peerdma_call *call, void *data)
 {
 	struct peerdma_handle *arg = data;
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 	int ret;
 
 	if (arg->reserved)
 		return -EINVAL;
-	obj = pd_object_find(call->file, arg->handle);
+	obj = peerdma_object_find(call->file, arg->handle);
 	if (!obj)
 		return -ENOENT;
 
-	ret = wait_event_interruptible(obj->pd->idle,
-				       !atomic_read(&obj->in_flight));
+	ret = wait_event_interruptible(obj->peer->idle, !atomic_read(&obj->in_flight));
 	/* Only one of two closers finds the handle still there. */
 	if (!ret) {
-		if (xa_cmpxchg(&call->file->objects, arg->handle, obj, NULL,
-			       GFP_KERNEL) == obj)
-			pd_object_put(obj);
+		if (xa_cmpxchg(&call->file->objects, arg->handle, obj, NULL, GFP_KERNEL) == obj)
+			peerdma_object_put(obj);
 		else
 			ret = -ENOENT;
 	}
-	pd_object_put(obj);
+	peerdma_object_put(obj);
 	return ret;
 }
 
-int pd_ioctl_map(struct pd_call *call, void *data)
+int peerdma_ioctl_map(struct peerdma_call *call, void *data)
 {
 	struct peerdma_map *arg = data;
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 	int ret;
 
 	if (arg->reserved || arg->direction > PEERDMA_FROM_DEVICE)
 		return -EINVAL;
-	obj = pd_object_find(call->file, arg->handle);
+	obj = peerdma_object_find(call->file, arg->handle);
 	if (!obj)
 		return -ENOENT;
 
 	ret = -EINVAL;
 	if (!obj->ops->map)
 		goto out_put;
-	ret = pd_object_lock(obj);
+	ret = peerdma_object_lock(obj);
 	if (ret)
 		goto out_put;
 	if (obj->segments)
@@ -264,56 +268,55 @@ int pd_ioctl_map(struct pd_call *call, void *data)
 		ret = obj->ops->map(obj, arg->direction);
 	if (!ret)
 		arg->segments = obj->segments->count;
-	pd_object_unlock(obj);
+	peerdma_object_unlock(obj);
 out_put:
-	pd_object_put(obj);
+	peerdma_object_put(obj);
 	return ret;
 }
 
-int pd_ioctl_unmap(struct pd_call *call, void *data)
+int peerdma_ioctl_unmap(struct peerdma_call *call, void *data)
 {
 	struct peerdma_handle *arg = data;
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 	int ret;
 
 	if (arg->reserved)
 		return -EINVAL;
-	obj = pd_object_find(call->file, arg->handle);
+	obj = peerdma_object_find(call->file, arg->handle);
 	if (!obj)
 		return -ENOENT;
 
 	ret = -EINVAL;
 	if (!obj->ops->unmap)
 		goto out_put;
-	ret = pd_object_lock(obj);
+	ret = peerdma_object_lock(obj);
 	if (ret)
 		goto out_put;
 	if (obj->segments) {
 		/* No new work comes in while we hold the lock. */
-		ret = wait_event_interruptible(obj->pd->idle,
-					       !atomic_read(&obj->in_flight));
+		ret = wait_event_interruptible(obj->peer->idle, !atomic_read(&obj->in_flight));
 		if (!ret)
 			obj->ops->unmap(obj);
 	} else {
 		ret = -EINVAL;
 	}
-	pd_object_unlock(obj);
+	peerdma_object_unlock(obj);
 out_put:
-	pd_object_put(obj);
+	peerdma_object_put(obj);
 	return ret;
 }
 
-int pd_ioctl_segments(struct pd_call *call, void *data)
+int peerdma_ioctl_segments(struct peerdma_call *call, void *data)
 {
 	struct peerdma_segments *arg = data;
 	struct peerdma_segment *copy = NULL;
-	struct pd_object *obj;
+	struct peerdma_object *obj;
 	u32 wanted, count = 0;
 	int ret;
 
 	if (arg->reserved)
 		return -EINVAL;
-	obj = pd_object_find(call->file, arg->handle);
+	obj = peerdma_object_find(call->file, arg->handle);
 	if (!obj)
 		return -ENOENT;
 
@@ -323,25 +326,23 @@ int pd_ioctl_segments(struct pd_call *call, void *data)
 	copy = kvcalloc(max(wanted, 1U), sizeof(*copy), GFP_KERNEL);
 	if (!copy)
 		goto out_put;
-	ret = pd_object_lock(obj);
+	ret = peerdma_object_lock(obj);
 	if (ret)
 		goto out_put;
 	arg->total = obj->segments ? obj->segments->count : 0;
 	if (arg->first < arg->total) {
 		count = min(wanted, arg->total - arg->first);
-		memcpy(copy, &obj->segments->segment[arg->first],
-		       array_size(count, sizeof(*copy)));
+		memcpy(copy, &obj->segments->segment[arg->first], array_size(count, sizeof(*copy)));
 	}
 	arg->generation = obj->generation;
 	arg->direction = obj->direction;
-	pd_object_unlock(obj);
+	peerdma_object_unlock(obj);
 
 	arg->capacity = count;
-	if (copy_to_user(u64_to_user_ptr(arg->array), copy,
-			 array_size(count, sizeof(*copy))))
+	if (copy_to_user(u64_to_user_ptr(arg->array), copy, array_size(count, sizeof(*copy))))
 		ret = -EFAULT;
 out_put:
 	kvfree(copy);
-	pd_object_put(obj);
+	peerdma_object_put(obj);
 	return ret;
 }

@@ -11,50 +11,45 @@
 
 #include "work.h"
 
-static unsigned int pd_p2pmem_percent = 12;
-module_param_named(p2pmem_percent, pd_p2pmem_percent, uint, 0444);
-MODULE_PARM_DESC(p2pmem_percent,
-		 "Part of the local memory that gets struct pages, percent (0-90)");
+static unsigned int peerdma_p2pmem_percent = 12;
+module_param_named(p2pmem_percent, peerdma_p2pmem_percent, uint, 0444);
+MODULE_PARM_DESC(p2pmem_percent, "Part of the local memory that gets struct pages, percent (0-90)");
 
 /* What the kernel can give pages to: a subsection of its memory map, bytes */
-#define PD_P2PMEM_UNIT	(2UL << 20)
+#define PEERDMA_P2PMEM_UNIT (2UL << 20)
 
 /* How often to look whether the device has written everything, and how long */
-#define PD_SYNC_POLL_US		20
-#define PD_SYNC_TIMEOUT_US	(5 * USEC_PER_SEC)
+#define PEERDMA_SYNC_POLL_US 20
+#define PEERDMA_SYNC_TIMEOUT_US (5 * USEC_PER_SEC)
 
 /* Registers of the whole device that the driver needs to know once. */
-static int pd_identify(struct pd_device *pd)
+static int peerdma_identify(struct peerdma_device *peer)
 {
-	struct device *dev = &pd->pdev->dev;
-	u32 magic = readl(pd->regs + PEERDMA_REG_MAGIC);
-	u32 version = readl(pd->regs + PEERDMA_REG_VERSION);
+	struct device *dev = &peer->pdev->dev;
+	u32 magic = readl(peer->regs + PEERDMA_REG_MAGIC);
+	u32 version = readl(peer->regs + PEERDMA_REG_VERSION);
 	u64 size;
 
 	if (magic != PEERDMA_MAGIC_VALUE)
-		return dev_err_probe(dev, -ENODEV,
-				     "not a peer device: magic %#x\n", magic);
+		return dev_err_probe(dev, -ENODEV, "not a peer device: magic %#x\n", magic);
 	if (version >> 16 != PEERDMA_VERSION_VALUE >> 16)
-		return dev_err_probe(dev, -ENODEV,
-				     "register layout %#x is not known\n",
-				     version);
+		return dev_err_probe(dev, -ENODEV, "register layout %#x is not known\n", version);
 
-	pd->channels = readl(pd->regs + PEERDMA_REG_CHANNELS);
-	pd->max_length = readl(pd->regs + PEERDMA_REG_LENGTH_MAX);
-	size = readl(pd->regs + PEERDMA_REG_LOCAL_SIZE_LO);
-	size |= (u64)readl(pd->regs + PEERDMA_REG_LOCAL_SIZE_HI) << 32;
-	pd->bar_phys = pci_resource_start(pd->pdev, PEERDMA_BAR_LOCAL);
-	pd->bar_size = pci_resource_len(pd->pdev, PEERDMA_BAR_LOCAL);
+	peer->channels = readl(peer->regs + PEERDMA_REG_CHANNELS);
+	peer->max_length = readl(peer->regs + PEERDMA_REG_LENGTH_MAX);
+	size = readl(peer->regs + PEERDMA_REG_LOCAL_SIZE_LO);
+	size |= (u64)readl(peer->regs + PEERDMA_REG_LOCAL_SIZE_HI) << 32;
+	peer->bar_phys = pci_resource_start(peer->pdev, PEERDMA_BAR_LOCAL);
+	peer->bar_size = pci_resource_len(peer->pdev, PEERDMA_BAR_LOCAL);
 
-	if (!pd->channels || pd->channels > PEERDMA_MAX_CHANNELS ||
-	    pd->max_length < PAGE_SIZE ||
-	    readl(pd->regs + PEERDMA_REG_RING_MAX) < PD_RING_ORDER)
-		return dev_err_probe(dev, -ENODEV,
-				     "unusable: %u channels, %u bytes each\n",
-				     pd->channels, pd->max_length);
+	if (!peer->channels || peer->channels > PEERDMA_MAX_CHANNELS ||
+	    peer->max_length < PAGE_SIZE ||
+	    readl(peer->regs + PEERDMA_REG_RING_MAX) < PEERDMA_RING_ORDER)
+		return dev_err_probe(dev, -ENODEV, "unusable: %u channels, %u bytes each\n",
+				     peer->channels, peer->max_length);
 	/* A resizable BAR may show less than all. */
-	pd->bar_size = min(pd->bar_size, size) & PAGE_MASK;
-	if (!pd->bar_size)
+	peer->bar_size = min(peer->bar_size, size) & PAGE_MASK;
+	if (!peer->bar_size)
 		return dev_err_probe(dev, -ENODEV, "no local memory\n");
 	return 0;
 }
@@ -63,35 +58,33 @@ static int pd_identify(struct pd_device *pd)
  * Everything that the device has written is where it belongs after this. Its work has
  * ended; in a reset, or pulled, it does not answer, and has forgotten what it held.
  */
-void pd_device_sync(struct pd_device *pd)
+void peerdma_device_sync(struct peerdma_device *peer)
 {
-	void __iomem *control = pd->regs + PEERDMA_REG_CTRL;
+	void __iomem *control = peer->regs + PEERDMA_REG_CTRL;
 	u32 value;
 
 	writel(PEERDMA_CTRL_SYNC, control);
 	if (readl_poll_timeout(control, value,
-			       PCI_POSSIBLE_ERROR(value) ||
-				       !(value & PEERDMA_CTRL_SYNC),
-			       PD_SYNC_POLL_US, PD_SYNC_TIMEOUT_US))
-		dev_warn(&pd->pdev->dev, "writes are still under way\n");
+			       PCI_POSSIBLE_ERROR(value) || !(value & PEERDMA_CTRL_SYNC),
+			       PEERDMA_SYNC_POLL_US, PEERDMA_SYNC_TIMEOUT_US))
+		dev_warn(&peer->pdev->dev, "writes are still under way\n");
 }
 
-static int pd_interrupts(struct pd_device *pd)
+static int peerdma_interrupts(struct peerdma_device *peer)
 {
-	struct device *dev = &pd->pdev->dev;
+	struct device *dev = &peer->pdev->dev;
 	int i, ret;
 
-	ret = pci_alloc_irq_vectors(pd->pdev, 1, pd->channels, PCI_IRQ_MSIX);
+	ret = pci_alloc_irq_vectors(peer->pdev, 1, peer->channels, PCI_IRQ_MSIX);
 	if (ret < 0)
 		return dev_err_probe(dev, ret, "no interrupts\n");
-	pd->vectors = ret;
-	for (i = 0; i < pd->vectors; i++) {
-		ret = devm_request_irq(dev, pci_irq_vector(pd->pdev, i),
-				       pd_channel_interrupt, 0,
-				       dev_name(&pd->dev), &pd->channel[i]);
+	peer->vectors = ret;
+	for (i = 0; i < peer->vectors; i++) {
+		ret = devm_request_irq(dev, pci_irq_vector(peer->pdev, i),
+				       peerdma_channel_interrupt, 0, dev_name(&peer->dev),
+				       &peer->channel[i]);
 		if (ret)
-			return dev_err_probe(dev, ret,
-					     "no interrupt for channel %d\n", i);
+			return dev_err_probe(dev, ret, "no interrupt for channel %d\n", i);
 	}
 	return 0;
 }
@@ -100,58 +93,57 @@ static int pd_interrupts(struct pd_device *pd)
  * Gives the end of the local memory struct pages and publishes it. Whatever is in the
  * way (too small a BAR, no room for pages): then all of it has none.
  */
-static void pd_p2pmem(struct pd_device *pd)
+static void peerdma_p2pmem(struct peerdma_device *peer)
 {
-	u64 size = pd->bar_size / 100 * min(pd_p2pmem_percent, 90U);
+	u64 size = peer->bar_size / 100 * min(peerdma_p2pmem_percent, 90U);
 
-	size = ALIGN_DOWN(size, PD_P2PMEM_UNIT);
-	if (!size || pci_p2pdma_add_resource(pd->pdev, PEERDMA_BAR_LOCAL, size,
-					     pd->bar_size - size))
+	size = ALIGN_DOWN(size, PEERDMA_P2PMEM_UNIT);
+	if (!size ||
+	    pci_p2pdma_add_resource(peer->pdev, PEERDMA_BAR_LOCAL, size, peer->bar_size - size))
 		return;
-	pd->p2pmem_size = size;
-	pci_p2pmem_publish(pd->pdev, true);
+	peer->p2pmem_size = size;
+	pci_p2pmem_publish(peer->pdev, true);
 }
 
-static int pd_p2pdma(struct pd_device *pd)
+static int peerdma_p2pdma(struct peerdma_device *peer)
 {
 	int ret;
 
-	ret = pcim_p2pdma_init(pd->pdev);
+	ret = pcim_p2pdma_init(peer->pdev);
 	if (ret == -EOPNOTSUPP)
 		return 0; /* a kernel without: nothing can be exported */
 	if (ret)
 		return ret;
-	pd->provider = pcim_p2pdma_provider(pd->pdev, PEERDMA_BAR_LOCAL);
-	pd_p2pmem(pd);
+	peer->provider = pcim_p2pdma_provider(peer->pdev, PEERDMA_BAR_LOCAL);
+	peerdma_p2pmem(peer);
 	return 0;
 }
 
-static void pd_wq_destroy(void *data)
+static void peerdma_wq_destroy(void *data)
 {
 	destroy_workqueue(data);
 }
 
-static void pd_put(void *data)
+static void peerdma_put(void *data)
 {
-	struct pd_device *pd = data;
+	struct peerdma_device *peer = data;
 
-	put_device(&pd->dev);
+	put_device(&peer->dev);
 }
 
-static int pd_setup(struct pd_device *pd)
+static int peerdma_setup(struct peerdma_device *peer)
 {
-	struct pci_dev *pdev = pd->pdev;
+	struct pci_dev *pdev = peer->pdev;
 	struct device *dev = &pdev->dev;
 	int ret;
 
 	ret = pcim_enable_device(pdev);
 	if (ret)
 		return ret;
-	pd->regs = pcim_iomap_region(pdev, PEERDMA_BAR_REGISTERS,
-				     dev_name(&pd->dev));
-	if (IS_ERR(pd->regs))
-		return PTR_ERR(pd->regs);
-	ret = pcim_request_region(pdev, PEERDMA_BAR_LOCAL, dev_name(&pd->dev));
+	peer->regs = pcim_iomap_region(pdev, PEERDMA_BAR_REGISTERS, dev_name(&peer->dev));
+	if (IS_ERR(peer->regs))
+		return PTR_ERR(peer->regs);
+	ret = pcim_request_region(pdev, PEERDMA_BAR_LOCAL, dev_name(&peer->dev));
 	if (ret)
 		return ret;
 	ret = dma_set_mask_and_coherent(dev, DMA_BIT_MASK(64));
@@ -160,113 +152,113 @@ static int pd_setup(struct pd_device *pd)
 	/* The engine knows no segments; longer ones are cut. */
 	dma_set_max_seg_size(dev, UINT_MAX);
 
-	ret = pd_identify(pd);
+	ret = peerdma_identify(peer);
 	if (ret)
 		return ret;
-	ret = pd_p2pdma(pd);
+	ret = peerdma_p2pdma(peer);
 	if (ret)
 		return ret;
-	ret = pd_memory_pool_create(pd);
+	ret = peerdma_memory_pool_create(peer);
 	if (ret)
 		return ret;
 	/* Fences depend on it, and reclaim may depend on fences. */
-	pd->wq = alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0,
-				 dev_name(&pd->dev));
-	if (!pd->wq)
+	peer->wq = alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0, dev_name(&peer->dev));
+	if (!peer->wq)
 		return -ENOMEM;
-	ret = devm_add_action_or_reset(dev, pd_wq_destroy, pd->wq);
+	ret = devm_add_action_or_reset(dev, peerdma_wq_destroy, peer->wq);
 	if (ret)
 		return ret;
-	ret = pd_channels_create(pd);
+	ret = peerdma_channels_create(peer);
 	if (ret)
 		return ret;
-	return pd_interrupts(pd);
+	return peerdma_interrupts(peer);
 }
 
-static int pd_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+static int peerdma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	struct pd_device *pd;
+	struct peerdma_device *peer;
 	int ret;
 
-	pd = pd_chardev_create(pdev);
-	if (IS_ERR(pd))
-		return PTR_ERR(pd);
+	peer = peerdma_chardev_create(pdev);
+	if (IS_ERR(peer))
+		return PTR_ERR(peer);
 	/* First of all, so that it is undone after interrupts and mappings. */
-	ret = devm_add_action_or_reset(&pdev->dev, pd_put, pd);
+	ret = devm_add_action_or_reset(&pdev->dev, peerdma_put, peer);
 	if (ret)
 		return ret;
-	ret = pd_setup(pd);
+	ret = peerdma_setup(peer);
 	if (ret)
 		return ret;
-	pci_set_drvdata(pdev, pd);
+	pci_set_drvdata(pdev, peer);
 	pci_set_master(pdev);
 	/* What slot_reset() brings back. */
 	pci_save_state(pdev);
-	pd_channels_start(pd);
-	ret = pd_chardev_add(pd);
+	peerdma_channels_start(peer);
+	ret = peerdma_chardev_add(peer);
 	if (ret) {
-		pd_channels_stop(pd);
+		peerdma_channels_stop(peer);
 		pci_clear_master(pdev);
 	}
 	return ret;
 }
 
-static void pd_remove(struct pci_dev *pdev)
+static void peerdma_remove(struct pci_dev *pdev)
 {
-	struct pd_device *pd = pci_get_drvdata(pdev);
+	struct peerdma_device *peer = pci_get_drvdata(pdev);
 
-	pd_chardev_remove(pd);
-	WRITE_ONCE(pd->gone, true);
-	/* Whoever waits for work of ours, in an ioctl or elsewhere, goes on. */
-	pd_channels_stop(pd);
-	synchronize_srcu(&pd->srcu);
+	peerdma_chardev_remove(peer);
+	WRITE_ONCE(peer->gone, true);
+	/* All waits for work of ours, in an ioctl or elsewhere, end. */
+	peerdma_channels_stop(peer);
+	synchronize_srcu(&peer->srcu);
 
-	/* No ioctl any more. What we have lent comes back... */
-	pd_bar_block(pd);
-	pd_files_zap(pd);
-	pd_exports_revoke(pd, true);
-	/* ... and what we have borrowed goes back. */
-	pd_objects_shutdown(pd);
+	/* No ioctl any more. First the mappings that importers have of our memory... */
+	peerdma_bar_block(peer);
+	peerdma_files_zap(peer);
+	peerdma_exports_revoke(peer, true);
+	/* ... then the mappings that we have of others'. */
+	peerdma_objects_shutdown(peer);
 	pci_clear_master(pdev);
 }
 
 /* ------------------------------------------------------- resets and errors */
 
 /* Work ends as cancelled, mappings are taken back; objects and files stay. */
-static void pd_suspend(struct pd_device *pd)
+static void peerdma_suspend(struct peerdma_device *peer)
 {
-	pd_channels_stop(pd);
-	pd_bar_block(pd);
-	pd_files_zap(pd);
-	pd_exports_revoke(pd, false);
+	device_lock_assert(&peer->pdev->dev);
+	peerdma_channels_stop(peer);
+	peerdma_bar_block(peer);
+	peerdma_files_zap(peer);
+	peerdma_exports_revoke(peer, false);
 }
 
-static void pd_resume(struct pd_device *pd)
+static void peerdma_resume(struct peerdma_device *peer)
 {
-	pci_set_master(pd->pdev);
-	pd_channels_start(pd);
-	pd_bar_unblock(pd);
+	device_lock_assert(&peer->pdev->dev);
+	pci_set_master(peer->pdev);
+	peerdma_channels_start(peer);
+	peerdma_bar_unblock(peer);
 }
 
-static void pd_reset_prepare(struct pci_dev *pdev)
+static void peerdma_reset_prepare(struct pci_dev *pdev)
 {
-	pd_suspend(pci_get_drvdata(pdev));
+	peerdma_suspend(pci_get_drvdata(pdev));
 }
 
-static void pd_reset_done(struct pci_dev *pdev)
+static void peerdma_reset_done(struct pci_dev *pdev)
 {
-	struct pd_device *pd = pci_get_drvdata(pdev);
+	struct peerdma_device *peer = pci_get_drvdata(pdev);
 
-	pd_resume(pd);
-	pd_count(pd, PD_RESETS);
+	peerdma_resume(peer);
+	peerdma_count(peer, PEERDMA_COUNT_RESETS);
 }
 
-static pci_ers_result_t pd_error_detected(struct pci_dev *pdev,
-					  pci_channel_state_t state)
+static pci_ers_result_t peerdma_error_detected(struct pci_dev *pdev, pci_channel_state_t state)
 {
-	struct pd_device *pd = pci_get_drvdata(pdev);
+	struct peerdma_device *peer = pci_get_drvdata(pdev);
 
-	pd_count(pd, PD_ERRORS);
+	peerdma_count(peer, PEERDMA_COUNT_ERRORS);
 	switch (state) {
 	case pci_channel_io_normal:
 		/*
@@ -275,106 +267,105 @@ static pci_ers_result_t pd_error_detected(struct pci_dev *pdev,
 		 */
 		return PCI_ERS_RESULT_CAN_RECOVER;
 	case pci_channel_io_frozen:
-		pd_suspend(pd);
+		peerdma_suspend(peer);
 		return PCI_ERS_RESULT_NEED_RESET;
 	default:
-		pd_suspend(pd);
+		peerdma_suspend(peer);
 		return PCI_ERS_RESULT_DISCONNECT;
 	}
 }
 
-static pci_ers_result_t pd_mmio_enabled(struct pci_dev *pdev)
+static pci_ers_result_t peerdma_mmio_enabled(struct pci_dev *pdev)
 {
 	return PCI_ERS_RESULT_RECOVERED;
 }
 
-static pci_ers_result_t pd_slot_reset(struct pci_dev *pdev)
+static pci_ers_result_t peerdma_slot_reset(struct pci_dev *pdev)
 {
-	struct pd_device *pd = pci_get_drvdata(pdev);
+	struct peerdma_device *peer = pci_get_drvdata(pdev);
 
 	pci_restore_state(pdev);
 	pci_save_state(pdev);
 	/*
 	 * Another function below the port may have wanted the reset for an error that
-	 * needed none here: nobody has been told yet that it happened.
+	 * needed none here: importers have not been told yet.
 	 */
-	if (!pd->bar_blocked)
-		pd_suspend(pd);
+	if (!peer->bar_blocked)
+		peerdma_suspend(peer);
 	return PCI_ERS_RESULT_RECOVERED;
 }
 
-static void pd_error_resume(struct pci_dev *pdev)
+static void peerdma_error_resume(struct pci_dev *pdev)
 {
-	struct pd_device *pd = pci_get_drvdata(pdev);
+	struct peerdma_device *peer = pci_get_drvdata(pdev);
 
 	/* Stopped only if there was a reset. */
-	if (pd->bar_blocked)
-		pd_resume(pd);
+	if (peer->bar_blocked)
+		peerdma_resume(peer);
 }
 
-static const struct pci_error_handlers pd_error_handlers = {
-	.error_detected = pd_error_detected,
-	.mmio_enabled = pd_mmio_enabled,
-	.slot_reset = pd_slot_reset,
-	.resume = pd_error_resume,
-	.reset_prepare = pd_reset_prepare,
-	.reset_done = pd_reset_done,
+static const struct pci_error_handlers peerdma_error_handlers = {
+	.error_detected = peerdma_error_detected,
+	.mmio_enabled = peerdma_mmio_enabled,
+	.slot_reset = peerdma_slot_reset,
+	.resume = peerdma_error_resume,
+	.reset_prepare = peerdma_reset_prepare,
+	.reset_done = peerdma_reset_done,
 };
 
-static int pd_pm_suspend(struct device *dev)
+static int peerdma_pm_suspend(struct device *dev)
 {
-	pd_suspend(dev_get_drvdata(dev));
+	peerdma_suspend(dev_get_drvdata(dev));
 	return 0;
 }
 
-static int pd_pm_resume(struct device *dev)
+static int peerdma_pm_resume(struct device *dev)
 {
-	pd_resume(dev_get_drvdata(dev));
+	peerdma_resume(dev_get_drvdata(dev));
 	return 0;
 }
 
-static DEFINE_SIMPLE_DEV_PM_OPS(pd_pm_ops, pd_pm_suspend, pd_pm_resume);
+static DEFINE_SIMPLE_DEV_PM_OPS(peerdma_pm_ops, peerdma_pm_suspend, peerdma_pm_resume);
 
-static const struct pci_device_id pd_ids[] = {
-	{ PCI_DEVICE(PEERDMA_PCI_VENDOR_ID, PEERDMA_PCI_DEVICE_ID) },
-	{}
-};
-MODULE_DEVICE_TABLE(pci, pd_ids);
+static const struct pci_device_id peerdma_ids[] = { { PCI_DEVICE(PEERDMA_PCI_VENDOR_ID,
+								 PEERDMA_PCI_DEVICE_ID) },
+						    {} };
+MODULE_DEVICE_TABLE(pci, peerdma_ids);
 
-static struct pci_driver pd_driver = {
+static struct pci_driver peerdma_driver = {
 	.name = KBUILD_MODNAME,
-	.id_table = pd_ids,
-	.probe = pd_probe,
-	.remove = pd_remove,
-	.err_handler = &pd_error_handlers,
-	.driver.pm = pm_sleep_ptr(&pd_pm_ops),
+	.id_table = peerdma_ids,
+	.probe = peerdma_probe,
+	.remove = peerdma_remove,
+	.err_handler = &peerdma_error_handlers,
+	.driver.pm = pm_sleep_ptr(&peerdma_pm_ops),
 };
 
-static int __init pd_init(void)
+static int __init peerdma_init(void)
 {
 	int ret;
 
-	ret = pd_chardev_init();
+	ret = peerdma_chardev_init();
 	if (ret)
 		return ret;
-	ret = pci_register_driver(&pd_driver);
+	ret = pci_register_driver(&peerdma_driver);
 	if (ret)
-		pd_chardev_exit();
+		peerdma_chardev_exit();
 	return ret;
 }
 
-static void __exit pd_exit(void)
+static void __exit peerdma_exit(void)
 {
-	pci_unregister_driver(&pd_driver);
-	pd_chardev_exit();
-	/* Whoever still asks a fence of ours for its name does so under RCU. */
+	pci_unregister_driver(&peerdma_driver);
+	peerdma_chardev_exit();
+	/* A fence of ours may still be asked for its name, under RCU. */
 	synchronize_rcu();
 }
 
-module_init(pd_init);
-module_exit(pd_exit);
+module_init(peerdma_init);
+module_exit(peerdma_exit);
 
 MODULE_DESCRIPTION("Peer device of the peerdma lab: dma-buf exporter and importer");
 MODULE_AUTHOR("The peerdma authors");
 MODULE_LICENSE("GPL");
-PD_IMPORT_DMA_BUF;
+MODULE_IMPORT_NS(PEERDMA_NS_DMA_BUF);

@@ -24,23 +24,23 @@
 #include "uapi/peerdma_dma.h"
 
 /**
- * struct pd_client - an open file
+ * struct peerdma_dma_client - an open file
  * @lock:	one copy at a time
  * @channel:	the channel; NULL before the first copy
  */
-struct pd_client {
+struct peerdma_dma_client {
 	struct mutex lock;
 	struct dma_chan *channel;
 };
 
 /**
- * struct pd_end - one end of a copy
+ * struct peerdma_dma_end - one end of a copy
  * @attach:	the dma-buf's attachment; NULL for a DMA address
  * @sgt:	its mapping
  * @address:	DMA address, or offset into the dma-buf
  * @moved:	the exporter has called the mapping back
  */
-struct pd_end {
+struct peerdma_dma_end {
 	struct dma_buf_attachment *attach;
 	struct sg_table *sgt;
 	u64 address;
@@ -48,44 +48,42 @@ struct pd_end {
 };
 
 /**
- * struct pd_answer - what a callback leaves
+ * struct peerdma_dma_answer - what a callback leaves
  * @done:	it was called
  * @result:	what it was told
  */
-struct pd_answer {
+struct peerdma_dma_answer {
 	struct completion done;
 	enum dmaengine_tx_result result;
 };
 
 /* How often an exporter may move a buffer while it is mapped. */
-#define PD_TRIES 3
+#define PEERDMA_DMA_TRIES 3
 
 /* How many jiffies there are until then; not none, which would not even look. */
-static unsigned long pd_dma_left(unsigned long deadline)
+static unsigned long peerdma_dma_left(unsigned long deadline)
 {
 	return max_t(long, deadline - jiffies, 1);
 }
 
-static bool pd_dma_is_named(struct dma_chan *channel, void *name)
+static bool peerdma_dma_is_named(struct dma_chan *channel, void *name)
 {
 	return !strcmp(dma_chan_name(channel), name);
 }
 
-static int pd_dma_take_channel(struct pd_client *client, const char *name)
+static int peerdma_dma_take_channel(struct peerdma_dma_client *client, const char *name)
 {
 	dma_cap_mask_t mask;
 
 	if (client->channel)
-		return pd_dma_is_named(client->channel, (void *)name) ? 0 :
-								-EBUSY;
+		return peerdma_dma_is_named(client->channel, (void *)name) ? 0 : -EBUSY;
 	dma_cap_zero(mask);
 	dma_cap_set(DMA_MEMCPY, mask);
-	client->channel = dma_request_channel(mask, pd_dma_is_named,
-					      (void *)name);
+	client->channel = dma_request_channel(mask, peerdma_dma_is_named, (void *)name);
 	return client->channel ? 0 : -ENODEV;
 }
 
-static void pd_dma_give_channel(struct pd_client *client)
+static void peerdma_dma_give_channel(struct peerdma_dma_client *client)
 {
 	if (client->channel)
 		dma_release_channel(client->channel);
@@ -97,20 +95,20 @@ static void pd_dma_give_channel(struct pd_client *client)
  * needs it for moving or revoking, waits. But where both ends are in one buffer,
  * the exporter holds it as well when it is asked for the second mapping.
  */
-static void pd_dma_invalidate(struct dma_buf_attachment *attach)
+static void peerdma_dma_invalidate(struct dma_buf_attachment *attach)
 {
-	struct pd_end *end = attach->importer_priv;
+	struct peerdma_dma_end *end = attach->importer_priv;
 
 	end->moved = true;
 }
 
-static const struct dma_buf_attach_ops pd_dma_attach_ops = {
+static const struct dma_buf_attach_ops peerdma_dma_attach_ops = {
 	.allow_peer2peer = true,
-	.invalidate_mappings = pd_dma_invalidate,
+	.invalidate_mappings = peerdma_dma_invalidate,
 };
 
-static int pd_dma_attach(struct pd_client *client, struct pd_end *end, int fd,
-			 u64 address, u32 length)
+static int peerdma_dma_attach(struct peerdma_dma_client *client, struct peerdma_dma_end *end,
+			      int fd, u64 address, u32 length)
 {
 	struct device *dev = dmaengine_get_dma_device(client->channel);
 	struct dma_buf *dmabuf;
@@ -125,8 +123,7 @@ static int pd_dma_attach(struct pd_client *client, struct pd_end *end, int fd,
 		dma_buf_put(dmabuf);
 		return -ERANGE;
 	}
-	end->attach = dma_buf_dynamic_attach(dmabuf, dev, &pd_dma_attach_ops,
-					     end);
+	end->attach = dma_buf_dynamic_attach(dmabuf, dev, &peerdma_dma_attach_ops, end);
 	if (IS_ERR(end->attach)) {
 		int ret = PTR_ERR(end->attach);
 
@@ -137,7 +134,7 @@ static int pd_dma_attach(struct pd_client *client, struct pd_end *end, int fd,
 	return 0;
 }
 
-static void pd_dma_detach(struct pd_end *end)
+static void peerdma_dma_detach(struct peerdma_dma_end *end)
 {
 	struct dma_buf *dmabuf;
 
@@ -149,7 +146,7 @@ static void pd_dma_detach(struct pd_end *end)
 	end->attach = NULL;
 }
 
-static int pd_dma_map(struct pd_end *end, enum dma_data_direction dir)
+static int peerdma_dma_map(struct peerdma_dma_end *end, enum dma_data_direction dir)
 {
 	struct sg_table *sgt;
 
@@ -164,31 +161,31 @@ static int pd_dma_map(struct pd_end *end, enum dma_data_direction dir)
 	return 0;
 }
 
-static void pd_dma_unmap(struct pd_end *end, enum dma_data_direction dir)
+static void peerdma_dma_unmap(struct peerdma_dma_end *end, enum dma_data_direction dir)
 {
 	if (end->sgt)
 		dma_buf_unmap_attachment(end->attach, end->sgt, dir);
 	end->sgt = NULL;
 }
 
-static void pd_dma_unmap_both(struct pd_end *ends)
+static void peerdma_dma_unmap_both(struct peerdma_dma_end *ends)
 {
-	pd_dma_unmap(&ends[1], DMA_FROM_DEVICE);
-	pd_dma_unmap(&ends[0], DMA_TO_DEVICE);
+	peerdma_dma_unmap(&ends[1], DMA_FROM_DEVICE);
+	peerdma_dma_unmap(&ends[0], DMA_TO_DEVICE);
 }
 
-/* Whatever the result, pd_dma_unmap_both() follows. */
-static int pd_dma_map_both(struct pd_end *ends)
+/* Whatever the result, peerdma_dma_unmap_both() follows. */
+static int peerdma_dma_map_both(struct peerdma_dma_end *ends)
 {
 	int tries, ret;
 
-	for (tries = 0; tries < PD_TRIES; tries++) {
-		ret = pd_dma_map(&ends[0], DMA_TO_DEVICE);
+	for (tries = 0; tries < PEERDMA_DMA_TRIES; tries++) {
+		ret = peerdma_dma_map(&ends[0], DMA_TO_DEVICE);
 		if (!ret)
-			ret = pd_dma_map(&ends[1], DMA_FROM_DEVICE);
+			ret = peerdma_dma_map(&ends[1], DMA_FROM_DEVICE);
 		if (ret || !ends[0].moved)
 			return ret;
-		pd_dma_unmap_both(ends);
+		peerdma_dma_unmap_both(ends);
 	}
 	return -EAGAIN;
 }
@@ -197,26 +194,25 @@ static int pd_dma_map_both(struct pd_end *ends)
  * After both ends have been mapped, not before: an exporter may begin to move the
  * buffer when it is asked for a mapping, and leaves a fence for that.
  */
-static int pd_dma_wait(struct pd_end *end, enum dma_data_direction dir,
-		       unsigned long deadline)
+static int peerdma_dma_wait(struct peerdma_dma_end *end, enum dma_data_direction dir,
+			    unsigned long deadline)
 {
-	enum dma_resv_usage usage = dir == DMA_TO_DEVICE ?
-					    DMA_RESV_USAGE_WRITE :
-					    DMA_RESV_USAGE_READ;
+	enum dma_resv_usage usage = dir == DMA_TO_DEVICE ? DMA_RESV_USAGE_WRITE :
+							   DMA_RESV_USAGE_READ;
 	long ret;
 
 	if (!end->attach)
 		return 0;
 	ret = dma_resv_wait_timeout(end->attach->dmabuf->resv, usage, true,
-				    pd_dma_left(deadline));
+				    peerdma_dma_left(deadline));
 	if (!ret)
 		return -ETIMEDOUT;
 	return ret < 0 ? ret : 0;
 }
 
 /* The DMA address @done bytes into the copy, and how many bytes follow it. */
-static int pd_dma_locate(struct pd_end *end, u32 done, dma_addr_t *address,
-			 u32 *length)
+static int peerdma_dma_locate(struct peerdma_dma_end *end, u32 done, dma_addr_t *address,
+			      u32 *length)
 {
 	u64 offset = end->address + done;
 	struct scatterlist *sg;
@@ -237,20 +233,19 @@ static int pd_dma_locate(struct pd_end *end, u32 done, dma_addr_t *address,
 	return -ERANGE;
 }
 
-static void pd_dma_callback(void *param, const struct dmaengine_result *result)
+static void peerdma_dma_callback(void *param, const struct dmaengine_result *result)
 {
-	struct pd_answer *answer = param;
+	struct peerdma_dma_answer *answer = param;
 
 	answer->result = result ? result->result : DMA_TRANS_NOERROR;
 	complete(&answer->done);
 }
 
-static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
-			dma_addr_t source, u32 length, unsigned long timeout,
-			u32 *result)
+static int peerdma_dma_piece(struct peerdma_dma_client *client, dma_addr_t target,
+			     dma_addr_t source, u32 length, unsigned long timeout, u32 *result)
 {
 	struct dma_async_tx_descriptor *tx;
-	struct pd_answer answer;
+	struct peerdma_dma_answer answer;
 	int ret;
 
 	init_completion(&answer.done);
@@ -258,7 +253,7 @@ static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
 				       DMA_CTRL_ACK | DMA_PREP_INTERRUPT);
 	if (!tx)
 		return -ENOMEM;
-	tx->callback_result = pd_dma_callback;
+	tx->callback_result = peerdma_dma_callback;
 	tx->callback_param = &answer;
 	ret = dma_submit_error(dmaengine_submit(tx));
 	if (ret)
@@ -270,16 +265,16 @@ static int pd_dma_piece(struct pd_client *client, dma_addr_t target,
 		 * means where it has any, and ioatdma with its channel.
 		 */
 		dmaengine_terminate_sync(client->channel);
-		pd_dma_give_channel(client);
+		peerdma_dma_give_channel(client);
 		return -ETIMEDOUT;
 	}
 	*result = answer.result;
 	return 0;
 }
 
-static int pd_dma_pieces(struct pd_client *client, struct peerdma_dma_copy *arg,
-			 struct pd_end *source, struct pd_end *target,
-			 unsigned long deadline)
+static int peerdma_dma_pieces(struct peerdma_dma_client *client, struct peerdma_dma_copy *arg,
+			      struct peerdma_dma_end *source, struct peerdma_dma_end *target,
+			      unsigned long deadline)
 {
 	u32 done = 0;
 	int ret = 0;
@@ -295,23 +290,21 @@ static int pd_dma_pieces(struct pd_client *client, struct peerdma_dma_copy *arg,
 		/* Nothing is begun that is not likely to end: that costs the channel. */
 		if (time_after_eq(jiffies, deadline))
 			return -ETIMEDOUT;
-		ret = pd_dma_locate(source, done, &from, &length);
+		ret = peerdma_dma_locate(source, done, &from, &length);
 		if (!ret)
-			ret = pd_dma_locate(target, done, &to, &length);
+			ret = peerdma_dma_locate(target, done, &to, &length);
 		if (!ret)
-			ret = pd_dma_piece(client, to, from, length,
-					   pd_dma_left(deadline), &arg->result);
+			ret = peerdma_dma_piece(client, to, from, length,
+						peerdma_dma_left(deadline), &arg->result);
 		done += length;
 	}
 	return ret;
 }
 
-static int pd_dma_lock(struct pd_end *ends, struct ww_acquire_ctx *ctx)
+static int peerdma_dma_lock(struct peerdma_dma_end *ends, struct ww_acquire_ctx *ctx)
 {
-	struct dma_resv *one = ends[0].attach ? ends[0].attach->dmabuf->resv :
-						NULL;
-	struct dma_resv *two = ends[1].attach ? ends[1].attach->dmabuf->resv :
-						NULL;
+	struct dma_resv *one = ends[0].attach ? ends[0].attach->dmabuf->resv : NULL;
+	struct dma_resv *two = ends[1].attach ? ends[1].attach->dmabuf->resv : NULL;
 	int ret = 0;
 
 	if (one == two)
@@ -335,12 +328,10 @@ static int pd_dma_lock(struct pd_end *ends, struct ww_acquire_ctx *ctx)
 	return ret;
 }
 
-static void pd_dma_unlock(struct pd_end *ends)
+static void peerdma_dma_unlock(struct peerdma_dma_end *ends)
 {
-	struct dma_resv *one = ends[0].attach ? ends[0].attach->dmabuf->resv :
-						NULL;
-	struct dma_resv *two = ends[1].attach ? ends[1].attach->dmabuf->resv :
-						NULL;
+	struct dma_resv *one = ends[0].attach ? ends[0].attach->dmabuf->resv : NULL;
+	struct dma_resv *two = ends[1].attach ? ends[1].attach->dmabuf->resv : NULL;
 
 	if (one)
 		dma_resv_unlock(one);
@@ -348,149 +339,145 @@ static void pd_dma_unlock(struct pd_end *ends)
 		dma_resv_unlock(two);
 }
 
-static int pd_dma_copy(struct pd_client *client, struct peerdma_dma_copy *arg)
+static int peerdma_dma_copy(struct peerdma_dma_client *client, struct peerdma_dma_copy *arg)
 {
 	/* The source, the target */
-	struct pd_end ends[2] = {};
+	struct peerdma_dma_end ends[2] = {};
 	struct ww_acquire_ctx ctx;
 	unsigned long deadline;
 	int ret;
 
-	ret = pd_dma_take_channel(client, arg->channel);
+	ret = peerdma_dma_take_channel(client, arg->channel);
 	if (ret)
 		return ret;
 	/* An engine may make a ring of descriptors first: not the copy's time. */
 	deadline = jiffies + msecs_to_jiffies(arg->timeout_ms);
-	ret = pd_dma_attach(client, &ends[0], arg->source_fd, arg->source,
-			    arg->length);
+	ret = peerdma_dma_attach(client, &ends[0], arg->source_fd, arg->source, arg->length);
 	if (!ret)
-		ret = pd_dma_attach(client, &ends[1], arg->target_fd,
-				    arg->target, arg->length);
+		ret = peerdma_dma_attach(client, &ends[1], arg->target_fd, arg->target,
+					 arg->length);
 	if (ret)
 		goto out_detach;
 
 	ww_acquire_init(&ctx, &reservation_ww_class);
-	ret = pd_dma_lock(ends, &ctx);
+	ret = peerdma_dma_lock(ends, &ctx);
 	if (ret)
 		goto out_fini;
 	ww_acquire_done(&ctx);
-	ret = pd_dma_map_both(ends);
+	ret = peerdma_dma_map_both(ends);
 	if (!ret)
-		ret = pd_dma_wait(&ends[0], DMA_TO_DEVICE, deadline);
+		ret = peerdma_dma_wait(&ends[0], DMA_TO_DEVICE, deadline);
 	if (!ret)
-		ret = pd_dma_wait(&ends[1], DMA_FROM_DEVICE, deadline);
+		ret = peerdma_dma_wait(&ends[1], DMA_FROM_DEVICE, deadline);
 	if (!ret)
-		ret = pd_dma_pieces(client, arg, &ends[0], &ends[1], deadline);
-	pd_dma_unmap_both(ends);
-	pd_dma_unlock(ends);
+		ret = peerdma_dma_pieces(client, arg, &ends[0], &ends[1], deadline);
+	peerdma_dma_unmap_both(ends);
+	peerdma_dma_unlock(ends);
 out_fini:
 	ww_acquire_fini(&ctx);
 out_detach:
-	pd_dma_detach(&ends[1]);
-	pd_dma_detach(&ends[0]);
+	peerdma_dma_detach(&ends[1]);
+	peerdma_dma_detach(&ends[0]);
 	return ret;
 }
 
-static int pd_dma_address(struct pd_client *client,
-			  struct peerdma_dma_address *arg)
+static int peerdma_dma_address(struct peerdma_dma_client *client, struct peerdma_dma_address *arg)
 {
 	/* What is locked like two ends; the second is nowhere. */
-	struct pd_end ends[2] = {};
+	struct peerdma_dma_end ends[2] = {};
 	u32 length = U32_MAX;
 	dma_addr_t address;
 	int ret;
 
-	ret = pd_dma_take_channel(client, arg->channel);
+	ret = peerdma_dma_take_channel(client, arg->channel);
 	if (!ret)
-		ret = pd_dma_attach(client, &ends[0], arg->fd, arg->offset, 1);
+		ret = peerdma_dma_attach(client, &ends[0], arg->fd, arg->offset, 1);
 	if (ret)
 		return ret;
-	ret = pd_dma_lock(ends, NULL);
+	ret = peerdma_dma_lock(ends, NULL);
 	if (ret)
 		goto out_detach;
-	ret = pd_dma_map(&ends[0], DMA_BIDIRECTIONAL);
+	ret = peerdma_dma_map(&ends[0], DMA_BIDIRECTIONAL);
 	if (!ret)
-		ret = pd_dma_locate(&ends[0], 0, &address, &length);
+		ret = peerdma_dma_locate(&ends[0], 0, &address, &length);
 	if (!ret) {
 		arg->address = address;
 		arg->length = length;
 		arg->segments = ends[0].sgt->nents;
 	}
-	pd_dma_unmap(&ends[0], DMA_BIDIRECTIONAL);
-	pd_dma_unlock(ends);
+	peerdma_dma_unmap(&ends[0], DMA_BIDIRECTIONAL);
+	peerdma_dma_unlock(ends);
 out_detach:
-	pd_dma_detach(&ends[0]);
+	peerdma_dma_detach(&ends[0]);
 	return ret;
 }
 
 /* A name with its end. */
-static bool pd_dma_is_name(const char *channel)
+static bool peerdma_dma_is_name(const char *channel)
 {
 	return strnlen(channel, PEERDMA_DMA_NAME) < PEERDMA_DMA_NAME;
 }
 
-static long pd_dma_ioctl_address(struct pd_client *client, void __user *user)
+static long peerdma_dma_ioctl_address(struct peerdma_dma_client *client, void __user *user)
 {
 	struct peerdma_dma_address arg;
 	int ret;
 
 	if (copy_from_user(&arg, user, sizeof(arg)))
 		return -EFAULT;
-	if (!pd_dma_is_name(arg.channel) || arg.fd < 0 || arg.reserved)
+	if (!peerdma_dma_is_name(arg.channel) || arg.fd < 0 || arg.reserved)
 		return -EINVAL;
 
 	ret = mutex_lock_interruptible(&client->lock);
 	if (ret)
 		return ret;
-	ret = pd_dma_address(client, &arg);
+	ret = peerdma_dma_address(client, &arg);
 	mutex_unlock(&client->lock);
 	if (ret)
 		return ret;
 	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : 0;
 }
 
-static long pd_dma_ioctl_copy(struct pd_client *client, void __user *user)
+static long peerdma_dma_ioctl_copy(struct peerdma_dma_client *client, void __user *user)
 {
 	struct peerdma_dma_copy arg;
 	int ret;
 
 	if (copy_from_user(&arg, user, sizeof(arg)))
 		return -EFAULT;
-	if (!pd_dma_is_name(arg.channel) || !arg.length ||
-	    arg.length > SZ_64M || !arg.timeout_ms ||
-	    arg.timeout_ms > 60000 || arg.reserved)
+	if (!peerdma_dma_is_name(arg.channel) || !arg.length || arg.length > SZ_64M ||
+	    !arg.timeout_ms || arg.timeout_ms > 60000 || arg.reserved)
 		return -EINVAL;
 	arg.result = DMA_TRANS_NOERROR;
 
 	ret = mutex_lock_interruptible(&client->lock);
 	if (ret)
 		return ret;
-	ret = pd_dma_copy(client, &arg);
+	ret = peerdma_dma_copy(client, &arg);
 	mutex_unlock(&client->lock);
 	if (ret)
 		return ret;
 	return copy_to_user(user, &arg, sizeof(arg)) ? -EFAULT : 0;
 }
 
-static long pd_dma_ioctl(struct file *file, unsigned int command,
-			 unsigned long argument)
+static long peerdma_dma_ioctl(struct file *file, unsigned int command, unsigned long argument)
 {
-	struct pd_client *client = file->private_data;
+	struct peerdma_dma_client *client = file->private_data;
 	void __user *user = (void __user *)argument;
 
 	switch (command) {
 	case PEERDMA_DMA_COPY:
-		return pd_dma_ioctl_copy(client, user);
+		return peerdma_dma_ioctl_copy(client, user);
 	case PEERDMA_DMA_ADDRESS:
-		return pd_dma_ioctl_address(client, user);
+		return peerdma_dma_ioctl_address(client, user);
 	default:
 		return -ENOTTY;
 	}
 }
 
-static int pd_dma_open(struct inode *inode, struct file *file)
+static int peerdma_dma_open(struct inode *inode, struct file *file)
 {
-	struct pd_client *client = kzalloc_obj(*client);
+	struct peerdma_dma_client *client = kzalloc_obj(*client);
 
 	if (!client)
 		return -ENOMEM;
@@ -499,30 +486,30 @@ static int pd_dma_open(struct inode *inode, struct file *file)
 	return 0;
 }
 
-static int pd_dma_release(struct inode *inode, struct file *file)
+static int peerdma_dma_release(struct inode *inode, struct file *file)
 {
-	struct pd_client *client = file->private_data;
+	struct peerdma_dma_client *client = file->private_data;
 
-	pd_dma_give_channel(client);
+	peerdma_dma_give_channel(client);
 	kfree(client);
 	return 0;
 }
 
-static const struct file_operations pd_dma_fops = {
+static const struct file_operations peerdma_dma_fops = {
 	.owner = THIS_MODULE,
-	.open = pd_dma_open,
-	.release = pd_dma_release,
-	.unlocked_ioctl = pd_dma_ioctl,
+	.open = peerdma_dma_open,
+	.release = peerdma_dma_release,
+	.unlocked_ioctl = peerdma_dma_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };
 
-static struct miscdevice pd_dma_device = {
+static struct miscdevice peerdma_dma_device = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "peerdma-dma",
-	.fops = &pd_dma_fops,
+	.fops = &peerdma_dma_fops,
 };
-module_misc_device(pd_dma_device);
+module_misc_device(peerdma_dma_device);
 
 MODULE_DESCRIPTION("Copies between dma-bufs by the kernel's DMA engines");
 MODULE_LICENSE("GPL");
-PD_IMPORT_DMA_BUF;
+MODULE_IMPORT_NS(PEERDMA_NS_DMA_BUF);

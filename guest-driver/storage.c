@@ -8,11 +8,12 @@
 #include <linux/vmalloc.h>
 
 #include "buffer.h"
+#include "mapping.h"
 
 /* The own device's view of a buffer that is one piece. */
-static int pd_storage_one_segment(struct pd_buffer *buf, u64 address)
+static int peerdma_storage_one_segment(struct peerdma_buffer *buf, u64 address)
 {
-	buf->base.segments = pd_segments_alloc(1);
+	buf->base.segments = peerdma_segment_list_alloc(1);
 	if (!buf->base.segments)
 		return -ENOMEM;
 	buf->base.segments->segment[0].address = address;
@@ -20,7 +21,7 @@ static int pd_storage_one_segment(struct pd_buffer *buf, u64 address)
 	return 0;
 }
 
-static int pd_storage_page_array(struct pd_buffer *buf)
+static int peerdma_storage_page_array(struct peerdma_buffer *buf)
 {
 	u32 count = buf->base.size >> PAGE_SHIFT;
 
@@ -29,9 +30,9 @@ static int pd_storage_page_array(struct pd_buffer *buf)
 }
 
 /* Memory that is one piece to the kernel. */
-static int pd_storage_pages_of(struct pd_buffer *buf, void *cpu)
+static int peerdma_storage_pages_of(struct peerdma_buffer *buf, void *cpu)
 {
-	int ret = pd_storage_page_array(buf);
+	int ret = peerdma_storage_page_array(buf);
 	u32 i;
 
 	if (ret)
@@ -42,14 +43,23 @@ static int pd_storage_pages_of(struct pd_buffer *buf, void *cpu)
 	return 0;
 }
 
-static void pd_storage_forget_pages(struct pd_buffer *buf)
+static void peerdma_storage_forget_pages(struct peerdma_buffer *buf)
 {
 	kvfree(buf->pages);
 	buf->pages = NULL;
 	buf->count = 0;
 }
 
-static int pd_storage_vmap_cpu(struct pd_buffer *buf, struct iosys_map *map)
+struct peerdma_mapping *peerdma_storage_map_pages(struct peerdma_buffer *buf,
+						  struct dma_buf_attachment *attach,
+						  enum dma_data_direction dir)
+{
+	dma_resv_assert_held(&buf->resv);
+	return peerdma_mapping_of_pages(attach, buf->pages, buf->count,
+					buf->place == PEERDMA_PLACE_SYSTEM, dir);
+}
+
+static int peerdma_storage_vmap_cpu(struct peerdma_buffer *buf, struct iosys_map *map)
 {
 	iosys_map_set_vaddr(map, buf->cpu);
 	return 0;
@@ -57,21 +67,20 @@ static int pd_storage_vmap_cpu(struct pd_buffer *buf, struct iosys_map *map)
 
 /* ------------------------------------------- local memory with struct pages */
 
-static int pd_p2pmem_take(struct pd_buffer *buf)
+static int peerdma_p2pmem_take(struct peerdma_buffer *buf)
 {
-	struct pd_device *pd = buf->base.pd;
+	struct peerdma_device *peer = buf->base.peer;
 	int ret;
 
-	if (!pd->p2pmem_size)
+	if (!peer->p2pmem_size)
 		return -EOPNOTSUPP;
-	buf->cpu = pci_alloc_p2pmem(pd->pdev, buf->base.size);
+	buf->cpu = pci_alloc_p2pmem(peer->pdev, buf->base.size);
 	if (!buf->cpu)
 		return -ENOSPC;
-	ret = pd_storage_pages_of(buf, buf->cpu);
+	ret = peerdma_storage_pages_of(buf, buf->cpu);
 	if (ret)
 		goto err_free;
-	ret = pd_storage_one_segment(buf, page_to_phys(buf->pages[0]) -
-				     pd->bar_phys);
+	ret = peerdma_storage_one_segment(buf, page_to_phys(buf->pages[0]) - peer->bar_phys);
 	if (ret)
 		goto err_free;
 	buf->base.local = true;
@@ -79,50 +88,51 @@ static int pd_p2pmem_take(struct pd_buffer *buf)
 	return 0;
 
 err_free:
-	pd_storage_forget_pages(buf);
-	pci_free_p2pmem(pd->pdev, buf->cpu, buf->base.size);
+	peerdma_storage_forget_pages(buf);
+	pci_free_p2pmem(peer->pdev, buf->cpu, buf->base.size);
 	return ret;
 }
 
-static void pd_p2pmem_let_go(struct pd_buffer *buf)
+static void peerdma_p2pmem_let_go(struct peerdma_buffer *buf)
 {
-	pci_free_p2pmem(buf->base.pd->pdev, buf->cpu, buf->base.size);
-	pd_storage_forget_pages(buf);
+	dma_resv_assert_held(&buf->resv);
+	pci_free_p2pmem(buf->base.peer->pdev, buf->cpu, buf->base.size);
+	peerdma_storage_forget_pages(buf);
 }
 
-static int pd_p2pmem_vmap(struct pd_buffer *buf, struct iosys_map *map)
+static int peerdma_p2pmem_vmap(struct peerdma_buffer *buf, struct iosys_map *map)
 {
 	iosys_map_set_vaddr_iomem(map, (void __iomem *)buf->cpu);
 	return 0;
 }
 
-const struct pd_storage pd_storage_p2pmem = {
-	.take = pd_p2pmem_take,
-	.let_go = pd_p2pmem_let_go,
-	.vmap = pd_p2pmem_vmap,
+const struct peerdma_storage peerdma_storage_p2pmem = {
+	.take = peerdma_p2pmem_take,
+	.let_go = peerdma_p2pmem_let_go,
+	.map = peerdma_storage_map_pages,
+	.vmap = peerdma_p2pmem_vmap,
 	.in_bar = true,
 	.waits = true,
 };
 
 /* ---------------------------------------------------------- the system's pages */
 
-void pd_storage_free_pages(struct pd_buffer *buf)
+void peerdma_storage_free_pages(struct peerdma_buffer *buf)
 {
 	u32 i;
 
 	for (i = 0; i < buf->count; i++)
 		__free_page(buf->pages[i]);
-	pd_storage_forget_pages(buf);
+	peerdma_storage_forget_pages(buf);
 }
 
-static int pd_storage_alloc_pages(struct pd_buffer *buf)
+static int peerdma_storage_alloc_pages(struct peerdma_buffer *buf)
 {
 	u32 count = buf->base.size >> PAGE_SHIFT;
-	int ret = pd_storage_page_array(buf);
+	int ret = peerdma_storage_page_array(buf);
 
 	while (!ret && buf->count < count) {
-		struct page *page = alloc_page(GFP_KERNEL | __GFP_ZERO |
-					       __GFP_NOWARN);
+		struct page *page = alloc_page(GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
 
 		if (page)
 			buf->pages[buf->count++] = page;
@@ -130,27 +140,27 @@ static int pd_storage_alloc_pages(struct pd_buffer *buf)
 			ret = -ENOMEM;
 	}
 	if (ret)
-		pd_storage_free_pages(buf);
+		peerdma_storage_free_pages(buf);
 	return ret;
 }
 
 /* Pages, and the own device's mapping of them; they are freed with the object. */
-int pd_storage_take_pages(struct pd_buffer *buf)
+int peerdma_storage_take_pages(struct peerdma_buffer *buf)
 {
-	struct device *dev = pd_buffer_dev(buf);
+	struct device *dev = peerdma_buffer_dev(buf);
 	int ret;
 
-	ret = pd_storage_alloc_pages(buf);
+	ret = peerdma_storage_alloc_pages(buf);
 	if (ret)
 		return ret;
-	ret = sg_alloc_table_from_pages(&buf->sgt, buf->pages, buf->count, 0,
-					buf->base.size, GFP_KERNEL);
+	ret = sg_alloc_table_from_pages(&buf->sgt, buf->pages, buf->count, 0, buf->base.size,
+					GFP_KERNEL);
 	if (ret)
 		goto err_pages;
 	ret = dma_map_sgtable(dev, &buf->sgt, DMA_BIDIRECTIONAL, 0);
 	if (ret)
 		goto err_table;
-	buf->base.segments = pd_segments_from_sgt(&buf->sgt);
+	buf->base.segments = peerdma_segment_list_from_sgt(&buf->sgt);
 	if (buf->base.segments)
 		return 0;
 
@@ -159,27 +169,28 @@ int pd_storage_take_pages(struct pd_buffer *buf)
 err_table:
 	sg_free_table(&buf->sgt);
 err_pages:
-	pd_storage_free_pages(buf);
+	peerdma_storage_free_pages(buf);
 	return ret;
 }
 
-void pd_storage_unmap_pages(struct pd_buffer *buf)
+void peerdma_storage_unmap_pages(struct peerdma_buffer *buf)
 {
-	dma_unmap_sgtable(pd_buffer_dev(buf), &buf->sgt, DMA_BIDIRECTIONAL, 0);
+	dma_unmap_sgtable(peerdma_buffer_dev(buf), &buf->sgt, DMA_BIDIRECTIONAL, 0);
 	sg_free_table(&buf->sgt);
 }
 
-void pd_storage_sync_pages(struct pd_buffer *buf, bool for_cpu)
+void peerdma_storage_sync_pages(struct peerdma_buffer *buf, bool for_cpu)
 {
-	struct device *dev = pd_buffer_dev(buf);
+	struct device *dev = peerdma_buffer_dev(buf);
 
+	dma_resv_assert_held(&buf->resv);
 	if (for_cpu)
 		dma_sync_sgtable_for_cpu(dev, &buf->sgt, DMA_BIDIRECTIONAL);
 	else
 		dma_sync_sgtable_for_device(dev, &buf->sgt, DMA_BIDIRECTIONAL);
 }
 
-int pd_storage_vmap_pages(struct pd_buffer *buf, struct iosys_map *map)
+int peerdma_storage_vmap_pages(struct peerdma_buffer *buf, struct iosys_map *map)
 {
 	void *at = vmap(buf->pages, buf->count, VM_MAP, PAGE_KERNEL);
 
@@ -189,35 +200,34 @@ int pd_storage_vmap_pages(struct pd_buffer *buf, struct iosys_map *map)
 	return 0;
 }
 
-void pd_storage_vunmap_pages(struct pd_buffer *buf, struct iosys_map *map)
+void peerdma_storage_vunmap_pages(struct peerdma_buffer *buf, struct iosys_map *map)
 {
 	vunmap(map->vaddr);
 }
 
-const struct pd_storage pd_storage_pages = {
-	.take = pd_storage_take_pages,
-	.let_go = pd_storage_unmap_pages,
-	.sync = pd_storage_sync_pages,
-	.vmap = pd_storage_vmap_pages,
-	.vunmap = pd_storage_vunmap_pages,
+const struct peerdma_storage peerdma_storage_pages = {
+	.take = peerdma_storage_take_pages,
+	.let_go = peerdma_storage_unmap_pages,
+	.sync = peerdma_storage_sync_pages,
+	.map = peerdma_storage_map_pages,
+	.vmap = peerdma_storage_vmap_pages,
+	.vunmap = peerdma_storage_vunmap_pages,
 	.stays = true,
 };
 
 /* ------------------------------------------------- pages from the DMA API */
 
-static int pd_noncontiguous_take(struct pd_buffer *buf)
+static int peerdma_noncontiguous_take(struct peerdma_buffer *buf)
 {
-	struct device *dev = pd_buffer_dev(buf);
+	struct device *dev = peerdma_buffer_dev(buf);
 	struct sg_page_iter at;
 	int ret;
 
-	buf->dma_sgt = dma_alloc_noncontiguous(dev, buf->base.size,
-					       DMA_BIDIRECTIONAL,
-					       GFP_KERNEL | __GFP_ZERO |
-					       __GFP_NOWARN, 0);
+	buf->dma_sgt = dma_alloc_noncontiguous(dev, buf->base.size, DMA_BIDIRECTIONAL,
+					       GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN, 0);
 	if (!buf->dma_sgt)
 		return -ENOMEM;
-	ret = pd_storage_page_array(buf);
+	ret = peerdma_storage_page_array(buf);
 	if (ret)
 		goto err_free;
 	for_each_sgtable_page(buf->dma_sgt, &at, 0) {
@@ -226,39 +236,38 @@ static int pd_noncontiguous_take(struct pd_buffer *buf)
 		buf->pages[buf->count++] = sg_page_iter_page(&at);
 	}
 	/* One piece in DMA addresses, whatever it is in pages. */
-	ret = pd_storage_one_segment(buf, sg_dma_address(buf->dma_sgt->sgl));
+	ret = peerdma_storage_one_segment(buf, sg_dma_address(buf->dma_sgt->sgl));
 	if (!ret)
 		return 0;
 
 err_free:
-	pd_storage_forget_pages(buf);
-	dma_free_noncontiguous(dev, buf->base.size, buf->dma_sgt,
-			       DMA_BIDIRECTIONAL);
+	peerdma_storage_forget_pages(buf);
+	dma_free_noncontiguous(dev, buf->base.size, buf->dma_sgt, DMA_BIDIRECTIONAL);
 	return ret;
 }
 
-static void pd_noncontiguous_let_go(struct pd_buffer *buf)
+static void peerdma_noncontiguous_let_go(struct peerdma_buffer *buf)
 {
-	dma_free_noncontiguous(pd_buffer_dev(buf), buf->base.size, buf->dma_sgt,
+	dma_resv_assert_held(&buf->resv);
+	dma_free_noncontiguous(peerdma_buffer_dev(buf), buf->base.size, buf->dma_sgt,
 			       DMA_BIDIRECTIONAL);
-	pd_storage_forget_pages(buf);
+	peerdma_storage_forget_pages(buf);
 }
 
-static void pd_noncontiguous_sync(struct pd_buffer *buf, bool for_cpu)
+static void peerdma_noncontiguous_sync(struct peerdma_buffer *buf, bool for_cpu)
 {
-	struct device *dev = pd_buffer_dev(buf);
+	struct device *dev = peerdma_buffer_dev(buf);
 
+	dma_resv_assert_held(&buf->resv);
 	if (for_cpu)
 		dma_sync_sgtable_for_cpu(dev, buf->dma_sgt, DMA_BIDIRECTIONAL);
 	else
-		dma_sync_sgtable_for_device(dev, buf->dma_sgt,
-					    DMA_BIDIRECTIONAL);
+		dma_sync_sgtable_for_device(dev, buf->dma_sgt, DMA_BIDIRECTIONAL);
 }
 
-static int pd_noncontiguous_vmap(struct pd_buffer *buf, struct iosys_map *map)
+static int peerdma_noncontiguous_vmap(struct peerdma_buffer *buf, struct iosys_map *map)
 {
-	void *at = dma_vmap_noncontiguous(pd_buffer_dev(buf), buf->base.size,
-					  buf->dma_sgt);
+	void *at = dma_vmap_noncontiguous(peerdma_buffer_dev(buf), buf->base.size, buf->dma_sgt);
 
 	if (!at)
 		return -ENOMEM;
@@ -266,98 +275,97 @@ static int pd_noncontiguous_vmap(struct pd_buffer *buf, struct iosys_map *map)
 	return 0;
 }
 
-static void pd_noncontiguous_vunmap(struct pd_buffer *buf,
-				    struct iosys_map *map)
+static void peerdma_noncontiguous_vunmap(struct peerdma_buffer *buf, struct iosys_map *map)
 {
-	dma_vunmap_noncontiguous(pd_buffer_dev(buf), map->vaddr);
+	dma_vunmap_noncontiguous(peerdma_buffer_dev(buf), map->vaddr);
 }
 
-const struct pd_storage pd_storage_noncontiguous = {
-	.take = pd_noncontiguous_take,
-	.let_go = pd_noncontiguous_let_go,
-	.sync = pd_noncontiguous_sync,
-	.vmap = pd_noncontiguous_vmap,
-	.vunmap = pd_noncontiguous_vunmap,
+const struct peerdma_storage peerdma_storage_noncontiguous = {
+	.take = peerdma_noncontiguous_take,
+	.let_go = peerdma_noncontiguous_let_go,
+	.sync = peerdma_noncontiguous_sync,
+	.map = peerdma_storage_map_pages,
+	.vmap = peerdma_noncontiguous_vmap,
+	.vunmap = peerdma_noncontiguous_vunmap,
 	.waits = true,
 };
 
-static int pd_noncoherent_take(struct pd_buffer *buf)
+static int peerdma_noncoherent_take(struct peerdma_buffer *buf)
 {
-	struct device *dev = pd_buffer_dev(buf);
+	struct device *dev = peerdma_buffer_dev(buf);
 	int ret;
 
-	buf->cpu = dma_alloc_noncoherent(dev, buf->base.size, &buf->dma,
-					 DMA_BIDIRECTIONAL,
+	buf->cpu = dma_alloc_noncoherent(dev, buf->base.size, &buf->dma, DMA_BIDIRECTIONAL,
 					 GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
 	if (!buf->cpu)
 		return -ENOMEM;
-	ret = pd_storage_pages_of(buf, buf->cpu);
+	ret = peerdma_storage_pages_of(buf, buf->cpu);
 	if (!ret)
-		ret = pd_storage_one_segment(buf, buf->dma);
+		ret = peerdma_storage_one_segment(buf, buf->dma);
 	if (!ret)
 		return 0;
-	pd_storage_forget_pages(buf);
-	dma_free_noncoherent(dev, buf->base.size, buf->cpu, buf->dma,
-			     DMA_BIDIRECTIONAL);
+	peerdma_storage_forget_pages(buf);
+	dma_free_noncoherent(dev, buf->base.size, buf->cpu, buf->dma, DMA_BIDIRECTIONAL);
 	return ret;
 }
 
-static void pd_noncoherent_let_go(struct pd_buffer *buf)
+static void peerdma_noncoherent_let_go(struct peerdma_buffer *buf)
 {
-	dma_free_noncoherent(pd_buffer_dev(buf), buf->base.size, buf->cpu,
-			     buf->dma, DMA_BIDIRECTIONAL);
-	pd_storage_forget_pages(buf);
+	dma_resv_assert_held(&buf->resv);
+	dma_free_noncoherent(peerdma_buffer_dev(buf), buf->base.size, buf->cpu, buf->dma,
+			     DMA_BIDIRECTIONAL);
+	peerdma_storage_forget_pages(buf);
 }
 
-static void pd_noncoherent_sync(struct pd_buffer *buf, bool for_cpu)
+static void peerdma_noncoherent_sync(struct peerdma_buffer *buf, bool for_cpu)
 {
-	struct device *dev = pd_buffer_dev(buf);
+	struct device *dev = peerdma_buffer_dev(buf);
 
+	dma_resv_assert_held(&buf->resv);
 	if (for_cpu) {
 		/* What the device still holds, then what the CPU's caches do. */
-		pd_device_sync(buf->base.pd);
-		dma_sync_single_for_cpu(dev, buf->dma, buf->base.size,
-					DMA_BIDIRECTIONAL);
+		peerdma_device_sync(buf->base.peer);
+		dma_sync_single_for_cpu(dev, buf->dma, buf->base.size, DMA_BIDIRECTIONAL);
 		return;
 	}
-	dma_sync_single_for_device(dev, buf->dma, buf->base.size,
-				   DMA_BIDIRECTIONAL);
+	dma_sync_single_for_device(dev, buf->dma, buf->base.size, DMA_BIDIRECTIONAL);
 }
 
-const struct pd_storage pd_storage_noncoherent = {
-	.take = pd_noncoherent_take,
-	.let_go = pd_noncoherent_let_go,
-	.sync = pd_noncoherent_sync,
-	.vmap = pd_storage_vmap_cpu,
+const struct peerdma_storage peerdma_storage_noncoherent = {
+	.take = peerdma_noncoherent_take,
+	.let_go = peerdma_noncoherent_let_go,
+	.sync = peerdma_noncoherent_sync,
+	.map = peerdma_storage_map_pages,
+	.vmap = peerdma_storage_vmap_cpu,
 	.waits = true,
 };
 
 /* --------------------------------------- coherent memory, for one device only */
 
-static int pd_coherent_take(struct pd_buffer *buf)
+static int peerdma_coherent_take(struct peerdma_buffer *buf)
 {
-	struct device *dev = pd_buffer_dev(buf);
+	struct device *dev = peerdma_buffer_dev(buf);
 	int ret;
 
-	buf->cpu = dma_alloc_coherent(dev, buf->base.size, &buf->dma,
-				      GFP_KERNEL | __GFP_NOWARN);
+	buf->cpu = dma_alloc_coherent(dev, buf->base.size, &buf->dma, GFP_KERNEL | __GFP_NOWARN);
 	if (!buf->cpu)
 		return -ENOMEM;
-	ret = pd_storage_one_segment(buf, buf->dma);
+	ret = peerdma_storage_one_segment(buf, buf->dma);
 	if (ret)
 		dma_free_coherent(dev, buf->base.size, buf->cpu, buf->dma);
 	return ret;
 }
 
-static void pd_coherent_let_go(struct pd_buffer *buf)
+static void peerdma_coherent_let_go(struct peerdma_buffer *buf)
 {
-	dma_free_coherent(pd_buffer_dev(buf), buf->base.size, buf->cpu,
-			  buf->dma);
+	dma_resv_assert_held(&buf->resv);
+	dma_free_coherent(peerdma_buffer_dev(buf), buf->base.size, buf->cpu, buf->dma);
 }
 
-const struct pd_storage pd_storage_coherent = {
-	.take = pd_coherent_take,
-	.let_go = pd_coherent_let_go,
-	.vmap = pd_storage_vmap_cpu,
+/* No map: a second device has no address for it. */
+const struct peerdma_storage peerdma_storage_coherent = {
+	.take = peerdma_coherent_take,
+	.let_go = peerdma_coherent_let_go,
+	.vmap = peerdma_storage_vmap_cpu,
 	.waits = true,
 };

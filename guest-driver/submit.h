@@ -9,14 +9,16 @@
 
 #include "work.h"
 
-enum { PD_SOURCE, PD_DESTINATION, PD_PLACES };
+enum { PEERDMA_SOURCE, PEERDMA_DESTINATION, PEERDMA_PLACES };
 
 /**
- * struct pd_submit - a submission on its way
- * @pd:		the device
+ * struct peerdma_submission - a submission on its way
+ * @peer:		the device
  * @arg:	what was asked for
  * @channel:	where it will run
  * @writes:	whether the operation writes to its destination
+ * @explicit_sync: the work waits for no fences of the buffers
+ * @alone:	see struct peerdma_work
  * @object:	references; NULL where the place is none
  * @place:	resolved places
  * @resv:	the dma_resvs of the objects, each once
@@ -26,26 +28,28 @@ enum { PD_SOURCE, PD_DESTINATION, PD_PLACES };
  * @ctx:	of the locks on @resv
  * @deadline:	jiffies; for waits before the work begins
  */
-struct pd_submit {
-	struct pd_device *pd;
+struct peerdma_submission {
+	struct peerdma_device *peer;
 	struct peerdma_submit *arg;
-	struct pd_channel *channel;
+	struct peerdma_channel *channel;
 	bool writes;
-	struct pd_object *object[PD_PLACES];
-	struct pd_place place[PD_PLACES];
-	struct dma_resv *resv[PD_PLACES];
+	bool explicit_sync;
+	bool alone;
+	struct peerdma_object *object[PEERDMA_PLACES];
+	struct peerdma_place place[PEERDMA_PLACES];
+	struct dma_resv *resv[PEERDMA_PLACES];
 	unsigned int resvs;
-	bool write[PD_PLACES];
-	struct pd_object *plain[PD_PLACES];
+	bool write[PEERDMA_PLACES];
+	struct peerdma_object *plain[PEERDMA_PLACES];
 	struct ww_acquire_ctx ctx;
 	unsigned long deadline;
 };
 
-void pd_buffers_collect(struct pd_submit *sub);
-int pd_buffers_lock(struct pd_submit *sub);
-void pd_buffers_unlock(struct pd_submit *sub);
-int pd_buffers_lock_plain(struct pd_submit *sub);
-void pd_buffers_unlock_plain(struct pd_submit *sub);
-int pd_buffers_sync(struct pd_submit *sub);
+void peerdma_buffers_collect(struct peerdma_submission *sub);
+int peerdma_buffers_lock(struct peerdma_submission *sub);
+void peerdma_buffers_unlock(struct peerdma_submission *sub);
+int peerdma_buffers_lock_plain(struct peerdma_submission *sub);
+void peerdma_buffers_unlock_plain(struct peerdma_submission *sub);
+int peerdma_buffers_sync(struct peerdma_submission *sub);
 
 #endif /* PEERDMA_SUBMIT_H */

@@ -7,46 +7,47 @@
 
 #include "driver.h"
 
-enum pd_system_type {
-	PD_SYSTEM_PAGES,
-	PD_SYSTEM_COHERENT,
-	PD_SYSTEM_PHYS,
+enum peerdma_system_type {
+	PEERDMA_SYSTEM_TYPE_PAGES,
+	PEERDMA_SYSTEM_TYPE_COHERENT,
+	PEERDMA_SYSTEM_TYPE_OTHER,
 };
 
 /**
- * struct pd_system - a system object
+ * struct peerdma_system - a system object
  * @base:	its segments are DMA addresses
  * @type:	what it is
  * @pages:	PAGES: the pages
  * @count:	PAGES: how many
  * @sgt:	PAGES: their table, mapped when @base.segments is there
  * @cpu:	COHERENT: kernel address
- * @dma:	COHERENT, PHYS: DMA address
- * @phys:	PHYS: physical address
- * @attrs:	PHYS: DMA_ATTR_*
+ * @dma:	COHERENT, OTHER: DMA address
  */
-struct pd_system {
-	struct pd_object base;
-	enum pd_system_type type;
+struct peerdma_system {
+	struct peerdma_object base;
+	enum peerdma_system_type type;
 	struct page **pages;
 	u32 count;
 	struct sg_table sgt;
 	void *cpu;
 	dma_addr_t dma;
-	phys_addr_t phys;
-	unsigned long attrs;
 };
 
-static inline struct pd_system *to_pd_system(struct pd_object *obj)
+static inline struct peerdma_system *to_peerdma_system(struct peerdma_object *obj)
 {
-	return container_of(obj, struct pd_system, base);
+	return container_of(obj, struct peerdma_system, base);
 }
 
-static inline struct device *pd_system_dev(struct pd_system *sys)
+static inline struct device *peerdma_system_dev(struct peerdma_system *sys)
 {
-	return &sys->base.pd->pdev->dev;
+	return &sys->base.peer->pdev->dev;
 }
 
-int pd_system_mmap(struct pd_object *obj, struct vm_area_struct *vma);
+void peerdma_system_init(struct peerdma_system *sys, struct peerdma_device *peer,
+			 enum peerdma_system_type type, u64 size,
+			 const struct peerdma_object_ops *ops);
+int peerdma_system_prepare(struct peerdma_object *obj);
+struct peerdma_segment_list *peerdma_system_one_segment(struct peerdma_system *sys);
+int peerdma_system_mmap(struct peerdma_object *obj, struct vm_area_struct *vma);
 
 #endif /* PEERDMA_SYSTEM_H */

@@ -6,14 +6,15 @@
 #include <linux/delay.h>
 #include <linux/slab.h>
 
+#include "ioctl.h"
 #include "work.h"
 
 /* Most descriptors of one piece of work */
-#define PD_MAX_OPS	(1U << 20)
+#define PEERDMA_MAX_OPS (1U << 20)
 
-struct pd_work *pd_work_alloc(struct pd_channel *ch)
+struct peerdma_work *peerdma_work_alloc(struct peerdma_channel *ch)
 {
-	struct pd_work *work = kzalloc_obj(*work);
+	struct peerdma_work *work = kzalloc_obj(*work);
 
 	if (!work)
 		return NULL;
@@ -24,35 +25,35 @@ struct pd_work *pd_work_alloc(struct pd_channel *ch)
 	return work;
 }
 
-void pd_work_get(struct pd_work *work)
+void peerdma_work_get(struct peerdma_work *work)
 {
 	kref_get(&work->refs);
 }
 
-static void pd_work_release(struct kref *refs)
+static void peerdma_work_release(struct kref *refs)
 {
-	struct pd_work *work = container_of(refs, struct pd_work, refs);
+	struct peerdma_work *work = container_of(refs, struct peerdma_work, refs);
 
 	kvfree(work->op);
 	kfree(work);
 }
 
 /* Process context. */
-void pd_work_put(struct pd_work *work)
+void peerdma_work_put(struct peerdma_work *work)
 {
-	kref_put(&work->refs, pd_work_release);
+	kref_put(&work->refs, peerdma_work_release);
 }
 
 /* ------------------------------------------------------------- descriptors */
 
-struct pd_cursor {
+struct peerdma_cursor {
 	const struct peerdma_segment *segment;
 	u64 skip;
 	u32 left;
 };
 
 /* False if the place ends before its offset. */
-static bool pd_cursor_init(struct pd_cursor *at, const struct pd_place *place)
+static bool peerdma_cursor_init(struct peerdma_cursor *at, const struct peerdma_place *place)
 {
 	at->segment = place->segment;
 	at->left = place->count;
@@ -66,13 +67,13 @@ static bool pd_cursor_init(struct pd_cursor *at, const struct pd_place *place)
 }
 
 /* The next piece of at most @want bytes: its address and how long it is. */
-static u64 pd_cursor_piece(struct pd_cursor *at, u64 want, u64 *address)
+static u64 peerdma_cursor_piece(struct peerdma_cursor *at, u64 want, u64 *address)
 {
 	*address = at->segment->address + at->skip;
 	return min(want, at->segment->length - at->skip);
 }
 
-static void pd_cursor_advance(struct pd_cursor *at, u64 bytes)
+static void peerdma_cursor_advance(struct peerdma_cursor *at, u64 bytes)
 {
 	at->skip += bytes;
 	while (at->left && at->skip >= at->segment->length) {
@@ -87,44 +88,42 @@ static void pd_cursor_advance(struct pd_cursor *at, u64 bytes)
  * Fills @op, if there is one; returns the number of descriptors, 0 if a place is
  * too short.
  */
-static u32 pd_work_cut(struct pd_work *work, const struct pd_place *source,
-		       const struct pd_place *destination, u64 length,
-		       struct pd_op *op)
+static u32 peerdma_work_cut(struct peerdma_work *work, const struct peerdma_place *source,
+			    const struct peerdma_place *destination, u64 length,
+			    struct peerdma_op *op)
 {
-	u64 max_length = work->channel->pd->max_length;
-	struct pd_cursor from, to;
+	u64 max_length = work->channel->peer->max_length;
+	struct peerdma_cursor from, to;
 	u32 count = 0;
 
-	if (source->segment && !pd_cursor_init(&from, source))
+	if (source->segment && !peerdma_cursor_init(&from, source))
 		return 0;
-	if (destination->segment && !pd_cursor_init(&to, destination))
+	if (destination->segment && !peerdma_cursor_init(&to, destination))
 		return 0;
-	while (length && count <= PD_MAX_OPS) {
+	while (length && count <= PEERDMA_MAX_OPS) {
 		u64 piece = min(length, max_length);
 		u64 from_address = 0, to_address = 0;
 
 		if (source->segment) {
 			if (!from.left)
 				return 0;
-			piece = pd_cursor_piece(&from, piece, &from_address);
+			piece = peerdma_cursor_piece(&from, piece, &from_address);
 		}
 		if (destination->segment) {
 			if (!to.left)
 				return 0;
-			piece = pd_cursor_piece(&to, piece, &to_address);
+			piece = peerdma_cursor_piece(&to, piece, &to_address);
 		}
 		if (source->segment)
-			pd_cursor_advance(&from, piece);
+			peerdma_cursor_advance(&from, piece);
 		if (destination->segment)
-			pd_cursor_advance(&to, piece);
+			peerdma_cursor_advance(&to, piece);
 		if (op) {
 			op->source = from_address;
 			op->destination = to_address;
 			op->length = piece;
-			op->flags = source->local ?
-				PEERDMA_DESC_SOURCE_LOCAL : 0;
-			op->flags |= destination->local ?
-				PEERDMA_DESC_DESTINATION_LOCAL : 0;
+			op->flags = source->local ? PEERDMA_DESC_SOURCE_LOCAL : 0;
+			op->flags |= destination->local ? PEERDMA_DESC_DESTINATION_LOCAL : 0;
 			op++;
 		}
 		count++;
@@ -134,23 +133,23 @@ static u32 pd_work_cut(struct pd_work *work, const struct pd_place *source,
 }
 
 /*
- * Makes the descriptors. @flush: the last one reads back what it wrote. The
- * places' locks are held by the caller.
+ * Makes the descriptors. @flush: the last one reads back what it wrote. The objects
+ * behind the places stay locked until the work is queued: peerdma_submit_prepare().
  */
-int pd_work_build(struct pd_work *work, const struct pd_place *source,
-		  const struct pd_place *destination, u64 length, bool flush)
+int peerdma_work_build(struct peerdma_work *work, const struct peerdma_place *source,
+		       const struct peerdma_place *destination, u64 length, bool flush)
 {
 	u32 count;
 
-	count = pd_work_cut(work, source, destination, length, NULL);
+	count = peerdma_work_cut(work, source, destination, length, NULL);
 	if (!count)
 		return -ERANGE;
-	if (count > PD_MAX_OPS)
+	if (count > PEERDMA_MAX_OPS)
 		return -E2BIG;
 	work->op = kvcalloc(count, sizeof(*work->op), GFP_KERNEL);
 	if (!work->op)
 		return -ENOMEM;
-	pd_work_cut(work, source, destination, length, work->op);
+	peerdma_work_cut(work, source, destination, length, work->op);
 	work->ops = count;
 	if (flush)
 		work->op[count - 1].flags |= PEERDMA_DESC_FLUSH;
@@ -160,12 +159,12 @@ int pd_work_build(struct pd_work *work, const struct pd_place *source,
 /* ----------------------------------------------------------------- the end */
 
 /*
- * Gives up the work's objects, signals its fence, wakes who waits, for all of
- * @finished. In any context, without pd_channel.lock.
+ * Gives up the work's objects, signals its fence, wakes the waiters, for all of
+ * @finished. In any context, without peerdma_channel.lock.
  */
-void pd_work_finish(struct pd_device *pd, struct list_head *finished)
+void peerdma_work_finish(struct peerdma_device *peer, struct list_head *finished)
 {
-	struct pd_work *work, *next;
+	struct peerdma_work *work, *next;
 
 	list_for_each_entry_safe(work, next, finished, node) {
 		unsigned int i;
@@ -173,46 +172,46 @@ void pd_work_finish(struct pd_device *pd, struct list_head *finished)
 		list_del_init(&work->node);
 		if (work->error) {
 			dma_fence_set_error(work->fence, work->error);
-			pd_count(pd, PD_FAILED);
+			peerdma_count(peer, PEERDMA_COUNT_FAILED);
 		}
-		pd_count(pd, PD_FINISHED);
-		pd_uncount(pd, PD_LIVE_WORK);
+		peerdma_count(peer, PEERDMA_COUNT_FINISHED);
+		peerdma_uncount(peer, PEERDMA_COUNT_LIVE_WORK);
 		dma_fence_signal(work->fence);
 		dma_fence_put(work->fence);
 		work->fence = NULL;
 
-		/* After this the objects may be gone; pd->idle stays. */
+		/* After this the objects may be gone; peer->idle stays. */
 		for (i = 0; i < ARRAY_SIZE(work->object); i++)
 			if (work->object[i])
 				atomic_dec(&work->object[i]->in_flight);
-		wake_up_all(&pd->idle);
+		wake_up_all(&peer->idle);
 		complete_all(&work->finished);
-		pd_work_put(work);
+		peerdma_work_put(work);
 	}
 }
 
 /* ------------------------------------------------------------- the result */
 
 /* Returns a reference, or NULL. */
-static struct pd_work *pd_work_find(struct pd_file *file, u64 cookie)
+static struct peerdma_work *peerdma_work_find(struct peerdma_file *file, u64 cookie)
 {
-	struct pd_work *work;
+	struct peerdma_work *work;
 
 	xa_lock(&file->works);
 	work = cookie > U32_MAX ? NULL : xa_load(&file->works, cookie);
 	if (work)
-		pd_work_get(work);
+		peerdma_work_get(work);
 	xa_unlock(&file->works);
 	return work;
 }
 
 /* Looks itself: soon at first, then less often. */
-static int pd_work_wait_polling(struct pd_work *work, unsigned long deadline)
+static int peerdma_work_wait_polling(struct peerdma_work *work, unsigned long deadline)
 {
 	unsigned int pause_us = 10;
 
 	for (;;) {
-		pd_channel_poll(work->channel);
+		peerdma_channel_poll(work->channel);
 		if (completion_done(&work->finished))
 			return 0;
 		if (time_after_eq(jiffies, deadline))
@@ -224,38 +223,37 @@ static int pd_work_wait_polling(struct pd_work *work, unsigned long deadline)
 	}
 }
 
-static int pd_work_wait(struct pd_device *pd, struct pd_work *work,
-			unsigned int timeout_ms)
+static int peerdma_work_wait(struct peerdma_device *peer, struct peerdma_work *work,
+			     unsigned int timeout_ms)
 {
 	unsigned long timeout = msecs_to_jiffies(timeout_ms);
 	long ret;
 
-	if (work->poll && !READ_ONCE(pd->gone))
-		return pd_work_wait_polling(work, jiffies + timeout);
+	if (work->poll && !READ_ONCE(peer->gone))
+		return peerdma_work_wait_polling(work, jiffies + timeout);
 	if (completion_done(&work->finished))
 		return 0;
-	ret = wait_for_completion_interruptible_timeout(&work->finished,
-							timeout);
+	ret = wait_for_completion_interruptible_timeout(&work->finished, timeout);
 	if (ret < 0)
 		return ret;
 	return ret ? 0 : -ETIME;
 }
 
 /* Not under srcu: remove() ends the work that we wait for. */
-int pd_ioctl_wait(struct pd_call *call, void *data)
+int peerdma_ioctl_wait(struct peerdma_call *call, void *data)
 {
-	struct pd_file *file = call->file;
+	struct peerdma_file *file = call->file;
 	struct peerdma_wait *arg = data;
-	struct pd_work *work;
+	struct peerdma_work *work;
 	int ret;
 
 	if (arg->flags & ~PEERDMA_WAIT_KEEP || arg->reserved ||
 	    arg->timeout_ms > PEERDMA_TIMEOUT_MAX_MS)
 		return -EINVAL;
-	work = pd_work_find(file, arg->cookie);
+	work = peerdma_work_find(file, arg->cookie);
 	if (!work)
 		return -ENOENT;
-	ret = pd_work_wait(file->pd, work, arg->timeout_ms);
+	ret = peerdma_work_wait(file->peer, work, arg->timeout_ms);
 	if (ret)
 		goto out_put;
 
@@ -272,28 +270,27 @@ int pd_ioctl_wait(struct pd_call *call, void *data)
 	arg->interrupted = work->interrupted;
 
 	if (!(arg->flags & PEERDMA_WAIT_KEEP) &&
-	    xa_cmpxchg(&file->works, arg->cookie, work, NULL,
-		       GFP_KERNEL) == work) {
+	    xa_cmpxchg(&file->works, arg->cookie, work, NULL, GFP_KERNEL) == work) {
 		atomic_dec(&file->untaken);
-		pd_work_put(work);
+		peerdma_work_put(work);
 	}
 out_put:
-	pd_work_put(work);
+	peerdma_work_put(work);
 	return ret;
 }
 
-/* The file is being closed: nobody will ask for the results. */
-void pd_works_release(struct pd_file *file)
+/* The file is being closed: its results will not be asked for. */
+void peerdma_works_release(struct peerdma_file *file)
 {
-	struct pd_work *work;
+	struct peerdma_work *work;
 	unsigned long cookie;
 
 	xa_for_each(&file->works, cookie, work) {
 		if (!completion_done(&work->finished))
-			pd_channel_cancel(work->channel, file);
+			peerdma_channel_cancel(work->channel, file);
 		wait_for_completion(&work->finished);
 		xa_erase(&file->works, cookie);
-		pd_work_put(work);
+		peerdma_work_put(work);
 	}
 	xa_destroy(&file->works);
 }

@@ -8,13 +8,14 @@
 #include <linux/completion.h>
 #include <linux/dma-fence.h>
 #include <linux/interrupt.h>
+#include <linux/io.h>
 #include <linux/kref.h>
 #include <linux/workqueue.h>
 
 #include "driver.h"
 
 /* What one descriptor will ask for; local offsets are marked in @flags. */
-struct pd_op {
+struct peerdma_op {
 	u64 source;
 	u64 destination;
 	u32 length;
@@ -22,7 +23,7 @@ struct pd_op {
 };
 
 /**
- * struct pd_work - what one PEERDMA_SUBMIT asks for, and its result
+ * struct peerdma_work - what one PEERDMA_SUBMIT asks for, and its result
  * @refs:	the channel's (until it is finished), the cookie's, a waiter's
  * @node:	in a list of the channel
  * @channel:	where it runs
@@ -42,16 +43,16 @@ struct pd_op {
  * @timeout:	jiffies without an answer until the device counts as dead
  * @error:	result, as are the following; see struct peerdma_wait
  */
-struct pd_work {
+struct peerdma_work {
 	struct kref refs;
 	struct list_head node;
-	struct pd_channel *channel;
-	struct pd_file *owner;
-	struct pd_object *object[2];
+	struct peerdma_channel *channel;
+	struct peerdma_file *owner;
+	struct peerdma_object *object[2];
 	struct dma_fence *fence;
 	struct completion finished;
 
-	struct pd_op *op;
+	struct peerdma_op *op;
 	u32 ops;
 	u32 issued;
 	u32 done;
@@ -75,11 +76,11 @@ struct pd_work {
 };
 
 /**
- * struct pd_channel - a DMA channel and its rings
- * @pd:		the device
+ * struct peerdma_channel - a DMA channel and its rings
+ * @peer:		the device
  * @index:	number of the channel
  * @regs:	its registers
- * @ring:	descriptors, PD_RING_ENTRIES of them
+ * @ring:	descriptors, PEERDMA_RING_ENTRIES of them
  * @ring_dma:	their DMA address
  * @records:	completion records, as many
  * @records_dma: their DMA address
@@ -87,7 +88,7 @@ struct pd_work {
  * @watchdog:	looks after unfinished work
  * @submit_lock: makes the order of fences that of @queue; guards @seqno
  * @seqno:	of the last fence
- * @poll_wanted: somebody waits for a fence of work without interrupts
+ * @poll_wanted: there are waiters for a fence of work without interrupts
  * @lock:	guards all that follows
  * @stopped:	takes no work (not started, reset, unbound)
  * @restarting:	takes work but issues none
@@ -97,8 +98,8 @@ struct pd_work {
  * @completed:	records taken; the next one's sequence number is one more
  * @progress:	jiffies when something last moved
  */
-struct pd_channel {
-	struct pd_device *pd;
+struct peerdma_channel {
+	struct peerdma_device *peer;
 	u32 index;
 	void __iomem *regs;
 	struct peerdma_desc *ring;
@@ -121,34 +122,42 @@ struct pd_channel {
 	unsigned long progress;
 };
 
-extern unsigned int pd_timeout_ms;
+/* A register of the channel that comes in two halves */
+static inline u64 peerdma_channel_read64(struct peerdma_channel *ch, u32 low)
+{
+	u64 value = readl(ch->regs + low);
 
-int pd_channels_create(struct pd_device *pd);
-void pd_channels_start(struct pd_device *pd);
-void pd_channels_stop(struct pd_device *pd);
-void pd_channel_cancel(struct pd_channel *ch, struct pd_file *owner);
-int pd_channel_queue(struct pd_channel *ch, struct pd_work *work);
-void pd_channel_poll(struct pd_channel *ch);
-irqreturn_t pd_channel_interrupt(int irq, void *data);
-void pd_channel_watchdog(struct work_struct *work);
+	return value | (u64)readl(ch->regs + low + 4) << 32;
+}
 
-/* ring.c: under pd_channel.lock */
-#define PD_RING_ORDER		8
-#define PD_RING_ENTRIES		(1U << PD_RING_ORDER)
+extern unsigned int peerdma_timeout_ms;
 
-void pd_ring_pump(struct pd_channel *ch);
-void pd_ring_reap(struct pd_channel *ch, struct list_head *finished, bool irq);
-struct pd_work *pd_ring_oldest(struct pd_channel *ch);
+int peerdma_channels_create(struct peerdma_device *peer);
+void peerdma_channels_start(struct peerdma_device *peer);
+void peerdma_channels_stop(struct peerdma_device *peer);
+void peerdma_channel_cancel(struct peerdma_channel *ch, struct peerdma_file *owner);
+int peerdma_channel_queue(struct peerdma_channel *ch, struct peerdma_work *work);
+void peerdma_channel_poll(struct peerdma_channel *ch);
+irqreturn_t peerdma_channel_interrupt(int irq, void *data);
+void peerdma_channel_watchdog(struct work_struct *work);
+
+/* ring.c */
+#define PEERDMA_RING_ORDER 8
+#define PEERDMA_RING_ENTRIES (1U << PEERDMA_RING_ORDER)
+
+void peerdma_ring_pump(struct peerdma_channel *ch);
+void peerdma_ring_reap(struct peerdma_channel *ch, struct list_head *finished, bool irq);
+struct peerdma_work *peerdma_ring_oldest(struct peerdma_channel *ch);
 
 /**
- * struct pd_place - source or destination of work, resolved
+ * struct peerdma_place - source or destination of work, resolved
  * @segment:	where it lies; NULL: the operation has none
  * @count:	how many segments
  * @offset:	of the first byte, into the segments
  * @local:	they are offsets in the local memory
  * @raw:	what @segment may point to
  */
-struct pd_place {
+struct peerdma_place {
 	const struct peerdma_segment *segment;
 	u32 count;
 	u64 offset;
@@ -157,21 +166,17 @@ struct pd_place {
 };
 
 /* work.c */
-struct pd_work *pd_work_alloc(struct pd_channel *ch);
-int pd_work_build(struct pd_work *work, const struct pd_place *source,
-		  const struct pd_place *destination, u64 length, bool flush);
-void pd_work_get(struct pd_work *work);
-void pd_work_put(struct pd_work *work);
-void pd_work_finish(struct pd_device *pd, struct list_head *finished);
-int pd_ioctl_wait(struct pd_call *call, void *data);
-void pd_works_release(struct pd_file *file);
-
-/* submit.c */
-int pd_ioctl_submit(struct pd_call *call, void *data);
+struct peerdma_work *peerdma_work_alloc(struct peerdma_channel *ch);
+int peerdma_work_build(struct peerdma_work *work, const struct peerdma_place *source,
+		       const struct peerdma_place *destination, u64 length, bool flush);
+void peerdma_work_get(struct peerdma_work *work);
+void peerdma_work_put(struct peerdma_work *work);
+void peerdma_work_finish(struct peerdma_device *peer, struct list_head *finished);
+void peerdma_works_release(struct peerdma_file *file);
 
 /* fence.c */
-struct dma_fence *pd_fence_create(struct pd_channel *ch, bool poll);
-int pd_fence_wait(struct pd_device *pd, struct dma_fence *fence,
-		  unsigned long deadline);
+struct dma_fence *peerdma_fence_create(struct peerdma_channel *ch, bool poll);
+int peerdma_fence_wait(struct peerdma_device *peer, struct dma_fence *fence,
+		       unsigned long deadline);
 
 #endif /* PEERDMA_WORK_H */

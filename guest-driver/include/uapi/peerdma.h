@@ -12,9 +12,8 @@
  *
  *   memory    a piece of the device's local memory (PEERDMA_ALLOC)
  *   buffer    memory of any kind, to be exported (PEERDMA_BUFFER_ALLOC)
- *   import    somebody's dma-buf, attached to this device (PEERDMA_IMPORT)
- *   system    pages or a coherent buffer of the DMA API (PEERDMA_SYSTEM_ALLOC),
- *             or a raw physical range (PEERDMA_LAB_MAP_PHYS)
+ *   import    another exporter's dma-buf, attached to this device (PEERDMA_IMPORT)
+ *   system    pages or a coherent buffer of the DMA API (PEERDMA_SYSTEM_ALLOC)
  *
  * Closing the file waits for its unfinished work and frees all of them; a
  * dma-buf that was exported keeps its memory until the dma-buf itself is gone.
@@ -27,8 +26,8 @@
  * Errors that every call may give: EINVAL (a malformed argument), ENOTTY (no
  * such call), EFAULT (bad pointer), ENOENT (no such handle or cookie), ENODEV
  * (the device has been unbound or is lost), EAGAIN (a reset is going on; try
- * again), ENOMEM, ERESTARTSYS/EINTR (a signal), EPERM (lab-only calls without
- * CAP_SYS_ADMIN).
+ * again), ENOMEM, ERESTARTSYS/EINTR (a signal), EPERM (what <peerdma_lab.h>
+ * defines, without CAP_SYS_ADMIN).
  */
 #ifndef _UAPI_PEERDMA_H
 #define _UAPI_PEERDMA_H
@@ -51,7 +50,7 @@
 #define PEERDMA_FEATURE_COMPARE		(1U << 3) /* PEERDMA_WORK_COMPARE */
 #define PEERDMA_FEATURE_VERDICT		(1U << 4) /* PEERDMA_SUBMIT_VERDICT */
 #define PEERDMA_FEATURE_WAYS		(1U << 16) /* mapped by the way to it */
-#define PEERDMA_FEATURE_DEAF		(1U << 17) /* PEERDMA_IMPORT_NO_INVALIDATE */
+#define PEERDMA_FEATURE_NO_INVALIDATE		(1U << 17) /* PEERDMA_IMPORT_NO_INVALIDATE */
 
 /* struct peerdma_info.iommu: how the DMA API treats this device */
 #define PEERDMA_IOMMU_NONE		0 /* no IOMMU, or one that is bypassed */
@@ -176,7 +175,7 @@ struct peerdma_distance {
  * @mmap_offset:[out] offset for mmap() of /dev/peerdmaN, uncached or write
  *		combining as the BAR allows
  *
- * The contents are not cleared: the lab poisons what nobody wrote. ENOSPC if
+ * The contents are not cleared: the lab poisons what has not been written. ENOSPC if
  * the local memory is full.
  */
 struct peerdma_alloc {
@@ -254,16 +253,12 @@ struct peerdma_invalidate {
 #define PEERDMA_BUFFER_COHERENT		5 /* dma_alloc_coherent() */
 #define PEERDMA_BUFFER_MIGRATING	6 /* local memory or pages, as need be */
 
-/* struct peerdma_buffer_alloc.flags, all lab-only: what its dma-bufs give away */
-#define PEERDMA_BUFFER_LAB_PHYSICAL	(1U << 0) /* CPU physical addresses */
-#define PEERDMA_BUFFER_LAB_SGTABLE	(1U << 1) /* COHERENT: dma_get_sgtable() */
-
 /**
  * struct peerdma_buffer_alloc - PEERDMA_BUFFER_ALLOC: memory to be shared
  * @size:	[in] bytes, 1..256 MiB; rounded up to pages. [out] the rounded size
  * @kind:	[in] PEERDMA_BUFFER_*
  * @ranges:	[in] as for PEERDMA_ALLOC, LOCAL only; else 0 or 1
- * @flags:	[in] zero, or PEERDMA_BUFFER_LAB_*
+ * @flags:	[in] zero, or one of <peerdma_lab.h>
  * @handle:	[out] a memory object for LOCAL, a buffer object for the others
  *
  * A buffer object takes part in work of its own device like a memory object. The
@@ -283,8 +278,8 @@ struct peerdma_invalidate {
  * by itself for an attachment that may not have peers' memory, cannot be reached,
  * or cannot be told to let go (EBUSY if local memory is pinned or mapped by the
  * kernel just then); it returns by PEERDMA_BUFFER_MOVE only. "Waited for": an
- * importer that can be told is; unbinding waits for the mappings of the others. Who
- * cannot be told has a MIGRATING buffer's pages as long as his mapping.
+ * importer that can be told is; unbinding waits for the mappings of the others. An
+ * importer that cannot be told keeps a MIGRATING buffer's pages as long as its mapping.
  *
  * ENOSPC: the local memory, or the part of it that has struct pages (module
  * parameter p2pmem_percent), is full. EOPNOTSUPP: no p2pdma in kernel or device.
@@ -301,20 +296,16 @@ struct peerdma_buffer_alloc {
 #define PEERDMA_PLACE_LOCAL	0 /* in the device */
 #define PEERDMA_PLACE_SYSTEM	1 /* in RAM */
 
-/* struct peerdma_buffer_move.flags */
-#define PEERDMA_MOVE_LAB_NO_WAIT (1U << 0) /* lab-only: importers' fences ignored */
-
 /**
  * struct peerdma_buffer_move - PEERDMA_BUFFER_MOVE: a MIGRATING buffer elsewhere
  * @handle:	[in] buffer object of that kind (else EINVAL)
  * @place:	[in] PEERDMA_PLACE_*
- * @flags:	[in] PEERDMA_MOVE_*
+ * @flags:	[in] zero, or one of <peerdma_lab.h>
  * @reserved:	zero
  *
- * Importers are told, their fences waited for, the contents copied. EBUSY: somebody
- * has pinned it where it is, or is attached who cannot have it there. ETIME: a fence
- * has not signalled within the module's timeout_ms; nothing has moved. With NO_WAIT
- * nobody's fences are waited for and importers' mappings are torn away at once.
+ * Importers are told, their fences waited for, the contents copied. EBUSY: it is
+ * pinned where it is, or an attachment cannot have it there. ETIME: a fence
+ * has not signalled within the module's timeout_ms; nothing has moved.
  */
 struct peerdma_buffer_move {
 	__u32 handle;
@@ -345,7 +336,7 @@ struct peerdma_buffer_state {
 
 /**
  * struct peerdma_kernel_copy - PEERDMA_KERNEL_COPY: the kernel's CPU access
- * @fd:		[in] a dma-buf, anybody's
+ * @fd:		[in] a dma-buf, any exporter's
  * @write:	[in] 0: from the dma-buf to @data; 1: from @data to the dma-buf
  * @offset:	[in] first byte in the dma-buf
  * @length:	[in] bytes, 1..64 KiB; past its end: ERANGE
@@ -369,11 +360,10 @@ struct peerdma_kernel_copy {
 #define PEERDMA_IMPORT_STATIC		(1U << 1) /* dma_buf_attach(), no ops at all */
 #define PEERDMA_IMPORT_PINNED		(1U << 2) /* dma_buf_pin() while attached */
 #define PEERDMA_IMPORT_NO_INVALIDATE	(1U << 3) /* no invalidate_mappings; needs PINNED */
-#define PEERDMA_IMPORT_LAB_HASTY	(1U << 4) /* lab-only: unmaps with work in flight */
 
 /**
  * struct peerdma_import - PEERDMA_IMPORT: attaches a dma-buf to this device
- * @fd:		[in] the dma-buf, ours or anybody's; the caller keeps it
+ * @fd:		[in] the dma-buf, ours or any exporter's; the caller keeps it
  * @flags:	[in] PEERDMA_IMPORT_*; the usual one is PEER2PEER alone
  * @handle:	[out] an import
  * @reserved:	zero
@@ -403,7 +393,7 @@ struct peerdma_import {
  * @segments:	[out] how many pieces the mapping has in DMA addresses
  * @reserved:	zero
  *
- * An import that nobody mapped is mapped BIDIRECTIONAL by the first work that
+ * An import that is not mapped is mapped BIDIRECTIONAL by the first work that
  * uses it, and again after its exporter has invalidated it (with the direction
  * it had). EINVAL here may be the exporter's: no path for peer-to-peer DMA.
  */
@@ -417,8 +407,7 @@ struct peerdma_map {
 /*
  * PEERDMA_UNMAP (struct peerdma_handle): waits for the work that uses the
  * mapping, then gives it back. The object stays, so do a system object's pages.
- * An unmapped system object cannot be named in work (EINVAL); what was its
- * address can still be named by the lab-only PEERDMA_AT_ADDRESS.
+ * An unmapped system object cannot be named in work (EINVAL).
  */
 
 /**
@@ -510,13 +499,9 @@ struct peerdma_system_sync {
 #define PEERDMA_WAIT		PEERDMA_IOC(0x31, struct peerdma_wait)
 #define PEERDMA_SYSTEM_ALLOC	PEERDMA_IOC(0x40, struct peerdma_system_alloc)
 #define PEERDMA_SYSTEM_SYNC	PEERDMA_IOC(0x41, struct peerdma_system_sync)
-#define PEERDMA_LAB_BUS_MASTER	PEERDMA_IOC(0x80, struct peerdma_lab_bus_master)
-#define PEERDMA_LAB_MAP_PHYS	PEERDMA_IOC(0x81, struct peerdma_lab_map_phys)
-#define PEERDMA_LAB_REGISTER	PEERDMA_IOC(0x82, struct peerdma_lab_register)
 #define PEERDMA_BUFFER_ALLOC	PEERDMA_IOC(0x48, struct peerdma_buffer_alloc)
 #define PEERDMA_BUFFER_MOVE	PEERDMA_IOC(0x49, struct peerdma_buffer_move)
 #define PEERDMA_BUFFER_STATE	PEERDMA_IOC(0x4a, struct peerdma_buffer_state)
 #define PEERDMA_KERNEL_COPY	PEERDMA_IOC(0x4b, struct peerdma_kernel_copy)
-#define PEERDMA_LAB_READ_PAGE	PEERDMA_IOC(0x88, struct peerdma_lab_read_page)
 
 #endif /* _UAPI_PEERDMA_H */

@@ -8,11 +8,36 @@
 #include <linux/types.h>
 
 /*
- * What follows breaks rules on purpose, to see whether the lab notices. It
- * needs CAP_SYS_ADMIN, as do PEERDMA_AT_ADDRESS, PEERDMA_AT_LOCAL,
- * PEERDMA_SUBMIT_NO_SYNC and PEERDMA_SUBMIT_VERDICT. No driver for real hardware
- * should offer the like.
+ * What follows breaks rules on purpose, to see whether the lab notices, and asks for
+ * the lab's verdict. All of it needs CAP_SYS_ADMIN. No driver for real hardware should
+ * offer the like.
  */
+
+/* struct peerdma_location.kind: passed to the device unchecked, handle is zero */
+#define PEERDMA_AT_ADDRESS	2 /* offset is a raw DMA address, mapped or not */
+#define PEERDMA_AT_LOCAL	3 /* offset is a raw offset in local memory */
+
+/*
+ * struct peerdma_submit.flags
+ *
+ * VERDICT makes the descriptors of the work run one at a time and nothing else beside
+ * them on the channel, and reads the lab's verdict after each.
+ */
+#define PEERDMA_SUBMIT_NO_SYNC	(1U << 3) /* ignore the buffers' fences */
+#define PEERDMA_SUBMIT_VERDICT	(1U << 4) /* report the lab's verdict */
+
+/* struct peerdma_buffer_alloc.flags: what the dma-bufs of the buffer give away */
+#define PEERDMA_BUFFER_LAB_PHYSICAL	(1U << 0) /* CPU physical addresses */
+#define PEERDMA_BUFFER_LAB_SGTABLE	(1U << 1) /* COHERENT: dma_get_sgtable() */
+
+/*
+ * struct peerdma_buffer_move.flags: waits for no fences, and unmaps the mappings of
+ * importers at once
+ */
+#define PEERDMA_MOVE_LAB_NO_WAIT (1U << 0)
+
+/* struct peerdma_import.flags: unmaps at once when invalidated, with work in flight */
+#define PEERDMA_IMPORT_LAB_UNMAP_EARLY	(1U << 4)
 
 /**
  * struct peerdma_lab_bus_master - PEERDMA_LAB_BUS_MASTER
@@ -80,5 +105,10 @@ struct peerdma_lab_read_page {
 	__u32 entries;
 	__u64 value;
 };
+
+#define PEERDMA_LAB_BUS_MASTER	PEERDMA_IOC(0x80, struct peerdma_lab_bus_master)
+#define PEERDMA_LAB_MAP_PHYS	PEERDMA_IOC(0x81, struct peerdma_lab_map_phys)
+#define PEERDMA_LAB_REGISTER	PEERDMA_IOC(0x82, struct peerdma_lab_register)
+#define PEERDMA_LAB_READ_PAGE	PEERDMA_IOC(0x88, struct peerdma_lab_read_page)
 
 #endif /* _UAPI_PEERDMA_LAB_H */

@@ -10,17 +10,14 @@
 /* struct peerdma_location.kind */
 #define PEERDMA_AT_NOWHERE	0 /* the operation has no such operand */
 #define PEERDMA_AT_OBJECT	1 /* handle + offset into it */
-#define PEERDMA_AT_ADDRESS	2 /* lab-only: offset is a raw DMA address */
-#define PEERDMA_AT_LOCAL	3 /* lab-only: offset is a raw offset in local memory */
 
 /**
  * struct peerdma_location - source or destination of work
- * @kind:	PEERDMA_AT_*
+ * @kind:	PEERDMA_AT_*, here or in <peerdma_lab.h>
  * @handle:	the object, for PEERDMA_AT_OBJECT; else zero
  * @offset:	bytes, any alignment
  *
- * An offset and length past the end of an object give ERANGE. The lab-only
- * kinds are passed to the device unchecked.
+ * An offset and length past the end of an object give ERANGE.
  */
 struct peerdma_location {
 	__u32 kind;
@@ -38,8 +35,6 @@ struct peerdma_location {
 #define PEERDMA_SUBMIT_POLL	(1U << 0) /* no interrupt: the waiter looks itself */
 #define PEERDMA_SUBMIT_IN_FENCE	(1U << 1) /* start after the sync_file in_fence */
 #define PEERDMA_SUBMIT_OUT_FENCE (1U << 2) /* give a sync_file in out_fence */
-#define PEERDMA_SUBMIT_NO_SYNC	(1U << 3) /* lab-only: ignore the buffers' fences */
-#define PEERDMA_SUBMIT_VERDICT	(1U << 4) /* lab-only: report the lab's verdict */
 #define PEERDMA_SUBMIT_FLUSH	(1U << 5) /* read back what was written last */
 #define PEERDMA_SUBMIT_NO_FLUSH	(1U << 6) /* do not, wherever it was written to */
 
@@ -50,7 +45,7 @@ struct peerdma_location {
  * struct peerdma_submit - PEERDMA_SUBMIT: gives work to a channel
  * @operation:	[in] PEERDMA_OP_*
  * @channel:	[in] 0..channels-1; work on one channel starts and ends in order
- * @flags:	[in] PEERDMA_SUBMIT_*
+ * @flags:	[in] PEERDMA_SUBMIT_*, here or in <peerdma_lab.h>
  * @timeout_ms:	[in] when the device counts as dead for this work, ms; 0 for the
  *		default (the module parameter timeout_ms)
  * @source:	[in]
@@ -68,16 +63,13 @@ struct peerdma_location {
  * BIDIRECTIONAL therefore ends with reading the last byte back, which no write
  * overtakes; FLUSH asks for it elsewhere, NO_FLUSH leaves it out.
  *
- * VERDICT makes the descriptors of the work run one at a time and nothing else
- * beside them on the channel, and reads the lab's verdict after each.
- *
  * Returns when the work is queued. Before that it waits for @in_fence and for
  * those fences of the buffers that implicit synchronisation demands (a reader
- * for writers, a writer for everybody; not for work of the same channel, which
+ * for writers, a writer for all; not for work of the same channel, which
  * runs in order anyway). That such a fence ended with an error does not stop
- * ours. A file may have 4096 pieces of work whose result nobody has taken (else
+ * ours. A file may have 4096 pieces of work whose result has not been taken (else
  * ENOSPC). ERANGE: past the end of an object. EACCES: against the direction of
- * an object's mapping (raw addresses are not checked). ETIME: what it had to wait
+ * an object's mapping. ETIME: what it had to wait
  * for took longer than @timeout_ms. An exporter that refuses to map an import
  * has its error passed on (ENODEV: revoked for good).
  */

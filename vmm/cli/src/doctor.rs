@@ -1,8 +1,8 @@
 //! `peerdma doctor`.
 
 use clap::Args;
+use peerdma_suite::doctor::{self, Proof, diagnose};
 use peerdma_suite::host::PROGRAM;
-use peerdma_suite::host::doctor::{self, Proof, diagnose};
 use peerdma_suite::test_host;
 
 use super::{Exit, Failure, output};

@@ -5,8 +5,8 @@
 mod program;
 
 use guest_agent::cases;
+use peerdma_suite::report::Shard;
 use peerdma_suite::scenario::Scenario;
-use peerdma_suite::shard::Shard;
 use program::{outcome, run};
 
 #[test]

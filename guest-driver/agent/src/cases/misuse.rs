@@ -20,7 +20,7 @@ const STRICT: &[Need] = &[
 
 pub(super) const CASES: &[Case] = &[
     Case::new("misuse", "move-without-fence-wait", Negative, STRICT, move_without_wait),
-    Case::new("misuse", "importer-unmaps-before-its-work-ends", Negative, STRICT, hasty_importer),
+    Case::new("misuse", "importer-unmaps-before-its-work-ends", Negative, STRICT, unmaps_early),
     Case::new(
         "misuse",
         "cpu-physical-address-for-a-device",
@@ -117,9 +117,9 @@ fn move_without_wait(bench: &mut Bench<'_>) -> Verdict {
     })
 }
 
-/// The importer is told that the buffer moves and unmaps at once, with its own work still to come.
-fn hasty_importer(bench: &mut Bench<'_>) -> Verdict {
-    let flags = Importer::Dynamic.flags() | uapi::IMPORT_LAB_HASTY;
+/// The importer is notified that the buffer moves and unmaps at once, with its own work still to come.
+fn unmaps_early(bench: &mut Bench<'_>) -> Verdict {
+    let flags = Importer::Dynamic.flags() | uapi::IMPORT_LAB_UNMAP_EARLY;
     write_comes_late(bench, Exporter::Local, flags, |owner, object| Ok(owner.invalidate(object)?))
 }
 

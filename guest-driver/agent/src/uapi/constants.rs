@@ -31,7 +31,7 @@ constants! {
     /// Exported memory is mapped by the way to it: past the IOMMU where there is one, and not at all where it cannot be.
     FEATURE_WAYS = 1 << 16;
     /// Dynamic importers without a callback for invalidation ([`IMPORT_NO_INVALIDATE`]).
-    FEATURE_DEAF = 1 << 17;
+    FEATURE_NO_INVALIDATE = 1 << 17;
 
     /// No IOMMU, or one that is bypassed.
     IOMMU_NONE = 0;
@@ -59,7 +59,7 @@ constants! {
     IMPORT_NO_INVALIDATE = 1 << 3;
 
     /// Unmaps with work in flight. Lab only.
-    IMPORT_LAB_HASTY = 1 << 4;
+    IMPORT_LAB_UNMAP_EARLY = 1 << 4;
 
     /// Local memory without struct pages.
     BUFFER_LOCAL = 0;
@@ -138,7 +138,7 @@ constants! {
     /// Hand the pages to the device.
     SYNC_FOR_DEVICE = 1;
 
-    /// The range is no RAM. Lab only.
+    /// The range is not RAM. Lab only.
     LAB_MAP_MMIO = 1 << 0;
 
     /// Bytes of a channel's name, with the 0.

@@ -3,7 +3,7 @@
 use crate::cases::bench::{must, succeeded};
 use crate::cases::busy::{Busy, Load};
 use crate::cases::lifecycle::{bind, reset, unbind};
-use crate::cases::matrix::{Exporter, Importer, SIZE, Shared, check_deaf_importers};
+use crate::cases::matrix::{Exporter, Importer, SIZE, Shared, check_optional_invalidate};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Pattern, Peer, Work};
 use crate::sys::patience::await_that;
@@ -48,7 +48,7 @@ fn kernel_reads(client: &Peer, shared: &Shared, data: &mut [u8]) -> Option<Errno
     client.kernel_read(shared.fd.as_fd(), 0, data).err().map(|error| error.errno)
 }
 
-/// The exporter's driver goes: who can be told has lost the buffer, and knows; so has the kernel.
+/// The exporter's driver goes: an importer with a callback has lost the buffer, and knows; so has the kernel.
 pub(super) fn exporter_unbinds(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let mut imports = Vec::new();
@@ -87,9 +87,9 @@ pub(super) fn exporter_unbinds(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// An importer that cannot be told holds memory of the exporter: unbinding waits until it lets go.
+/// An importer without a callback holds memory of the exporter: unbinding waits until it lets go.
 pub(super) fn exporter_waits(bench: &mut Bench<'_>) -> Verdict {
-    check_deaf_importers(bench.peer(1)?)?;
+    check_optional_invalidate(bench.peer(1)?)?;
     for (exporter, importer) in [
         (Exporter::ZoneDevice, Importer::PinnedNotRevocable),
         (Exporter::Noncoherent, Importer::Static),

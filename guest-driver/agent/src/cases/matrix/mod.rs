@@ -167,9 +167,9 @@ fn address_kind(owner: &Peer, client: &Peer, address: u64) -> &'static str {
     }
 }
 
-/// Linux before 6.19 takes every dynamic importer for one that can be told.
-pub(super) fn check_deaf_importers(peer: &Peer) -> Verdict {
-    if peer.info.features & uapi::FEATURE_DEAF != 0 {
+/// Linux before 6.19 takes every dynamic importer for one with a callback.
+pub(super) fn check_optional_invalidate(peer: &Peer) -> Verdict {
+    if peer.info.features & uapi::FEATURE_NO_INVALIDATE != 0 {
         return Ok(());
     }
     Err(Stop::Skip(
@@ -180,7 +180,7 @@ pub(super) fn check_deaf_importers(peer: &Peer) -> Verdict {
 fn cell(bench: &mut Bench<'_>, exporter: Exporter, importer: Importer) -> Verdict {
     let (owner, other) = bench.take_peers()?;
     if importer == Importer::PinnedNotRevocable {
-        check_deaf_importers(&other)?;
+        check_optional_invalidate(&other)?;
     }
     let client = if importer == Importer::OwnDevice { &owner } else { &other };
     let path = FirstPath::new(bench)?;
