@@ -145,6 +145,7 @@ fn acs_parameters(
         // Of five flags, from the left: UF, CR, RR, TB, SV.
         return vec![
             vec![format!("pci=disable_acs_redir={}", rules(redirecting, ""))],
+            // A kernel without the parameter changes nothing by it, and so it is not offered.
             vec![configure(redirecting, "100x1"), configure(redirecting, "000x1")],
         ];
     }
