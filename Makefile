@@ -57,6 +57,9 @@ vm-test-all: build ## All scenarios on all kernels, in one report: target/vm-tes
 vm-examples: build ## The example drivers in guests: right ones pass, wrong ones are found
 	ci/examples.sh target/vm-examples $(ARGS)
 
+vm-dumps: build ## The guest's own lspci and capture lead back to the decisions of its topology
+	ci/dumps.sh
+
 vm-commands: build ## Commands in guests: what they begin with, and how their end reaches the shell
 	ci/commands.sh target/vm-commands $(ARGS)
 

@@ -36,6 +36,8 @@ night links make links
 night loom make loom
 with_tool mdbook docs make docs
 with_tool cargo-deny dependencies ci/dependencies.sh
+# The guest read as if it were a real machine.
+night dumps make vm-dumps
 # Devices and processors that stand still now and then.
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken
