@@ -8,6 +8,7 @@
 #   OUT=DIR                 where make vm-test leaves its reports and logs; without it target/vm-test, or
 #                           target/vm-test-KERNEL on another kernel than lab
 #   COUNT=N SEED=N          how many random topologies, and the seed of the first one (make vm-random)
+#   PREFIX=DIR DESTDIR=DIR  where make install puts the program (/usr/local), and what goes before that in packages
 #   ARGS='...'              more arguments for peerdma; for make bench: --strict, names of groups
 
 CARGO   ?= cargo
@@ -16,6 +17,7 @@ KERNEL  ?= auto
 OUT     ?=
 COUNT   ?= 6
 SEED    ?= 1
+PREFIX  ?= /usr/local
 # What the documentation is built with, and what checks our dependencies.
 MDBOOK_VERSION     := 0.5.4
 CARGO_DENY_VERSION := 0.20.2
@@ -23,7 +25,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean vm-trixie vm-noble vm-random
+.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -38,9 +40,22 @@ setup: ## Install the distribution packages that are missing, as root or by sudo
 	@rm -f '$(PEERDMA_SHARES)'
 	@ci/timed.sh packages ci/setup.sh
 
-build: setup ## Build the program, target/peerdma, and the guest's first process
+build: setup ## Build the program, target/peerdma
 	@ci/timed.sh 'the program' $(CARGO) build --release --locked
 	@ln -sfn x86_64-unknown-linux-gnu/release/peerdma $(PEERDMA)
+
+manual: setup ## Manual pages and shell completions, below target/share
+	@rm -rf target/share
+	$(CARGO) run --locked --quiet -p peerdma --example manual -- target/share
+
+install: build manual ## Install program, manual pages and completions below PREFIX
+	@ci/install-files.sh '$(DESTDIR)$(PREFIX)'
+
+dist: build manual ## Pack them into a tarball with licences and checksums, target/dist
+	@ci/dist.sh target/dist
+
+packages: setup ## Pack each crate, build it from its package, and run its tests there
+	ci/packages.sh $(ARGS)
 
 test: setup ## Unit and integration tests, and tests of the KVM engine with bare-metal programs
 	@CARGO='$(CARGO)' ci/test.sh $(ARGS)
@@ -72,6 +87,9 @@ vm-mistakes: build ## Drivers' mistakes in guests: each is found, said right, an
 vm-broken: build ## Hardware that is broken on purpose: exactly the tests that should notice fail
 	ci/broken.sh target/vm-broken $(ARGS)
 
+vm-install: setup ## Installed by cargo, without the source tree and with a new cache: the quick set
+	ci/install.sh $(ARGS)
+
 vm-trixie: ## The quick set as a user of Debian 13 runs it first, in a fresh root of that (as root)
 	ci/distribution.sh trixie $(ARGS)
 
@@ -87,9 +105,10 @@ vm: build ## A console in a guest; Ctrl-A x leaves
 bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
 	$(CARGO) bench --locked -p peerdma-machine --bench lab $(if $(ARGS),-- $(ARGS))
 
-lint: setup links ## Formatting, clippy, links, module layers, words, and the kernel's own checkpatch for the driver
+lint: setup links ## Formatting, clippy, crate pages, links, module layers, words, and the kernel's own checkpatch for the driver
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --workspace --locked --quiet
 	@ci/layers.sh
 	@ci/words.sh
 	@ci/checkpatch.sh

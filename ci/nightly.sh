@@ -32,6 +32,7 @@ with_tool() {
 night build make build
 night lab-kernel target/peerdma kernel build
 night links make links
+night packages make packages
 # Every interleaving of the two primitives that the runtime is built on.
 night loom make loom
 with_tool mdbook docs make docs
@@ -42,6 +43,8 @@ night dumps make vm-dumps
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken
 night random make vm-random COUNT=40
+# As a user installs it from a repository.
+night install-git make vm-install ARGS=--git
 # As a user of another distribution meets it; skipped where its archive cannot be reached.
 night trixie make vm-trixie
 night noble make vm-noble

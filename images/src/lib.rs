@@ -4,9 +4,31 @@
 //! recognises a kernel that somebody else built; [`module`] builds a driver against either; [`kselftest`] builds the
 //! kernel's own test programs; [`initramfs`] packs the guest's root file system. What is made is kept in the [`cache`],
 //! under a name that is a hash of everything it was made from, and nothing needs root.
+//!
+//! An initramfs is made without root and is the same bytes for the same content:
+//!
+//! ```
+//! use peerdma_images::cache::Cache;
+//! use peerdma_images::initramfs::Initramfs;
+//!
+//! let folder = tempfile::tempdir()?;
+//! let cache = Cache::at(folder.path())?;
+//!
+//! let mut image = Initramfs::new();
+//! image.file("/init", 0o755, "#!/bin/sh\necho hello\n")?;
+//! image.symlink("/bin/hello", "/init")?;
+//! let path = image.store(&cache)?;
+//! assert_eq!(std::fs::read(&path)?, image.to_bytes()?);
+//!
+//! // A file in the way of a folder is refused, and so is a path that leaves the image.
+//! assert!(image.file("/init/more", 0o644, "").is_err());
+//! assert!(image.file("/../etc/passwd", 0o644, "").is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod cache;
 pub mod command;
+pub mod embedded;
 pub mod initramfs;
 pub mod kernel;
 pub mod kernel_image;

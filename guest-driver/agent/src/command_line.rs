@@ -1,7 +1,7 @@
 //! The agent as an ordinary program, for somebody at a guest's prompt.
 
 use crate::lab::{self, Expectation, Lab, PortWire};
-use crate::{cases, exit, init, ktap};
+use crate::{cases, exit, ktap};
 use guest_protocol::started;
 
 const HELP: &str = "\
@@ -89,7 +89,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
     }
 }
 
-/// Runs the program; gives its exit status.
+/// Does what the arguments (without the program's name) ask for; gives the exit status.
 pub fn run(arguments: &[String]) -> u8 {
     let outcome = parse(arguments).map_err(|error| (exit::USAGE, error)).and_then(serve);
     outcome.unwrap_or_else(|(code, error)| {
@@ -176,8 +176,8 @@ fn selection(names: &[String]) -> Result<Vec<cases::Case>, (u8, String)> {
     cases::select(names).map_err(|error| (exit::USAGE, error.to_string()))
 }
 
-/// A line for each test: kind and full name, which the VMM's `peerdma test --list` reads.
-pub fn list(cases: &[cases::Case]) -> String {
+/// A line for each test: kind and full name.
+fn list(cases: &[cases::Case]) -> String {
     cases.iter().map(|case| format!("{:9} {}\n", case.kind.name(), case.full_name())).collect()
 }
 
@@ -190,23 +190,6 @@ fn lab() -> Option<Lab> {
     }
     let mut lab = Lab::new(Box::new(PortWire::open().ok()?));
     lab.stat().is_ok().then_some(lab)
-}
-
-/// Whether this process was started as the first of its system.
-pub fn is_first_process() -> bool {
-    std::process::id() == 1
-}
-
-/// The program's entry: the first process of a guest, or an ordinary program.
-pub fn main() -> u8 {
-    if is_first_process() {
-        init::run();
-    }
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    run(&arguments)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
+#![doc = include_str!("../crate.md")]
+//!
 //! First process and test program of a peerdma guest.
 //!
-//! One static program does both: as `/init` it sets the system up, asks the VMM what this guest is
-//! for and ends the guest with an exit code; as `guest-agent test` it runs the tests by hand. It links nothing but the
-//! standard library and thin system-call wrappers, because it lies in the initramfs of every guest and runs where
-//! every instruction is emulated twice.
+//! [`init::run`] is a guest's first process: it sets the system up, asks the VMM what this guest is for and ends the
+//! guest with an exit code. [`command_line::run`] is the program `guest-agent` at a guest's prompt, which runs tests
+//! by hand. Both are in the program `peerdma`, which lies in every guest. They use nothing but the standard library and
+//! thin system-call wrappers, because they run where every instruction may be emulated twice.
 
 pub mod cases;
 pub mod command_line;

@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The protocol between the VMM and the agent in its guest: every word, type and limit of it, once.
 //!
 //! The guest starts every exchange: one [`Request`] line, one answer line, which begins with [`OK`] or [`FAIL`]. Lines

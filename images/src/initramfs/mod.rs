@@ -6,7 +6,7 @@
 //! use peerdma_images::{cache::Cache, initramfs::Initramfs, progress::Silent};
 //!
 //! let mut image = Initramfs::new();
-//! image.program("/init", Path::new("target/guest-agent"))?;
+//! image.program("/init", Path::new("target/peerdma"))?;
 //! image.busybox(&Silent)?;
 //! image.pciutils()?;
 //! image.module(Path::new("peerdma.ko"))?;

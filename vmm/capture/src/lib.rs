@@ -1,4 +1,4 @@
-//! What a real machine has on PCIe: a record of its functions, read from what people already have.
+#![doc = include_str!("../README.md")]
 //!
 //! [`read`] takes the text of a file: a record in JSON, or whatever a bug report carries (`lspci -vvv`, hex dumps,
 //! `lspci -t`, the output of the shell script in `docs/machine-files.md`), also several of these one after the other.

@@ -85,10 +85,19 @@ fn a_record_is_read_back_as_it_was_written() {
 /// The script of the documentation, without lspci, on the same copy.
 #[test]
 fn the_script_in_the_documentation_leads_to_the_same_record() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/machine-files.md");
+    if !page.exists() {
+        let name = std::thread::current().name().unwrap_or("test").to_owned();
+        let line = format!("SKIP {name}: {} is not part of the package\n", page.display());
+        // Not captured by libtest; `make test` counts it.
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+        return;
+    }
+    let page = fs::read_to_string(page).unwrap();
     for as_root in [true, false] {
         let folder = tempfile::tempdir().unwrap();
         common::write(folder.path(), as_root);
-        let output = script(folder.path());
+        let output = script(&page, folder.path());
         assert!(!String::from_utf8_lossy(&output).contains("secret-uuid"));
         let mut from_script = read(&output).unwrap();
         let from_sysfs = capture(folder.path(), false).unwrap();
@@ -100,9 +109,8 @@ fn the_script_in_the_documentation_leads_to_the_same_record() {
     }
 }
 
-fn script(root: &Path) -> Vec<u8> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/machine-files.md");
-    let page = fs::read_to_string(page).unwrap();
+/// What the script in `page` prints about the machine below `root`.
+fn script(page: &str, root: &Path) -> Vec<u8> {
     let (_, rest) = page.split_once("```sh\n#!/bin/sh\n").unwrap();
     let (text, _) = rest.split_once("```").unwrap();
     let output =

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use peerdma_suite::doctor::{self, Proof, diagnose};
+use peerdma_suite::host::PROGRAM;
 use peerdma_suite::test_host;
 
 use super::{Exit, Failure, output};
@@ -22,11 +23,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let diagnosis = diagnose(|qemu| {
         let skipped = |why: &dyn std::fmt::Display| Proof::Skipped(why.to_string());
-        match (test_host::in_cache(), std::env::current_exe()) {
-            (Ok(Some(kernel)), Ok(program)) => doctor::prove(qemu, kernel, program),
-            (Ok(None), _) => skipped(&"the test host's kernel is not in the cache yet"),
-            (Err(error), _) => skipped(&error),
-            (_, Err(error)) => skipped(&error),
+        match test_host::in_cache() {
+            Ok(Some(kernel)) => doctor::prove(qemu, kernel, PROGRAM.into()),
+            Ok(None) => skipped(&"the test host's kernel is not in the cache yet"),
+            Err(error) => skipped(&error),
         }
     });
     if arguments.json {

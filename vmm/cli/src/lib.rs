@@ -7,6 +7,7 @@ mod choose;
 mod doctor;
 mod explain;
 mod failure;
+mod guest;
 mod kernel;
 mod list;
 mod machine;
@@ -101,13 +102,18 @@ enum Command {
     NestedInit,
 }
 
-/// The command line, as clap knows it: for whoever describes it or checks what others wrote about it.
+/// The command line, as clap knows it: for manual pages and shell completions, and for whoever checks what others wrote
+/// about it.
+#[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    if let Some(status) = guest::run() {
+        return ExitCode::from(status);
+    }
     let arguments = Arguments::parse();
     if matches!(arguments.command, Command::NestedInit) {
         nested::init_main();

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use peerdma_suite::cases::{self, ListedCase};
-use peerdma_suite::prepare;
 use peerdma_suite::scenario::Scenario;
 use peerdma_support::say;
 use serde::Serialize;
@@ -18,24 +17,13 @@ const TO: &str = "-to-";
 struct Listed<'s> {
     #[serde(flatten)]
     scenario: &'s Scenario,
-    /// None: the agent could not be run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cases: Option<Vec<ListedCase>>,
+    cases: Vec<ListedCase>,
 }
 
 /// Lists all scenarios with the number of their tests; of those that are `wanted`, if any are, every test by name.
 pub(super) fn run(wanted: Option<&[Scenario]>, json: bool) -> Result<u8, Failure> {
     let all = Scenario::all().map_err(Failure::internal)?;
-    let listed = match (with_cases(wanted.unwrap_or(&all)), wanted) {
-        (Err(failure), None) => {
-            say!(
-                "the scenarios without their tests, which the guest's agent knows: {}",
-                failure.message
-            );
-            all.iter().map(|scenario| Listed { scenario, cases: None }).collect()
-        }
-        (listed, _) => listed?,
-    };
+    let listed = with_cases(wanted.unwrap_or(&all))?;
     match (json, wanted) {
         (true, _) => output::json(&listed)?,
         (false, None) => {
@@ -49,10 +37,9 @@ pub(super) fn run(wanted: Option<&[Scenario]>, json: bool) -> Result<u8, Failure
 }
 
 fn with_cases(scenarios: &[Scenario]) -> Result<Vec<Listed<'_>>, Failure> {
-    let agent = prepare::agent().map_err(Failure::environment)?;
     let list = |scenario| {
-        let cases = cases::of(scenario, &agent).map_err(Failure::environment)?;
-        Ok(Listed { scenario, cases: Some(cases) })
+        let cases = cases::of(scenario).map_err(Failure::usage)?;
+        Ok(Listed { scenario, cases })
     };
     scenarios.iter().map(list).collect()
 }
@@ -66,11 +53,10 @@ fn overview(listed: &[Listed<'_>]) -> String {
             (_, true) => 'l',
             (false, false) => ' ',
         };
-        let count = match cases.as_deref() {
-            None => String::new(),
+        let count = match cases.as_slice() {
             // It runs the user's command.
-            Some([]) => format!("{:>4}  ", '-'),
-            Some(cases) => format!("{:>4}  ", cases.len()),
+            [] => format!("{:>4}  ", '-'),
+            cases => format!("{:>4}  ", cases.len()),
         };
         format!("{mark} {:width$}  {count}{}\n", scenario.name, scenario.description)
     };
@@ -79,7 +65,6 @@ fn overview(listed: &[Listed<'_>]) -> String {
 
 /// A scenario with every test by name; a group that is a matrix is drawn as one first.
 fn in_full(Listed { scenario, cases }: &Listed<'_>) -> String {
-    let cases = cases.as_deref().unwrap_or_default();
     let count = match cases.len() {
         0 => "no test of its own".into(),
         1 => "1 test".into(),

@@ -274,7 +274,7 @@ pub(super) fn venue(place: &HostChoice, progress: &Quiet) -> Result<Venue, Failu
         HostChoice::Nested { qemu, .. } => {
             // Whatever it lacks, the user did not name it on the command line.
             let kernel = test_host::kernel(progress).map_err(Failure::environment)?;
-            Venue::nested(qemu, kernel).map_err(Failure::environment)
+            Ok(Venue::nested(qemu, kernel))
         }
     }
 }

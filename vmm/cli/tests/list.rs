@@ -4,14 +4,10 @@
 
 mod program;
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-use guest_agent::{cases, command_line};
+use guest_agent::cases;
 use peerdma_suite::report::Shard;
 use peerdma_suite::scenario::Scenario;
-use program::{outcome, peerdma, run};
+use program::{outcome, run};
 
 #[test]
 fn the_list_goes_to_stdout_and_has_a_form_for_programs() {
@@ -23,31 +19,9 @@ fn the_list_goes_to_stdout_and_has_a_form_for_programs() {
     assert_eq!((code, list[0]["name"].as_str()), (0, Some("basic")));
 }
 
-/// A program that lists tests as the guest's agent does, with the agent's own tables: that one may not be built.
-fn agent(folder: &Path) -> PathBuf {
-    let all = Scenario::all().unwrap();
-    let answers: String = all
-        .iter()
-        .filter(|scenario| !scenario.groups.is_empty())
-        .map(|Scenario { groups, .. }| {
-            let list = command_line::list(&cases::select(groups).unwrap());
-            format!("'list {}') cat <<END\n{list}END\n;;\n", groups.join(" "))
-        })
-        .collect();
-    let path = folder.join("agent");
-    fs::write(&path, format!("#!/bin/sh\ncase \"$*\" in\n{answers}*) exit 2\nesac\n")).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
 #[test]
 fn the_list_shows_every_test_of_the_matrix() {
-    let folder = tempfile::tempdir().unwrap();
-    let agent = agent(folder.path());
-    let list = |arguments: &[&str]| {
-        let mut command = peerdma(&["test", "--list"]);
-        outcome(&command.args(arguments).env("PEERDMA_AGENT", &agent).output().unwrap())
-    };
+    let list = |arguments: &[&str]| run(&[&["test", "--list"], arguments].concat());
     let names = |groups: &[String]| -> Vec<String> {
         cases::select(groups).unwrap().iter().map(cases::Case::full_name).collect()
     };
@@ -94,23 +68,23 @@ fn the_list_shows_every_test_of_the_matrix() {
 }
 
 #[test]
-fn without_the_agent_the_list_says_how_to_get_it() {
-    let list = |agent: &str, arguments: &[&str]| {
-        let mut command = peerdma(&["test", "--list"]);
-        outcome(&command.args(arguments).env("PEERDMA_AGENT", agent).output().unwrap())
-    };
-    for agent in ["/no/such/agent", "/bin/false", "/bin/true", "/bin/echo"] {
-        let (code, out, err) = list(agent, &[]);
-        assert!(code == 0 && out.contains("* basic  ") && err.contains("without their"), "{err}");
-        let (code, out, err) = list(agent, &["--scenario", "basic"]);
-        assert_eq!((code, out.as_str()), (3, ""), "{agent}: {err}");
-        assert!(err.contains(agent), "{err}");
-        let (code, out, _) = list(agent, &["--json"]);
-        let listed: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert!(code == 0 && listed[0].get("cases").is_none(), "{out}");
-    }
-    let (_, _, err) = list("/no/such/agent", &["--all"]);
-    assert!(err.contains("run `make build`"), "{err}");
-    let (code, _, err) = list("/no/such/agent", &["--", "x"]);
+fn a_list_takes_no_command() {
+    let (code, _, err) = run(&["test", "--list", "--", "x"]);
     assert!(code == 2 && err.contains("'--list' cannot be used with '[CMD]...'"), "{err}");
+}
+
+#[test]
+fn as_guest_agent_the_program_is_the_guest_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("guest-agent");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_peerdma"), &link).unwrap();
+    let agent = |arguments: &[&str]| {
+        outcome(&std::process::Command::new(&link).args(arguments).output().unwrap())
+    };
+    let (code, out, err) = agent(&["list", "matrix"]);
+    assert_eq!((code, out.lines().count()), (0, cases::select(&["matrix".into()]).unwrap().len()));
+    assert!(out.lines().all(|line| line.contains(" matrix.")), "{out}{err}");
+    let (code, _, err) = agent(&["test", "nonsense"]);
+    assert_eq!(code, i32::from(guest_agent::exit::USAGE));
+    assert!(err.starts_with("guest-agent: ") && err.contains("nonsense"), "{err}");
 }

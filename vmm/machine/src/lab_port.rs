@@ -2,7 +2,7 @@
 //!
 //! The guest writes a line in pieces of one, two or four bytes, or with a string instruction, then reads the answer
 //! from the same port until the line feed. A read with no answer waiting gives `0xFF` in each byte, which no UTF-8 text
-//! holds. Any program can do that; the agent, which has much to say, uses the [`call`](super::lab_call) instead.
+//! holds. Any program can do that; the agent, which has much to say, uses the call in memory instead.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The machine: KVM, memory, vCPUs, interrupts, ports. Everything here is ordinary PC; what is special about the
 //! lab lies behind [`DeviceBus`] and [`LabPort`].
 //!

@@ -11,6 +11,7 @@ use super::files::Local;
 use super::job::Job;
 use super::runner::{self, Console};
 use super::test_host::TestHostKernel;
+use crate::host::PROGRAM;
 use crate::host::ctrl_c::interrupted;
 use crate::host::qemu::Qemu;
 use crate::nested::{self, NestedError, Recipe, TestHost};
@@ -31,12 +32,9 @@ pub enum Venue {
 
 impl Venue {
     /// The nested test host, with this very program inside.
-    ///
-    /// # Errors
-    /// When this program's own file cannot be found.
-    pub fn nested(qemu: &Qemu, kernel: TestHostKernel) -> std::io::Result<Self> {
-        let program = std::env::current_exe()?;
-        Ok(Self::Nested(Box::new(Recipe { qemu: qemu.clone(), kernel, program })))
+    pub fn nested(qemu: &Qemu, kernel: TestHostKernel) -> Self {
+        let program = PROGRAM.into();
+        Self::Nested(Box::new(Recipe { qemu: qemu.clone(), kernel, program }))
     }
 }
 

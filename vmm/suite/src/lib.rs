@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! Test runs: which guests are started, what they are asked, and how their answers and the checker's findings become
 //! a verdict.
 

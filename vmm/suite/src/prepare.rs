@@ -1,12 +1,13 @@
 //! What a guest is made of, ready to be loaded: kernel, our driver built against it, initramfs.
 
 use std::env;
-use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use peerdma_driver_source::FILES;
 use peerdma_images::cache::{Cache, CacheError};
 use peerdma_images::command::CommandError;
+use peerdma_images::embedded;
 use peerdma_images::initramfs::{Initramfs, InitramfsError};
 use peerdma_images::kernel::{self, BuiltKernel, Flavour, KernelError, KernelRequest};
 use peerdma_images::kernel_image::{ImageError, KernelImage};
@@ -16,16 +17,15 @@ use peerdma_images::progress::{self, Progress};
 
 use super::hello::Module;
 use super::own::{KernelModule, Own};
+use crate::host::PROGRAM;
 use crate::host::ctrl_c::interrupted;
 
-/// The guest's first process, beside this program.
-const AGENT: &str = "guest-agent";
-/// Names another agent.
-const AGENT_VARIABLE: &str = "PEERDMA_AGENT";
-/// Names another folder with our driver's source.
+/// Where the guest's kernel finds its first process: this very program.
+pub const INIT: &str = "/init";
+/// By this name it is the guest's test program.
+pub const AGENT: &str = "guest-agent";
+/// Names a folder with our driver's source, instead of what the program carries.
 const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
-/// Our driver's source, where this program was built.
-const DRIVER_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-driver");
 /// What the lab's own devices need of the kernel where it is a module. The IOMMU's comes first: a device whose driver
 /// finds none for ten seconds does without.
 const FIRST_MODULES: &[&str] = &["virtio_iommu", "virtio_rng"];
@@ -142,15 +142,11 @@ pub enum PrepareError {
         /// The sources.
         path: PathBuf,
     },
-    /// A part of this project.
-    #[error("{what} is not at {}: run `make build`, or let {variable} say where it is", path.display())]
-    NotBuilt {
-        /// What.
-        what: &'static str,
-        /// Where it was looked for.
+    /// The folder that should have our driver's source.
+    #[error("{DRIVER_VARIABLE} names {}, which holds no Kbuild", path.display())]
+    NoDriver {
+        /// The folder.
         path: PathBuf,
-        /// The variable.
-        variable: &'static str,
     },
 }
 
@@ -162,7 +158,9 @@ impl PrepareError {
                 true
             }
             Self::NotAModule { .. } | Self::Module(ModuleError::NotATree { .. }) => true,
-            Self::NoKernelModule { .. } | Self::NoKernelModules { .. } => true,
+            Self::NoKernelModule { .. } | Self::NoKernelModules { .. } | Self::NoDriver { .. } => {
+                true
+            }
             Self::OwnModule(error) => match error {
                 ModuleError::Command(error) => matches!(error, CommandError::Failed { .. }),
                 ModuleError::Cache(_) | ModuleError::Io { .. } => false,
@@ -246,7 +244,7 @@ pub fn prepare(
     let driver = match &tree {
         _ if !own.wants_driver() => Vec::new(),
         Some(tree) => {
-            let (source, tree) = (driver_source()?, tree.clone());
+            let (source, tree) = (driver_source(&cache, progress)?, tree.clone());
             let strict = matches!(kernel, KernelChoice::Flavour(_));
             module::build(&cache, &ModuleRequest { source, tree, strict }, progress)?.files
         }
@@ -259,9 +257,8 @@ pub fn prepare(
         }
     };
     let mut initramfs = Initramfs::new();
-    let agent = agent()?;
-    initramfs.host_file("/init", &agent)?;
-    initramfs.symlink("/bin/guest-agent", "/init")?;
+    initramfs.program(INIT, Path::new(PROGRAM))?;
+    initramfs.symlink(&format!("/bin/{AGENT}"), INIT)?;
     initramfs.busybox(progress)?;
     initramfs.pciutils()?;
     initramfs.file("/etc/profile", 0o644, PROFILE)?;
@@ -352,36 +349,14 @@ fn headers(release: &str) -> Option<PathBuf> {
     (!release.contains('/') && folder.join("Module.symvers").is_file()).then_some(folder)
 }
 
-/// The guest's agent.
-///
-/// # Errors
-/// [`PrepareError::NotBuilt`] when it is not there.
-pub fn agent() -> Result<PathBuf, PrepareError> {
-    let beside = || {
-        env::current_exe()
-            .ok()
-            .and_then(|path| fs::canonicalize(path).ok())
-            .map(|path| path.with_file_name(AGENT))
-    };
-    let named = env::var_os(AGENT_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let path = named.or_else(beside).unwrap_or_else(|| AGENT.into());
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(PrepareError::NotBuilt { what: "the guest's agent", path, variable: AGENT_VARIABLE })
-}
-
-fn driver_source() -> Result<PathBuf, PrepareError> {
+/// The folder with our driver's source.
+fn driver_source(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, PrepareError> {
     let named = env::var_os(DRIVER_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let path = named.unwrap_or_else(|| DRIVER_SOURCE.into());
-    if path.join("Kbuild").is_file() {
-        return Ok(path);
+    match named {
+        Some(path) if path.join("Kbuild").is_file() => Ok(path),
+        Some(path) => Err(PrepareError::NoDriver { path }),
+        None => Ok(embedded::unpack(cache, "guest-driver", FILES, progress)?),
     }
-    Err(PrepareError::NotBuilt {
-        what: "the source of the lab's driver",
-        path,
-        variable: DRIVER_VARIABLE,
-    })
 }
 
 /// Progress on stderr that ends when the user wants it to, and that is silent while nothing takes long.

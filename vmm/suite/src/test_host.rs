@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use peerdma_images::cache::Cache;
+use peerdma_images::embedded::{self, TEST_HOST_MODULE};
 use peerdma_images::kernel::{self, BuiltKernel, Flavour, KernelRequest};
 use peerdma_images::kernel_image::KernelImage;
 use peerdma_images::module::{self, ModuleRequest};
@@ -12,8 +13,6 @@ use peerdma_images::progress::{Progress, Silent};
 
 use super::prepare::PrepareError;
 
-/// The source of the test host's module, where this program was built.
-const MODULE_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../images/test-host");
 /// Names another kernel for the nested test host.
 const KERNEL_VARIABLE: &str = "PEERDMA_TEST_HOST_KERNEL";
 /// What runs guests there, where the kernel has it as a module. QEMU emulates AMD's virtualization only.
@@ -84,9 +83,10 @@ fn at(path: PathBuf) -> Result<TestHostKernel, PrepareError> {
 
 fn ours(flavour: Flavour, progress: &dyn Progress) -> Result<TestHostKernel, PrepareError> {
     let built = kernel::build(&KernelRequest::from_environment(flavour), progress)?;
-    let request =
-        ModuleRequest { source: MODULE_SOURCE.into(), tree: built.build_tree(), strict: true };
-    let workaround = module::build(&Cache::open()?, &request, progress)?.files.into_iter().next();
+    let cache = Cache::open()?;
+    let source = embedded::unpack(&cache, "test-host", TEST_HOST_MODULE, progress)?;
+    let request = ModuleRequest { source, tree: built.build_tree(), strict: true };
+    let workaround = module::build(&cache, &request, progress)?.files.into_iter().next();
     of(&built, workaround)
 }
 

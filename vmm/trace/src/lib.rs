@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! Recording a lab and replaying the trace: the same devices, the same inputs, the same findings, and no guest.
 //!
 //! A trace holds what came in from outside (accesses by CPUs, the order in which functions took their turns, values

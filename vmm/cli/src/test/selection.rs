@@ -1,7 +1,6 @@
 //! Which scenarios a run of `peerdma test` has, and whether there is anything to run in them.
 
 use peerdma_suite::cases;
-use peerdma_suite::prepare;
 use peerdma_suite::scenario::Scenario;
 use peerdma_topology::assembly::LabConfig;
 
@@ -74,8 +73,7 @@ fn own_groups(scenarios: &[Scenario]) -> Result<(), Failure> {
     let known = Scenario::all().map_err(Failure::internal)?;
     let own = scenarios.iter().filter(|scenario| !known.contains(scenario));
     for scenario in own.filter(|scenario| !scenario.groups.is_empty()) {
-        let agent = prepare::agent().map_err(Failure::environment)?;
-        cases::of(scenario, &agent).map_err(Failure::usage)?;
+        cases::of(scenario).map_err(Failure::usage)?;
     }
     Ok(())
 }

@@ -157,7 +157,7 @@ impl LabBus {
         self.change(|lab| lab.fence_seen(requester))
     }
 
-    /// Waits until the devices have nothing left to do; see [`settle`].
+    /// Waits until the devices have nothing left to do.
     ///
     /// # Errors
     /// When they go on and on.

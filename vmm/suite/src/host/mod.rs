@@ -10,6 +10,10 @@ use peerdma_machine::kvm_probe::{self, KvmProbe};
 
 use self::choice::KvmState;
 
+/// This program's own file, which runs in guests and in the nested test host too. Good even when a build has replaced
+/// the file meanwhile.
+pub const PROGRAM: &str = "/proc/self/exe";
+
 /// What KVM is good for here, found out by running payloads in it.
 pub fn kvm_state() -> KvmState {
     let probe = kvm_probe::probe(kvm_probe::LIMIT);

@@ -104,7 +104,7 @@ pub struct Recipe {
     pub qemu: Qemu,
     /// The test host's kernel, and the modules that it loads before guests run.
     pub kernel: TestHostKernel,
-    /// This program, linked statically.
+    /// This program.
     pub program: PathBuf,
 }
 
@@ -302,7 +302,7 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
     }
     let text = serde_json::to_vec(&inner).map_err(NestedError::host("the job's description"))?;
     image.file(inside::JOB, 0o644, text)?;
-    image.host_file(inside::PROGRAM, &recipe.program)?;
+    image.program(inside::PROGRAM, &recipe.program)?;
     for (number, module) in recipe.kernel.modules.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         image.host_file(&format!("{}/{number:03}-{name}", inside::MODULES), module)?;

@@ -31,6 +31,13 @@ fn expectations(text: &str) -> Vec<(String, String, Option<MapType>, Option<u32>
 #[test]
 fn real_machines_are_decided_as_their_kernels_did() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../capture/tests/machines");
+    if !folder.exists() {
+        let name = std::thread::current().name().unwrap_or("test").to_owned();
+        let line = format!("SKIP {name}: {} is not part of the package\n", folder.display());
+        // Not captured by libtest; `make test` counts it.
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+        return;
+    }
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

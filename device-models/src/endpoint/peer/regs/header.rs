@@ -145,18 +145,11 @@ mod tests {
     fn the_committed_c_header_is_up_to_date() {
         if std::env::var_os("PEERDMA_WRITE_HEADER").is_some() {
             std::fs::write(PATH, c_header()).unwrap();
-        }
-        let path = std::path::Path::new(PATH);
-        if !path.parent().is_some_and(std::path::Path::exists) {
-            let name = std::thread::current().name().unwrap_or("test").to_owned();
-            let line = format!("SKIP {name}: {PATH} is not part of the package\n");
-            // Not captured by libtest; `make test` counts it.
-            std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+            println!("{PATH} is written");
             return;
         }
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
-            committed == c_header(),
+            peerdma_driver_source::file("peerdma_regs.h") == Some(c_header().as_str()),
             "guest-driver/peerdma_regs.h differs from device-models/src/endpoint/peer/regs; write \
              it anew with\n  \
              PEERDMA_WRITE_HEADER=1 cargo test -p device-models c_header"

@@ -193,7 +193,15 @@ mod tests {
 
     #[test]
     fn the_documentation_has_the_contract() {
-        let text = include_str!("../../../../../docs/matrix.md");
+        let docs = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs"));
+        if !docs.exists() {
+            let name = std::thread::current().name().unwrap_or("test").to_owned();
+            let line = format!("SKIP {name}: {} is not part of the package\n", docs.display());
+            // Not captured by libtest; `make test` counts it.
+            std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+            return;
+        }
+        let text = std::fs::read_to_string(docs.join("matrix.md")).unwrap();
         let line = |name: &str| {
             let start = format!("| `{name}` | ");
             let mut lines = text.lines().filter_map(move |line| line.strip_prefix(&start));

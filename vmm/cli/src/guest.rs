@@ -1,0 +1,66 @@
+//! This program inside a guest: its first process, and the `guest-agent` that somebody types there.
+//!
+//! Every guest's initramfs holds the program as `/init`, with a link from `/bin/guest-agent`. The name by which it was
+//! started tells the lives apart. The process number alone would not do: in a container the program may well be
+//! process 1.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use guest_agent::command_line;
+use guest_agent::init;
+use peerdma_suite::prepare::{AGENT, INIT};
+
+/// What the program is in a guest.
+#[derive(Debug, PartialEq, Eq)]
+enum Life {
+    /// The guest's first process.
+    Init,
+    /// A command at the guest's prompt.
+    Command,
+}
+
+impl Life {
+    /// By the name that the program was started with, and the number of its process.
+    fn of(name: Option<&OsStr>, process: u32) -> Option<Self> {
+        let path = Path::new(name?);
+        if process == 1 && path == Path::new(INIT) {
+            return Some(Self::Init);
+        }
+        (path.file_name() == Some(OsStr::new(AGENT))).then_some(Self::Command)
+    }
+}
+
+/// Runs the guest, or a command of its agent, and gives the exit status; None anywhere else.
+pub(super) fn run() -> Option<u8> {
+    let mut arguments = std::env::args_os();
+    match Life::of(arguments.next().as_deref(), std::process::id())? {
+        Life::Init => init::run(),
+        Life::Command => {
+            let text = |argument: std::ffi::OsString| argument.to_string_lossy().into_owned();
+            Some(command_line::run(&arguments.map(text).collect::<Vec<_>>()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kernel_starts_a_guest() {
+        let life = |name: &str, process| Life::of(Some(OsStr::new(name)), process);
+        assert_eq!(life("/init", 1), Some(Life::Init));
+        assert_eq!(life("/init", 2), None);
+        // As a container's first process, and as the test host's.
+        for name in ["peerdma", "/usr/bin/peerdma", "/peerdma", "", "init", "/sbin/init"] {
+            assert_eq!(life(name, 1), None, "{name}");
+        }
+        for process in [1, 77] {
+            assert_eq!(life("guest-agent", process), Some(Life::Command));
+            assert_eq!(life("/bin/guest-agent", process), Some(Life::Command));
+        }
+        assert_eq!(life("/opt/guest-agent/peerdma", 77), None);
+        assert_eq!(Life::of(None, 1), None);
+    }
+}
