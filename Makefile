@@ -25,7 +25,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random
+.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random vm-dumps
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
