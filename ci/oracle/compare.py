@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Random machines, judged twice: by `peerdma explain` and by this directory.
+
+    compare.py [--count N] [--seed SEED] [--only INDEX] [--program target/peerdma]
+
+Each difference is shrunk to the smallest machine that shows it. Exit status 1 if there was one.
+"""
+
+import argparse
+import collections
+import pathlib
+import random
+import sys
+import time
+
+import adapter
+import judge
+import model
+from generate import MODES, Generator, toml
+from kernel_parameters import Parameters, program
+from shrink import shrink
+
+PAIRS = 8
+
+
+def machine_of(program_under_test, file, text, iommu, line):
+    """The machine as Linux has programmed it, and the parameters."""
+    drawing = program_under_test.drawing(file, iommu, line)
+    machine = model.read(text, drawing, iommu)
+    parameters = Parameters(line)
+    program(machine, parameters)
+    return machine, parameters
+
+
+def differences(verdict, answer):
+    """What the two say differently, each with a word for its kind."""
+    decision = verdict.decision
+    for name, mine, theirs in (
+        ("map type", decision.map_type, answer.map_type),
+        ("distance", decision.distance, answer.distance),
+        ("kind of address", verdict.kind, answer.kind),
+        ("same group", verdict.same_group, answer.same_group),
+    ):
+        if mine != theirs:
+            yield name, f"{mine} here, {theirs} there"
+    if verdict.kind:
+        fault = (verdict.request.fault or verdict.completion.fault) is not None
+        loss = [w for w in answer.warnings if "lost" in w or "refused" in w or "nothing arrives" in w]
+        if fault and not answer.warnings:
+            lost = verdict.request.fault or "completion " + verdict.completion.fault
+            yield "silent loss", f"{lost} at {(verdict.completion or verdict.request).at}"
+        if not fault and loss:
+            yield "false alarm", " / ".join(loss)
+
+
+class Comparison:
+    def __init__(self, path, scratch):
+        self.program = adapter.Program(path)
+        self.file = scratch / "machine.toml"
+        self.pairs = 0
+        self.refused = 0
+        self.found = []
+        self.seen = collections.Counter()
+
+    def one(self, seed, index):
+        generator = Generator(seed, index)
+        file = generator.machine()
+        text = toml(file)
+        self.file.write_text(text)
+        iommu = generator.draw.choice(MODES)
+        try:
+            machine, _ = machine_of(self.program, self.file, text, iommu, "")
+        except adapter.Refused as refused:
+            self.refused += 1
+            print(f"{seed}-{index}: refused: {refused}")
+            return
+        line = generator.command_line(machine.functions)
+        try:
+            machine, parameters = machine_of(self.program, self.file, text, iommu, line)
+        except adapter.Refused as refused:
+            self.refused += 1
+            print(f"{seed}-{index}: refused: {refused} ({line})")
+            return
+        names = [f.name for f in machine.masters()]
+        pairs = [(a, b) for a in names for b in names if a != b]
+        for client, provider in random.Random(index).sample(pairs, min(PAIRS, len(pairs))):
+            self.pairs += 1
+            for kind, what in self.pair(file, iommu, line, client, provider):
+                self.report(seed, index, file, iommu, line, client, provider, kind, what)
+
+    def pair(self, file, iommu, line, client, provider):
+        """The differences about one pair of one machine."""
+        text = toml(file)
+        self.file.write_text(text)
+        machine, parameters = machine_of(self.program, self.file, text, iommu, line)
+        answer = self.program.explain(self.file, iommu, line, client, provider)
+        verdict = judge.judge(machine, parameters, machine.named(client), machine.named(provider))
+        return list(differences(verdict, answer))
+
+    def report(self, seed, index, file, iommu, line, client, provider, kind, what):
+        self.seen[kind] += 1
+        if self.seen[kind] > 3:
+            return
+
+        def still(smaller, parameters):
+            try:
+                found = self.pair(smaller, iommu, parameters, client, provider)
+            except (adapter.Refused, StopIteration, KeyError, model.Unreadable):
+                return None
+            return next((text for name, text in found if name == kind), None)
+
+        file, line, what = shrink(file, line, what, still)
+        append = f" --append '{line}'" if line else ""
+        print(f"\n{seed}-{index}: {kind}: {what}")
+        print(f"# explain {client} {provider} --iommu {iommu}{append}")
+        print(toml(file))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--only", type=int)
+    parser.add_argument("--program", default="target/peerdma")
+    parser.add_argument("--scratch", type=pathlib.Path, default=pathlib.Path("target/oracle"))
+    arguments = parser.parse_args()
+    seed = arguments.seed if arguments.seed is not None else random.randrange(1_000_000)
+    arguments.scratch.mkdir(parents=True, exist_ok=True)
+    comparison = Comparison(arguments.program, arguments.scratch)
+    started = time.monotonic()
+    print(f"seed {seed}", flush=True)
+    indices = [arguments.only] if arguments.only is not None else range(arguments.count)
+    for index in indices:
+        comparison.one(seed, index)
+    took = time.monotonic() - started
+    print(
+        f"seed {seed}: {len(indices)} machines, {comparison.refused} of them refused, "
+        f"{comparison.pairs} pairs, {sum(comparison.seen.values())} differences, {took:.1f} s"
+    )
+    for kind, count in comparison.seen.most_common():
+        print(f"  {kind}: {count}")
+    sys.exit(1 if comparison.seen else 0)
+
+
+if __name__ == "__main__":
+    main()
