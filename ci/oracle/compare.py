@@ -81,8 +81,8 @@ class Comparison:
             self.refused += 1
             print(f"{seed}-{index}: refused: {refused} ({line})")
             return
-        names = [f.name for f in machine.masters()]
-        pairs = [(a, b) for a in names for b in names if a != b]
+        clients, providers = machine.clients(), machine.providers()
+        pairs = [(a.name, b.name) for a in clients for b in providers if a is not b]
         for client, provider in random.Random(index).sample(pairs, min(PAIRS, len(pairs))):
             self.pairs += 1
             for kind, what in self.pair(file, iommu, line, client, provider):

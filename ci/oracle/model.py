@@ -17,6 +17,11 @@ ROOT_PORT, UPSTREAM, DOWNSTREAM = "root-port", "upstream", "downstream"
 ENDPOINT, INTEGRATED, CONVENTIONAL = "endpoint", "integrated", "conventional"
 
 
+# The peer device; its local memory is BAR 2.
+PEER = (0x1AF4, 0x10F0)
+LOCAL_MEMORY = 2
+
+
 @dataclass
 class Window:
     first: int
@@ -58,7 +63,6 @@ class Function:
     subordinate: int = 0
     windows: list = field(default_factory=list)
     bars: dict = field(default_factory=dict)
-    local_bar: int = 0
 
     @property
     def bdf(self):
@@ -79,8 +83,8 @@ class Function:
         return any(address in bar for bar in self.bars.values())
 
     def memory(self):
-        """The first address of the BAR that peer devices are after."""
-        return self.bars[self.local_bar].first
+        """The first bus address of a peer device's local memory."""
+        return self.bars[LOCAL_MEMORY].first
 
     def __repr__(self):
         return f"{self.name} ({self.bdf})"
@@ -99,8 +103,13 @@ class Machine:
     def root_bus(self, host):
         return [f for f in self.functions if f.host is host and f.parent is None]
 
-    def masters(self):
+    def clients(self):
+        """The functions that do DMA."""
         return [f for f in self.functions if f.bars]
+
+    def providers(self):
+        """Those of them that have memory to reach: the peer devices."""
+        return [f for f in self.functions if (f.vendor, f.device) == PEER]
 
 
 class Unreadable(Exception):
@@ -199,8 +208,6 @@ def scan(host, parent, nodes, bus, declared, functions):
                 found.bars[int(bar)] = window
             else:
                 found.windows.append(window)
-        # A peer device's local memory is BAR 2; of other functions it is their first BAR.
-        found.local_bar = 2 if found.vendor == 0x1AF4 and found.device == 0x10F0 else 0
         for line in node["details"]:
             if match := BUSES.match(line):
                 found.secondary, found.subordinate = (int(part, 16) for part in match.groups())

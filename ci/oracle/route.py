@@ -88,10 +88,11 @@ def holds(host, address):
 
 
 def peer_routing(origin, destination):
-    """How far the host bridge that a request comes from takes it."""
-    if origin.peer_routing == "everywhere":
-        return True
-    return origin.peer_routing == "same-bridge" and origin is destination
+    """Both host bridges take a request as far as that."""
+    settings = {origin.peer_routing, destination.peer_routing}
+    if origin is not destination:
+        return settings == {"everywhere"}
+    return "nowhere" not in settings
 
 
 def descend(route, function, address):
