@@ -1,19 +1,13 @@
 """Runs the program under test, and turns what it prints into what the comparison works with."""
 
 import json
-import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import linux
 
-MAP_TYPES = {
-    "PCI_P2PDMA_MAP_BUS_ADDR": linux.BUS_ADDRESS,
-    "PCI_P2PDMA_MAP_THRU_HOST_BRIDGE": linux.THROUGH_HOST_BRIDGE,
-    "PCI_P2PDMA_MAP_NOT_SUPPORTED": linux.NOT_SUPPORTED,
-}
-KINDS = {"bus address": linux.BUS, "IOVA": linux.IOVA, "CPU physical address": linux.PHYSICAL}
-HEAD = re.compile(r".*\((PCI_P2PDMA_MAP_\w+)\), distance (-?\d+)$")
+SCHEMA = "peerdma-explain/1"
+KINDS = {"bus": linux.BUS, "iova": linux.IOVA, "physical": linux.PHYSICAL, "none": None}
 
 
 class Refused(Exception):
@@ -21,13 +15,36 @@ class Refused(Exception):
 
 
 @dataclass
+class Way:
+    """What is said of the requests, or of the completions."""
+
+    arrives: bool
+    by: str  # "root-complex", "switch", "refused"
+    finding: str | None
+    at: str | None
+    instead: str | None
+
+
+@dataclass
+class Advice:
+    change: str
+    map_type: str
+    kind: str | None
+    costs: set
+
+
+@dataclass
 class Answer:
     map_type: str
     distance: int
     kind: str | None
+    redirects: set
     same_group: bool | None  # None: not both have a group
-    warnings: list = field(default_factory=list)
-    advice: list = field(default_factory=list)  # (text, promised map type)
+    requests: Way | None
+    completions: Way | None
+    warnings: set
+    notes: set
+    advice: list
 
 
 class Program:
@@ -50,34 +67,41 @@ class Program:
 
     def explain(self, file, iommu, line, client, provider):
         append = ["--append", line] if line else []
-        text = self.run(
-            "explain", client, provider, "--topology", str(file), "--iommu", iommu, *append
-        )
-        return parse(text)
+        where = ["--topology", str(file), "--iommu", iommu, *append]
+        return answer(json.loads(self.run("explain", client, provider, "--json", *where)))
 
 
-def parse(text):
-    lines = text.splitlines()
-    head = HEAD.match(lines[0])
-    answer = Answer(MAP_TYPES[head[1]], int(head[2]), None, None)
-    advice = False
-    for line in lines[1:]:
-        if advice and line.startswith("  "):
-            change, _, promise = line.strip().rpartition(": ")
-            answer.advice.append((change, promised(promise)))
-        elif line.startswith("DMA address of the memory: "):
-            answer.kind = KINDS.get(line.split(": ", 1)[1])
-        elif line.startswith("IOMMU groups: "):
-            rest = line.split(": ", 1)[1]
-            answer.same_group = True if rest.startswith("one") else False if rest.startswith("two") else None
-        elif line.startswith("Beware: "):
-            answer.warnings.append(line.split(": ", 1)[1])
-        elif line.startswith("What would change it:"):
-            advice = True
-    return answer
+def answer(said):
+    if said["schema"] != SCHEMA:
+        raise ValueError(f"schema {said['schema']}, not {SCHEMA}")
+    decision, groups = said["decision"], said["groups"]
+    both = groups["client"] is not None and groups["provider"] is not None
+    return Answer(
+        decision["map_type"],
+        decision["distance"],
+        KINDS[decision["address"]],
+        set(decision["redirects"]),
+        groups["client"] == groups["provider"] if both else None,
+        way(said["requests"]),
+        way(said["completions"]),
+        {warning["id"] for warning in said["warnings"]},
+        {note["id"] for note in said["notes"]},
+        [
+            Advice(
+                advice["change"],
+                advice["map_type"],
+                KINDS[advice["address"]],
+                {cost["id"] for cost in advice["costs"]},
+            )
+            for advice in said["advice"]
+        ],
+    )
 
 
-def promised(text):
-    if text.startswith("bus address"):
-        return linux.BUS_ADDRESS
-    return linux.THROUGH_HOST_BRIDGE if text.startswith("through the host bridge") else None
+def way(said):
+    if said is None:
+        return None
+    instead = said["instead"]
+    if isinstance(instead, dict):
+        instead = instead["bdf"]
+    return Way(said["arrives"], said["by"], said["finding"], said["at"], instead)

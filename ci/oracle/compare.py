@@ -14,6 +14,7 @@ import sys
 import time
 
 import adapter
+import differences
 import judge
 import model
 from generate import MODES, Generator, toml
@@ -30,27 +31,6 @@ def machine_of(program_under_test, file, text, iommu, line):
     parameters = Parameters(line)
     program(machine, parameters)
     return machine, parameters
-
-
-def differences(verdict, answer):
-    """What the two say differently, each with a word for its kind."""
-    decision = verdict.decision
-    for name, mine, theirs in (
-        ("map type", decision.map_type, answer.map_type),
-        ("distance", decision.distance, answer.distance),
-        ("kind of address", verdict.kind, answer.kind),
-        ("same group", verdict.same_group, answer.same_group),
-    ):
-        if mine != theirs:
-            yield name, f"{mine} here, {theirs} there"
-    if verdict.kind:
-        fault = (verdict.request.fault or verdict.completion.fault) is not None
-        loss = [w for w in answer.warnings if "lost" in w or "refused" in w or "nothing arrives" in w]
-        if fault and not answer.warnings:
-            lost = verdict.request.fault or "completion " + verdict.completion.fault
-            yield "silent loss", f"{lost} at {(verdict.completion or verdict.request).at}"
-        if not fault and loss:
-            yield "false alarm", " / ".join(loss)
 
 
 class Comparison:
@@ -95,7 +75,7 @@ class Comparison:
         machine, parameters = machine_of(self.program, self.file, text, iommu, line)
         answer = self.program.explain(self.file, iommu, line, client, provider)
         verdict = judge.judge(machine, parameters, machine.named(client), machine.named(provider))
-        return list(differences(verdict, answer))
+        return list(differences.of_pair(verdict, answer))
 
     def report(self, seed, index, file, iommu, line, client, provider, kind, what):
         self.seen[kind] += 1

@@ -73,9 +73,9 @@ class Generator:
         self.standard, self.none = self.draw.choice([(0.8, 0.1), (0.1, 0.8), (0.3, 0.3), (0, 0.1)])
         for number in range(self.draw.choice([1, 1, 1, 2, 2, 3])):
             self.host_bridge(number)
-        self.windows()
         while len(self.file["peer"]) < 2:
-            self.device(self.draw.choice(self.file["host-bridge"])["name"], self.root_slot(0, True))
+            self.device(self.file["host-bridge"][-1]["name"], (self.root_slot(), 0))
+        self.windows()
         return {k: v for k, v in self.file.items() if v != []}
 
     def host_bridge(self, number):
@@ -84,13 +84,13 @@ class Generator:
         if self.chance(0.3):
             bridge["peer-routing"] = self.draw.choice(["everywhere", "same-bridge", "nowhere"])
         self.file["host-bridge"].append(bridge)
-        self.slots = {(d, 0) for d in range(3 if number == 0 else 1, 32)}
+        # Devices 0 to 2 of the first root bus are the machine's own, device 0 of the others.
+        self.slots = list(range(3 if number == 0 else 1, 32))
         for _ in range(self.draw.choice([1, 1, 2, 3])):
-            slot = self.root_slot(number)
+            slot = self.root_slot()
             functions = self.draw.choice([1, 1, 1, 1, 2, 3])
             for function in range(functions):
-                if self.chance(0.12):
-                    self.device(bridge["name"], (slot, function))
+                if self.chance(0.12) and self.device(bridge["name"], (slot, function)):
                     continue
                 port = {"name": self.fresh("port"), "on": bridge["name"], "device": slot}
                 if function:
@@ -98,14 +98,14 @@ class Generator:
                 self.file["root-port"].append(self.port(port, max(self.standard, 0.5), self.none / 2))
                 self.below(port["name"], 0)
         for _ in range(self.draw.choice([0, 0, 0, 1, 1, 2])):
-            slot = self.root_slot(number)
+            slot = self.root_slot()
             for function in range(self.draw.choice([1, 1, 1, 2, 3])):
-                self.device(bridge["name"], (slot, function))
+                if not self.device(bridge["name"], (slot, function)):
+                    break
 
-    def root_slot(self, number, pair=False):
-        slot, function = self.draw.choice(sorted(self.slots))
-        self.slots.discard((slot, function))
-        return (slot, function) if pair else slot
+    def root_slot(self):
+        """A free device number on the root bus of the host bridge at work."""
+        return self.slots.pop(self.draw.randrange(len(self.slots)))
 
     def below(self, port, depth):
         """What hangs below a port: nothing, a device, or a switch with more of the same."""
@@ -125,14 +125,16 @@ class Generator:
         if self.chance(0.25):
             functions += sorted(self.draw.sample(range(1, 8), self.draw.choice([1, 1, 2])))
         for function in functions:
-            self.device(port, (0, function))
+            if not self.device(port, (0, function)):
+                break
 
     def device(self, below, where):
+        """Adds a device; False if the machine has as many as the format takes."""
         device, function = where
         peer = self.chance(0.85)
         kind = "peer" if peer else "endpoint"
         if len(self.file[kind]) >= 14:
-            return
+            return False
         entry = {"name": self.fresh("gpu" if peer else "ioat"), "below": below}
         if not peer:
             entry["kind"] = "ioat"
@@ -147,6 +149,7 @@ class Generator:
             entry["local-memory"] = self.draw.choice([1, 16, 64]) * MIB
         self.room -= 1
         self.file[kind].append(entry)
+        return True
 
     def windows(self):
         """Translation, and windows that make one bridge's CPU addresses another's bus addresses."""

@@ -1,4 +1,4 @@
-"""The whole answer about one pair: decision, route, groups, and what is wrong with it."""
+"""The whole answer about one pair: decision, groups, both routes, and what is wrong with them."""
 
 from dataclasses import dataclass
 
@@ -6,55 +6,78 @@ import groups
 import linux
 import route
 
+WRONG_TARGET = "wrong-target"
+
 
 @dataclass
 class Verdict:
     decision: linux.Decision
     kind: str | None
     same_group: bool | None
-    request: route.Route | None
-    completion: route.Route | None
-    reach_past_iommu: bool
+    request: route.Route | None  # None where Linux gives no address
+    completion: route.Route
+    warnings: set
+    notes: set
 
     @property
-    def arrives(self):
+    def works(self):
         """Do requests reach the provider, and its completions the client?"""
-        return self.request is not None and self.request.fault is None and self.completion is not None and (
-            self.completion.fault is None
-        )
-
-
-def bus_address(function):
-    return function.memory()
-
-
-def physical_address(function):
-    return function.memory() + function.host.translation
+        return self.request is not None and not self.request.fault and not self.completion.fault
 
 
 def address(kind, provider):
-    """The number that the device is given; an IOVA has none that matters."""
-    return physical_address(provider) if kind == linux.PHYSICAL else bus_address(provider)
+    """The number that the device is given; that of an IOVA does not matter."""
+    offset = provider.host.translation if kind == linux.PHYSICAL else 0
+    return provider.memory() + offset
+
+
+def request(machine, client, provider, kind):
+    found = route.request(machine, client, address(kind, provider), kind, provider)
+    if not found.fault and found.target is not provider:
+        found.fault = WRONG_TARGET
+    return found
 
 
 def judge(machine, parameters, client, provider):
     decision = linux.decide(machine, provider, client)
     kind = linux.address_kind(machine, client, decision, parameters)
-    request = completion = None
-    if kind:
-        request = route.request(machine, client, address(kind, provider), kind, provider)
-        if request.fault is None and request.target is not provider:
-            request.fault = "wrong-target"
-        if request.fault is None:
-            completion = route.completion(machine, provider, client)
+    asked = request(machine, client, provider, kind) if kind else None
+    completion = route.completion(machine, provider, client)
     known = groups.groups(machine)
     same = None
     if client in known and provider in known:
         same = known[client] == known[provider]
-    return Verdict(decision, kind, same, request, completion, past_iommu(machine, client, provider))
+    verdict = Verdict(decision, kind, same, asked, completion, set(), set())
+    warn(verdict, machine, client, provider)
+    return verdict
+
+
+def warn(verdict, machine, client, provider):
+    """The warnings and notes that this pair deserves, by their ids."""
+    asked, completion = verdict.request, verdict.completion
+    if asked:
+        named = {
+            route.TURNED_BACK: "turned-back",
+            route.REFUSED: "root-complex-does-not-route",
+            WRONG_TARGET: "address-of-another",
+        }
+        if asked.fault:
+            verdict.warnings.add(named.get(asked.fault, "lost"))
+        elif completion.fault:
+            verdict.warnings.add("completions-lost")
+        straight = not asked.fault and not asked.through_root_complex
+        if straight and verdict.decision.map_type == linux.THROUGH_HOST_BRIDGE:
+            verdict.warnings.add("goes-straight")
+    if verdict.same_group is False and past_iommu(machine, client, provider):
+        verdict.notes.add("groups-not-isolated")
+    if verdict.decision.map_type == linux.NOT_SUPPORTED:
+        kind = linux.IOVA if linux.behind_iommu(machine, client) else linux.PHYSICAL
+        if not request(machine, client, provider, kind).fault and not completion.fault:
+            verdict.notes.add("hardware-routes")
 
 
 def past_iommu(machine, client, provider):
     """Does a request by bus address reach the provider without the IOMMU seeing it?"""
-    direct = route.request(machine, client, bus_address(provider), linux.BUS, provider)
-    return direct.target is provider and not direct.through_root_complex
+    direct = request(machine, client, provider, linux.BUS)
+    return not direct.fault and not direct.through_root_complex
+

@@ -43,11 +43,13 @@ def request(machine, client, address, kind, provider):
     port = client.parent
     while port:
         route.path.append(port)
+        if port.kind == ROOT_PORT:
+            break
         if hit(port):
             # Back to where it came from: only Upstream Forwarding takes it further.
             if not port.effective & UF:
                 return route.lost(TURNED_BACK, port)
-        elif port.kind != ROOT_PORT:
+        else:
             upstream = port.parent
             peer = next((other for other in upstream.children if other is not port and hit(other)), None)
             redirected = port.effective & RR and not port.effective & EC
@@ -55,8 +57,6 @@ def request(machine, client, address, kind, provider):
                 return descend(route, peer, address)
             if not peer and hit(upstream):
                 return route.lost(NO_TARGET, upstream)
-        if port.kind == ROOT_PORT:
-            break
         route.path.append(port.parent)
         port = port.parent.parent
     return root_complex(machine, route, client, address, iova, provider)
@@ -79,6 +79,11 @@ def root_complex(machine, route, client, address, iova, provider):
         return route.lost(REFUSED)
     for function in machine.root_bus(host):
         if function.passes_down(address) or function.takes(address):
+            # What came up through a root port goes back down through it only with Upstream
+            # Forwarding, whatever became of the address in between, and the IOMMU looks first
+            # (real root ports differ: docs/fidelity.md; guests have been asked).
+            if function in route.path and function is not client and not function.effective & UF:
+                return route.lost(TURNED_BACK, function)
             return descend(route, function, address)
     return route.lost(NO_TARGET)
 
