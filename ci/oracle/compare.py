@@ -14,14 +14,16 @@ import sys
 import time
 
 import adapter
+import advice
 import differences
-import judge
 import model
 from generate import MODES, Generator, toml
 from kernel_parameters import Parameters, program
 from shrink import shrink
 
+# Pairs looked at in one machine, and differences shown of one kind.
 PAIRS = 8
+SHOWN = 2
 
 
 def machine_of(program_under_test, file, text, iommu, line):
@@ -39,10 +41,11 @@ class Comparison:
         self.file = scratch / "machine.toml"
         self.pairs = 0
         self.refused = 0
-        self.found = []
         self.seen = collections.Counter()
+        self.surveys = {}
 
     def one(self, seed, index):
+        self.surveys.clear()
         generator = Generator(seed, index)
         file = generator.machine()
         text = toml(file)
@@ -56,7 +59,7 @@ class Comparison:
             return
         line = generator.command_line(machine.functions)
         try:
-            machine, parameters = machine_of(self.program, self.file, text, iommu, line)
+            machine = self.survey(file, iommu, line).machine
         except adapter.Refused as refused:
             self.refused += 1
             print(f"{seed}-{index}: refused: {refused} ({line})")
@@ -70,16 +73,26 @@ class Comparison:
 
     def pair(self, file, iommu, line, client, provider):
         """The differences about one pair of one machine."""
-        text = toml(file)
-        self.file.write_text(text)
-        machine, parameters = machine_of(self.program, self.file, text, iommu, line)
+        survey = self.survey(file, iommu, line)
+        self.file.write_text(toml(file))
         answer = self.program.explain(self.file, iommu, line, client, provider)
-        verdict = judge.judge(machine, parameters, machine.named(client), machine.named(provider))
-        return list(differences.of_pair(verdict, answer))
+        pair = (client, provider)
+        found = list(differences.of_pair(survey.verdicts[pair], answer))
+        found += advice.differences(survey, pair, answer, self.survey, file, iommu, line)
+        return found
+
+    def survey(self, file, iommu, line):
+        """Every pair of a machine, judged here."""
+        text = toml(file)
+        key = (text, iommu, line)
+        if key not in self.surveys:
+            self.file.write_text(text)
+            self.surveys[key] = advice.Survey(*machine_of(self.program, self.file, text, iommu, line))
+        return self.surveys[key]
 
     def report(self, seed, index, file, iommu, line, client, provider, kind, what):
         self.seen[kind] += 1
-        if self.seen[kind] > 3:
+        if self.seen[kind] > SHOWN:
             return
 
         def still(smaller, parameters):

@@ -22,7 +22,12 @@ class Verdict:
     @property
     def works(self):
         """Do requests reach the provider, and its completions the client?"""
-        return self.request is not None and not self.request.fault and not self.completion.fault
+        return self.request is not None and not self.lost
+
+    @property
+    def lost(self):
+        """Does Linux give an address by which data is lost, or completions are?"""
+        return self.request is not None and bool(self.request.fault or self.completion.fault)
 
 
 def address(kind, provider):
@@ -71,8 +76,12 @@ def warn(verdict, machine, client, provider):
     if verdict.same_group is False and past_iommu(machine, client, provider):
         verdict.notes.add("groups-not-isolated")
     if verdict.decision.map_type == linux.NOT_SUPPORTED:
-        kind = linux.IOVA if linux.behind_iommu(machine, client) else linux.PHYSICAL
-        if not request(machine, client, provider, kind).fault and not completion.fault:
+        # By VFIO, whose mappings are translated wherever there is an IOMMU, and by drivers that
+        # map a BAR without asking p2pdma.
+        vfio = linux.IOVA if linux.behind_iommu(machine, client) else linux.PHYSICAL
+        driver = linux.IOVA if linux.translated(machine, client) else linux.PHYSICAL
+        lost = [k for k in (vfio, driver) if request(machine, client, provider, k).fault]
+        if not lost and not completion.fault:
             verdict.notes.add("hardware-routes")
 
 

@@ -75,10 +75,10 @@ def root_complex(machine, route, client, address, iova, provider):
         if host is None:
             return route.lost(NO_TARGET)
         address -= host.translation
-    if not peer_routing(client.host, host):
-        return route.lost(REFUSED)
     for function in machine.root_bus(host):
         if function.passes_down(address) or function.takes(address):
+            if not peer_routing(client.host, host):
+                return route.lost(REFUSED)
             # What came up through a root port goes back down through it only with Upstream
             # Forwarding, whatever became of the address in between, and the IOMMU looks first
             # (real root ports differ: docs/fidelity.md; guests have been asked).
