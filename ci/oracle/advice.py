@@ -118,15 +118,17 @@ def costs(before, after, pair):
     if before.machine.iommu != "none" and after.machine.iommu == "none":
         found.add("no-iommu")
     for other, verdict in before.verdicts.items():
-        # The way back of the same two is no other pair.
-        if set(other) == set(pair) or other not in after.verdicts:
+        # The virtio functions of the machine reach for nobody's memory.
+        if other == pair or other not in after.verdicts or other[0].startswith("virtio-"):
             continue
         then = after.verdicts[other]
-        # Also where Linux refused: what was an error becomes lost data.
-        if then.lost and not verdict.lost:
-            found.add("other-pairs-lost")
-        # Another IOMMU mode is another machine for everything; its own cost says so.
-        elif before.machine.iommu == after.machine.iommu:
+        if then.lost:
+            # Also where Linux refused: what was an error becomes lost data.
+            if not verdict.lost:
+                found.add("other-pairs-lost")
+        # Another IOMMU mode is another machine for everything, which its own cost says, and the
+        # way back of the same two is no other pair.
+        elif before.machine.iommu == after.machine.iommu and set(other) != set(pair):
             if then.decision.map_type != verdict.decision.map_type:
                 found.add("other-pairs-change")
     if bypasses(after, pair) and not bypasses(before, pair):

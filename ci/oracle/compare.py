@@ -23,7 +23,7 @@ from shrink import shrink
 
 # Pairs looked at in one machine, and differences shown of one kind.
 PAIRS = 8
-SHOWN = 2
+SHOWN = 1
 
 
 def machine_of(program_under_test, file, text, iommu, line):
