@@ -23,7 +23,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean vm-trixie vm-noble vm-random
+.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean vm-trixie vm-noble vm-random
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -43,7 +43,10 @@ build: setup ## Build the program, target/peerdma, and the guest's first process
 	@ln -sfn x86_64-unknown-linux-gnu/release/peerdma $(PEERDMA)
 
 test: setup ## Unit and integration tests, and tests of the KVM engine with bare-metal programs
-	$(CARGO) test --workspace --locked
+	@CARGO='$(CARGO)' ci/test.sh $(ARGS)
+
+loom: ## Every interleaving of the runtime's own primitives: the bell and the priority lock
+	RUSTFLAGS='--cfg loom' $(CARGO) test --release --locked --target-dir target/loom -p peerdma-machine --lib loom_tests
 
 vm-test: build ## Boot guests and check every DMA transaction in them
 	$(PEERDMA) test --kernel '$(KERNEL)' $(if $(OUT),--out '$(OUT)') $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS)
@@ -81,9 +84,11 @@ vm: build ## A console in a guest; Ctrl-A x leaves
 bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
 	$(CARGO) bench --locked -p peerdma-machine --bench lab $(if $(ARGS),-- $(ARGS))
 
-lint: setup links ## Formatting, clippy, links, and the kernel's own checkpatch for the driver
+lint: setup links ## Formatting, clippy, links, module layers, words, and the kernel's own checkpatch for the driver
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@ci/layers.sh
+	@ci/words.sh
 	@ci/checkpatch.sh
 
 docs: ## The documentation as a site, target/book; needs mdbook (make tools)

@@ -71,7 +71,7 @@ $from len=8192: iommu\.unmapped: not mapped in domain [0-9]+; mapped for 02:00\.
 $from len=8192: iommu\.permission: mapped in domain [0-9]+ for reading only by request #[0-9]+
 $from len=192: iommu\.(unmapped: not mapped in domain [0-9]+|stale: stale mapping, .*); what request #[0-9]+ mapped ends just before it
 $from len=[0-9]+: iommu\.stale: stale mapping, unmapped by request #[0-9]+, .*; $many
-peer0: device\.bad-descriptor: .*; 0xffffffffffffffff is DMA_MAPPING_ERROR: the mapping failed, and nobody looked; 5 times in all
+peer0: device\.bad-descriptor: .*; 0xffffffffffffffff is DMA_MAPPING_ERROR: the mapping failed, and the driver did not check; 5 times in all
 $from len=2048: iommu\.unmapped: not mapped in domain [0-9]+; it is the physical address of BAR 2 of peer1 \(02:00\.0\)
 $from len=512: iommu\.unmapped: not mapped in domain [0-9]+; it is the physical address of guest RAM, or the low half of 0x[0-9a-f]+, an address of BAR 2 of peer1 \(02:00\.0\)
 #[0-9]+ 01:00\.0 peer0 MRd addr=0x[0-9a-f]+ len=64 \(descriptor\): pci\.bus-master-off: Bus Master Enable is clear, .*

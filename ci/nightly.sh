@@ -32,6 +32,8 @@ with_tool() {
 night build make build
 night lab-kernel target/peerdma kernel build
 night links make links
+# Every interleaving of the two primitives that the runtime is built on.
+night loom make loom
 with_tool mdbook docs make docs
 with_tool cargo-deny dependencies ci/dependencies.sh
 # Devices and processors that stand still now and then.

@@ -125,7 +125,7 @@ fi
 # shellcheck disable=SC2086 # the list is ours, and is to be split
 set -- $(printf '%s\n' $packages | sort -u)
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "setup: this is no Debian or Ubuntu: install the above by this system's own means." >&2
+    echo "setup: this is not a Debian or Ubuntu: install the above by this system's own means." >&2
     exit 1
 fi
 if [ "$(id -u)" = 0 ]; then
@@ -133,7 +133,7 @@ if [ "$(id -u)" = 0 ]; then
 elif command -v sudo >/dev/null 2>&1 && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
     as_root() { sudo "$@"; }
 else
-    echo "setup: neither root nor sudo. Have somebody run: apt-get install --no-install-recommends $*" >&2
+    echo "setup: neither root nor sudo. As root, run: apt-get install --no-install-recommends $*" >&2
     exit 1
 fi
 echo "setup: installing $*" >&2

@@ -175,7 +175,7 @@ fn egress_control_refuses_what_its_vector_names_and_lets_the_rest_through() {
     assert_eq!(world.read(0, memory, 4), Saw::Read(CompletionStatus::CompleterAbort, vec![]));
     let findings = std::mem::take(&mut world.log.0.lock().unwrap().findings);
     assert!(findings[0].to_string().contains("Egress Control at down0"), "{}", findings[0]);
-    assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN, "memory is no peer");
+    assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN, "memory is not a peer");
     // With Request Redirect beside it, what is named is redirected, what is not goes directly.
     world.set_acs("down0", EC | RR);
     assert_eq!(world.write(0, memory, &[1; 4]), CLEAN);

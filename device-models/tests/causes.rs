@@ -155,7 +155,7 @@ fn write_twice(world: &mut World) {
 }
 
 #[test]
-fn a_target_or_a_port_that_refuses_is_told_again_when_the_address_was_mapped_again() {
+fn a_target_or_a_port_that_refuses_is_reported_again_when_the_address_was_mapped_again() {
     let mut world = translated();
     let memory = world.bar(1, 2);
     world.config_write(1, COMMAND, 2, 0);
@@ -222,7 +222,7 @@ fn a_delayed_write_belongs_to_the_mapping_that_it_was_issued_by() {
 }
 
 #[test]
-fn writes_that_are_no_vectors_are_told_apart_by_where_and_what() {
+fn writes_that_are_no_vectors_are_distinguished_by_where_and_what() {
     let mut world = World::root_ports(Box::new(NoIommu));
     world.config_write(0, COMMAND, 2, MEMORY_AND_MASTER);
     let mut signal = |address: u64, data: u32| {
@@ -238,7 +238,7 @@ fn writes_that_are_no_vectors_are_told_apart_by_where_and_what() {
 }
 
 #[test]
-fn malformed_accesses_to_the_interrupt_window_are_told_apart_by_where_and_how() {
+fn malformed_accesses_to_the_interrupt_window_are_distinguished_by_where_and_how() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let class = FindingClass::Malformed;
     world.write(0, 0xfee0_0000, &[1; 0x4000]);

@@ -49,7 +49,7 @@ impl World {
         self.now(from, Order::Record { address: RECORD, data: vec![1; 4] });
     }
 
-    /// What a robot's registers have been told.
+    /// What was written to a robot's registers.
     fn told(&self, robot: usize) -> usize {
         let script = self.scripts[robot].lock().unwrap();
         script.saw.iter().filter(|saw| matches!(saw, Saw::Register { .. })).count()
@@ -125,7 +125,7 @@ fn an_access_to_the_target_s_registers_pushes_as_well() {
             } else {
                 world.system.mmio_read(registers, &mut [0; 4])
             };
-            assert_eq!(progress, Progress::Worked, "whoever steps the system is told");
+            assert_eq!(progress, Progress::Worked, "the caller that steps the system learns of it");
             assert_eq!(world.told(1), 300 + usize::from(writes));
             let last = world.scripts[1].lock().unwrap().saw.last().cloned();
             let (offset, value) = if writes { (4, 9) } else { (0, 7) };
@@ -255,7 +255,7 @@ fn bars_that_are_withheld_come_back() {
 }
 
 #[test]
-fn when_all_delays_end_everything_is_told() {
+fn when_all_delays_end_everything_is_reported() {
     let mut world = World::root_ports(Box::new(NoIommu));
     world.delay(0, None, PostedDelay::UntilPushed);
     world.delay(0, Some(1), PostedDelay::UntilPushed);

@@ -91,7 +91,7 @@ fn a_record_and_an_interrupt_overtake_data_and_that_is_found() {
         world.delay(0, Some(1), PostedDelay::UntilPushed);
         let memory = world.bar(1, 2);
         assert_eq!(world.write(0, memory, DATA), POSTED);
-        assert!(world.log.classes().is_empty(), "nobody has been told anything");
+        assert!(world.log.classes().is_empty(), "nothing has been reported");
         // One after the other, before the device comes to rest.
         world.order(0, Order::Record { address: RECORD, data: vec![1; 4] });
         assert_eq!(world.now(0, Order::Raise(0)), POSTED);

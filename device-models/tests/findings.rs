@@ -94,7 +94,7 @@ fn what_the_kernel_quiesces_is_a_note_and_new_work_is_a_finding() {
 }
 
 #[test]
-fn bus_mastering_that_was_never_on_is_no_quiescing() {
+fn bus_mastering_that_was_never_on_is_not_a_quiescing() {
     let mut world = World::root_ports(Box::new(NoIommu));
     // A reset clears the bit, and forgets the work.
     let bdf = world.bdf("robot0");
@@ -225,7 +225,7 @@ fn switch_behind(offset: u64) -> World {
 }
 
 #[test]
-fn the_cpus_address_of_a_bar_is_told_from_its_bus_address_whatever_refuses_it() {
+fn the_cpus_address_of_a_bar_is_distinguished_from_its_bus_address_whatever_refuses_it() {
     // As far apart as the memory of the two: the CPUs' address of the one is the bus address of the
     // other.
     let mut world = switch_behind(0);
@@ -369,7 +369,7 @@ fn what_another_function_maps_anew_is_another_mistake() {
     unmap(&mut world, 2, IOVA, 0x1000);
     map(&mut world, 2, IOVA, 0x1000, BOTH);
     assert!(causes(&mut world, [IOVA]).is_disjoint(&first));
-    // After an unmapping of one's own it is told too, if it was mapped since.
+    // It is reported after a later unmapping too, if it was mapped in between.
     map(&mut world, 1, IOVA + 0x8000, 0x1000, BOTH);
     map(&mut world, 2, IOVA + 0x8000, 0x1000, BOTH);
     unmap(&mut world, 1, IOVA + 0x8000, 0x1000);

@@ -105,6 +105,6 @@ fn traffic_between_host_bridges_goes_as_far_as_they_take_it() {
         let mut world = world(0, routing);
         let memory = world.bar(1, 2);
         assert_eq!(world.write(0, memory, &[1; 4]), across, "{routing:?}");
-        assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN, "memory is no peer");
+        assert_eq!(world.write(0, 0x1000, &[1; 4]), CLEAN, "memory is not a peer");
     }
 }

@@ -47,7 +47,7 @@ fn interrupts(world: &World) -> Vec<(u64, u32)> {
 }
 
 #[test]
-fn whoever_was_pulled_is_gone_for_everybody() {
+fn a_device_that_was_pulled_answers_nothing() {
     let mut world = slots();
     let (port, robot) = (world.bdf("port1"), world.bdf("robot1"));
     let [registers, memory] = [0, 2].map(|bar| world.bar(1, bar));

@@ -78,7 +78,7 @@ fn snapshot(world: &mut World) -> Vec<(Bdf, u16, u8, u32)> {
     saved
 }
 
-/// What CPUs read of all configuration spaces without asking is what they would be told. `places`
+/// What CPUs read of all configuration spaces without asking is what they would read. `places`
 /// is where those are that answered once: where one does not answer now, its memory says so, for
 /// those who have it mapped still.
 fn mirrors_agree(world: &mut World, places: &[ConfigMapping]) -> bool {

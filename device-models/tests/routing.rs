@@ -145,7 +145,7 @@ fn the_end_of_a_bar_is_exact() {
 }
 
 #[test]
-fn memory_decode_off_and_nothing_there_are_told_apart() {
+fn memory_decode_off_and_nothing_there_are_distinguished() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let memory = world.bar(1, 2);
     world.config_write(1, COMMAND, 2, 4);

@@ -29,7 +29,7 @@ fn set_power(world: &mut World, name: &str, state: u32) {
 }
 
 #[test]
-fn a_target_that_sleeps_is_told_apart_from_one_that_does_not_decode() {
+fn a_target_that_sleeps_is_distinguished_from_one_that_does_not_decode() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let memory = world.bar(1, 2);
     set_power(&mut world, "robot1", D3_HOT);

@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_room_is_told_with_figures_and_a_way_out() {
+    fn too_little_room_is_reported_with_figures_and_a_way_out() {
         let (_folder, cache) = cache();
         let cache = cache.limited_to(5 << 20);
         cache.require_space("The thing", 5 << 20).unwrap();

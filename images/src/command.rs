@@ -11,6 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::progress::Progress;
 
 /// Lines of output that an error repeats.
@@ -242,7 +244,8 @@ impl<'a> Job<'a> {
             return Ok(());
         }
         // Ctrl-C goes to the whole foreground group; make reports it as a failed target.
-        let stopped = matches!(status.signal(), Some(libc::SIGINT | libc::SIGTERM));
+        let ending = [Signal::INT, Signal::TERM].map(|signal| Some(signal.as_raw()));
+        let stopped = ending.contains(&status.signal());
         if stopped || (status.code() == Some(130)) {
             return Err(CommandError::Interrupted { what });
         }
@@ -269,7 +272,7 @@ impl<'a> Job<'a> {
 fn stop(child: &mut Child) {
     // `make` passes a SIGTERM on to the compilers it runs and removes what they left half-written.
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
     }
     for _ in 0..50 {
         if matches!(child.try_wait(), Ok(Some(_))) {
@@ -284,7 +287,7 @@ fn stop(child: &mut Child) {
 /// The program gets a SIGTERM when the thread that started it is gone, however that came about.
 pub(super) fn end_with_parent(command: &mut Command) {
     let setup = || {
-        let signal = Some(rustix::process::Signal::TERM);
+        let signal = Some(Signal::TERM);
         rustix::process::set_parent_process_death_signal(signal).map_err(io::Error::from)
     };
     // SAFETY: between fork and exec the closure makes one prctl system call; it allocates nothing, takes no lock
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_told_with_its_fix() {
+    fn a_missing_program_is_reported_with_its_fix() {
         let error = Job::new("The test", "no-such-program-here").run(&Silent).unwrap_err();
         assert_eq!(
             error.to_string(),

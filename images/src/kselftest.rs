@@ -44,7 +44,7 @@ pub enum KselftestError {
     #[error("images/kselftests.toml: {0}")]
     Recipe(#[from] toml::de::Error),
     /// A program that the list does not have.
-    #[error("{name:?} is no test program of images/kselftests.toml")]
+    #[error("{name:?} is not a test program of images/kselftests.toml")]
     Unknown {
         /// Its name.
         name: String,

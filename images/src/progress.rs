@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_or_empty_total_is_no_division() {
+    fn an_unknown_or_empty_total_is_not_a_division() {
         assert_eq!(state(None).line(7), "compiling: 7 done after 0 s");
         assert_eq!(state(Some(0)).line(7), "compiling: 7 done after 0 s");
     }

@@ -97,13 +97,12 @@ pub enum Cause {
 /// address of something else.
 pub fn failed_mapping(first: u64) -> Option<&'static str> {
     match first {
-        DMA_MAPPING_ERROR => {
-            Some("0xffffffffffffffff is DMA_MAPPING_ERROR: the mapping failed, and nobody looked")
-        }
+        DMA_MAPPING_ERROR => Some(
+            "0xffffffffffffffff is DMA_MAPPING_ERROR: the mapping failed, and the driver did not check",
+        ),
         0xffff_ffff => Some(
             "0xffffffff is the low half of DMA_MAPPING_ERROR: if the address was cut to 32 bits, \
-             the mapping failed, and \
-             nobody looked",
+             the mapping failed, and the driver did not check",
         ),
         _ => None,
     }

@@ -9,7 +9,7 @@ use crate::AddressRange;
 use crate::fabric::FunctionId;
 use crate::pci::Bdf;
 
-/// Sets of addresses that are told apart at a time; the one that was not found in for the longest
+/// Sets of addresses that are kept apart at a time; the one that was not found in for the longest
 /// is forgotten.
 const MAX_RUNS: usize = 64;
 

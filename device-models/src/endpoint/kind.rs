@@ -96,7 +96,7 @@ impl Setup<'_> {
     /// The number that is the value of `option`; `default` if it is not given.
     ///
     /// # Errors
-    /// [`SetupError::Value`] when it is no number, or none in `range`.
+    /// [`SetupError::Value`] when it is not a number, or none in `range`.
     pub fn number<T: FromStr + PartialOrd + fmt::Display>(
         &self,
         option: &'static str,

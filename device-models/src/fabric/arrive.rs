@@ -143,8 +143,7 @@ impl Fabric {
     }
 
     /// `target` is reset, or its link goes down: what is under way to it is discarded (2.9.1,
-    /// 6.6.2), and one finding a path says so. No AER: nothing is wrong with the link, or with the
-    /// requests.
+    /// 6.6.2), and one finding a path says so. No AER: neither the link nor the requests are at fault.
     pub(crate) fn discard_held(&mut self, target: FunctionId, class: FindingClass) {
         if self.delayed.is_off() {
             return;
@@ -176,7 +175,7 @@ impl Fabric {
         let mut waits = false;
         for index in self.delayed.of(requester) {
             if at_rest {
-                // Coming to rest happens in a turn: without that turn a record would not replay.
+                // Coming to rest happens in a turn: without that turn a trace would not replay.
                 waits |= self.comes_to_rest(index);
             }
             waits |= self.delayed.get(index).is_some_and(super::delayed::Path::tick);

@@ -29,7 +29,7 @@ const MAX_BYTES: usize = 64 << 10;
 const MAX_WRITES: usize = 1024;
 
 /// Turns for which writes stay under way at most. A turn in which a function does nothing but wait
-/// is work and is recorded, so that they cost something.
+/// is work and is recorded, so that waiting has a cost.
 pub const MAX_TURNS: u16 = 1024;
 
 /// For how long posted writes stay under way.
@@ -63,7 +63,7 @@ impl fmt::Display for PostedDelay {
     }
 }
 
-/// The text means no [`PostedDelay`].
+/// The text is not a valid [`PostedDelay`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("write `off`, `pushed`, or a number of turns from 1 to {MAX_TURNS}")]
 pub struct BadDelay;
@@ -262,7 +262,7 @@ impl Path {
         self.queue.front()
     }
 
-    /// The same, taken off the path.
+    /// Takes the next write off the path.
     pub(super) fn take(&mut self) -> Option<Held> {
         let held = self.queue.pop_front()?;
         self.bytes -= held.data.len();
@@ -285,13 +285,13 @@ impl Path {
         self.queue.len()
     }
 
-    /// Everything that is under way, taken off the path.
+    /// Takes everything that is under way off the path.
     pub(super) fn take_all(&mut self) -> VecDeque<Held> {
         self.bytes = 0;
         std::mem::take(&mut self.queue)
     }
 
-    /// Off, and nothing is left of it.
+    /// Whether the path is off and empty.
     fn is_over(&self) -> bool {
         self.delay == PostedDelay::Off && !self.holds()
     }

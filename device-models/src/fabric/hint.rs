@@ -1,6 +1,6 @@
 //! What an address that decodes to nothing is elsewhere: the hint in a finding's sentence.
 //!
-//! A driver that hands out the wrong kind of address is the commonest mistake of all. What is
+//! A driver that hands out the wrong kind of address is the most common mistake. What is
 //! looked up here is bounded by the topology's size, and where a flood of findings is about one
 //! address, or one mapping of another requester, it is looked up once.
 
@@ -31,7 +31,7 @@ struct Hit {
 /// Why an address is not what it should be.
 #[derive(Debug)]
 pub(super) struct Hint {
-    /// What goes behind the sentence: empty, or from a semicolon on.
+    /// The end of the sentence: empty, or from a semicolon on.
     pub(super) text: String,
     pub(super) cause: Cause,
 }
@@ -269,7 +269,7 @@ fn mapped_for_another(
     })
 }
 
-/// What an address of a BAR is.
+/// Describes an address of a BAR.
 fn bar_meaning(map: &AddressMap, hit: Hit, address: u64) -> String {
     let Hit { owner, bar, physical, bus } = hit;
     let owner = name(map, owner);
@@ -299,7 +299,7 @@ fn bar_meaning(map: &AddressMap, hit: Hit, address: u64) -> String {
     }
 }
 
-/// A function with the name and number by which people know it.
+/// A function as sentences name it: name and BDF.
 fn name(map: &AddressMap, function: FunctionId) -> String {
     let node = map.node(function);
     format!("{} ({})", node.name, node.requester)
@@ -337,7 +337,7 @@ fn low_half_of_bar(map: &AddressMap, low: u32) -> Option<String> {
     })
 }
 
-/// Whether a mapping of the requester's ends just before `at`.
+/// Whether a mapping of the requester ends just before `at`.
 fn ends_before(iommu: &VirtioIommu, requester: Bdf, at: u64) -> Option<String> {
     let piece = iommu.mapping_at(requester, at.checked_sub(1)?)?;
     Some(format!("; what request #{} mapped ends just before it", piece.request))

@@ -26,9 +26,9 @@ impl Fabric {
             refusal.detector.map_or("the root complex".to_owned(), |function| self.call(function));
         let near = refusal.near.map(|function| self.call(function)).unwrap_or_default();
         let explanation = match refusal.class {
-            FindingClass::NoTarget => format!("nobody claims the address, says {by}"),
+            FindingClass::NoTarget => format!("nothing claims the address at {by}"),
             FindingClass::BarEdge => {
-                format!("a BAR of {near} ends just before this address, and nobody claims it")
+                format!("a BAR of {near} ends just before this address, and nothing claims it")
             }
             FindingClass::MemoryDecodeOff => {
                 format!("{near} would claim the address, but its Memory Space Enable is clear")

@@ -71,7 +71,7 @@ impl Refusal {
         Self { class, detector, near: None, target: None, physical: None, mapping: None }
     }
 
-    /// How a read that meets it ends (PCIe 6.0, 2.3.1 and 6.12.4).
+    /// How a read that meets it ends (PCIe 6.0, 2.3.1 and 6.12.5).
     pub(super) fn status(&self) -> CompletionStatus {
         match self.class {
             FindingClass::AcsViolation => CompletionStatus::CompleterAbort,

@@ -11,7 +11,7 @@ pub enum DelayError {
     #[error("there is no function {0}")]
     NoFunction(Bdf),
     /// The IOMMU's own function: a guest waits for it with interrupts off.
-    #[error("{0} is the IOMMU, which nobody can wait for")]
+    #[error("{0} is the IOMMU: its writes cannot be waited for")]
     Iommu(Bdf),
     /// As many paths as can be are delayed already.
     #[error("{MAX_DELAYED_PATHS} paths are delayed already; switch one off")]

@@ -16,7 +16,9 @@ use crate::pci::Bdf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlugError {
     /// The function is not a port with a device below.
-    #[error("{0} is no root port or downstream port above a device; name the port, not the device")]
+    #[error(
+        "{0} is not a root port or downstream port above a device; name the port, not the device"
+    )]
     NoSlot(Bdf),
     /// The slot is empty as it is.
     #[error("nothing is in the slot of {0}")]

@@ -83,7 +83,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 
     fn notify(&mut self, offset: u64) {
-        // The queue is told by the place of the write: VIRTIO_F_NOTIFICATION_DATA is not offered
+        // The offset of the write selects the queue: VIRTIO_F_NOTIFICATION_DATA is not offered
         // (4.1.5.2).
         let index =
             usize::try_from(offset / u64::from(window::NOTIFY_MULTIPLIER)).unwrap_or(usize::MAX);

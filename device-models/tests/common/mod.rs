@@ -31,7 +31,7 @@ pub const RESOURCES: HostResources = HostResources {
     prefetchable: 0x10_0000_0000..=0x1f_ffff_ffff,
 };
 
-/// What a [`Robot`] is told to do.
+/// What a [`Robot`] has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     Read {

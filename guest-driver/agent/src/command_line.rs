@@ -11,7 +11,7 @@ Usage:
   guest-agent list [GROUP|TEST]...    every test, or those, with the kind of its verdict
   guest-agent test [GROUP|TEST]...    run tests: all, groups, a kind (positive, negative,
                                       partner), or single ones
-  guest-agent stat                    the counters of the virtual machine monitor
+  guest-agent stat                    the counters of the VMM
   guest-agent unplug PORT             pull what sits below a port (BUS:DEVICE.FUNCTION) out of
                                       its slot, without notice
   guest-agent plug PORT               plug it in again
@@ -29,8 +29,8 @@ Usage:
   guest-agent exit [CODE]             end the guest at once, with this exit code (0 to 255)
   guest-agent help                    this text
 
-As /init it sets the guest up and does what the monitor asks for. Tests need root, and most need the module peerdma
-loaded. Every test runs under the monitor's checker: an unexpected finding fails it, a missing one too.
+As /init it sets the guest up and does what the VMM asks for. Tests need root, and most need the module peerdma
+loaded. Every test runs under the VMM's checker: an unexpected finding fails it, a missing one too.
 ";
 
 /// What the arguments ask for.
@@ -82,7 +82,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
         ["exit", code] => code
             .parse()
             .map(Request::Exit)
-            .map_err(|_| format!("{code:?} is no exit code from 0 to 255")),
+            .map_err(|_| format!("{code:?} is not an exit code from 0 to 255")),
         [first, ..] => Err(format!(
             "{first:?} with these arguments means nothing here; `guest-agent help` lists what does"
         )),
@@ -167,7 +167,7 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
         }
         Request::Exit(code) => {
             lab().ok_or_else(no_lab)?.exit(code, None).map_err(broken)?;
-            Err((exit::LAB_PORT, "the monitor did not end the guest".into()))
+            Err((exit::LAB_PORT, "the VMM did not end the guest".into()))
         }
     }
 }
@@ -176,7 +176,7 @@ fn selection(names: &[String]) -> Result<Vec<cases::Case>, (u8, String)> {
     cases::select(names).map_err(|error| (exit::USAGE, error.to_string()))
 }
 
-/// A line for each test: kind and full name, which the monitor's `peerdma test --list` reads.
+/// A line for each test: kind and full name, which the VMM's `peerdma test --list` reads.
 pub fn list(cases: &[cases::Case]) -> String {
     cases.iter().map(|case| format!("{:9} {}\n", case.kind.name(), case.full_name())).collect()
 }

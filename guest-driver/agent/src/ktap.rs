@@ -6,7 +6,7 @@ use crate::lab::{Lab, LabError};
 /// Where the report goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Line by line over the lab port: the monitor prints and collects it.
+    /// Line by line over the lab port: the VMM prints and collects it.
     Lab,
     /// To the terminal, for somebody who runs the tests by hand.
     Terminal,

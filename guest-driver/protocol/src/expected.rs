@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// By which way a request of one device reaches another: for Linux, a map type of `enum pci_p2pdma_map_type`.
+/// How a request of one device reaches another: for Linux, a map type of `enum pci_p2pdma_map_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum PathKind {
     /// By bus address, turned around in a switch.
     Bus,
     /// Through the host bridge.
@@ -72,10 +72,10 @@ pub enum Arrival {
 
 impl Arrival {
     /// By which way they arrive; none if they do not.
-    pub fn way(&self) -> Option<Way> {
+    pub fn way(&self) -> Option<PathKind> {
         match self {
-            Self::Bus => Some(Way::Bus),
-            Self::Host => Some(Way::Host),
+            Self::Bus => Some(PathKind::Bus),
+            Self::Host => Some(PathKind::Host),
             Self::Refused(_) | Self::Elsewhere => None,
         }
     }
@@ -110,7 +110,7 @@ impl From<Arrival> for String {
 #[serde(from = "PathAsList", into = "PathAsList")]
 pub struct Path {
     /// Linux: the way.
-    pub way: Way,
+    pub way: PathKind,
     /// Linux: `pci_p2pdma_distance()`; negative: no way.
     pub distance: i32,
     /// Linux: the kind of DMA address.
@@ -125,7 +125,7 @@ pub struct Path {
     pub completions: Arrival,
 }
 
-type PathAsList = (Way, i32, Address, Arrival, Arrival, Arrival, Arrival);
+type PathAsList = (PathKind, i32, Address, Arrival, Arrival, Arrival, Arrival);
 
 impl From<PathAsList> for Path {
     fn from((way, distance, address, by_bus, by_cpu, by_iova, completions): PathAsList) -> Self {
@@ -182,7 +182,7 @@ mod tests {
         );
         let expected: Expected = serde_json::from_str(text).unwrap();
         let (_, _, path) = &expected.paths[0];
-        assert_eq!((path.way, path.distance, path.address), (Way::Host, 4, Address::Iova));
+        assert_eq!((path.way, path.distance, path.address), (PathKind::Host, 4, Address::Iova));
         assert_eq!(path.by_bus, Arrival::Refused("iommu.unmapped".into()));
         assert_eq!((&path.by_cpu, &path.completions), (&Arrival::Elsewhere, &Arrival::Bus));
         assert_eq!(expected.groups, [4, 5, 5]);

@@ -16,7 +16,7 @@ pub mod started;
 pub mod wire;
 
 pub use counters::{Counters, FunctionTraffic, RAM, Traffic};
-pub use expected::{Address, Arrival, Expected, Other, Path, Way};
+pub use expected::{Address, Arrival, Expected, Other, Path, PathKind};
 pub use hello::{END_OF_INPUT, Hello, Input, Mode, Module};
 pub use request::{CaseEnd, Expectation, MAX_QUOTE, Request, RequestError};
 

@@ -95,9 +95,9 @@ pub struct Expectation<'a> {
     pub class: &'a str,
     /// Only those about this function, by its name in the topology or `BUS:DEVICE.FUNCTION`.
     pub function: Option<&'a str>,
-    /// At least so many.
+    /// The minimum.
     pub min: u64,
-    /// At most so many.
+    /// The maximum.
     pub max: u64,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Needs {
     pub(super) libraries: Vec<String>,
 }
 
-/// What a program asks for. A script, or anything else that is no ELF file, asks for nothing that could be told.
+/// What a program asks for. A script, or anything else that is not an ELF file, asks for nothing that could be listed.
 pub(super) fn needs(program: &Path, content: &[u8]) -> Result<Needs, InitramfsError> {
     if !content.starts_with(b"\x7fELF") {
         return Ok(Needs::default());

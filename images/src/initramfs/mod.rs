@@ -51,7 +51,7 @@ pub enum InitramfsError {
     },
     /// A path in the guest is not one.
     #[error(
-        "`{path}` is no path for a file in the guest: it must be absolute, without `..`, and at most {PATH_LIMIT} bytes long."
+        "`{path}` is not a path for a file in the guest: it must be absolute, without `..`, and at most {PATH_LIMIT} bytes long."
     )]
     BadPath {
         /// The path.

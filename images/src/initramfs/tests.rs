@@ -148,7 +148,7 @@ fn a_static_program_and_a_script_need_nothing() {
 }
 
 #[test]
-fn damaged_and_foreign_programs_are_told() {
+fn damaged_and_foreign_programs_are_reported() {
     let program = std::fs::read("/bin/sh").unwrap();
     let try_one = |content: &[u8]| libraries::all(Path::new("/bin/x"), content);
     assert!(matches!(try_one(&program[..100]), Err(InitramfsError::NotAProgram { .. })));

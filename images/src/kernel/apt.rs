@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suite_with_old_kernels_only_is_told_with_what_it_has() {
+    fn a_suite_with_old_kernels_only_is_reported_with_what_it_has() {
         let recipe = Recipe::load(Flavour::Lab).unwrap();
         let error = choose(&[candidate("linux-source-7.2", "7.2.12-1")], &recipe, &Silent)
             .unwrap_err()

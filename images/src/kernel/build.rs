@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_told_from_other_output() {
+    fn steps_are_distinguished_from_other_output() {
         assert!(is_step("  CC      kernel/fork.o"));
         assert!(is_step("  HOSTCC  scripts/kconfig/conf.o"));
         assert!(!is_step("make[1]: Entering directory '/x'"));

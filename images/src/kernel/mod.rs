@@ -196,7 +196,7 @@ pub fn list(cache: &Cache) -> Vec<BuiltKernel> {
     let mut names: Vec<_> = entries
         .filter_map(Result::ok)
         .filter_map(|entry| entry.file_name().into_string().ok())
-        // What is being made, or being removed, is no kernel.
+        // What is being made, or being removed, is not a kernel.
         .filter(|name| !name.contains('.'))
         .collect();
     names.sort();

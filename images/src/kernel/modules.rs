@@ -36,7 +36,7 @@ fn module(tree: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// The files of these modules of the kernel that was built in `tree`, and of all that they need, each once and after
-/// what it needs. A name that is no module of this kernel's is left out: the kernel has it built in, or not at all.
+/// what it needs. A name that is not a module of this kernel's is left out: the kernel has it built in, or not at all.
 ///
 /// # Errors
 /// When a module's file cannot be read.
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_told_from_what_is_built_in_and_from_what_is_not_there() {
+    fn what_is_there_is_distinguished_from_what_is_built_in_and_from_what_is_not_there() {
         let (_folder, kernel) = kernel(&[("snd-hda-codec", "")]);
         let tree = kernel.build_tree();
         fs::write(tree.join("modules.builtin"), "kernel/drivers/dma/ioat/ioatdma.ko\n").unwrap();

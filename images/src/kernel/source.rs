@@ -75,7 +75,7 @@ pub(super) fn known(
         Source::Tree(path) => own_tree(path).map(Some),
         Source::Distribution => {
             let path = cache.path(SOURCES, resolved_name(flavour));
-            // A missing or unreadable note is no error: the choice is made again.
+            // A missing or unreadable note is not an error: the choice is made again.
             let resolved: Option<Resolved> =
                 fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
             let current = resolved.filter(|resolved| resolved.recipe == recipe_identity(flavour));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_no_kernel_is_told_by_what_it_lacks() {
+    fn a_folder_that_is_not_a_kernel_is_reported_by_what_it_lacks() {
         let folder = tree();
         fs::remove_file(folder.path().join("arch/x86/Kconfig")).unwrap();
         let error = own_tree(folder.path()).unwrap_err().to_string();

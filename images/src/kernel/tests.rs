@@ -70,7 +70,7 @@ fn a_module_is_found_by_either_spelling_of_its_name() {
 }
 
 #[test]
-fn a_full_disk_is_told_before_anything_is_built() {
+fn a_full_disk_is_reported_before_anything_is_built() {
     let (_folder, cache) = cache();
     let cache = cache.limited_to(10 << 20);
     let lock = cache.lock(Flavour::Lab.lock(), &Silent).unwrap();

@@ -34,7 +34,7 @@ fn look(file: &File, path: &Path) -> Result<bool, ImageError> {
 
     let ident = data.read_bytes_at(0, 20).map_err(|()| not("its ELF header is cut off"))?;
     if ident.first_chunk() != Some(&MAGIC) {
-        return Err(not("what is packed in it is no ELF file"));
+        return Err(not("what is packed in it is not an ELF file"));
     }
     let wide = ident[4] == 2;
     let machine = match ident[5] {

@@ -48,7 +48,7 @@ pub struct KernelImage {
     pub kind: ImageKind,
     /// The folder to build modules against, when the path is one and all is there that this takes.
     pub build_tree: Option<PathBuf>,
-    /// What `uname -r` will print, where that can be told without running it.
+    /// What `uname -r` will print, where that can be read without running it.
     pub release: Option<String>,
 }
 

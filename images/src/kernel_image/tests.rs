@@ -193,7 +193,7 @@ fn a_payload_damaged_inside_never_boots() {
         packed[middle..middle + 64].fill(0x55);
         match open(&bzimage(&packed)) {
             Err(ImageError::Corrupt { .. }) => {}
-            // This frame carries no checksum: damage in the content alone cannot be told.
+            // This frame carries no checksum: damage in the content alone goes unnoticed.
             Ok(image) if method == "zstd" => assert_eq!(content(image).len(), elf.len()),
             other => panic!("{method}: {other:?}"),
         }
@@ -230,7 +230,7 @@ fn kernels_for_other_machines_are_named() {
 }
 
 #[test]
-fn what_is_no_kernel_is_told_why() {
+fn what_is_not_a_kernel_is_refused_with_a_reason() {
     let why = |content: &[u8]| match open(content) {
         Err(ImageError::NotAKernel { why, .. }) => why,
         other => panic!("{other:?}"),
@@ -245,7 +245,7 @@ fn what_is_no_kernel_is_told_why() {
     assert!(why(&program).contains("program for Linux"));
     assert!(why(&bzimage(b"no magic, and at least sixteen bytes")).contains("no known way"));
     assert!(why(&bzimage(b"short")).contains("impossible size"));
-    assert!(why(&bzimage(&pack("xz", &[0; 4096]))).contains("no ELF file"));
+    assert!(why(&bzimage(&pack("xz", &[0; 4096]))).contains("not an ELF file"));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn a_method_that_cannot_be_unpacked_is_named() {
 }
 
 #[test]
-fn a_header_full_of_ones_is_no_panic() {
+fn a_header_full_of_ones_is_not_a_panic() {
     for fill in [0xff, 0x7f, 0x80] {
         let mut image = bzimage(&pack("gzip", &vmlinux(62, true)));
         image[0x248..0x250].fill(fill);
@@ -310,7 +310,7 @@ fn a_payload_can_be_kept() {
 }
 
 #[test]
-fn a_path_that_is_not_there_is_told() {
+fn a_path_that_is_not_there_is_reported() {
     let error = KernelImage::open(Path::new("/nonexistent/vmlinux")).unwrap_err().to_string();
     assert!(error.starts_with("Opening /nonexistent/vmlinux failed: No such file"), "{error}");
 }

@@ -81,7 +81,7 @@ fn every_input_counts_in_the_key() {
 }
 
 #[test]
-fn a_folder_that_is_no_module_and_a_kernel_that_is_not_built_are_told() {
+fn a_folder_that_is_not_a_module_and_a_kernel_that_is_not_built_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::at(folder.path().join("cache")).unwrap();
     let request = |source: &Path, tree: &Path| ModuleRequest {

@@ -13,8 +13,8 @@ use peerdma_suite::auto;
 use peerdma_suite::drive::{JobEnd, drive};
 use peerdma_suite::event::Event;
 use peerdma_suite::hello::{Hello, Mode};
-use peerdma_suite::host::choice::Place;
-use peerdma_suite::host::interrupt;
+use peerdma_suite::host::choice::HostChoice;
+use peerdma_suite::host::ctrl_c;
 use peerdma_suite::host::terminal::{self, Key, Keys, RawTerminal};
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::judge::MAX_FINDINGS;
@@ -36,7 +36,7 @@ const KEYS: &str = "\nCtrl-A x  leave    Ctrl-A Ctrl-A  a Ctrl-A for the guest  
 /// What to boot.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The guest's console is your terminal. Ctrl-A x leaves, Ctrl-A h lists the keys. Findings are told as they happen.
+The guest's console is your terminal. Ctrl-A x leaves, Ctrl-A h lists the keys. Findings appear as they happen.
 
 Examples:
   peerdma boot                          a shell in the guest
@@ -48,7 +48,7 @@ Examples:
 pub(super) struct Arguments {
     #[command(flatten)]
     guest: GuestOptions,
-    /// Record everything that happens in the lab in this file, for `peerdma replay`
+    /// Record everything that the devices do in this file, for `peerdma replay`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Seconds after which the guest is taken for hung [default: 600 with -- CMD, none with a shell]
@@ -83,7 +83,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let venue = venue(&place, &progress)?;
     progress.done();
     prepared.notes.iter().for_each(|note| say!("{note}"));
-    if matches!(place, Place::Nested { .. }) {
+    if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
     }
     let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
@@ -113,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     });
     // No more keys: whoever waits for them stops, and what the guest has written can be read to its end.
     let _ = ours.shutdown(Shutdown::Write);
-    if end.is_ok() && !interrupt::interrupted() {
+    if end.is_ok() && !ctrl_c::interrupted() {
         drop(screen.join());
     }
     drop(terminal);
@@ -178,7 +178,7 @@ fn job(
     }
 }
 
-/// When the guest is taken for hung, in seconds: somebody in front of it sees for himself, a script does not.
+/// When the guest is taken for hung, in seconds: a user at the console notices, a script does not.
 fn limit(arguments: &Arguments, scenario: &Scenario, factor: u64) -> Option<u64> {
     match arguments.timeout {
         Some(seconds) => Some(seconds),
@@ -187,7 +187,7 @@ fn limit(arguments: &Arguments, scenario: &Scenario, factor: u64) -> Option<u64>
     }
 }
 
-/// The folder and the name of a record.
+/// the folder and the name of a trace.
 fn record_place(path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
     let name = path
         .file_name()
@@ -262,7 +262,7 @@ fn carry_keys(input: &mut impl Read, guest: &mut impl Write, interactive: bool) 
                 Key::Byte(byte) => guest.write_all(&[byte])?,
                 Key::Help => say!("{KEYS}"),
                 Key::Quit => {
-                    interrupt::quit();
+                    ctrl_c::quit();
                     return Ok(());
                 }
             }
@@ -287,7 +287,7 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     for case in failed.filter(|case| Some(&case.detail) != status.as_ref()) {
         say!("{}: {}", case.name, case.detail);
     }
-    // They were told when they happened.
+    // They were printed when they happened.
     let findings = report.cases.iter().flat_map(|case| &case.findings);
     match findings.filter(|finding| finding.is_mistake()).count() {
         0 => {}

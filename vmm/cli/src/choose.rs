@@ -8,7 +8,7 @@ use peerdma_images::kernel::Flavour;
 use peerdma_images::progress::Silent;
 use peerdma_suite::auto;
 use peerdma_suite::expectation::Expectation;
-use peerdma_suite::host::choice::{self, Place, Request};
+use peerdma_suite::host::choice::{self, HostChoice, Request};
 use peerdma_suite::own::{KernelModule, Own, OwnFile};
 use peerdma_suite::parameters::words;
 use peerdma_suite::prepare::{KernelChoice, PrepareError};
@@ -89,7 +89,7 @@ pub(super) struct Jitter {
 }
 
 impl GuestOptions {
-    /// The jitter that is wished for, with a seed of its own, which is told, if none was given.
+    /// The jitter that was asked for; with a random seed, which is printed, if none was given.
     pub(super) fn jitter(&self) -> Jitter {
         let Some(wish) = self.jitter else { return Jitter { seed: None, factor: 1 } };
         let seed = wish.unwrap_or_else(|| {
@@ -229,8 +229,7 @@ impl Devices {
     ) -> Result<Self, Failure> {
         let topology = topology(name, devices)?;
         let config = LabConfig { topology, iommu: iommu.kind(), ..LabConfig::default() };
-        let plan = config.plan().map_err(AssemblyError::from);
-        match plan.and_then(|plan| config.layout(&plan).map(|_| plan)) {
+        match config.plan_with_addresses() {
             Ok(plan) => Ok(Self { config, plan }),
             Err(error) => Err(unbuildable(name, devices, error)),
         }
@@ -266,7 +265,7 @@ pub(super) fn tell_remarks(plan: &Plan, guest: &Guest) {
     }
 }
 
-/// Likewise of a scenario's guest, which may have parameters that nobody predicts anything from.
+/// Likewise of a scenario's guest, which may have parameters that no prediction uses.
 pub(super) fn tell_scenario_remarks(scenario: &Scenario, plan: &Plan) {
     for remark in remarks(&scenario.parameters, plan) {
         if !remark.only_left_out {
@@ -295,7 +294,7 @@ impl GuestOptions {
         auto::flavour(&Silent).map(KernelChoice::Flavour).map_err(prepare_failure)
     }
 
-    /// Whether the kernel is one that nobody asked for, in place of the lab's.
+    /// Whether the kernel is the default in place of the lab's, which has not been built.
     pub(super) fn is_substitute(&self, kernel: &KernelChoice) -> bool {
         self.kernel == AUTO && *kernel != KernelChoice::Flavour(Flavour::Lab)
     }
@@ -330,7 +329,7 @@ impl GuestOptions {
     }
 
     /// Decides where guests run, and says so if it is not where one would expect.
-    pub(super) fn place(&self) -> Result<Place, Failure> {
+    pub(super) fn place(&self) -> Result<HostChoice, Failure> {
         let request = match self.host {
             Host::Auto => Request::Auto,
             Host::Kvm => Request::Kvm,

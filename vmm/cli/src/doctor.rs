@@ -1,7 +1,7 @@
 //! `peerdma doctor`.
 
 use clap::Args;
-use peerdma_suite::host::doctor::{self, Proof, diagnose};
+use peerdma_suite::doctor::{self, Proof, diagnose};
 use peerdma_suite::test_host;
 
 use super::{Exit, Failure, output};

@@ -1,16 +1,20 @@
 //! `peerdma explain`.
 
+mod real;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use peerdma_suite::hello::{self, Address};
 use peerdma_suite::report::{ObservedPath, ScenarioReport, Setup, merge};
 use peerdma_support::names::nearest_name;
+use peerdma_topology::assembly::LabConfig;
 use peerdma_topology::linux::Guest;
-use peerdma_topology::{AddedDevice, Explanation, Prediction};
+use peerdma_topology::{AddedDevice, Explanation, Kind, Plan, Planned, Prediction};
+use serde::Serialize;
 
 use super::choose::Devices;
-use super::values::Iommu;
+use super::values::{Iommu, Only, TableFormat};
 use super::{Exit, Failure, choose, output};
 
 /// Which path.
@@ -18,19 +22,39 @@ use super::{Exit, Failure, choose, output};
 #[command(after_long_help = "\
 Says what Linux 7.3 decides for DMA by A into the memory of B, from the topology alone. That a guest's kernel decides \
 the same is what the scenarios named topology-... test; with --run their answer stands below, and a difference gives \
-exit code 1.
+exit code 1. With --machine it is a real machine that is explained, from a record of it or from what lspci printed \
+there; names are addresses, gpu0, nic1, nvme2 in the order of addresses, or those of the kernel (eth0, mlx5_0). \
+p2pdma and drivers that share buffers by dma-buf follow these rules; NVIDIA's driver and NCCL have rules of their own, \
+but redirected requests are slow, or hang, there as well.
 
 Examples:
   peerdma explain peer0 peer1
   peerdma explain peer0 peer2 --topology two-bridges
   peerdma explain peer0 peer1 --run target/vm-test
+  peerdma explain gpu0 nvme1 --machine box.json
+  peerdma explain --all --machine lspci.txt --only gpu,nic
+  peerdma explain --all --machine box.json --format html >pairs.html
   peerdma explain ioat0 peer0 --topology switch --device ioat,below=switch0
   peerdma explain 03:00.0 04:00.0 --topology switch-acs --append 'pci=disable_acs_redir=02:00.0;02:01.0'")]
 pub(super) struct Arguments {
     /// The device that does DMA, the importer: its name or its number
-    a: String,
+    #[arg(required_unless_present = "all", requires = "b")]
+    a: Option<String>,
     /// The device whose memory it wants, the exporter
-    b: String,
+    #[arg(required_unless_present = "all")]
+    b: Option<String>,
+    /// Every pair of devices instead of one
+    #[arg(long, conflicts_with_all = ["a", "b", "run"])]
+    all: bool,
+    /// A real machine instead of a topology: a record of `peerdma machine capture`, or text of lspci; - reads stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "topology", "device", "iommu", "append"])]
+    machine: Option<PathBuf>,
+    /// With --all of a machine: only these kinds of devices; `all` is everything that is not a bridge
+    #[arg(long, value_name = "KIND[,KIND]...", value_enum, value_delimiter = ',', requires_all = ["all", "machine"])]
+    only: Vec<Only>,
+    /// With --all of a machine: the table as text, a page, or a picture
+    #[arg(long, value_enum, default_value_t, requires_all = ["all", "machine"], conflicts_with = "json")]
+    format: TableFormat,
     /// Besides, what the guest's kernel decided in this run: the output folder of `peerdma test`, or its summary.json.
     /// The machine is the one of the run
     #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "append"])]
@@ -49,9 +73,22 @@ pub(super) struct Arguments {
     iommu: Iommu,
     #[command(flatten)]
     kernel: choose::KernelParameters,
+    /// Print it as JSON, for programs
+    #[arg(long, conflicts_with = "run")]
+    json: bool,
+}
+
+impl Arguments {
+    /// The two devices; clap has seen to it that they are there.
+    fn pair(&self) -> (&str, &str) {
+        (self.a.as_deref().unwrap_or_default(), self.b.as_deref().unwrap_or_default())
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    if let Some(file) = &arguments.machine {
+        return real::run(arguments, file);
+    }
     if let Some(folder) = &arguments.run {
         return after_run(arguments, folder);
     }
@@ -59,19 +96,65 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let iommu = arguments.iommu.into();
     // What is explained is a machine that can exist.
     let Devices { config, plan } = Devices::new(&arguments.topology, &arguments.device, iommu)?;
-    let topology = config.topology;
-    let guest = Guest { iommu, cpu: topology.cpu, parameters };
+    let guest = Guest { iommu, cpu: config.topology.cpu, parameters };
     choose::tell_remarks(&plan, &guest);
-    let explanation = Explanation::new(&topology, &guest, &arguments.a, &arguments.b);
-    output::print(&explanation.map_err(Failure::usage)?.to_string())?;
+    if arguments.all {
+        return every_pair(arguments, &plan, &guest);
+    }
+    let (a, b) = arguments.pair();
+    let explanation = Explanation::new(&plan, &guest, a, b);
+    let explanation = explanation.map_err(Failure::usage)?;
+    if arguments.json {
+        output::print(&json(explanation.report())?)?;
+    } else {
+        output::print(&explanation.to_string())?;
+    }
     Ok(Exit::Success as u8)
+}
+
+fn json(report: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(report).map_err(Failure::internal)?;
+    Ok(text + "\n")
+}
+
+/// Every device with every device that has memory.
+fn every_pair(arguments: &Arguments, plan: &Plan, guest: &Guest) -> Result<u8, Failure> {
+    let mut reports = Vec::new();
+    let mut text = String::new();
+    for client in plan.functions.iter().filter(|function| is_device(function)) {
+        for provider in plan.functions.iter().filter(|function| function.has_memory) {
+            if client.bdf == provider.bdf {
+                continue;
+            }
+            let explanation = Explanation::new(plan, guest, &client.name, &provider.name);
+            let explanation = explanation.map_err(Failure::usage)?;
+            if let Some(line) = explanation.to_string().lines().next() {
+                text += line;
+                text.push('\n');
+            }
+            for warning in &explanation.report().warnings {
+                text += &format!("    Beware: {}\n", warning.text);
+            }
+            reports.push(explanation.report().clone());
+        }
+    }
+    output::print(&if arguments.json { json(&reports)? } else { text })?;
+    Ok(Exit::Success as u8)
+}
+
+fn is_device(function: &Planned) -> bool {
+    matches!(function.kind, Kind::Peer(_) | Kind::Endpoint(..))
 }
 
 fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
     let report = merge::read(folder).map_err(Failure::usage)?;
     let (scenario, setup) = choose(&report.scenarios, arguments.scenario.as_deref())?;
     let Setup { topology, guest } = setup;
-    let explanation = Explanation::new(topology, guest, &arguments.a, &arguments.b)
+    let iommu = guest.iommu.kind();
+    let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
+    let plan = config.plan_with_addresses().map_err(Failure::usage)?;
+    let (a, b) = arguments.pair();
+    let explanation = Explanation::new(&plan, guest, a, b)
         .map_err(|error| Failure::usage(format_args!("scenario {}: {error}", scenario.name)))?;
     let prediction = explanation.prediction();
     let found = prediction.path.and_then(|(client, owner)| {

@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand.
 //!
-//! Results go to stdout, everything else to stderr. Whoever closes stdout early has seen enough: that is no error.
+//! Results go to stdout, everything else to stderr. Whoever closes stdout early has seen enough: that is not an error.
 
 mod boot;
 mod choose;
@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 mod kernel;
 mod list;
+mod machine;
 mod output;
 mod replay;
 mod report;
@@ -20,11 +21,12 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
-use peerdma_suite::host::{interrupt, nested};
+use peerdma_suite::host::ctrl_c;
+use peerdma_suite::nested;
 use peerdma_support::say;
 
 /// Printed below the long help.
@@ -38,6 +40,7 @@ Examples:
   peerdma boot -- lspci -vvv
   peerdma topology switch              what there is, drawn
   peerdma explain peer0 peer1 --topology switch-acs --iommu none
+  sudo peerdma machine capture >box.json    what a real machine has on PCIe
 
 Exit codes:
   0  everything passed or was skipped, a replay was identical, a kernel decided as predicted
@@ -86,14 +89,21 @@ enum Command {
     Kernel(kernel::Arguments),
     /// Draw a topology, or list those that there are
     Topology(topology::Arguments),
-    /// Say by which way Linux lets one device reach another, and why
+    /// Show which path Linux chooses between two devices, and why
     Explain(explain::Arguments),
+    /// Write down what a real machine has on PCIe, or show what a file says about one
+    Machine(machine::Arguments),
     /// Put the reports of several test runs together
     Report(report::Arguments),
-    /// Drive fresh device models with a record and compare what they find
+    /// Drive fresh device models with a trace and compare what they find
     Replay(replay::Arguments),
     #[command(name = nested::SUBCOMMAND, hide = true)]
     NestedInit,
+}
+
+/// The command line, as clap knows it: for whoever describes it or checks what others wrote about it.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program.
@@ -113,7 +123,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<u8, Failure> {
-    interrupt::install().map_err(Failure::internal)?;
+    ctrl_c::install().map_err(Failure::internal)?;
     let result = match command {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
@@ -121,16 +131,13 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Kernel(arguments) => kernel::run(&arguments),
         Command::Topology(arguments) => topology::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Machine(arguments) => machine::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::NestedInit => Ok(Exit::Usage as u8),
     };
     // Whatever an interrupted command says about itself, the reason was the user.
-    if interrupt::interrupted() && !interrupt::has_quit() {
-        Err(Failure::interrupted())
-    } else {
-        result
-    }
+    if ctrl_c::interrupted() && !ctrl_c::has_quit() { Err(Failure::interrupted()) } else { result }
 }
 
 fn start_log(verbose: u8) {
@@ -144,13 +151,11 @@ fn start_log(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

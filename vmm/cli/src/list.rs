@@ -18,7 +18,7 @@ const TO: &str = "-to-";
 struct Listed<'s> {
     #[serde(flatten)]
     scenario: &'s Scenario,
-    /// None: nobody could be asked.
+    /// None: the agent could not be run.
     #[serde(skip_serializing_if = "Option::is_none")]
     cases: Option<Vec<ListedCase>>,
 }

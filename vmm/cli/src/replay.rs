@@ -24,7 +24,7 @@ Example:
   peerdma test --record traces
   peerdma replay traces/basic.trace")]
 pub(super) struct Arguments {
-    /// The record, as `--record` wrote it
+    /// The trace, as `--record` wrote it
     #[arg(value_name = "FILE")]
     record: PathBuf,
     /// Print the result as JSON
@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let path = &arguments.record;
     let file = File::open(path).map_err(|error| Failure::usage(named(path, error)))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(Failure::usage(named(path, "it is a folder; name the file of a record")));
+        return Err(Failure::usage(named(path, "it is a folder; name a trace file")));
     }
     let failed = |error: ReplayError| match error.is_of_the_machine() {
         true => Failure::environment(named(path, error)),
@@ -97,17 +97,15 @@ fn text(result: &Replay) -> String {
     if result.truncated {
         line(
             &mut text,
-            format_args!(
-                "the record ends without its end mark: it was cut, or its writer was killed"
-            ),
+            format_args!("the trace has no end mark: it was cut, or its writer was killed"),
         );
     }
     if result.cut {
-        line(&mut text, format_args!("the record was cut at its size limit"));
+        line(&mut text, format_args!("the trace was cut at its size limit"));
     }
     let verdict = match (&result.difference, result.truncated || result.cut) {
         (Some(_), _) => "different",
-        (None, true) => "identical as far as the record goes",
+        (None, true) => "identical as far as the trace goes",
         (None, false) => "identical",
     };
     line(
@@ -134,8 +132,8 @@ mod tests {
         result.found = 1;
         assert_eq!(
             text(&result),
-            "#1 x\nthe record ends without its end mark: it was cut, or its writer was killed\n\
-             identical as far as the record goes: 3 events, 2 transactions, 1 findings\n"
+            "#1 x\nthe trace has no end mark: it was cut, or its writer was killed\n\
+             identical as far as the trace goes: 3 events, 2 transactions, 1 findings\n"
         );
         result.difference =
             Some(Difference { line: 7, recorded: Some(Event::End { events: 1 }), replayed: None });
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_a_usage_error() {
+    fn what_is_not_a_record_is_a_usage_error() {
         let run =
             |record: &Path| run(&Arguments { record: record.into(), json: false }).unwrap_err();
         assert_eq!(run(Path::new("/no/such/file")).exit, Exit::Usage);
@@ -160,6 +158,6 @@ mod tests {
         std::fs::write(&path, "nonsense\n").unwrap();
         let failure = run(&path);
         assert_eq!(failure.exit, Exit::Usage);
-        assert!(failure.message.contains("not a record"), "{}", failure.message);
+        assert!(failure.message.contains("not a trace"), "{}", failure.message);
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use peerdma_suite::report::collector::write_whole;
 use peerdma_suite::report::merge::{self, MergedReport};
+use peerdma_suite::report::write_whole;
 use peerdma_suite::report::{RunReport, junit, markdown};
 
 use super::test::prepare_folder;

@@ -10,7 +10,7 @@ use peerdma_suite::scenario::Scenario;
 
 use super::Failure;
 
-/// Where reports go when nobody says so: those of the other kernels do not overwrite the lab kernel's.
+/// Where reports go by default: those of the other kernels do not overwrite the lab kernel's.
 pub(super) fn default_folder(kernel: &KernelChoice) -> PathBuf {
     match kernel {
         KernelChoice::Flavour(Flavour::Lab) | KernelChoice::Path(_) => "target/vm-test".into(),

@@ -10,18 +10,17 @@ use std::time::Instant;
 use clap::Args;
 use guest_protocol::Input;
 use peerdma_suite::carried::{self, Carried};
+use peerdma_suite::collector::Collector;
 use peerdma_suite::drive::{JobEnd, Venue, drive};
 use peerdma_suite::hello::{self, Hello, Mode};
-use peerdma_suite::host::choice::Place;
+use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
-use peerdma_suite::report::collector::write_whole;
 use peerdma_suite::report::{
-    Collector, FindingReport, RunReport, ScenarioReport, Setup, Status, junit, markdown,
+    RunReport, ScenarioReport, Setup, Shard, junit, markdown, write_whole,
 };
 use peerdma_suite::scenario::{Scenario, Swiotlb};
-use peerdma_suite::shard::Shard;
 use peerdma_suite::test_host;
 use peerdma_support::say;
 use rustix::fs::{FlockOperation, flock};
@@ -31,6 +30,7 @@ use super::shares::Shares;
 use super::substitute;
 use super::{Exit, Failure, list, output};
 
+mod closing;
 mod selection;
 
 use selection::{have_peers, have_tests, scenarios, with_scenario_file};
@@ -88,7 +88,7 @@ pub(super) struct Arguments {
     /// Folder for reports and logs [default: target/vm-test; on the debug, stock and lts kernels target/vm-test-KERNEL]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Record everything that happens in the lab, a file per scenario in this folder, for `peerdma replay`
+    /// Record everything that the devices do, a file per scenario in this folder, for `peerdma replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
     /// Seconds after which a guest is taken for hung, instead of the scenario's limit
@@ -119,7 +119,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             arguments.all || arguments.shard.is_some() || !arguments.scenario.is_empty();
         let wanted = is_wanted.then(|| scenarios(arguments)).transpose()?;
         let wanted = wanted.map(|all| arguments.part(all));
-        tell_if_empty(arguments.shard, wanted.as_deref());
+        report_if_empty(arguments.shard, wanted.as_deref());
         return list::run(wanted.as_deref(), arguments.json);
     }
     if arguments.shard.is_some() && arguments.guest.jitter_without_seed() {
@@ -149,8 +149,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     };
     let mut scenarios = arguments.part(scenarios);
     scenarios.iter_mut().try_for_each(|scenario| arguments.guest.machine.apply(scenario))?;
-    tell_if_empty(arguments.shard, Some(&scenarios));
-    tell_of_useless_bouncing(&scenarios);
+    report_if_empty(arguments.shard, Some(&scenarios));
+    report_useless_bouncing(&scenarios);
     let labs = scenarios.iter().map(Devices::of).collect::<Result<Vec<_>, _>>()?;
     scenarios
         .iter()
@@ -177,7 +177,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .map(|record| lock(record, "--record"))
         .transpose()?;
     let place = arguments.guest.place()?;
-    if matches!(place, Place::Nested { .. }) {
+    if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
     }
     substitute.iter().for_each(|line| say!("{line}"));
@@ -221,23 +221,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.json {
         output::json(&report)?;
     }
-    explain(&report, &out);
+    closing::failures(&report, &out);
     shares.part("guests");
     if let Some(line) = shares.line() {
         say!("{line}");
+    }
+    // Not for programs, for parts of a run, or for a user's own test.
+    if !arguments.json && arguments.shard.is_none() && arguments.command.is_empty() {
+        closing::next(&report, &out);
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
 }
 
 /// More parts than scenarios: there is nothing to run in this one, and its report says as much.
-fn tell_if_empty(shard: Option<Shard>, scenarios: Option<&[Scenario]>) {
+fn report_if_empty(shard: Option<Shard>, scenarios: Option<&[Scenario]>) {
     if let (Some(shard), Some([])) = (shard, scenarios) {
         say!("no scenario falls to part {shard}: there are fewer scenarios than parts");
     }
 }
 
-/// A guest bounces nothing where an IOMMU translates, whatever it was told.
-fn tell_of_useless_bouncing(scenarios: &[Scenario]) {
+/// A guest bounces nothing where an IOMMU translates, whatever its command line says.
+fn report_useless_bouncing(scenarios: &[Scenario]) {
     for scenario in scenarios {
         if scenario.swiotlb == Swiotlb::Force && scenario.iommu.translates() {
             say!(
@@ -264,10 +268,10 @@ pub(super) fn time_factor(kernel: &KernelChoice) -> Result<u64, Failure> {
 }
 
 /// The venue, its test host's kernel built if need be.
-pub(super) fn venue(place: &Place, progress: &Quiet) -> Result<Venue, Failure> {
+pub(super) fn venue(place: &HostChoice, progress: &Quiet) -> Result<Venue, Failure> {
     match place {
-        Place::Kvm { .. } => Ok(Venue::Here),
-        Place::Nested { qemu, .. } => {
+        HostChoice::Kvm { .. } => Ok(Venue::Here),
+        HostChoice::Nested { qemu, .. } => {
             // Whatever it lacks, the user did not name it on the command line.
             let kernel = test_host::kernel(progress).map_err(Failure::environment)?;
             Venue::nested(qemu, kernel).map_err(Failure::environment)
@@ -367,7 +371,7 @@ fn job(
 }
 
 /// A guest has two processors and leaves one of them idle most of the time. One whose kernel checks itself does not; the
-/// others' guests are slower than the lab kernel's as well, or nobody knows, and other people's tests have time limits that
+/// others' guests are slower than the lab kernel's as well, or their speed is unknown, and the kernel's own tests have time limits that
 /// nothing stretches.
 fn guests_at_once(kernel: &KernelChoice, processors: usize) -> usize {
     let share = if kernel.time_factor() > 1 { 2 } else { 1 };
@@ -423,28 +427,6 @@ fn write_reports(report: &RunReport, out: &Path) -> Result<(), Failure> {
     written.map_err(|error| {
         Failure::environment(format_args!("writing the report to {}: {error}", out.display()))
     })
-}
-
-/// For people, after a failure: where to look.
-fn explain(report: &RunReport, out: &Path) {
-    for scenario in report.scenarios.iter().filter(|scenario| scenario.status == Status::Failed) {
-        let failed = scenario.cases.iter().filter(|case| case.status == Status::Failed);
-        for case in failed {
-            say!("{}: {} failed: {}", scenario.name, case.name, case.detail);
-        }
-        for failure in &scenario.failures {
-            say!("{}: {failure}", scenario.name);
-        }
-        let findings = scenario.cases.iter().flat_map(|case| &case.findings);
-        if findings.chain(&scenario.stray_findings).any(FindingReport::is_mistake) {
-            say!("{}: findings: {}", scenario.name, out.join("report.md").display());
-        }
-        say!(
-            "{}: console log: {}",
-            scenario.name,
-            out.join(&scenario.name).join("console.log").display()
-        );
-    }
 }
 
 fn exit_code(report: &RunReport, lost: bool, command: bool) -> u8 {
@@ -513,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_is_told_off() {
+    fn a_second_run_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let first = lock(folder.path(), "--out").unwrap();
         let error = lock(folder.path(), "--out").unwrap_err();

@@ -75,3 +75,30 @@ impl From<DrawingFormat> for Format {
         }
     }
 }
+
+/// `--only`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Only {
+    /// Display controllers and accelerators
+    Gpu,
+    /// Network and InfiniBand controllers
+    Nic,
+    /// NVMe controllers
+    Nvme,
+    /// Whatever offers memory to p2pdma
+    P2pmem,
+    /// Everything that is not a bridge
+    All,
+}
+
+/// `--format` of a table of pairs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum TableFormat {
+    /// Lines
+    #[default]
+    Text,
+    /// A page for browsers; each cell says why
+    Html,
+    /// A picture
+    Svg,
+}

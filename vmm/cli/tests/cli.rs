@@ -152,7 +152,7 @@ fn what_cannot_be_built_is_named_with_its_line_too() {
 }
 
 #[test]
-fn a_file_that_is_none_is_no_misspelt_preset() {
+fn a_missing_file_is_not_taken_for_a_misspelt_preset() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("switch-a")).unwrap();
     fs::write(folder.path().join("text"), b"name = '\xff'\n").unwrap();
@@ -201,7 +201,7 @@ fn a_device_is_added_where_the_command_line_says_so() {
 fn a_device_that_cannot_be_added_is_refused_before_anything_starts() {
     for (device, part) in [
         ("iota", "there is no kind of device \"iota\", did you mean \"ioat\"?"),
-        ("ioat,channels", "\"channels\" is no KEY=VALUE"),
+        ("ioat,channels", "\"channels\" is not of the form KEY=VALUE"),
         ("ioat,chanels=2", "no key \"chanels\", did you mean \"channels\"?"),
         ("ioat,channels=9", "channels is \"9\"; take 1 to 4"),
         ("ioat,below=prot1", "no port, switch or host bridge \"prot1\", did you mean \"port1\"?"),
@@ -241,13 +241,13 @@ fn devices_that_are_added_are_explained_too() {
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("ioat0 (05:00.0) -> peer2 (06:00.0): through the host"), "{out}");
     let (code, _, err) = run(&line);
-    assert!(code == 2 && err.contains("\"peer2\" is no function"), "{err}");
+    assert!(code == 2 && err.contains("\"peer2\" is no"), "{err}");
     let (code, _, err) = run(&["explain", "a", "b", "--run", "x", "--device", "ioat"]);
     assert!(code == 2 && err.contains("cannot be used with"), "{err}");
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_reader_that_goes_away_is_not_an_error() {
     let mut child =
         peerdma(&["test", "--list"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     drop(child.stdout.take());
@@ -255,7 +255,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn a_reader_that_goes_away_from_both_streams_is_no_error_either() {
+fn a_reader_that_goes_away_from_both_streams_is_not_an_error_either() {
     for arguments in [&["test", "--list"][..], &["topology", "--list"], &["topology", "swich"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -287,7 +287,7 @@ fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
             "cannot be used with '[CMD]...'",
         ),
         (&["boot", "--modprobe", "dmatest x=\"a b"], "a double quote is not closed"),
-        (&["replay", "/no/such/record"], "/no/such/record"),
+        (&["replay", "/no/such/trace"], "/no/such/trace"),
         (&[], "Usage: peerdma"),
     ] {
         let (code, out, err) = run(arguments);
@@ -331,20 +331,20 @@ fn bad_input_is_a_usage_error_everywhere() {
     for (arguments, part) in [
         (vec!["replay", &event("i", r#"{"event":"\u001b[2J"}"#)], "line 2 is not an event"),
         (vec!["replay", &event("j", &long)], "line 2 is not an event: it is longer than"),
-        (vec!["replay", &event("k", wide)], "not a record made with --record: line 2: a register"),
+        (vec!["replay", &event("k", wide)], "not a trace made with --record: line 2: a register"),
         (vec!["replay", &here], "it is a folder"),
-        (vec!["replay", &path("noise")], "not a record"),
+        (vec!["replay", &path("noise")], "not a trace"),
         (vec!["replay", &record("a", "[[0,18446744073709551615]]", "")], "RAM that no guest has"),
         (vec!["replay", &record("b", "[[0,99999999999999]]", "")], "RAM that no guest has"),
         (vec!["replay", &record("c", "[[0,0]]", "")], "RAM that no guest has"),
         (vec!["replay", &record("d", "[]", "")], "RAM that no guest has"),
         (vec!["replay", &record("e", "[[0,8192],[4096,8192]]", "")], "RAM that no guest has"),
         (vec!["replay", &record("f", "[[0,4096],[18446744073709551615,4096]]", "")], "RAM that no"),
-        (vec!["replay", &record("g", "[[0,-1]]", "")], "not a record"),
+        (vec!["replay", &record("g", "[[0,-1]]", "")], "not a trace"),
         (vec!["replay", &record("h", "[[0,1048576]]", "3")], "power of two"),
-        (vec!["explain", "peer0", "peer1", "--run", &path("noise")], "is no report"),
-        (vec!["explain", "peer0", "peer1", "--run", &here], "is no report"),
-        (vec!["report", "merge", &here, "--out", &path("out")], "is no report"),
+        (vec!["explain", "peer0", "peer1", "--run", &path("noise")], "is not a peerdma report"),
+        (vec!["explain", "peer0", "peer1", "--run", &here], "is not a peerdma report"),
+        (vec!["report", "merge", &here, "--out", &path("out")], "is not a peerdma report"),
         (vec!["report", "merge", &path("none"), "--out", &path("out")], "cannot be read"),
         (vec!["topology", &path("noise")], "UTF-8"),
         (vec!["topology", &here], "it is a folder"),
@@ -382,7 +382,7 @@ fn test_run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn kernels_and_modules_that_are_none_are_named() {
+fn files_that_are_not_kernels_or_modules_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let truncated = folder.path().join("truncated");
     let program = fs::read("/proc/self/exe").unwrap();
@@ -396,9 +396,12 @@ fn kernels_and_modules_that_are_none_are_named() {
         (&["--module", "/no/such.ko", "--", "true"], "the module /no/such.ko is not there"),
         (
             &["--module", "/etc/passwd", "--", "true"],
-            "the module /etc/passwd is none: it is no ELF",
+            "the module /etc/passwd cannot be used: it is not an ELF",
         ),
-        (&["--module", "/bin/sh", "--", "true"], "the module /bin/sh is none: it is a program"),
+        (
+            &["--module", "/bin/sh", "--", "true"],
+            "the module /bin/sh cannot be used: it is a program",
+        ),
         (&["--file", "/etc", "--", "true"], "the file /etc is a folder"),
         (&["--file", "/no/such", "--", "true"], "the file /no/such is not there"),
     ] {
@@ -421,7 +424,7 @@ fn no_kvm_and_no_qemu_is_said_in_one_line() {
 }
 
 #[test]
-fn a_second_run_beside_the_first_is_told_what_to_do() {
+fn a_second_run_beside_the_first_gets_an_error_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     fs::create_dir(&out).unwrap();
@@ -459,4 +462,42 @@ fn the_doctor_says_where_guests_run() {
 fn the_test_host_s_own_command_is_not_for_users() {
     let (code, _, err) = run(&["nested-init"]);
     assert_eq!(code, 2, "{err}");
+}
+
+/// What people post about a real machine, shown and converted.
+#[test]
+fn files_about_real_machines_are_shown_and_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let text = path("report.txt");
+    fs::write(
+        &text,
+        "> 3c:08.0 PCI bridge [0604]: PLX Technology, Inc. PEX 8747 [10b5:8747]\n\
+         >   Capabilities: <access denied>\n",
+    )
+    .unwrap();
+    let (code, out, err) = run(&["machine", "show", &text]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("0000:3c:08.0") && out.contains("run it as root"), "{out}");
+    let (code, record, err) = run(&["machine", "show", &text, "--json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let json: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(json["functions"][0]["device"], "8747");
+    let copy = path("box.json");
+    fs::write(&copy, &record).unwrap();
+    assert_eq!(run(&["machine", "show", &copy, "--json"]), (0, record.clone(), String::new()));
+
+    // What is no machine: one line, and code 2.
+    fs::write(&text, "Dear all,\nit is slow.\n").unwrap();
+    let (code, out, err) = run(&["machine", "show", &text]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("no PCI function found") && err.contains("hint:"), "{err}");
+    fs::write(&copy, record.replace("peerdma-machine/1", "peerdma-machine/9")).unwrap();
+    let (code, _, err) = run(&["machine", "show", &copy]);
+    assert!(code == 2 && err.contains("peerdma-machine/9"), "{err}");
+    let (code, _, err) = run(&["machine", "show", &path("none")]);
+    assert!(code == 2 && err.contains("none: "), "{err}");
+    // A machine without sysfs lacks something.
+    let (code, _, err) = run(&["machine", "capture", "--root", folder.path().to_str().unwrap()]);
+    assert!(code == 3 && err.contains("sys/bus/pci/devices"), "{err}");
 }

@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use guest_agent::{cases, command_line};
+use peerdma_suite::report::Shard;
 use peerdma_suite::scenario::Scenario;
-use peerdma_suite::shard::Shard;
 use program::{outcome, peerdma, run};
 
 #[test]

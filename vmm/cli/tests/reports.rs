@@ -7,10 +7,10 @@ mod program;
 use std::fs;
 
 use guest_protocol::Request;
+use peerdma_suite::report::Shard;
 use peerdma_suite::report::{
     CaseReport, ObservedPath, RunReport, ScenarioReport, Setup, Status, Totals, markdown,
 };
-use peerdma_suite::shard::Shard;
 use peerdma_topology::Topology;
 use peerdma_topology::assembly::IommuMode;
 use peerdma_topology::linux::Guest;

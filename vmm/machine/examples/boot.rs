@@ -12,7 +12,7 @@ use peerdma_machine::boot::acpi::{HostBridgeConfig, OscControl, PciConfig};
 use peerdma_machine::boot::{KernelBoot, Protocol};
 use peerdma_machine::lab_port::ExitOnly;
 use peerdma_machine::{
-    CpuProfile, DeviceBus, Endpoints, Machine, MachineConfig, MappedMemory, Outcome, Platform,
+    Backends, CpuProfile, DeviceBus, Machine, MachineConfig, MappedMemory, Platform, RunEnd,
     Workload,
 };
 
@@ -76,15 +76,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             osc: OscControl::default(),
         }),
     };
-    let endpoints =
-        Endpoints { console: Box::new(std::io::stdout()), lab_port: Box::new(ExitOnly) };
-    let machine = Machine::new(platform, config, Arc::new(HostBridge), endpoints)?;
+    let backends = Backends { console: Box::new(std::io::stdout()), lab_port: Box::new(ExitOnly) };
+    let machine = Machine::new(platform, config, Arc::new(HostBridge), backends)?;
     eprintln!("boot: loaded in {:?}", begin.elapsed());
     let outcome = machine.run(Some(LIMIT))?;
     eprintln!("boot: {outcome}, after {:?}", begin.elapsed());
     Ok(match outcome {
-        Outcome::PowerOff => ExitCode::SUCCESS,
-        Outcome::Exit(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        RunEnd::PowerOff => ExitCode::SUCCESS,
+        RunEnd::Exit(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         _ => ExitCode::FAILURE,
     })
 }

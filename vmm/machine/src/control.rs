@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::fault::{Outcome, Registers};
+use super::fault::{Registers, RunEnd};
 use super::kick::Kicker;
 
 /// Shared by all threads of a machine.
@@ -17,7 +17,7 @@ pub(crate) struct Control {
 
 #[derive(Debug, Default)]
 struct State {
-    outcome: Option<Outcome>,
+    outcome: Option<RunEnd>,
     kickers: Vec<Arc<Kicker>>,
     registers: Vec<(u8, Registers)>,
 }
@@ -44,7 +44,7 @@ impl Control {
     }
 
     /// Ends the run. Only the first call's outcome counts. Safe from any thread, also a vCPU's own.
-    pub(crate) fn finish(&self, outcome: Outcome) {
+    pub(crate) fn finish(&self, outcome: RunEnd) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.outcome.is_none() && !self.ending() {
             state.outcome = Some(outcome);
@@ -55,7 +55,7 @@ impl Control {
     }
 
     /// Waits for the end, at most until `deadline`, and takes the outcome. `None`: the time is up.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Outcome> {
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<RunEnd> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(outcome) = state.outcome.take() {
@@ -80,13 +80,13 @@ impl Control {
 pub struct StopHandle(pub(crate) Arc<Control>);
 
 impl StopHandle {
-    /// Ends the run with [`Outcome::Stopped`], unless it has ended already.
+    /// Ends the run with [`RunEnd::Stopped`], unless it has ended already.
     pub fn stop(&self) {
-        self.0.finish(Outcome::Stopped);
+        self.0.finish(RunEnd::Stopped);
     }
 
     /// Ends the run with an outcome of the caller's choice, unless it has ended already.
-    pub fn finish(&self, outcome: Outcome) {
+    pub fn finish(&self, outcome: RunEnd) {
         self.0.finish(outcome);
     }
 

@@ -8,7 +8,7 @@ use super::bus::Withheld;
 
 /// How a machine's run ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum RunEnd {
     /// The guest said `exit CODE` at the lab port.
     Exit(i32),
     /// The guest switched itself off (ACPI S5).
@@ -130,7 +130,7 @@ fn not_emulated(
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for RunEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exit(code) => write!(f, "the guest ended with exit code {code}"),

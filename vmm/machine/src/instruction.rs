@@ -34,7 +34,7 @@ mod tests {
     use super::kind;
 
     #[test]
-    fn vector_instructions_are_told_from_others() {
+    fn vector_instructions_are_distinguished_from_others() {
         let avx = "a vector instruction (AVX)";
         let sse = "a vector instruction (SSE)";
         let cases: [(&[u8], &str); 14] = [

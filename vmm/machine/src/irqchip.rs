@@ -47,7 +47,8 @@ impl fmt::Debug for MsiSignaller {
 }
 
 impl MsiSignaller {
-    pub(crate) fn new(vm: Arc<VmFd>) -> Self {
+    /// Signals to the interrupt controllers of `vm`.
+    pub fn new(vm: Arc<VmFd>) -> Self {
         Self(vm)
     }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use peerdma_support::random::next;
 
-/// One in so many moments is a short stall, ...
+/// One in this many moments is a short stall, ...
 const SHORT_IN: u64 = 32;
 /// ... of less than this many microseconds.
 const SHORT: u64 = 1 << 14;
-/// One in so many is a long one, ...
+/// One in this many is a long one, ...
 const LONG_IN: u64 = 1024;
-/// ... of so many milliseconds.
+/// ... of this many milliseconds.
 const LONG: std::ops::Range<u64> = 50..300;
 
 /// Whose moments they are.

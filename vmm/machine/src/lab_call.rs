@@ -26,7 +26,7 @@ use guest_protocol::wire::{HEADER, MAX_ANSWER, MAX_REQUEST};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use super::fault::Outcome;
+use super::fault::RunEnd;
 use super::lab_port::{LabPortDevice, Reply};
 use super::layout::PAGE_SIZE;
 use super::memory::GuestRam;
@@ -160,7 +160,7 @@ impl Call {
         self,
         memory: &impl LinearMemory,
         device: &mut LabPortDevice,
-    ) -> Option<Outcome> {
+    ) -> Option<RunEnd> {
         let room = usize::try_from(self.room).map_or(MAX_ANSWER, |room| room.min(MAX_ANSWER));
         let Some(buffer) = Buffer::find(memory, self.buffer, HEADER + room) else {
             log::debug!("lab call: {room} bytes at {:#x} are not in RAM", self.buffer);
@@ -175,7 +175,7 @@ impl Call {
             _ => device.call(caller, &buffer.read(HEADER, length)),
         };
         let answer = match reply {
-            Reply::Exit(code) => return Some(Outcome::Exit(code)),
+            Reply::Exit(code) => return Some(RunEnd::Exit(code)),
             Reply::Line(answer) => answer,
         };
         if answer.len() <= room {
@@ -344,9 +344,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_gets_the_answer_to_somebody_else() {
+    fn an_answer_goes_to_its_own_caller_only() {
         let (memory, mut device) = (mapped(), device());
-        let refused = b"fail the last answer was somebody else's";
+        let refused = b"fail the last answer belongs to another caller";
         assert_eq!(call_on(&memory, &mut device, FIRST, b"", 100).1, refused);
         assert_eq!(call_on(&memory, &mut device, FIRST, b"mine", 100).1, b"<mine>");
         assert_eq!(call_on(&memory, &mut device, FIRST + 0x1000, b"", 100).1, refused);
@@ -358,6 +358,6 @@ mod tests {
         let memory = mapped();
         Buffer::find(&memory, FIRST, 10).unwrap().write(HEADER, b"exit 5");
         let outcome = Call { line: 6, buffer: FIRST, room: 6 }.serve(&memory, &mut device());
-        assert!(matches!(outcome, Some(Outcome::Exit(5))));
+        assert!(matches!(outcome, Some(RunEnd::Exit(5))));
     }
 }

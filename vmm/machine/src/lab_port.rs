@@ -11,7 +11,7 @@ use guest_protocol::wire::MAX_REQUEST;
 use guest_protocol::{FAIL, OK};
 use vm_memory::GuestAddress;
 
-use super::fault::Outcome;
+use super::fault::RunEnd;
 
 /// What the VMM answers to a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl LabPort for ExitOnly {
         let code = line.strip_prefix("exit ").and_then(|rest| rest.split_whitespace().next());
         match code.map(str::parse) {
             Some(Ok(code)) => Reply::Exit(code),
-            _ => Reply::fail("nobody listens here"),
+            _ => Reply::fail("this machine has no guest protocol"),
         }
     }
 }
@@ -91,11 +91,11 @@ impl LabPortDevice {
         }
     }
 
-    pub(crate) fn write(&mut self, data: &[u8]) -> Option<Outcome> {
+    pub(crate) fn write(&mut self, data: &[u8]) -> Option<RunEnd> {
         data.iter().find_map(|&byte| self.byte(byte))
     }
 
-    fn byte(&mut self, byte: u8) -> Option<Outcome> {
+    fn byte(&mut self, byte: u8) -> Option<RunEnd> {
         if byte != b'\n' {
             if self.line.len() < MAX_REQUEST {
                 self.line.push(byte);
@@ -112,7 +112,7 @@ impl LabPortDevice {
         // An answer that the guest did not fetch is void: it has asked something else.
         self.answer.clear();
         match reply {
-            Reply::Exit(code) => Some(Outcome::Exit(code)),
+            Reply::Exit(code) => Some(RunEnd::Exit(code)),
             Reply::Line(text) => {
                 self.answer.extend(text.bytes());
                 self.answer.push_back(b'\n');
@@ -138,7 +138,7 @@ impl LabPortDevice {
     pub(crate) fn last_call(&self, caller: GuestAddress) -> Reply {
         match &self.called {
             (Some(called), answer) if *called == caller => Reply::Line(answer.clone()),
-            _ => Reply::fail("the last answer was somebody else's"),
+            _ => Reply::fail("the last answer belongs to another caller"),
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
         assert!(device.write(b"lo\nworld\n").is_none());
         assert_eq!(answer(&mut device), "<world>");
         assert_eq!(answer(&mut device), "");
-        assert!(matches!(device.write(b"exit\n"), Some(Outcome::Exit(3))));
+        assert!(matches!(device.write(b"exit\n"), Some(RunEnd::Exit(3))));
     }
 
     #[test]
@@ -214,6 +214,6 @@ mod tests {
     fn only_exit_is_answered_where_nobody_listens() {
         assert_eq!(ExitOnly.line("exit 7"), Reply::Exit(7));
         assert_eq!(ExitOnly.line("exit 121 no /proc"), Reply::Exit(121));
-        assert_eq!(ExitOnly.line("hello"), Reply::fail("nobody listens here"));
+        assert_eq!(ExitOnly.line("hello"), Reply::fail("this machine has no guest protocol"));
     }
 }

@@ -38,9 +38,9 @@ pub use bus::{DeviceBus, DirectMap, EmptyBus, HostMemory, MappedMemory, Withheld
 pub use control::StopHandle;
 pub use cpuid::CpuProfile;
 pub use error::MachineError;
-pub use fault::{Access, Fault, FaultKind, Outcome, Registers};
+pub use fault::{Access, Fault, FaultKind, Registers, RunEnd};
 pub use irqchip::MsiSignaller;
 pub use lab_port::{LabPort, Reply};
-pub use machine::{ConsoleInput, Endpoints, FlatProgram, Machine, MachineConfig, Workload};
+pub use machine::{Backends, ConsoleInput, FlatProgram, Machine, MachineConfig, Workload};
 pub use memory::GuestRam;
 pub use platform::Platform;

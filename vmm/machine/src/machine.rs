@@ -9,7 +9,7 @@ use super::bus::{DeviceBus, DirectMap};
 use super::control::{Control, StopHandle};
 use super::cpuid::CpuProfile;
 use super::error::MachineError;
-use super::fault::Outcome;
+use super::fault::RunEnd;
 use super::lab_port::{LabPort, LabPortDevice};
 use super::layout;
 use super::memory::GuestRam;
@@ -57,16 +57,16 @@ pub struct MachineConfig {
 }
 
 /// Where the guest's words go and who answers it.
-pub struct Endpoints {
+pub struct Backends {
     /// Takes what the guest writes to its serial console.
     pub console: Box<dyn Write + Send>,
     /// Answers at the lab port.
     pub lab_port: Box<dyn LabPort>,
 }
 
-impl fmt::Debug for Endpoints {
+impl fmt::Debug for Backends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoints").finish_non_exhaustive()
+        f.debug_struct("Backends").finish_non_exhaustive()
     }
 }
 
@@ -101,7 +101,7 @@ impl Machine {
         platform: Platform,
         config: MachineConfig,
         bus: Arc<dyn DeviceBus>,
-        endpoints: Endpoints,
+        backends: Backends,
     ) -> Result<Self, MachineError> {
         let ram = platform.ram().clone();
         let entry = load(&ram, config.workload, platform.vcpu_count(), config.pci)?;
@@ -109,8 +109,8 @@ impl Machine {
         let irq = IrqLine::new()?;
         platform.wire(irq.event(), layout::COM1_GSI)?;
         let ports = Ports {
-            serial: SerialPort::new(irq, endpoints.console)?,
-            lab: Mutex::new(LabPortDevice::new(endpoints.lab_port)),
+            serial: SerialPort::new(irq, backends.console)?,
+            lab: Mutex::new(LabPortDevice::new(backends.lab_port)),
         };
         let slots = Arc::new(platform.memory_slots()?);
         let map: Weak<dyn DirectMap> = Arc::<MemorySlots>::downgrade(&slots);
@@ -142,11 +142,11 @@ impl Machine {
     }
 
     /// Runs the guest until it ends, or somebody ends it, or `limit` has passed, which counts as
-    /// [`Outcome::Stopped`]. No thread of the machine is left when this returns.
+    /// [`RunEnd::Stopped`]. No thread of the machine is left when this returns.
     ///
     /// # Errors
     /// [`MachineError::Host`] when the vCPU threads cannot be started.
-    pub fn run(self, limit: Option<Duration>) -> Result<Outcome, MachineError> {
+    pub fn run(self, limit: Option<Duration>) -> Result<RunEnd, MachineError> {
         let control = Arc::clone(&self.shared.control);
         let mut threads = Vec::new();
         let mut failed = None;
@@ -155,14 +155,14 @@ impl Machine {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     failed = Some(error);
-                    control.finish(Outcome::Stopped);
+                    control.finish(RunEnd::Stopped);
                     break;
                 }
             }
         }
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let outcome = control.wait(deadline);
-        control.finish(Outcome::Stopped);
+        control.finish(RunEnd::Stopped);
         for thread in threads {
             // A panic has been made an outcome already.
             drop(thread.join());
@@ -170,7 +170,7 @@ impl Machine {
         self.shared.ports.serial.finish(CONSOLE_DRAIN);
         match failed {
             Some(error) => Err(error),
-            None => Ok(outcome.unwrap_or(Outcome::Stopped)),
+            None => Ok(outcome.unwrap_or(RunEnd::Stopped)),
         }
     }
 }

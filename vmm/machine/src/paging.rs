@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_nowhere_is_no_page() {
+    fn what_leads_nowhere_is_not_a_page() {
         let (ram, four) = tables(4, 0);
         put(&ram, 4, 0, 0x5_0000 | USER & !PRESENT);
         assert_eq!(at(four, &ram, 0), None, "not present");

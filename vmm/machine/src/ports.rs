@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::fault::Outcome;
+use super::fault::RunEnd;
 use super::lab_call::{Call, LinearMemory};
 use super::lab_port::LabPortDevice;
 use super::layout;
@@ -33,13 +33,13 @@ impl Ports {
 
     /// Serves a write; `Some` if it ends the run. `data` holds several values of the same port when the guest
     /// used a string instruction.
-    pub(crate) fn write(&self, port: u16, data: &[u8]) -> Option<Outcome> {
+    pub(crate) fn write(&self, port: u16, data: &[u8]) -> Option<RunEnd> {
         match port {
             layout::LAB_PORT => self.lab.lock().unwrap_or_else(PoisonError::into_inner).write(data),
             layout::SLEEP_CONTROL => data.iter().find_map(|&value| sleep(value)),
-            layout::RESET_REGISTER => data.contains(&layout::RESET_VALUE).then_some(Outcome::Reset),
+            layout::RESET_REGISTER => data.contains(&layout::RESET_VALUE).then_some(RunEnd::Reset),
             layout::KEYBOARD_COMMAND => {
-                data.contains(&layout::KEYBOARD_RESET).then_some(Outcome::Reset)
+                data.contains(&layout::KEYBOARD_RESET).then_some(RunEnd::Reset)
             }
             _ if layout::COM1.contains(&port) => {
                 self.serial.write(port, data);
@@ -50,15 +50,15 @@ impl Ports {
     }
 
     /// Serves a lab call; `Some` if it ends the run.
-    pub(crate) fn lab_call(&self, call: Call, memory: &impl LinearMemory) -> Option<Outcome> {
+    pub(crate) fn lab_call(&self, call: Call, memory: &impl LinearMemory) -> Option<RunEnd> {
         call.serve(memory, &mut self.lab.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Sleep states other than S5 are not offered; a guest that asks for one all the same stays awake.
-fn sleep(value: u8) -> Option<Outcome> {
+fn sleep(value: u8) -> Option<RunEnd> {
     let kind = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
-    (value & SLEEP_ENABLE != 0 && kind == layout::SLEEP_TYPE_S5).then_some(Outcome::PowerOff)
+    (value & SLEEP_ENABLE != 0 && kind == layout::SLEEP_TYPE_S5).then_some(RunEnd::PowerOff)
 }
 
 #[cfg(test)]
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn only_s5_with_the_enable_bit_switches_off() {
         let s5 = layout::SLEEP_TYPE_S5 << SLEEP_TYPE_SHIFT;
-        assert!(matches!(sleep(s5 | SLEEP_ENABLE), Some(Outcome::PowerOff)));
+        assert!(matches!(sleep(s5 | SLEEP_ENABLE), Some(RunEnd::PowerOff)));
         assert!(sleep(s5).is_none());
         assert!(sleep(3 << SLEEP_TYPE_SHIFT | SLEEP_ENABLE).is_none());
     }

@@ -19,7 +19,7 @@ use super::layout;
 
 /// Output that waits for a slow sink; what comes beyond is dropped and counted.
 const OUTPUT_CAPACITY: usize = 1 << 20;
-/// Input that waits for a slow guest; the source is told how much was taken.
+/// Input that waits for a slow guest; the source learns how much was taken.
 const INPUT_CAPACITY: usize = 64 << 10;
 /// How long the writer lets output gather: the guest writes byte by byte, a system call for each is dear.
 const GATHER: Duration = Duration::from_millis(2);

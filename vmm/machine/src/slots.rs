@@ -54,6 +54,9 @@ impl MemorySlots {
     }
 }
 
+/// Installs memory in a slot at an address of the guest, or empties the slot: `None`.
+type SetSlot<'a> = dyn FnMut(u32, u64, Option<&MappedMemory>) -> Result<(), MachineError> + 'a;
+
 impl DirectMap for MemorySlots {
     /// Makes the slots what the bus says they are, if it says something new. KVM gives a slot up only when every vCPU has
     /// left the pages behind it.
@@ -65,7 +68,18 @@ impl DirectMap for MemorySlots {
         // Read before the map: if it changes in between we merely look once more.
         let epoch = bus.memory_epoch();
         let wanted = bus.memory();
-        devices.replace(&self.vm, wanted)?;
+        let mut set = |slot, address, memory: Option<&MappedMemory>| match memory {
+            Some(memory) => {
+                let flags = if memory.writable { 0 } else { KVM_MEM_READONLY };
+                let host = memory.memory.host_address() as u64;
+                // SAFETY: `HostMemory` promises `len` mapped bytes for as long as the value lives, and
+                // `DeviceSlots` keeps the value until the slot is gone.
+                unsafe { set_slot(&self.vm, slot, flags, address, memory.memory.len(), host) }
+            }
+            // SAFETY: size 0 removes the slot; nothing stays mapped.
+            None => unsafe { set_slot(&self.vm, slot, 0, address, 0, 0) },
+        };
+        devices.replace(&mut set, wanted)?;
         self.epoch.store(epoch, Ordering::Release);
         Ok(())
     }
@@ -84,7 +98,16 @@ impl DeviceSlots {
         }
     }
 
-    fn replace(&mut self, vm: &VmFd, mut wanted: Vec<MappedMemory>) -> Result<(), MachineError> {
+    /// Makes the slots hold `wanted`, as far as they can. Memory is kept alive for as long as a slot
+    /// holds it.
+    ///
+    /// # Errors
+    /// A slot could not be removed.
+    fn replace(
+        &mut self,
+        set: &mut SetSlot<'_>,
+        mut wanted: Vec<MappedMemory>,
+    ) -> Result<(), MachineError> {
         // What stays is not touched: its pages remain mapped in the guest. Removal comes first, because KVM
         // refuses slots that overlap.
         for (index, place) in self.installed.iter_mut().enumerate() {
@@ -92,10 +115,7 @@ impl DeviceSlots {
             match wanted.iter().position(|new| same(current, new)) {
                 Some(at) => drop(wanted.swap_remove(at)),
                 None => {
-                    // SAFETY: size 0 removes the slot; nothing stays mapped.
-                    unsafe {
-                        set_slot(vm, slot_number(self.first, index), 0, current.address, 0, 0)?
-                    };
+                    set(slot_number(self.first, index), current.address, None)?;
                     *place = None;
                 }
             }
@@ -125,13 +145,8 @@ impl DeviceSlots {
                 ));
                 continue;
             }
-            let (address, len) = (memory.address, memory.memory.len());
-            let host = memory.memory.host_address() as u64;
-            let flags = if memory.writable { 0 } else { KVM_MEM_READONLY };
-            // SAFETY: `HostMemory` promises `len` mapped bytes for as long as the value lives, and the value
-            // is kept in `installed` until the slot is gone.
-            let set = unsafe { set_slot(vm, slot, flags, address, len, host) };
-            if let Err(error) = set {
+            let address = memory.address;
+            if let Err(error) = set(slot, address, Some(&memory)) {
                 // No reason to end the guest's run.
                 self.refused
                     .warn(format_args!("device memory at {address:#x} is not mapped: {error}"));
@@ -202,31 +217,52 @@ unsafe fn set_slot(
 
 #[cfg(test)]
 mod tests {
-    use kvm_ioctls::Kvm;
-    use peerdma_support::testing::told;
+    use peerdma_support::testing::logged;
     use vm_memory::MmapRegion;
 
     use super::super::bus::HostMemory;
     use super::*;
 
     #[test]
-    fn a_guest_that_moves_its_bars_about_is_told_of_a_few_times() {
-        // Without KVM there is nothing to map into.
-        let Ok(vm) = Kvm::new().and_then(|kvm| kvm.create_vm()) else { return };
+    fn warnings_about_a_guest_that_moves_its_bars_are_limited() {
         let memory: Arc<dyn HostMemory> = Arc::new(MmapRegion::<()>::new(0x1000).unwrap());
         let at = |address| MappedMemory { address, memory: Arc::clone(&memory), writable: true };
         let window = layout::PCI_WINDOW_32.start;
-        let lines = told(|| {
-            let mut slots = DeviceSlots::new(0, 1);
+        let mut installed = Vec::new();
+        let lines = logged(|| {
+            let mut slots = DeviceSlots::new(3, 4);
+            let mut set = |slot, address, memory: Option<&MappedMemory>| {
+                installed.push((slot, address, memory.is_some()));
+                Ok(())
+            };
             for turn in 0..500 {
                 let misplaced = at(0x1000 + turn);
                 let crowded_out = at(window + 0x1000 * (turn + 1));
-                slots.replace(&vm, vec![at(window), misplaced, crowded_out]).unwrap();
+                slots.replace(&mut set, vec![at(window), misplaced, crowded_out]).unwrap();
             }
         });
+        assert_eq!(installed, [(3, window, true)], "memory that stays is not touched");
         let about = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
         assert_eq!(about("500 in all"), 2, "{lines:#?}");
         assert_eq!(lines.len(), 2 * (8 + 1 + 1), "{lines:#?}");
         assert_eq!(about("no memory slot left"), 8);
+    }
+
+    #[test]
+    fn memory_that_moves_leaves_its_old_slot_first() {
+        let memory: Arc<dyn HostMemory> = Arc::new(MmapRegion::<()>::new(0x1000).unwrap());
+        let at = |address| MappedMemory { address, memory: Arc::clone(&memory), writable: true };
+        let window = layout::PCI_WINDOW_32.start;
+        let mut calls = Vec::new();
+        let mut slots = DeviceSlots::new(0, 2);
+        let mut set = |slot, address, memory: Option<&MappedMemory>| {
+            calls.push((slot, address, memory.is_some()));
+            Ok(())
+        };
+        slots.replace(&mut set, vec![at(window)]).unwrap();
+        slots.replace(&mut set, vec![at(window + 0x1000)]).unwrap();
+        slots.replace(&mut set, Vec::new()).unwrap();
+        let (old, new) = (window, window + 0x1000);
+        assert_eq!(calls, [(0, old, true), (0, old, false), (0, new, true), (0, new, false)]);
     }
 }

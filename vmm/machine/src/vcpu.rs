@@ -12,7 +12,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use super::bus::{self, DirectMap};
 use super::control::Control;
 use super::error::MachineError;
-use super::fault::{Access, Fault, FaultKind, Outcome, Registers};
+use super::fault::{Access, Fault, FaultKind, Registers, RunEnd};
 use super::kick::Kicker;
 use super::lab_call::{Buffer, Call, VcpuMemory};
 use super::layout;
@@ -21,7 +21,7 @@ use crate::jitter::{Jitter, Stalls, Stream};
 
 /// How often in a row `KVM_RUN` is called again after KVM says that an exit happened while an event was delivered.
 ///
-/// KVM has changed nothing of the guest then, and delivers the event again if there is one. There often is none: KVM
+/// KVM has changed nothing of the guest then, and delivers the event again if there is one. Often there is not: KVM
 /// (since 6.14) reads the type of EXITINTINFO without its valid bit (AMD APM vol. 2, 15.7.2), and QEMU's TCG leaves a
 /// type there when the guest has taken an exception of its own since it was entered. An access to a device that
 /// follows before any other exit then looks like a fault on the way to the handler.
@@ -38,8 +38,8 @@ const MAX_INSTRUCTION: usize = 15;
 /// What the run loop does after an exit.
 enum Next {
     Resume,
-    End(Outcome),
-    /// The line of a lab call has so many bytes; where it is, registers say.
+    End(RunEnd),
+    /// The length of the line of a lab call; registers hold its address.
     LabCall(u32),
 }
 
@@ -111,7 +111,7 @@ impl Vcpu {
                 Ok(Next::End(outcome)) => shared.control.finish(outcome),
                 Err(kind) => {
                     let fault = self.fault(kind, shared);
-                    shared.control.finish(Outcome::Fault(Box::new(fault)));
+                    shared.control.finish(RunEnd::Fault(Box::new(fault)));
                 }
             }
         }
@@ -209,7 +209,7 @@ impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let fault = Fault { vcpu: self.vcpu, kind: FaultKind::Panicked, registers: None };
-            self.control.finish(Outcome::Fault(Box::new(fault)));
+            self.control.finish(RunEnd::Fault(Box::new(fault)));
         }
     }
 }

@@ -41,7 +41,7 @@ pub enum CasesError {
         source: Box<CommandError>,
     },
     /// It said something else.
-    #[error("{agent} listed {line:?}, which is no test; is it a guest's agent?")]
+    #[error("{agent} listed {line:?}, which is not a test; is it a guest's agent?")]
     Line {
         /// The agent's file.
         agent: String,

@@ -11,9 +11,9 @@ use super::files::Local;
 use super::job::Job;
 use super::runner::{self, Console};
 use super::test_host::TestHostKernel;
-use crate::host::interrupt::interrupted;
-use crate::host::nested::{self, NestedError, Recipe, TestHost};
+use crate::host::ctrl_c::interrupted;
 use crate::host::qemu::Qemu;
+use crate::nested::{self, NestedError, Recipe, TestHost};
 
 /// How much longer than a guest's own limit its keeper waits before it is taken for hung too.
 const GRACE: Duration = Duration::from_secs(20);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_names_who_hung() {
+    fn a_hang_names_the_guests_that_hung() {
         let end = conclude(Followed::Silent, "the VMM in this process", Vec::new);
         let JobEnd::Lost { reason, hung, .. } = end else { panic!("{end:?}") };
         assert_eq!(
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_events_is_told_apart() {
+    fn the_end_of_events_is_distinguished() {
         let ended = || Event::Ended { report: Box::new(ScenarioReport::new("a")) };
         assert_eq!(followed(vec![ended(), Event::Done], true), (Followed::Done, 1));
         assert_eq!(followed(vec![ended()], false), (Followed::Gone, 1));

@@ -36,7 +36,7 @@ pub enum Event {
     Started {
         /// The scenario.
         scenario: String,
-        /// After so many seconds the guest is killed.
+        /// The guest is killed after this many seconds.
         limit: u64,
     },
     /// What a guest is doing that reports nothing yet.
@@ -51,7 +51,7 @@ pub enum Event {
         /// The scenario.
         scenario: String,
     },
-    /// So many tests will report.
+    /// The number of tests that will report.
     Plan {
         /// The scenario.
         scenario: String,
@@ -72,7 +72,7 @@ pub enum Event {
         /// One line.
         text: String,
     },
-    /// The checker found something while no test of the lab's own was running. It is told as it happens, and stands
+    /// The checker found something while no test of the lab's own was running. It is reported as it happens, and stands
     /// once more in the report.
     Finding {
         /// The scenario.
@@ -97,7 +97,7 @@ pub enum Event {
     Done,
 }
 
-/// Where events go. A receiver that went away is no error: the run goes on to its end.
+/// Where events go. A receiver that went away is not an error: the run goes on to its end.
 #[derive(Debug, Clone)]
 pub struct Events(SyncSender<Event>);
 
@@ -126,7 +126,7 @@ pub fn write_line(out: &mut impl Write, event: &Event) -> io::Result<()> {
 /// Reads one event; `None` at the end of the stream, also if it ends within a line.
 ///
 /// # Errors
-/// When reading fails, or what comes is no event.
+/// When reading fails, or what comes is not an event.
 pub fn read_line(input: &mut impl BufRead) -> io::Result<Option<Event>> {
     let mut line = Vec::new();
     let length = input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;

@@ -1,4 +1,4 @@
-//! The files that a run leaves: console logs in its output folder, records in the folder of records.
+//! The files that a run leaves: console logs in its output folder, traces in the folder of traces.
 //!
 //! Whoever runs guests writes them through [`Files`]: into the folders themselves where it runs on this machine, and
 //! out through a port where it runs in the nested test host.

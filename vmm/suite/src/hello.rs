@@ -3,7 +3,7 @@
 use std::fmt;
 
 use guest_protocol::{self as protocol, OK, wire};
-pub use guest_protocol::{Address, Expected, Hello, Mode, Module, Other, Path, Way};
+pub use guest_protocol::{Address, Expected, Hello, Mode, Module, Other, Path, PathKind};
 
 use peerdma_topology::linux::{AddressKind, Guest, MapType, View};
 use peerdma_topology::{Arrival, Kind, Plan, Planned};
@@ -60,19 +60,19 @@ pub fn expected(plan: &Plan, guest: &Guest) -> Expected {
 fn path(view: &View<'_>, provider: usize, client: usize) -> Path {
     let decision = view.decide(provider, client);
     let (way, distance) = match decision.map {
-        MapType::BusAddress => (Way::Bus, decision.distance),
-        MapType::ThroughHostBridge => (Way::Host, decision.distance),
-        MapType::NotSupported => (Way::None, u32::MAX),
+        MapType::BusAddress => (PathKind::Bus, decision.distance),
+        MapType::ThroughHostBridge => (PathKind::Host, decision.distance),
+        MapType::NotSupported => (PathKind::None, u32::MAX),
     };
-    let arrivals = view.arrivals(client, provider);
+    let routes = view.routes(client, provider);
     Path {
         way,
         distance: i32::try_from(distance).unwrap_or(-1),
-        address: address(view.address_kind(decision.map)),
-        by_bus: word(arrivals.by_bus_address),
-        by_cpu: word(arrivals.by_cpu_address),
-        by_iova: word(arrivals.by_iova),
-        completions: word(arrivals.completions),
+        address: address(view.dma_address(client, decision.map)),
+        by_bus: word(routes.by_bus_address.arrival),
+        by_cpu: word(routes.by_cpu_address.arrival),
+        by_iova: word(routes.by_iova.arrival),
+        completions: word(routes.completions.arrival),
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
         let linux = |other: &Other| -> Vec<_> {
             other.paths.iter().map(|path| (path.way, path.distance, path.address)).collect()
         };
-        let host = (Way::Host, 4, Address::Iova);
+        let host = (PathKind::Host, 4, Address::Iova);
         let plain = of("root-ports", &["ioat"]);
         assert_eq!(plain.others[0].function, "03:00.0");
         assert_eq!(linux(&plain.others[0]), [host, host]);
@@ -159,11 +159,12 @@ mod tests {
 
         // Below the same switch its traffic is turned around; below a root port it is not.
         let switch = of("switch", &["ioat,below=switch0", "ioat"]);
-        assert_eq!(linux(&switch.others[0]), [(Way::Bus, 4, Address::Bus); 2]);
-        assert_eq!(linux(&switch.others[1]), [(Way::Host, 6, Address::Iova); 2]);
+        assert_eq!(linux(&switch.others[0]), [(PathKind::Bus, 4, Address::Bus); 2]);
+        assert_eq!(linux(&switch.others[1]), [(PathKind::Host, 6, Address::Iova); 2]);
 
         let two = of("two-bridges", &["ioat,below=bridge0", "ioat,below=bridge1"]);
-        let (near, none) = ((Way::Host, 3, Address::Iova), (Way::None, -1, Address::None));
+        let (near, none) =
+            ((PathKind::Host, 3, Address::Iova), (PathKind::None, -1, Address::None));
         assert_eq!(linux(&two.others[0]), [near, near, none]);
         assert_eq!(linux(&two.others[1]), [none, none, near]);
         assert_eq!(two.paths, of("two-bridges", &[]).paths);
@@ -174,7 +175,7 @@ mod tests {
         half.add(&"ioat,below=switch0".parse().unwrap()).unwrap();
         let half = expected(&plan(&half), &guest);
         let engine = &half.others[0];
-        assert_eq!(linux(engine), [host, (Way::Bus, 4, Address::Bus)]);
+        assert_eq!(linux(engine), [host, (PathKind::Bus, 4, Address::Bus)]);
         let [to_first, to_second] = &engine.paths[..] else { panic!() };
         assert_eq!((&to_first.by_bus, &to_first.completions), (&Bus, &Bus));
         assert_eq!((&to_second.by_bus, &to_second.completions), (&Bus, &Bus));

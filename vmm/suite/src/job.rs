@@ -21,7 +21,7 @@ pub struct GuestRun {
     /// Its initramfs, when it is not [`Job::initramfs`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initramfs: Option<PathBuf>,
-    /// What the guest is told when it asks.
+    /// The answer to the guest's `hello`.
     pub hello: Hello,
     /// The devices.
     pub lab: LabConfig,
@@ -32,7 +32,7 @@ pub struct GuestRun {
     pub memory: u32,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// After so many seconds the guest is killed; none for somebody who sits in front of it.
+    /// The guest is killed after this many seconds; none for an interactive guest.
     pub limit: Option<u64>,
     /// Fewer tests than this fail the run.
     pub at_least: usize,
@@ -41,11 +41,11 @@ pub struct GuestRun {
     pub expectations: Vec<Expectation>,
     /// Where its console output goes besides; relative to [`Job::out`].
     pub console_log: Option<PathBuf>,
-    /// Where the lab's record goes; relative to [`Job::record`].
+    /// Where the trace goes; relative to [`Job::record`].
     pub record: Option<PathBuf>,
     /// Whether the console is the user's terminal.
     pub interactive: bool,
-    /// Whether each finding is told, and those of one mistake not folded.
+    /// Whether each finding is reported, and those of one mistake not folded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_findings: bool,
 }
@@ -59,7 +59,7 @@ pub struct Job {
     pub initramfs: PathBuf,
     /// The folder for console logs.
     pub out: PathBuf,
-    /// The folder for records.
+    /// The folder for traces.
     pub record: Option<PathBuf>,
     /// How many guests run beside each other, at least 1.
     pub at_once: usize,

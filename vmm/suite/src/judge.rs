@@ -123,7 +123,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A judge over a guest that will be told `hello`, and that must report `at_least` so many tests.
+    /// A judge of a guest that gets `hello`, and that must report at least `at_least` tests.
     ///
     /// # Errors
     /// [`TooLong`] when `hello` does not fit through the lab port.
@@ -169,8 +169,8 @@ impl Judge {
 
     /// The checker found something.
     ///
-    /// Where no tests report, somebody looks on: they are told of it as it happens, and of how much has come to what they
-    /// have been told of when something else does.
+    /// Where no tests report, a user looks on: a finding is printed as it happens, and how many have been folded into those
+    /// already printed, when another one comes.
     pub fn finding(&mut self, finding: &Finding) {
         let case = self.current.as_mut().unwrap_or(&mut self.stray);
         let Some(text) = case.finding(finding) else {
@@ -190,7 +190,7 @@ impl Judge {
         self.tell(finding.severity, text);
     }
 
-    /// Tells how much has come to findings since they were told of.
+    /// Reports how many findings have been folded into those already reported.
     fn tell_sums(&mut self) {
         if self.mode == Mode::Test {
             return;

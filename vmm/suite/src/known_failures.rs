@@ -24,7 +24,7 @@ struct Least {
     kernels: Vec<String>,
     /// A part of the release of kernels whose configuration this is about.
     config: String,
-    /// So many, by program or KUnit suite.
+    /// The number, by program or KUnit suite.
     passes: BTreeMap<String, usize>,
 }
 

@@ -37,7 +37,7 @@ impl Own {
     /// Looks whether everything is there, before minutes go by.
     ///
     /// # Errors
-    /// [`PrepareError::NoFile`] for the first that is missing, or is no file; [`PrepareError::NotAModule`] for a file that
+    /// [`PrepareError::NoFile`] for the first that is missing, or is not a file; [`PrepareError::NotAModule`] for a file that
     /// no kernel can load.
     pub fn check(&self) -> Result<(), PrepareError> {
         let modules = self.modules.iter().map(|path| ("the module", path, path.exists()));
@@ -105,7 +105,7 @@ fn check_module(path: &Path) -> Result<(), String> {
         // Relocatable (ELF, e_type ET_REL), which is what the linker makes of a module.
         [0x7f, b'E', b'L', b'F', .., 1, 0] => Ok(()),
         [0x7f, b'E', b'L', b'F', ..] => Err("it is a program or a library".into()),
-        _ => Err("it is no ELF file; a compressed one must be unpacked".into()),
+        _ => Err("it is not an ELF file; a compressed one must be unpacked".into()),
     }
 }
 
@@ -161,7 +161,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
         !name.is_empty() && !name.contains(['"', ' '])
     };
     match parameters.iter().find(|parameter| !has_name(parameter)) {
-        Some(parameter) => Err(format!("{parameter:?} is no NAME=VALUE")),
+        Some(parameter) => Err(format!("{parameter:?} is not of the form NAME=VALUE")),
         None => Ok(parameters),
     }
 }
@@ -333,9 +333,9 @@ mod tests {
             ("m a=\"x y", "is not closed"),
             ("m a=x\u{a0}y", "cannot stand in a parameter"),
             ("m a=\"x\ny\"", "'\\n' cannot stand"),
-            ("m =1", "is no NAME=VALUE"),
-            ("m \"\"", "is no NAME=VALUE"),
-            ("m \"a\"=1", "is no NAME=VALUE"),
+            ("m =1", "is not of the form NAME=VALUE"),
+            ("m \"\"", "is not of the form NAME=VALUE"),
+            ("m \"a\"=1", "is not of the form NAME=VALUE"),
         ] {
             let error = text.parse::<KernelModule>().unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");

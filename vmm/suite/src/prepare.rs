@@ -16,7 +16,7 @@ use peerdma_images::progress::{self, Progress};
 
 use super::hello::Module;
 use super::own::{KernelModule, Own};
-use crate::host::interrupt::interrupted;
+use crate::host::ctrl_c::interrupted;
 
 /// The guest's first process, beside this program.
 const AGENT: &str = "guest-agent";
@@ -69,7 +69,7 @@ pub enum PrepareError {
     /// The kernel cannot be built.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The user's kernel is none.
+    /// The user's kernel is not a kernel image.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The driver cannot be built.
@@ -78,8 +78,8 @@ pub enum PrepareError {
     /// The user's module cannot be built.
     #[error(transparent)]
     OwnModule(ModuleError),
-    /// The user's module is none.
-    #[error("the module {} is none: {why}", path.display())]
+    /// The user's module is not a module.
+    #[error("the module {} cannot be used: {why}", path.display())]
     NotAModule {
         /// The file.
         path: PathBuf,
@@ -423,7 +423,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flavour_s_name_is_no_path() {
+    fn a_flavour_s_name_is_not_a_path() {
         assert_eq!(KernelChoice::parse("lab"), KernelChoice::Flavour(Flavour::Lab));
         assert_eq!(KernelChoice::parse("debug"), KernelChoice::Flavour(Flavour::Debug));
         assert_eq!(KernelChoice::parse("./lab"), KernelChoice::Path("./lab".into()));

@@ -13,7 +13,7 @@ use peerdma_machine::boot::{KernelBoot, Protocol};
 use peerdma_machine::jitter::{Stalls, Stream};
 use peerdma_machine::runtime::{Interrupts, LabBus};
 use peerdma_machine::{
-    CpuProfile, Endpoints, Machine, MachineConfig, MachineError, Outcome, Platform, StopHandle,
+    Backends, CpuProfile, Machine, MachineConfig, MachineError, Platform, RunEnd, StopHandle,
     Workload,
 };
 use peerdma_topology::assembly::{AssemblyError, LabConfig};
@@ -28,7 +28,7 @@ use super::hello::TooLong;
 use super::job::{GuestRun, Job};
 use super::judge::{End, Ending, Judge};
 use super::port::{Findings, JudgePort, SharedJudge};
-use crate::host::interrupt::{Hook, interrupted};
+use crate::host::ctrl_c::{Hook, interrupted};
 use crate::report::ScenarioReport;
 
 /// How long console input waits for a guest that does not read.
@@ -193,7 +193,7 @@ fn guest(
         platform,
         config,
         bus.clone(),
-        Endpoints { console: Box::new(screen), lab_port },
+        Backends { console: Box::new(screen), lab_port },
     )?
     .with_stalls(stalls.clone());
     let stop = machine.stop_handle();
@@ -232,10 +232,10 @@ fn guest(
         match finished.and_then(|end| files.settle(Folder::Record, &name).map(|()| end)) {
             Ok(summary) if summary.cut => {
                 let size = summary.bytes;
-                incomplete.push(format!("the record {path} was cut at its limit, {size} bytes"));
+                incomplete.push(format!("the trace {path} was cut at its limit, {size} bytes"));
             }
             Ok(_) => {}
-            Err(error) => incomplete.push(format!("the record {path} is not complete: {error}")),
+            Err(error) => incomplete.push(format!("the trace {path} is not complete: {error}")),
         }
     }
     let log = run.console_log.as_ref().map_or(Ok(()), |name| files.settle(Folder::Out, name));
@@ -260,7 +260,7 @@ fn guest(
     Ok(report)
 }
 
-/// Begins the record, if one is wanted.
+/// Begins the trace, if one is wanted.
 fn start_recording(
     job: &Job,
     run: &GuestRun,
@@ -286,13 +286,13 @@ fn create(files: &dyn Files, folder: Folder, name: &Path) -> Result<Box<dyn Outp
     files.create(folder, name).map_err(RunError::file("writing", &files.path(folder, name)))
 }
 
-fn ending(outcome: Outcome, limit: Option<u64>) -> Ending {
+fn ending(outcome: RunEnd, limit: Option<u64>) -> Ending {
     match outcome {
-        Outcome::Exit(code) => Ending::Exit(code),
-        Outcome::PowerOff => Ending::PowerOff,
-        Outcome::Stopped if interrupted() => Ending::Interrupted,
-        Outcome::Stopped => limit.map_or(Ending::Interrupted, |limit| Ending::TimedOut { limit }),
-        Outcome::Reset | Outcome::Fault(_) => Ending::Broke(outcome.to_string()),
+        RunEnd::Exit(code) => Ending::Exit(code),
+        RunEnd::PowerOff => Ending::PowerOff,
+        RunEnd::Stopped if interrupted() => Ending::Interrupted,
+        RunEnd::Stopped => limit.map_or(Ending::Interrupted, |limit| Ending::TimedOut { limit }),
+        RunEnd::Reset | RunEnd::Fault(_) => Ending::Broke(outcome.to_string()),
     }
 }
 
@@ -331,7 +331,7 @@ mod tests {
         assert!(one != other && one != [0; 4096]);
     }
 
-    /// Guests that cannot start, so no KVM is needed: what counts is who is told of whom, and when.
+    /// Guests that cannot start, so no KVM is needed: what counts is which event is reported for which guest, and when.
     fn job(guests: usize, at_once: usize) -> Job {
         let run = |number: usize| GuestRun {
             name: format!("s{number}"),

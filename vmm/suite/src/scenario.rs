@@ -384,7 +384,7 @@ mod tests {
         assert!(!Scenario::select(&[]).unwrap().is_empty());
     }
 
-    /// What the monitor expects of a scenario's kernel, and where the peer devices are.
+    /// What the VMM expects of a scenario's kernel, and where the peer devices are.
     fn expected(scenario: &Scenario) -> (Expected, Vec<Bdf>) {
         let mut topology = Topology::load(&scenario.topology).unwrap();
         for device in &scenario.devices {

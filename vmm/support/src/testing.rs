@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 thread_local! {
-    static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Keeps what the present thread logs.
@@ -14,17 +14,17 @@ impl log::Log for Keeper {
         true
     }
     fn log(&self, record: &log::Record<'_>) {
-        TOLD.with_borrow_mut(|told| told.push(record.args().to_string()));
+        LOGGED.with_borrow_mut(|logged| logged.push(record.args().to_string()));
     }
     fn flush(&self) {}
 }
 
 /// What the present thread warns of in `course`.
-pub fn told(course: impl FnOnce()) -> Vec<String> {
+pub fn logged(course: impl FnOnce()) -> Vec<String> {
     // The only logger of the unit tests; it is there already the second time.
     let _ = log::set_logger(&Keeper);
     log::set_max_level(log::LevelFilter::Warn);
-    TOLD.take();
+    LOGGED.take();
     course();
-    TOLD.take()
+    LOGGED.take()
 }

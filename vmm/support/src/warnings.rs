@@ -1,10 +1,10 @@
-//! Warnings that somebody else can cause as often as they like, a guest or a file: the first few of a kind are told, the
+//! Warnings that somebody else can cause as often as they like, a guest or a file: the first few of a kind are logged, the
 //! others counted. The log stays short, and the end says how many there were.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many of a kind are told.
+/// How many of a kind are logged.
 const FEW: u64 = 8;
 
 /// Warnings of one kind.
@@ -21,11 +21,11 @@ impl Warnings {
         Self { what, count: AtomicU64::new(0) }
     }
 
-    /// Tells it, if it is one of the first; the arguments are not looked at otherwise.
+    /// Logs it, if it is one of the first; the arguments are not looked at otherwise.
     pub fn warn(&self, text: fmt::Arguments<'_>) {
         match self.count.fetch_add(1, Ordering::Relaxed) {
             0..FEW => log::warn!("{text}"),
-            FEW => log::warn!("{}: no more of them are told, only counted", self.what),
+            FEW => log::warn!("{}: further ones are counted, not printed", self.what),
             _ => {}
         }
     }
@@ -43,10 +43,10 @@ impl Drop for Warnings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::told;
+    use crate::testing::logged;
 
-    fn told_of(number: u64) -> Vec<String> {
-        told(|| {
+    fn logged_of(number: u64) -> Vec<String> {
+        logged(|| {
             let warnings = Warnings::of("holes in the road");
             for index in 0..number {
                 warnings.warn(format_args!("hole {index}"));
@@ -55,18 +55,18 @@ mod tests {
     }
 
     #[test]
-    fn a_few_are_told_as_they_are() {
-        assert_eq!(told_of(0), [""; 0]);
-        assert_eq!(told_of(2), ["hole 0", "hole 1"]);
-        assert_eq!(told_of(FEW).len() as u64, FEW);
+    fn a_few_are_logged_as_they_are() {
+        assert_eq!(logged_of(0), [""; 0]);
+        assert_eq!(logged_of(2), ["hole 0", "hole 1"]);
+        assert_eq!(logged_of(FEW).len() as u64, FEW);
     }
 
     #[test]
     fn of_many_only_the_first_and_their_number() {
-        let told = told_of(1_000_000);
-        assert_eq!(told.len() as u64, FEW + 2);
-        assert_eq!(told[7], "hole 7");
-        assert_eq!(told[8], "holes in the road: no more of them are told, only counted");
-        assert_eq!(told[9], "holes in the road: 1000000 in all");
+        let logged = logged_of(1_000_000);
+        assert_eq!(logged.len() as u64, FEW + 2);
+        assert_eq!(logged[7], "hole 7");
+        assert_eq!(logged[8], "holes in the road: further ones are counted, not printed");
+        assert_eq!(logged[9], "holes in the road: 1000000 in all");
     }
 }

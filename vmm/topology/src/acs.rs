@@ -63,6 +63,12 @@ pub fn names(controls: AcsControl) -> String {
     if names.is_empty() { "-".into() } else { names.join(" ") }
 }
 
+/// The names of `controls`, one each.
+pub(super) fn list(controls: AcsControl) -> Vec<&'static str> {
+    let on = NAMES.iter().filter(|(control, _)| controls.contains(*control));
+    on.map(|(_, name)| *name).collect()
+}
+
 /// Each control of `capabilities` with `+` if it is on and `-` if not, as `lspci` shows them.
 pub fn state(capabilities: AcsControl, on: AcsControl) -> String {
     let mark = |control| if on.contains(control) { '+' } else { '-' };
@@ -85,17 +91,24 @@ impl fmt::Display for Acs {
     }
 }
 
-/// A word that names no ACS control.
+/// Text that is not a list of ACS controls.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no ACS control; take \"none\", \"standard\", or some of SV, TB, RR, CR, UF, EC, DT with blanks between"
-)]
-pub struct UnknownControl(String);
+pub enum AcsError {
+    /// A word that names no control.
+    #[error(
+        "{0:?} is not an ACS control; use \"none\", \"standard\", or some of SV, TB, RR, CR, UF, EC, \
+         DT, separated by blanks"
+    )]
+    Unknown(String),
+    /// A control that is listed twice.
+    #[error("{0} is listed twice")]
+    Twice(String),
+}
 
 impl FromStr for Acs {
-    type Err = UnknownControl;
+    type Err = AcsError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownControl> {
+    fn from_str(text: &str) -> Result<Self, AcsError> {
         match text.trim() {
             "none" => return Ok(Self::NONE),
             "standard" => return Ok(Self::standard()),
@@ -104,7 +117,11 @@ impl FromStr for Acs {
         let mut controls = AcsControl::empty();
         for word in text.split_whitespace() {
             let known = NAMES.iter().find(|(_, name)| *name == word);
-            controls |= known.ok_or_else(|| UnknownControl(word.to_owned()))?.0;
+            let control = known.ok_or_else(|| AcsError::Unknown(word.to_owned()))?.0;
+            if controls.contains(control) {
+                return Err(AcsError::Twice(word.to_owned()));
+            }
+            controls |= control;
         }
         Ok(Self(Some(controls)))
     }

@@ -89,7 +89,7 @@ impl FromStr for AddedDevice {
             let Some((key, value)) =
                 part.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty())
             else {
-                return Err(AddError::Syntax(format!("{part:?} is no KEY=VALUE")));
+                return Err(AddError::Syntax(format!("{part:?} is not of the form KEY=VALUE")));
             };
             if values.insert(key.to_owned(), value.to_owned()).is_some() {
                 return Err(AddError::Syntax(format!("{key} is there twice")));
@@ -140,7 +140,7 @@ impl<'de> Deserialize<'de> for AddedDevice {
 }
 
 /// Where a device goes.
-struct Place {
+struct Position {
     below: String,
     device: u8,
     function: u8,
@@ -162,7 +162,7 @@ impl Topology {
         };
         // Before a port is called after it: nobody has asked for that one.
         check_name(&name).map_err(AddError::Impossible)?;
-        let Place { below, device, function } = match &added.below {
+        let Position { below, device, function } = match &added.below {
             Some(below) => match self.switch(&plan, below) {
                 Some(switch) => new.switch_port(added, port_name(&plan, &name)?, switch)?,
                 None => self.place(added, &plan, below)?,
@@ -209,7 +209,7 @@ impl Topology {
         added: &AddedDevice,
         name: String,
         switch: usize,
-    ) -> Result<Place, AddError> {
+    ) -> Result<Position, AddError> {
         if added.device.is_some() || added.function.is_some() {
             let what =
                 "below a switch it gets a port of its own: leave `device` and `function` out";
@@ -227,11 +227,11 @@ impl Topology {
             last.map_or((Acs::NONE, Acs::NONE), |port| (port.acs, port.acs_without_effect));
         let below = name.clone();
         ports.push(SwitchPort { name, device, acs, acs_without_effect, hot_plug: false });
-        Ok(Place { below, device: 0, function: 0 })
+        Ok(Position { below, device: 0, function: 0 })
     }
 
     /// The place below the port or on the host bridge called `below`.
-    fn place(&self, added: &AddedDevice, plan: &Plan, below: &str) -> Result<Place, AddError> {
+    fn place(&self, added: &AddedDevice, plan: &Plan, below: &str) -> Result<Position, AddError> {
         let takes =
             |kind| matches!(kind, Kind::RootPort | Kind::SwitchDownstream | Kind::HostBridge);
         let found = plan.find(below).map(|index| &plan.functions[index]);
@@ -245,7 +245,7 @@ impl Topology {
         let function = added.function.unwrap_or(0);
         if above.kind == Kind::HostBridge {
             let device = added.device.map_or_else(|| self.free_device(&name), Ok)?;
-            return Ok(Place { below: name, device, function });
+            return Ok(Position { below: name, device, function });
         }
         if let (Some(&child), None) = (above.children.first(), added.function) {
             let free = |function: &&super::Planned| {
@@ -264,11 +264,11 @@ impl Topology {
                  `function=1` and so on it becomes a function of the device that is there"
             )));
         }
-        Ok(Place { below: name, device: added.device.unwrap_or(0), function })
+        Ok(Position { below: name, device: added.device.unwrap_or(0), function })
     }
 
     /// Makes a root port, called `name`, for a device.
-    fn own_port(&mut self, added: &AddedDevice, name: String) -> Result<Place, AddError> {
+    fn own_port(&mut self, added: &AddedDevice, name: String) -> Result<Position, AddError> {
         if added.device.is_some() || added.function.is_some() {
             let what = "`device` and `function` say where on a bus: give `below`, too";
             return Err(AddError::Impossible(what.into()));
@@ -288,7 +288,7 @@ impl Topology {
             acs_without_effect: Acs::NONE,
             hot_plug: false,
         });
-        Ok(Place { below, device: 0, function: 0 })
+        Ok(Position { below, device: 0, function: 0 })
     }
 
     /// A device number on the root bus of `bridge` that nothing has: behind all others, so that no bus below the bridge
@@ -471,8 +471,8 @@ mod tests {
             ("", "the kind of device comes first"),
             ("channels=2", "the kind of device comes first"),
             ("iaot", "did you mean \"ioat\"?; there are peer, ioat"),
-            ("ioat,", "\"\" is no KEY=VALUE"),
-            ("ioat,channels", "\"channels\" is no KEY=VALUE"),
+            ("ioat,", "\"\" is not of the form KEY=VALUE"),
+            ("ioat,channels", "\"channels\" is not of the form KEY=VALUE"),
             ("ioat,channels=1,channels=2", "channels is there twice"),
             ("ioat,chanels=2", "no key \"chanels\", did you mean \"channels\"?"),
             ("ioat,bellow=port0", "did you mean \"below\"?"),

@@ -238,7 +238,12 @@ impl LabConfig {
             let function = &plan.functions[index];
             let name = function.name.clone();
             let mut place = match function.kind {
-                Kind::HostBridge | Kind::Iommu | Kind::Rng => continue,
+                // A real machine's functions are not built.
+                Kind::HostBridge
+                | Kind::Iommu
+                | Kind::Rng
+                | Kind::Device(_)
+                | Kind::OtherBridge => continue,
                 Kind::Peer(number) => Function::endpoint(0, name, self.peer(plan, index, number)?),
                 Kind::Endpoint(number, _) => {
                     let entry = &self.topology.endpoints[number];

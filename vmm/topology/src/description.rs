@@ -254,12 +254,19 @@ impl fmt::Display for PciId {
     }
 }
 
-/// Text that is no pair of IDs.
+/// Text that is not a vendor and a device ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no identity; write VENDOR:DEVICE, four hexadecimal digits each, for example \"1ae0:0001\""
-)]
-pub struct NotAnId(String);
+pub enum NotAnId {
+    /// It has another form.
+    #[error(
+        "{0:?} is not a pair of IDs; write VENDOR:DEVICE, four hexadecimal digits each, for example \
+         \"1ae0:0001\""
+    )]
+    Form(String),
+    /// All ones are read where no function is (PCIe 6.0, 7.5.1.1.1).
+    #[error("{0:?}: ffff is not a vendor ID, it is what software reads where no function is")]
+    Nothing(String),
+}
 
 impl FromStr for PciId {
     type Err = NotAnId;
@@ -270,10 +277,11 @@ impl FromStr for PciId {
             plain.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
         };
         let ids = text.split_once(':').and_then(|(v, d)| number(v).zip(number(d)));
-        // Where nothing is, all ones are read: no vendor has that number (PCIe 6.0, 7.5.1.1.1).
-        let (vendor, device) = ids
-            .filter(|(vendor, _)| *vendor != u16::MAX)
-            .ok_or_else(|| NotAnId(text.chars().take(40).collect()))?;
+        let short = || text.chars().take(40).collect();
+        let (vendor, device) = ids.ok_or_else(|| NotAnId::Form(short()))?;
+        if vendor == u16::MAX {
+            return Err(NotAnId::Nothing(short()));
+        }
         Ok(Self { vendor, device })
     }
 }

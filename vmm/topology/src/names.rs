@@ -57,7 +57,7 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
         return Err(format!(
-            "{name:?} is no name: take 1 to {MAX_NAME} letters, digits, '-' or '_'"
+            "{name:?} is not a valid name: use 1 to {MAX_NAME} letters, digits, '-' or '_'"
         ));
     }
     // Counters and pictures have these names beside those of the devices.

@@ -8,6 +8,7 @@ use device_models::pci::firmware::HostResources;
 use device_models::pci::{AcsControl, Bdf};
 
 use super::acs::{self, Acs};
+use super::addresses::Addresses;
 use super::description::{HostBridge, PciId, PeerRouting, Topology, Window};
 use super::names::{Names, limits, names};
 use super::problem::{Item, Problem};
@@ -45,6 +46,11 @@ pub enum Kind {
     Peer(usize),
     /// A device of another kind: its place in the description, and what it calls itself.
     Endpoint(usize, PciId),
+    /// A device of a real machine.
+    Device(PciId),
+    /// A bridge of a real machine to or from conventional PCI, or one of a kind that is not known:
+    /// how it routes is not modelled.
+    OtherBridge,
 }
 
 /// A function of the plan.
@@ -76,6 +82,9 @@ pub struct Planned {
     pub multi_function: bool,
     /// Where the description says so.
     pub item: Item,
+    /// For a function of a real machine: the ACS controls that were found on, whoever switched them
+    /// on.
+    pub acs_found: Option<AcsControl>,
 }
 
 /// A host bridge of the plan.
@@ -83,8 +92,11 @@ pub struct Planned {
 pub struct PlannedBridge {
     /// Its name.
     pub name: String,
-    /// Identity of its own function.
+    /// Identity of its own function: `ffff:ffff` where Linux finds no function to go by
+    /// (`pci_host_bridge_dev()`).
     pub id: PciId,
+    /// PCI segment group.
+    pub segment: u32,
     /// First and last bus.
     pub buses: (u8, u8),
     /// Memory and prefetchable window.
@@ -112,6 +124,10 @@ pub struct Plan {
     pub functions: Vec<Planned>,
     /// The host bridges.
     pub host_bridges: Vec<PlannedBridge>,
+    /// Whether it is a real machine's, which no topology file can change.
+    pub real: bool,
+    /// Where BARs and windows lie, if that is known.
+    pub addresses: Option<Addresses>,
 }
 
 impl Plan {
@@ -130,6 +146,8 @@ impl Plan {
                 name: topology.name.clone(),
                 functions: Vec::new(),
                 host_bridges: Vec::new(),
+                real: false,
+                addresses: None,
             },
         };
         let mut next = 0;
@@ -224,6 +242,7 @@ impl Planner<'_> {
         self.plan.host_bridges.push(PlannedBridge {
             name: bridge.name.clone(),
             id: bridge.id,
+            segment: 0,
             buses: (first, first),
             windows: [HostWindow { bus: AddressRange { first: 0, last: 0 }, offset: 0 }; 2],
             peer_routing: bridge.peer_routing,
@@ -283,6 +302,7 @@ impl Planner<'_> {
             has_memory: false,
             multi_function: false,
             item,
+            acs_found: None,
         });
         self.plan.functions.len() - 1
     }
@@ -294,7 +314,7 @@ impl Planner<'_> {
         for (index, port) in root_ports.iter().enumerate().filter(|(_, port)| port.on == name) {
             let item = Item::RootPort(index);
             if !matches!(above, Item::HostBridge(_)) {
-                return Err(Problem::new(item, "on", format!("{name:?} is no host bridge")));
+                return Err(Problem::new(item, "on", format!("{name:?} is not a host bridge")));
             }
             all.push(Candidate { device: port.device, function: port.function, item });
         }
@@ -335,7 +355,7 @@ impl Planner<'_> {
                 Item::Switch(_) if !on_link => {
                     return wrong(
                         "below",
-                        format!("{name:?} is no port, and a switch hangs below one{instead}"),
+                        format!("{name:?} is not a port, and a switch hangs below one{instead}"),
                     );
                 }
                 Item::Peer(_) | Item::Endpoint(_) if !on_link && !on_root => {
@@ -364,14 +384,24 @@ impl Planner<'_> {
                         && (matches!(other.item, Item::Switch(_))
                             || matches!(item, Item::Switch(_)))
             });
-            if taken.is_some() {
-                let key = if matches!(item, Item::Switch(_)) { "below" } else { "name" };
-                return wrong(
-                    key,
-                    format!(
+            if let Some(other) = taken {
+                let is_switch = |item| matches!(item, Item::Switch(_));
+                let key = if is_switch(item) { "below" } else { "name" };
+                let there = (other.device, other.function) == (device, function);
+                let what = match (is_switch(item), is_switch(other.item)) {
+                    (false, true) if !there => format!(
+                        "a switch hangs below {name:?}, and its upstream port takes the whole \
+                         device: there are no functions beside it"
+                    ),
+                    (true, false) if !there => format!(
+                        "{name:?} has functions of another device already, and the upstream port \
+                         of a switch takes a whole device"
+                    ),
+                    _ => format!(
                         "{name:?} has something at device {device} function {function} already"
                     ),
-                );
+                };
+                return wrong(key, what);
             }
         }
         // Function 0 is always there (PCIe 6.0, 7.5.1.1.9): software looks for no other without it.

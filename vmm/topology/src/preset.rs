@@ -81,7 +81,7 @@ impl Topology {
     }
 }
 
-/// The name of the file and its text. What looks like a path, or is one, is no misspelt preset.
+/// The name of the file and its text. What looks like a path, or is one, is not a misspelt preset.
 fn find(name: &str) -> Result<(String, String), TopologyError> {
     if let Some(text) = Topology::preset_text(name) {
         return Ok((format!("{name}.toml"), text.to_owned()));

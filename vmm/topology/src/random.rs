@@ -210,7 +210,10 @@ mod tests {
                     MapType::ThroughHostBridge => 1,
                     MapType::NotSupported => 2,
                 }] += 1;
-                let by = view.arrivals(client, owner).by(view.address_kind(map));
+                let by = view
+                    .routes(client, owner)
+                    .by(view.address_kind(map))
+                    .map(|route| route.arrival);
                 arrivals[match by {
                     Some(Arrival::Switch | Arrival::RootComplex) => 0,
                     Some(_) => 1,

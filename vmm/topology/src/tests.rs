@@ -145,7 +145,8 @@ fn ids(plan: &Plan, function: &Planned) -> PciId {
         Kind::Rng => of((0x1af4, 0x1040 + 4)),
         Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => of(PORT_IDS),
         Kind::Peer(_) => of(PEER_IDS),
-        Kind::Endpoint(_, id) => id,
+        Kind::Endpoint(_, id) | Kind::Device(id) => id,
+        Kind::OtherBridge => unreachable!("no topology has one"),
     }
 }
 
@@ -203,8 +204,14 @@ impl PartialEq for super::TopologyError {
     }
 }
 
+fn explained(topology: &Topology, guest: &Guest, a: &str, b: &str) -> Explanation {
+    let iommu = guest.iommu.kind();
+    let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
+    Explanation::new(&config.plan_with_addresses().unwrap(), guest, a, b).unwrap()
+}
+
 fn explain(name: &str, guest: &Guest, a: &str, b: &str) -> String {
-    Explanation::new(&Topology::load(name).unwrap(), guest, a, b).unwrap().to_string()
+    explained(&Topology::load(name).unwrap(), guest, a, b).to_string()
 }
 
 #[test]
@@ -217,20 +224,20 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
         "01:00.0 switch0        upstream port    no ACS  <- above both",
         "ACS redirects at down1 (02:01.0), down0 (02:00.0)",
         "--iommu none: bus address",
-        "--append 'pci=disable_acs_redir=02:01.0;02:00.0': bus address",
-        "--append 'pci=config_acs=100x1@02:01.0;100x1@02:00.0': bus address",
+        "--append 'pci=disable_acs_redir=02:00.0;02:01.0': bus address",
+        "--append 'pci=config_acs=100x1@02:00.0;100x1@02:01.0': bus address",
         "acs = \"none\" at down0, down1: bus address",
         "IOMMU groups: two",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     let text = explain("switch-acs", &guest(IommuMode::None, &[]), "peer0", "peer1");
-    let on = "pci=config_acs=111x1@02:00.0;111x1@02:01.0;111x1@00:04.0";
+    let on = "pci=config_acs=111x1@00:04.0;111x1@02:00.0;111x1@02:01.0";
     assert!(text.contains(&format!("--append '{on}': through the host bridge")), "{text}");
     // Whoever follows the advice does not lose anything by it.
     let text = explain("switch-acs", &guest(IommuMode::None, &[on]), "peer0", "peer1");
     assert!(text.contains("through the host bridge") && !text.contains("Beware"), "{text}");
-    let without_root_port = on.trim_end_matches(";111x1@00:04.0");
+    let without_root_port = &on.replace("111x1@00:04.0;", "");
     let text =
         explain("switch-acs", &guest(IommuMode::None, &[without_root_port]), "peer0", "peer1");
     assert!(text.contains("Beware"), "{text}");
@@ -258,7 +265,7 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
         (IommuMode::Passthrough, "peer0", "peer1", false),
         (IommuMode::Strict, "peer1", "peer0", false),
     ] {
-        let text = Explanation::new(&half, &guest(mode, &[]), a, b).unwrap().to_string();
+        let text = self::explained(&half, &guest(mode, &[]), a, b).to_string();
         assert!(text.contains("through the host bridge"), "{text}");
         assert_eq!(text.contains("they go straight"), straight, "{text}");
     }
@@ -270,21 +277,22 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     assert!(trusted.contains("peer-routing = \"nowhere\""));
     let mut trusted = Topology::parse("t", trusted).unwrap();
     trusted.host_bridges[0].id = "8086:2020".parse().unwrap();
-    let text = Explanation::new(&trusted, &strict, "peer0", "peer1").unwrap().to_string();
+    let text = self::explained(&trusted, &strict, "peer0", "peer1").to_string();
     assert!(text.contains("Beware: the root complex does not route between the two"), "{text}");
     let bare =
         include_str!("../topologies/switch-acs.toml").replacen("\"standard\"", "\"none\"", 1);
     let bare = Topology::parse("t", &bare).unwrap();
-    let text = Explanation::new(&bare, &strict, "peer0", "peer1").unwrap().to_string();
+    let text = self::explained(&bare, &strict, "peer0", "peer1").to_string();
     assert!(text.contains("Beware: ACS Upstream Forwarding is off at port0 (00:04.0)"), "{text}");
     // There is no advice that would lead there either.
     let none = guest(IommuMode::None, &[]);
-    let text = Explanation::new(&bare, &none, "peer0", "peer1").unwrap().to_string();
+    let text = self::explained(&bare, &none, "peer0", "peer1").to_string();
     assert!(text.contains("bus address") && !text.contains("config_acs"), "{text}");
     assert!(!explain("switch-acs", &strict, "peer0", "peer1").contains("Beware"));
-    let error = Explanation::new(&Topology::default(), &strict, "peer0", "peer7").unwrap_err();
+    let plan = Plan::new(&Topology::default(), true).unwrap();
+    let error = Explanation::new(&plan, &strict, "peer0", "peer7").unwrap_err();
     assert!(
-        error.to_string().contains("\"peer7\" is no function")
+        error.to_string().contains("\"peer7\" is not a function")
             && error.to_string().contains("peer1")
     );
 }
@@ -328,7 +336,7 @@ fn a_wrong_value_is_named_where_it_stands() {
         ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 2\n".into(), 8, "the lab's own"),
         ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 32\n".into(), 8, "end at 31"),
         ("[[peer]]\nname = 'p'\nbelow = 'h'\ndevice = 4\nfunction = 1\n".into(), 9, "no function 0"),
-        ("[[peer]]\nname = 'p q'\nbelow = 'h'\n".into(), 6, "is no name"),
+        ("[[peer]]\nname = 'p q'\nbelow = 'h'\n".into(), 6, "is not a valid name"),
         ("[[endpoint]]\nname = 'e'\nkind = 'iota'\nbelow = 'h'\ndevice = 4\n".into(), 7, "there are ioat"),
         ("[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'h'\n".into(), 5, "the lab's own"),
         ("[[endpoint]]\nname = 'e'\nkind = 'ioat'\nbelow = 'q'\n".into(), 8, "there is no \"q\""),
@@ -367,7 +375,7 @@ fn a_wrong_value_is_named_where_it_stands() {
         (
             "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\nacs = 'SV XX'\n".into(),
             9,
-            "\"XX\" is no ACS control",
+            "\"XX\" is not an ACS control",
         ),
         (
             "[[root-port]]\nname = 'a'\non = 'h'\ndevice = 4\n[[switch]]\nname = 's'\nbelow = 'a'\n\
@@ -431,7 +439,7 @@ fn what_a_port_does_not_do_changes_nothing_that_linux_decides() {
     let mut topology = Topology::parse("t", &text).unwrap();
     assert_eq!(Topology::parse("t", &toml::to_string(&topology).unwrap()).unwrap(), topology);
     let strict = guest(IommuMode::Strict, &[]);
-    let explained = Explanation::new(&topology, &strict, "peer0", "peer1").unwrap().to_string();
+    let explained = self::explained(&topology, &strict, "peer0", "peer1").to_string();
     for part in [
         "ACS SV+ TB- RR+ CR+ UF+ (RR without effect)",
         "through the host bridge",
@@ -444,7 +452,7 @@ fn what_a_port_does_not_do_changes_nothing_that_linux_decides() {
     assert_eq!(drawn.matches("RR without effect").count(), 1, "{drawn}");
     let forwards = include_str!("../../../ci/broken/ignores-forwarding.toml");
     let forwards = Topology::parse("t", forwards).unwrap();
-    let explained = Explanation::new(&forwards, &strict, "peer0", "peer1").unwrap().to_string();
+    let explained = self::explained(&forwards, &strict, "peer0", "peer1").to_string();
     let beware = "Beware: ACS Upstream Forwarding is without effect at port0 (00:04.0)";
     assert!(explained.contains(beware), "{explained}");
     let redirects = include_str!("../../../ci/broken/ignores-redirect.toml");
@@ -452,7 +460,7 @@ fn what_a_port_does_not_do_changes_nothing_that_linux_decides() {
     let drawn = drawing(&redirects, &strict).to_text(Format::Text);
     assert_eq!(drawn.matches("RR without effect").count(), 2, "{drawn}");
     let completions = Topology::parse("t", &text.replace("= \"RR\"", "= \"CR\"")).unwrap();
-    let explained = Explanation::new(&completions, &strict, "peer0", "peer1").unwrap().to_string();
+    let explained = self::explained(&completions, &strict, "peer0", "peer1").to_string();
     assert!(explained.contains("Beware: CR without effect at down1 (02:01.0)"), "{explained}");
     assert!(explained.contains("the data of reads goes straight"), "{explained}");
     // One more port is like the last.
@@ -472,11 +480,22 @@ fn functions_of_one_device_do_not_reach_each_other_by_a_port_that_sends_nothing_
     let strict = guest(IommuMode::Strict, &[]);
     let explain = |text: &str| {
         let topology = Topology::parse("t", text).unwrap();
-        Explanation::new(&topology, &strict, "p0", "p1").unwrap().to_string()
+        self::explained(&topology, &strict, "p0", "p1").to_string()
     };
     let explained = explain(&text);
-    assert!(explained.contains("Beware: down0 (02:00.0) is the port of one device"), "{explained}");
-    assert!(!explain(&text.replace("acs = \"none\"", "acs = \"UF\"")).contains("Beware"));
+    assert!(
+        explained.contains("Beware: both are functions of one device below down0 (02:00.0)"),
+        "{explained}"
+    );
+    // With Upstream Forwarding the requests reach the IOMMU, which knows no bus address.
+    let forwards = text.replace("acs = \"none\"", "acs = \"UF\"");
+    let explained = explain(&forwards);
+    let beware = "Beware: down0 (02:00.0) forwards the requests upstream, to the IOMMU";
+    assert!(explained.contains(beware), "{explained}");
+    let passthrough = guest(IommuMode::Passthrough, &[]);
+    let topology = Topology::parse("t", &forwards).unwrap();
+    let text = self::explained(&topology, &passthrough, "p0", "p1").to_string();
+    assert!(!text.contains("Beware"), "{text}");
 }
 
 #[test]
@@ -498,10 +517,12 @@ fn completions_come_back_directly_where_nothing_redirects_them() {
     let view = View::new(&plan, &guest);
     let [a, b] = ["peer0", "peer1"].map(|name| plan.find(name).unwrap());
     assert_eq!(view.decide(a, b).map, MapType::ThroughHostBridge);
-    assert!(!view.completions_redirected(a, b) && !view.completions_redirected(b, a));
+    let completions =
+        |view: &View<'_>| [(a, b), (b, a)].map(|(a, b)| view.routes(a, b).completions.arrival);
+    assert_eq!(completions(&view), [crate::Arrival::Switch; 2]);
     let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
     let view = View::new(&plan, &guest);
-    assert!(view.completions_redirected(a, b) && view.completions_redirected(b, a));
+    assert_eq!(completions(&view), [crate::Arrival::RootComplex; 2]);
 }
 
 #[test]
@@ -539,7 +560,7 @@ fn devices_of_other_kinds_stand_beside_the_peers() {
     assert_eq!(found, (MapType::ThroughHostBridge, 4, AddressKind::Iova));
     let drawn = drawing(&topology, &guest).to_text(Format::Text);
     assert!(drawn.contains("03:00.0 ioat0 device [8086:2021]\n"), "{drawn}");
-    assert!(Explanation::new(&topology, &guest, "ioat1", "peer1").is_ok());
+    assert!(Explanation::new(&plan, &guest, "ioat1", "peer1").is_ok());
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) fn share_out(topology: &Topology) -> Result<Vec<[HostWindow; 2]>, Pro
     for (index, bridge) in bridges.iter().enumerate() {
         let item = Item::HostBridge(index);
         if !bridge.translation.is_multiple_of(MIB) {
-            let what = "the translation is no multiple of 1 MiB".to_owned();
+            let what = "the translation is not a multiple of 1 MiB".to_owned();
             return Err(Problem::new(item, "translation", what));
         }
         let share = |range: &std::ops::Range<u64>| {
@@ -73,7 +73,7 @@ fn one(
         || !bus.first.is_multiple_of(MIB)
         || !bus.last.wrapping_add(1).is_multiple_of(MIB)
     {
-        return wrong(format!("{:#x} to {:#x} is no window of whole MiB", bus.first, bus.last));
+        return wrong(format!("{:#x} to {:#x} is not a window of whole MiB", bus.first, bus.last));
     }
     if bus.first < whole.start || bus.last >= whole.end {
         return wrong(format!(

@@ -1,4 +1,4 @@
-//! What a record is made of.
+//! What a trace is made of.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::hex;
 
-/// The first thing in a record: how to build the lab again.
+/// The first thing in a trace: how to build the lab again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The devices.
@@ -18,7 +18,7 @@ pub struct Header {
     pub ram: Vec<(u64, u64)>,
 }
 
-/// One entry of a record. Numbers of functions count from 0 in the order of the lab's address map.
+/// One entry of a trace. Numbers of functions count from 0 in the order of the lab's address map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -118,7 +118,7 @@ pub enum Event {
         /// Bytes.
         length: u64,
         /// What became of it.
-        outcome: Outcome,
+        outcome: TransactionResult,
         /// Its bytes, if they steer a device.
         #[serde(default, skip_serializing_if = "Option::is_none", with = "hex::option")]
         data: Option<Vec<u8>>,
@@ -133,12 +133,12 @@ pub enum Event {
         /// The whole sentence.
         text: String,
     },
-    /// The record is complete.
+    /// The trace is complete.
     End {
         /// How many events came before.
         events: u64,
     },
-    /// The record was cut because it had reached its limit.
+    /// The trace was cut because it had reached its limit.
     Cut {
         /// How many events came before.
         events: u64,
@@ -148,7 +148,7 @@ pub enum Event {
 /// What became of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum TransactionResult {
     /// It arrived.
     Delivered {
         /// By which route.
@@ -266,7 +266,7 @@ impl Event {
     }
 }
 
-impl From<&Delivery> for Outcome {
+impl From<&Delivery> for TransactionResult {
     fn from(delivery: &Delivery) -> Self {
         match delivery {
             Delivery::Failed(status) => Self::Failed(status.name().to_owned()),
@@ -359,7 +359,7 @@ impl fmt::Display for Event {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for TransactionResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Delivered { route, address, target } => {

@@ -1,4 +1,4 @@
-//! How a record lies in a file: a line of JSON for the header, then one for each event.
+//! How a trace lies in a file: a line of JSON for the header, then one for each event.
 //!
 //! Nothing outside this file knows that.
 
@@ -31,18 +31,18 @@ struct FirstLine {
     header: Header,
 }
 
-/// Why a record cannot be read on.
+/// Why a trace cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The file cannot be read.
-    #[error("the record cannot be read: {0}")]
+    #[error("the trace cannot be read: {0}")]
     Read(#[from] io::Error),
-    /// The first line is not that of a record.
-    #[error("this is not a record made with --record: {0}")]
+    /// The first line is not that of a trace.
+    #[error("this is not a trace made with --record: {0}")]
     NotARecord(String),
     /// Made by another version of the program.
     #[error(
-        "the record has format version {0}, this program reads version {VERSION}; record it again"
+        "the trace has format version {0}, this program reads version {VERSION}; record it again"
     )]
     Version(u32),
     /// A line in the middle makes no sense.
@@ -55,7 +55,7 @@ pub enum TraceError {
     },
 }
 
-/// Writes a record.
+/// Writes a trace.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
@@ -64,7 +64,7 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a record.
+    /// Begins a trace.
     ///
     /// # Errors
     /// What `out` says.
@@ -110,7 +110,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads a record.
+/// Reads a trace.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
@@ -122,7 +122,7 @@ pub struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Opens a record.
+    /// Opens a trace.
     ///
     /// # Errors
     /// When it is none, or one of another version.
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_no_event_and_not_read_to_its_end() {
+    fn a_line_without_end_is_not_an_event_and_not_read_to_its_end() {
         use io::Read;
         let endless = || io::BufReader::new(io::repeat(b'x'));
         assert!(matches!(Reader::new(endless()), Err(TraceError::NotARecord(_))));

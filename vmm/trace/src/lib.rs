@@ -1,6 +1,6 @@
-//! Recording a lab and replaying the record: the same devices, the same inputs, the same findings, and no guest.
+//! Recording a lab and replaying the trace: the same devices, the same inputs, the same findings, and no guest.
 //!
-//! A record holds what came in from outside (accesses by CPUs, the order in which functions took their turns, values
+//! A trace holds what came in from outside (accesses by CPUs, the order in which functions took their turns, values
 //! that nobody can compute again) and what the lab made of it (transactions, findings). Bytes that steer a device are
 //! kept; bulk data is not, because no device looks at it.
 
@@ -9,7 +9,7 @@ mod format;
 mod recorder;
 mod replay;
 
-pub use event::{Event, Header, Outcome};
+pub use event::{Event, Header, TransactionResult};
 pub use format::{Reader, TraceError, Writer};
 pub use recorder::{DEFAULT_LIMIT, LARGEST, Output, RecordSummary, Recorder, Recording};
 pub use replay::{Difference, Replay, ReplayError, replay};

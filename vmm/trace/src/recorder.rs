@@ -11,9 +11,9 @@ use device_models::fabric::{Delivery, Input, Observer, Transaction};
 
 use super::{Event, Header, Writer};
 
-/// A record is cut at this size unless its owner says otherwise: a guest shall not fill a disk.
+/// A trace is cut at this size unless its owner says otherwise: a guest shall not fill a disk.
 pub const DEFAULT_LIMIT: u64 = 1 << 30;
-/// No record of that limit is larger, in bytes: its first line, the event that reaches the limit, and the end mark.
+/// No trace of that limit is larger, in bytes: its first line, the event that reaches the limit, and the end mark.
 pub const LARGEST: u64 = DEFAULT_LIMIT + (8 << 20);
 
 /// Events after which the file is brought up to date, so that a killed run leaves something.
@@ -22,12 +22,12 @@ const FLUSH_EVERY: u64 = 256;
 /// As much is collected before it is written, in bytes: about [`FLUSH_EVERY`] events.
 const COLLECTED: usize = 64 << 10;
 
-/// Where a record, or another file of a run, is written to.
+/// Where a trace, or another file of a run, is written to.
 pub trait Output: Write + Send + Debug {}
 
 impl<T: Write + Send + Debug> Output for T {}
 
-/// A record that is being written.
+/// A trace that is being written.
 #[derive(Debug, Clone)]
 pub struct Recording(Arc<Mutex<State>>);
 
@@ -49,12 +49,12 @@ pub struct RecordSummary {
     pub events: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Whether the record was cut at its limit.
+    /// Whether the trace was cut at its limit.
     pub cut: bool,
 }
 
 impl Recording {
-    /// Begins a record in the file at `path`, which is replaced; at most about `limit` bytes.
+    /// Begins a trace in the file at `path`, which is replaced; at most about `limit` bytes.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -62,7 +62,7 @@ impl Recording {
         Self::new(Box::new(File::create(path)?), header, limit)
     }
 
-    /// Begins a record that goes to `out`; at most about `limit` bytes.
+    /// Begins a trace that goes to `out`; at most about `limit` bytes.
     ///
     /// # Errors
     /// When `out` takes nothing.
@@ -76,7 +76,7 @@ impl Recording {
         Recorder(self.clone())
     }
 
-    /// Ends the record with its end mark.
+    /// Ends the trace with its end mark.
     ///
     /// # Errors
     /// When something could not be written, now or before; the file then ends where it failed.

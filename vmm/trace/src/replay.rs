@@ -37,12 +37,12 @@ struct Limits {
     bytes: u64,
 }
 
-/// A difference beyond which nothing more can be told: later events depend on what came before.
+/// A difference beyond which nothing more can be compared: later events depend on what came before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Line of the record.
+    /// Line of the trace.
     pub line: u64,
-    /// What the record has; none when the replay did something more.
+    /// What the trace has; none when the replay did something more.
     pub recorded: Option<Event>,
     /// What the replay did; none when it did nothing.
     pub replayed: Option<Event>,
@@ -51,7 +51,7 @@ pub struct Difference {
 /// How a replay went.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// Events of the record that were replayed or compared.
+    /// Events of the trace that were replayed or compared.
     pub events: u64,
     /// Transactions (runs of TLPs) that came out the same.
     pub transactions: u64,
@@ -61,9 +61,9 @@ pub struct Replay {
     pub found: u64,
     /// The first difference.
     pub difference: Option<Difference>,
-    /// The record has no end mark: its writer was killed, or the file cut.
+    /// The trace has no end mark: its writer was killed, or the file cut.
     pub truncated: bool,
-    /// The record was cut at its size limit.
+    /// The trace was cut at its size limit.
     pub cut: bool,
 }
 
@@ -75,20 +75,20 @@ impl Replay {
     }
 }
 
-/// Why a record cannot be replayed at all.
+/// Why a trace cannot be replayed at all.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The record cannot be read on.
+    /// The trace cannot be read on.
     #[error(transparent)]
     Trace(#[from] TraceError),
     /// The lab of its header cannot be built.
     #[error("the lab that was recorded cannot be built here: {0}")]
     Assembly(#[from] AssemblyError),
     /// The header's RAM is none that a guest can have.
-    #[error("the header of the record describes RAM that no guest has: {0}")]
+    #[error("the header of the trace describes RAM that no guest has: {0}")]
     NotRam(String),
     /// It has what no recorder writes.
-    #[error("this is not a record made with --record: line {line}: {reason}")]
+    #[error("this is not a trace made with --record: line {line}: {reason}")]
     NotARecord {
         /// Which line, the header being 1.
         line: u64,
@@ -101,7 +101,7 @@ pub enum ReplayError {
 }
 
 impl ReplayError {
-    /// Whether it is this machine that lacks something; otherwise it is the record that cannot be used.
+    /// Whether it is this machine that lacks something; otherwise it is the trace that cannot be used.
     pub fn is_of_the_machine(&self) -> bool {
         match self {
             Self::Trace(error) => matches!(error, TraceError::Read(_)),
@@ -134,7 +134,7 @@ fn ram(ranges: &[(u64, u64)]) -> Result<GuestMemoryMmap, ReplayError> {
     })
 }
 
-/// Replays a whole record.
+/// Replays a whole trace.
 ///
 /// # Errors
 /// When it is none, or cannot be read on, or its lab cannot be built.
@@ -181,7 +181,7 @@ fn replay_within<R: BufRead>(
                 }
                 begun = reader.bytes();
                 let last = std::mem::replace(&mut cause, next);
-                // A record that was cut may lack the end of its last scene.
+                // A trace that was cut may lack the end of its last scene.
                 let complete = whole && !replay.cut;
                 play(&mut lab, &stage, last, std::mem::take(&mut scene), complete, &mut replay);
                 replay.events += u64::from(!over);
@@ -269,13 +269,13 @@ fn perform(lab: &mut System, cause: &Event, refused: &Warnings) -> Option<Event>
         Event::Unplug { port } | Event::Plug { port } => {
             let filled = matches!(cause, Event::Plug { .. });
             let done = if filled { lab.plug(Bdf(*port)) } else { lab.unplug(Bdf(*port)) };
-            // One that fails did not get into the record: then what follows differs and is told.
+            // One that fails is not in the trace: then what follows differs and is reported.
             done.unwrap_or_else(|error| refuse(&error));
             None
         }
         Event::DelayPosted { requester, target, delay } => {
-            // A path too many is in the record too, and fails here as it did then. Functions that do not exist are not in
-            // it: then what follows differs and is told.
+            // A path too many is in the trace too, and fails here as it did then. Functions that do not exist are not in
+            // it: then what follows differs and is reported.
             match delay.parse() {
                 Ok(delay) => {
                     let done = lab.delay_posted(Bdf(*requester), target.map(Bdf), delay);
@@ -299,7 +299,7 @@ fn perform(lab: &mut System, cause: &Event, refused: &Warnings) -> Option<Event>
     }
 }
 
-/// The function of a number in the record.
+/// The function of a number in the trace.
 fn numbered(lab: &System, number: usize) -> Option<FunctionId> {
     lab.address_map().functions().nth(number).map(|(id, _)| id)
 }
@@ -345,7 +345,7 @@ impl Script {
         (self.line, self.expected, self.complete) = (line, scene.into(), complete);
     }
 
-    /// The replay did this: did the record too?
+    /// The replay did this: did the trace too?
     fn compare(&mut self, now: Event) {
         match self.expected.pop_front() {
             Some((_, recorded)) if recorded == now => match now {
@@ -357,7 +357,7 @@ impl Script {
                 _ => {}
             },
             Some((line, recorded)) => self.differ(line, Some(recorded), Some(now)),
-            // Where the record was cut, the replay goes on a little further.
+            // Where the trace was cut, the replay goes on a little further.
             None if !self.complete => {}
             None => self.differ(self.line, None, Some(now)),
         }
@@ -441,7 +441,7 @@ impl fmt::Display for Difference {
                 write!(f, "recorded [{recorded}], which the replay did not do")
             }
             (None, Some(replayed)) => {
-                write!(f, "replayed [{replayed}], which is not in the record")
+                write!(f, "replayed [{replayed}], which is not in the trace")
             }
             (None, None) => Ok(()),
         }
@@ -452,7 +452,7 @@ impl fmt::Display for Difference {
 mod tests {
     use std::io::{BufReader, Cursor, Read};
 
-    use peerdma_support::testing::told;
+    use peerdma_support::testing::logged;
     use peerdma_topology::assembly::LabConfig;
 
     use super::*;
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_cause_of_which_too_much_comes_is_not_kept() {
-        let not = "this is not a record made with --record: line";
+        let not = "this is not a trace made with --record: line";
         let turn = [Event::Step { function: 0 }];
         assert_eq!(
             said_of_endless(&[], "no cause", FEW),
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_cpu_does_is_no_record() {
+    fn what_no_cpu_does_is_not_a_record() {
         for (length, possible) in [(8, true), (9, false), (70_000, false)] {
             for write in [true, false] {
                 let (address, data) = (0xc000_0000, vec![0xff; length]);
@@ -542,7 +542,7 @@ mod tests {
         let mut events = vec![Event::Unplug { port: u16::MAX }; 500];
         events.push(Event::End { events: 500 });
         let file = record(&events);
-        let lines = told(|| {
+        let lines = logged(|| {
             let replay = replay(&mut Reader::new(&file[..]).unwrap()).unwrap();
             assert_eq!(replay.difference, None);
         });

@@ -97,7 +97,7 @@ fn descriptor(opcode: u8, flags: u16, source: u64, destination: u64, length: u32
     }
 }
 
-/// A copy to the peer's memory, a checksum over data that no record holds, a read and a write into nowhere, and a
+/// A copy to the peer's memory, a checksum over data that no trace holds, a read and a write into nowhere, and a
 /// write of bulk data into the peer's registers.
 fn record(path: &Path, limit: u64) {
     let mut bench = Bench::new(path, limit);

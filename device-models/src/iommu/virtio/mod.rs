@@ -123,12 +123,12 @@ impl VirtioIommu {
 
     /// Starts to serve an endpoint. Its endpoint ID is its requester ID, as the guest's VIOT must
     /// say too. Serving it already changes nothing. An endpoint whose bus number the guest takes
-    /// away for a while stays: its driver goes on to believe it attached.
+    /// away for a while stays: its driver still takes it for attached.
     pub fn add_endpoint(&mut self, endpoint: Bdf) {
         self.endpoints.entry(endpoint).or_default();
     }
 
-    /// Stops to serve an endpoint, as when it is unplugged: it is detached.
+    /// Stops serving an endpoint, as when it is unplugged: it is detached.
     pub fn remove_endpoint(&mut self, endpoint: Bdf) {
         self.leave_domain(endpoint);
         self.endpoints.remove(&endpoint);

@@ -37,7 +37,7 @@ impl DecodedBar {
     }
 }
 
-/// The bus numbers of a bridge (section 7.5.1.3.1 and following).
+/// The bus numbers of a bridge (sections 7.5.1.3.2 to 7.5.1.3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BridgeBuses {
     /// The bus it is on.
@@ -308,7 +308,7 @@ impl ConfigSpace {
         }
     }
 
-    /// Secondary Bus Reset (section 7.5.1.3.10): while set, everything below is held in reset.
+    /// Secondary Bus Reset (section 7.5.1.3.13): while set, everything below is held in reset.
     #[must_use]
     pub fn secondary_bus_reset(&self) -> bool {
         self.port.is_some()

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_reached_shows_ones_whatever_changes() {
+    fn a_function_that_is_not_reached_shows_ones_whatever_changes() {
         let mut values = [0; CONFIG_SPACE_SIZE];
         let mut mirror = shown(&values);
         mirror.hold();

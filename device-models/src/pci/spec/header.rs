@@ -85,7 +85,7 @@ pub(crate) mod type1 {
     pub(crate) const WINDOW_GRANULE: u64 = 1 << 20;
 }
 
-/// Bridge Control register (section 7.5.1.3.10).
+/// Bridge Control register (section 7.5.1.3.13).
 pub(crate) mod bridge_control {
     pub(crate) const PARITY_ERROR_RESPONSE: u16 = 1 << 0;
     pub(crate) const SERR: u16 = 1 << 1;

@@ -88,7 +88,7 @@ fn a_retrain_honours_the_target_speed_and_reads_zero() {
     assert_eq!(port.read(pcie + 0x10, 2), 0);
     assert_eq!(port.read(pcie + 0x12, 2) & 0xf, 1);
     port.write(pcie + 0x30, 2, 0);
-    assert_eq!(port.link().unwrap().speed, 1, "0 is no speed");
+    assert_eq!(port.link().unwrap().speed, 1, "0 is not a speed");
 }
 
 #[test]

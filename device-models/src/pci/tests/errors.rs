@@ -117,7 +117,7 @@ fn errors_without_aer() {
     assert_eq!(config.read(device + 2, 2), 0b101);
 }
 
-/// Section 7.5.1.3.10: a bridge passes messages on when its Bridge Control says so.
+/// Section 7.5.1.3.13: a bridge passes messages on when its Bridge Control says so.
 #[test]
 fn bridges_forward_when_allowed() {
     let mut port = port();

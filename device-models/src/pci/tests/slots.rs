@@ -37,7 +37,7 @@ impl Port {
 fn a_slot_says_that_it_has_hot_plug() {
     let mut port = port(true);
     assert_eq!(port.config.read(port.pcie + 0x14, 4), 5 << 19 | 1 << 18 | 1 << 6 | 1 << 5);
-    assert_eq!(port.status(), PRESENCE, "occupied at power-on is no event");
+    assert_eq!(port.status(), PRESENCE, "occupied at power-on is not an event");
     port.control(0xffff);
     assert_eq!(port.config.read(port.pcie + 0x18, 2), ENABLES);
 }

@@ -82,7 +82,7 @@ fn a_batch_is_served_by_one_kick() {
             &[(REPLY, 4)],
         );
     }
-    assert_eq!(machine.iommu().live_mappings(), 0, "nobody knows of them yet");
+    assert_eq!(machine.iommu().live_mappings(), 0, "undefined of them yet");
     // All in the exit: nobody has to be woken for it.
     assert_eq!(ring.kick(&mut machine), Progress::Idle);
     assert_eq!(machine.iommu().live_mappings(), 8);

@@ -215,7 +215,7 @@ fn the_window_reaches_the_registers() {
 /// Chains that no driver may make: each stops the device, says why, and a reset makes it work
 /// again.
 #[test]
-fn what_is_no_chain_stops_the_device_until_reset() {
+fn what_is_not_a_chain_stops_the_device_until_reset() {
     type Spoil = fn(&Machine, &mut super::driver::Ring);
     let cases: [(&str, Spoil); 8] = [
         ("loops", |machine, ring| {
@@ -278,7 +278,7 @@ fn what_is_no_chain_stops_the_device_until_reset() {
         assert_eq!(
             seen.interrupts,
             [(0xfee0_0000, u32::from(IOMMU.0) << 8)],
-            "{why}: the driver is told"
+            "{why}: the driver learns of it"
         );
         assert_eq!(rings[0].take(&machine), None);
         rings[0].kick(&mut machine);

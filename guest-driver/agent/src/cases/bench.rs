@@ -9,7 +9,7 @@ use crate::uapi;
 /// The devices, the lab, and what the test says about what must be found.
 #[derive(Debug)]
 pub struct Bench<'a> {
-    /// The monitor, when it answers.
+    /// The VMM, when it answers.
     pub lab: Option<&'a mut Lab>,
     peers: [Option<Peer>; 2],
     /// What the kernel said before the first test.
@@ -50,7 +50,7 @@ impl<'a> Bench<'a> {
         Ok((take(0)?, take(1)?))
     }
 
-    /// What the monitor said that this guest is for; none if it does not answer.
+    /// What the VMM said that this guest is for; none if it does not answer.
     ///
     /// # Errors
     /// When the conversation breaks down.
@@ -89,7 +89,7 @@ impl<'a> Bench<'a> {
         self.notes.push(text.into());
     }
 
-    /// The monitor's counters now.
+    /// The VMM's counters now.
     ///
     /// # Errors
     /// When the lab does not answer.
@@ -100,10 +100,10 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// One counter of the monitor.
+    /// One counter of the VMM.
     ///
     /// # Errors
-    /// When the lab does not answer or has no such counter: the test and the monitor do not fit together.
+    /// When the lab does not answer or has no such counter: the test and the VMM do not fit together.
     pub fn counter(&mut self, path: &str) -> Result<u64, Stop> {
         let stat = self.stat()?;
         stat.counter(path)

@@ -20,7 +20,7 @@ impl Busy {
         Self::start_of(peer, LOADS[0])
     }
 
-    /// So many fills, each of which takes some milliseconds.
+    /// The number of fills; each takes some milliseconds.
     pub(super) fn start_of(peer: &Peer, fills: u32) -> Result<Self, Stop> {
         const LENGTH: u64 = 16 << 20;
         let object = peer.alloc(LENGTH, 1)?;
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_without_load_is_none() {
+    fn a_test_without_load_fails() {
         let told = |seen: &[bool]| {
             let mut bench = Bench::new(None, &[]);
             let mut load = Load::default();

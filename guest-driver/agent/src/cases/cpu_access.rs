@@ -135,7 +135,7 @@ fn mmap_follows(bench: &mut Bench<'_>) -> Verdict {
 /// Bytes of local memory with pages that nobody has.
 pub(super) fn published_bytes(owner: &Peer) -> Result<usize, Stop> {
     let text = owner.function().attribute("p2pmem/available")?;
-    text.parse().map_err(|_| Stop::Fail(format!("p2pmem/available says {text:?}")))
+    text.parse().map_err(|_| Stop::Fail(format!("p2pmem/available reads {text:?}")))
 }
 
 /// Memory that p2pdma lends to user space: `p2pmem/allocate` in sysfs.

@@ -1,4 +1,4 @@
-//! Interrupts, counted at both ends: by the driver that takes them and by the monitor that signals them.
+//! Interrupts, counted at both ends: by the driver that takes them and by the VMM that signals them.
 
 use super::Kind::Positive;
 use super::bench::must;
@@ -40,7 +40,7 @@ fn counted(bench: &mut Bench<'_>, flags: u32, expected: u64) -> Verdict {
             ensure!(
                 taken == expected && sent == expected,
                 "{} channel {channel}: {ROUNDS} pieces of work, {expected} interrupts expected, \
-                 {sent} signalled by the monitor, {taken} taken by the driver",
+                 {sent} signalled by the VMM, {taken} taken by the driver",
                 bench.peer(instance)?.name()
             );
             bench.peer(instance)?.close(object)?;
@@ -49,7 +49,7 @@ fn counted(bench: &mut Bench<'_>, flags: u32, expected: u64) -> Verdict {
     Ok(())
 }
 
-/// The monitor's counter of interrupts of the function with this name.
+/// The VMM's counter of interrupts of the function with this name.
 fn signalled(function: &str) -> String {
     // The lab has one segment and names functions without it.
     format!("msi/{}", function.split_once(':').map_or(function, |(_, rest)| rest))

@@ -34,7 +34,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("leaks", "kmemleak", Positive, &[Need::Peers, Need::Kmemleak], lost_memory),
 ];
 
-/// The monitor's counter of mappings that its IOMMU holds.
+/// The VMM's counter of mappings that its IOMMU holds.
 const LIVE_MAPPINGS: &str = "live_mappings";
 
 /// Everything that must be the same before and after, or less.

@@ -79,7 +79,7 @@ fn reset_when_idle(bench: &mut Bench<'_>) -> Verdict {
 
 /// A reset in the midst of copies, in both directions: what was under way is cancelled, nothing else happens.
 fn reset_under_load(bench: &mut Bench<'_>) -> Verdict {
-    // The device is no part of the guest: on a slow kernel it may be done before the reset comes.
+    // The device is not part of the guest: on a slow kernel it may be done before the reset comes.
     const PIECES: [u32; 3] = [16, 64, 256];
     let mut copied = 0;
     for pieces in PIECES {
@@ -95,7 +95,7 @@ fn reset_under_load(bench: &mut Bench<'_>) -> Verdict {
     )))
 }
 
-/// A reset while so many pieces are to be copied each way. Gives how many were cancelled, and how many bytes copied.
+/// A reset while n pieces are to be copied in each direction. Gives how many were cancelled, and how many bytes copied.
 fn reset_during(bench: &mut Bench<'_>, pieces: u32) -> Result<(u32, u64), Stop> {
     const LENGTH: u64 = 8 << 20;
     let (peer0, peer1) = bench.take_peers()?;

@@ -117,7 +117,7 @@ fn move_without_wait(bench: &mut Bench<'_>) -> Verdict {
     })
 }
 
-/// The importer is told that the buffer moves and unmaps at once, with its own work still to come.
+/// The importer is notified that the buffer moves and unmaps at once, with its own work still to come.
 fn hasty_importer(bench: &mut Bench<'_>) -> Verdict {
     let flags = Importer::Dynamic.flags() | uapi::IMPORT_LAB_HASTY;
     write_comes_late(bench, Exporter::Local, flags, |owner, object| Ok(owner.invalidate(object)?))

@@ -11,7 +11,7 @@ use std::path::Path;
 /// A need of a test, checked just before it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// The lab port: the test asks the monitor, or wants its verdict.
+    /// The lab port: the test asks the VMM, or wants its verdict.
     Lab,
     /// A peer device with the driver bound.
     Peer,
@@ -79,7 +79,7 @@ impl Need {
             Self::Path => {
                 let (one, other) = (Peer::open(0)?, Peer::open(1)?);
                 if one.distance(&other)? >= 0 && other.distance(&one)? >= 0 {
-                    // Where the monitor expects nothing, nothing can be said against it.
+                    // Where the VMM expects nothing, nothing can be said against it.
                     return match bench.hello()?.and_then(|hello| hello.expected) {
                         Some(_) => FirstPath::new(bench)?.carries(),
                         None => Ok(()),
@@ -115,13 +115,13 @@ fn missing(path: &str, module: &str, option: &str, is_known: bool, value: Option
     }
 }
 
-/// Whether the kernel was told so.
+/// Whether the kernel command line says so.
 fn is_bounced() -> bool {
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     line.split_whitespace().any(|word| word == "swiotlb=force")
 }
 
-/// So many peers are there, or there is a good reason why not: the topology has fewer, or no module was loaded. A loaded
+/// n peers are present, or there is a good reason why not: the topology has fewer, or no module was loaded. A loaded
 /// module without devices is a failure, never a SKIP.
 fn check_peers(bench: &mut Bench<'_>, wanted: u32) -> Verdict {
     let is_there = |instance| Peer::path(instance).exists();

@@ -57,7 +57,7 @@ const LENGTH: usize = 12_345;
 enum Signal {
     /// The completion record: the driver looks for it itself, and no interrupt is asked for.
     Record,
-    /// The interrupt, by which the driver is told of the record.
+    /// The interrupt, by which the driver learns of the record.
     Interrupt,
     /// The fence, which the driver signals then.
     Fence,
@@ -222,8 +222,8 @@ fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
             "{exporter:?}: something that is not its path pushed it: {pushed} bytes"
         );
         // The finding is of a device that came to rest while it still held data back.
-        if let Some(restless) = lab(bench)?.settle()? {
-            return Err(Stop::Fail(restless));
+        if let Some(busy) = lab(bench)?.settle()? {
+            return Err(Stop::Fail(busy));
         }
         // What it reads there comes too late for that, and pushes.
         super::bench::must(client, Work::checksum(imported.at(0), 8))?;

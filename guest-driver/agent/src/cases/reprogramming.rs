@@ -78,7 +78,7 @@ impl Reprogrammed {
 
 impl Drop for Reprogrammed {
     fn drop(&mut self) {
-        // A second time does no harm; a failure has been told by whoever could.
+        // A second time does no harm; a failure has been reported by then.
         let _ = self.bridge.write_config(self.register, self.before);
     }
 }

@@ -106,9 +106,9 @@ fn run_one(
     verdict = with_bus_errors(verdict, bus_error::take());
     // What the devices have not done yet they would do, and the kernel would complain of, in the middle of the next test.
     if let Some(lab) = lab.as_mut()
-        && let Some(restless) = lab.settle()?
+        && let Some(busy) = lab.settle()?
     {
-        notes.push(restless);
+        notes.push(busy);
     }
     if let Some(log) = log {
         if expected.is_empty() {

@@ -187,7 +187,7 @@ fn get_sgtable(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// "If the original allocation used DMA_ATTR_NON_CONSISTENT the new allocation will need dma_cache_sync calls as well":
-/// a device whose writes stay in it until it is told shows who leaves the sync out, on a machine with coherent caches too.
+/// a device whose writes stay in it until a sync shows a driver that leaves the sync out, on a machine with coherent caches too.
 fn needs_sync(bench: &mut Bench<'_>) -> Verdict {
     let (owner, _) = bench.take_peers()?;
     let shared = Shared::new(&owner, Exporter::Noncoherent, SIZE as u64)?;

@@ -93,7 +93,7 @@ fn configuration_space(bench: &mut Bench<'_>) -> Verdict {
         need(capability::POWER_MANAGEMENT, "power management")?;
         ensure!(
             port_type(&space, express) == express::TYPE_ENDPOINT,
-            "{name}: device/port type {} is no endpoint",
+            "{name}: device/port type {} is not an endpoint",
             port_type(&space, express)
         );
         let device = space.u32(express + express::DEVICE_CAPABILITIES);

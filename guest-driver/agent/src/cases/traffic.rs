@@ -1,4 +1,4 @@
-//! Bytes by route and by target, as the monitor counts them.
+//! Bytes by route and by target, as the VMM counts them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -61,15 +61,22 @@ impl ByRoute {
     }
 
     /// By this way and by the other one.
-    fn split(self, way: lab::Way) -> (u64, u64) {
+    fn split(self, way: lab::PathKind) -> (u64, u64) {
         match way {
-            lab::Way::Bus => (self.bus_address, self.through_host_bridge),
-            lab::Way::Host | lab::Way::None => (self.through_host_bridge, self.bus_address),
+            lab::PathKind::Bus => (self.bus_address, self.through_host_bridge),
+            lab::PathKind::Host | lab::PathKind::None => {
+                (self.through_host_bridge, self.bus_address)
+            }
         }
     }
 
     /// As many bytes as wanted by this way, and none by the other.
-    fn check(self, kind: &str, way: lab::Way, wanted: std::ops::RangeInclusive<u64>) -> Verdict {
+    fn check(
+        self,
+        kind: &str,
+        way: lab::PathKind,
+        wanted: std::ops::RangeInclusive<u64>,
+    ) -> Verdict {
         let (right, astray) = self.split(way);
         ensure!(
             wanted.contains(&right) && astray == 0,
@@ -142,7 +149,7 @@ impl Traffic {
         self.written.bus_address + self.written.through_host_bridge
     }
 
-    /// By which route the data went, in the monitor's words.
+    /// By which route the data went, in the VMM's words.
     pub(super) fn route(&self) -> &'static str {
         let ByRoute { bus_address, through_host_bridge } = self.between_devices();
         match (bus_address, through_host_bridge) {
@@ -170,19 +177,19 @@ impl Traffic {
         Ok(())
     }
 
-    /// So many bytes read from other devices, whose completions came by `way`, and none by the other.
+    /// n bytes read from other devices, whose completions came by `way`, and none by the other.
     pub(super) fn expect_read(
         &self,
-        way: lab::Way,
+        way: lab::PathKind,
         wanted: std::ops::RangeInclusive<u64>,
     ) -> Verdict {
         self.read.check("read", way, wanted)
     }
 
-    /// So many bytes written to other devices by `way`, and none by the other.
+    /// n bytes written to other devices by `way`, and none by the other.
     pub(super) fn expect_written(
         &self,
-        way: lab::Way,
+        way: lab::PathKind,
         wanted: std::ops::RangeInclusive<u64>,
     ) -> Verdict {
         self.written.check("written", way, wanted)
@@ -301,10 +308,10 @@ mod tests {
     #[test]
     fn a_detour_shows() {
         let traffic = traffic(r#"{"name":"peer1"}"#);
-        assert!(traffic.expect_read(lab::Way::Bus, 5001..=5001).is_ok());
-        assert!(traffic.expect_read(lab::Way::Bus, 5000..=5000).is_err());
-        assert!(traffic.expect_read(lab::Way::Host, 0..=0).is_err());
-        assert!(traffic.expect_written(lab::Way::Host, 0..=0).is_ok());
+        assert!(traffic.expect_read(lab::PathKind::Bus, 5001..=5001).is_ok());
+        assert!(traffic.expect_read(lab::PathKind::Bus, 5000..=5000).is_err());
+        assert!(traffic.expect_read(lab::PathKind::Host, 0..=0).is_err());
+        assert!(traffic.expect_written(lab::PathKind::Host, 0..=0).is_ok());
         assert!(traffic.expect_none_between_devices().is_err());
         assert_eq!(traffic.route(), "bus-address");
     }

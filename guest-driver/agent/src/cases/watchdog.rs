@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long one test may take, times what the monitor stretches limits by. The longest one here takes some ten seconds
+/// How long one test may take, times what the VMM stretches limits by. The longest one here takes some ten seconds
 /// where everything is emulated twice, and the host may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
 /// And one that runs a whole program of somebody else's, likewise.

@@ -23,10 +23,10 @@ pub const VENDOR: u32 = 0x1af4;
 /// The PCI device ID of the peer device.
 pub const DEVICE: u32 = 0x10f0;
 
-/// The names that the topology has for the peer devices, by their number; said by the monitor.
+/// The names that the topology has for the peer devices, by their number; said by the VMM.
 static NAMES: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Takes the names that the monitor has said.
+/// Takes the names that the VMM has said.
 pub fn learn_names(names: &[String]) {
     // It says the same each time.
     let _ = NAMES.set(names.to_vec());
@@ -376,7 +376,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Maps a physical range that is no RAM, wherever it ends; gives the object and its DMA address.
+    /// Maps a physical range that is not RAM, wherever it ends; gives the object and its DMA address.
     ///
     /// # Errors
     /// The driver's.

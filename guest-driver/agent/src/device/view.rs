@@ -86,7 +86,7 @@ impl View {
     /// The word at `offset`, a multiple of eight.
     pub fn word(&self, offset: usize) -> u64 {
         self.check_range(&(offset..offset + 8));
-        assert!(offset.is_multiple_of(8), "{offset} is no multiple of 8");
+        assert!(offset.is_multiple_of(8), "{offset} is not a multiple of 8");
         // SAFETY: range and alignment were checked (a mapping starts at a page), and any value is a valid `u64`.
         u64::from_le(unsafe { self.start.add(offset).cast::<u64>().read_volatile() })
     }
@@ -94,7 +94,7 @@ impl View {
     /// The double word at `offset`, a multiple of four: how registers are read.
     pub fn dword(&self, offset: usize) -> u32 {
         self.check_range(&(offset..offset + 4));
-        assert!(offset.is_multiple_of(4), "{offset} is no multiple of 4");
+        assert!(offset.is_multiple_of(4), "{offset} is not a multiple of 4");
         // SAFETY: range and alignment were checked (a mapping starts at a page), and any value is a valid `u32`.
         u32::from_le(unsafe { self.start.add(offset).cast::<u32>().read_volatile() })
     }
@@ -102,7 +102,7 @@ impl View {
     /// Stores a double word at `offset`, a multiple of four.
     pub fn set_dword(&self, offset: usize, value: u32) {
         self.check_range(&(offset..offset + 4));
-        assert!(offset.is_multiple_of(4), "{offset} is no multiple of 4");
+        assert!(offset.is_multiple_of(4), "{offset} is not a multiple of 4");
         // SAFETY: range and alignment were checked.
         unsafe { self.start.add(offset).cast::<u32>().write_volatile(value.to_le()) }
     }
@@ -110,7 +110,7 @@ impl View {
     /// Stores a half word at `offset`, a multiple of two.
     pub fn set_half(&self, offset: usize, value: u16) {
         self.check_range(&(offset..offset + 2));
-        assert!(offset.is_multiple_of(2), "{offset} is no multiple of 2");
+        assert!(offset.is_multiple_of(2), "{offset} is not a multiple of 2");
         // SAFETY: range and alignment were checked.
         unsafe { self.start.add(offset).cast::<u16>().write_volatile(value.to_le()) }
     }
@@ -130,7 +130,7 @@ impl View {
     /// Stores a word at `offset`, a multiple of eight.
     pub fn set_word(&self, offset: usize, value: u64) {
         self.check_range(&(offset..offset + 8));
-        assert!(offset.is_multiple_of(8), "{offset} is no multiple of 8");
+        assert!(offset.is_multiple_of(8), "{offset} is not a multiple of 8");
         // SAFETY: range and alignment were checked.
         unsafe { self.start.add(offset).cast::<u64>().write_volatile(value.to_le()) }
     }

@@ -41,7 +41,7 @@ pub(crate) fn set_size(terminal: &File, rows: u16, columns: u16) {
 /// Waits until everything written to standard output has left the serial port.
 ///
 /// # Errors
-/// When the kernel refuses; not when standard output is no terminal, which has nothing to send.
+/// When the kernel refuses; not when standard output is not a terminal, which has nothing to send.
 pub(crate) fn drain() -> io::Result<()> {
     loop {
         // SAFETY: `tcdrain` takes a descriptor number, valid or not, and touches no memory.

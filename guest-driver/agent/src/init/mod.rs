@@ -62,7 +62,7 @@ fn live() -> Result<u8, Failure> {
     }
 }
 
-/// Asks the monitor what to do. On a machine that is no guest of ours there is nobody to ask: a shell is then the most
+/// Asks the VMM what to do. On a machine that is not a guest of ours there is nobody to ask: a shell is then the most
 /// useful thing to offer, unless nobody would see it.
 fn greet() -> Result<(Hello, Option<Lab>), Failure> {
     let asked = PortWire::open().and_then(|wire| {

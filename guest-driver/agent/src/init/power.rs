@@ -35,7 +35,7 @@ pub(crate) fn end(code: u8, reason: Option<&str>) -> ! {
         // SAFETY: `reboot` takes an integer. It does not return when it works.
         unsafe { libc::reboot(how) };
     }
-    // The first process must never return; if nothing ends the machine, the monitor's watchdog does.
+    // The first process must never return; if nothing ends the machine, the VMM's watchdog does.
     loop {
         std::thread::park();
     }

@@ -1,4 +1,4 @@
-//! The agent's side of the conversation with the virtual machine monitor ("the lab").
+//! The agent's side of the conversation with the VMM ("the lab").
 //!
 //! One request line, one answer line, always started by the guest. [`Lab`] knows the words, a [`Wire`] carries them:
 //! the I/O port in a guest, a script in the tests.
@@ -8,7 +8,7 @@ mod port;
 pub use guest_protocol::wire::{CALL_PORT, MAX_ANSWER};
 pub use guest_protocol::{
     Address, Arrival, CaseEnd, Counters, Expectation, Expected, FunctionTraffic, Hello, Mode,
-    Module, Other, Path, RAM, Traffic, Way,
+    Module, Other, Path, PathKind, RAM, Traffic,
 };
 use guest_protocol::{FAIL, OK, Request};
 pub use port::PortWire;
@@ -24,7 +24,7 @@ pub enum LabError {
     Permission(#[source] std::io::Error),
     /// Nobody answers.
     #[error(
-        "nobody answers at the lab's I/O port {CALL_PORT:#06x}: this machine is not a guest of peerdma"
+        "nothing answers at the I/O port {CALL_PORT:#06x}: this machine is not a guest of peerdma"
     )]
     Absent,
     /// The answer is longer than the protocol allows.
@@ -43,17 +43,17 @@ pub enum LabError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The monitor refused a request that cannot be refused for a test's sake.
+    /// The VMM refused a request that cannot be refused for a test's sake.
     #[error("the lab refused {request:?}: {reason}")]
     Refused {
         /// What was asked.
         request: String,
-        /// The monitor's reason.
+        /// The VMM's reason.
         reason: String,
     },
 }
 
-/// Carries one line to the monitor and its answer back, both without the line end.
+/// Carries one line to the VMM and its answer back, both without the line end.
 pub trait Wire: std::fmt::Debug {
     /// Sends `line` and waits for the answer.
     ///
@@ -77,7 +77,7 @@ impl Lab {
     /// Asks what this guest is for.
     ///
     /// # Errors
-    /// [`LabError::Absent`] when this is no guest of ours, other variants when the answer is unusable.
+    /// [`LabError::Absent`] when this is not a guest of ours, other variants when the answer is unusable.
     pub fn hello(&mut self) -> Result<Hello, LabError> {
         let hello: Hello = self.ask_json(&Request::Hello)?;
         crate::device::learn_names(&hello.peers);
@@ -103,14 +103,14 @@ impl Lab {
     /// The running test wants findings of `class`, between `min` and `max` of them.
     ///
     /// # Errors
-    /// When the conversation breaks down, or the monitor knows no such class.
+    /// When the conversation breaks down, or the VMM knows no such class.
     pub fn case_expect(&mut self, class: &str, min: u32, max: Option<u32>) -> Result<(), LabError> {
         let max = max.map_or(u64::MAX, u64::from);
         let expectation = Expectation { min: min.into(), max, ..Expectation::some(class) };
         self.ask(&Request::CaseExpect(expectation)).map(drop)
     }
 
-    /// The running test is over, with what the report should say besides. The monitor's verdict includes the findings:
+    /// The running test is over, with what the report should say besides. The VMM's verdict includes the findings:
     /// `Some(reason)` when it sees a failure.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Lab {
     /// The user's command expects or allows findings, from its beginning to its end.
     ///
     /// # Errors
-    /// When the conversation breaks down, or the monitor knows no such class or function.
+    /// When the conversation breaks down, or the VMM knows no such class or function.
     pub fn expect(&mut self, expectation: Expectation<'_>) -> Result<(), LabError> {
         self.ask(&Request::Expect(expectation)).map(drop)
     }
@@ -143,7 +143,7 @@ impl Lab {
         self.ask(&Request::Path { owner, client, distance, address }).map(drop)
     }
 
-    /// The monitor's counters at this moment.
+    /// The VMM's counters at this moment.
     ///
     /// # Errors
     /// When the conversation breaks down or the answer holds something else.
@@ -160,7 +160,7 @@ impl Lab {
     }
 
     /// Keeps posted writes of `requester` to `target` (functions, or [`RAM`]) under way: `pushed`, until a read of the
-    /// same path pushes them; a number, so many turns of the requester; `off`, no longer.
+    /// same path pushes them; a number: that many turns of the requester; `off`, no longer.
     ///
     /// # Errors
     /// When the conversation breaks down, there is no such path, or too many are delayed already.
@@ -209,7 +209,7 @@ impl Lab {
         self.ask(&Request::Started).map(drop)
     }
 
-    /// Ends the guest, with a reason when that is the agent's wish and nobody else's. Returns only when the monitor did
+    /// Ends the guest, with a reason when that is the agent's wish and nobody else's. Returns only when the VMM did
     /// not do it.
     ///
     /// # Errors
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_none_is_told_apart() {
+    fn a_malformed_answer_is_distinguished() {
         let script = Script::default().answer("ktap", "what?");
         assert!(matches!(lab(&script).ktap("x"), Err(LabError::Malformed { .. })));
         let script = Script::default().answer("hello", "ok {");

@@ -1,7 +1,7 @@
 //! The lab call: a line in memory of ours, and its answer there, by one OUT.
 //!
-//! Everything the agent says to the monitor goes this way. Each exit of the virtual CPU is dear where it is emulated
-//! itself, and through a port as wide as they get a line is twenty of them. So the monitor is told where the line is: RDI
+//! Everything the agent says to the VMM goes this way. Each exit of the virtual CPU is dear where it is emulated
+//! itself, and through a port as wide as they get a line is twenty of them. So the VMM gets the address of the line: RDI
 //! has the buffer's address, RCX its size without the first four bytes, EAX the line's length. Those four bytes are the
 //! answer's length afterwards; an answer that does not fit is asked for once more, by an empty line.
 
@@ -11,9 +11,9 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const PAGE: usize = 4096;
-/// Bytes of text in the first page: room for any line, and all answers but the longest. The monitor looks each page up.
+/// Bytes of text in the first page: room for any line, and all answers but the longest. The VMM looks each page up.
 const SHORT: usize = PAGE - HEADER;
-/// How often the monitor is told again. It leaves everything alone when it does not find the buffer, whose page the
+/// How often the call is repeated. It leaves everything alone when it does not find the buffer, whose page the
 /// kernel may just be moving.
 const ATTEMPTS: usize = 100;
 /// The same while nobody has ever answered: in most machines nobody will.
@@ -67,7 +67,7 @@ impl PortWire {
         Self { buffer: Box::new(Aligned([0; HEADER + MAX_ANSWER])), only_here: PhantomData }
     }
 
-    /// Puts a request into a buffer with `room` for text. Writes to each page: the monitor goes by the page tables, and a
+    /// Puts a request into a buffer with `room` for text. Writes to each page: the VMM goes by the page tables, and a
     /// page that a child process of ours still shares, or that we never had, is not ours there.
     fn prepare(&mut self, line: &str, room: usize) -> usize {
         let buffer = &mut self.buffer.0[..HEADER + room];
@@ -90,7 +90,7 @@ impl PortWire {
         if length == UNANSWERED { None } else { usize::try_from(length).ok() }
     }
 
-    /// The answer to a line; `call` has the monitor look at the buffer, which holds a line of so many bytes.
+    /// The answer to a line; `call` has the VMM look at the buffer, which holds a line of n bytes.
     fn exchange_by(
         &mut self,
         line: &str,
@@ -143,7 +143,7 @@ fn truncate(line: &str, limit: usize) -> &str {
 #[cfg(target_arch = "x86_64")]
 fn call(line: usize, buffer: &mut [u8]) {
     // SAFETY: RDI and RCX say where `buffer` begins and, less the header, how long it is. We hold it exclusively, and the
-    // monitor writes nowhere else; any byte is a valid `u8`. Access to the port was granted, or `PortWire` could not exist.
+    // VMM writes nowhere else; any byte is a valid `u8`. Access to the port was granted, or `PortWire` could not exist.
     unsafe {
         std::arch::asm!(
             "out dx, eax",
@@ -173,14 +173,14 @@ mod tests {
         assert_eq!(wire.prepare(&"x".repeat(5000), SHORT), MAX_REQUEST);
     }
 
-    /// A monitor that answers a number by as many letters, and is not there at its first call.
+    /// A VMM that answers a number by as many letters, and is not there at its first call.
     #[derive(Default)]
-    struct Monitor {
+    struct Vmm {
         calls: Cell<usize>,
         kept: RefCell<String>,
     }
 
-    impl Monitor {
+    impl Vmm {
         fn serve(&self, line: usize, buffer: &mut [u8]) {
             self.calls.set(self.calls.get() + 1);
             if self.calls.get() == 1 {
@@ -201,14 +201,14 @@ mod tests {
 
     #[test]
     fn long_answers_come_at_the_second_call_and_lost_calls_are_made_again() {
-        let (monitor, mut wire) = (Monitor::default(), PortWire::new());
+        let (vmm, mut wire) = (Vmm::default(), PortWire::new());
         for (length, calls) in [(3, 2), (SHORT, 3), (SHORT + 1, 5), (MAX_ANSWER, 7), (0, 8)] {
             let answer =
-                wire.exchange_by(&length.to_string(), |line, buffer| monitor.serve(line, buffer));
-            assert_eq!((answer.unwrap().len(), monitor.calls.get()), (length, calls));
+                wire.exchange_by(&length.to_string(), |line, buffer| vmm.serve(line, buffer));
+            assert_eq!((answer.unwrap().len(), vmm.calls.get()), (length, calls));
         }
         let too_long = (MAX_ANSWER + 1).to_string();
-        let answer = wire.exchange_by(&too_long, |line, buffer| monitor.serve(line, buffer));
+        let answer = wire.exchange_by(&too_long, |line, buffer| vmm.serve(line, buffer));
         assert!(matches!(answer, Err(LabError::TooLong)));
         assert!(matches!(wire.exchange_by("1", |_, _| ()), Err(LabError::Absent)));
     }

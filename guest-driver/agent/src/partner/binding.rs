@@ -1,6 +1,6 @@
 //! A PCI function that is lent to another driver.
 
-use crate::cases::Stop;
+use super::PartnerError;
 use crate::sys::patience::await_that;
 use crate::sys::{self, pci::Function};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ impl Lent {
     ///
     /// # Errors
     /// When a driver does not let go or does not take it.
-    pub fn new(function: Function, driver: &'static str) -> Result<Self, Stop> {
+    pub fn new(function: Function, driver: &'static str) -> Result<Self, PartnerError> {
         let own = function.driver();
         let lent = Self { function, driver, own };
         lent.function.set_attribute("driver_override", driver)?;
@@ -35,7 +35,7 @@ impl Lent {
         sys::write(of(driver, "bind"), &lent.function.name)?;
         match lent.function.driver().as_deref() {
             Some(found) if found == driver => Ok(lent),
-            found => Err(Stop::Fail(format!(
+            found => Err(PartnerError::Wrong(format!(
                 "{} was given to {driver} and is bound to {found:?}",
                 lent.function.name
             ))),
@@ -46,12 +46,12 @@ impl Lent {
     ///
     /// # Errors
     /// When a driver does not let go or does not take it.
-    pub fn give_back(mut self, file: &Path) -> Result<(), Stop> {
+    pub fn give_back(mut self, file: &Path) -> Result<(), PartnerError> {
         self.restore()?;
-        if await_that(PATIENCE, || -> Result<_, Stop> { Ok(file.exists()) })? {
+        if await_that(PATIENCE, || -> Result<_, PartnerError> { Ok(file.exists()) })? {
             return Ok(());
         }
-        Err(Stop::Fail(format!("{} did not come back", file.display())))
+        Err(PartnerError::Wrong(format!("{} did not come back", file.display())))
     }
 
     fn restore(&mut self) -> Result<(), sys::FileError> {

@@ -1,4 +1,4 @@
-//! Other people's interfaces: exporters and importers of the kernel's own, VFIO, and the kernel's test programs.
+//! Interfaces of the kernel's own: exporters and importers, VFIO, and the kernel's test programs.
 //!
 //! Numbers and structures are those of the kernel's headers for user space (`linux/dma-heap.h`, `linux/udmabuf.h`,
 //! `linux/vfio.h`, `linux/iommufd.h`, `drm/drm.h`), which never change once they are there.
@@ -8,8 +8,6 @@ pub mod buffer;
 mod call;
 pub mod container;
 pub mod iommufd;
-pub mod known;
-pub mod tap;
 pub mod user_driver;
 pub mod user_engine;
 pub mod vfio;
@@ -26,6 +24,17 @@ pub struct CallError {
     /// The kernel's reason.
     #[source]
     pub errno: Errno,
+}
+
+/// A driver or device that did not do what it was asked for, in a sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum PartnerError {
+    /// It did something else, or nothing.
+    #[error("{0}")]
+    Wrong(String),
+    /// One of the kernel's files could not be used.
+    #[error(transparent)]
+    File(#[from] crate::sys::FileError),
 }
 
 impl CallError {

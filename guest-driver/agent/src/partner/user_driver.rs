@@ -4,9 +4,9 @@
 //! `peerdma_regs.h`.
 
 use super::CallError;
+use super::PartnerError;
 use super::iommufd::AddressSpace;
 use super::vfio::Device;
-use crate::cases::Stop;
 use crate::device::View;
 use crate::sys::patience::stretched;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Source or destination of a copy.
 #[derive(Clone, Copy, Debug)]
-pub enum Place {
+pub enum Location {
     /// A DMA address.
     Address(u64),
     /// An offset in the device's own memory.
@@ -87,14 +87,14 @@ impl<'a> UserDriver<'a> {
     ///
     /// # Errors
     /// When the device reports anything but success, or nothing.
-    pub fn copy(&mut self, from: Place, to: Place, length: u32) -> Result<(), Stop> {
+    pub fn copy(&mut self, from: Location, to: Location, length: u32) -> Result<(), PartnerError> {
         let (source, source_flag) = match from {
-            Place::Address(address) => (address, 0),
-            Place::Local(offset) => (offset, DESC_SOURCE_LOCAL),
+            Location::Address(address) => (address, 0),
+            Location::Local(offset) => (offset, DESC_SOURCE_LOCAL),
         };
         let (destination, destination_flag) = match to {
-            Place::Address(address) => (address, DESC_FLUSH),
-            Place::Local(offset) => (offset, DESC_DESTINATION_LOCAL),
+            Location::Address(address) => (address, DESC_FLUSH),
+            Location::Local(offset) => (offset, DESC_DESTINATION_LOCAL),
         };
         let flags = source_flag | destination_flag;
         let slot = self.issued % RING_ENTRIES;
@@ -117,7 +117,7 @@ impl<'a> UserDriver<'a> {
                 break last;
             }
             if Instant::now() > end {
-                return Err(Stop::Fail(format!(
+                return Err(PartnerError::Wrong(format!(
                     "the device gave no record of a copy of {length} bytes from {from:x?} to {to:x?}; its status is {:#x}",
                     self.read(CH_STATUS)
                 )));
@@ -128,7 +128,7 @@ impl<'a> UserDriver<'a> {
         if status == 0 && self.rings.word(record) == cookie && bytes == u64::from(length) {
             return Ok(());
         }
-        Err(Stop::Fail(format!(
+        Err(PartnerError::Wrong(format!(
             "a copy of {length} bytes from {from:x?} to {to:x?} ended with status {status} after {bytes} bytes"
         )))
     }

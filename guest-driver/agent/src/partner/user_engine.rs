@@ -4,9 +4,9 @@
 //! the kernel's driver has them (`drivers/dma/ioat/registers.h`, `hw.h`).
 
 use super::CallError;
+use super::PartnerError;
 use super::container::{Container, Mapping};
 use super::vfio::Device;
-use crate::cases::Stop;
 use crate::device::View;
 use crate::sys::patience::stretched;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -75,7 +75,7 @@ impl UserEngine {
     ///
     /// # Errors
     /// When the engine does not come to an end, or says one thing in its registers and another in its record.
-    pub fn run(&self) -> Result<u32, Stop> {
+    pub fn run(&self) -> Result<u32, PartnerError> {
         self.registers.set_byte(CHANNEL + COMMAND, COMMAND_RESET);
         self.registers.set_dword(CHANNEL + ERROR, self.error());
         let page = self.memory.view();
@@ -91,7 +91,7 @@ impl UserEngine {
                 break status;
             }
             if Instant::now() > end {
-                return Err(Stop::Fail(format!(
+                return Err(PartnerError::Wrong(format!(
                     "the engine does not come to an end: CHANSTS is {status:#x}, CHANERR {:#x}",
                     self.error()
                 )));
@@ -107,7 +107,7 @@ impl UserEngine {
         if (status, record) == right {
             return Ok(error);
         }
-        Err(Stop::Fail(format!(
+        Err(PartnerError::Wrong(format!(
             "CHANERR is {error:#x}, CHANSTS {status:#x}, and the completion record says {record:#x}: not {right:#x?}"
         )))
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How many times slower than usual this machine may be.
 static FACTOR: AtomicU32 = AtomicU32::new(1);
 
-/// From here on all limits are so many times as long; 0 counts as 1.
+/// Multiplies all limits from here on; 0 counts as 1.
 pub fn stretch(factor: u32) {
     FACTOR.store(factor.max(1), Ordering::Relaxed);
 }

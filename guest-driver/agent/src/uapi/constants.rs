@@ -138,7 +138,7 @@ constants! {
     /// Hand the pages to the device.
     SYNC_FOR_DEVICE = 1;
 
-    /// The range is no RAM. Lab only.
+    /// The range is not RAM. Lab only.
     LAB_MAP_MMIO = 1 << 0;
 
     /// Bytes of a channel's name, with the 0.

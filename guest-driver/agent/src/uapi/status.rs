@@ -64,6 +64,6 @@ codes! {
     FAULT_CORRUPT_DATA = 4;
     /// A write that no descriptor named.
     FAULT_STRAY_WRITE = 5;
-    /// What was written last is still in the device when the completion is told.
+    /// What was written last is still in the device when the completion is reported.
     FAULT_WRITE_BACK = 6;
 }

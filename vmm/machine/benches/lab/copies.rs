@@ -33,7 +33,7 @@ pub const DOMAIN: u32 = 1;
 
 /// From where to where.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     LocalToRemote,
     RemoteToLocal,
     RemoteToRemote,
@@ -41,21 +41,21 @@ pub enum Way {
 
 pub fn run(report: &mut Report, rounds: usize) {
     let mut bench = Bench::new(Topology::default());
-    for (name, way, goal) in [
-        ("64 KiB copies, local memory to random RAM", Way::LocalToRemote, 0.9),
-        ("64 KiB copies, random RAM to local memory", Way::RemoteToLocal, 0.9),
-        ("64 KiB copies, RAM to RAM (staged)", Way::RemoteToRemote, 0.65),
+    for (name, direction, goal) in [
+        ("64 KiB copies, local memory to random RAM", Direction::LocalToRemote, 0.9),
+        ("64 KiB copies, random RAM to local memory", Direction::RemoteToLocal, 0.9),
+        ("64 KiB copies, RAM to RAM (staged)", Direction::RemoteToRemote, 0.65),
     ] {
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
-        bench.checked(way);
+        bench.checked(direction);
         for round in 0..rounds {
             // Who comes second finds warmer caches: take turns.
             let (checked, plain) = if round % 2 == 0 {
-                let checked = bench.checked(way);
-                (checked, bench.plain(way))
+                let checked = bench.checked(direction);
+                (checked, bench.plain(direction))
             } else {
-                let plain = bench.plain(way);
-                (bench.checked(way), plain)
+                let plain = bench.plain(direction);
+                (bench.checked(direction), plain)
             };
             ratios.push(plain / checked);
             rates.push((COPIES * CHUNK) as f64 / checked / 1e9);
@@ -143,18 +143,20 @@ impl Bench {
     }
 
     /// All copies by the device's engine, in seconds.
-    fn checked(&mut self, way: Way) -> f64 {
-        self.checked_of(way, CHUNK)
+    fn checked(&mut self, direction: Direction) -> f64 {
+        self.checked_of(direction, CHUNK)
     }
 
     /// The same with copies of `length` bytes, at most a chunk.
-    pub fn checked_of(&mut self, way: Way, length: u64) -> f64 {
+    pub fn checked_of(&mut self, direction: Direction, length: u64) -> f64 {
         for index in 0..COPIES {
             let remote = |salt| IOVA + place(index, salt) * CHUNK;
-            let (bits, source, destination) = match way {
-                Way::LocalToRemote => (flags::SOURCE_LOCAL, local_offset(index), remote(0)),
-                Way::RemoteToLocal => (flags::DESTINATION_LOCAL, remote(0), local_offset(index)),
-                Way::RemoteToRemote => (0, remote(0), remote(1)),
+            let (bits, source, destination) = match direction {
+                Direction::LocalToRemote => (flags::SOURCE_LOCAL, local_offset(index), remote(0)),
+                Direction::RemoteToLocal => {
+                    (flags::DESTINATION_LOCAL, remote(0), local_offset(index))
+                }
+                Direction::RemoteToRemote => (0, remote(0), remote(1)),
             };
             let descriptor = Descriptor {
                 opcode: opcode::COPY,
@@ -198,15 +200,15 @@ impl Bench {
     }
 
     /// The same bytes between the same places by plain copies, in seconds.
-    fn plain(&self, way: Way) -> f64 {
+    fn plain(&self, direction: Direction) -> f64 {
         let start = Stopwatch::start();
         for index in 0..COPIES {
             let (near, far) = (self.remote(place(index, 0)), self.remote(place(index, 1)));
             let local = self.local(local_offset(index), CHUNK);
-            match way {
-                Way::LocalToRemote => local.copy_to_volatile_slice(near),
-                Way::RemoteToLocal => near.copy_to_volatile_slice(local),
-                Way::RemoteToRemote => near.copy_to_volatile_slice(far),
+            match direction {
+                Direction::LocalToRemote => local.copy_to_volatile_slice(near),
+                Direction::RemoteToLocal => near.copy_to_volatile_slice(local),
+                Direction::RemoteToRemote => near.copy_to_volatile_slice(far),
             }
         }
         start.seconds()

@@ -6,7 +6,7 @@ use peerdma_topology::Topology;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::clock::Stopwatch;
-use crate::copies::{Bench, CHUNK, COPIES, DOMAIN, IOVA, RECORDS, RINGS, Way, place};
+use crate::copies::{Bench, CHUNK, COPIES, DOMAIN, Direction, IOVA, RECORDS, RINGS, place};
 use crate::report::{Figure, Goal, Report, median};
 
 pub fn run(report: &mut Report, rounds: usize) {
@@ -19,7 +19,7 @@ pub fn run(report: &mut Report, rounds: usize) {
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
         checked(&mut bench, registers, length);
         for round in 0..rounds {
-            let peer = |bench: &mut Bench| bench.checked_of(Way::RemoteToRemote, length);
+            let peer = |bench: &mut Bench| bench.checked_of(Direction::RemoteToRemote, length);
             let (own, peer) = if round % 2 == 0 {
                 let own = checked(&mut bench, registers, length);
                 (own, peer(&mut bench))

@@ -14,7 +14,7 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// Whether `value` reaches it; what is no number does not.
+    /// Whether `value` reaches it; what is not a number does not.
     pub fn is_met(self, value: f64) -> bool {
         match self {
             Self::AtLeast(goal) => value >= goal,

@@ -1,4 +1,4 @@
-//! A lab with guest RAM behind the IOMMU, and a device of the bench's own that issues what it is told.
+//! A lab with guest RAM behind the IOMMU, and a device of the bench's own that issues what the bench asks for.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! Getting a kernel into a guest: where its pieces go, what it is told, and how the first vCPU starts.
+//! Getting a kernel into a guest: where its pieces go, what the guest is passed, and how the first vCPU starts.
 
 pub mod acpi;
 mod elf;
@@ -49,7 +49,7 @@ pub enum Protocol {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootError {
-    /// The kernel image is no ELF file that this machine can run.
+    /// The kernel image is not an ELF file that this machine can run.
     #[error("the kernel image {reason}: give a vmlinux or bzImage built for x86-64")]
     Kernel {
         /// What is wrong, as the end of a sentence.

@@ -12,9 +12,10 @@ use device_models::pci::Bdf;
 use device_models::system::{ConfigMapping, DelayError, PlugError, System};
 use guest_protocol::FunctionTraffic;
 
-use super::engine::{Bell, Engine};
+use super::bell::Bell;
 use super::lock::PriorityLock;
-use super::settle::{Restless, settle};
+use super::settle::{StillBusy, settle};
+use super::stepper::Stepper;
 use super::{LabCounters, traffic};
 use crate::jitter::Jitter;
 use crate::{DeviceBus, DirectMap, HostMemory, MappedMemory, Withheld, layout};
@@ -58,12 +59,12 @@ impl fmt::Debug for LabBus {
 }
 
 impl LabBus {
-    /// Puts `lab` onto a bus and starts the thread that steps it; both go on until the engine is dropped. With `jitter`
+    /// Puts `lab` onto a bus and starts the thread that steps it; both go on until the stepping thread is dropped. With `jitter`
     /// that thread stands still now and then.
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub fn new(mut lab: System, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Engine)> {
+    pub fn new(mut lab: System, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Stepper)> {
         if let Err(error) = lab.share_config_spaces() {
             log::warn!("each read of configuration space will leave the guest: {error}");
         }
@@ -75,7 +76,7 @@ impl LabBus {
             // A device's own reset moves its BARs too.
             move |lab: &System| epoch.store(lab.mapping_epoch(), Ordering::Release)
         };
-        let engine = Engine::start(Arc::clone(&lab), Arc::clone(&bell), after, jitter)?;
+        let engine = Stepper::start(Arc::clone(&lab), Arc::clone(&bell), after, jitter)?;
         let (mapped, map) = (Mutex::default(), Mutex::default());
         Ok((Arc::new(Self { lab, bell, epoch, mapped, map }), engine))
     }
@@ -160,7 +161,7 @@ impl LabBus {
     ///
     /// # Errors
     /// When they go on and on.
-    pub fn settle(&self) -> Result<(), Restless> {
+    pub fn settle(&self) -> Result<(), StillBusy> {
         settle(&self.lab, |lab| self.store_epoch(lab))
     }
 
@@ -329,7 +330,7 @@ mod tests {
         let iommu = lab.function("virtio-iommu").unwrap();
         let iommu = lab.address_map().node(iommu).requester;
         let peer = bdf(&lab, "peer", 0);
-        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let (bus, _stepper) = LabBus::new(lab, None).unwrap();
         let at = |function: Bdf| layout::config_space(function.0);
         let spaces = || bus.memory().into_iter().filter(|memory| !memory.writable);
         let addresses = || spaces().map(|space| space.address).collect::<Vec<_>>();
@@ -376,7 +377,7 @@ mod tests {
             LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
         let peers = [bdf(&lab, "peer", 0), bdf(&lab, "peer", 1)];
         peers.iter().for_each(|&peer| lab.config_write(peer, 4, 2, 6));
-        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let (bus, _stepper) = LabBus::new(lab, None).unwrap();
         let both: Vec<_> = bus.memory().iter().filter(|m| m.writable).map(|m| m.address).collect();
         let followed = Arc::new(Followed::default());
         let map: Weak<dyn DirectMap> = Arc::<Followed>::downgrade(&followed);
@@ -414,7 +415,7 @@ mod tests {
         let second = 0x18_0020_0000;
         resize(&mut lab, 0, second - MIB, 0);
         resize(&mut lab, 1, second, 0);
-        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let (bus, _stepper) = LabBus::new(lab, None).unwrap();
         let places = |memory: &[MappedMemory]| {
             let bars = memory.iter().filter(|m| m.writable);
             bars.map(|m| (m.address, m.memory.len())).collect::<Vec<_>>()

@@ -1,10 +1,10 @@
-//! A lock with two kinds of users: the guest's CPUs, who must not wait, and the engine, who always wants it.
+//! A lock with two kinds of users: the guest's CPUs, which must not wait, and the stepping thread, which always wants it.
+//! `make loom` tries every interleaving.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
+
+use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, yield_now};
 
 /// See the module. An urgent user waits for the holder at most, never for another turn of the background user.
 pub struct PriorityLock<T> {
@@ -56,7 +56,7 @@ impl<T> PriorityLock<T> {
     /// most of the time.
     pub(super) fn let_others_in(&self) {
         while self.wanted() {
-            thread::yield_now();
+            yield_now();
         }
     }
 
@@ -87,10 +87,11 @@ impl<T> DerefMut for Background<'_, T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
+    use std::thread;
 
     use super::*;
 
@@ -137,5 +138,54 @@ mod tests {
         assert!(result.is_err());
         assert_eq!(*lock.urgent(), 1);
         assert_eq!(*lock.background(), 1);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::model;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn one_user_at_a_time_and_none_is_left_waiting() {
+        model(|| {
+            let lock = Arc::new(PriorityLock::new(0));
+            let urgent = {
+                let lock = Arc::clone(&lock);
+                thread::spawn(move || *lock.urgent() += 1)
+            };
+            let background = {
+                let lock = Arc::clone(&lock);
+                thread::spawn(move || *lock.background() += 1)
+            };
+            *lock.urgent() += 1;
+            urgent.join().unwrap();
+            background.join().unwrap();
+            assert_eq!(*lock.urgent(), 3);
+            assert!(!lock.wanted());
+        });
+    }
+
+    /// A background user that does not stop by itself lets an urgent one in.
+    #[test]
+    fn a_background_user_notices_that_the_lock_is_wanted() {
+        model(|| {
+            let lock = Arc::new(PriorityLock::new(0));
+            let background = {
+                let lock = Arc::clone(&lock);
+                thread::spawn(move || {
+                    let guard = lock.background();
+                    while *guard == 0 && !guard.wanted() {
+                        yield_now();
+                    }
+                })
+            };
+            *lock.urgent() += 1;
+            background.join().unwrap();
+            assert!(!lock.wanted());
+        });
     }
 }

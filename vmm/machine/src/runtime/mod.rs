@@ -4,16 +4,18 @@
 //! Lock order: the lab's lock is taken before whatever its observers and its interrupt sink lock, never the other way
 //! round. Nothing here is called with a lock held.
 
+mod bell;
 mod bus;
-mod engine;
 mod lock;
 mod settle;
+mod stepper;
+mod sync;
 pub mod traffic;
 
 pub use bus::LabBus;
-pub use engine::Engine;
 pub use lock::{Background, PriorityLock, Urgent};
-pub use settle::Restless;
+pub use settle::StillBusy;
+pub use stepper::Stepper;
 
 use std::collections::BTreeMap;
 
@@ -122,26 +124,4 @@ fn own_memory_kib() -> Option<u64> {
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
     field("RssAnon:")?.checked_add(field("RssFile:")?)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use peerdma_support::testing::told;
-
-    use super::*;
-
-    #[test]
-    fn messages_that_are_refused_do_not_fill_the_log() {
-        // Without KVM nobody refuses anything.
-        let Ok(vm) = kvm_ioctls::Kvm::new().and_then(|kvm| kvm.create_vm()) else { return };
-        let lines = told(|| {
-            // It has no interrupt controllers.
-            let mut interrupts = Interrupts::new(MsiSignaller::new(Arc::new(vm)));
-            (0..500).for_each(|data| interrupts.signal_msi(0xfee0_0000, data));
-        });
-        assert_eq!(lines.len(), 8 + 1 + 1, "{lines:#?}");
-        assert!(lines[9].contains("500 in all"), "{lines:#?}");
-    }
 }

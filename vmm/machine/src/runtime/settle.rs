@@ -11,15 +11,18 @@ const STEPS: usize = 4096;
 /// The devices still had something to do after as many steps as a guest's request may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the devices are still at work after {STEPS} steps")]
-pub struct Restless;
+pub struct StillBusy;
 
-/// Steps until there is nothing to do, ahead of the engine, whose turn might come much later: what has been set off has
+/// Steps until there is nothing to do, ahead of the stepping thread, whose turn might come much later: what has been set off has
 /// happened then, and the interrupts are with the guest's processors. Other processors at the lab wait for one step at
 /// most. `after` sees the lab after each step.
 ///
 /// # Errors
-/// [`Restless`] when it does not end.
-pub(super) fn settle(lock: &PriorityLock<System>, after: impl Fn(&System)) -> Result<(), Restless> {
+/// [`StillBusy`] when it does not end.
+pub(super) fn settle(
+    lock: &PriorityLock<System>,
+    after: impl Fn(&System),
+) -> Result<(), StillBusy> {
     let mut left = STEPS;
     while left > 0 {
         let mut lab = lock.urgent();
@@ -37,7 +40,7 @@ pub(super) fn settle(lock: &PriorityLock<System>, after: impl Fn(&System)) -> Re
         drop(lab);
         lock.let_others_in();
     }
-    Err(Restless)
+    Err(StillBusy)
 }
 
 #[cfg(test)]
@@ -56,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    /// A device with so much left to do, and how long each step takes it.
+    /// A device with work left to do, and how long each step takes it.
     #[derive(Debug)]
     struct Busy(Arc<AtomicUsize>, Duration);
 
@@ -89,7 +92,7 @@ mod tests {
         fn signal_msi(&mut self, _address: u64, _data: u32) {}
     }
 
-    /// Two devices with so much left to do, each step of which takes `pause`.
+    /// Two devices with work left to do, each step of which takes `pause`.
     fn lab(left: &[Arc<AtomicUsize>; 2], pause: Duration) -> PriorityLock<System> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
         let [one, other] = left.clone().map(|left| Busy(left, pause));
@@ -100,7 +103,7 @@ mod tests {
     }
 
     /// What is left after settling.
-    fn settled(left: [usize; 2]) -> (Result<(), Restless>, [usize; 2]) {
+    fn settled(left: [usize; 2]) -> (Result<(), StillBusy>, [usize; 2]) {
         let left = left.map(|left| Arc::new(AtomicUsize::new(left)));
         let end = settle(&lab(&left, Duration::ZERO), |_| {});
         (end, left.map(|left| left.load(Ordering::Relaxed)))
@@ -115,7 +118,7 @@ mod tests {
     #[test]
     fn a_device_without_an_end_does_not_hold_the_guest_up() {
         let (end, [_, other]) = settled([usize::MAX, 3]);
-        assert_eq!(end, Err(Restless));
+        assert_eq!(end, Err(StillBusy));
         assert_eq!(other, 0, "it held up the other device");
     }
 

@@ -1,11 +1,12 @@
 //! Two machines in one process.
 
+use libtest_mimic::Trial;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use peerdma_machine::{DeviceBus, MappedMemory};
 
-use crate::harness::{LIMIT, expect_success, machine, platform, quiet};
+use crate::harness::{LIMIT, Ran, expect_success, machine, platform, quiet};
 use crate::program::program;
 
 /// A bus on which a read waits until somebody reads on the other machine.
@@ -46,8 +47,7 @@ impl DeviceBus for Meeting {
 }
 
 /// Either machine goes on only if the other one runs at the same time.
-#[test]
-fn two_machines_run_beside_each_other() {
+fn two_machines_run_beside_each_other() -> Ran {
     let meeting = Arc::new(Meeting::default());
     let run = |meeting: Arc<Meeting>| {
         let platform = platform(1)?;
@@ -59,12 +59,17 @@ fn two_machines_run_beside_each_other() {
             "cmp eax, 2",
             "jne 91f",
         );
-        Some(machine(platform, code, meeting, quiet()).run(Some(LIMIT)).unwrap())
+        Ok(machine(platform, code, meeting, quiet()).run(Some(LIMIT)).unwrap())
     };
     let other = {
         let meeting = Arc::clone(&meeting);
         thread::spawn(move || run(meeting))
     };
-    expect_success(run(meeting));
-    expect_success(other.join().unwrap());
+    expect_success(&run(meeting)?);
+    expect_success(&other.join().unwrap()?);
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![two_machines_run_beside_each_other,]
 }

@@ -1,38 +1,36 @@
 //! How runs end: faults with a clear word, and at any moment from outside.
 
+use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peerdma_machine::{DeviceBus, EmptyBus, FaultKind, MappedMemory, Outcome};
+use peerdma_machine::{DeviceBus, EmptyBus, FaultKind, MappedMemory, RunEnd};
 
-use crate::harness::{LIMIT, machine, platform, quiet, run};
+use crate::harness::{LIMIT, Ran, machine, platform, quiet, run};
 use crate::program::program;
 
 /// Ends within this, busy computer or not.
 const SOON: Duration = Duration::from_secs(5);
 
-#[test]
-fn a_triple_fault_says_where_it_happened() {
+fn a_triple_fault_says_where_it_happened() -> Ran {
     // No interrupt descriptor table: the exception cannot be delivered, nor the one that follows.
-    let Some(outcome) = run(program!("mov ebx, 0x1234", "ud2"), Arc::new(EmptyBus), quiet()) else {
-        return;
-    };
-    let Outcome::Fault(fault) = &outcome else { panic!("{outcome}") };
+    let outcome = run(program!("mov ebx, 0x1234", "ud2"), Arc::new(EmptyBus), quiet())?;
+    let RunEnd::Fault(fault) = &outcome else { panic!("{outcome}") };
     assert!(matches!(fault.kind, FaultKind::TripleFault));
     assert_eq!(fault.registers.unwrap().general.rbx, 0x1234);
     let text = outcome.to_string();
     assert!(text.starts_with("vCPU 0: triple fault"), "{text}");
     assert!(text.contains("rip=0x100005"), "{text}");
+    Ok(())
 }
 
-#[test]
-fn an_instruction_that_kvm_cannot_emulate_is_named() {
+fn an_instruction_that_kvm_cannot_emulate_is_named() -> Ran {
     let code = program!("and rsp, -16", "push 0", "push 0", "lock cmpxchg16b [rsp]");
-    let Some(outcome) = run(code, Arc::new(EmptyBus), quiet()) else { return };
+    let outcome = run(code, Arc::new(EmptyBus), quiet())?;
     match &outcome {
         // A KVM that works.
-        Outcome::Exit(0) => {}
-        Outcome::Fault(fault) => match &fault.kind {
+        RunEnd::Exit(0) => {}
+        RunEnd::Fault(fault) => match &fault.kind {
             FaultKind::Internal { suberror: 1, instruction, .. } => {
                 assert!(instruction.starts_with(&[0xF0, 0x48, 0x0F, 0xC7]), "{outcome}");
                 assert!(outcome.to_string().contains("instruction bytes f0 48 0f c7"), "{outcome}");
@@ -41,16 +39,16 @@ fn an_instruction_that_kvm_cannot_emulate_is_named() {
         },
         _ => panic!("{outcome}"),
     }
+    Ok(())
 }
 
-#[test]
-fn a_guest_is_stopped_from_another_thread_whatever_it_does() {
+fn a_guest_is_stopped_from_another_thread_whatever_it_does() -> Ran {
     let spins = program!("20:", "jmp 20b");
     let halts = program!("cli", "20:", "hlt", "jmp 20b");
     let exits = program!("mov edx, 0x80", "20:", "out dx, al", "jmp 20b");
     for code in [spins, halts, exits] {
         // The second vCPU waits for an INIT that never comes.
-        let Some(platform) = platform(2) else { return };
+        let platform = platform(2)?;
         let machine = machine(platform, code, Arc::new(EmptyBus), quiet());
         let stop = machine.stop_handle();
         let stopper = std::thread::spawn(move || {
@@ -60,34 +58,35 @@ fn a_guest_is_stopped_from_another_thread_whatever_it_does() {
         });
         let outcome = machine.run(Some(LIMIT)).unwrap();
         let ended = Instant::now();
-        assert!(matches!(outcome, Outcome::Stopped), "{outcome}");
+        assert!(matches!(outcome, RunEnd::Stopped), "{outcome}");
         assert!(ended.saturating_duration_since(stopper.join().unwrap()) < SOON);
     }
+    Ok(())
 }
 
-#[test]
-fn a_stop_before_the_start_counts() {
-    let Some(platform) = platform(2) else { return };
+fn a_stop_before_the_start_counts() -> Ran {
+    let platform = platform(2)?;
     let machine = machine(platform, program!("20:", "jmp 20b"), Arc::new(EmptyBus), quiet());
     let stop = machine.stop_handle();
     stop.stop();
-    stop.finish(Outcome::PowerOff);
+    stop.finish(RunEnd::PowerOff);
     assert!(stop.ended());
-    assert!(matches!(machine.run(None).unwrap(), Outcome::Stopped));
+    assert!(matches!(machine.run(None).unwrap(), RunEnd::Stopped));
+    Ok(())
 }
 
-#[test]
-fn a_limit_ends_a_guest_that_hangs() {
-    let Some(platform) = platform(1) else { return };
+fn a_limit_ends_a_guest_that_hangs() -> Ran {
+    let platform = platform(1)?;
     let machine = machine(platform, program!("20:", "jmp 20b"), Arc::new(EmptyBus), quiet());
     let stop = machine.stop_handle();
     let begin = Instant::now();
-    assert!(matches!(machine.run(Some(Duration::from_millis(30))).unwrap(), Outcome::Stopped));
+    assert!(matches!(machine.run(Some(Duration::from_millis(30))).unwrap(), RunEnd::Stopped));
     assert!(begin.elapsed() >= Duration::from_millis(30) && begin.elapsed() < SOON);
     // And one can say where it hung.
     let registers = stop.registers();
     assert_eq!(registers.len(), 1);
     assert_eq!(registers[0].1.general.rip, 0x10_0000);
+    Ok(())
 }
 
 /// Panics when it is read.
@@ -109,13 +108,24 @@ impl DeviceBus for Broken {
     }
 }
 
-#[test]
-fn a_panic_of_a_device_ends_the_run_instead_of_hanging_it() {
-    let Some(platform) = platform(2) else { return };
+fn a_panic_of_a_device_ends_the_run_instead_of_hanging_it() -> Ran {
+    let platform = platform(2)?;
     let code = program!("mov ebx, 0xC0000000", "mov eax, [rbx]");
     let outcome = machine(platform, code, Arc::new(Broken), quiet()).run(Some(LIMIT)).unwrap();
     assert!(
-        matches!(&outcome, Outcome::Fault(fault) if matches!(fault.kind, FaultKind::Panicked)),
+        matches!(&outcome, RunEnd::Fault(fault) if matches!(fault.kind, FaultKind::Panicked)),
         "{outcome}"
     );
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_triple_fault_says_where_it_happened,
+        an_instruction_that_kvm_cannot_emulate_is_named,
+        a_guest_is_stopped_from_another_thread_whatever_it_does,
+        a_stop_before_the_start_counts,
+        a_limit_ends_a_guest_that_hangs,
+        a_panic_of_a_device_ends_the_run_instead_of_hanging_it,
+    ]
 }

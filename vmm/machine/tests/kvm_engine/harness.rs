@@ -1,38 +1,58 @@
 //! Building machines around a program, and a bus that remembers what was asked of it.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kvm_ioctls::{Kvm, VmFd};
+use libtest_mimic::{Completion, Trial};
 use peerdma_machine::lab_port::ExitOnly;
 use peerdma_machine::{
-    CpuProfile, DeviceBus, Endpoints, FlatProgram, LabPort, Machine, MachineConfig, MachineError,
-    MappedMemory, Outcome, Platform, Workload, layout,
+    Backends, CpuProfile, DeviceBus, FlatProgram, LabPort, Machine, MachineConfig, MappedMemory,
+    Platform, RunEnd, Workload, layout,
 };
 use vm_memory::MmapRegion;
 
 /// A program that takes longer hangs. Generous: the computer may be busy.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// A platform, or `None` with a line on the real standard error where there is no KVM: a test that was skipped must
-/// not look like one that passed.
-pub(crate) fn platform(vcpus: u8) -> Option<Platform> {
-    match Platform::new(vcpus, 16) {
-        Err(error @ MachineError::KvmOpen(_)) => {
-            let name = std::thread::current().name().unwrap_or("test").to_owned();
-            skip(&format!("SKIP {name}: {error}"));
-            None
-        }
-        platform => Some(platform.unwrap()),
-    }
+/// How a test ends that does not panic.
+pub(crate) type Ran = Result<(), Skipped>;
+
+/// Why a test cannot run on this computer.
+#[derive(Debug)]
+pub(crate) struct Skipped(String);
+
+/// A test by the name that `cargo test` shows. One that cannot run is ignored, with the reason.
+pub(crate) fn trial(module: &str, name: &str, test: fn() -> Ran) -> Trial {
+    let name = match module.split_once("::") {
+        Some((_, module)) => format!("{module}::{name}"),
+        None => name.to_owned(),
+    };
+    Trial::ignorable_test(name, move || {
+        Ok(match test() {
+            Ok(()) => Completion::Completed,
+            Err(Skipped(reason)) => Completion::ignored_with(format!("SKIP: {reason}")),
+        })
+    })
 }
 
-#[expect(
-    clippy::explicit_write,
-    reason = "what eprintln! says is hidden when a test does not fail"
-)]
-fn skip(line: &str) {
-    writeln!(io::stderr(), "{line}").unwrap();
+/// Whether this computer's KVM makes VMs at all. Asks without code of ours, whose mistakes must not skip its tests.
+fn have_kvm() -> Ran {
+    let unusable = |error| Skipped(format!("KVM makes no VM here: {error}"));
+    Kvm::new().and_then(|kvm| kvm.create_vm()).map(drop).map_err(unusable)
+}
+
+/// A VM without interrupt controllers.
+pub(crate) fn bare_vm() -> Result<VmFd, Skipped> {
+    have_kvm()?;
+    Ok(Kvm::new().and_then(|kvm| kvm.create_vm()).unwrap())
+}
+
+/// A platform to run a program on.
+pub(crate) fn platform(vcpus: u8) -> Result<Platform, Skipped> {
+    have_kvm()?;
+    Ok(Platform::new(vcpus, 16).unwrap())
 }
 
 /// A machine that will run `code`.
@@ -40,7 +60,7 @@ pub(crate) fn machine(
     platform: Platform,
     code: Vec<u8>,
     bus: Arc<dyn DeviceBus>,
-    endpoints: Endpoints,
+    backends: Backends,
 ) -> Machine {
     let program = FlatProgram { code, address: 0x10_0000, stack: 0x20_0000 };
     let config = MachineConfig {
@@ -48,31 +68,35 @@ pub(crate) fn machine(
         cpu_profile: CpuProfile::default(),
         pci: None,
     };
-    Machine::new(platform, config, bus, endpoints).unwrap()
+    Machine::new(platform, config, bus, backends).unwrap()
 }
 
 /// Nobody listens but to `exit`.
-pub(crate) fn quiet() -> Endpoints {
+pub(crate) fn quiet() -> Backends {
     with_port(ExitOnly)
 }
 
-pub(crate) fn with_port(port: impl LabPort + 'static) -> Endpoints {
-    Endpoints { console: Box::new(io::sink()), lab_port: Box::new(port) }
+pub(crate) fn with_port(port: impl LabPort + 'static) -> Backends {
+    Backends { console: Box::new(io::sink()), lab_port: Box::new(port) }
 }
 
-/// Runs `code` on one vCPU; `None`: skipped.
-pub(crate) fn run(code: Vec<u8>, bus: Arc<dyn DeviceBus>, endpoints: Endpoints) -> Option<Outcome> {
+/// Runs `code` on one vCPU.
+pub(crate) fn run(
+    code: Vec<u8>,
+    bus: Arc<dyn DeviceBus>,
+    backends: Backends,
+) -> Result<RunEnd, Skipped> {
     let platform = platform(1)?;
-    Some(machine(platform, code, bus, endpoints).run(Some(LIMIT)).unwrap())
+    Ok(machine(platform, code, bus, backends).run(Some(LIMIT)).unwrap())
 }
 
 /// Sees that a program ended well.
 #[track_caller]
-pub(crate) fn expect_success(outcome: Option<Outcome>) {
+pub(crate) fn expect_success(outcome: &RunEnd) {
     match outcome {
-        None | Some(Outcome::Exit(0)) => {}
-        Some(Outcome::Exit(check)) => panic!("check {check} of the program failed"),
-        Some(other) => panic!("{other}"),
+        RunEnd::Exit(0) => {}
+        RunEnd::Exit(check) => panic!("check {check} of the program failed"),
+        other => panic!("{other}"),
     }
 }
 

@@ -1,11 +1,15 @@
 //! Message-signalled interrupts reach the guest, also when it halts.
 
+use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::Duration;
 
+use device_models::fabric::InterruptSink;
+use peerdma_machine::runtime::Interrupts;
 use peerdma_machine::{EmptyBus, LabPort, MsiSignaller, Reply};
+use peerdma_support::testing::logged;
 
-use crate::harness::{LIMIT, expect_success, machine, platform, with_port};
+use crate::harness::{LIMIT, Ran, bare_vm, expect_success, machine, platform, with_port};
 use crate::program::program;
 
 /// `now` signals at once, `later` from another thread once the guest has had time to halt.
@@ -34,9 +38,8 @@ impl LabPort for Signals {
     }
 }
 
-#[test]
-fn messages_are_delivered_and_wake_a_halted_guest() {
-    let Some(platform) = platform(1) else { return };
+fn messages_are_delivered_and_wake_a_halted_guest() -> Ran {
+    let platform = platform(1)?;
     let port = Signals(platform.msi());
     let code = program!(
         "mov ebx, 0x300000",
@@ -92,5 +95,25 @@ fn messages_are_delivered_and_wake_a_halted_guest() {
     );
     let outcome =
         machine(platform, code, Arc::new(EmptyBus), with_port(port)).run(Some(LIMIT)).unwrap();
-    expect_success(Some(outcome));
+    expect_success(&outcome);
+    Ok(())
+}
+
+fn messages_that_are_refused_do_not_fill_the_log() -> Ran {
+    // It has no interrupt controllers, so KVM refuses each message.
+    let vm = Arc::new(bare_vm()?);
+    let lines = logged(|| {
+        let mut interrupts = Interrupts::new(MsiSignaller::new(vm));
+        (0..500).for_each(|data| interrupts.signal_msi(0xfee0_0000, data));
+    });
+    assert_eq!(lines.len(), 8 + 1 + 1, "{lines:#?}");
+    assert!(lines[9].contains("500 in all"), "{lines:#?}");
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        messages_that_are_refused_do_not_fill_the_log,
+        messages_are_delivered_and_wake_a_halted_guest,
+    ]
 }

@@ -1,15 +1,15 @@
 //! Memory BARs and configuration spaces come and go while the guest runs.
 
+use libtest_mimic::Trial;
 use std::sync::Arc;
 
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
-use crate::harness::{Access, FakeBus, expect_success, quiet, run};
+use crate::harness::{Access, FakeBus, Ran, expect_success, quiet, run};
 use crate::program::program;
 
 /// Maps 2 MiB of device memory at 0xC800_0000, moves it to the 64-bit window, takes it away.
-#[test]
-fn device_memory_is_mapped_moved_and_unmapped() {
+fn device_memory_is_mapped_moved_and_unmapped() -> Ran {
     let region: Arc<MmapRegion> = Arc::new(MmapRegion::new(2 << 20).unwrap());
     let bus = FakeBus::with_memory(region.clone());
     let code = program!(
@@ -48,12 +48,7 @@ fn device_memory_is_mapped_moved_and_unmapped() {
         "cmp dword ptr [rdi], -1",
         "jne 91f",
     );
-    let outcome = run(code, bus.clone(), quiet());
-    let ran = outcome.is_some();
-    expect_success(outcome);
-    if !ran {
-        return;
-    }
+    expect_success(&run(code, bus.clone(), quiet())?);
     let slice = region.as_volatile_slice();
     assert_eq!(slice.read_obj::<u32>(0).unwrap(), 0x2222_2222);
     assert_eq!(slice.read_obj::<u32>(8).unwrap(), 0x3333_3333);
@@ -67,11 +62,11 @@ fn device_memory_is_mapped_moved_and_unmapped() {
         Access::Read(0x10_0000_0000, 4),
     ];
     assert_eq!(reads, expected);
+    Ok(())
 }
 
 /// A BAR where it must not be is not there, as on hardware; RAM stays RAM.
-#[test]
-fn device_memory_outside_of_the_windows_is_not_mapped() {
+fn device_memory_outside_of_the_windows_is_not_mapped() -> Ran {
     let region: Arc<MmapRegion> = Arc::new(MmapRegion::new(2 << 20).unwrap());
     let code = program!(
         "mov ebx, 0xE0000010",
@@ -92,12 +87,12 @@ fn device_memory_outside_of_the_windows_is_not_mapped() {
         "cmp dword ptr [rsi], -1",
         "jne 91f",
     );
-    expect_success(run(code, FakeBus::with_memory(region), quiet()));
+    expect_success(&run(code, FakeBus::with_memory(region), quiet())?);
+    Ok(())
 }
 
 /// A configuration space that is mapped is read without an exit, and written as ever.
-#[test]
-fn a_mapped_configuration_space_is_for_reads_only() {
+fn a_mapped_configuration_space_is_for_reads_only() -> Ran {
     let region: Arc<MmapRegion> = Arc::new(MmapRegion::new(0x1000).unwrap());
     region.as_volatile_slice().write_obj(0x1234_5678_u32, 0xFFC).unwrap();
     let bus = FakeBus::with_memory(region.clone());
@@ -124,12 +119,7 @@ fn a_mapped_configuration_space_is_for_reads_only() {
         "cmp dword ptr [rsi], 0xCAFEF00D",
         "jne 91f",
     );
-    let outcome = run(code, bus.clone(), quiet());
-    let ran = outcome.is_some();
-    expect_success(outcome);
-    if !ran {
-        return;
-    }
+    expect_success(&run(code, bus.clone(), quiet())?);
     let slice = region.as_volatile_slice();
     assert_eq!(slice.read_obj::<u32>(0xFFC).unwrap(), 0x1234_5678);
     let of_the_space = |access: &Access| {
@@ -139,4 +129,13 @@ fn a_mapped_configuration_space_is_for_reads_only() {
     let read = Access::ConfigRead(0x1000, 0xFFC, 4);
     let written = Access::ConfigWrite(0x1000, 0xFFC, 0xCAFE_F00D_u32.to_le_bytes().to_vec());
     assert_eq!(accesses, [read.clone(), written, read]);
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        device_memory_is_mapped_moved_and_unmapped,
+        device_memory_outside_of_the_windows_is_not_mapped,
+        a_mapped_configuration_space_is_for_reads_only,
+    ]
 }

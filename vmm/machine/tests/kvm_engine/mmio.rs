@@ -1,13 +1,15 @@
 //! Accesses that leave the guest: PCI windows, ECAM, ioeventfd, and where nothing is.
 
 use kvm_ioctls::{IoEventAddress, NoDatamatch};
+use libtest_mimic::Trial;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::harness::{Access, FakeBus, REGISTERS, expect_success, machine, platform, quiet, run};
+use crate::harness::{
+    Access, FakeBus, REGISTERS, Ran, expect_success, machine, platform, quiet, run,
+};
 use crate::program::program;
 
-#[test]
-fn registers_are_read_and_written_in_all_widths() {
+fn registers_are_read_and_written_in_all_widths() -> Ran {
     let bus = FakeBus::new();
     let code = program!(
         "mov ebx, 0xC0000000",
@@ -32,27 +34,23 @@ fn registers_are_read_and_written_in_all_widths() {
         "cmp rax, [rbx + 8]",
         "jne 91f",
     );
-    let outcome = run(code, bus.clone(), quiet());
-    let ran = outcome.is_some();
-    expect_success(outcome);
-    if ran {
-        let (at, qword) = (|offset| REGISTERS + offset, 0x1122_3344_5566_7788_u64);
-        let expected = [
-            Access::Write(at(1), vec![0x5A]),
-            Access::Read(at(1), 1),
-            Access::Write(at(2), vec![0xEF, 0xBE]),
-            Access::Read(at(2), 2),
-            Access::Write(at(4), vec![0x78, 0x56, 0x34, 0x12]),
-            Access::Read(at(4), 4),
-            Access::Write(at(8), qword.to_le_bytes().to_vec()),
-            Access::Read(at(8), 8),
-        ];
-        assert_eq!(bus.take_log(), expected);
-    }
+    expect_success(&run(code, bus.clone(), quiet())?);
+    let (at, qword) = (|offset| REGISTERS + offset, 0x1122_3344_5566_7788_u64);
+    let expected = [
+        Access::Write(at(1), vec![0x5A]),
+        Access::Read(at(1), 1),
+        Access::Write(at(2), vec![0xEF, 0xBE]),
+        Access::Read(at(2), 2),
+        Access::Write(at(4), vec![0x78, 0x56, 0x34, 0x12]),
+        Access::Read(at(4), 4),
+        Access::Write(at(8), qword.to_le_bytes().to_vec()),
+        Access::Read(at(8), 8),
+    ];
+    assert_eq!(bus.take_log(), expected);
+    Ok(())
 }
 
-#[test]
-fn ecam_accesses_reach_the_function_they_name() {
+fn ecam_accesses_reach_the_function_they_name() -> Ran {
     let bus = FakeBus::new();
     // 01:02.3 lies at 1 MiB + 2 * 32 KiB + 3 * 4 KiB.
     let code = program!(
@@ -76,23 +74,19 @@ fn ecam_accesses_reach_the_function_they_name() {
         "cmp qword ptr [rbx + 0x104], -1",
         "jne 91f",
     );
-    let outcome = run(code, bus.clone(), quiet());
-    let ran = outcome.is_some();
-    expect_success(outcome);
-    if ran {
-        let function = 0x0113;
-        let expected = [
-            Access::ConfigWrite(function, 0x104, 0xCAFE_F00D_u32.to_le_bytes().to_vec()),
-            Access::ConfigRead(function, 0x104, 4),
-            Access::ConfigRead(function, 0x106, 2),
-            Access::ConfigRead(function, 0x105, 1),
-        ];
-        assert_eq!(bus.take_log(), expected);
-    }
+    expect_success(&run(code, bus.clone(), quiet())?);
+    let function = 0x0113;
+    let expected = [
+        Access::ConfigWrite(function, 0x104, 0xCAFE_F00D_u32.to_le_bytes().to_vec()),
+        Access::ConfigRead(function, 0x104, 4),
+        Access::ConfigRead(function, 0x106, 2),
+        Access::ConfigRead(function, 0x105, 1),
+    ];
+    assert_eq!(bus.take_log(), expected);
+    Ok(())
 }
 
-#[test]
-fn where_nothing_is_reads_give_ones() {
+fn where_nothing_is_reads_give_ones() -> Ran {
     let bus = FakeBus::new();
     let code = program!(
         "mov r15d, 1",
@@ -107,13 +101,13 @@ fn where_nothing_is_reads_give_ones() {
         "jne 91f",
         "out dx, eax",
     );
-    expect_success(run(code, bus.clone(), quiet()));
+    expect_success(&run(code, bus.clone(), quiet())?);
     assert_eq!(bus.take_log(), []);
+    Ok(())
 }
 
-#[test]
-fn an_ioeventfd_counts_writes_without_an_exit() {
-    let Some(platform) = platform(1) else { return };
+fn an_ioeventfd_counts_writes_without_an_exit() -> Ran {
+    let platform = platform(1)?;
     let bus = FakeBus::new();
     let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
     platform
@@ -130,7 +124,17 @@ fn an_ioeventfd_counts_writes_without_an_exit() {
     );
     let outcome =
         machine(platform, code, bus.clone(), quiet()).run(Some(crate::harness::LIMIT)).unwrap();
-    expect_success(Some(outcome));
+    expect_success(&outcome);
     assert_eq!(event.read().unwrap(), 5);
     assert_eq!(bus.take_log(), []);
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        registers_are_read_and_written_in_all_widths,
+        ecam_accesses_reach_the_function_they_name,
+        where_nothing_is_reads_give_ones,
+        an_ioeventfd_counts_writes_without_an_exit,
+    ]
 }

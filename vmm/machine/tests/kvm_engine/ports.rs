@@ -1,11 +1,14 @@
 //! The I/O ports: lab port, serial port, power and reset.
 
+use libtest_mimic::Trial;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use peerdma_machine::{EmptyBus, Endpoints, LabPort, Outcome, Reply};
+use peerdma_machine::{Backends, EmptyBus, LabPort, Reply, RunEnd};
 
-use crate::harness::{FakeBus, LIMIT, expect_success, machine, platform, quiet, run, with_port};
+use crate::harness::{
+    FakeBus, LIMIT, Ran, expect_success, machine, platform, quiet, run, with_port,
+};
 use crate::program::program;
 
 /// Answers `ping` with `pong`.
@@ -24,8 +27,7 @@ impl LabPort for Pong {
     }
 }
 
-#[test]
-fn a_line_is_asked_and_answered() {
+fn a_line_is_asked_and_answered() -> Ran {
     let port = Pong::default();
     let code = program!(
         "mov edx, 0x0d10",
@@ -72,16 +74,12 @@ fn a_line_is_asked_and_answered() {
         "32: .quad 0",
         "33:",
     );
-    let outcome = run(code, Arc::new(EmptyBus), with_port(port.clone()));
-    let ran = outcome.is_some();
-    expect_success(outcome);
-    if ran {
-        assert_eq!(*port.0.lock().unwrap(), ["ping", "ping", "exit 0"]);
-    }
+    expect_success(&run(code, Arc::new(EmptyBus), with_port(port.clone()))?);
+    assert_eq!(*port.0.lock().unwrap(), ["ping", "ping", "exit 0"]);
+    Ok(())
 }
 
-#[test]
-fn a_call_takes_the_line_and_leaves_the_answer_in_memory() {
+fn a_call_takes_the_line_and_leaves_the_answer_in_memory() -> Ran {
     let port = Pong::default();
     let code = program!(
         "lea rdi, [rip + 30f]",
@@ -134,17 +132,13 @@ fn a_call_takes_the_line_and_leaves_the_answer_in_memory() {
         "31: .ascii \"pong\"",
         "32:",
     );
-    let outcome = run(code, Arc::new(EmptyBus), with_port(port.clone()));
-    let ran = outcome.is_some();
-    expect_success(outcome);
-    if ran {
-        assert_eq!(*port.0.lock().unwrap(), ["ping", "ping", "exit 0"]);
-    }
+    expect_success(&run(code, Arc::new(EmptyBus), with_port(port.clone()))?);
+    assert_eq!(*port.0.lock().unwrap(), ["ping", "ping", "exit 0"]);
+    Ok(())
 }
 
 /// A buffer on a page that belongs to CPL 3, on a processor whose SMAP keeps CPL 0 from it: as a Linux program calls.
-#[test]
-fn a_call_reaches_a_programs_memory_although_the_kernel_itself_may_not() {
+fn a_call_reaches_a_programs_memory_although_the_kernel_itself_may_not() -> Ran {
     let port = Pong::default();
     let code = program!(
         // Nothing to test where the processor has no SMAP; `r14d` is 1 where it has.
@@ -189,16 +183,12 @@ fn a_call_reaches_a_programs_memory_although_the_kernel_itself_may_not() {
         "cmp dword ptr [rdi + 4], 0x676e6f70",
         "jne 91f",
     );
-    let outcome = run(code, Arc::new(EmptyBus), with_port(port.clone()));
-    let ran = outcome.is_some();
-    expect_success(outcome);
-    if ran {
-        assert_eq!(*port.0.lock().unwrap(), ["ping", "exit 0"]);
-    }
+    expect_success(&run(code, Arc::new(EmptyBus), with_port(port.clone()))?);
+    assert_eq!(*port.0.lock().unwrap(), ["ping", "exit 0"]);
+    Ok(())
 }
 
-#[test]
-fn power_and_reset_registers_end_the_run() {
+fn power_and_reset_registers_end_the_run() -> Ran {
     let power_off = program!("mov edx, 0x600", "mov al, (5 << 2) | (1 << 5)", "out dx, al");
     let reset = program!("mov edx, 0xCF9", "mov al, 0x0E", "out dx, al");
     let keyboard_reset = program!("mov al, 0xFE", "out 0x64, al");
@@ -211,17 +201,18 @@ fn power_and_reset_registers_end_the_run() {
         "mov dx, 0xCF9",
         "out dx, al"
     );
-    type Check = fn(&Outcome) -> bool;
+    type Check = fn(&RunEnd) -> bool;
     let cases: [(_, Check); 4] = [
-        (power_off, |outcome| matches!(outcome, Outcome::PowerOff)),
-        (reset, |outcome| matches!(outcome, Outcome::Reset)),
-        (keyboard_reset, |outcome| matches!(outcome, Outcome::Reset)),
-        (neither, |outcome| matches!(outcome, Outcome::Exit(0))),
+        (power_off, |outcome| matches!(outcome, RunEnd::PowerOff)),
+        (reset, |outcome| matches!(outcome, RunEnd::Reset)),
+        (keyboard_reset, |outcome| matches!(outcome, RunEnd::Reset)),
+        (neither, |outcome| matches!(outcome, RunEnd::Exit(0))),
     ];
     for (code, check) in cases {
-        let Some(outcome) = run(code, Arc::new(EmptyBus), quiet()) else { return };
+        let outcome = run(code, Arc::new(EmptyBus), quiet())?;
         assert!(check(&outcome), "{outcome}");
     }
+    Ok(())
 }
 
 /// Collects what the console says.
@@ -239,9 +230,8 @@ impl Write for Screen {
 }
 
 /// Echoes what comes in at COM1, woken by its interrupt, until a `q`.
-#[test]
-fn the_serial_port_interrupts_and_echoes() {
-    let Some(platform) = platform(1) else { return };
+fn the_serial_port_interrupts_and_echoes() -> Ran {
+    let platform = platform(1)?;
     let code = program!(
         // Vector 0x44 of a table at 0x30_0000: an interrupt gate to 50f.
         "mov ebx, 0x300000",
@@ -295,8 +285,8 @@ fn the_serial_port_interrupts_and_echoes() {
         "60:",
     );
     let screen = Screen::default();
-    let endpoints = Endpoints { console: Box::new(screen.clone()), ..quiet() };
-    let machine = machine(platform, code, FakeBus::new(), endpoints);
+    let backends = Backends { console: Box::new(screen.clone()), ..quiet() };
+    let machine = machine(platform, code, FakeBus::new(), backends);
     let input = machine.console_input();
     let typist = std::thread::spawn(move || {
         for byte in b"hello, " {
@@ -305,7 +295,18 @@ fn the_serial_port_interrupts_and_echoes() {
         }
         assert_eq!(input.send(b"worldq"), 6);
     });
-    expect_success(Some(machine.run(Some(LIMIT)).unwrap()));
+    expect_success(&machine.run(Some(LIMIT)).unwrap());
     typist.join().unwrap();
     assert_eq!(String::from_utf8_lossy(&screen.0.lock().unwrap()), "hello, worldq");
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_line_is_asked_and_answered,
+        a_call_takes_the_line_and_leaves_the_answer_in_memory,
+        a_call_reaches_a_programs_memory_although_the_kernel_itself_may_not,
+        power_and_reset_registers_end_the_run,
+        the_serial_port_interrupts_and_echoes,
+    ]
 }

@@ -1,16 +1,16 @@
 //! More than one vCPU.
 
+use libtest_mimic::Trial;
 use std::sync::Arc;
 
 use peerdma_machine::EmptyBus;
 
-use crate::harness::{LIMIT, expect_success, machine, platform, quiet};
+use crate::harness::{LIMIT, Ran, expect_success, machine, platform, quiet};
 use crate::program::program;
 
 /// The first vCPU puts a trampoline at 0x8000, sends INIT and SIPI, and waits for the second one's sign of life.
-#[test]
-fn a_second_vcpu_starts_by_init_and_sipi() {
-    let Some(platform) = platform(2) else { return };
+fn a_second_vcpu_starts_by_init_and_sipi() -> Ran {
+    let platform = platform(2)?;
     let code = program!(
         "cld",
         "lea rsi, [rip + 50f]",
@@ -41,5 +41,10 @@ fn a_second_vcpu_starts_by_init_and_sipi() {
         "60:",
     );
     let outcome = machine(platform, code, Arc::new(EmptyBus), quiet()).run(Some(LIMIT)).unwrap();
-    expect_success(Some(outcome));
+    expect_success(&outcome);
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![a_second_vcpu_starts_by_init_and_sipi,]
 }

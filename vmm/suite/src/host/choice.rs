@@ -28,7 +28,7 @@ pub enum KvmState {
 
 /// Where guests will run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum HostChoice {
     /// In this process, on this machine's KVM.
     Kvm {
         /// Why there, for reports.
@@ -43,7 +43,7 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl HostChoice {
     /// A word for it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for HostChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kvm { reason } => write!(f, "guests run on this machine's KVM: {reason}"),
@@ -98,23 +98,26 @@ pub enum ChoiceError {
 ///
 /// # Errors
 /// When guests cannot run as asked.
-pub fn choose(request: Request) -> Result<Place, ChoiceError> {
+pub fn choose(request: Request) -> Result<HostChoice, ChoiceError> {
     let kvm = if request == Request::Nested { None } else { Some(super::kvm_state()) };
     decide(request, kvm, Qemu::find)
 }
 
-pub(super) fn decide(
+pub(crate) fn decide(
     request: Request,
     kvm: Option<KvmState>,
     qemu: impl FnOnce() -> Result<Qemu, QemuError>,
-) -> Result<Place, ChoiceError> {
+) -> Result<HostChoice, ChoiceError> {
     let why_not = match (request, kvm) {
         (Request::Nested, _) | (_, None) => {
-            return Ok(Place::Nested { qemu: qemu()?, reason: "--host nested asks for it".into() });
+            return Ok(HostChoice::Nested {
+                qemu: qemu()?,
+                reason: "--host nested asks for it".into(),
+            });
         }
         (_, Some(KvmState::Works)) => {
             let reason = "a payload proved that it runs kernels";
-            return Ok(Place::Kvm { reason: reason.into() });
+            return Ok(HostChoice::Kvm { reason: reason.into() });
         }
         (_, Some(KvmState::Broken(why))) => brief(&why).to_owned(),
         (_, Some(KvmState::Absent(why))) => why,
@@ -123,7 +126,7 @@ pub(super) fn decide(
         return Err(ChoiceError::NoKvm(why_not));
     }
     match qemu() {
-        Ok(qemu) => Ok(Place::Nested { qemu, reason: why_not }),
+        Ok(qemu) => Ok(HostChoice::Nested { qemu, reason: why_not }),
         Err(qemu) => Err(ChoiceError::Neither { kvm: why_not, qemu }),
     }
 }
@@ -145,7 +148,7 @@ mod tests {
     #[test]
     fn what_works_is_used_and_a_wish_is_followed() {
         let broken = || Some(KvmState::Broken("it opens and stumbles (suberror 1)".into()));
-        let name = |result: Result<Place, ChoiceError>| result.unwrap().name();
+        let name = |result: Result<HostChoice, ChoiceError>| result.unwrap().name();
         assert_eq!(name(decide(Request::Auto, Some(KvmState::Works), qemu)), "kvm");
         let nested = decide(Request::Auto, broken(), qemu).unwrap();
         assert_eq!((nested.name(), nested.reason()), ("nested", "it opens and stumbles"));

@@ -1,9 +1,7 @@
-//! This machine: what it has, and where on it a guest can run.
+//! This machine: what it has, and where on it a guest can run. Uses no other module of the crate.
 
 pub mod choice;
-pub mod doctor;
-pub mod interrupt;
-pub mod nested;
+pub mod ctrl_c;
 pub mod qemu;
 pub mod terminal;
 pub mod tools;

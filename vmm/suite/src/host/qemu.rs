@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_qemu_is_refused() {
+    fn what_is_not_a_qemu_is_refused() {
         assert!(matches!(Qemu::at(Path::new("/no/such")), Err(QemuError::NotRunnable { .. })));
         assert!(matches!(Qemu::at(Path::new("/bin/true")), Err(QemuError::NotQemu { .. })));
     }

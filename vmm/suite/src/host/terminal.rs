@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use super::interrupt::Hook;
+use super::ctrl_c::Hook;
 
 /// The key that begins a command to the program itself: Ctrl-A.
 pub const ESCAPE: u8 = 0x01;
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_terminal_is_left_alone() {
+    fn what_is_not_a_terminal_is_left_alone() {
         assert_eq!(size(std::fs::File::open("/dev/null").unwrap()), None);
     }
 }

@@ -186,7 +186,7 @@ impl Judge {
             return;
         }
         self.report.stray_findings = self.stray.finding_reports();
-        // At a shell a finding is told and fails nothing.
+        // At a shell a finding is printed and fails nothing.
         if self.mode != Mode::Shell
             && let Some(what) = self.stray.unexpected()
         {

@@ -17,7 +17,7 @@ const MAX_EACH: usize = 10_000;
 pub(super) enum Keep {
     /// Those with the same cause as one, [`MAX_FINDINGS`] causes.
     Folded,
-    /// Each, so many.
+    /// Each finding, n of them.
     Each(usize),
 }
 

@@ -48,7 +48,7 @@ fn finding(class: FindingClass, text: &str) -> Finding {
     }
 }
 
-fn find(judge: &mut Judge, class: FindingClass, text: &str) {
+fn report_finding(judge: &mut Judge, class: FindingClass, text: &str) {
     judge.finding(&finding(class, text));
 }
 
@@ -89,15 +89,15 @@ fn a_run_without_fault_passes() {
 fn an_unexpected_finding_fails_a_test_that_says_ok() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     say(&mut judge, &["case begin a"]);
-    find(&mut judge, FindingClass::Unmapped, "#1 bad");
+    report_finding(&mut judge, FindingClass::Unmapped, "#1 bad");
     assert_eq!(
         say(&mut judge, &["case end ok"]),
         ["fail 1 unexpected finding: peer0: iommu.unmapped: #1 bad"]
     );
     // Not even a skip hides it.
     say(&mut judge, &["case begin b"]);
-    find(&mut judge, FindingClass::Unmapped, "#2 bad");
-    find(&mut judge, FindingClass::Unmapped, "#3 bad");
+    report_finding(&mut judge, FindingClass::Unmapped, "#2 bad");
+    report_finding(&mut judge, FindingClass::Unmapped, "#3 bad");
     assert_eq!(
         say(&mut judge, &["case end skip why"]),
         ["fail 2 unexpected findings, first: peer0: iommu.unmapped: #2 bad"]
@@ -123,7 +123,7 @@ fn an_expected_finding_must_come_in_the_right_number() {
         let (mut judge, _events) = judge(Mode::Test, 0);
         say(&mut judge, &["case begin a", &format!("case expect {expect}")]);
         for _ in 0..found {
-            find(&mut judge, FindingClass::Stale, "x");
+            report_finding(&mut judge, FindingClass::Stale, "x");
         }
         assert_eq!(say(&mut judge, &["case end ok"]) == ["ok"], good, "{expect} found {found}");
     }
@@ -136,9 +136,9 @@ fn a_skipped_test_may_lack_what_it_expected() {
     {
         let (mut judge, _events) = judge(Mode::Test, 0);
         say(&mut judge, &["case begin a", "case expect iommu.stale 1 1"]);
-        (0..found).for_each(|_| find(&mut judge, FindingClass::Stale, "x"));
+        (0..found).for_each(|_| report_finding(&mut judge, FindingClass::Stale, "x"));
         if other {
-            find(&mut judge, FindingClass::Unmapped, "y");
+            report_finding(&mut judge, FindingClass::Unmapped, "y");
         }
         let said = say(&mut judge, &["case end skip too busy"]);
         assert!(said[0].starts_with(answer), "{found} {other}: {said:?}");
@@ -172,7 +172,7 @@ fn an_expectation_that_makes_no_sense_fails_the_test() {
 fn findings_outside_of_tests_fail_the_run() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     say(&mut judge, &["case begin a", "case end ok"]);
-    find(&mut judge, FindingClass::NotAVector, "#9 late");
+    report_finding(&mut judge, FindingClass::NotAVector, "#9 late");
     let report = judge.finish(end(Ending::Exit(0)));
     assert_eq!(report.status, Status::Failed);
     assert_eq!(report.failures, ["outside of any test: 1 unexpected finding"]);
@@ -296,7 +296,7 @@ fn what_keeps_a_command_from_running_is_not_its_status() {
 
 #[test]
 fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
-    let nobody = "peerdma agent: nobody answers";
+    let nobody = "peerdma agent: nothing answers";
     let failures = |mode, said: &[&str], ending| {
         let (mut judge, _events) = self::judge(mode, 0);
         say(&mut judge, said);
@@ -306,7 +306,7 @@ fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
         let console_tail = watch.tail();
         judge.finish(End { console_tail, ..end(ending) }).failures
     };
-    let words = "the guest's agent gave up: nobody answers";
+    let words = "the guest's agent gave up: nothing answers";
     for ending in [Ending::PowerOff, Ending::TimedOut { limit: 9 }, Ending::Broke("reset".into())] {
         assert_eq!(failures(Mode::Test, &[], ending.clone())[0], words, "{ending:?}");
         assert_eq!(failures(Mode::Command, &[], ending)[0], words);
@@ -341,7 +341,7 @@ fn a_user_s_command_is_one_test_with_all_findings() {
 
     let (mut judge, _events) = self::judge(Mode::Command, 0);
     say(&mut judge, &["started"]);
-    find(&mut judge, FindingClass::Stale, "#1");
+    report_finding(&mut judge, FindingClass::Stale, "#1");
     let report = judge.finish(end(Ending::Exit(0)));
     assert_eq!(report.cases[0].status, Status::Failed);
     assert!(report.stray_findings.is_empty() && report.cases[0].findings.len() == 1);
@@ -395,7 +395,7 @@ fn decisions_about_paths_are_kept_once_each_and_no_more_than_there_can_be() {
 }
 
 #[test]
-fn requests_that_are_none_are_refused() {
+fn malformed_requests_are_refused() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     let huge = "x".repeat(100_000);
     let lines = [
@@ -428,9 +428,9 @@ fn floods_are_bounded_and_fail_the_run() {
     }
     say(&mut judge, &["case begin f"]);
     for i in 0..1000 {
-        find(&mut judge, FindingClass::Unmapped, &format!("#{i}"));
+        report_finding(&mut judge, FindingClass::Unmapped, &format!("#{i}"));
     }
-    find(&mut judge, FindingClass::Stale, "another");
+    report_finding(&mut judge, FindingClass::Stale, "another");
     for _ in 0..3000 {
         say(&mut judge, &["case expect x 9 1", "ktap Bail out! again", "ktap 1..7"]);
         say(&mut judge, &["ktap not ok 1 t1"]);
@@ -472,7 +472,7 @@ fn equal_names_are_counted_and_not_searched_for() {
 }
 
 #[test]
-fn equal_names_are_told_apart() {
+fn equal_names_are_distinguished() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     for _ in 0..3 {
         say(&mut judge, &["case begin a", "case end ok"]);
@@ -485,10 +485,10 @@ fn equal_names_are_told_apart() {
 }
 
 #[test]
-fn whoever_sits_in_front_of_a_guest_is_told_of_findings_as_they_happen() {
+fn findings_of_an_interactive_guest_are_printed_as_they_happen() {
     for (mode, told) in [(Mode::Test, false), (Mode::Command, true), (Mode::Shell, true)] {
         let (mut judge, events) = judge(mode, 0);
-        find(&mut judge, FindingClass::Stale, "#7 stale");
+        report_finding(&mut judge, FindingClass::Stale, "#7 stale");
         let seen = events.try_iter().any(
             |event| matches!(event, Event::Finding { text, .. } if text.ends_with("#7 stale")),
         );

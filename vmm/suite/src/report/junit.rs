@@ -19,7 +19,7 @@ const SCENARIO_CASE: &str = "scenario";
 /// When the file cannot be written.
 pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
     let text = to_xml(std::slice::from_ref(report))?;
-    super::collector::write_whole(path, text.as_bytes())
+    super::write_whole(path, text.as_bytes())
 }
 
 /// Writes several kernels' runs to `path`.
@@ -28,7 +28,7 @@ pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
 /// When the file cannot be written.
 pub fn write_merged(report: &MergedReport, path: &Path) -> io::Result<()> {
     let text = to_xml(&report.runs)?;
-    super::collector::write_whole(path, text.as_bytes())
+    super::write_whole(path, text.as_bytes())
 }
 
 /// The XML text. Where there are several runs, the names of their suites begin with the kernel's.

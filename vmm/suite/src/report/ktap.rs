@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use super::model::{CaseReport, FindingReport, ScenarioReport, Status};
 
-/// Deepest nesting that is told apart; a guest can send any number of blanks.
+/// Deepest nesting that is distinguished; a guest can send any number of blanks.
 const MAX_DEPTH: usize = 8;
 
 /// What one line says.
@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 8;
 pub enum Line {
     /// `KTAP version N`, or TAP's own.
     Version,
-    /// `1..N`: so many results follow.
+    /// `1..N`: N results follow.
     Plan(usize),
     /// `ok` or `not ok`.
     Result(TestResult),
@@ -78,7 +78,7 @@ fn parse_text(text: &str) -> Line {
     }
 }
 
-/// What follows `ok` or `not ok`; `None` if the line is no result after all, as in `okay`.
+/// What follows `ok` or `not ok`; `None` if the line is not a result after all, as in `okay`.
 fn result(rest: &str, ok: bool) -> Option<Line> {
     if !rest.is_empty() && !rest.starts_with(' ') {
         return None;

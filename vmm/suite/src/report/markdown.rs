@@ -19,7 +19,7 @@ use super::observed::Setup;
 /// # Errors
 /// When the file cannot be written.
 pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
-    super::collector::write_whole(path, to_markdown(report).as_bytes())
+    super::write_whole(path, to_markdown(report).as_bytes())
 }
 
 /// Writes several kernels' runs to `path`, each as it would stand there alone.
@@ -28,7 +28,7 @@ pub fn write(report: &RunReport, path: &Path) -> io::Result<()> {
 /// When the file cannot be written.
 pub fn write_merged(report: &MergedReport, path: &Path) -> io::Result<()> {
     let runs: Vec<_> = report.runs.iter().map(to_markdown).collect();
-    super::collector::write_whole(path, runs.join("\n").as_bytes())
+    super::write_whole(path, runs.join("\n").as_bytes())
 }
 
 /// The text: a section for each scenario, a row for each test.
@@ -58,7 +58,7 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
         let _ =
             writeln!(text, "Stood still: devices {devices} times, processors {processors} times.");
     }
-    let _ = writeln!(text, "\n| Test | Result | ms | What it says |\n|---|---|---|---|");
+    let _ = writeln!(text, "\n| Test | Result | ms | Detail |\n|---|---|---|---|");
     for case in &scenario.cases {
         let _ = writeln!(
             text,
@@ -160,7 +160,7 @@ impl Names {
     }
 }
 
-/// Where the devices' data went, from the monitor's own counters: all of the scenario's tests together.
+/// Where the devices' data went, from the VMM's own counters: all of the scenario's tests together.
 fn traffic(text: &mut String, scenario: &ScenarioReport) {
     let Traffic { read, written } = traffic::from_counters(&scenario.counters);
     let targets: BTreeSet<_> = read.keys().chain(written.keys()).collect();

@@ -36,7 +36,7 @@ pub enum MergeError {
         source: io::Error,
     },
     /// It is none.
-    #[error("{} is no report of this program's: {source}", path.display())]
+    #[error("{} is not a peerdma report: {source}", path.display())]
     Syntax {
         /// The report.
         path: PathBuf,
@@ -248,7 +248,7 @@ fn difference(one: &[String], other: &[String]) -> String {
 mod tests {
     use super::super::model::{CaseReport, ScenarioReport};
     use super::*;
-    use crate::shard::Shard;
+    use crate::report::Shard;
 
     fn run(kernel: &str, shard: Option<(usize, usize)>, scenarios: &[&str]) -> RunReport {
         let scenario = |name: &&str| {
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_left_no_report_is_told() {
+    fn a_run_that_left_no_report_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let error = read(folder.path()).unwrap_err().to_string();
         assert!(error.contains("summary.json") && error.contains("ended early"), "{error}");

@@ -1,18 +1,20 @@
 //! What a run found out, and the forms in which it is handed on: KTAP for the terminal, JUnit XML and JSON for
 //! programs.
 //!
-//! The verdicts are made elsewhere ([`crate`]); this module only writes them down. [`ktap`] also reads, since
-//! guests report in that format.
+//! The verdicts are made elsewhere ([`crate`]); this module only writes them down and uses no other module of the crate.
+//! [`ktap`] also reads, since guests report in that format.
 
-pub mod collector;
+mod file;
 pub mod junit;
 pub mod ktap;
 pub mod markdown;
 pub mod merge;
 pub mod model;
 pub mod observed;
+pub mod shard;
 
-pub use collector::Collector;
+pub use file::write_whole;
 pub use merge::MergedReport;
 pub use model::{CaseReport, FindingReport, Repeated, RunReport, ScenarioReport, Status, Totals};
 pub use observed::{ObservedPath, Setup};
+pub use shard::Shard;

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::observed::{ObservedPath, Setup};
-use crate::shard::Shard;
+use super::shard::Shard;
 
 /// How a test, or a scenario as a whole, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,11 +32,11 @@ pub struct ObservedPath {
     pub address: Option<(Address, u64)>,
 }
 
-/// Why a line is no decision.
+/// Why a line is not a decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObservedPathError {
     /// The request tells of something else.
-    #[error("this request tells nothing of a path")]
+    #[error("this request does not describe a path")]
     OtherRequest,
     /// The owner.
     #[error("no topology has a peer device with the number {0}")]

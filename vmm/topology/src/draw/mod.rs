@@ -15,7 +15,7 @@ use super::description::PciId;
 use super::explain::acs_label;
 use super::linux::{self, Guest, View};
 use super::plan::Kind;
-use super::{Plan, Topology};
+use super::{Addresses, Plan, Topology};
 use crate::assembly::{AssemblyError, IommuKind, LabConfig};
 
 /// In which form.
@@ -148,7 +148,8 @@ fn branch(view: &View<'_>, map: &AddressMap, ids: &[PciId], index: usize) -> Bra
         Kind::SwitchUpstream => " upstream port",
         Kind::SwitchDownstream => " downstream port",
         Kind::Peer(_) => " peer device",
-        Kind::Endpoint(..) => " device",
+        Kind::Endpoint(..) | Kind::Device(_) => " device",
+        Kind::OtherBridge => " bridge",
     };
     let mut details = Vec::new();
     if matches!(function.kind, Kind::RootPort | Kind::SwitchDownstream) || function.acs.is_some() {
@@ -189,6 +190,17 @@ impl LabConfig {
     /// When it cannot be built.
     pub fn layout(&self, plan: &Plan) -> Result<AddressMap, AssemblyError> {
         Ok(AddressMap::clone(self.trial(plan)?.address_map()))
+    }
+
+    /// The plan, and where the firmware puts BARs and windows.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn plan_with_addresses(&self) -> Result<Plan, AssemblyError> {
+        let mut plan = self.plan()?;
+        let addresses = Addresses::programmed(&plan, self.trial(&plan)?.address_map());
+        plan.addresses = Some(addresses);
+        Ok(plan)
     }
 
     /// A lab to look at.

@@ -24,7 +24,11 @@ pub(super) fn controls(
     let Some(capabilities) = plan.functions[function].acs else { return firmware };
     let mut standard = STANDARD;
     standard.set(AcsControl::TRANSLATION_BLOCKING, parameters.no_translation_services);
-    let mut controls = if request { firmware | standard & capabilities } else { firmware };
+    let mut controls = match plan.functions[function].acs_found {
+        Some(found) => found,
+        None if request => firmware | standard & capabilities,
+        None => firmware,
+    };
     // What a parameter names is made of the firmware's setting, not of the kernel's: a function whose redirection is
     // switched off loses the other controls too.
     if let Some(change) = parameters.of(plan, function) {

@@ -2,6 +2,7 @@
 
 use super::View;
 use super::acs::STANDARD;
+use super::trust::INTEL;
 use crate::plan::Kind;
 
 impl View<'_> {
@@ -68,11 +69,20 @@ impl View<'_> {
     /// `pci_acs_enabled()` for the controls that a group's border needs.
     fn isolates(&self, function: usize) -> bool {
         let planned = &self.plan.functions[function];
+        // Intel's integrated endpoints may not reach peers untranslated (`pci_quirk_rciep_acs()`).
+        if let Kind::Endpoint(_, id) = planned.kind
+            && id.vendor == INTEL
+            && planned.parent.is_none()
+        {
+            return true;
+        }
         let must = match planned.kind {
             Kind::RootPort | Kind::SwitchDownstream => true,
-            Kind::SwitchUpstream | Kind::Peer(_) | Kind::Endpoint(..) => planned.multi_function,
+            Kind::SwitchUpstream | Kind::Peer(_) | Kind::Endpoint(..) | Kind::Device(_) => {
+                planned.multi_function
+            }
             // Not PCI Express functions: never isolated, which matters for devices with several functions only.
-            Kind::HostBridge | Kind::Iommu | Kind::Rng => return false,
+            Kind::HostBridge | Kind::Iommu | Kind::Rng | Kind::OtherBridge => return false,
         };
         match planned.acs {
             _ if !must => true,

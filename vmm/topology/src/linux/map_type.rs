@@ -3,9 +3,9 @@
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
 
+use super::View;
 use super::trust::{self, Trust};
-use super::{AddressKind, View};
-use crate::description::{PciId, PeerRouting};
+use crate::description::PciId;
 use crate::plan::Kind;
 
 /// The way, with Linux's three names for it (`enum pci_p2pdma_map_type`).
@@ -91,89 +91,8 @@ impl View<'_> {
         (way, common)
     }
 
-    /// Whether completions from `completer` to `requester` go through the root complex: the switch that both are below,
-    /// if there is one, sends them back directly unless the port that they come by redirects completions. This is what
-    /// hardware that does what it says does with Linux's settings; Linux itself takes any redirection for all of it.
-    pub fn completions_redirected(&self, completer: usize, requester: usize) -> bool {
-        let control = AcsControl::P2P_COMPLETION_REDIRECT;
-        self.redirected(completer, requester, |port| self.controls[port].contains(control))
-    }
-
-    /// Likewise, requests by bus address from `requester` to a BAR of `owner`.
-    pub fn requests_redirected(&self, requester: usize, owner: usize) -> bool {
-        let control = AcsControl::P2P_REQUEST_REDIRECT;
-        self.redirected(requester, owner, |port| self.controls[port].contains(control))
-    }
-
-    /// Whether the port by which traffic from `from` enters the switch that both are below redirects it.
-    fn redirected(&self, from: usize, to: usize, redirects: impl Fn(usize) -> bool) -> bool {
-        let (_, common) = self.between(from, to);
-        let Some(common) = common else { return true };
-        let port = self.plan.path_up(from).take_while(|at| *at != common).last();
-        port.is_none_or(|port| {
-            self.plan.functions[port].kind != Kind::SwitchDownstream || redirects(port)
-        })
-    }
-
-    /// Whether requests of `client` go straight to `provider` although Linux means them to go through the root complex: any
-    /// redirection on the way is enough for Linux, while the port that they enter the switch by does none, and the CPUs'
-    /// address that they get is the bus address, which the switch knows.
-    pub fn goes_straight(&self, provider: usize, client: usize, map: MapType) -> bool {
-        let [_, prefetchable] =
-            &self.plan.host_bridges[self.plan.functions[provider].host_bridge].windows;
-        self.address_kind(map) == AddressKind::Physical
-            && prefetchable.offset == 0
-            && !self.requests_redirected(client, provider)
-    }
-
-    /// Whether the root complex takes requests on from one of its ports to the other, of functions that have nothing else
-    /// above both; Linux goes by what it knows of the host bridges (`peer-routing` in topology files).
-    pub fn root_complex_routes(&self, provider: usize, client: usize) -> bool {
-        if self.between(provider, client).1.is_some() {
-            return true;
-        }
-        let bridges = [provider, client].map(|at| self.plan.functions[at].host_bridge);
-        let far = |bridge: usize| match self.plan.host_bridges[bridge].peer_routing {
-            PeerRouting::Everywhere => true,
-            PeerRouting::SameBridge => bridges[0] == bridges[1],
-            PeerRouting::Nowhere => false,
-        };
-        bridges.into_iter().all(far)
-    }
-
-    /// The ports above both at which redirected traffic cannot turn around, because Upstream Forwarding is off there, or
-    /// without effect: Linux does not look at them.
-    pub fn dead_ends(&self, provider: usize, client: usize) -> Vec<usize> {
-        let (_, common) = self.between(provider, client);
-        let Some(common) = common else { return Vec::new() };
-        let completions =
-            |at: usize| self.in_effect(at).contains(AcsControl::P2P_COMPLETION_REDIRECT);
-        let turns = |at: &usize| match self.plan.functions[*at].kind {
-            Kind::RootPort => true,
-            // What the IOMMU has yet to translate is not for this side of a switch; completions are.
-            Kind::SwitchDownstream => {
-                !self.guest.iommu.translates()
-                    || self.redirected(provider, client, completions)
-                    || self.redirected(client, provider, completions)
-            }
-            _ => false,
-        };
-        let above = self.plan.path_up(common).filter(turns);
-        above.filter(|at| !self.in_effect(*at).contains(AcsControl::UPSTREAM_FORWARDING)).collect()
-    }
-
-    /// The port above both functions of a device that Linux lets reach each other by bus address, if it does not send
-    /// back what comes from below it.
-    pub fn turned_back(&self, decision: &MapDecision) -> Option<usize> {
-        let port = decision.common.filter(|_| decision.map == MapType::BusAddress)?;
-        let kind = self.plan.functions[port].kind;
-        let is_port = matches!(kind, Kind::RootPort | Kind::SwitchDownstream);
-        let forwards = self.in_effect(port).contains(AcsControl::UPSTREAM_FORWARDING);
-        (is_port && !forwards).then_some(port)
-    }
-
     /// What a port does of what Linux switches on.
-    fn in_effect(&self, function: usize) -> AcsControl {
+    pub(crate) fn in_effect(&self, function: usize) -> AcsControl {
         self.controls[function] - self.plan.functions[function].acs_without_effect
     }
 

@@ -9,6 +9,7 @@ mod map_type;
 mod parameters;
 mod pci_options;
 mod remarks;
+mod scan;
 mod trust;
 
 use device_models::pci::AcsControl;
@@ -19,7 +20,7 @@ pub use remarks::{Remark, remarks};
 pub use trust::{Trust, of as trust_of};
 
 use super::description::{Cpu, PciId};
-use super::plan::Plan;
+use super::plan::{Kind, Plan};
 use crate::assembly::IommuMode;
 
 /// The guest, as far as it matters here.
@@ -89,7 +90,20 @@ impl<'p> View<'p> {
         Self { plan, guest, controls }
     }
 
-    /// What kind of address the DMA API gives for device memory on a path of this kind.
+    /// Whether the IOMMU translates what this function emits: it never does for itself.
+    pub fn translates(&self, function: usize) -> bool {
+        self.guest.iommu.translates() && self.plan.functions[function].kind != Kind::Iommu
+    }
+
+    /// What kind of address the DMA API gives `client` for device memory on a path of this kind.
+    pub fn dma_address(&self, client: usize, map: MapType) -> AddressKind {
+        match self.address_kind(map) {
+            AddressKind::Iova if !self.translates(client) => AddressKind::Physical,
+            kind => kind,
+        }
+    }
+
+    /// The same for any function but the IOMMU's own.
     pub fn address_kind(&self, map: MapType) -> AddressKind {
         match map {
             MapType::BusAddress => AddressKind::Bus,

@@ -1,7 +1,8 @@
 //! The kernel parameters that change ACS: `pci=disable_acs_redir=`, `pci=config_acs=` and `pci=noats`.
 
-use device_models::pci::{AcsControl, Bdf};
+use device_models::pci::AcsControl;
 
+use super::scan::Scan;
 use crate::assembly::{PEER_IDS, PORT_IDS};
 use crate::plan::{Kind, Plan};
 
@@ -42,76 +43,125 @@ pub(super) struct Change {
     pub(super) flags: AcsControl,
 }
 
-/// One `FLAGS@DEVICE` or `DEVICE`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rule {
-    change: Change,
-    pub(super) device: String,
-}
-
-/// The parameters, taken apart.
+/// The parameters, as the kernel keeps them: of each the text of the last one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct AcsParameters {
-    disable_redirection: Vec<Rule>,
-    configure: Vec<Rule>,
+    disable_redirection: Option<String>,
+    configure: Option<String>,
     /// `pci=noats`: Linux switches Translation Blocking on with the other controls.
     pub(super) no_translation_services: bool,
 }
 
 impl AcsParameters {
-    /// Reads them from the kernel's command line; of each the last one counts.
+    /// Reads them from the kernel's command line.
     pub(super) fn read(parameters: &[String]) -> Self {
         let mut read = Self::default();
         for option in options(parameters) {
             if option.starts_with(NO_ATS) {
                 read.no_translation_services = true;
             } else if let Some(devices) = option.strip_prefix(DISABLE_REDIRECTION) {
-                let mask = AcsControl::P2P_REQUEST_REDIRECT
-                    | AcsControl::P2P_COMPLETION_REDIRECT
-                    | AcsControl::P2P_EGRESS_CONTROL;
-                let change = Change { mask, flags: AcsControl::empty() };
-                let rule = |device: &str| Rule { change, device: device.to_owned() };
-                read.disable_redirection = devices.split(';').map(rule).collect();
+                read.disable_redirection = Some(devices.into());
             } else if let Some(rules) = option.strip_prefix(CONFIGURE) {
-                read.configure = rules.split(';').map_while(configure).collect();
+                read.configure = Some(rules.into());
             }
         }
         read
     }
 
-    /// What they do to a function; of both kinds the second has the last word.
+    /// What they do to a function; of both kinds `config_acs` has the last word.
     pub(super) fn of(&self, plan: &Plan, function: usize) -> Option<Change> {
-        [&self.configure, &self.disable_redirection].into_iter().find_map(|rules| {
-            for rule in rules {
-                match names(&rule.device, plan, function) {
-                    Ok(true) => return Some(rule.change),
-                    Ok(false) => {}
-                    // Linux looks at nothing behind it.
-                    Err(NoDevice) => return None,
-                }
-            }
-            None
+        let configure = self.configure.as_deref().map(|text| (text, None));
+        let disable = self.disable_redirection.as_deref().map(|text| (text, Some(NO_REDIRECTION)));
+        [configure, disable].into_iter().flatten().find_map(|(text, change)| {
+            entries(text, change.is_none())
+                .map_while(Result::ok)
+                .find_map(|entry| match names(entry.device, plan, function) {
+                    Ok(true) => Some(Ok(entry.change.or(change))),
+                    Ok(false) if entry.ends => Some(Err(NoDevice)),
+                    Ok(false) => None,
+                    // The kernel looks at nothing behind it.
+                    Err(NoDevice) => Some(Err(NoDevice)),
+                })?
+                .ok()?
         })
     }
 }
 
-/// `FLAGS@DEVICE`: a digit for each control, the lowest bit last; `x` leaves it as it is.
-pub(super) fn configure(text: &str) -> Option<Rule> {
-    let (digits, device) = text.split_once('@')?;
-    let mut change = Change { mask: AcsControl::empty(), flags: AcsControl::empty() };
-    for (bit, digit) in digits.chars().rev().enumerate() {
-        let control = AcsControl::from_bits(1_u16.checked_shl(u32::try_from(bit).ok()?)?)?;
+/// What `disable_acs_redir` does.
+const NO_REDIRECTION: Change = Change {
+    mask: AcsControl::P2P_REQUEST_REDIRECT
+        .union(AcsControl::P2P_COMPLETION_REDIRECT)
+        .union(AcsControl::P2P_EGRESS_CONTROL),
+    flags: AcsControl::empty(),
+};
+
+/// One `FLAGS@DEVICE` or `DEVICE` of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry<'t> {
+    change: Option<Change>,
+    pub(super) device: &'t str,
+    /// Whether the kernel reads nothing behind it, if it does not match.
+    ends: bool,
+}
+
+/// Flags that the kernel refuses, and everything behind them: the text of the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BadFlags<'t>(pub(super) &'t str);
+
+/// The entries of a parameter as `__pci_config_acs()` goes through them; `flags`: each begins with
+/// `FLAGS@`.
+pub(super) fn entries(
+    text: &str,
+    flags: bool,
+) -> impl Iterator<Item = Result<Entry<'_>, BadFlags<'_>>> {
+    let mut rest = Some(text).filter(|text| !text.is_empty());
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let (change, device) = match flags {
+            false => (None, text),
+            // The next `@` counts, wherever it stands.
+            true => match text
+                .split_once('@')
+                .and_then(|(digits, device)| Some((Some(configure(digits)?), device)))
+            {
+                Some(read) => read,
+                None => return Some(Err(BadFlags(text.split(';').next().unwrap_or(text)))),
+            },
+        };
+        let end = length(device);
+        let (device, behind) = device.split_at(end);
+        rest = behind.strip_prefix(';').filter(|text| !text.is_empty());
+        let ends = !behind.is_empty() && !behind.starts_with(';');
+        Some(Ok(Entry { change, device, ends }))
+    })
+}
+
+/// How many bytes of `text` the kernel takes for one device: IDs end where their digits do, anything
+/// else at the semicolon.
+fn length(text: &str) -> usize {
+    let ids = text.strip_prefix("pci:").and_then(scan_ids);
+    ids.map_or_else(|| text.find(';').unwrap_or(text.len()), |(_, rest)| text.len() - rest)
+}
+
+/// The flags of `config_acs`: a digit for each control, the lowest bit last; `x` leaves it as it
+/// is.
+fn configure(digits: &str) -> Option<Change> {
+    let (mut mask, mut flags) = (0_u16, 0_u16);
+    for (bit, digit) in (0_u32..).zip(digits.bytes().rev()) {
+        // What does not fit into the kernel's 16 bits falls off, and it shifts modulo 32.
+        let control = 1_u16.checked_shl(bit % 32).unwrap_or(0);
         match digit {
-            '0' => change.mask |= control,
-            '1' => {
-                change.mask |= control;
-                change.flags |= control;
+            b'0' => mask |= control,
+            b'1' => {
+                mask |= control;
+                flags |= control;
             }
-            'x' | 'X' => {}
+            b'x' | b'X' => {}
             _ => return None,
         }
     }
-    Some(Rule { change, device: device.to_owned() })
+    let mask = AcsControl::from_bits(mask)?;
+    Some(Change { mask, flags: AcsControl::from_bits_truncate(flags) })
 }
 
 /// What names no device in any form that Linux knows.
@@ -122,48 +172,78 @@ pub(super) struct NoDevice;
 /// (`BUS:DEVICE.FUNCTION[/DEVICE.FUNCTION]...`), as `pci_dev_str_match()` understands it.
 pub(super) fn names(text: &str, plan: &Plan, function: usize) -> Result<bool, NoDevice> {
     if let Some(ids) = text.strip_prefix("pci:") {
-        return has_ids(ids, plan, function);
+        let (ids, _) = scan_ids(ids).ok_or(NoDevice)?;
+        return Ok(has_ids(ids, plan, function));
     }
-    let mut steps = text.split('/').collect::<Vec<_>>();
-    let first = steps.remove(0);
-    let mut at = function;
-    for step in steps.iter().rev() {
-        // The step's bus does not matter; any will do for reading it.
-        let step = format!("00:{step}").parse::<Bdf>().map_err(|_| NoDevice)?;
-        if step.devfn() != plan.functions[at].bdf.devfn() {
+    let (mut rest, mut at) = (text, function);
+    while let Some((before, step)) = rest.rsplit_once('/') {
+        if scan_devfn(step).ok_or(NoDevice)? != plan.functions[at].bdf.devfn() {
             return Ok(false);
         }
         let Some(above) = plan.functions[at].parent else { return Ok(false) };
-        at = above;
+        (rest, at) = (before, above);
     }
-    let first = first.parse::<Bdf>().map_err(|_| NoDevice)?;
-    Ok(first == plan.functions[at].bdf)
+    let (segment, bus, devfn) =
+        scan_address(rest, true).or_else(|| scan_address(rest, false)).ok_or(NoDevice)?;
+    let own = plan.functions[at].bdf;
+    Ok(segment == 0 && bus == u64::from(own.bus()) && devfn == own.devfn())
 }
 
-fn has_ids(text: &str, plan: &Plan, function: usize) -> Result<bool, NoDevice> {
-    let ids: Vec<_> = text.split(':').map(|word| u16::from_str_radix(word, 16)).collect();
-    let (main, sub) = match ids.as_slice() {
-        [Ok(vendor), Ok(device)] => ((*vendor, *device), (0, 0)),
-        [Ok(vendor), Ok(device), Ok(sub_vendor), Ok(sub_device)] => {
-            ((*vendor, *device), (*sub_vendor, *sub_device))
-        }
-        _ => return Err(NoDevice),
+/// `DEVICE.FUNCTION`, with nothing behind it; of both the kernel takes the bits that there are.
+fn scan_devfn(text: &str) -> Option<u8> {
+    let mut scan = Scan::new(text);
+    let device = scan.hex(32)?;
+    scan.literal(b'.')?;
+    let function = scan.hex(32)?;
+    scan.rest().is_empty().then_some(())?;
+    u8::try_from((device & 0x1f) << 3 | function & 7).ok()
+}
+
+/// `[SEGMENT:]BUS:DEVICE.FUNCTION`.
+fn scan_address(text: &str, with_segment: bool) -> Option<(u64, u64, u8)> {
+    let mut scan = Scan::new(text);
+    let mut number = || {
+        let value = scan.hex(32)?;
+        scan.literal(b':').map(|()| value)
     };
-    let function = &plan.functions[function];
+    let segment = if with_segment { number()? } else { 0 };
+    let bus = number()?;
+    let devfn = scan_devfn(std::str::from_utf8(scan.rest()).ok()?)?;
+    Some((segment, bus, devfn))
+}
+
+/// Vendor, device, and subsystem IDs if there are four, and how many bytes are left behind them.
+fn scan_ids(text: &str) -> Option<([u16; 4], usize)> {
+    let take = |count: usize| {
+        let mut scan = Scan::new(text);
+        let mut ids = [0; 4];
+        for (index, id) in ids.iter_mut().take(count).enumerate() {
+            if index > 0 {
+                scan.literal(b':')?;
+            }
+            *id = u16::try_from(scan.hex(16)?).ok()?;
+        }
+        Some((ids, scan.rest().len()))
+    };
+    take(4).or_else(|| take(2))
+}
+
+fn has_ids([vendor, device, sub_vendor, sub_device]: [u16; 4], plan: &Plan, at: usize) -> bool {
+    let function = &plan.functions[at];
     let own = match function.kind {
         Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => PORT_IDS,
         Kind::Peer(_) => PEER_IDS,
-        Kind::Endpoint(_, id) => (id.vendor, id.device),
+        Kind::Endpoint(_, id) | Kind::Device(id) => (id.vendor, id.device),
         Kind::HostBridge => {
             let id = plan.host_bridges[function.host_bridge].id;
             (id.vendor, id.device)
         }
-        Kind::Iommu | Kind::Rng => return Ok(false),
+        Kind::Iommu | Kind::Rng | Kind::OtherBridge => return false,
     };
     let is = |wanted: u16, own: u16| wanted == 0 || wanted == own;
     // Our ports and devices show their IDs as subsystem IDs, too.
     let matches = |(vendor, device)| is(vendor, own.0) && is(device, own.1);
-    Ok(matches(main) && matches(sub))
+    matches((vendor, device)) && matches((sub_vendor, sub_device))
 }
 
 #[cfg(test)]
@@ -219,10 +299,10 @@ mod tests {
 
     #[test]
     fn flags_are_read_from_the_right() {
-        let rule = configure("x10x1@02:00.0").unwrap();
-        assert_eq!(rule.change.mask.bits(), 0b01101);
-        assert_eq!(rule.change.flags.bits(), 0b01001);
-        for nonsense in ["101", "12@02:00.0", "100000000@02:00.0"] {
+        let change = configure("x10x1").unwrap();
+        assert_eq!(change.mask.bits(), 0b01101);
+        assert_eq!(change.flags.bits(), 0b01001);
+        for nonsense in ["12", "10000000", "-1"] {
             assert_eq!(configure(nonsense), None, "{nonsense}");
         }
     }
@@ -236,9 +316,7 @@ mod tests {
             "pci=noaer,disable_acs_redir=01:00.0",
             "pci=disable_acs_redir=02:00.0;02:01.0",
         ]);
-        let devices: Vec<_> =
-            two.disable_redirection.iter().map(|rule| rule.device.as_str()).collect();
-        assert_eq!(devices, ["02:00.0", "02:01.0"]);
+        assert_eq!(two.disable_redirection.as_deref(), Some("02:00.0;02:01.0"));
         assert_eq!(parameters(&["quiet", "pci=nomsi"]), AcsParameters::default());
     }
 }

@@ -1,7 +1,9 @@
 //! What is worth saying about kernel parameters: those that do not do what somebody may expect of them, and those that the
 //! prediction leaves out.
 
-use super::parameters::{CONFIGURE, DISABLE_REDIRECTION, NoDevice, configure, names, options};
+use super::parameters::{
+    BadFlags, CONFIGURE, DISABLE_REDIRECTION, NoDevice, entries, names, options,
+};
 use super::pci_options::{self, PciOption};
 use crate::plan::Plan;
 
@@ -74,16 +76,9 @@ fn of_option(option: &str, plan: &Plan) -> Vec<String> {
         Some(PciOption::Idle(why)) => one(format!("changes nothing: {why}")),
         Some(PciOption::Modelled) => {
             if let Some(devices) = option.strip_prefix(DISABLE_REDIRECTION) {
-                let why = devices.split(';').filter_map(|device| unnamed(device, plan));
-                why.flat_map(one).collect()
+                of_entries(devices, false, plan).into_iter().flat_map(one).collect()
             } else if let Some(rules) = option.strip_prefix(CONFIGURE) {
-                let why = |rule: &str| match configure(rule) {
-                    Some(rule) => unnamed(&rule.device, plan),
-                    None => Some(format!(
-                        "{rule:?} is not FLAGS@DEVICE, with flags of 0, 1 and x; Linux stops there"
-                    )),
-                };
-                rules.split(';').filter_map(why).flat_map(one).collect()
+                of_entries(rules, true, plan).into_iter().flat_map(one).collect()
             } else {
                 one(
                     "besides ATS, which nothing here has, it switches ACS Translation Blocking on, together with the \
@@ -95,18 +90,33 @@ fn of_option(option: &str, plan: &Plan) -> Vec<String> {
     }
 }
 
-/// Why a device of a list is none.
-fn unnamed(device: &str, plan: &Plan) -> Option<String> {
-    let mut broken = false;
-    for function in 0..plan.functions.len() {
-        match names(device, plan, function) {
-            Ok(true) => return None,
-            Ok(false) => {}
-            Err(NoDevice) => broken = true,
+/// What is wrong with the entries of a parameter, up to where Linux stops reading.
+fn of_entries(text: &str, flags: bool, plan: &Plan) -> Vec<String> {
+    let mut found = Vec::new();
+    let functions = 0..plan.functions.len();
+    for entry in entries(text, flags) {
+        let device = match entry {
+            Ok(entry) => entry.device,
+            Err(BadFlags(text)) => {
+                found.push(format!(
+                    "{text:?} is not FLAGS@DEVICE, with flags of 0, 1 and x; Linux stops there"
+                ));
+                break;
+            }
+        };
+        let all: Vec<_> = functions.clone().map(|at| names(device, plan, at)).collect();
+        if all.contains(&Ok(true)) {
+            continue;
+        }
+        // A step of a path is read by those functions only that the steps behind it name.
+        let broken = all.contains(&Err(NoDevice));
+        let stops = if broken { "; Linux cannot read it, and stops there" } else { "" };
+        found.push(format!("{device:?} names no function of this topology{stops}"));
+        if all.iter().all(|it| *it == Err(NoDevice)) {
+            break;
         }
     }
-    let stops = if broken { "; Linux cannot read it, and stops there" } else { "" };
-    Some(format!("{device:?} names no function of this topology{stops}"))
+    found
 }
 
 /// All but the last of several options of which Linux keeps the last.

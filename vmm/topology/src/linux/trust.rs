@@ -13,7 +13,8 @@ pub enum Trust {
     Unknown,
 }
 
-const INTEL: u16 = 0x8086;
+/// Vendor ID of Intel.
+pub(super) const INTEL: u16 = 0x8086;
 const GOOGLE: u16 = 0x1ae0;
 const NVIDIA: u16 = 0x10de;
 

@@ -174,7 +174,7 @@ fn copy(source: u64, target: u64, length: u32) -> [u64; 8] {
 }
 
 #[test]
-fn a_copy_arrives_and_is_told() {
+fn a_copy_arrives_and_is_reported() {
     let mut bench = Bench::new();
     let data: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
     bench.ram.write_slice(&data, GuestAddress(DATA)).unwrap();

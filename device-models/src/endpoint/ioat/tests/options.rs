@@ -4,7 +4,7 @@ use super::*;
 use crate::endpoint::ioat::{BadConfig, TRANSFER_CAPACITIES};
 
 #[test]
-fn a_smaller_transfer_capacity_is_told_and_is_the_limit() {
+fn a_smaller_transfer_capacity_is_reported_and_is_the_limit() {
     for (length, errors) in [(4096, 0), (4097, error::LENGTH)] {
         let mut bench = Bench::with(IoatConfig { transfer_capacity: 12, ..IoatConfig::default() });
         let mut capacity = [0];

@@ -59,7 +59,7 @@ fn abort_reset_and_function_level_reset_stop_at_once_and_say_nothing() {
 }
 
 #[test]
-fn a_command_that_is_none_is_an_error() {
+fn an_unknown_command_is_an_error() {
     let mut bench = Bench::new();
     bench.write(channel::COMMAND, &[command::SUSPEND | command::RESUME]);
     bench.run();

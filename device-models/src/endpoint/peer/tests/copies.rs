@@ -209,7 +209,7 @@ fn a_ring_wraps_and_stays_in_order() {
 }
 
 #[test]
-fn interrupts_come_for_those_who_ask_and_after_the_record() {
+fn interrupts_come_where_asked_for_and_after_the_record() {
     let mut bench = Bench::new();
     let mut ring = bench.open(1, 3);
     for index in 0..7u16 {

@@ -252,7 +252,7 @@ fn the_record_of_a_ring_that_is_not_there_is_lost_like_any_posted_write() {
 }
 
 #[test]
-fn a_vector_that_does_not_exist_is_no_interrupt() {
+fn a_vector_that_does_not_exist_is_not_an_interrupt() {
     let mut bench = Bench::new();
     for vector in [5, 0xffff, 0x1_0000, u32::MAX] {
         let mut ring = bench.open(0, 0);

@@ -112,7 +112,7 @@ fn a_function_level_reset_in_mid_transfer_leaves_nothing_behind() {
     bench.write32(Bench::registers(0) + device::SCRATCH_LO, 0x1234);
     let express = bench.capability(0, 0x10);
     bench.system.config_write(Bench::bdf(0), express + 8, 2, 0x8000);
-    assert_eq!(bench.read32(Bench::registers(0) + device::MAGIC), u32::MAX, "nobody answers");
+    assert_eq!(bench.read32(Bench::registers(0) + device::MAGIC), u32::MAX, "nothing answers");
     no_more_data(&mut bench);
     assert!(bench.interrupts().is_empty());
     assert_eq!(bench.peek(&ring).sequence.get(), 0xaaaa_aaaa, "no record");

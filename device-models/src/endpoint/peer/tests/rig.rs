@@ -22,11 +22,11 @@ pub(super) const DATA: u64 = 0x10_0000;
 pub(super) enum Reply {
     /// As usual.
     Done,
-    /// Held back after so many bytes.
+    /// Held back after n bytes.
     Retry(u64),
-    /// A read that completes later, after so many bytes.
+    /// A read that completes later, after n bytes.
     Pending(u32, u64),
-    /// A read that fails after so many bytes.
+    /// A read that fails after n bytes.
     Fail(CompletionStatus, u64),
     /// Bus mastering is off.
     NotEmitted,

@@ -75,7 +75,7 @@ fn a_read_that_completes_in_pieces_is_put_together() {
         assert_eq!(
             rig.read(0, channel::STATUS),
             state::BUSY,
-            "that was somebody else's completion"
+            "that completion belongs to another request"
         );
         rig.complete(7, CompletionStatus::Success, &data[100..356]);
         rig.bus.replies = [Reply::Pending(9, 0)].into();

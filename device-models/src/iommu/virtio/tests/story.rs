@@ -36,7 +36,7 @@ fn an_answer_ends_with_its_mapping() {
 }
 
 #[test]
-fn who_is_not_attached_gets_nothing_but_interrupts() {
+fn an_endpoint_that_is_not_attached_gets_nothing_but_interrupts() {
     let mut iommu = iommu(VirtioIommuConfig::default());
     let fault = iommu.translate(A, 0x1000, 4, Access::Read).unwrap_err();
     assert_eq!(fault.reason, FaultReason::Domain { detached: None });

@@ -3,7 +3,7 @@
 //!
 //! Without an IOMMU only: with one the engine would be caught at writing where it may not, before dmatest sees a byte.
 
-use super::dmatest::{Outcome, Run, Summary};
+use super::dmatest::{DmatestResult, Run, Summary};
 use super::{Channels, engines, few, run_dmatest, verified};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::View;
@@ -22,7 +22,7 @@ const CORRUPT_DATA: u32 = 4;
 const STICKY: u32 = 0x100;
 /// What the driver says before it resets a channel that makes no progress.
 const RESET: &str = "CHANSTS: ";
-/// It does so after two turns of its timer, 100 ms each: no operation that it gave up was one of so many a second.
+/// It does so after two turns of its timer, 100 ms each: so no operation that it gave up was one among many in a second.
 const GIVEN_UP: f64 = 5.0;
 /// Milliseconds within which an operation ends although the guest is emulated twice.
 const PATIENT: u32 = 3000;
@@ -70,7 +70,7 @@ impl Drop for QuietConsole {
     }
 }
 
-/// One operation a thread, all of them with this fault; each waits for its end so many milliseconds. A thread is content
+/// One operation a thread, all of them with this fault; each waits n milliseconds for its end. A thread is content
 /// only if `excuse` takes its summary for that of an operation which the driver gave up, and the driver says so.
 fn broken(
     bench: &mut Bench<'_>,
@@ -88,7 +88,7 @@ fn broken(
     let mut log = KernelLog::open()?;
     log.drain();
     faults.set(fault | STICKY);
-    let (Outcome { summaries, failures }, _) = run_dmatest(&run, Channels::First)?;
+    let (DmatestResult { summaries, failures }, _) = run_dmatest(&run, Channels::First)?;
     faults.set(NONE);
     drop(quiet);
     if let Some(first) = failures.first() {

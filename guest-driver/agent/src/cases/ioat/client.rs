@@ -16,14 +16,14 @@ pub(super) const PATH: &str = "/dev/peerdma-dma";
 
 /// Where the bytes are.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Place<'a> {
+pub(super) enum Location<'a> {
     /// At an offset into a dma-buf.
     Buffer(&'a OwnedFd, u64),
     /// At a DMA address, whatever the IOMMU thinks of it.
     Address(u64),
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Location<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Buffer(_, offset) => write!(f, "offset {offset:#x} of a dma-buf"),
@@ -32,7 +32,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-impl Place<'_> {
+impl Location<'_> {
     fn parts(self) -> (i32, u64) {
         match self {
             Self::Buffer(fd, offset) => (fd.as_raw_fd(), offset),
@@ -83,20 +83,20 @@ impl Channel {
     /// Copies; gives what the engine's driver says, one of `DMA_*`, or the kernel's reason for not even trying.
     pub(super) fn attempt(
         &self,
-        source: Place<'_>,
-        target: Place<'_>,
+        source: Location<'_>,
+        target: Location<'_>,
         length: u32,
     ) -> Result<u32, Errno> {
         let patience = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
         self.attempt_within(patience, source, target, length)
     }
 
-    /// The same, and it may take so many milliseconds.
+    /// The same, with a limit in milliseconds.
     pub(super) fn attempt_within(
         &self,
         timeout_ms: u32,
-        source: Place<'_>,
-        target: Place<'_>,
+        source: Location<'_>,
+        target: Location<'_>,
         length: u32,
     ) -> Result<u32, Errno> {
         let (source_fd, source) = source.parts();
@@ -118,8 +118,8 @@ impl Channel {
     /// Copies, and must at least be allowed to.
     pub(super) fn copy(
         &self,
-        source: Place<'_>,
-        target: Place<'_>,
+        source: Location<'_>,
+        target: Location<'_>,
         length: u32,
     ) -> Result<u32, Stop> {
         self.attempt(source, target, length).map_err(|error| {
@@ -133,8 +133,8 @@ impl Channel {
     /// Copies, and nothing may go wrong.
     pub(super) fn must(
         &self,
-        source: Place<'_>,
-        target: Place<'_>,
+        source: Location<'_>,
+        target: Location<'_>,
         length: u32,
     ) -> Result<(), Stop> {
         match self.copy(source, target, length)? {

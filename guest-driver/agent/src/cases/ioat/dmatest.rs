@@ -37,7 +37,7 @@ pub(super) struct Run {
 
 /// What became of a run.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct DmatestResult {
     /// What its threads said at their end.
     pub(super) summaries: Vec<Summary>,
     /// What they said about each operation that failed.
@@ -66,16 +66,16 @@ impl Run {
     }
 
     /// Runs one thread on one channel of this function, which copies; each operation takes the whole buffer.
-    pub(super) fn run_alone(&self, function: &str) -> Result<Outcome, Stop> {
+    pub(super) fn run_alone(&self, function: &str) -> Result<DmatestResult, Stop> {
         self.run_on(function, "Y", 1)
     }
 
     /// Runs it on one channel of this function, until all `threads` have ended.
-    pub(super) fn run_first(&self, function: &str, threads: usize) -> Result<Outcome, Stop> {
+    pub(super) fn run_first(&self, function: &str, threads: usize) -> Result<DmatestResult, Stop> {
         self.run_on(function, "N", threads)
     }
 
-    fn run_on(&self, function: &str, whole: &str, threads: usize) -> Result<Outcome, Stop> {
+    fn run_on(&self, function: &str, whole: &str, threads: usize) -> Result<DmatestResult, Stop> {
         let set = |device: &str, channels: &str, whole: &str| -> Result<(), Stop> {
             for (name, value) in
                 [("device", device), ("max_channels", channels), ("norandom", whole)]
@@ -92,7 +92,7 @@ impl Run {
     }
 
     /// Runs it until all `threads` have ended. Their lines go to the console, too.
-    pub(super) fn run(&self, threads: usize) -> Result<Outcome, Stop> {
+    pub(super) fn run(&self, threads: usize) -> Result<DmatestResult, Stop> {
         let set = |name: &str, value: &str| sys::write(Path::new(PARAMETERS).join(name), value);
         let mut log = KernelLog::open()?;
         log.drain();
@@ -134,7 +134,7 @@ impl Run {
         }
         // All have ended: this gives the channels back.
         set("run", "0")?;
-        Ok(Outcome { summaries, failures })
+        Ok(DmatestResult { summaries, failures })
     }
 }
 

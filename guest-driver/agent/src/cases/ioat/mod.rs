@@ -20,7 +20,7 @@ use crate::sys::kernel_log::complaints;
 use crate::sys::pci::Function;
 use crate::sys::sw_sync;
 use crate::uapi;
-use dmatest::{Operation, Outcome, Run, Summary};
+use dmatest::{DmatestResult, Operation, Run, Summary};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -198,15 +198,19 @@ enum Channels {
 }
 
 /// Runs dmatest; gives what became of it, and how many threads there must have been for each operation.
-fn run_dmatest(run: &Run, on: Channels) -> Result<(Outcome, BTreeMap<Operation, usize>), Stop> {
+fn run_dmatest(
+    run: &Run,
+    on: Channels,
+) -> Result<(DmatestResult, BTreeMap<Operation, usize>), Stop> {
     let wanted = threads(run.threads as usize, on)?;
     if on == Channels::All {
         return Ok((run.run(wanted.values().sum())?, wanted));
     }
-    let mut all = Outcome::default();
+    let mut all = DmatestResult::default();
     for engine in engines()? {
         let own = threads_of(&engine, run.threads as usize, on)?;
-        let Outcome { summaries, failures } = run.run_first(&engine.name, own.values().sum())?;
+        let DmatestResult { summaries, failures } =
+            run.run_first(&engine.name, own.values().sum())?;
         all.summaries.extend(summaries);
         all.failures.extend(failures);
     }
@@ -224,7 +228,7 @@ fn few(bench: &mut Bench<'_>, run: &Run, on: Channels) -> Verdict {
     Ok(())
 }
 
-/// So many operations in all, each verified.
+/// n operations in all, each verified.
 fn many(bench: &mut Bench<'_>, wanted: u32, interrupts: bool) -> Verdict {
     // A kernel that checks each of its own steps would take hours.
     let wanted = if kernel_config::option("CONFIG_KASAN").is_some() { wanted / 50 } else { wanted };
@@ -238,7 +242,7 @@ fn many(bench: &mut Bench<'_>, wanted: u32, interrupts: bool) -> Verdict {
     Ok(())
 }
 
-/// How many threads dmatest starts for each operation, with so many for a channel and operation.
+/// How many threads dmatest starts for each operation, with n for each channel and operation.
 fn threads(each: usize, on: Channels) -> Result<BTreeMap<Operation, usize>, Stop> {
     let mut threads = BTreeMap::<Operation, usize>::new();
     for engine in engines()? {
@@ -282,7 +286,7 @@ fn verified(bench: &mut Bench<'_>, run: &Run, on: Channels) -> Result<Vec<Summar
     // Of a thread that waited for a processor for more than 100 ms, between handing a descriptor in and ringing for it:
     // nothing is lost, the driver rings itself. Lost interrupts are counted below.
     bench.expect_message("Completion timeout with pending descriptors");
-    let (Outcome { summaries, failures }, threads) = run_dmatest(run, on)?;
+    let (DmatestResult { summaries, failures }, threads) = run_dmatest(run, on)?;
     if let Some(first) = failures.first() {
         let all = failures.len();
         return Err(Stop::Fail(format!("dmatest: {all} operations failed, the first: {first}")));

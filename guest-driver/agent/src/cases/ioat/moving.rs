@@ -1,13 +1,13 @@
 //! The engine's source moves: a client that maps anew for each copy finds it where it is, also while it is on its way.
 
-use super::client::{Channel, Place};
+use super::client::{Channel, Location};
 use super::engines;
 use super::third_party::{Shared as Target, first_channels};
 use crate::cases::matrix::{Exporter, SIZE, Shared};
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{DeviceError, Object, Pattern, Peer};
-use crate::lab::Way;
+use crate::lab::PathKind;
 use crate::uapi;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -35,7 +35,7 @@ pub(super) fn between(bench: &mut Bench<'_>) -> Verdict {
                 Traffic::during(bench, engine, |_| carry(&channel, &source, &target, pattern))?;
             match place {
                 uapi::PLACE_LOCAL => traffic.expect_carried(&from, &to, LENGTH as u64)?,
-                _ => traffic.expect_read(Way::Host, 0..=0)?,
+                _ => traffic.expect_read(PathKind::Host, 0..=0)?,
             }
             let state = owner.buffer_state(source.object)?;
             ensure!(
@@ -80,7 +80,7 @@ pub(super) fn meanwhile(bench: &mut Bench<'_>) -> Verdict {
     target.close()
 }
 
-/// Moves the buffer until it is told to stop, and counts.
+/// Moves the buffer until it has to stop, and counts.
 fn to_and_fro(
     owner: &Peer,
     object: Object,
@@ -109,7 +109,7 @@ fn store(source: &Shared, seed: u64) -> Result<Pattern, Stop> {
 /// One copy out of the buffer.
 fn carry(channel: &Channel, source: &Shared, target: &Target<'_>, pattern: Pattern) -> Verdict {
     channel.must(
-        Place::Buffer(&source.fd, FROM as u64),
+        Location::Buffer(&source.fd, FROM as u64),
         target.at(TO as u64),
         u32::try_from(LENGTH)?,
     )?;

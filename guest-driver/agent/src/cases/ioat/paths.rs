@@ -1,16 +1,16 @@
 //! The engine as a third party in whatever topology this is: what the kernel decides about its access to the memory of each
-//! peer device, against what the monitor expects; and by which way its bytes then go.
+//! peer device, against what the VMM expects; and by which way its bytes then go.
 
 use super::client::Channel;
 use super::engines;
 use super::third_party::{Shared, carry, first_channels};
 use crate::cases::topology::{
-    Access, Client, Decisions, Expectation, Outcome, can_follow, cannot_follow, expected, peers,
+    Access, Client, Decisions, Expectation, PairResult, can_follow, cannot_follow, expected, peers,
 };
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict};
 use crate::device::{Pattern, Peer};
-use crate::lab::{Other, Path, Way};
+use crate::lab::{Other, Path, PathKind};
 use crate::sys::pci::Function;
 use rustix::io::Errno;
 
@@ -35,17 +35,17 @@ impl Engine {
     fn path(&self, owner: &Peer) -> Result<&Path, Stop> {
         self.expected.paths.get(owner.instance as usize).ok_or_else(|| {
             let what = format!("{} into {}", self.expected.name, owner.name());
-            Stop::Fail(format!("the monitor expects nothing of {what}"))
+            Stop::Fail(format!("the VMM expects nothing of {what}"))
         })
     }
 
-    fn outcome(&self, owner: &Peer) -> Result<Outcome, Stop> {
-        self.path(owner).map(Outcome::of)
+    fn outcome(&self, owner: &Peer) -> Result<PairResult, Stop> {
+        self.path(owner).map(PairResult::of)
     }
 
     /// Whether it may reach that memory, as far as the kernel knows.
     fn reaches(&self, owner: &Peer) -> Result<bool, Stop> {
-        Ok(self.outcome(owner)? != Outcome::NoAddress)
+        Ok(self.outcome(owner)? != PairResult::NoAddress)
     }
 }
 
@@ -60,7 +60,7 @@ fn everybody(bench: &mut Bench<'_>) -> Result<(Vec<Engine>, Vec<Peer>), Stop> {
         let address = function.address();
         let own = expected.others.iter().find(|other| other.function == address).cloned();
         let expected =
-            own.ok_or_else(|| Stop::Fail(format!("the monitor expects nothing of {address}")))?;
+            own.ok_or_else(|| Stop::Fail(format!("the VMM expects nothing of {address}")))?;
         let channel = Channel::new(&channel)?;
         all.push(Engine { function, channel, expected });
     }
@@ -74,7 +74,7 @@ pub(super) fn decisions(bench: &mut Bench<'_>) -> Verdict {
     for engine in &engines {
         let numbers = engine.function.numbers();
         let (segment, bdf) =
-            numbers.ok_or_else(|| Stop::Fail(format!("{} is no address", engine.address())))?;
+            numbers.ok_or_else(|| Stop::Fail(format!("{} is not an address", engine.address())))?;
         for owner in &peers {
             let client = Client::Other(&engine.expected);
             let expected = Expectation { client, owner, path: engine.path(owner)? };
@@ -120,11 +120,11 @@ pub(super) fn routes(bench: &mut Bench<'_>) -> Verdict {
                 continue;
             }
             match (engine.outcome(from)?, engine.outcome(to)?) {
-                (Outcome::NoAddress, _) | (_, Outcome::NoAddress) => {
+                (PairResult::NoAddress, _) | (_, PairResult::NoAddress) => {
                     refused(bench, engine, &peers, from, to)?;
                     refusals += 1;
                 }
-                (Outcome::Moves { back, .. }, Outcome::Moves { ahead, .. }) => {
+                (PairResult::Moves { back, .. }, PairResult::Moves { ahead, .. }) => {
                     copy(bench, engine, &peers, (from, to), (ahead, back))?;
                     copies += 1;
                 }
@@ -156,7 +156,7 @@ fn copy(
     engine: &Engine,
     peers: &[Peer],
     (from, to): (&Peer, &Peer),
-    (ahead, back): (Way, Way),
+    (ahead, back): (PathKind, PathKind),
 ) -> Verdict {
     let what = format!("{} from {} to {}", engine.expected.name, from.name(), to.name());
     let (source, target) = (Shared::new(from)?, Shared::new(to)?);
@@ -185,7 +185,7 @@ fn refused(
     to: &Peer,
 ) -> Verdict {
     let what = format!("{} from {} to {}", engine.expected.name, from.name(), to.name());
-    let no_way = engine.path(from)?.way == Way::None || engine.path(to)?.way == Way::None;
+    let no_way = engine.path(from)?.way == PathKind::None || engine.path(to)?.way == PathKind::None;
     let (source, target) = (Shared::new(from)?, Shared::new(to)?);
     let (new, old) = (Pattern::new(71), Pattern::new(72));
     let end = SHORT as usize;

@@ -1,7 +1,7 @@
 //! The engine as a third party: it carries data between the memories of two other devices, by dma-bufs that it knows
 //! nothing of.
 
-use super::client::{self, Channel, Place};
+use super::client::{self, Channel, Location};
 use super::{LETTING_GO, channels, engines};
 use crate::cases::bench::must;
 use crate::cases::faults::{IOMMU_FAULT, NEVER_MAPPED, PORT_ERROR, class};
@@ -35,8 +35,8 @@ impl<'p> Shared<'p> {
         Ok(Self { peer, object, buffer: peer.export(object)? })
     }
 
-    pub(super) fn at(&self, offset: u64) -> Place<'_> {
-        Place::Buffer(&self.buffer, offset)
+    pub(super) fn at(&self, offset: u64) -> Location<'_> {
+        Location::Buffer(&self.buffer, offset)
     }
 
     pub(super) fn close(self) -> Verdict {
@@ -69,7 +69,7 @@ pub(super) fn carry(
     Ok(to.peer.view(to.object)?.expect(3..3 + length, pattern, 1)?)
 }
 
-/// A fence of somebody else's in one of the buffers: the copy waits for it as long as it was told to. The engine was not
+/// A fence of somebody else's in one of the buffers: the copy waits for it as long as its limit allows. The engine was not
 /// asked for anything, so that its channel is there for the next one.
 pub(super) fn gives_up(bench: &mut Bench<'_>) -> Verdict {
     let (peer0, peer1) = bench.take_peers()?;
@@ -110,7 +110,7 @@ pub(super) fn read_unmapped(bench: &mut Bench<'_>) -> Verdict {
     for (name, seed) in names.iter().zip(80..) {
         let channel = Channel::new(name)?;
         carry(&channel, &one, &other, seed, 300)?;
-        let result = channel.copy(Place::Address(NEVER_MAPPED + 3), other.at(0), SHORT)?;
+        let result = channel.copy(Location::Address(NEVER_MAPPED + 3), other.at(0), SHORT)?;
         ensure!(
             result == uapi::DMA_READ_FAILED,
             "{name}: a read of an unmapped address ended with {result}, not with DMA_TRANS_READ_FAILED"
@@ -142,7 +142,7 @@ pub(super) fn write_unmapped(bench: &mut Bench<'_>) -> Verdict {
     for ((engine, name), seed) in engines()?.iter().zip(&names).zip(90..) {
         let mut log = KernelLog::open()?;
         log.drain();
-        Channel::new(name)?.must(one.at(0), Place::Address(NEVER_MAPPED + 5), SHORT)?;
+        Channel::new(name)?.must(one.at(0), Location::Address(NEVER_MAPPED + 5), SHORT)?;
         if has_reporting_port(engine) {
             await_recovery(&mut log)?;
             // The driver restores the configuration of before it was bound, without Memory Space Enable where the

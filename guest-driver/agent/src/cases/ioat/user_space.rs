@@ -12,7 +12,7 @@ use crate::cases::topology::{expected, peers};
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{self, Pattern, Peer};
-use crate::lab::{Arrival, Other, Path, Way};
+use crate::lab::{Arrival, Other, Path, PathKind};
 use crate::partner::binding::Lent;
 use crate::partner::container::{self, Container, Mapping};
 use crate::partner::user_engine::{READ_DATA, UserEngine};
@@ -86,9 +86,9 @@ impl Engine {
 
     /// The way of completions with data from that memory. They are routed by the engine's number, and a switch turns them
     /// around although the request came from above.
-    fn way_back(&self, memory: &Memory) -> Way {
+    fn way_back(&self, memory: &Memory) -> PathKind {
         let path = self.expected.paths.get(memory.instance as usize);
-        path.and_then(|path| path.completions.way()).unwrap_or(Way::Host)
+        path.and_then(|path| path.completions.way()).unwrap_or(PathKind::Host)
     }
 
     /// What is found when a read, or a write, does not get there.
@@ -187,7 +187,7 @@ impl Taken {
             let address = function.address();
             let own = others.iter().find(|other| other.function == address).cloned();
             let expected =
-                own.ok_or_else(|| Stop::Fail(format!("the monitor expects nothing of {address}")))?;
+                own.ok_or_else(|| Stop::Fail(format!("the VMM expects nothing of {address}")))?;
             let user = UserEngine::new(device, &space, DESCRIPTORS + number * STRIDE)?;
             engines.push(Engine { function, expected, user });
         }
@@ -202,7 +202,7 @@ impl Taken {
             drop(device);
             Ok(())
         })?;
-        at_once(lent.into_iter(), |(lent, file)| lent.give_back(&file)).map(drop)
+        at_once(lent.into_iter(), |(lent, file)| Ok(lent.give_back(&file)?)).map(drop)
     }
 
     /// Between which memories `engine` is tried: every two, and within one that is the only one it reaches.
@@ -306,7 +306,7 @@ fn prepare(
     Ok([new, old])
 }
 
-/// Has the engine do what it has been told: it must end so.
+/// Has the engine carry out its descriptors: it must end so.
 fn run(engine: &Engine, error: u32) -> Verdict {
     let found = engine.user.run()?;
     ensure!(found == error, "CHANERR is {found:#x} in the end, not {error:#x}");
@@ -325,7 +325,7 @@ fn copy(
     to.mapping.view().expect(TO..TO + LENGTH, new, FROM as u64)?;
     let length = LENGTH as u64;
     traffic.expect_read(engine.way_back(from), length..=length)?;
-    traffic.expect_written(Way::Host, length..=length)?;
+    traffic.expect_written(PathKind::Host, length..=length)?;
     traffic.expect_carried(&from.name, &to.name, length)
 }
 
@@ -357,7 +357,7 @@ fn lose(
     let [_, old] = prepare(engine, from, to, SHORT)?;
     let traffic = taken.traffic(bench, engine, || run(engine, 0))?;
     traffic.expect_read(engine.way_back(from), SHORT as u64..=SHORT as u64)?;
-    traffic.expect_written(Way::Host, 0..=0)?;
+    traffic.expect_written(PathKind::Host, 0..=0)?;
     to.mapping.view().expect(TO..TO + SHORT, old, TO as u64)?;
     if has_reporting_port(&engine.function) { await_recovery(&mut log) } else { Ok(()) }
 }

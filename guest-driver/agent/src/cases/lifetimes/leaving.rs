@@ -48,7 +48,7 @@ fn kernel_reads(client: &Peer, shared: &Shared, data: &mut [u8]) -> Option<Errno
     client.kernel_read(shared.fd.as_fd(), 0, data).err().map(|error| error.errno)
 }
 
-/// The exporter's driver goes: who can be told has lost the buffer, and knows; so has the kernel.
+/// The exporter's driver goes: an importer with a callback has lost the buffer, and knows; so has the kernel.
 pub(super) fn exporter_unbinds(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let mut imports = Vec::new();
@@ -87,7 +87,7 @@ pub(super) fn exporter_unbinds(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// An importer that cannot be told holds memory of the exporter: unbinding waits until it lets go.
+/// An importer without a callback holds memory of the exporter: unbinding waits until it lets go.
 pub(super) fn exporter_waits(bench: &mut Bench<'_>) -> Verdict {
     check_deaf_importers(bench.peer(1)?)?;
     for (exporter, importer) in [

@@ -101,7 +101,7 @@ fn move_while_idle(bench: &mut Bench<'_>) -> Verdict {
     both_ways(bench, (&owner, &client), imported, &shared, (12, Where::Peer))?;
     let after = client.counters()?;
     let (told, mapped) = (after.invalidations - before.invalidations, after.maps - before.maps);
-    ensure!(told == 2 && mapped == 3, "2 moves: told {told} times, mapped {mapped} times");
+    ensure!(told == 2 && mapped == 3, "2 moves: notified {told} times, mapped {mapped} times");
     Ok(())
 }
 
@@ -200,7 +200,7 @@ fn move_in_submission(bench: &mut Bench<'_>) -> Verdict {
     shared.expect(HALF..SIZE, Pattern::new(14), 0)
 }
 
-/// Who has pinned a buffer has it where it is, and whoever needs it elsewhere is told so.
+/// A pinned buffer stays where it is, and moving it fails.
 fn pinned_stays(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let shared = Shared::new(&owner, Exporter::Migrating, SIZE as u64)?;
@@ -232,7 +232,7 @@ fn pinned_stays(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// The exporter takes its buffer back under load; who can be told lets go, and maps again for its next work.
+/// The exporter takes its buffer back under load; an importer with a callback unmaps, and maps again for its next work.
 fn revoke(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let mut load = Load::default();

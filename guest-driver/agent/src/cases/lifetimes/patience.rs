@@ -1,4 +1,4 @@
-//! A fence of somebody else's that does not come: whoever wants the buffer waits as long as he was told to, and says so.
+//! A fence of somebody else's that does not come: the caller that needs the buffer waits up to its limit, and reports it.
 
 use crate::cases::matrix::{Exporter, Importer, SIZE, Shared};
 use crate::cases::need::Need;
@@ -84,7 +84,7 @@ pub(super) fn moving(bench: &mut Bench<'_>) -> Verdict {
     is_at(uapi::PLACE_SYSTEM, 1)
 }
 
-/// The importer is told at the first attempt, which only does not wait for what may still use the mapping.
+/// The importer is notified at the first attempt, which only does not wait for what may still use the mapping.
 pub(super) fn recall(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let shared = Shared::new(&owner, Exporter::Local, SIZE as u64)?;
@@ -93,7 +93,10 @@ pub(super) fn recall(bench: &mut Bench<'_>) -> Verdict {
     let before = client.counters()?.invalidations;
     let is_told = || -> Verdict {
         let told = client.counters()?.invalidations - before;
-        ensure!(told == 1, "the importer was told {told} times by a recall that gave up");
+        ensure!(
+            told == 1,
+            "the importer was notified {told} times by an invalidation that gave up"
+        );
         Ok(())
     };
     gives_up(&shared, "a recall", || owner.invalidate(shared.object), is_told)?;

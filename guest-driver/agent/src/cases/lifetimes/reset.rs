@@ -27,8 +27,8 @@ struct Transfer<'p> {
     local: Object,
 }
 
-/// Importers are told, the reset waits for their work and their unmaps, and only then resets: the importer's device
-/// notices nothing. New work is told to come again until all is over, and then maps anew. Memory outside the device is
+/// Importers are notified, the reset waits for their work and their unmaps, and only then resets: the importer's device
+/// notices nothing. New work gets EAGAIN until all is over, and then maps anew. Memory outside the device is
 /// not concerned at all.
 pub(super) fn during_a_transfer(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
@@ -54,7 +54,7 @@ pub(super) fn during_a_transfer(bench: &mut Bench<'_>) -> Verdict {
         load.under_way()
     ));
     load.tell(bench)?;
-    ensure!(told_to_come_again > 0, "work that comes during a reset is never told to come again");
+    ensure!(told_to_come_again > 0, "work that comes during a reset never gets EAGAIN");
     Ok(())
 }
 
@@ -112,18 +112,18 @@ impl<'p> Transfer<'p> {
         Ok((in_flight, refused))
     }
 
-    /// Waits until the importer has been told to let go.
+    /// Waits until the importer has been notified.
     fn await_notice(&self, before: &uapi::Counters) -> Verdict {
         // Looked at often: what follows has to come before the reset does.
         let end = Instant::now() + stretched(Duration::from_secs(10));
         while self.client.counters()?.invalidations == before.invalidations {
-            ensure!(Instant::now() < end, "nobody tells the importer of the reset");
+            ensure!(Instant::now() < end, "the importer is not notified of the reset");
             std::thread::sleep(Duration::from_micros(100));
         }
         Ok(())
     }
 
-    /// The importer was told, and let go; work that came too late to be refused has mapped again.
+    /// The importer was notified, and unmapped; work that came too late to be refused has mapped again.
     fn check_mapping(&self, before: &uapi::Counters, refused: bool) -> Verdict {
         let after = self.client.counters()?;
         let inside = u64::from(self.exporter.begins_inside());
@@ -135,7 +135,7 @@ impl<'p> Transfer<'p> {
         );
         ensure!(
             found == expected,
-            "the importer was told, unmapped and mapped {found:?} times, not {expected:?}"
+            "the importer was notified, unmapped and mapped {found:?} times, not {expected:?}"
         );
         Ok(())
     }

@@ -141,7 +141,7 @@ impl Importer {
         !matches!(self, Self::Static | Self::DynamicNoPeers)
     }
 
-    /// Can be told to let go.
+    /// Has a callback, by which it is asked to unmap.
     fn revocable(self) -> bool {
         !matches!(self, Self::Static | Self::PinnedNotRevocable)
     }
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn device_memory_never_reaches_who_cannot_have_it() {
+    fn device_memory_never_reaches_an_importer_that_cannot_have_it() {
         for exporter in [Exporter::Local, Exporter::Scattered, Exporter::ZoneDevice] {
             for importer in [Importer::Static, Importer::DynamicNoPeers] {
                 let refused = Contract::Refused(Errno::OPNOTSUPP, NO_PEERS);

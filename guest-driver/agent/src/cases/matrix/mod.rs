@@ -167,7 +167,7 @@ fn address_kind(owner: &Peer, client: &Peer, address: u64) -> &'static str {
     }
 }
 
-/// Linux before 6.19 takes every dynamic importer for one that can be told.
+/// Linux before 6.19 takes every dynamic importer for one with a callback.
 pub(super) fn check_deaf_importers(peer: &Peer) -> Verdict {
     if peer.info.features & uapi::FEATURE_DEAF != 0 {
         return Ok(());

@@ -1,11 +1,11 @@
 //! The kernel's own test programs.
 
 use super::super::{Bench, Stop, Verdict, ensure, ioat};
+use super::known::Known;
+use super::tap::{Tap, summary_lines};
 use super::{VFIO_SAYS, function};
 use crate::device::Peer;
 use crate::partner::binding::Lent;
-use crate::partner::known::Known;
-use crate::partner::tap::{Tap, summary_lines};
 use crate::partner::vfio::DRIVER;
 use crate::sys::pci::Function;
 use rustix::process::{Resource, Rlimit, setrlimit};

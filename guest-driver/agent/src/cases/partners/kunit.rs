@@ -1,8 +1,8 @@
 //! KUnit suites of a module that is loaded, run through debugfs.
 
 use super::super::{Bench, Stop, Verdict, ensure};
-use crate::partner::known::Known;
-use crate::partner::tap::{Tap, summary_lines};
+use super::known::Known;
+use super::tap::{Tap, summary_lines};
 use crate::sys;
 use std::path::Path;
 

@@ -4,9 +4,11 @@
 
 mod benchmark;
 mod buffers;
+mod known;
 mod kselftest;
 mod kunit;
 mod refusals;
+mod tap;
 mod user_space;
 mod vfio;
 

@@ -7,7 +7,7 @@ use super::{VFIO_SAYS, function, refused};
 use crate::device::{Pattern, Peer};
 use crate::partner::binding::Lent;
 use crate::partner::iommufd::AddressSpace;
-use crate::partner::user_driver::{Place, UserDriver};
+use crate::partner::user_driver::{Location, UserDriver};
 use crate::partner::vfio::{DRIVER, Device};
 use rustix::io::Errno;
 
@@ -34,10 +34,10 @@ pub(super) fn through_iommufd(bench: &mut Bench<'_>) -> Verdict {
     let mut driver = UserDriver::new(&user, &space, RINGS)?;
     let (inward, outward) = (Pattern::new(90), Pattern::new(91));
     there.store(0..LENGTH, inward);
-    driver.copy(Place::Address(WINDOW + 7), Place::Local(0), 20_000)?;
+    driver.copy(Location::Address(WINDOW + 7), Location::Local(0), 20_000)?;
     here.expect(0..20_000, inward, 7)?;
     here.store(0..LENGTH, outward);
-    driver.copy(Place::Local(0), Place::Address(WINDOW + 9), 20_000)?;
+    driver.copy(Location::Local(0), Location::Address(WINDOW + 9), 20_000)?;
     there.expect(9..20_009, outward, 0)?;
     there.expect(0..9, inward, 0)?;
 

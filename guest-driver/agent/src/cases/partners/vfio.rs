@@ -2,11 +2,11 @@
 
 use super::super::bench::must;
 use super::super::{Bench, Stop, Verdict, ensure};
+use super::known::Known;
 use super::{VFIO_SAYS, function, refused, unless_unknown};
 use crate::device::{Object, Pattern, Peer, View, Work};
 use crate::partner::binding::Lent;
 use crate::partner::iommufd::AddressSpace;
-use crate::partner::known::Known;
 use crate::partner::vfio::{DRIVER, Device};
 use crate::uapi;
 use rustix::fd::OwnedFd;
@@ -45,7 +45,7 @@ impl Exporter {
     fn give_back(self) -> Verdict {
         let Self { dma_buf, view, device, _space, lent, instance } = self;
         drop((dma_buf, view, device, _space));
-        lent.give_back(&Peer::path(instance))
+        Ok(lent.give_back(&Peer::path(instance))?)
     }
 }
 
@@ -120,7 +120,7 @@ pub(super) fn export(bench: &mut Bench<'_>, instance: u32) -> Verdict {
     exporter.give_back()
 }
 
-/// Importers that cannot be told to let go, or that want no peer-to-peer, are none for device memory.
+/// Importers without a callback, or that want no peer-to-peer, are none for device memory.
 pub(super) fn refusals(bench: &mut Bench<'_>) -> Verdict {
     let exporter = Exporter::new(bench, 0)?;
     let peer = Peer::open(1)?;
@@ -129,7 +129,7 @@ pub(super) fn refusals(bench: &mut Bench<'_>) -> Verdict {
     refused("an importer without peer2peer", import(0), Errno::OPNOTSUPP)?;
     let deaf = uapi::IMPORT_PEER2PEER | uapi::IMPORT_PINNED | uapi::IMPORT_NO_INVALIDATE;
     refused("an importer without invalidate_mappings", import(deaf), Errno::OPNOTSUPP)?;
-    // Pinned is all right as long as it can be told.
+    // Pinned is all right as long as there is a callback.
     let pinned = import(uapi::IMPORT_PEER2PEER | uapi::IMPORT_PINNED)?;
     peer.close(pinned)?;
     drop(peer);
@@ -146,7 +146,7 @@ pub(super) fn reset(bench: &mut Bench<'_>) -> Verdict {
     let after = importer.peer.counters()?;
     ensure!(
         after.invalidations > before.invalidations && after.unmaps > before.unmaps,
-        "a reset told the importer {} times and took {} mappings",
+        "a reset notified the importer {} times and took {} mappings",
         after.invalidations - before.invalidations,
         after.unmaps - before.unmaps
     );
@@ -184,7 +184,7 @@ pub(super) fn closed(bench: &mut Bench<'_>) -> Verdict {
     refused("a new import", again.map_err(|error| error.errno), Errno::NODEV)?;
     importer.peer.close(importer.imported)?;
     drop((importer, dma_buf, _space));
-    lent.give_back(&Peer::path(instance))
+    Ok(lent.give_back(&Peer::path(instance))?)
 }
 
 /// A dma-buf of two ranges that lie apart. Linux 7.3 gives an importer behind an IOMMU wrong addresses for such a buffer

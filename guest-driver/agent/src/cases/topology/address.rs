@@ -1,12 +1,12 @@
 //! What the hardware makes of addresses that nobody asked the kernel for: between every two devices, whether the kernel
 //! would let them share memory or not.
 
-use super::{Outcome, expected, route::expect_refusals};
+use super::{PairResult, expected, route::expect_refusals};
 use crate::cases::bench::must;
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{Peer, Work, at_address, at_local};
-use crate::lab::{Arrival, Path, Way};
+use crate::lab::{Arrival, Path, PathKind};
 use std::collections::BTreeMap;
 
 /// Bytes of each read: more than one payload, within a page.
@@ -35,10 +35,10 @@ impl Kind {
 /// lost, and its driver reset what is below it.
 pub(super) fn all(bench: &mut Bench<'_>, kind: Kind) -> Verdict {
     let all = expected(bench)?.paths;
-    let outcome = |path: &Path| Outcome::by(kind.arrival(path), path);
+    let outcome = |path: &Path| PairResult::by(kind.arrival(path), path);
     let mut refusals = BTreeMap::<String, u32>::new();
     for (.., path) in &all {
-        if let Outcome::Lost(class) = outcome(path) {
+        if let PairResult::Lost(class) = outcome(path) {
             *refusals.entry(class).or_default() += 1;
         }
     }
@@ -48,9 +48,9 @@ pub(super) fn all(bench: &mut Bench<'_>, kind: Kind) -> Verdict {
         let (client, owner) = (Peer::open(*client)?, Peer::open(*owner)?);
         let what = format!("{} out of {}", client.name(), owner.name());
         let (ways, count) = match outcome(path) {
-            Outcome::Moves { ahead, back } => (Some((ahead, back)), &mut moved),
-            Outcome::Lost(_) => (None, &mut refused),
-            Outcome::NoAddress | Outcome::Untried(_) => {
+            PairResult::Moves { ahead, back } => (Some((ahead, back)), &mut moved),
+            PairResult::Lost(_) => (None, &mut refused),
+            PairResult::NoAddress | PairResult::Untried(_) => {
                 untried += 1;
                 continue;
             }
@@ -70,7 +70,7 @@ fn probe(
     kind: Kind,
     client: &Peer,
     owner: &Peer,
-    ways: Option<(Way, Way)>,
+    ways: Option<(PathKind, PathKind)>,
 ) -> Verdict {
     // Nothing of ours is in the middle of the memory now.
     let there = owner.info.memory_size / 2;

@@ -1,9 +1,9 @@
-//! What the kernel decides about DMA into the memory of a peer device, against what the monitor expects.
+//! What the kernel decides about DMA into the memory of a peer device, against what the VMM expects.
 
 use super::{can_follow, cannot_follow};
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{self, Peer};
-use crate::lab::{Address, Other, Path, Way};
+use crate::lab::{Address, Other, Path, PathKind};
 use std::fmt;
 
 /// Whose DMA it is.
@@ -52,7 +52,7 @@ impl Expectation<'_> {
     /// What is wrong with the kernel's answer, a sentence for each thing.
     fn wrong(&self, distance: i32, access: &Access) -> Vec<String> {
         let mut wrong = Vec::from_iter(self.wrong_distance(distance));
-        let expected = (self.path.way != Way::None).then_some(self.path.address);
+        let expected = (self.path.way != PathKind::None).then_some(self.path.address);
         match (access, expected) {
             (Access::NotAttached, None) | (Access::NotMapped(_), Some(Address::None)) => {}
             (Access::NotAttached, Some(_)) => {
@@ -83,7 +83,7 @@ impl Expectation<'_> {
     fn wrong_distance(&self, distance: i32) -> Option<String> {
         let expected = self.path.distance;
         (distance != expected)
-            .then(|| format!("expected a distance of {expected}, the kernel says {distance}"))
+            .then(|| format!("expected a distance of {expected}, the kernel has {distance}"))
     }
 
     /// The kind of a DMA address: the expected one if it can be that. Where the host bridge does not translate, two of
@@ -107,7 +107,7 @@ pub(in crate::cases) struct Decisions {
 }
 
 impl Decisions {
-    /// One more: told to the monitor and to whoever reads the report, and compared with what is expected.
+    /// One more: told to the VMM and to whoever reads the report, and compared with what is expected.
     pub(in crate::cases) fn add(
         &mut self,
         bench: &mut Bench<'_>,

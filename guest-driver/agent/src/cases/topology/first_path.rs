@@ -1,14 +1,14 @@
 //! The path that most tests use: from the second peer device into the first one's memory.
 
-use super::{Outcome, can_follow, expected};
+use super::{PairResult, can_follow, expected};
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Stop, Verdict};
-use crate::lab::{Address, Way};
+use crate::lab::{Address, PathKind};
 
-/// What the monitor expects of the second device's requests into the first one's memory.
+/// What the VMM expects of the second device's requests into the first one's memory.
 #[derive(Clone, Debug)]
 pub(in crate::cases) struct FirstPath {
-    outcome: Outcome,
+    outcome: PairResult,
     /// The kind of address.
     address: Address,
     /// Whether there is a way, as far as the kernel knows.
@@ -18,7 +18,7 @@ pub(in crate::cases) struct FirstPath {
 }
 
 impl FirstPath {
-    /// Asks the monitor.
+    /// Asks the VMM.
     pub(in crate::cases) fn new(bench: &mut Bench<'_>) -> Result<Self, Stop> {
         let path = expected(bench)?
             .paths
@@ -26,8 +26,8 @@ impl FirstPath {
             .find(|(client, owner, _)| (*client, *owner) == (1, 0));
         let (.., path) = path.ok_or_else(|| Stop::Skip("there is one peer device only".into()))?;
         let follows = can_follow(bench, &path)?;
-        let is_open = path.way != Way::None;
-        Ok(Self { outcome: Outcome::of(&path), address: path.address, is_open, follows })
+        let is_open = path.way != PathKind::None;
+        Ok(Self { outcome: PairResult::of(&path), address: path.address, is_open, follows })
     }
 
     /// Whether the kernel must find a path between the two.
@@ -51,15 +51,15 @@ impl FirstPath {
     /// A SKIP that says why.
     pub(in crate::cases) fn carries(&self) -> Verdict {
         match &self.outcome {
-            Outcome::Moves { .. } | Outcome::NoAddress => Ok(()),
-            Outcome::Lost(class) => Err(Stop::Skip(format!(
+            PairResult::Moves { .. } | PairResult::NoAddress => Ok(()),
+            PairResult::Lost(class) => Err(Stop::Skip(format!(
                 "the kernel gives an address by which nothing arrives here: {class}"
             ))),
-            Outcome::Untried(why) => Err(Stop::Skip((*why).into())),
+            PairResult::Untried(why) => Err(Stop::Skip((*why).into())),
         }
     }
 
-    /// So many bytes each way between the two by this path, and none by another. `read_back`: bytes that the driver
+    /// n bytes in each direction between the two by this path, and none by another. `read_back`: bytes that the driver
     /// reads back after it has written.
     pub(in crate::cases) fn expect(
         &self,
@@ -67,7 +67,7 @@ impl FirstPath {
         length: u64,
         read_back: u64,
     ) -> Verdict {
-        let Outcome::Moves { ahead, back } = self.outcome else {
+        let PairResult::Moves { ahead, back } = self.outcome else {
             return Err(Stop::Fail(format!("nothing can be carried, but it was: {traffic}")));
         };
         let read = length + read_back;

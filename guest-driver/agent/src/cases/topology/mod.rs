@@ -1,4 +1,4 @@
-//! What the kernel decides about peer-to-peer DMA, against what the monitor expects from its topology; and whether the
+//! What the kernel decides about peer-to-peer DMA, against what the VMM expects from its topology; and whether the
 //! data then takes that way and no other.
 
 mod address;
@@ -11,7 +11,7 @@ use super::Kind::{Negative, Positive};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{DEVICE, DeviceError, Peer, VENDOR};
-use crate::lab::{Address, Arrival, Expected, Path, Way};
+use crate::lab::{Address, Arrival, Expected, Path, PathKind};
 use crate::sys::pci::Function;
 use crate::uapi;
 pub(super) use decision::{Access, Client, Decisions, Expectation, kinds_of};
@@ -45,9 +45,8 @@ pub(super) fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
     let lab =
         bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
     let hello = lab.hello()?;
-    let expected = hello
-        .expected
-        .ok_or_else(|| Stop::Skip("the monitor expects nothing of the kernel".into()))?;
+    let expected =
+        hello.expected.ok_or_else(|| Stop::Skip("the VMM expects nothing of the kernel".into()))?;
     let planned = hello.peers.len();
     let there = Function::all()?.iter().filter(|function| function.is(VENDOR, DEVICE)).count();
     ensure!(
@@ -61,7 +60,8 @@ pub(super) fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
 /// Whether this kernel's driver can do as the kernel decides. Before Linux 6.19 memory without pages is mapped as a
 /// resource, which goes through the host bridge and past swiotlb whatever the way.
 pub(super) fn can_follow(bench: &mut Bench<'_>, path: &Path) -> Result<bool, Stop> {
-    let plain = path.way == Way::None || (path.way == Way::Host && path.address != Address::None);
+    let plain =
+        path.way == PathKind::None || (path.way == PathKind::Host && path.address != Address::None);
     Ok(plain || bench.peer(0)?.info.features & uapi::FEATURE_WAYS != 0)
 }
 
@@ -153,13 +153,13 @@ fn groups(bench: &mut Bench<'_>) -> Verdict {
 
 /// What becomes of data by the address that the kernel gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum PairResult {
     /// It gets there.
     Moves {
         /// The way of requests with data.
-        ahead: Way,
+        ahead: PathKind,
         /// The way of completions with data.
-        back: Way,
+        back: PathKind,
     },
     /// The kernel gives no address.
     NoAddress,
@@ -169,11 +169,11 @@ pub(super) enum Outcome {
     Untried(&'static str),
 }
 
-impl Outcome {
+impl PairResult {
     /// Of a path, by what is expected of it.
     pub(super) fn of(path: &Path) -> Self {
         let arrival = match path.address {
-            _ if path.way == Way::None => return Self::NoAddress,
+            _ if path.way == PathKind::None => return Self::NoAddress,
             Address::None => return Self::NoAddress,
             Address::Bus => &path.by_bus,
             Address::Phys => &path.by_cpu,

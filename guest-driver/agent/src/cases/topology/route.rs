@@ -1,13 +1,13 @@
 //! By which way the data goes.
 
-use super::{Outcome, can_follow, cannot_follow, expected, peers};
+use super::{PairResult, can_follow, cannot_follow, expected, peers};
 use crate::cases::bench::must;
 use crate::cases::faults::{IOMMU_FAULT, PORT_ERROR};
 use crate::cases::lane::{Engine, Lane};
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{Pattern, Peer};
-use crate::lab::{Path, Way};
+use crate::lab::{Path, PathKind};
 use std::collections::BTreeMap;
 
 /// Bytes of the copies: several maximum payloads and read requests, and an odd end.
@@ -20,7 +20,7 @@ const SHORT: u64 = 600;
 pub(super) fn all(bench: &mut Bench<'_>) -> Verdict {
     let all = expected(bench)?.paths;
     for (.., path) in &all {
-        if Outcome::of(path) != Outcome::NoAddress && !can_follow(bench, path)? {
+        if PairResult::of(path) != PairResult::NoAddress && !can_follow(bench, path)? {
             return cannot_follow();
         }
     }
@@ -28,22 +28,22 @@ pub(super) fn all(bench: &mut Bench<'_>) -> Verdict {
     let mut moved = false;
     for (client, owner, path) in &all {
         let (client, owner) = (Peer::open(*client)?, Peer::open(*owner)?);
-        match Outcome::of(path) {
+        match PairResult::of(path) {
             // That nothing moves where nothing may be shared is the other test's.
-            Outcome::NoAddress => {}
-            Outcome::Moves { ahead, back } => {
+            PairResult::NoAddress => {}
+            PairResult::Moves { ahead, back } => {
                 // As a writer of its own data, and as a reader of the other's.
                 route(bench, &client, &owner, Engine::Source, ahead, back)?;
                 route(bench, &owner, &client, Engine::Target, ahead, back)?;
                 moved = true;
             }
-            Outcome::Lost(class) => {
+            PairResult::Lost(class) => {
                 lost(bench, &client, &owner)?;
                 moved = true;
                 let (client, owner) = (client.name(), owner.name());
                 bench.note(format!("{client} -> {owner}: nothing arrives, {class}"));
             }
-            Outcome::Untried(why) => {
+            PairResult::Untried(why) => {
                 moved = true;
                 let (client, owner) = (client.name(), owner.name());
                 bench.note(format!("{client} -> {owner}: not tried: {why}"));
@@ -57,14 +57,14 @@ pub(super) fn all(bench: &mut Bench<'_>) -> Verdict {
 fn expect_losses(bench: &mut Bench<'_>, all: &[(u32, u32, Path)]) -> Verdict {
     let mut losses = BTreeMap::<String, u32>::new();
     for (.., path) in all {
-        if let Outcome::Lost(class) = Outcome::of(path) {
+        if let PairResult::Lost(class) = PairResult::of(path) {
             *losses.entry(class).or_default() += 1;
         }
     }
     expect_refusals(bench, &losses)
 }
 
-/// So many findings of each class, from reads.
+/// The number of findings of each class, from reads.
 pub(super) fn expect_refusals(bench: &mut Bench<'_>, classes: &BTreeMap<String, u32>) -> Verdict {
     if classes.is_empty() {
         return Ok(());
@@ -88,8 +88,8 @@ fn route(
     from: &Peer,
     to: &Peer,
     engine: Engine,
-    way: Way,
-    back: Way,
+    way: PathKind,
+    back: PathKind,
 ) -> Verdict {
     let lane = Lane::new(from, to, engine, LENGTH.next_multiple_of(4096), 1)?;
     let length = usize::try_from(LENGTH)?;

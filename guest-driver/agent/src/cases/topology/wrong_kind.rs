@@ -4,7 +4,7 @@ use super::expected;
 use crate::cases::faults::class;
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Work, at_address};
-use crate::lab::{Arrival, Way};
+use crate::lab::{Arrival, PathKind};
 
 /// A driver that takes the CPUs' address of another device's memory for a DMA address, or the bus address where a switch
 /// does not route it: behind an IOMMU neither is one.
@@ -12,7 +12,7 @@ pub(super) fn is_caught(bench: &mut Bench<'_>) -> Verdict {
     const BYTES: u64 = 300;
     let path =
         expected(bench)?.paths.into_iter().find(|(client, owner, _)| (*client, *owner) == (1, 0));
-    let Some((.., path)) = path.filter(|(.., path)| path.way != Way::None) else {
+    let Some((.., path)) = path.filter(|(.., path)| path.way != PathKind::None) else {
         return Err(Stop::Skip("no two devices may share memory here".into()));
     };
     let (owner, client) = bench.take_peers()?;
@@ -26,7 +26,7 @@ pub(super) fn is_caught(bench: &mut Bench<'_>) -> Verdict {
     }
     if wrong.is_empty() {
         let reason =
-            "both the CPUs' address and the bus address lead somewhere, or nobody knows where to";
+            "both the CPUs' address and the bus address lead somewhere, or it is unknown where to";
         return Err(Stop::Skip(reason.into()));
     }
     bench.expect("iommu.unmapped", 1, None)?;

@@ -2,12 +2,13 @@
 //! devices behind it, and vCPUs that use it meanwhile.
 
 mod rig;
-mod running;
+pub(crate) mod running;
 
-use peerdma_machine::{FaultKind, LabPort, Outcome, Reply};
+use libtest_mimic::Trial;
+use peerdma_machine::{FaultKind, LabPort, Reply, RunEnd};
 use rig::{BAR_AT, Rig};
 
-use crate::harness::{LIMIT, expect_success, platform, with_port};
+use crate::harness::{LIMIT, Ran, Skipped, expect_success, platform, with_port};
 use crate::program::program;
 
 /// Does to the lab what the guest asks for, one letter a line.
@@ -35,15 +36,14 @@ macro_rules! say {
 }
 
 /// Runs a program with a lab; its outcome, and what it accessed of the BAR through the lab: reads and writes.
-fn run(code: Vec<u8>) -> Option<(Outcome, Rig)> {
+fn run(code: Vec<u8>) -> Result<(RunEnd, Rig), Skipped> {
     let platform = platform(1)?;
     let rig = Rig::new(&platform);
     let machine = rig.machine(platform, code, with_port(Orders(rig.clone())));
-    Some((machine.run(Some(LIMIT)).unwrap(), rig))
+    Ok((machine.run(Some(LIMIT)).unwrap(), rig))
 }
 
-#[test]
-fn a_bar_without_a_delay_is_reached_without_an_exit() {
+fn a_bar_without_a_delay_is_reached_without_an_exit() -> Ran {
     let code = program!(
         "mov rdi, [0x7300]",
         "mov ecx, 1000",
@@ -63,13 +63,13 @@ fn a_bar_without_a_delay_is_reached_without_an_exit() {
         "jne 91f",
         "mov dword ptr [rdi + 4], 0",
     );
-    let Some((outcome, rig)) = run(code) else { return };
-    expect_success(Some(outcome));
+    let (outcome, rig) = run(code)?;
+    expect_success(&outcome);
     assert_eq!(rig.accesses(), (0, 0));
+    Ok(())
 }
 
-#[test]
-fn accesses_of_a_cpu_push_and_the_bar_comes_back() {
+fn accesses_of_a_cpu_push_and_the_bar_comes_back() -> Ran {
     let code = program!(
         "cld",
         "mov rdi, [0x7300]",
@@ -112,25 +112,25 @@ fn accesses_of_a_cpu_push_and_the_bar_comes_back() {
         "cmp dword ptr [rdi], 0x11111111",
         "jne 91f",
     );
-    let Some((outcome, rig)) = run(code) else { return };
-    expect_success(Some(outcome));
+    let (outcome, rig) = run(code)?;
+    expect_success(&outcome);
     // One read, eight of a string, two more; four bytes written.
     assert_eq!(rig.accesses(), (11, 4));
     assert_eq!(rig.read(0), 0x5a5a_5a5a_1111_1111);
     assert_eq!(rig.findings(), Vec::<String>::new());
+    Ok(())
 }
 
-#[test]
-fn data_that_no_cpu_has_pushed_is_found_when_the_delay_ends() {
+fn data_that_no_cpu_has_pushed_is_found_when_the_delay_ends() -> Ran {
     let code = program!(say!("a"), say!("p"), say!("o"), "mov rdi, [0x7300]", "mov eax, [rdi]");
-    let Some((outcome, rig)) = run(code) else { return };
-    expect_success(Some(outcome));
+    let (outcome, rig) = run(code)?;
+    expect_success(&outcome);
     assert_eq!(rig.accesses(), (0, 0));
     assert_eq!(rig.findings(), ["order.record-before-data"]);
+    Ok(())
 }
 
-#[test]
-fn a_vector_load_that_kvm_does_not_emulate_is_named() {
+fn a_vector_load_that_kvm_does_not_emulate_is_named() -> Ran {
     // A KVM that has an AVX load gives the data; any other names it. A zero would be check 1.
     let code = program!(
         "mov rdi, [0x7300]",
@@ -142,10 +142,10 @@ fn a_vector_load_that_kvm_does_not_emulate_is_named() {
         "mov r15d, 1",
         "jz 91f",
     );
-    let Some((outcome, _)) = run(code) else { return };
+    let (outcome, _) = run(code)?;
     match &outcome {
-        Outcome::Exit(0) => {}
-        Outcome::Fault(fault) => {
+        RunEnd::Exit(0) => {}
+        RunEnd::Fault(fault) => {
             let FaultKind::Internal { suberror: 1, instruction, withheld, .. } = &fault.kind else {
                 panic!("{outcome}")
             };
@@ -164,4 +164,14 @@ fn a_vector_load_that_kvm_does_not_emulate_is_named() {
         _ => panic!("{outcome}"),
     }
     assert_eq!(BAR_AT, 0x7300, "where the programs look for it");
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_bar_without_a_delay_is_reached_without_an_exit,
+        accesses_of_a_cpu_push_and_the_bar_comes_back,
+        data_that_no_cpu_has_pushed_is_found_when_the_delay_ends,
+        a_vector_load_that_kvm_does_not_emulate_is_named,
+    ]
 }

@@ -9,9 +9,9 @@ use device_models::endpoint::peer::regs::{
 };
 use device_models::fabric::{InterruptSink, Observer};
 use device_models::pci::Bdf;
-use peerdma_machine::runtime::{Engine, LabBus};
+use peerdma_machine::runtime::{LabBus, Stepper};
 use peerdma_machine::{
-    DeviceBus, DirectMap, Endpoints, GuestRam, Machine, MappedMemory, Platform, Withheld,
+    Backends, DeviceBus, DirectMap, GuestRam, Machine, MappedMemory, Platform, Withheld,
 };
 use peerdma_topology::assembly::{IommuKind, LabConfig};
 use vm_memory::{Bytes, GuestAddress};
@@ -102,7 +102,7 @@ pub(super) struct Rig {
     functions: [Bdf; 2],
     posted: Arc<AtomicU32>,
     found: Found,
-    _engine: Arc<Engine>,
+    _stepper: Arc<Stepper>,
 }
 
 impl Rig {
@@ -125,11 +125,11 @@ impl Rig {
             node.bars.iter().find(|bar| bar.index == index).unwrap().range.first
         };
         let (registers, bar) = (bar("peer0", 0), bar("peer1", 2));
-        let (bus, engine) = LabBus::new(lab, None).unwrap();
+        let (bus, stepper) = LabBus::new(lab, None).unwrap();
         let (reads, writes) = Default::default();
         let counting = Arc::new(Counting { bus, bar, reads, writes });
-        let (posted, _engine) = (Arc::default(), Arc::new(engine));
-        let rig = Self { counting, ram, registers, functions, posted, found, _engine };
+        let (posted, _stepper) = (Arc::default(), Arc::new(stepper));
+        let rig = Self { counting, ram, registers, functions, posted, found, _stepper };
         for (offset, value) in [
             (channel::RING_LO, RING),
             (channel::RING_SIZE, u64::from(ENTRIES.ilog2())),
@@ -142,7 +142,7 @@ impl Rig {
     }
 
     /// A machine with the BAR in its programs' page tables.
-    pub(super) fn machine(&self, platform: Platform, code: Vec<u8>, ends: Endpoints) -> Machine {
+    pub(super) fn machine(&self, platform: Platform, code: Vec<u8>, ends: Backends) -> Machine {
         let machine = machine(platform, code, self.counting.clone(), ends);
         let (bar, memory) = (self.counting.bar, self.ram.memory());
         let put = |value: u64, at: u64| memory.write_obj(value, GuestAddress(at)).unwrap();

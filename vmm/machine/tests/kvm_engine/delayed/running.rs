@@ -1,14 +1,15 @@
 //! Removal and return under vCPUs that use the BAR without pause.
 
+use libtest_mimic::Trial;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peerdma_machine::Outcome;
+use peerdma_machine::RunEnd;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::rig::{FLAG, Rig};
-use crate::harness::{expect_success, platform, quiet};
+use crate::harness::{Ran, expect_success, platform, quiet};
 use crate::program::program;
 
 /// Rounds of the device's at least, and how often the path is armed and disarmed meanwhile.
@@ -118,9 +119,8 @@ fn program() -> Vec<u8> {
     )
 }
 
-#[test]
-fn a_bar_that_leaves_and_returns_under_running_vcpus_loses_nothing() {
-    let Some(platform) = platform(2) else { return };
+fn a_bar_that_leaves_and_returns_under_running_vcpus_loses_nothing() -> Ran {
+    let platform = platform(2)?;
     let rig = Rig::new(&platform);
     let machine = rig.machine(platform, program(), quiet());
     let stop = machine.stop_handle();
@@ -159,11 +159,11 @@ fn a_bar_that_leaves_and_returns_under_running_vcpus_loses_nothing() {
         }
         guest.join().unwrap()
     });
-    if let Outcome::Exit(1 | 2) = outcome {
+    if let RunEnd::Exit(1 | 2) = outcome {
         panic!("round {}: the vCPU saw the word in RAM and then older data", word(SEEN) + 1);
     }
     assert_eq!(word(LOST), 0, "a write of the second vCPU's was lost");
-    expect_success(Some(outcome));
+    expect_success(&outcome);
     // The second one may be between its two words.
     let (count, last) = (word(COUNT), rig.read(0x1000));
     assert!((count..=count + 1).contains(&last), "{count} written, {last} there");
@@ -171,4 +171,9 @@ fn a_bar_that_leaves_and_returns_under_running_vcpus_loses_nothing() {
     let switches = switches.into_inner();
     eprintln!("armed {switches} times; {count} writes; {reads} reads, {writes} writes by exits");
     assert!(reads > 0 && writes > 0, "nothing ever came to the lab");
+    Ok(())
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![a_bar_that_leaves_and_returns_under_running_vcpus_loses_nothing,]
 }

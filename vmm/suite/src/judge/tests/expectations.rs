@@ -27,7 +27,7 @@ fn a_user_s_test_says_what_it_expects() {
         say(&mut judge, &["started"]);
         let answers = say(&mut judge, inside);
         assert!(answers.iter().all(|answer| answer == "ok"), "{answers:?}");
-        (0..found).for_each(|_| find(&mut judge, FindingClass::Stale, "#1"));
+        (0..found).for_each(|_| report_finding(&mut judge, FindingClass::Stale, "#1"));
         let report = judge.finish(end(Ending::Exit(0)));
         let case = &report.cases[0];
         let wanted = if passes { Status::Passed } else { Status::Failed };
@@ -65,10 +65,10 @@ fn what_is_allowed_outside_holds_for_each_test() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     judge.expect(&["iommu.stale:peer0".parse().unwrap()], Vec::new());
     say(&mut judge, &["case begin a"]);
-    find(&mut judge, FindingClass::Stale, "#1");
+    report_finding(&mut judge, FindingClass::Stale, "#1");
     assert_eq!(say(&mut judge, &["case end ok", "case begin b", "case end ok"]), ["ok"; 3]);
     say(&mut judge, &["case begin c"]);
-    find(&mut judge, FindingClass::Unmapped, "#2");
+    report_finding(&mut judge, FindingClass::Unmapped, "#2");
     assert!(say(&mut judge, &["case end ok"])[0].starts_with("fail "));
 }
 
@@ -84,7 +84,7 @@ fn a_guest_cannot_take_back_what_the_user_demands_nor_hide_what_was_found() {
     let (mut judge, _events) = super::judge(Mode::Command, 0);
     judge.expect(&["iommu.stale".parse().unwrap()], Vec::new());
     say(&mut judge, &["started", "case begin x", "case expect iommu.stale 0"]);
-    find(&mut judge, FindingClass::Stale, "#1");
+    report_finding(&mut judge, FindingClass::Stale, "#1");
     say(&mut judge, &["case end ok"]);
     let report = judge.finish(end(Ending::Exit(0)));
     assert!(report.cases[0].expectations.iter().any(|told| told.contains("inside the guest")));

@@ -6,18 +6,18 @@ use super::*;
 fn findings_with_one_cause_are_one_in_all_that_is_said() {
     let (mut judge, _events) = judge(Mode::Test, 0);
     say(&mut judge, &["case begin a"]);
-    (0..1023).for_each(|_| find(&mut judge, FindingClass::MemoryDecodeOff, "off"));
+    (0..1023).for_each(|_| report_finding(&mut judge, FindingClass::MemoryDecodeOff, "off"));
     assert_eq!(
         say(&mut judge, &["case end ok"]),
         ["fail 1 unexpected finding, 1023 times: peer0: pci.memory-decode-off: off"]
     );
     // The next test's are its own, and what it expects is counted one by one.
     say(&mut judge, &["case begin b", "case expect pci.memory-decode-off 3 3"]);
-    (0..3).for_each(|_| find(&mut judge, FindingClass::MemoryDecodeOff, "off"));
+    (0..3).for_each(|_| report_finding(&mut judge, FindingClass::MemoryDecodeOff, "off"));
     assert_eq!(say(&mut judge, &["case end ok"]), ["ok"]);
     say(&mut judge, &["case begin c"]);
-    (0..2).for_each(|_| find(&mut judge, FindingClass::MemoryDecodeOff, "off"));
-    find(&mut judge, FindingClass::MemoryDecodeOff, "another");
+    (0..2).for_each(|_| report_finding(&mut judge, FindingClass::MemoryDecodeOff, "off"));
+    report_finding(&mut judge, FindingClass::MemoryDecodeOff, "another");
     say(&mut judge, &["case end ok"]);
     let report = judge.finish(end(Ending::Exit(1)));
     let counts = |case: usize| -> Vec<_> {
@@ -36,7 +36,7 @@ fn each_finding_is_kept_where_that_is_wanted_up_to_a_bound() {
     judge.list_each_finding();
     for name in ["a", "b", "c"] {
         say(&mut judge, &[&format!("case begin {name}")]);
-        (0..7000).for_each(|_| find(&mut judge, FindingClass::LinkDown, "down"));
+        (0..7000).for_each(|_| report_finding(&mut judge, FindingClass::LinkDown, "down"));
         say(&mut judge, &["case end ok"]);
     }
     let report = judge.finish(end(Ending::Exit(1)));
@@ -58,7 +58,7 @@ fn a_note_fails_nothing_and_stands_in_the_report() {
     assert_eq!(say(&mut judge, &["case end ok"]), ["ok"]);
     say(&mut judge, &["case begin c"]);
     note(&mut judge, FindingClass::BusMasterOff, "left over");
-    find(&mut judge, FindingClass::BusMasterOff, "new");
+    report_finding(&mut judge, FindingClass::BusMasterOff, "new");
     assert!(say(&mut judge, &["case end ok"])[0].starts_with("fail 1 unexpected finding: "));
     let report = judge.finish(end(Ending::Exit(1)));
     let notes = |case: usize| report.cases[case].findings.iter().filter(|found| found.note).count();
@@ -68,12 +68,12 @@ fn a_note_fails_nothing_and_stands_in_the_report() {
 }
 
 #[test]
-fn whoever_looks_on_is_told_of_a_flood_in_two_lines() {
+fn a_flood_of_findings_is_printed_in_two_lines() {
     let (mut judge, events) = judge(Mode::Command, 0);
     say(&mut judge, &["started"]);
-    (0..12_031).for_each(|_| find(&mut judge, FindingClass::LinkDown, "down"));
-    find(&mut judge, FindingClass::Stale, "stale");
-    find(&mut judge, FindingClass::LinkDown, "down");
+    (0..12_031).for_each(|_| report_finding(&mut judge, FindingClass::LinkDown, "down"));
+    report_finding(&mut judge, FindingClass::Stale, "stale");
+    report_finding(&mut judge, FindingClass::LinkDown, "down");
     note(&mut judge, FindingClass::BusMasterOff, "left over");
     judge.finish(end(Ending::Exit(0)));
     let told = events.try_iter().filter_map(|event| match event {

@@ -1,0 +1,75 @@
+//! The thread that steps the lab.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use device_models::endpoint::Progress;
+use device_models::system::System;
+
+use super::bell::Bell;
+use super::lock::PriorityLock;
+use crate::jitter::Jitter;
+
+/// Steps a lab on a thread of its own, as long as this lives.
+#[derive(Debug)]
+pub struct Stepper {
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stepper {
+    pub(super) fn start(
+        lab: Arc<PriorityLock<System>>,
+        bell: Arc<Bell>,
+        after: impl Fn(&System) + Send + 'static,
+        mut jitter: Option<Jitter>,
+    ) -> io::Result<Self> {
+        let thread = {
+            let bell = Arc::clone(&bell);
+            thread::Builder::new().name("stepper".into()).spawn(move || {
+                while bell.wait() {
+                    // Before the work, not after: a ring meanwhile means one more round.
+                    bell.clear();
+                    while !bell.is_over() {
+                        if turn(&lab, &after, jitter.as_mut()) == Progress::Idle {
+                            break;
+                        }
+                    }
+                }
+            })?
+        };
+        Ok(Self { bell, thread: Some(thread) })
+    }
+}
+
+/// Steps until there is nothing to do or somebody urgent wants the lock: one step more at most, which is 64 KiB. With
+/// jitter one step, which may be late.
+fn turn(
+    lab: &PriorityLock<System>,
+    after: &impl Fn(&System),
+    jitter: Option<&mut Jitter>,
+) -> Progress {
+    let single = jitter.is_some();
+    if let Some(jitter) = jitter {
+        jitter.moment();
+    }
+    let mut lab = lab.background();
+    loop {
+        let progress = lab.step();
+        after(&lab);
+        if progress == Progress::Idle || single || lab.wanted() {
+            return progress;
+        }
+    }
+}
+
+impl Drop for Stepper {
+    fn drop(&mut self) {
+        self.bell.end();
+        if let Some(thread) = self.thread.take() {
+            // A panic in there has been printed, and the guest noticed that its devices stopped.
+            drop(thread.join());
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What would change the decision. Each change is applied to the model and judged by the routes
+//! that result: it is offered only if data arrives, requests and completions.
+
+use device_models::pci::AcsControl;
+
+use super::costs;
+use super::report::Advice;
+use super::{address_id, map_id};
+use crate::assembly::IommuMode;
+use crate::linux::{AddressKind, Guest, MapDecision, MapType, View};
+use crate::plan::{Kind, Plan};
+use crate::{Acs, Cpu, PeerRouting};
+
+/// The identity of a host bridge that Linux trusts without reserve.
+const TRUSTED: &str = "8086:2020";
+
+/// Something to change.
+struct Change {
+    /// As a user would write it.
+    text: String,
+    kind: &'static str,
+    plan: Option<Plan>,
+    guest: Option<Guest>,
+}
+
+/// What changes the decision about `a` and the memory of `b`, or makes data arrive.
+pub(super) fn advice(
+    view: &View<'_>,
+    decision: &MapDecision,
+    (a, b): (usize, usize),
+) -> Vec<Advice> {
+    let mut found: Vec<Advice> = Vec::new();
+    if !view.models_routes(a, b) {
+        return found;
+    }
+    let now = (decision.map, view.dma_address(a, decision.map));
+    let arrives = view.routes_in_effect(a, b).carry(now.1);
+    let mut offer = |change: Change| {
+        let plan = change.plan.as_ref().unwrap_or(view.plan);
+        let guest = change.guest.as_ref().unwrap_or(view.guest);
+        let after = View::new(plan, guest);
+        let map = after.decide(b, a).map;
+        let address = after.dma_address(a, map);
+        if !after.routes_in_effect(a, b).carry(address) || arrives && (map, address) == now {
+            return false;
+        }
+        found.push(Advice {
+            change: change.text,
+            kind: change.kind,
+            map_type: map_id(map),
+            address: address_id(address),
+            costs: costs::costs(view, &after, (a, b), address),
+        });
+        true
+    };
+    if view.plan.real {
+        parameters(view, decision, (a, b), &mut offer);
+        return found;
+    }
+    for mode in [IommuMode::Strict, IommuMode::Passthrough, IommuMode::None] {
+        if mode != view.guest.iommu {
+            let guest = Guest { iommu: mode, ..view.guest.clone() };
+            offer(with_guest(format!("--iommu {}", mode.name()), "iommu", guest));
+        }
+    }
+    for index in 0..view.guest.parameters.len() {
+        let mut guest = view.guest.clone();
+        let parameter = guest.parameters.remove(index);
+        let text = format!("without kernel parameter {parameter}");
+        offer(with_guest(text, "remove-parameter", guest));
+    }
+    parameters(view, decision, (a, b), &mut offer);
+    for acs in [Acs::standard(), Acs::NONE] {
+        for ports in port_sets(view, (a, b)) {
+            if port_acs(view.plan, acs, &ports).is_some_and(&mut offer) {
+                break;
+            }
+        }
+    }
+    for change in trust(view.plan, view.guest) {
+        offer(change);
+    }
+    found
+}
+
+/// Kernel parameters for the ports of the path.
+fn parameters(
+    view: &View<'_>,
+    decision: &MapDecision,
+    pair: (usize, usize),
+    offer: &mut impl FnMut(Change) -> bool,
+) {
+    for alternatives in acs_parameters(view, decision, pair) {
+        // Those of one kind differ in what else they switch: the first that works will do.
+        for parameter in alternatives {
+            if offer(add_parameter(view.guest, &parameter)) {
+                break;
+            }
+        }
+    }
+}
+
+fn with_guest(text: String, kind: &'static str, guest: Guest) -> Change {
+    Change { text, kind, plan: None, guest: Some(guest) }
+}
+
+fn add_parameter(guest: &Guest, parameter: &str) -> Change {
+    let mut guest = guest.clone();
+    let replaces = match guest.parameters.iter().any(|own| takes_its_place(own, parameter)) {
+        true => " in place of the one that is there",
+        false => "",
+    };
+    guest.parameters.push(parameter.to_owned());
+    with_guest(format!("--append '{parameter}'{replaces}"), "add-parameter", guest)
+}
+
+/// Whether Linux, which takes the last of them, would take `new` instead of `old`.
+fn takes_its_place(old: &str, new: &str) -> bool {
+    let name = new.split_inclusive('=').take(2).collect::<String>();
+    let name = name.strip_prefix("pci=").unwrap_or(&name);
+    let options = old.strip_prefix("pci=").unwrap_or_default();
+    options.split(',').any(|option| option.starts_with(name))
+}
+
+/// Kernel parameters for the ports on the path: what takes their redirection away, with all other
+/// controls or alone, and what gives it to those that can, which Linux does by itself only for an
+/// IOMMU's sake.
+fn acs_parameters(
+    view: &View<'_>,
+    decision: &MapDecision,
+    (a, b): (usize, usize),
+) -> Vec<Vec<String>> {
+    let rules = |functions: &[usize], flags: &str| {
+        let mut functions = functions.to_vec();
+        functions.sort_by_key(|at| view.plan.functions[*at].bdf);
+        functions.dedup();
+        let rule = |at: &usize| format!("{flags}{}", view.plan.functions[*at].bdf);
+        functions.iter().map(rule).collect::<Vec<_>>().join(";")
+    };
+    let configure = |functions: &[usize], flags: &str| {
+        format!("pci=config_acs={}", rules(functions, &format!("{flags}@")))
+    };
+    let redirecting = &decision.redirects;
+    if !redirecting.is_empty() {
+        // Of five flags, from the left: UF, CR, RR, TB, SV.
+        return vec![
+            vec![format!("pci=disable_acs_redir={}", rules(redirecting, ""))],
+            vec![configure(redirecting, "100x1"), configure(redirecting, "000x1")],
+        ];
+    }
+    let (mut path, common) = view.between(a, b);
+    // What is redirected has to turn around further up.
+    path.extend(common.iter().flat_map(|common| view.plan.path_up(*common).skip(1)));
+    path.retain(|at| {
+        let acs = view.plan.functions[*at].acs;
+        acs.is_some_and(|acs| acs.contains(AcsControl::P2P_REQUEST_REDIRECT))
+    });
+    if path.is_empty() { Vec::new() } else { vec![vec![configure(&path, "111x1")]] }
+}
+
+/// Ports of which the topology file could say something else: those of switches on the path; all
+/// on the path, and above.
+fn port_sets(view: &View<'_>, (a, b): (usize, usize)) -> [Vec<usize>; 2] {
+    let kind = |at: &usize| view.plan.functions[*at].kind;
+    let (path, common) = view.between(a, b);
+    let of_switches: Vec<_> =
+        path.iter().copied().filter(|at| kind(at) == Kind::SwitchDownstream).collect();
+    let above = common.into_iter().flat_map(|common| view.plan.path_up(common).skip(1));
+    let mut all: Vec<_> = path.iter().copied().chain(above).collect();
+    all.retain(|at| matches!(kind(at), Kind::SwitchDownstream | Kind::RootPort));
+    [of_switches, all]
+}
+
+/// `acs` at those of the ports that have something else.
+fn port_acs(plan: &Plan, acs: Acs, ports: &[usize]) -> Option<Change> {
+    let mut changed = plan.clone();
+    let mut names = Vec::new();
+    for &port in ports {
+        let function = &mut changed.functions[port];
+        if function.acs != acs.0 || !function.acs_without_effect.is_empty() {
+            names.push(function.name.clone());
+            function.acs = acs.0;
+            function.acs_without_effect = AcsControl::empty();
+        }
+    }
+    names.sort();
+    let text = format!("acs = \"{acs}\" at {}", names.join(", "));
+    let change = Change { text, kind: "acs", plan: Some(changed), guest: None };
+    (!names.is_empty()).then_some(change)
+}
+
+/// A host bridge, or a processor, that Linux trusts.
+fn trust(plan: &Plan, guest: &Guest) -> [Change; 2] {
+    let routes = plan.host_bridges.iter().all(|it| it.peer_routing == PeerRouting::Everywhere);
+    // Linux's trust alone routes nothing.
+    let besides = if routes { "" } else { " and peer-routing = \"everywhere\"" };
+    let mut routing = plan.clone();
+    for bridge in &mut routing.host_bridges {
+        bridge.peer_routing = PeerRouting::Everywhere;
+    }
+    let mut listed = routing.clone();
+    for bridge in &mut listed.host_bridges {
+        bridge.id = TRUSTED.parse().unwrap_or(bridge.id);
+    }
+    [
+        Change {
+            text: format!("host bridge id = \"{TRUSTED}\"{besides}"),
+            kind: "host-bridge",
+            plan: Some(listed),
+            guest: None,
+        },
+        Change {
+            text: format!("cpu = \"trusted-for-peer-to-peer\"{besides}"),
+            kind: "cpu",
+            plan: Some(routing),
+            guest: Some(Guest { cpu: Cpu::TrustedForPeerToPeer, ..guest.clone() }),
+        },
+    ]
+}
+
+/// Whether `address` bypasses the IOMMU.
+pub(super) fn bypasses(view: &View<'_>, map: MapType, address: AddressKind) -> bool {
+    view.guest.iommu.has_iommu() && map == MapType::BusAddress && address == AddressKind::Bus
+}

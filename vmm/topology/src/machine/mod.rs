@@ -1,0 +1,233 @@
+//! What Linux decides on a real machine, from a record of it.
+//!
+//! What the record lacks is never guessed: where a decision depends on it, every answer is given,
+//! with what it depends on.
+
+mod html;
+mod matrix;
+mod plan;
+mod text;
+
+use device_models::pci::AcsControl;
+use peerdma_capture::{Function, Machine};
+
+pub use matrix::{Cell, Matrix, MatrixReport};
+pub use text::PairReport;
+
+use crate::assembly::IommuMode;
+use crate::linux::{Guest, MapDecision, MapType, View};
+use crate::plan::{Kind, Plan};
+use crate::{Cpu, ExplainError, Report};
+
+/// A machine, ready to be asked about pairs.
+#[derive(Debug)]
+pub struct RealMachine<'m> {
+    machine: &'m Machine,
+    /// The tree where no unknown ACS control redirects, and where all do.
+    plans: [Plan; 2],
+    /// What is known about the processor; none if nothing is.
+    cpu: Option<Cpu>,
+    iommu: IommuMode,
+}
+
+/// What Linux decides about a pair under one set of assumptions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// The decision.
+    pub decision: MapDecision,
+    /// What it takes for granted, in words; empty if nothing is unknown.
+    pub given: Vec<String>,
+    unknown_redirect: bool,
+    cpu: Cpu,
+}
+
+/// All that Linux may decide about a pair: one case, or several that differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The cases.
+    pub cases: Vec<Case>,
+}
+
+impl Verdict {
+    /// The map type, if it does not depend on anything unknown.
+    pub fn certain(&self) -> Option<MapType> {
+        match self.cases.as_slice() {
+            [only] => Some(only.decision.map),
+            _ => None,
+        }
+    }
+}
+
+impl<'m> RealMachine<'m> {
+    /// Looks at a record.
+    pub fn new(machine: &'m Machine) -> Self {
+        let plans = [false, true].map(|redirect| plan::plan(machine, redirect));
+        let iommu = match machine.kernel.iommu_groups {
+            Some(true) if passthrough(machine) => IommuMode::Passthrough,
+            Some(true) => IommuMode::Lazy,
+            _ => IommuMode::None,
+        };
+        Self { machine, plans, cpu: cpu(machine), iommu }
+    }
+
+    /// The record.
+    pub fn machine(&self) -> &'m Machine {
+        self.machine
+    }
+
+    /// The index of the function that a user calls `name`.
+    ///
+    /// # Errors
+    /// When no function has the name, or several have.
+    pub fn find(&self, name: &str) -> Result<usize, ExplainError> {
+        let found = self.machine.find(name)?;
+        let at = self.machine.functions.iter().position(|it| it.address == found.address);
+        at.ok_or_else(|| ExplainError::Same(name.into()))
+    }
+
+    /// What people call a function: `gpu0`, or its address.
+    pub fn name(&self, index: usize) -> &str {
+        &self.plans[0].functions[index].name
+    }
+
+    fn function(&self, index: usize) -> &'m Function {
+        &self.machine.functions[index]
+    }
+
+    fn guest(&self, cpu: Cpu) -> Guest {
+        Guest { iommu: self.iommu, cpu, parameters: Vec::new() }
+    }
+
+    /// The functions between the two, as far as the record knows them, whose ACS controls are not
+    /// known.
+    fn unknown_acs(&self, a: usize, b: usize) -> Vec<usize> {
+        let guest = self.guest(Cpu::Neutral);
+        let (off, on) = (View::new(&self.plans[0], &guest), View::new(&self.plans[1], &guest));
+        let (path, common) = off.between(b, a);
+        let differs = |at: &usize| off.redirects(*at) != on.redirects(*at);
+        path.into_iter().filter(|_| common.is_some()).filter(differs).collect()
+    }
+
+    /// What Linux decides for DMA by `a` into the memory of `b`.
+    pub fn decide(&self, a: usize, b: usize) -> Verdict {
+        let unknown = self.unknown_acs(a, b);
+        let names: Vec<_> = unknown.iter().map(|at| self.name(*at)).collect();
+        let names = names.join(", ");
+        let redirects: &[(bool, Option<String>)] = if unknown.is_empty() {
+            &[(false, None)]
+        } else {
+            &[
+                (false, Some(format!("ACS does not redirect at {names}"))),
+                (true, Some(format!("ACS redirects at {names}, or at one of them"))),
+            ]
+        };
+        let mut cases: Vec<Case> = Vec::new();
+        for (redirect, given) in redirects {
+            for (cpu, trust) in self.trust(a, b) {
+                let guest = self.guest(cpu);
+                let view = View::new(&self.plans[usize::from(*redirect)], &guest);
+                let decision = view.decide(b, a);
+                let trust = trust.filter(|_| decision.map != MapType::BusAddress);
+                let given = given.iter().cloned().chain(trust).collect();
+                let case = Case { decision, given, unknown_redirect: *redirect, cpu };
+                let map = case.decision.map;
+                let same = |known: &Case| known.decision.map == map && known.given == case.given;
+                if !cases.iter().any(same) {
+                    cases.push(case);
+                }
+            }
+        }
+        let first = cases.first().map(|case| case.decision.map);
+        if cases.iter().all(|case| Some(case.decision.map) == first) {
+            cases.truncate(1);
+            for case in &mut cases {
+                case.given.clear();
+            }
+        }
+        Verdict { cases }
+    }
+
+    /// What Linux may make of processor and host bridges, each with what is taken for granted.
+    fn trust(&self, a: usize, b: usize) -> Vec<(Cpu, Option<String>)> {
+        let bridges =
+            [a, b].map(|at| &self.plans[0].host_bridges[self.plans[0].functions[at].host_bridge]);
+        let unknown: Vec<_> = bridges
+            .iter()
+            .filter(|bridge| bridge.id == plan::UNKNOWN)
+            .map(|it| it.name.as_str())
+            .collect();
+        if self.cpu == Some(Cpu::TrustedForPeerToPeer) {
+            return vec![(Cpu::TrustedForPeerToPeer, None)];
+        }
+        let mut what = Vec::new();
+        if let Some(first) = unknown.first() {
+            what.push(format!("the host bridge of {first} is on Linux's list"));
+        }
+        if self.cpu.is_none() {
+            what.push("the processor is AMD's, of family 0x17 or later".into());
+        }
+        if what.is_empty() {
+            return vec![(Cpu::Neutral, None)];
+        }
+        let yes = what.join(", or ");
+        vec![(Cpu::Neutral, Some(format!("not: {yes}"))), (Cpu::TrustedForPeerToPeer, Some(yes))]
+    }
+
+    /// The devices that people do P2P with: GPUs, network and NVMe controllers, and what offers p2p
+    /// memory.
+    pub fn devices(&self) -> Vec<usize> {
+        let counted = self.machine.counted();
+        let wanted = |function: &Function| {
+            function.p2p_memory.is_some()
+                || counted.iter().any(|(_, it)| it.address == function.address)
+        };
+        let all = self.machine.functions.iter().enumerate();
+        all.filter(|(_, function)| wanted(function)).map(|(index, _)| index).collect()
+    }
+
+    /// Everything that is not a bridge.
+    pub fn endpoints(&self) -> Vec<usize> {
+        let is_device =
+            |index: &usize| matches!(self.plans[0].functions[*index].kind, Kind::Device(_));
+        (0..self.machine.functions.len()).filter(is_device).collect()
+    }
+
+    /// The report about one case of a pair.
+    fn explain(&self, case: &Case, a: usize, b: usize) -> Report {
+        let guest = self.guest(case.cpu);
+        let view = View::new(&self.plans[usize::from(case.unknown_redirect)], &guest);
+        crate::explain::report(&view, &case.decision, (a, b))
+    }
+}
+
+/// ACS controls with which a function redirects.
+const REDIRECT: AcsControl = AcsControl::P2P_REQUEST_REDIRECT;
+
+/// What is known about the processor: from the record, or from the vendor of the host bridges.
+fn cpu(machine: &Machine) -> Option<Cpu> {
+    let known = machine.cpu.as_ref();
+    match known.and_then(|cpu| cpu.vendor.as_deref()) {
+        Some("AuthenticAMD") => {
+            return known.and_then(|cpu| cpu.family).map(|family| match family >= 0x17 {
+                true => Cpu::TrustedForPeerToPeer,
+                false => Cpu::Neutral,
+            });
+        }
+        Some(_) => return Some(Cpu::Neutral),
+        None => {}
+    }
+    // Intel's host bridges are part of Intel's processors, or sit beside them.
+    let first = machine.functions.first()?;
+    let is_host_bridge =
+        first.class == Some(0x0600) || (first.address.device, first.address.function) == (0, 0);
+    (first.vendor == Some(0x8086) && is_host_bridge).then_some(Cpu::Neutral)
+}
+
+fn passthrough(machine: &Machine) -> bool {
+    let line = machine.kernel.command_line.as_deref().unwrap_or_default();
+    line.split_whitespace()
+        .any(|word| matches!(word, "iommu=pt" | "iommu.passthrough=1" | "iommu.passthrough=on"))
+}
+
+#[cfg(test)]
+mod tests;
