@@ -40,6 +40,8 @@ with_tool cargo-deny dependencies ci/dependencies.sh
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken
 night random make vm-random COUNT=40
+# Other machines every night: the seed is the first line of the log.
+night oracle make oracle COUNT=4000
 # As a user of another distribution meets it; skipped where its archive cannot be reached.
 night trixie make vm-trixie
 night noble make vm-noble

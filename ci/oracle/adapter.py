@@ -66,9 +66,17 @@ class Program:
         )
 
     def explain(self, file, iommu, line, client, provider):
+        return answer(self.said(file, iommu, line, client, provider))
+
+    def explain_all(self, file, iommu, line):
+        """What is said of every pair of devices, by their names."""
+        said = self.said(file, iommu, line, "--all")
+        return {(pair["client"]["name"], pair["provider"]["name"]): answer(pair) for pair in said}
+
+    def said(self, file, iommu, line, *which):
         append = ["--append", line] if line else []
         where = ["--topology", str(file), "--iommu", iommu, *append]
-        return answer(json.loads(self.run("explain", client, provider, "--json", *where)))
+        return json.loads(self.run("explain", *which, "--json", *where))
 
 
 def answer(said):
