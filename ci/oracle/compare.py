@@ -79,6 +79,7 @@ class Comparison:
                 self.pairs += 1
                 found = list(differences.of_pair(survey.verdicts[pair], answers[pair]))
                 if pair in advised:
+                    self.advised += len(answers[pair].advice)
                     found += self.advice(survey, pair, answers[pair], file, iommu, line)
                 for kind, what in found:
                     self.report(seed, index, file, iommu, line, *pair, kind, what)
@@ -86,7 +87,6 @@ class Comparison:
                 self.report(seed, index, file, iommu, line, *pair, "pair missing", str(pair))
 
     def advice(self, survey, pair, answer, file, iommu, line):
-        self.advised += len(answer.advice)
         return advice.differences(survey, pair, answer, self.survey, file, iommu, line)
 
     def pair(self, file, iommu, line, client, provider):

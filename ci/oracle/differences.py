@@ -38,7 +38,9 @@ def of_route(name, found, way):
             yield f"{name} said", f"{found} here, {way} there"
         return
     mine = expected_way(found, name == "completions")
-    theirs = (way.arrives, way.by, way.finding, way.at, way.instead)
+    # Where the IOMMU or the root complex refuses, no port does; a hint at one is welcome.
+    at = way.at if found.fault == route.TURNED_BACK else None
+    theirs = (way.arrives, way.by, way.finding, at, way.instead)
     for field, one, two in zip(("arrive", "by", "finding", "at", "instead"), mine, theirs):
         if one != two:
             yield f"{name} {field}", f"{mine} here, {theirs} there"

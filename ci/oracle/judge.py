@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import groups
 import linux
 import route
+from model import EC, RR
 
 WRONG_TARGET = "wrong-target"
 
@@ -64,15 +65,25 @@ def warn(verdict, machine, client, provider):
         named = {
             route.TURNED_BACK: "turned-back",
             route.REFUSED: "root-complex-does-not-route",
+            route.UNMAPPED: "bus-address-at-iommu",
             WRONG_TARGET: "address-of-another",
         }
+        if asked.fault == route.TURNED_BACK and not asked.through_root_complex:
+            # A switch took the CPUs' address for the bus address of what is on this side of it.
+            number = address(verdict.kind, provider)
+            others = [f for f in machine.functions if f.host is client.host and f.takes(number)]
+            if others and provider not in others:
+                named[route.TURNED_BACK] = "address-of-another"
         if asked.fault:
             verdict.warnings.add(named.get(asked.fault, "lost"))
         elif completion.fault:
             verdict.warnings.add("completions-lost")
         straight = not asked.fault and not asked.through_root_complex
         if straight and verdict.decision.map_type == linux.THROUGH_HOST_BRIDGE:
-            verdict.warnings.add("goes-straight")
+            # Worth a warning where somebody asked for redirected requests; Completion Redirect alone
+            # never promised that.
+            asked_for = any(f.acs_control & (RR | EC) for f in verdict.decision.redirecting)
+            (verdict.warnings if asked_for else verdict.notes).add("goes-straight")
     if verdict.same_group is False and past_iommu(machine, client, provider):
         verdict.notes.add("groups-not-isolated")
     if verdict.decision.map_type == linux.NOT_SUPPORTED:
