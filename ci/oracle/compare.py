@@ -10,6 +10,7 @@ import argparse
 import collections
 import pathlib
 import random
+import re
 import sys
 import time
 
@@ -35,8 +36,13 @@ def machine_of(program_under_test, file, text, iommu, line):
     return machine, parameters
 
 
+class Enough(Exception):
+    """The kind of difference that was looked for has been found."""
+
+
 class Comparison:
-    def __init__(self, path, scratch):
+    def __init__(self, path, scratch, until):
+        self.until = until
         self.program = adapter.Program(path)
         self.file = scratch / "machine.toml"
         self.pairs = 0
@@ -110,6 +116,11 @@ class Comparison:
 
     def report(self, seed, index, file, iommu, line, client, provider, kind, what):
         self.seen[kind] += 1
+        if self.until:
+            if re.match(rf"(?:{self.until})\b", kind):
+                print(f"{seed}-{index}: {kind}: {what}")
+                raise Enough
+            return
         if self.seen[kind] > SHOWN:
             return
 
@@ -132,17 +143,21 @@ def main():
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--only", type=int)
+    parser.add_argument("--until", help="stop at the first difference of this kind, an expression")
     parser.add_argument("--program", default="target/peerdma")
     parser.add_argument("--scratch", type=pathlib.Path, default=pathlib.Path("target/oracle"))
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.randrange(1_000_000)
     arguments.scratch.mkdir(parents=True, exist_ok=True)
-    comparison = Comparison(arguments.program, arguments.scratch)
+    comparison = Comparison(arguments.program, arguments.scratch, arguments.until)
     started = time.monotonic()
     print(f"seed {seed}", flush=True)
     indices = [arguments.only] if arguments.only is not None else range(arguments.count)
-    for index in indices:
-        comparison.one(seed, index)
+    try:
+        for index in indices:
+            comparison.one(seed, index)
+    except Enough:
+        sys.exit(1)
     took = time.monotonic() - started
     print(
         f"seed {seed}: {len(indices)} machines, {comparison.refused} of them refused, "
