@@ -93,11 +93,12 @@ class Survey:
         # Ports have groups, too; they do no DMA of their own that a merged group could expose.
         known = groups.groups(machine)
         self.groups = {f.name: known[f] for f in machine.clients() if f in known}
+        # Registers of other devices count, too: whoever reaches them commands the device.
         self.past = {
-            (client.name, provider.name)
-            for client in machine.clients()
-            for provider in machine.providers()
-            if client is not provider and judge.past_iommu(machine, client, provider)
+            (one.name, other.name)
+            for one in machine.clients()
+            for other in machine.clients()
+            if one is not other and judge.past_iommu(machine, one, other)
         }
 
     def apart(self, one, two):
@@ -133,7 +134,7 @@ def costs(before, after, pair):
                 found.add("other-pairs-change")
     if bypasses(after, pair) and not bypasses(before, pair):
         found.add("bypasses-iommu")
-    if after.groups:
+    if before.groups and after.groups:
         for one, two in itertools.combinations(before.groups, 2):
             if before.apart(one, two) and not after.apart(one, two):
                 found.add("groups-merge")

@@ -23,8 +23,10 @@ def of_decision(verdict, answer):
 
 def expected_way(found, of_completions):
     """The fields of adapter.Way for a route: arrives, by, finding, at, instead."""
-    if found.fault == judge.WRONG_TARGET:
-        return False, "elsewhere", None, None, found.target.bdf
+    if found.partly or found.fault == judge.WRONG_TARGET:
+        at = found.at.bdf if found.at and found.fault == route.TURNED_BACK else None
+        instead = found.target.bdf if found.fault == judge.WRONG_TARGET else None
+        return False, "elsewhere", None, at, instead
     if found.fault:
         finding = "fabric.completion-timeout" if of_completions else found.fault
         at = found.at.bdf if found.at and found.fault == route.TURNED_BACK else None

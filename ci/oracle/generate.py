@@ -71,7 +71,9 @@ class Generator:
             self.file["cpu"] = "trusted-for-peer-to-peer"
         # How much of ACS the machine has: a rack of one make, or anything.
         self.standard, self.none = self.draw.choice([(0.8, 0.1), (0.1, 0.8), (0.3, 0.3), (0, 0.1)])
-        for number in range(self.draw.choice([1, 1, 1, 2, 2, 3])):
+        self.style = self.draw.choice(["plain", "plain", "far", "some", "alias", "alias", "shifted"])
+        few = [1, 1, 1, 2, 2, 3] if self.style not in ("alias", "shifted") else [2, 2, 3]
+        for number in range(self.draw.choice(few)):
             self.host_bridge(number)
         while len(self.file["peer"]) < 2:
             self.device(self.file["host-bridge"][-1]["name"], (self.root_slot(), 0))
@@ -153,7 +155,7 @@ class Generator:
 
     def windows(self):
         """Translation, and windows that make one bridge's CPU addresses another's bus addresses."""
-        style = self.draw.choice(["plain", "plain", "far", "some", "alias", "shifted"])
+        style = self.style
         bridges = self.file["host-bridge"]
         if style == "far":
             for bridge in bridges:

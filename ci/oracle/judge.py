@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import groups
 import linux
 import route
-from model import EC, RR
+from model import EC, LOCAL_MEMORY, RR
 
 WRONG_TARGET = "wrong-target"
 
@@ -38,7 +38,30 @@ def address(kind, provider):
 
 
 def request(machine, client, provider, kind):
-    found = route.request(machine, client, address(kind, provider), kind, provider)
+    """The route of requests for all of the provider's memory; where it is not one, that of what is lost."""
+    ways = [one_request(machine, client, provider, kind, at) for at in offsets(machine, provider, kind)]
+    lost = next((way for way in ways if way.fault), ways[0])
+    if any((way.fault, way.through_root_complex) != (lost.fault, lost.through_root_complex) for way in ways):
+        lost.partly = True
+    return lost
+
+
+def offsets(machine, provider, kind):
+    """Where in the provider's memory another range of addresses begins or ends, and 0."""
+    if kind == linux.IOVA:
+        return [0]
+    size = provider.bars[LOCAL_MEMORY].last - provider.memory() + 1
+    base = address(kind, provider)
+    found = {0}
+    for function in machine.functions:
+        for window in function.windows + list(function.bars.values()):
+            for edge in (window.first, window.last + 1):
+                found |= {edge - base, edge + function.host.translation - base}
+    return sorted(offset for offset in found if 0 <= offset < size)
+
+
+def one_request(machine, client, provider, kind, offset):
+    found = route.request(machine, client, address(kind, provider) + offset, kind, provider)
     if not found.fault and found.target is not provider:
         found.fault = WRONG_TARGET
     return found
@@ -74,6 +97,9 @@ def warn(verdict, machine, client, provider):
             others = [f for f in machine.functions if f.host is client.host and f.takes(number)]
             if others and provider not in others:
                 named[route.TURNED_BACK] = "address-of-another"
+        if asked.fault == route.REFUSED and verdict.kind == linux.BUS and provider.host.translation:
+            # As an address of the CPUs' it is something else's, which is what was refused.
+            named[route.REFUSED] = "address-of-another"
         if asked.fault:
             verdict.warnings.add(named.get(asked.fault, "lost"))
         elif completion.fault:
@@ -96,8 +122,8 @@ def warn(verdict, machine, client, provider):
             verdict.notes.add("hardware-routes")
 
 
-def past_iommu(machine, client, provider):
-    """Does a request by bus address reach the provider without the IOMMU seeing it?"""
-    direct = request(machine, client, provider, linux.BUS)
-    return not direct.fault and not direct.through_root_complex
-
+def past_iommu(machine, client, other):
+    """Does a request by bus address reach the other function without the IOMMU seeing it?"""
+    bar = other.bars.get(LOCAL_MEMORY) if other in machine.providers() else other.bars[min(other.bars)]
+    direct = route.request(machine, client, bar.first, linux.BUS, other)
+    return direct.target is other and not direct.through_root_complex

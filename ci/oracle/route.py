@@ -28,6 +28,7 @@ class Route:
     at: object = None  # where the fault happened; None: in the root complex
     through_root_complex: bool = False
     translated: bool = False
+    partly: bool = False  # other addresses of the same memory fare otherwise
 
     def lost(self, fault, at=None):
         self.fault = fault
