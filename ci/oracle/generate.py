@@ -206,13 +206,13 @@ class Generator:
         function = self.draw.choice(ports)
         bus, slot, number = function.bus, function.devfn >> 3, function.devfn & 7
         at = self.draw.random()
-        if at < 0.72:
+        if at < 0.60:
             return f"{bus:02x}:{slot:02x}.{number}"
-        if at < 0.76:
+        if at < 0.66:
             return f"0000:{bus:02x}:{slot:02x}.{number}"
-        if at < 0.80:
+        if at < 0.72:
             return f"0x{bus:x}:{slot:x}.0x{number:x}"
-        if at < 0.84:
+        if at < 0.82:
             return f"{bus:x}:{slot + 32:x}.{number + 8 * self.draw.randint(0, 2):x}"
         if at < 0.90:
             path = f"{slot:02x}.{number}"

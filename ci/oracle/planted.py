@@ -31,7 +31,8 @@ def copy():
 
 def build():
     subprocess.run(
-        ["cargo", "build", "--quiet", "--locked", "-p", "peerdma", "--target-dir", str(BUILD)],
+        [*"cargo build --quiet --locked -p peerdma --config profile.dev.opt-level=1".split()]
+        + ["--target-dir", str(BUILD)],
         cwd=TREE,
         check=True,
     )
