@@ -45,6 +45,8 @@ night broken make vm-broken
 night random make vm-random COUNT=40
 # As a user installs it from a repository.
 night install-git make vm-install ARGS=--git
+# Other machines every night: the seed is the first line of the log.
+night oracle make oracle COUNT=4000
 # As a user of another distribution meets it; skipped where its archive cannot be reached.
 night trixie make vm-trixie
 night noble make vm-noble
