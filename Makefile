@@ -7,7 +7,8 @@
 #   SCENARIO=NAME           another scenario than the quick set (make vm-test); target/peerdma test --list
 #   OUT=DIR                 where make vm-test leaves its reports and logs; without it target/vm-test, or
 #                           target/vm-test-KERNEL on another kernel than lab
-#   COUNT=N SEED=N          how many random topologies, and the seed of the first one (make vm-random)
+#   COUNT=N SEED=N          how many random topologies, and the seed of the first one (make vm-random); without
+#                           them `make oracle` draws 300, from a seed that it prints
 #   PREFIX=DIR DESTDIR=DIR  where make install puts the program (/usr/local), and what goes before that in packages
 #   ARGS='...'              more arguments for peerdma; for make bench: --strict, names of groups
 
@@ -25,7 +26,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random
+.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random vm-dumps oracle
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -72,6 +73,9 @@ vm-test-all: build ## All scenarios on all kernels, in one report: target/vm-tes
 vm-examples: build ## The example drivers in guests: right ones pass, wrong ones are found
 	ci/examples.sh target/vm-examples $(ARGS)
 
+vm-dumps: build ## The guest's own lspci and capture lead back to the decisions of its topology
+	ci/dumps.sh
+
 vm-commands: build ## Commands in guests: what they begin with, and how their end reaches the shell
 	ci/commands.sh target/vm-commands $(ARGS)
 
@@ -95,6 +99,9 @@ vm-noble: ## The same for Ubuntu 24.04, where its archive and its keyring are th
 
 vm-random: build ## Topologies drawn at random: what is predicted of them comes true in guests
 	ci/random-topologies.sh $(COUNT) $(SEED) $(ARGS)
+
+oracle: build ## Random topologies, explained by the program and by a second reader; no guest
+	ci/oracle/compare.py --count $(if $(filter file,$(origin COUNT)),300,$(COUNT)) $(if $(filter file,$(origin SEED)),,--seed $(SEED)) $(ARGS)
 
 vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)

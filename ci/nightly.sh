@@ -37,12 +37,16 @@ night packages make packages
 night loom make loom
 with_tool mdbook docs make docs
 with_tool cargo-deny dependencies ci/dependencies.sh
+# The guest read as if it were a real machine.
+night dumps make vm-dumps
 # Devices and processors that stand still now and then.
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken
 night random make vm-random COUNT=40
 # As a user installs it from a repository.
 night install-git make vm-install ARGS=--git
+# Other machines every night: the seed is the first line of the log.
+night oracle make oracle COUNT=4000
 # As a user of another distribution meets it; skipped where its archive cannot be reached.
 night trixie make vm-trixie
 night noble make vm-noble

@@ -8,8 +8,9 @@ use clap::Args;
 use peerdma_suite::hello::{self, Address};
 use peerdma_suite::report::{ObservedPath, ScenarioReport, Setup, merge};
 use peerdma_support::names::nearest_name;
+use peerdma_support::say;
 use peerdma_topology::assembly::LabConfig;
-use peerdma_topology::linux::Guest;
+use peerdma_topology::linux::{Guest, Version};
 use peerdma_topology::{AddedDevice, Explanation, Kind, Plan, Planned, Prediction};
 use serde::Serialize;
 
@@ -73,6 +74,9 @@ pub(super) struct Arguments {
     iommu: Iommu,
     #[command(flatten)]
     kernel: choose::KernelParameters,
+    /// By the rules of this kernel: 6.1, 6.12 or 7.3; of others the one before it counts. By default the record's, or 7.3
+    #[arg(long, value_name = "RELEASE", conflicts_with = "run")]
+    linux: Option<String>,
     /// Print it as JSON, for programs
     #[arg(long, conflicts_with = "run")]
     json: bool,
@@ -95,7 +99,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let parameters = arguments.kernel.all()?;
     let iommu = arguments.iommu.into();
     // What is explained is a machine that can exist.
-    let Devices { config, plan } = Devices::new(&arguments.topology, &arguments.device, iommu)?;
+    let Devices { config, mut plan } = Devices::new(&arguments.topology, &arguments.device, iommu)?;
+    plan.linux = version(arguments.linux.as_deref())?;
     let guest = Guest { iommu, cpu: config.topology.cpu, parameters };
     choose::tell_remarks(&plan, &guest);
     if arguments.all {
@@ -110,6 +115,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::print(&explanation.to_string())?;
     }
     Ok(Exit::Success as u8)
+}
+
+/// The kernel whose rules apply to a release.
+fn version(release: Option<&str>) -> Result<Version, Failure> {
+    let Some(release) = release else { return Ok(Version::default()) };
+    let (version, exact) = Version::nearest(release).map_err(Failure::usage)?;
+    if !exact {
+        say!(
+            "warning: the rules of Linux {release} were not read; those of {version}, the nearest \
+             before it that was, are taken"
+        );
+    }
+    Ok(version)
 }
 
 fn json(report: &impl Serialize) -> Result<String, Failure> {

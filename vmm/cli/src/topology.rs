@@ -1,12 +1,15 @@
 //! `peerdma topology`.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use peerdma_support::say;
 use peerdma_topology::linux::Guest;
+use peerdma_topology::machine::RealMachine;
 use peerdma_topology::{AddedDevice, Drawing, Plan, Topology};
 
 use super::values::{DrawingFormat, Iommu};
-use super::{Exit, Failure, choose, output};
+use super::{Exit, Failure, choose, machine, output};
 
 /// What to draw.
 #[derive(Debug, Args)]
@@ -20,6 +23,8 @@ Examples:
   peerdma topology switch --device ioat --device peer,below=host-bridge
   peerdma topology two-bridges --format toml >mine.toml    to begin a topology of your own
   peerdma test --topology mine.toml --scenario topology    and to have all predictions about it tried out in a guest
+  peerdma topology --from box.json --pair gpu0,nvme0 >twin.toml
+                                                           two devices of a real machine, to boot
   peerdma topology random-7                                drawn at random; the same number gives the same one")]
 pub(super) struct Arguments {
     /// A preset, also as NAME+translated, or a file
@@ -31,6 +36,12 @@ pub(super) struct Arguments {
     /// List the presets and exit
     #[arg(long, conflicts_with_all = ["name", "device", "format", "iommu", "append"])]
     list: bool,
+    /// A topology like a real machine: its record, or text of lspci; --pair says which devices
+    #[arg(long, value_name = "FILE", requires = "pair", conflicts_with_all = ["name", "device", "list", "format", "iommu", "append"])]
+    from: Option<PathBuf>,
+    /// With --from: the two devices that become peer0 and peer1
+    #[arg(long, value_name = "A,B", value_delimiter = ',', num_args = 1, requires = "from")]
+    pair: Vec<String>,
     /// In which form
     #[arg(long, value_enum, default_value_t)]
     format: DrawingFormat,
@@ -42,6 +53,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    if let Some(file) = &arguments.from {
+        return twin(file, &arguments.pair);
+    }
     if arguments.list {
         return list();
     }
@@ -54,6 +68,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let drawing = Drawing::new(&topology, &plan, &guest).map_err(unbuildable)?;
     choose::tell_remarks(&plan, &guest);
     output::print(&drawing.to_text(arguments.format.into()))?;
+    Ok(Exit::Success as u8)
+}
+
+/// Two devices of a real machine, and what is above them, as a topology file.
+fn twin(file: &Path, pair: &[String]) -> Result<u8, Failure> {
+    let [a, b] = pair else {
+        return Err(Failure::usage("--pair names two devices: --pair gpu0,nvme0"));
+    };
+    let machine = machine::load(file)?;
+    let real = RealMachine::new(&machine);
+    let find = |name: &str| real.find(name).map_err(Failure::usage);
+    let (a, b) = (find(a)?, find(b)?);
+    if a == b || [a, b].iter().any(|end| !real.endpoints().contains(end)) {
+        return Err(Failure::usage("--pair names two different devices, not bridges"));
+    }
+    output::print(&real.twin(a, b).map_err(Failure::usage)?)?;
     Ok(Exit::Success as u8)
 }
 

@@ -10,6 +10,7 @@ use device_models::pci::{AcsControl, Bdf};
 use super::acs::{self, Acs};
 use super::addresses::Addresses;
 use super::description::{HostBridge, PciId, PeerRouting, Topology, Window};
+use super::linux::Version;
 use super::names::{Names, limits, names};
 use super::problem::{Item, Problem};
 use super::windows;
@@ -124,6 +125,8 @@ pub struct Plan {
     pub functions: Vec<Planned>,
     /// The host bridges.
     pub host_bridges: Vec<PlannedBridge>,
+    /// The kernel by whose rules decisions are made.
+    pub linux: Version,
     /// Whether it is a real machine's, which no topology file can change.
     pub real: bool,
     /// Where BARs and windows lie, if that is known.
@@ -146,6 +149,7 @@ impl Plan {
                 name: topology.name.clone(),
                 functions: Vec::new(),
                 host_bridges: Vec::new(),
+                linux: Version::default(),
                 real: false,
                 addresses: None,
             },

@@ -250,8 +250,8 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
         "distance -1",
         "root complex: bridge0 8086:3c00 -> bridge1 8086:3c00",
         "inside one bridge only, and these are two",
-        "host bridge id = \"8086:2020\" and peer-routing = \"everywhere\": through the host bridge",
-        "cpu = \"trusted-for-peer-to-peer\" and peer-routing = \"everywhere\": through the host bridge",
+        "host bridge id = \"8086:2020\" at bridge0, bridge1; peer-routing = \"everywhere\" at bridge0, bridge1: through the",
+        "cpu = \"trusted-for-peer-to-peer\"; peer-routing = \"everywhere\" at bridge0, bridge1: through the host bridge",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
@@ -271,7 +271,7 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     }
     // What the root complex does is not what Linux believes of it.
     let text = explain("refused", &strict, "peer0", "peer1");
-    let advice = "host bridge id = \"8086:2020\" and peer-routing = \"everywhere\": through";
+    let advice = "host bridge id = \"8086:2020\" at host-bridge; peer-routing = \"everywhere\" at host-bridge: through";
     assert!(text.contains(advice) && !text.contains("Beware"), "{text}");
     let trusted = include_str!("../topologies/refused.toml");
     assert!(trusted.contains("peer-routing = \"nowhere\""));

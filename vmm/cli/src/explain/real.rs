@@ -4,6 +4,7 @@ use std::path::Path;
 
 use peerdma_capture::{Kind, Machine};
 use peerdma_support::say;
+use peerdma_topology::linux::Version;
 use peerdma_topology::machine::RealMachine;
 
 use super::{Arguments, json};
@@ -12,7 +13,19 @@ use crate::{Exit, Failure, machine, output};
 
 pub(super) fn run(arguments: &Arguments, file: &Path) -> Result<u8, Failure> {
     let machine = machine::load(file)?;
-    let real = RealMachine::new(&machine);
+    let release = arguments.linux.as_deref().or(machine.kernel.release.as_deref());
+    let version = match (&arguments.linux, super::version(release)) {
+        (_, Ok(version)) => version,
+        (Some(_), Err(error)) => return Err(error),
+        (None, Err(_)) => {
+            let (release, version) = (release.unwrap_or_default(), Version::default());
+            say!(
+                "warning: the rules of the record's kernel {release} are not known; those of {version} are taken"
+            );
+            version
+        }
+    };
+    let real = RealMachine::by_rules_of(version, &machine);
     if arguments.all {
         return table(arguments, &real);
     }

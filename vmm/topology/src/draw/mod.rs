@@ -78,7 +78,7 @@ impl Drawing {
             let mut details = vec![format!(
                 "identity {}, on Linux's list: {}",
                 bridge.id,
-                linux::trusted(bridge.id)
+                linux::trusted(plan.linux, bridge.id)
             )];
             for (window, name) in bridge.windows.iter().zip(["memory", "prefetchable"]) {
                 let seen = window.seen_by_cpu();

@@ -77,7 +77,7 @@ pub(super) fn advice(
             }
         }
     }
-    for change in trust(view.plan, view.guest) {
+    for change in trust(view.plan, view.guest, (a, b)) {
         offer(change);
     }
     found
@@ -145,6 +145,7 @@ fn acs_parameters(
         // Of five flags, from the left: UF, CR, RR, TB, SV.
         return vec![
             vec![format!("pci=disable_acs_redir={}", rules(redirecting, ""))],
+            // A kernel without the parameter changes nothing by it, and so it is not offered.
             vec![configure(redirecting, "100x1"), configure(redirecting, "000x1")],
         ];
     }
@@ -174,41 +175,59 @@ fn port_sets(view: &View<'_>, (a, b): (usize, usize)) -> [Vec<usize>; 2] {
 /// `acs` at those of the ports that have something else.
 fn port_acs(plan: &Plan, acs: Acs, ports: &[usize]) -> Option<Change> {
     let mut changed = plan.clone();
-    let mut names = Vec::new();
+    let (mut names, mut defects) = (Vec::new(), Vec::new());
     for &port in ports {
         let function = &mut changed.functions[port];
         if function.acs != acs.0 || !function.acs_without_effect.is_empty() {
             names.push(function.name.clone());
+            if !function.acs_without_effect.is_empty() {
+                defects.push(function.name.clone());
+            }
             function.acs = acs.0;
             function.acs_without_effect = AcsControl::empty();
         }
     }
     names.sort();
-    let text = format!("acs = \"{acs}\" at {}", names.join(", "));
+    defects.sort();
+    let mut text = format!("acs = \"{acs}\" at {}", names.join(", "));
+    if !defects.is_empty() {
+        text += &format!("; acs-without-effect = \"none\" at {}", defects.join(", "));
+    }
     let change = Change { text, kind: "acs", plan: Some(changed), guest: None };
     (!names.is_empty()).then_some(change)
 }
 
-/// A host bridge, or a processor, that Linux trusts.
-fn trust(plan: &Plan, guest: &Guest) -> [Change; 2] {
-    let routes = plan.host_bridges.iter().all(|it| it.peer_routing == PeerRouting::Everywhere);
-    // Linux's trust alone routes nothing.
-    let besides = if routes { "" } else { " and peer-routing = \"everywhere\"" };
+/// Host bridges of the pair, or a processor, that Linux trusts.
+fn trust(plan: &Plan, guest: &Guest, (a, b): (usize, usize)) -> [Change; 2] {
+    let mut own = vec![plan.functions[a].host_bridge, plan.functions[b].host_bridge];
+    own.sort_unstable();
+    own.dedup();
+    let name = |at: &usize| plan.host_bridges[*at].name.as_str();
+    let names = |which: &dyn Fn(&usize) -> bool| {
+        own.iter().filter(|at| which(at)).map(name).collect::<Vec<_>>().join(", ")
+    };
     let mut routing = plan.clone();
-    for bridge in &mut routing.host_bridges {
-        bridge.peer_routing = PeerRouting::Everywhere;
+    let mut listed = plan.clone();
+    let trusted = TRUSTED.parse().ok();
+    for &at in &own {
+        // Linux's trust alone routes nothing.
+        routing.host_bridges[at].peer_routing = PeerRouting::Everywhere;
+        listed.host_bridges[at].peer_routing = PeerRouting::Everywhere;
+        listed.host_bridges[at].id = trusted.unwrap_or(listed.host_bridges[at].id);
     }
-    let mut listed = routing.clone();
-    for bridge in &mut listed.host_bridges {
-        bridge.id = TRUSTED.parse().unwrap_or(bridge.id);
-    }
+    let stops = names(&|at| plan.host_bridges[*at].peer_routing != PeerRouting::Everywhere);
+    let besides = match stops.as_str() {
+        "" => String::new(),
+        names => format!("; peer-routing = \"everywhere\" at {names}"),
+    };
+    let others = names(&|at| Some(plan.host_bridges[*at].id) != trusted);
+    let id = match others.as_str() {
+        // Listed already: what is left is the routing.
+        "" => besides.trim_start_matches("; ").to_owned(),
+        names => format!("host bridge id = \"{TRUSTED}\" at {names}{besides}"),
+    };
     [
-        Change {
-            text: format!("host bridge id = \"{TRUSTED}\"{besides}"),
-            kind: "host-bridge",
-            plan: Some(listed),
-            guest: None,
-        },
+        Change { text: id, kind: "host-bridge", plan: Some(listed), guest: None },
         Change {
             text: format!("cpu = \"trusted-for-peer-to-peer\"{besides}"),
             kind: "cpu",

@@ -67,13 +67,13 @@ fn groups(before: &View<'_>, after: &View<'_>) -> Vec<Remark> {
             if apart(&old) && !apart(&new) {
                 merged.push(format!("{} and {}", name(one), name(other)));
             }
-            let reach = |view: &View<'_>| {
-                [(one, other), (other, one)].into_iter().any(|(from, to)| {
+            for (from, to) in [(one, other), (other, one)] {
+                let reach = |view: &View<'_>| {
                     view.routes_in_effect(from, to).by_bus_address.arrival == Arrival::Switch
-                })
-            };
-            if apart(&new) && reach(after) && !(apart(&old) && reach(before)) {
-                reached.push(format!("{} and {}", name(one), name(other)));
+                };
+                if apart(&new) && reach(after) && !(apart(&old) && reach(before)) {
+                    reached.push(format!("{} -> {}", name(from), name(to)));
+                }
             }
         }
     }

@@ -202,7 +202,7 @@ pub(crate) fn report(view: &View<'_>, decision: &MapDecision, (a, b): (usize, us
             .map(|bridge| HostBridgeReport {
                 name: bridge.name.clone(),
                 id: bridge.id.to_string(),
-                listed: match trust_of(bridge.id) {
+                listed: match trust_of(plan.linux, bridge.id) {
                     Trust::Everywhere => "everywhere",
                     Trust::SameBridge => "same-bridge",
                     Trust::Unknown => "unlisted",

@@ -102,7 +102,7 @@ fn listed(view: &View<'_>, (a, b): (usize, usize)) -> String {
     bridges.dedup();
     let word = |index: usize| {
         let bridge = &view.plan.host_bridges[index];
-        format!("{} {}: {}", bridge.name, bridge.id, trusted(bridge.id))
+        format!("{} {}: {}", bridge.name, bridge.id, trusted(view.plan.linux, bridge.id))
     };
     let mut words: Vec<_> = bridges.into_iter().map(word).collect();
     if view.guest.cpu == Cpu::TrustedForPeerToPeer {

@@ -53,15 +53,29 @@ pub(super) fn notes(
     }
     let routes = view.routes_in_effect(a, b);
     if decision.map == MapType::NotSupported {
-        let route = if view.translates(a) { routes.by_iova } else { routes.by_cpu_address };
-        if route.arrives() && routes.completions.arrives() {
-            found.push(Remark {
-                id: "hardware-routes",
-                at: None,
-                text: "the hardware would route it; Linux alone refuses. VFIO, and drivers that \
-                       map a BAR without asking p2pdma, get through"
-                    .into(),
-            });
+        let back = routes.completions.arrives();
+        // Drivers that do not ask get what the DMA API gives; VFIO has a domain of its own.
+        let drivers = if view.translates(a) { routes.by_iova } else { routes.by_cpu_address };
+        let has_iommu = view.guest.iommu.has_iommu();
+        let vfio = if has_iommu { routes.by_iova } else { drivers };
+        let through = match (drivers.arrives() && back, vfio.arrives() && back) {
+            (true, true) => Some((
+                "hardware-routes",
+                "VFIO, and drivers that map a BAR without asking p2pdma, get through",
+            )),
+            (true, false) => Some((
+                "drivers-route",
+                "drivers that map a BAR without asking p2pdma get through; VFIO does not",
+            )),
+            (false, true) => Some((
+                "vfio-routes",
+                "VFIO gets through; drivers that map a BAR without asking p2pdma do not",
+            )),
+            (false, false) => None,
+        };
+        if let Some((id, who)) = through {
+            let text = format!("the hardware would route it; Linux alone refuses. {who}");
+            found.push(Remark { id, at: None, text });
         }
     }
     let kind = view.dma_address(a, decision.map);

@@ -32,7 +32,8 @@ pub(super) fn controls(
     // What a parameter names is made of the firmware's setting, not of the kernel's: a function whose redirection is
     // switched off loses the other controls too.
     if let Some(change) = parameters.of(plan, function) {
-        controls = firmware & !change.mask | change.flags & change.mask;
+        let before = if plan.linux.disabling_keeps_the_rest() { controls } else { firmware };
+        controls = before & !change.mask | change.flags & change.mask;
     }
     controls & capabilities
 }

@@ -133,7 +133,7 @@ impl View<'_> {
         let ids = [bridge(provider), bridge(client)].map(|index| self.plan.host_bridges[index].id);
         let same = bridge(provider) == bridge(client);
         for id in ids {
-            match trust::of(id) {
+            match trust::of(self.plan.linux, id) {
                 Trust::Everywhere => {}
                 Trust::SameBridge if same => {}
                 Trust::SameBridge => return (MapType::NotSupported, Reason::SameBridgeOnly(id)),

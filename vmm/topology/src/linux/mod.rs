@@ -11,6 +11,7 @@ mod pci_options;
 mod remarks;
 mod scan;
 mod trust;
+mod version;
 
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use map_type::{MapDecision, MapType, Reason};
 pub use remarks::{Remark, remarks};
 pub use trust::{Trust, of as trust_of};
+pub use version::{Version, VersionError};
 
 use super::description::{Cpu, PciId};
 use super::plan::{Kind, Plan};
@@ -60,8 +62,8 @@ impl AddressKind {
 }
 
 /// What Linux thinks of a host bridge, in words.
-pub fn trusted(id: PciId) -> &'static str {
-    match trust_of(id) {
+pub fn trusted(version: Version, id: PciId) -> &'static str {
+    match trust_of(version, id) {
         Trust::Everywhere => "yes",
         Trust::SameBridge => "yes, inside one host bridge",
         Trust::Unknown => "no",

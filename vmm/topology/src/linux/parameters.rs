@@ -70,7 +70,8 @@ impl AcsParameters {
 
     /// What they do to a function; of both kinds `config_acs` has the last word.
     pub(super) fn of(&self, plan: &Plan, function: usize) -> Option<Change> {
-        let configure = self.configure.as_deref().map(|text| (text, None));
+        let known = plan.linux.has_config_acs();
+        let configure = self.configure.as_deref().filter(|_| known).map(|text| (text, None));
         let disable = self.disable_redirection.as_deref().map(|text| (text, Some(NO_REDIRECTION)));
         [configure, disable].into_iter().flatten().find_map(|(text, change)| {
             entries(text, change.is_none())

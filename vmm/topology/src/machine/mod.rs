@@ -7,15 +7,17 @@ mod html;
 mod matrix;
 mod plan;
 mod text;
+mod twin;
 
 use device_models::pci::AcsControl;
 use peerdma_capture::{Function, Machine};
 
 pub use matrix::{Cell, Matrix, MatrixReport};
 pub use text::PairReport;
+pub use twin::TwinError;
 
 use crate::assembly::IommuMode;
-use crate::linux::{Guest, MapDecision, MapType, View};
+use crate::linux::{Guest, MapDecision, MapType, Version, View};
 use crate::plan::{Kind, Plan};
 use crate::{Cpu, ExplainError, Report};
 
@@ -59,15 +61,27 @@ impl Verdict {
 }
 
 impl<'m> RealMachine<'m> {
-    /// Looks at a record.
+    /// Looks at a record with the eyes of the kernel that it names, or else of the newest one.
     pub fn new(machine: &'m Machine) -> Self {
-        let plans = [false, true].map(|redirect| plan::plan(machine, redirect));
+        let release = machine.kernel.release.as_deref();
+        let version = release.and_then(|release| Version::nearest(release).ok());
+        Self::by_rules_of(version.map_or_else(Version::default, |(version, _)| version), machine)
+    }
+
+    /// Looks at a record with the eyes of a certain kernel.
+    pub fn by_rules_of(version: Version, machine: &'m Machine) -> Self {
+        let plans = [false, true].map(|redirect| plan::plan(machine, version, redirect));
         let iommu = match machine.kernel.iommu_groups {
             Some(true) if passthrough(machine) => IommuMode::Passthrough,
             Some(true) => IommuMode::Lazy,
             _ => IommuMode::None,
         };
         Self { machine, plans, cpu: cpu(machine), iommu }
+    }
+
+    /// The kernel by whose rules it decides.
+    pub fn version(&self) -> Version {
+        self.plans[0].linux
     }
 
     /// The record.

@@ -6,6 +6,7 @@ use device_models::pci::{AcsControl, Bdf};
 use peerdma_capture::{Acs, Address, Function, Header, Machine, Parent, PortType};
 
 use super::REDIRECT;
+use crate::linux::Version;
 use crate::plan::{Kind, Plan, Planned, PlannedBridge};
 use crate::{Item, PciId, PeerRouting};
 
@@ -16,7 +17,7 @@ pub(super) const UNKNOWN: PciId = PciId { vendor: u16::MAX, device: 0 };
 
 /// The tree, function by function in the record's order. `redirect`: ACS controls that are not known
 /// redirect.
-pub(super) fn plan(machine: &Machine, redirect: bool) -> Plan {
+pub(super) fn plan(machine: &Machine, version: Version, redirect: bool) -> Plan {
     let index = |address: Address| {
         machine.functions.binary_search_by_key(&address, |function| function.address).ok()
     };
@@ -25,6 +26,7 @@ pub(super) fn plan(machine: &Machine, redirect: bool) -> Plan {
         name: machine.source.clone(),
         functions: Vec::with_capacity(machine.functions.len()),
         host_bridges: Vec::new(),
+        linux: version,
         real: true,
         addresses: None,
     };

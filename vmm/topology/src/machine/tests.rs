@@ -163,3 +163,37 @@ fn the_table_has_every_pair() {
         assert_eq!(picture.matches(">H4<").count(), 2, "{picture}");
     }
 }
+
+#[test]
+fn a_twin_decides_as_the_machine() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../capture/tests/machines");
+    for (file, a, b) in [
+        ("compute-runtime-935-direct.txt", "12:00.0", "0e:00.0"),
+        ("compute-runtime-935-redirect.txt", "12:00.0", "0e:00.0"),
+        ("zephyrus-g14.txt", "04:00.0", "05:00.0"),
+        ("imac-2020.txt", "04:00.0", "03:00.0"),
+    ] {
+        let machine = read(&fs::read(folder.join(file)).unwrap()).unwrap();
+        let real = RealMachine::new(&machine);
+        let [a, b] = [a, b].map(|name| real.find(name).unwrap());
+        let text = match real.twin(a, b) {
+            Ok(text) => text,
+            Err(error) => panic!("{file}: {error}"),
+        };
+        let topology = crate::Topology::parse(file, &text).unwrap();
+        let append = text.split('\'').nth(1).map(str::to_owned);
+        let guest = crate::linux::Guest {
+            iommu: crate::assembly::IommuMode::Strict,
+            cpu: topology.cpu,
+            parameters: append.into_iter().collect(),
+        };
+        let plan = crate::Plan::new(&topology, true).unwrap();
+        let explained = crate::Explanation::new(&plan, &guest, "peer0", "peer1").unwrap();
+        let verdict = real.decide(a, b);
+        assert_eq!(
+            Some(explained.report().decision.map_type),
+            verdict.certain().map(crate::explain::map_id),
+            "{text}"
+        );
+    }
+}

@@ -192,7 +192,11 @@ impl RealMachine<'_> {
         for warning in &report.warnings {
             let _ = writeln!(text, "Beware: {}.", warning.text);
         }
-        for note in report.notes.iter().filter(|note| note.id != "hardware-routes") {
+        for note in report
+            .notes
+            .iter()
+            .filter(|note| !note.id.ends_with("-routes") && !note.id.ends_with("-route"))
+        {
             let _ = writeln!(text, "Note: {}.", note.text);
         }
         if !report.advice.is_empty() {
