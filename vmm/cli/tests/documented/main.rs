@@ -81,8 +81,16 @@ fn refused(words: &[String]) -> Option<String> {
     }
 }
 
+/// Also `machine show`, a subcommand of a subcommand.
 fn names_subcommand(words: &[String]) -> bool {
-    matches!(words, [only] if peerdma::command().find_subcommand(only).is_some())
+    let mut command = &peerdma::command();
+    for word in words {
+        match command.find_subcommand(word) {
+            Some(found) => command = found,
+            None => return false,
+        }
+    }
+    !words.is_empty()
 }
 
 /// Files of this tree that a command names and that are missing.
@@ -122,7 +130,8 @@ fn make_has_every_target_and_variable_that_is_shown() {
         .map(|(target, _)| target)
         .filter(|target| target.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'))
         .collect();
-    let variables = ["KERNEL", "KERNELS", "SCENARIO", "OUT", "COUNT", "SEED", "ARGS"];
+    let variables =
+        ["KERNEL", "KERNELS", "SCENARIO", "OUT", "COUNT", "SEED", "PREFIX", "DESTDIR", "ARGS"];
     // Whose ARGS are the program's.
     let subcommands = [("vm", "boot"), ("vm-test", "test")];
     let shown: Vec<_> =
@@ -170,7 +179,8 @@ fn runs_here(tree: &Path, words: &[String]) -> bool {
         _ => is_asked("--help"),
     };
     let complete = refused(words).is_none() && (!names_subcommand(words) || words[0] != "explain");
-    let readers = |word: &&String| word.ends_with(".toml") && !tree.join(word).exists();
+    let is_file = |word: &str| [".toml", ".json", ".txt"].iter().any(|end| word.ends_with(end));
+    let readers = |word: &&String| is_file(word) && !tree.join(word).exists();
     alone && complete && !is_asked("NAME") && !words.iter().any(|word| readers(&word))
 }
 
