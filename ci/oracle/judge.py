@@ -101,7 +101,9 @@ def warn(verdict, machine, client, provider):
             # As an address of the CPUs' it is something else's, which is what was refused.
             named[route.REFUSED] = "address-of-another"
         if asked.fault:
-            verdict.warnings.add(named.get(asked.fault, "lost"))
+            # Where addresses of one memory fare differently, some of them are something else's.
+            other = "address-of-another" if asked.partly else named.get(asked.fault, "lost")
+            verdict.warnings.add(other)
         elif completion.fault:
             verdict.warnings.add("completions-lost")
         straight = not asked.fault and not asked.through_root_complex
