@@ -42,6 +42,7 @@ night broken make vm-broken
 night random make vm-random COUNT=40
 # Other machines every night: the seed is the first line of the log.
 night oracle make oracle COUNT=4000
+night planted ci/oracle/planted.py
 # As a user of another distribution meets it; skipped where its archive cannot be reached.
 night trixie make vm-trixie
 night noble make vm-noble
