@@ -48,6 +48,7 @@ night install make vm-install
 night install-git make vm-install ARGS=--git
 # Other machines every night: the seed is the first line of the log.
 night oracle make oracle COUNT=4000
+night planted ci/oracle/planted.py
 # As a user of another distribution meets it; skipped where its archive cannot be reached.
 night trixie make vm-trixie
 night noble make vm-noble
