@@ -43,10 +43,12 @@ night dumps make vm-dumps
 night jitter make vm-test KERNEL=lab ARGS=--jitter=1 OUT=target/vm-test-jitter
 night broken make vm-broken
 night random make vm-random COUNT=40
-# As a user installs it from a repository.
+# As a user installs it, from a folder and from a repository; the distribution's kernel is fetched for an empty cache.
+night install make vm-install
 night install-git make vm-install ARGS=--git
 # Other machines every night: the seed is the first line of the log.
 night oracle make oracle COUNT=4000
+night planted ci/oracle/planted.py
 # As a user of another distribution meets it; skipped where its archive cannot be reached.
 night trixie make vm-trixie
 night noble make vm-noble

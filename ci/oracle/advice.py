@@ -35,19 +35,22 @@ def apply(change, file, iommu, line, hosts):
         return file, iommu, f"{line} {match[1]}".strip()
     if match := re.fullmatch(r"without kernel parameter (.*)", change):
         return file, iommu, without(line, match[1])
-    for part in change.split(" and "):
-        if match := re.fullmatch(r'acs = "([\w ]+)" at (.*)', part):
-            names = set(match[2].split(", "))
+    for part in change.split("; "):
+        if match := re.fullmatch(r'(acs|acs-without-effect) = "([\w ]+)" at (.*)', part):
+            names = set(match[3].split(", "))
             everything = ports(file) + file.get("peer", []) + file.get("endpoint", [])
             for entry in everything:
                 if entry["name"] in names:
-                    entry["acs"] = match[1]
+                    entry[match[1]] = match[2]
                     names.discard(entry["name"])
             if names:
                 raise NotUnderstood(change)
-        elif match := re.fullmatch(r'(?:host bridge )?(id|peer-routing) = "([\w:-]+)"', part):
+        elif match := re.fullmatch(r'(?:host bridge )?(id|peer-routing) = "([\w:-]+)" at (.*)', part):
+            names = set(match[3].split(", "))
+            if not names <= set(hosts):
+                raise NotUnderstood(change)
             for bridge in file["host-bridge"]:
-                if bridge["name"] in hosts:
+                if bridge["name"] in names:
                     bridge[match[1]] = match[2]
         elif part == 'cpu = "trusted-for-peer-to-peer"':
             file["cpu"] = "trusted-for-peer-to-peer"

@@ -41,8 +41,11 @@ class Generator:
             return "standard"
         if at < standard + none:
             return "none"
-        if self.chance(0.4):
+        kind = self.draw.random()
+        if kind < 0.4:
             words = [c for c in CONTROLS[:5] if self.chance(0.75)]
+        elif kind < 0.6:
+            words = CONTROLS
         else:
             words = [c for c in CONTROLS if self.chance(0.5)]
         return " ".join(words) or "none"
@@ -190,6 +193,9 @@ class Generator:
                 options.append("disable_acs_redir=" + ";".join(entries))
             elif at < 0.9:
                 entries = [self.flags() + "@" + self.entry(ports) for _ in range(self.draw.randint(1, 3))]
+                if self.chance(0.35):
+                    # All ports, which have one ID.
+                    entries = [self.flags() + "@pci:1b36:0"]
                 options.append("config_acs=" + ";".join(entries))
             else:
                 options.append("noats")
@@ -200,6 +206,9 @@ class Generator:
     def flags(self):
         if self.chance(0.06):
             return self.draw.choice(["", "2", "1x1y", "10000000", "x0000000", "X1", "1 1", "0x1"])
+        if self.chance(0.25):
+            # Egress Control with and without Request Redirect, at ports that have both.
+            return self.draw.choice(["1xx1xx", "1011xx", "1x01xx", "111111", "1xx0xx"])
         return "".join(self.draw.choice("01x") for _ in range(self.draw.choice([1, 3, 4, 5, 6, 7])))
 
     def entry(self, ports):
@@ -225,9 +234,9 @@ class Generator:
             else:
                 path = f"{bus:02x}:" + path
             return path
-        if at < 0.94:
+        if at < 0.95:
             return self.draw.choice(
-                [f"pci:{function.vendor:x}:{function.device:x}", "pci:0:0", "pci:1b36:0", "pci:8086:2021"]
+                [f"pci:{function.vendor:x}:{function.device:x}", "pci:0:0", "pci:1b36:0", "pci:1b36:c"]
             )
         return self.draw.choice(
             [

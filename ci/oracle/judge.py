@@ -101,7 +101,9 @@ def warn(verdict, machine, client, provider):
             # As an address of the CPUs' it is something else's, which is what was refused.
             named[route.REFUSED] = "address-of-another"
         if asked.fault:
-            verdict.warnings.add(named.get(asked.fault, "lost"))
+            # Where addresses of one memory fare differently, some of them are something else's.
+            other = "address-of-another" if asked.partly else named.get(asked.fault, "lost")
+            verdict.warnings.add(other)
         elif completion.fault:
             verdict.warnings.add("completions-lost")
         straight = not asked.fault and not asked.through_root_complex
@@ -117,9 +119,15 @@ def warn(verdict, machine, client, provider):
         # map a BAR without asking p2pdma.
         vfio = linux.IOVA if linux.behind_iommu(machine, client) else linux.PHYSICAL
         driver = linux.IOVA if linux.translated(machine, client) else linux.PHYSICAL
-        lost = [k for k in (vfio, driver) if request(machine, client, provider, k).fault]
-        if not lost and not completion.fault:
+        through = [
+            name
+            for name, kind in (("vfio", vfio), ("drivers", driver))
+            if not completion.fault and not request(machine, client, provider, kind).fault
+        ]
+        if len(through) == 2:
             verdict.notes.add("hardware-routes")
+        elif through:
+            verdict.notes.add({"vfio": "vfio-routes", "drivers": "drivers-route"}[through[0]])
 
 
 def past_iommu(machine, client, other):

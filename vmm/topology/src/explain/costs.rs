@@ -33,6 +33,10 @@ pub(super) fn costs(
         let text = "these requests bypass the IOMMU";
         found.push(cost("bypasses-iommu", text.into()));
     }
+    if after.plan.real && !is.has_iommu() && map == MapType::BusAddress {
+        let text = "if the kernel uses an IOMMU, these requests bypass it";
+        found.push(cost("bypasses-iommu", text.into()));
+    }
     found.extend(groups(before, after));
     found.extend(pairs(before, after, (a, b)));
     found
@@ -53,6 +57,10 @@ fn all_pairs(plan: &Plan) -> impl Iterator<Item = (usize, usize)> + '_ {
 fn groups(before: &View<'_>, after: &View<'_>) -> Vec<Remark> {
     let plan = after.plan;
     let (old, new) = (before.groups(), after.groups());
+    // A real machine's groups are as its kernel made them, quirks included.
+    if plan.real {
+        return Vec::new();
+    }
     if !before.guest.iommu.has_iommu() || !after.guest.iommu.has_iommu() {
         return Vec::new();
     }

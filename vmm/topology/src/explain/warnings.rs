@@ -105,6 +105,16 @@ fn lost(
         Arrival::Refused(class) => class,
     };
     let at = route.at.map(|at| call(plan, at));
+    if let Some(other) = route.meant {
+        let text = format!(
+            "at the root complex the {} of {}'s memory is that of {}, and requests to it are \
+             refused: they are lost",
+            kind.name(),
+            name_of(plan, b),
+            call(plan, other)
+        );
+        return Some(remark("address-of-another", view, Some(other), text));
+    }
     let (id, text) = match (class, at) {
         (FindingClass::PeerToPeerRefused, _) => (
             "root-complex-does-not-route",

@@ -17,7 +17,7 @@ pub use text::PairReport;
 pub use twin::TwinError;
 
 use crate::assembly::IommuMode;
-use crate::linux::{Guest, MapDecision, MapType, Version, View};
+use crate::linux::{Guest, MapDecision, MapType, Trust, Version, View, trust_of};
 use crate::plan::{Kind, Plan};
 use crate::{Cpu, ExplainError, Report};
 
@@ -167,12 +167,33 @@ impl<'m> RealMachine<'m> {
             return vec![(Cpu::TrustedForPeerToPeer, None)];
         }
         let plan = &self.plans[0];
-        let bridges = [a, b].map(|at| &plan.host_bridges[plan.functions[at].host_bridge]);
-        let unknown = bridges.iter().find(|bridge| bridge.id == plan::UNKNOWN);
+        let mut bridges = vec![plan.functions[a].host_bridge, plan.functions[b].host_bridge];
+        bridges.dedup();
+        let bridges: Vec<_> = bridges.into_iter().map(|at| &plan.host_bridges[at]).collect();
+        let unknown: Vec<_> = bridges
+            .iter()
+            .filter(|bridge| bridge.id == plan::UNKNOWN)
+            .map(|bridge| bridge.name.as_str())
+            .collect();
+        // Both must be listed: one that is known not to be decides alone.
+        let possible =
+            bridges.iter().filter(|bridge| bridge.id != plan::UNKNOWN).all(
+                |bridge| match trust_of(plan.linux, bridge.id) {
+                    Trust::Everywhere => true,
+                    Trust::SameBridge => bridges.len() == 1,
+                    Trust::Unknown => false,
+                },
+            );
         let (mut yes, mut no) = (Vec::new(), Vec::new());
-        if let Some(bridge) = unknown {
-            yes.push(format!("the host bridge of {} is on Linux's list", bridge.name));
-            no.push(format!("the host bridge of {} is not on Linux's list", bridge.name));
+        if possible && !unknown.is_empty() {
+            let names = unknown.join(" and ");
+            let two = if bridges.len() == 2 { ", and not for one bridge only" } else { "" };
+            let [is, is_not] = match unknown.len() {
+                1 => [format!("the host bridge of {names} is"), "not".to_owned()],
+                _ => [format!("the host bridges of {names} are"), "not both".to_owned()],
+            };
+            yes.push(format!("{is} on Linux's list{two}"));
+            no.push(format!("{is} {is_not} on Linux's list{two}"));
         }
         if self.cpu.is_none() {
             yes.push("the processor is AMD's, of family 0x17 or later".into());
@@ -201,8 +222,10 @@ impl<'m> RealMachine<'m> {
 
     /// Everything that is not a bridge.
     pub fn endpoints(&self) -> Vec<usize> {
-        let is_device =
-            |index: &usize| matches!(self.plans[0].functions[*index].kind, Kind::Device(_));
+        let is_device = |index: &usize| {
+            matches!(self.plans[0].functions[*index].kind, Kind::Device(_))
+                && self.machine.functions[*index].class != Some(HOST_BRIDGE)
+        };
         (0..self.machine.functions.len()).filter(is_device).collect()
     }
 
@@ -214,6 +237,8 @@ impl<'m> RealMachine<'m> {
     }
 }
 
+/// Class code of a host bridge's own function.
+const HOST_BRIDGE: u16 = 0x0600;
 /// ACS controls with which a function redirects.
 const REDIRECT: AcsControl = AcsControl::P2P_REQUEST_REDIRECT;
 

@@ -149,6 +149,11 @@ fn identity(machine: &Machine, top: &Function) -> PciId {
     };
     let Some(first) = machine.functions.iter().find(same_bus) else { return UNKNOWN };
     let is_first = (first.address.device, first.address.function) == (0, 0);
+    // Text may be an extract: only sysfs and the script are known to have every function of a bus.
+    let whole = ["sysfs", "script"].iter().any(|source| machine.source.contains(source));
+    if !is_first && !whole {
+        return UNKNOWN;
+    }
     if !is_first && first.port == PortType::Unknown {
         return UNKNOWN;
     }

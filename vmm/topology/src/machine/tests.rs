@@ -203,3 +203,21 @@ fn a_twin_decides_as_the_machine() {
         );
     }
 }
+
+#[test]
+fn a_root_bus_without_00_0_is_believed_only_where_the_record_is_whole() {
+    use MapType::{NotSupported, ThroughHostBridge};
+    let on = present(r#""RR": true,"#);
+    let mut machine = small(UNLISTED, &on, "");
+    machine.functions.remove(0);
+    assert_eq!(decide(&machine), [NotSupported, ThroughHostBridge], "it may be an extract");
+    machine.source = "sysfs".into();
+    machine.cpu = Some(peerdma_capture::Cpu::default());
+    if let Some(cpu) = &mut machine.cpu {
+        cpu.vendor = Some("GenuineIntel".into());
+    }
+    assert_eq!(decide(&machine), [NotSupported], "Linux goes by the root port then");
+    machine.functions[0].vendor = Some(0x8086);
+    machine.functions[0].device = Some(0x2030);
+    assert_eq!(decide(&machine), [ThroughHostBridge]);
+}

@@ -73,6 +73,18 @@ impl RealMachine<'_> {
         {
             report.decision.address = "unknown";
         }
+        for bridge in &mut report.host_bridges {
+            match bridge.id.as_str() {
+                "ffff:0000" => (bridge.id, bridge.listed) = ("unknown".into(), "unknown"),
+                "ffff:ffff" => bridge.id = "none".into(),
+                _ => {}
+            }
+        }
+        let reason_at = report.decision.reason_at.take();
+        report.decision.reason_at = reason_at.filter(|id| !id.starts_with("ffff:"));
+        for advice in &mut report.advice {
+            advice.change = advice.change.replace("--append '", "kernel parameter '");
+        }
         report
     }
 
@@ -129,7 +141,7 @@ impl RealMachine<'_> {
                 let name = |bridge: usize| {
                     let bridge = &plan.host_bridges[bridge];
                     let id = match bridge.id {
-                        plan::UNKNOWN => "not in the record".to_owned(),
+                        plan::UNKNOWN => "identity not known".to_owned(),
                         plan::NONE => "no function that Linux goes by".to_owned(),
                         id => id.to_string(),
                     };
@@ -232,7 +244,7 @@ impl RealMachine<'_> {
             }
         };
         let named = |id: crate::PciId| match id {
-            plan::UNKNOWN => "the host bridge, which the record does not show,".to_owned(),
+            plan::UNKNOWN => "the host bridge, whose identity is not known,".to_owned(),
             plan::NONE => "the root bus, without function 00.0 or a root port in its place,".into(),
             id => format!("the host bridge {id}"),
         };
@@ -270,10 +282,13 @@ impl RealMachine<'_> {
                     .into(),
             );
         }
-        let host = verdict.cases.iter().any(|case| case.decision.map == MapType::ThroughHostBridge);
+        let host = verdict.cases.iter().any(|case| {
+            case.decision.map == MapType::ThroughHostBridge
+                && !matches!(case.decision.reason, Reason::Processor)
+        });
         if host {
             notes.push(
-                "whether the root complex really routes between its ports no register tells: Linux \
+                "no register tells whether the root complex really routes between its ports: Linux \
                  goes by its list"
                     .into(),
             );

@@ -35,15 +35,18 @@ pub struct Route {
     pub at: Option<usize>,
     /// The function that it reaches instead.
     pub instead: Option<usize>,
+    /// The function whose address it carries, where that is another one, and the root complex does
+    /// not take it there.
+    pub meant: Option<usize>,
 }
 
 impl Route {
     const fn new(arrival: Arrival) -> Self {
-        Self { arrival, at: None, instead: None }
+        Self { arrival, at: None, instead: None, meant: None }
     }
 
     const fn refused(class: FindingClass, at: Option<usize>) -> Self {
-        Self { arrival: Arrival::Refused(class), at, instead: None }
+        Self { arrival: Arrival::Refused(class), at, instead: None, meant: None }
     }
 
     /// Whether it leads where it should.
@@ -250,7 +253,11 @@ impl Router<'_> {
         };
         let Some(target) = reached else { return found(None, owner, Arrival::RootComplex) };
         let route = self.through_root(requester, target);
-        if route.arrives() { found(Some(target), owner, Arrival::RootComplex) } else { route }
+        if route.arrives() {
+            found(Some(target), owner, Arrival::RootComplex)
+        } else {
+            Route { meant: reached.filter(|target| *target != owner), ..route }
+        }
     }
 
     /// Up from the requester (PCIe 6.0, 6.12.3), as far as its own hierarchy decides.
@@ -409,7 +416,7 @@ impl Router<'_> {
 fn found(reached: Option<usize>, owner: usize, arrival: Arrival) -> Route {
     match reached {
         Some(function) if function == owner => Route::new(arrival),
-        Some(_) => Route { arrival: Arrival::Elsewhere, at: None, instead: reached },
+        Some(_) => Route { instead: reached, ..Route::new(Arrival::Elsewhere) },
         None => Route::refused(FindingClass::NoTarget, None),
     }
 }
