@@ -167,7 +167,7 @@ impl Mapping {
         let mut argument = Unmap { argsz: self::size::<Unmap>(), flags: 0, iova: self.iova, size };
         // SAFETY: this is the structure of the call, without pointers.
         unsafe { call(&self.container.file, UNMAP_DMA, &mut argument) }.map_err(error)?;
-        // The kernel says how much it has unmapped: unmapping nothing is no error.
+        // The kernel says how much it has unmapped: unmapping nothing is not an error.
         if argument.size == size { Ok(()) } else { Err(error(Errno::NOENT)) }
     }
 }
