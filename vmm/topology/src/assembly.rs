@@ -373,6 +373,7 @@ fn port(plan: &Plan, index: usize, bus: &[usize]) -> BridgeDescription {
 
 #[cfg(test)]
 mod tests {
+    use device_models::pci::Bdf;
     use vm_memory::GuestAddress;
 
     use super::*;
@@ -425,5 +426,28 @@ mod tests {
         assert!(error.contains("BAR2 of peer1") && error.contains("does not fit"), "{error}");
         let error = build(&LabConfig { local_memory: 3, ..LabConfig::default() }).unwrap_err();
         assert!(error.to_string().contains("power of two"));
+    }
+
+    #[test]
+    fn each_hot_plug_slot_of_a_chassis_has_a_number_of_its_own() {
+        const CAPABILITIES: u16 = 0x14;
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let topology = Topology::load("hot-plug").unwrap();
+        let config = LabConfig { topology, ..LabConfig::default() };
+        let mut lab = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let mut numbers = std::collections::BTreeSet::new();
+        for device in [4, 5] {
+            let port = Bdf::new(0, device, 0);
+            let mut byte = |at: u16| u16::try_from(lab.config_read(port, at, 1)).unwrap();
+            let mut pcie = byte(0x34);
+            while byte(pcie) != 0x10 {
+                pcie = byte(pcie + 1);
+            }
+            let slot = lab.config_read(port, pcie + CAPABILITIES, 4);
+            assert_eq!(slot & 0x60, 0x60, "hot-plug, and by surprise");
+            numbers.insert(slot >> 19);
+        }
+        assert_eq!(numbers.len(), 2);
+        assert!(!numbers.contains(&0));
     }
 }

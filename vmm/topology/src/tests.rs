@@ -1,7 +1,6 @@
 //! The presets, what Linux makes of them, and files that cannot be used.
 
 use device_models::fabric::InterruptSink;
-use device_models::pci::Bdf;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::description::PciId;
@@ -579,27 +578,4 @@ fn devices_of_other_kinds_stand_beside_the_peers() {
     let drawn = drawing(&topology, &guest).to_text(Format::Text);
     assert!(drawn.contains("03:00.0 ioat0 device [8086:2021]\n"), "{drawn}");
     assert!(Explanation::new(&plan, &guest, "ioat1", "peer1").is_ok());
-}
-
-#[test]
-fn each_hot_plug_slot_of_a_chassis_has_a_number_of_its_own() {
-    const CAPABILITIES: u16 = 0x14;
-    let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-    let topology = Topology::load("hot-plug").unwrap();
-    let config = LabConfig { topology, ..LabConfig::default() };
-    let mut lab = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
-    let mut numbers = std::collections::BTreeSet::new();
-    for device in [4, 5] {
-        let port = Bdf::new(0, device, 0);
-        let mut byte = |at: u16| u16::try_from(lab.config_read(port, at, 1)).unwrap();
-        let mut pcie = byte(0x34);
-        while byte(pcie) != 0x10 {
-            pcie = byte(pcie + 1);
-        }
-        let slot = lab.config_read(port, pcie + CAPABILITIES, 4);
-        assert_eq!(slot & 0x60, 0x60, "hot-plug, and by surprise");
-        numbers.insert(slot >> 19);
-    }
-    assert_eq!(numbers.len(), 2);
-    assert!(!numbers.contains(&0));
 }
