@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn only_exit_is_answered_where_nobody_listens() {
+    fn a_machine_without_a_protocol_answers_only_exit() {
         assert_eq!(ExitOnly.line("exit 7"), Reply::Exit(7));
         assert_eq!(ExitOnly.line("exit 121 no /proc"), Reply::Exit(121));
         assert_eq!(ExitOnly.line("hello"), Reply::fail("this machine has no guest protocol"));

@@ -113,7 +113,7 @@ user_program! {
         "mov eax, ecx",
         "jmp 26f",
         "23: .ascii \"hello\"",
-        "24: .ascii \"fail nobody \"",
+        "24: .ascii \"fail this ma\"",
         "26:",
 }
 
@@ -135,4 +135,22 @@ user_program! {
         "xor ecx, ecx",
         "23:",
         "mov eax, ecx",
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lab_port::{ExitOnly, LabPort, Reply};
+
+    #[test]
+    fn ports_expects_the_beginning_of_what_the_lab_port_answers() {
+        let Reply::Line(answer) = ExitOnly.line("hello") else {
+            panic!("no line in answer");
+        };
+        let expected = answer.as_bytes().first_chunk::<12>().expect("an answer of 12 bytes");
+        let code = super::ports();
+        assert!(
+            code.windows(12).any(|bytes| bytes == expected),
+            "{answer:?} is not in the payload"
+        );
+    }
 }
