@@ -16,6 +16,7 @@ mod hello;
 mod request;
 pub mod started;
 pub mod wire;
+pub mod witness;
 
 pub use counters::{Counters, FunctionTraffic, RAM, Traffic};
 pub use expected::{Address, Arrival, Expected, Other, Path, PathKind};
