@@ -1,4 +1,4 @@
-//! How long work tells the user where it is, and learns that the user has had enough.
+//! How long work reports its progress, and learns that the user has cancelled it.
 
 use std::fmt::Debug;
 use std::io::{IsTerminal, stderr};

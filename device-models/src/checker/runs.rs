@@ -1,6 +1,6 @@
 //! Findings about addresses that nothing stands behind: which of them belong together.
 //!
-//! Without a mapping or a target, the addresses alone tell mistakes apart. So findings of one
+//! Without a mapping or a target, the addresses alone distinguish mistakes. So findings of one
 //! function and class are one as long as their addresses touch, or lie in BARs of one function or
 //! in one mapping of another requester, and nothing was mapped or unmapped there since.
 

@@ -64,7 +64,7 @@ impl Fabric {
         };
         let changed = |range: AddressRange, since: u64, owner: Option<Owner>| {
             iommu.as_ref().is_some_and(|iommu| {
-                let still = |(who, request)| iommu.mapped_since(who, at) == Some(request);
+                let still = |(owner, request)| iommu.mapped_since(owner, at) == Some(request);
                 iommu.changed_since(requester, range, since) || !owner.is_none_or(still)
             })
         };

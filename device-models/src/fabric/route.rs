@@ -282,7 +282,7 @@ fn among(
         Some((FindingClass::BarEdge, owner))
     });
     let (class, near) =
-        near_miss.map_or((FindingClass::NoTarget, None), |(class, who)| (class, Some(who)));
+        near_miss.map_or((FindingClass::NoTarget, None), |(class, owner)| (class, Some(owner)));
     // On a link the device at its far end receives the request and finds that it is not for it; on
     // the root bus the root complex does.
     let on_this_bus = near.filter(|near| functions.contains(near));

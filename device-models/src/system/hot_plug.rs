@@ -31,8 +31,8 @@ pub enum PlugError {
 impl System {
     /// Pulls everything below the port at `port`, without notice.
     ///
-    /// The port notices in any case (link and presence are gone); it tells software if its slot has
-    /// hot-plug.
+    /// The port notices in any case (link and presence are gone); it notifies software if its slot
+    /// has hot-plug.
     ///
     /// # Errors
     /// When there is no such slot, or it is empty.

@@ -1,4 +1,4 @@
-//! The agent as an ordinary program, for somebody at a guest's prompt.
+//! The agent as an ordinary program, for use at a guest's prompt.
 
 use crate::lab::{self, Expectation, Lab, PortWire};
 use crate::{cases, exit, ktap};

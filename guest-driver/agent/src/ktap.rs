@@ -8,7 +8,7 @@ use crate::lab::{Lab, LabError};
 pub enum Output {
     /// Line by line over the lab port: the VMM prints and collects it.
     Lab,
-    /// To the terminal, for somebody who runs the tests by hand.
+    /// To the terminal, for a user who runs the tests by hand.
     Terminal,
 }
 

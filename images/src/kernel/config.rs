@@ -87,7 +87,7 @@ impl fmt::Display for Rejected {
         write!(
             f,
             "\nEach of them depends on something that is off or no longer exists; `make menuconfig` in the source, then \
-             `/`, tells on what. The lines are in images/kernel/."
+             `/`, shows on what. The lines are in images/kernel/."
         )
     }
 }

@@ -229,7 +229,7 @@ fn pump(stream: &UnixStream, is_running: Receiver<()>) -> io::Result<JoinHandle<
                 write_out(bytes)
             };
             if written.is_err() {
-                // Nobody reads any more: the guest goes on without a screen.
+                // The reader is gone: the guest goes on without a screen.
                 let _ = io::copy(&mut output, &mut io::sink());
                 return;
             }

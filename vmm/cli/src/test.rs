@@ -332,7 +332,7 @@ fn job(
             command: arguments.command.clone(),
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
             peers: lab.plan.peer_names(),
-            // A user's own command needs the room of the line, and nobody there would read it.
+            // A user's own command needs the room of the line, and would not read it.
             expected: match mode {
                 Mode::Test => Some(hello::expected(&lab.plan, &guest)),
                 Mode::Command | Mode::Shell => None,

@@ -28,7 +28,7 @@ pub struct Fault {
     pub vcpu: u8,
     /// What happened.
     pub kind: FaultKind,
-    /// Where it stood, if KVM could tell.
+    /// Where it stood, if KVM knows.
     pub registers: Option<Registers>,
 }
 
@@ -73,7 +73,7 @@ pub struct Access {
     pub write: bool,
 }
 
-/// The registers that tell where a vCPU stood.
+/// The registers that show where a vCPU stood.
 #[derive(Clone, Copy)]
 pub struct Registers {
     /// General registers.

@@ -13,9 +13,10 @@
 //! length the number then is. If that is more than there is room for, the text is as it was, and the answer is kept: the
 //! guest asks for it with a larger buffer at the same place.
 //!
-//! A buffer that is not in RAM from end to end stays as it is, and nobody is asked; as where nobody listens. So the guest
-//! puts a number there that no answer has, and may try again. It must have written to each page: the page tables are
-//! followed, but what they allow is not looked at, and what a process shares with another would be changed for both.
+//! A buffer that is not in RAM from end to end stays as it is, and the listener is not called; the
+//! same where there is no listener. So the guest puts a number there that no answer has, and may
+//! try again. It must have written to each page: the page tables are followed, but what they allow
+//! is not looked at, and what a process shares with another would be changed for both.
 //!
 //! The addresses hold until the guest runs on: a kernel that moves a page waits for this vCPU to have forgotten where it
 //! was. That is why paravirtual TLB flushes, which do not wait for one that has left the guest, are not offered.
@@ -181,7 +182,7 @@ impl Call {
         if answer.len() <= room {
             buffer.write(HEADER, answer.as_bytes());
         }
-        // The number last: who sees it sees the text.
+        // The number last: a guest that sees it sees the text.
         let length = u32::try_from(answer.len()).unwrap_or(u32::MAX);
         buffer.write(0, &length.to_le_bytes());
         None
@@ -300,9 +301,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_ram_from_end_to_end_is_left_alone_and_nobody_is_asked() {
+    fn what_is_not_in_ram_from_end_to_end_is_left_alone_and_not_answered() {
         let memory = mapped();
-        let mut device = LabPortDevice::new(Box::new(Nobody));
+        let mut device = LabPortDevice::new(Box::new(NeverCalled));
         let end = FIRST + PAGES * PAGE_SIZE;
         for buffer in
             [0, FIRST - 0x1000, FIRST - 1, end - 3, end, u64::MAX, u64::MAX - 3, u64::MAX - 100]
@@ -320,9 +321,9 @@ mod tests {
     }
 
     /// Must not be asked.
-    struct Nobody;
+    struct NeverCalled;
 
-    impl LabPort for Nobody {
+    impl LabPort for NeverCalled {
         fn line(&mut self, line: &str) -> Reply {
             panic!("{line:?} was asked")
         }
@@ -331,7 +332,7 @@ mod tests {
     #[test]
     fn a_line_longer_than_lines_is_not_asked_and_ends_with_its_buffer() {
         let memory = mapped();
-        let mut device = LabPortDevice::new(Box::new(Nobody));
+        let mut device = LabPortDevice::new(Box::new(NeverCalled));
         let whole = Buffer::find(&memory, FIRST, 0x3000).unwrap();
         for line in [4096, 5000, u32::MAX] {
             whole.write(0, &[b'x'; 0x3000]);

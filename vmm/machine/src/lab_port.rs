@@ -34,7 +34,7 @@ impl Reply {
     }
 }
 
-/// Who talks to the guest. Called from a vCPU's thread, one line at a time.
+/// Answers the guest. Called from a vCPU's thread, one line at a time.
 pub trait LabPort: Send {
     /// Answers one line, given without its line feed.
     fn line(&mut self, line: &str) -> Reply;
@@ -61,7 +61,7 @@ pub(crate) struct LabPortDevice {
     /// The line has grown past [`MAX_REQUEST`]: the rest of it is dropped.
     overlong: bool,
     answer: VecDeque<u8>,
-    /// The answer to the last call, and who has called.
+    /// The answer to the last call, and where the call came from.
     called: (Option<GuestAddress>, String),
 }
 

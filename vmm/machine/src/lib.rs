@@ -3,8 +3,8 @@
 //! The machine: KVM, memory, vCPUs, interrupts, ports. Everything here is ordinary PC; what is special about the
 //! lab lies behind [`DeviceBus`] and [`LabPort`].
 //!
-//! Threads: one for each vCPU, one for the console's output, and the caller of [`Machine::run`], who waits. All
-//! end together, see `control`.
+//! Threads: one for each vCPU, one for the console's output, and the caller of [`Machine::run`],
+//! which waits. All end together, see `control`.
 //!
 //! Lock order: a vCPU thread takes none of these while it runs the guest, and only in this order: the lab port's (whose
 //! listener uses the bus), the memory slots' (which ask the bus for its map *while* held), the bus's (inside

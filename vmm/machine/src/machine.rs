@@ -56,7 +56,7 @@ pub struct MachineConfig {
     pub pci: Option<PciConfig>,
 }
 
-/// Where the guest's words go and who answers it.
+/// Where the guest's output goes, and what answers the guest protocol.
 pub struct Backends {
     /// Takes what the guest writes to its serial console.
     pub console: Box<dyn Write + Send>,
@@ -141,7 +141,7 @@ impl Machine {
         ConsoleInput(Arc::clone(&self.shared))
     }
 
-    /// Runs the guest until it ends, or somebody ends it, or `limit` has passed, which counts as
+    /// Runs the guest until it ends, or is ended, or `limit` has passed, which counts as
     /// [`RunEnd::Stopped`]. No thread of the machine is left when this returns.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The guest's RAM: one memfd, seen by the guest through KVM memory slots and by everybody else through
+//! The guest's RAM: one memfd, seen by the guest through KVM memory slots and by all else through
 //! `vm-memory`.
 
 use std::fs::File;

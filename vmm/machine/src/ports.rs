@@ -14,7 +14,7 @@ const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
 const SLEEP_TYPE_MASK: u8 = 0x7;
 
-/// All ports. Ports that nobody answers read as all ones.
+/// All ports. Ports without a device read as all ones.
 #[derive(Debug)]
 pub(crate) struct Ports {
     pub(crate) serial: SerialPort,

@@ -25,7 +25,7 @@ pub struct GuestRun {
     pub hello: Hello,
     /// The devices.
     pub lab: LabConfig,
-    /// The machine once more, as its report shows it; none where nobody asks later.
+    /// The machine once more, as its report shows it; none where there is no report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<Box<Setup>>,
     /// Guest RAM, in MiB.

@@ -44,7 +44,7 @@ const MAX_TEXT: usize = 1000;
 /// The name under which the user's own command is reported.
 const COMMAND: &str = "command";
 
-/// What to tell the guest.
+/// What to answer the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// This line.
@@ -62,7 +62,7 @@ pub enum Answer {
     Traffic(Bdf),
     /// `ok` once a path is armed or disarmed.
     Delay {
-        /// Who issues the posted writes.
+        /// The function that issues the posted writes.
         requester: Bdf,
         /// Whose BARs they go to; none for the root complex.
         target: Option<Bdf>,
@@ -112,11 +112,11 @@ pub struct Judge {
     /// Results at the outermost level that no test of the lab's own protocol stands behind, and those below them.
     depth: usize,
     diagnostics: usize,
-    /// Findings told as they happened.
-    told: usize,
+    /// Findings reported as they happened.
+    reported: usize,
     /// The user's command has been started.
     started: bool,
-    /// Why the guest's agent gave up; none when somebody else asked for the guest's end.
+    /// Why the guest's agent gave up; none when the guest's end was asked for otherwise.
     gave_up: Option<String>,
     /// A bound was exceeded: said once.
     overflow: Option<&'static str>,
@@ -144,7 +144,7 @@ impl Judge {
             planned: None,
             depth: 0,
             diagnostics: 0,
-            told: 0,
+            reported: 0,
             started: false,
             gave_up: None,
             overflow: None,
@@ -175,7 +175,7 @@ impl Judge {
         let case = self.current.as_mut().unwrap_or(&mut self.stray);
         let Some(text) = case.finding(finding) else {
             if case.is_first_dropped() {
-                self.tell(
+                self.report(
                     finding.severity,
                     format!("{MAX_FINDINGS} causes are listed; what has others is only counted from here on"),
                 );
@@ -187,7 +187,7 @@ impl Judge {
         }
         let text = text.to_owned();
         self.tell_sums();
-        self.tell(finding.severity, text);
+        self.report(finding.severity, text);
     }
 
     /// Reports how many findings have been folded into those already reported.
@@ -197,12 +197,12 @@ impl Judge {
         }
         let mut sums = self.stray.sums();
         sums.extend(self.current.as_mut().map(Case::sums).unwrap_or_default());
-        sums.into_iter().for_each(|(severity, text)| self.tell(severity, text));
+        sums.into_iter().for_each(|(severity, text)| self.report(severity, text));
     }
 
-    fn tell(&mut self, severity: Severity, text: String) {
-        if self.told < MAX_DIAGNOSTICS {
-            self.told += 1;
+    fn report(&mut self, severity: Severity, text: String) {
+        if self.reported < MAX_DIAGNOSTICS {
+            self.reported += 1;
             let (scenario, note) = (self.report.name.clone(), severity == Severity::Note);
             self.events.send(Event::Finding { scenario, text, note });
         }

@@ -38,9 +38,9 @@ impl Observer for Findings {
 /// Answers the guest.
 #[derive(Debug)]
 pub struct JudgePort {
-    /// Who judges.
+    /// Judges the run.
     pub judge: SharedJudge,
-    /// Who counts.
+    /// Has the counters.
     pub bus: Arc<LabBus>,
 }
 

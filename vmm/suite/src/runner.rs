@@ -45,7 +45,7 @@ impl Read for Entropy {
     }
 }
 
-/// Who sits in front of a guest.
+/// The console of an interactive guest.
 pub struct Console {
     /// Keys.
     pub input: Box<dyn Read + Send>,
@@ -100,8 +100,8 @@ struct Waiting<'a> {
     console: Option<Console>,
 }
 
-/// Runs the guests in their order, [`Job::at_once`] beside each other, and tells `events` about them. What they leave goes
-/// into `files`, `console` to the interactive one.
+/// Runs the guests in their order, [`Job::at_once`] beside each other, and reports to `events`.
+/// What they leave goes into `files`, `console` to the interactive one.
 pub fn run(job: &Job, files: &dyn Files, console: Option<Console>, events: &Events) {
     let waiting = Mutex::new(Waiting { runs: job.runs.iter(), console });
     let lane = || while one(job, files, &waiting, events) {};
@@ -213,7 +213,7 @@ fn guest(
     }
     let outcome = machine.run(run.limit.map(Duration::from_secs))?;
     drop(engine);
-    // What was overtaken and never pushed is found even if nobody has switched the delay off.
+    // What was overtaken and never pushed is found even if the delay was not switched off.
     bus.end_delays();
     let counters = bus.counters().totals();
     let end = End {

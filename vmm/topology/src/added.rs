@@ -152,7 +152,8 @@ impl Topology {
     /// number that is free.
     ///
     /// # Errors
-    /// When a name is nobody's, the place is taken, or the kind does not take the options. Nothing is added then.
+    /// When a name is unknown, the place is taken, or the kind does not take the options. Nothing
+    /// is added then.
     pub fn add(&mut self, added: &AddedDevice) -> Result<(), AddError> {
         let plan = Plan::new(self, true).map_err(impossible)?;
         let mut new = self.clone();
@@ -160,7 +161,7 @@ impl Topology {
             Some(name) => name.clone(),
             None => free_name(&plan, &added.kind)?,
         };
-        // Before a port is called after it: nobody has asked for that one.
+        // Before a port is called after it: that one was not asked for.
         check_name(&name).map_err(AddError::Impossible)?;
         let Position { below, device, function } = match &added.below {
             Some(below) => match self.switch(&plan, below) {

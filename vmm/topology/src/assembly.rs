@@ -95,7 +95,7 @@ impl IommuMode {
     }
 }
 
-/// What happens to a write into the interrupt window that is nobody's vector.
+/// What happens to a write into the interrupt window that does not match a vector.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StrayInterrupts {
@@ -118,7 +118,7 @@ pub struct LabConfig {
     pub channels: u8,
     /// The IOMMU.
     pub iommu: IommuKind,
-    /// Interrupt writes that are nobody's vector.
+    /// Interrupt writes that match no vector.
     pub stray_interrupts: StrayInterrupts,
 }
 

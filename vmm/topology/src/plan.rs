@@ -109,7 +109,8 @@ pub struct PlannedBridge {
 }
 
 impl PlannedBridge {
-    /// What the bridge forwards: what its firmware programs, and what ACPI's `_CRS` tells the guest.
+    /// What the bridge forwards: what its firmware programs, and what ACPI's `_CRS` describes to
+    /// the guest.
     pub fn resources(&self) -> HostResources {
         let [memory, prefetchable] = self.windows.map(|window| window.bus.first..=window.bus.last);
         HostResources { buses: self.buses.0..=self.buses.1, memory, prefetchable }

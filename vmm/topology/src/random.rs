@@ -1,4 +1,4 @@
-//! A topology that nobody has thought up: the same seed gives the same one.
+//! A random topology: the same seed gives the same one.
 
 use peerdma_support::random;
 

@@ -1,4 +1,4 @@
-//! The address windows of host bridges: who gets which share.
+//! The address windows of host bridges: which bridge gets which share.
 
 use device_models::AddressRange;
 use device_models::fabric::HostWindow;

@@ -77,9 +77,9 @@ pub enum Event {
     },
     /// Posted writes on a path stay under way, or no longer.
     DelayPosted {
-        /// Requester ID of who issues them.
+        /// Requester ID of the function that issues them.
         requester: u16,
-        /// Requester ID of whose BARs they go to; none for the root complex.
+        /// Requester ID of the function whose BARs they go to; none for the root complex.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<u16>,
         /// For how long.

@@ -304,7 +304,7 @@ fn numbered(lab: &System, number: usize) -> Option<FunctionId> {
     lab.address_map().functions().nth(number).map(|(id, _)| id)
 }
 
-/// Interrupts of a replay reach nobody.
+/// Interrupts of a replay go nowhere.
 #[derive(Debug)]
 struct Nowhere;
 

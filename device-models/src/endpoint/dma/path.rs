@@ -20,7 +20,7 @@ pub(in crate::endpoint) struct DataPath<T: Task> {
     /// The read that the job waits for.
     waiting: Option<Tag>,
     /// A read whose completion is no longer wanted, until the fabric knows. There is never a second
-    /// one: the engine tells the fabric before it issues anything.
+    /// one: the engine withdraws the first before it issues anything.
     abandoned: Option<Tag>,
 }
 

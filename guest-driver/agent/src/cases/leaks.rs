@@ -1,4 +1,4 @@
-//! What is given back must be gone: everywhere where somebody counts.
+//! Whatever is released must be gone from every counter.
 
 use super::Kind::Positive;
 use super::bench::must;

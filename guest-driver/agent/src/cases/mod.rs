@@ -153,7 +153,7 @@ pub fn all() -> Vec<Case> {
     .concat()
 }
 
-/// Somebody asked for a test that does not exist.
+/// A test that does not exist was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "there is no test or group {name:?}; the groups are {groups}, `positive`, `negative` and `partner` take all of a kind, \

@@ -110,7 +110,8 @@ fn missing(path: &str, module: &str, option: &str, is_known: bool, value: Option
             "there is no {path}: this kernel has {option}, but the module {module} is not loaded"
         ),
         (false, _) => format!(
-            "there is no {path}: the module {module} is not loaded, or this kernel, which does not tell, lacks {option}"
+            "there is no {path}: the module {module} is not loaded, or this kernel lacks \
+             {option} (its configuration is unknown)"
         ),
     }
 }

@@ -113,10 +113,10 @@ fn write(
         }
     };
     let result = succeeded(client, client.wait(cookie, WAIT_MS)?)?;
-    let told = result.interrupted != 0;
+    let interrupted = result.interrupted != 0;
     ensure!(
-        signal == Signal::Fence || told == (signal == Signal::Interrupt),
-        "{signal:?} should have brought the news; an interrupt: {told}"
+        signal == Signal::Fence || interrupted == (signal == Signal::Interrupt),
+        "{signal:?} should have brought the news; an interrupt: {interrupted}"
     );
     Ok(client.close(local)?)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How long one test may take, times what the VMM stretches limits by. The longest one here takes some ten seconds
 /// where everything is emulated twice, and the host may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
-/// And one that runs a whole program of somebody else's, likewise.
+/// And one that runs a whole program of another project's, likewise.
 const PARTNER_LIMIT: Duration = Duration::from_secs(1500);
 
 /// Watches tests from a thread of its own, until it is dropped.

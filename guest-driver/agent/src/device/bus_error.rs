@@ -1,8 +1,9 @@
 //! Memory of a device that is not there any more.
 //!
 //! vfio-pci takes a BAR's pages away while the device is reset, or sleeps, or has its memory switched off; a driver does
-//! when its device goes. Who touches them then gets SIGBUS, and the end of the guest's first process is the end of the
-//! guest. Here it finds all ones instead, as it would on the bus, and the test that it happened to fails.
+//! when its device goes. A process that touches them then gets SIGBUS, and the end of the guest's
+//! first process is the end of the guest. Here it finds all ones instead, as it would on the bus,
+//! and the test that it happened to fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -52,7 +53,8 @@ extern "C" fn on_bus_error(
     // SAFETY: the kernel hands a valid structure to a handler with SA_SIGINFO; `si_addr` is there for SIGBUS, and is only
     // used if the code says that the kernel has filled it.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
-    // Somebody has sent it. The first process of a guest would not have noticed without a handler either.
+    // A process has sent it. The first process of a guest would not have noticed without a handler
+    // either.
     if code <= 0 {
         return;
     }
@@ -66,8 +68,8 @@ extern "C" fn on_bus_error(
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
 }
 
-/// Makes `page`, which must be one whose access has raised SIGBUS, a page of ones; false if the kernel refuses. Nobody ever
-/// sees it otherwise.
+/// Makes `page`, which must be one whose access has raised SIGBUS, a page of ones; false if the
+/// kernel refuses. The switch is atomic: no thread sees the page unmapped.
 fn put_ones_at(page: usize) -> bool {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -84,7 +86,7 @@ fn put_ones_at(page: usize) -> bool {
     // it has read come from the initramfs, which stays in RAM.
     let moved = unsafe { libc::mremap(ones, PAGE, PAGE, how, page as *mut libc::c_void) };
     if moved == libc::MAP_FAILED {
-        // SAFETY: the page is still where it was, and nobody else knows of it.
+        // SAFETY: the page is still where it was, and nothing else uses it.
         unsafe { libc::munmap(ones, PAGE) };
     }
     moved != libc::MAP_FAILED

@@ -215,7 +215,7 @@ impl Peer {
         if argument.fd < 0 {
             return Err(self.failed("EXPORT")(Errno::BADF));
         }
-        // SAFETY: the driver has just installed this descriptor for us, and nobody else knows of it.
+        // SAFETY: the driver has just installed this descriptor for us, and nothing else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(argument.fd) })
     }
 
@@ -229,7 +229,7 @@ impl Peer {
         uapi::invalidate(&self.file, &mut argument).map_err(self.failed("INVALIDATE"))
     }
 
-    /// Attaches somebody's dma-buf.
+    /// Attaches a dma-buf of any exporter.
     ///
     /// # Errors
     /// The driver's, which passes the exporter's on.

@@ -28,7 +28,7 @@ const HOME: &str = "/root";
 pub(crate) enum Ended {
     /// The program ended with this status, as a shell counts: 128 and the signal's number when a signal killed it.
     Status(u8),
-    /// Somebody asked for the system to go down first.
+    /// The system was asked to go down first.
     Asked,
 }
 

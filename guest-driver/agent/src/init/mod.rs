@@ -62,8 +62,8 @@ fn live() -> Result<u8, Failure> {
     }
 }
 
-/// Asks the VMM what to do. On a machine that is not a guest of ours there is nobody to ask: a shell is then the most
-/// useful thing to offer, unless nobody would see it.
+/// Asks the VMM what to do. On a machine that is not a guest of ours no VMM answers: a shell is
+/// then the most useful thing to offer, unless it would have no terminal.
 fn greet() -> Result<(Hello, Option<Lab>), Failure> {
     let asked = PortWire::open().and_then(|wire| {
         let mut lab = Lab::new(Box::new(wire));
@@ -96,7 +96,7 @@ fn run_tests(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
 }
 
 fn run_command(argv: &[String], hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
-    match child::run(argv, hello, || tell_started(lab))? {
+    match child::run(argv, hello, || report_started(lab))? {
         Ended::Status(status) => Ok(status),
         Ended::Asked => Err(Failure::new(
             exit::INTERRUPTED,
@@ -106,9 +106,9 @@ fn run_command(argv: &[String], hello: &Hello, lab: Option<&mut Lab>) -> Result<
 }
 
 /// The command or shell begins, and reads what is sent to it.
-fn tell_started(lab: Option<&mut Lab>) -> Result<(), Failure> {
-    let told = lab.map_or(Ok(()), Lab::started);
-    told.map_err(|error| Failure::new(exit::LAB_PORT, error.to_string()))
+fn report_started(lab: Option<&mut Lab>) -> Result<(), Failure> {
+    let sent = lab.map_or(Ok(()), Lab::started);
+    sent.map_err(|error| Failure::new(exit::LAB_PORT, error.to_string()))
 }
 
 fn run_shell(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
@@ -125,7 +125,7 @@ fn run_shell(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
     }
     // A login shell reads /etc/profile, where an image can put its greeting.
     argv.push("-l".into());
-    match child::run(&argv, hello, || tell_started(lab))? {
+    match child::run(&argv, hello, || report_started(lab))? {
         Ended::Status(status) => Ok(status),
         // `poweroff` at the prompt is the ordinary way out.
         Ended::Asked => Ok(exit::SUCCESS),

@@ -15,9 +15,9 @@ pub(crate) fn own_the_system() {
     FIRST.store(true, Ordering::Relaxed);
 }
 
-/// Ends the guest with `code`: by the lab port, else by powering off (then nobody learns the code but by the console).
-/// `reason` is why the agent gives up; none when it has done its work. In a process that is not the first, ends just the
-/// process.
+/// Ends the guest with `code`: by the lab port, else by powering off (then only the console shows
+/// the code). `reason` is why the agent gives up; none when it has done its work. In a process that
+/// is not the first, ends just the process.
 pub(crate) fn end(code: u8, reason: Option<&str>) -> ! {
     if !FIRST.load(Ordering::Relaxed) {
         std::process::exit(i32::from(code));

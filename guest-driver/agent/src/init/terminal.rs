@@ -118,7 +118,7 @@ fn pass(mut from: &File, mut to: &File, ended: &AtomicBool, rest: bool) {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Nobody has the other end open, or a serial line was hung up.
+            // The other end is not open, or a serial line was hung up.
             Err(_) => return,
         }
     }

@@ -22,7 +22,7 @@ pub enum LabError {
         "the kernel refuses access to the lab's I/O port {CALL_PORT:#06x} ({0}); run this as root"
     )]
     Permission(#[source] std::io::Error),
-    /// Nobody answers.
+    /// Nothing answers.
     #[error(
         "nothing answers at the I/O port {CALL_PORT:#06x}: this machine is not a guest of peerdma"
     )]
@@ -209,7 +209,7 @@ impl Lab {
         self.ask(&Request::Started).map(drop)
     }
 
-    /// Ends the guest, with a reason when that is the agent's wish and nobody else's. Returns only when the VMM did
+    /// Ends the guest, with a reason when the agent itself wants it. Returns only when the VMM did
     /// not do it.
     ///
     /// # Errors

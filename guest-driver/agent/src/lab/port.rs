@@ -16,7 +16,7 @@ const SHORT: usize = PAGE - HEADER;
 /// How often the call is repeated. It leaves everything alone when it does not find the buffer, whose page the
 /// kernel may just be moving.
 const ATTEMPTS: usize = 100;
-/// The same while nobody has ever answered: in most machines nobody will.
+/// The same while nothing has ever answered: in most machines nothing will.
 const FIRST_ATTEMPTS: usize = 3;
 
 /// This is a guest of peerdma.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 pub enum Access {
     /// Reading: it has to wait for writers.
     Read = 1,
-    /// Writing: it has to wait for everybody.
+    /// Writing: it has to wait for readers and writers.
     Write = 2,
     /// Both.
     Both = 3,

@@ -72,8 +72,8 @@ const TOLERATED: &[Tolerated] = &[
     },
 ];
 
-/// In the text of a record of ours, which stands where the kernel has overwritten some of its own before we came: what
-/// they said nobody knows, so it is a complaint.
+/// In the text of a record of ours, which stands where the kernel has overwritten some of its own
+/// before we came: what they said is unknown, so it counts as a complaint.
 pub const OVERWRITTEN: &str = "peerdma agent: records of the kernel's log were overwritten";
 
 /// Reads `/dev/kmsg` from where it stopped last.

@@ -10,7 +10,7 @@ const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 /// How many dma-bufs live in the whole system.
 ///
 /// # Errors
-/// When the kernel does not tell (`CONFIG_DEBUG_FS`).
+/// When the kernel does not show it (`CONFIG_DEBUG_FS`).
 pub fn dma_bufs() -> Result<u64, FileError> {
     let text = read(DMA_BUFS)?;
     parse_total(&text).ok_or_else(|| FileError {

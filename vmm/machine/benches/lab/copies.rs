@@ -49,7 +49,7 @@ pub fn run(report: &mut Report, rounds: usize) {
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
         bench.checked(direction);
         for round in 0..rounds {
-            // Who comes second finds warmer caches: take turns.
+            // The second one finds warmer caches: take turns.
             let (checked, plain) = if round % 2 == 0 {
                 let checked = bench.checked(direction);
                 (checked, bench.plain(direction))

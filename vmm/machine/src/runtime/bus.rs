@@ -29,7 +29,7 @@ struct Mapped {
 }
 
 // SAFETY: a `Memory` maps its `len` bytes, of which these are a part, shared, readable, writable and page-aligned
-// until its last clone is dropped, and everybody accesses it as memory that others write to.
+// until its last clone is dropped, and all users access it as memory that others write to.
 unsafe impl HostMemory for Mapped {
     fn host_address(&self) -> *mut u8 {
         let address = self.memory.host_address().saturating_add(self.offset.min(self.memory.len()));
@@ -131,8 +131,8 @@ impl LabBus {
         done
     }
 
-    /// Switches off every delay: nobody is there any more who could push anything. What is found by that is found before
-    /// this returns.
+    /// Switches off every delay: nothing is left that could push. What is found by that is found
+    /// before this returns.
     pub fn end_delays(&self) {
         self.change(System::end_delays);
     }

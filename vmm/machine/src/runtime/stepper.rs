@@ -43,8 +43,8 @@ impl Stepper {
     }
 }
 
-/// Steps until there is nothing to do or somebody urgent wants the lock: one step more at most, which is 64 KiB. With
-/// jitter one step, which may be late.
+/// Steps until there is nothing to do or an urgent user wants the lock: one step more at most,
+/// which is 64 KiB. With jitter one step, which may be late.
 fn turn(
     lab: &PriorityLock<System>,
     after: &impl Fn(&System),

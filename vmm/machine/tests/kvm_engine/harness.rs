@@ -71,7 +71,7 @@ pub(crate) fn machine(
     Machine::new(platform, config, bus, backends).unwrap()
 }
 
-/// Nobody listens but to `exit`.
+/// Only `exit` is answered.
 pub(crate) fn quiet() -> Backends {
     with_port(ExitOnly)
 }

@@ -66,7 +66,7 @@ fn ecam_accesses_reach_the_function_they_name() -> Ran {
         "mov r15d, 3",
         "cmp byte ptr [rbx + 0x105], 0xF0",
         "jne 91f",
-        // Across a dword: nobody answers.
+        // Across a dword: no answer.
         "mov r15d, 4",
         "cmp word ptr [rbx + 0x103], 0xFFFF",
         "jne 91f",

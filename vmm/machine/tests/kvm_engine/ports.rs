@@ -117,7 +117,7 @@ fn a_call_takes_the_line_and_leaves_the_answer_in_memory() -> Ran {
         "jne 91f",
         "cmp ebx, [rdi + 4]",
         "jne 91f",
-        // Where nothing is mapped nobody is asked, and the guest goes on.
+        // Where nothing is mapped the listener is not called, and the guest goes on.
         "mov rdi, 1 << 40",
         "out dx, eax",
         "mov rdi, -2",

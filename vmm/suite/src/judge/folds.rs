@@ -52,8 +52,8 @@ pub(super) struct Fold {
     /// The first without what it says.
     head: String,
     repeated: Repeated,
-    /// How many there were when that was last told.
-    told: u64,
+    /// How many there were when that was last reported.
+    reported: u64,
 }
 
 impl Fold {
@@ -68,7 +68,7 @@ impl Fold {
             head: shorten(text.get(..end).unwrap_or_default()),
             text: shorten(&text),
             repeated: repeated(finding),
-            told: 1,
+            reported: 1,
         }
     }
 
@@ -148,12 +148,12 @@ impl Folds {
         self.folds.last().map(|fold| fold.text.as_str())
     }
 
-    /// What has come to the folds since that was last told, a line for each.
+    /// What has come to the folds since that was last reported, a line for each.
     pub(super) fn sums(&mut self) -> Vec<(Severity, String)> {
-        let grown = self.folds.iter_mut().filter(|fold| fold.repeated.count > fold.told);
+        let grown = self.folds.iter_mut().filter(|fold| fold.repeated.count > fold.reported);
         grown
             .map(|fold| {
-                fold.told = fold.repeated.count;
+                fold.reported = fold.repeated.count;
                 (fold.severity, format!("{}: {}", fold.head, fold.repeated))
             })
             .collect()

@@ -278,7 +278,7 @@ mod tests {
             decisions(&mut text, scenario);
             text
         };
-        // Where nobody knows the topology a number has to do.
+        // Where the topology is not known an index has to do.
         assert!(table(&scenario).contains("| peer0 | peer1 | distance 4"), "{}", table(&scenario));
         scenario.setup = Some(Box::new(Setup { topology, guest }));
         let text = table(&scenario);

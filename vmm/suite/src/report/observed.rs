@@ -23,7 +23,7 @@ pub struct Setup {
 pub struct ObservedPath {
     /// Whose memory: the peer device's number N of `/dev/peerdmaN`.
     pub owner: u8,
-    /// Who does DMA.
+    /// The device that does DMA.
     pub client: Client,
     /// What `pci_p2pdma_distance()` said; negative: no way.
     pub distance: i32,
@@ -35,7 +35,7 @@ pub struct ObservedPath {
 /// Why a line is not a decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObservedPathError {
-    /// The request tells of something else.
+    /// The request is about something else.
     #[error("this request does not describe a path")]
     OtherRequest,
     /// The owner.

@@ -51,7 +51,7 @@ impl fmt::Display for Explanation {
 /// Two functions between which there is nothing to explain.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    /// The name is nobody's.
+    /// No function has this name.
     #[error("{name:?} is not a function of this topology; there are {known}")]
     Unknown {
         /// The name.

@@ -73,8 +73,8 @@ pub(super) fn notes(
             )),
             (false, false) => None,
         };
-        if let Some((id, who)) = through {
-            let text = format!("the hardware would route it; Linux alone refuses. {who}");
+        if let Some((id, bridge)) = through {
+            let text = format!("the hardware would route it; Linux alone refuses. {bridge}");
             found.push(Remark { id, at: None, text });
         }
     }

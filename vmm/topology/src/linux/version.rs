@@ -36,7 +36,7 @@ pub enum VersionError {
     /// It is not a release.
     #[error("{0:?} is not a kernel release; write 6.1, 6.12 or 7.3")]
     Form(String),
-    /// Nobody has looked.
+    /// Its rules were not read.
     #[error(
         "the rules of Linux {0} are not known here: they were read in the sources of 6.1, 6.12 and \
          7.3, and kernels before 6.1 differ"

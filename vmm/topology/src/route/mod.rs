@@ -91,7 +91,7 @@ impl Routes {
 enum Destination {
     /// This number, on the requester's bus and, untranslated, at the root complex.
     Address(u64),
-    /// The bus address of this function's memory, where nobody knows the number.
+    /// The bus address of this function's memory, where the address is not known.
     MemoryOf(usize),
 }
 
@@ -280,7 +280,7 @@ impl Router<'_> {
                 if !self.forwards(beside, to) {
                     continue;
                 }
-                // Egress Control goes first (table 6-11): nobody sets its vector, so that it names
+                // Egress Control goes first (table 6-11): its vector stays 0, so that it names
                 // no port, and what it does not name it lets through.
                 let egress = self.is_on(port, AcsControl::P2P_EGRESS_CONTROL);
                 if egress || !self.is_on(port, AcsControl::P2P_REQUEST_REDIRECT) {

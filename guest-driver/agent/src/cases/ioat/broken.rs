@@ -50,7 +50,8 @@ impl Drop for Faults {
     }
 }
 
-/// dmatest tells of each wrong byte, and a console is slow: while this lives it shows none of it, the kernel's log all.
+/// dmatest logs each wrong byte, and a console is slow: while this lives it shows none of it, the
+/// kernel's log all.
 struct QuietConsole(String);
 
 impl QuietConsole {
@@ -137,7 +138,7 @@ pub(super) fn lost_completion(bench: &mut Bench<'_>) -> Verdict {
 pub(super) fn lost_interrupts(bench: &mut Bench<'_>) -> Verdict {
     let faults = Faults::new()?;
     faults.set(DROP_INTERRUPT | STICKY);
-    // Now and then nobody looks before dmatest's time is up.
+    // Now and then no thread looks before dmatest's time is up.
     let seen = verified(bench, &Run { timeout: 1000, ..Run::of(1) }, Channels::First);
     faults.set(NONE);
     match seen {

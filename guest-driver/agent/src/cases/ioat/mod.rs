@@ -1,5 +1,5 @@
-//! Intel's DMA engine, which nobody here designed, driven by drivers that know nothing of the lab: the kernel's
-//! `ioatdma`, and its `dmatest` on top.
+//! Intel's DMA engine, which was not designed here, driven by drivers that know nothing of peerdma:
+//! the kernel's `ioatdma`, and its `dmatest` on top.
 
 mod broken;
 mod client;

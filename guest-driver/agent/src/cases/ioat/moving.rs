@@ -49,7 +49,8 @@ pub(super) fn between(bench: &mut Bench<'_>) -> Verdict {
     target.close()
 }
 
-/// While somebody moves it to and fro: each copy has what was stored before it, and before at least one move.
+/// While the exporter moves it to and fro: each copy has what was stored before it, and before at
+/// least one move.
 pub(super) fn meanwhile(bench: &mut Bench<'_>) -> Verdict {
     let (owner, other) = bench.take_peers()?;
     let (source, target) =

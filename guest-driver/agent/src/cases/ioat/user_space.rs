@@ -137,7 +137,7 @@ fn at_once<T: Send, R: Send>(
 struct Taken {
     engines: Vec<Engine>,
     memories: Vec<Memory>,
-    /// Open: a device that nobody has open is asleep, and answers nobody.
+    /// Open: a device that is not open is asleep, and does not answer.
     devices: Vec<Device>,
     /// With the file that each brings when it is back.
     lent: Vec<(Lent, PathBuf)>,
@@ -343,7 +343,8 @@ fn refuse(
     Ok(to.mapping.view().expect(TO..TO + SHORT, old, TO as u64)?)
 }
 
-/// Nor the write, and that is posted: the engine cannot know. The port that it hangs below tells the kernel.
+/// Nor the write, and that is posted: the engine cannot know. The port above it reports it to the
+/// kernel.
 fn lose(
     bench: &mut Bench<'_>,
     taken: &Taken,

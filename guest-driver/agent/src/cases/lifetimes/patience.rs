@@ -1,4 +1,5 @@
-//! A fence of somebody else's that does not come: the caller that needs the buffer waits up to its limit, and reports it.
+//! A foreign fence that does not come: the caller that needs the buffer waits up to its limit, and
+//! reports it.
 
 use crate::cases::matrix::{Exporter, Importer, SIZE, Shared};
 use crate::cases::need::Need;
@@ -92,10 +93,10 @@ pub(super) fn invalidation(bench: &mut Bench<'_>) -> Verdict {
     client.map(imported, uapi::BIDIRECTIONAL)?;
     let before = client.counters()?.invalidations;
     let is_told = || -> Verdict {
-        let told = client.counters()?.invalidations - before;
+        let notified = client.counters()?.invalidations - before;
         ensure!(
-            told == 1,
-            "the importer was notified {told} times by an invalidation that gave up"
+            notified == 1,
+            "the importer was notified {notified} times by an invalidation that gave up"
         );
         Ok(())
     };

@@ -37,7 +37,7 @@ pub(crate) enum Importer {
     Dynamic,
     /// Dynamic, without it.
     DynamicNoPeers,
-    /// Pinned, and told when it is taken away.
+    /// Pinned, and notified when it is taken away.
     PinnedRevocable,
     /// Pinned, without a callback for invalidation.
     PinnedNotRevocable,

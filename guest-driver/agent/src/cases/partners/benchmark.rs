@@ -49,7 +49,7 @@ pub(super) fn run(bench: &mut Bench<'_>, arguments: &[&str]) -> Verdict {
     Ok(())
 }
 
-/// The average latency in microseconds that the line with this beginning tells.
+/// The average latency in microseconds in the line with this beginning.
 fn figure(text: &str, beginning: &str) -> Result<f64, Stop> {
     let line = text.lines().find_map(|line| line.strip_prefix(beginning));
     let value = line.and_then(|line| {

@@ -1,4 +1,5 @@
-//! What nobody here wrote: buffers shared with the kernel's own exporters and importers, and the kernel's own tests.
+//! Code that was not written here: buffers shared with the kernel's own exporters and importers,
+//! and the kernel's own tests.
 //!
 //! All of it needs modules or programs that only some scenarios carry, so none of it is among the positive tests.
 

@@ -156,7 +156,8 @@ pub(super) fn reset(bench: &mut Bench<'_>) -> Verdict {
     exporter.give_back()
 }
 
-/// Memory decoding off, by a write to the command register: nobody may reach the BAR, so the importer loses it.
+/// Memory decoding off, by a write to the command register: no device may reach the BAR, so the
+/// importer loses it.
 pub(super) fn memory_off(bench: &mut Bench<'_>) -> Verdict {
     let exporter = Exporter::new(bench, 0)?;
     let importer = Importer::new(&exporter)?;

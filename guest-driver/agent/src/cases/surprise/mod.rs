@@ -1,7 +1,7 @@
 //! Devices that are pulled out of their slots while they work and are worked with.
 //!
-//! In a slot with hot-plug the kernel's own driver for it (pciehp) notices and takes the device away; in a plain one
-//! nobody does, until the test asks the kernel to remove what is gone.
+//! In a slot with hot-plug the kernel's own driver for it (pciehp) notices and takes the device
+//! away; in a plain one nothing does, until the test asks the kernel to remove what is gone.
 
 mod slot;
 
@@ -116,8 +116,8 @@ fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
     before.await_return(bench)
 }
 
-/// A device goes while its engine works on the memory of the other: that one keeps its buffers, and nobody has them
-/// mapped any more.
+/// A device goes while its engine works on the memory of the other: that one keeps its buffers, and
+/// no device has them mapped any more.
 fn importer_pulled(bench: &mut Bench<'_>) -> Verdict {
     let before = Account::take(bench)?;
     let (peer0, peer1) = bench.take_peers()?;

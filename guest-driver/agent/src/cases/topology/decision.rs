@@ -27,7 +27,7 @@ impl fmt::Display for Client<'_> {
 /// What is expected of a client's DMA into the memory of another device.
 #[derive(Debug)]
 pub(in crate::cases) struct Expectation<'a> {
-    /// Who wants in.
+    /// The device that wants access.
     pub(in crate::cases) client: Client<'a>,
     /// Whose memory it is.
     pub(in crate::cases) owner: &'a Peer,
@@ -107,7 +107,7 @@ pub(in crate::cases) struct Decisions {
 }
 
 impl Decisions {
-    /// One more: told to the VMM and to whoever reads the report, and compared with what is expected.
+    /// One more: sent to the VMM, shown in the report, and compared with what is expected.
     pub(in crate::cases) fn add(
         &mut self,
         bench: &mut Bench<'_>,
