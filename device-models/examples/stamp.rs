@@ -1,5 +1,4 @@
-//! A whole device in one file: written a DMA address, it stamps the next number there and
-//! interrupts.
+//! A whole device in one file: given a DMA address, it writes the next number there and interrupts.
 //!
 //! `docs/add-a-device.md` goes through it. `cargo run -p device-models --example stamp` shows it at
 //! work, and `make test` runs its test.

@@ -1,4 +1,5 @@
-//! Which findings belong together, and that what is said of one address is not said of another.
+//! Which findings belong together, and that a sentence about one address is not repeated for
+//! another.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 

@@ -1,4 +1,4 @@
-//! Devices that are pulled out of their slots while they work and are worked with.
+//! Devices that are pulled out of their slots while they work and are in use.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 

@@ -1,5 +1,5 @@
-//! Functions that are asleep, and functions that have lost their numbers: what they still do, and
-//! what not.
+//! Functions in D3hot, and functions that have lost their bus numbers: what they still do, and what
+//! not.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 

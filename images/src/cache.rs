@@ -136,7 +136,7 @@ impl Cache {
         })
     }
 
-    /// Takes the lock `name`, waiting for whoever has it and saying so.
+    /// Takes the lock `name`, waiting for its holder and saying so.
     pub fn lock(&self, name: &str, progress: &dyn Progress) -> Result<Lock, CacheError> {
         let path = self.folder("locks")?.join(format!("{name}.lock"));
         let file =

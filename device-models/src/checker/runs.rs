@@ -1,4 +1,4 @@
-//! Findings about addresses that nothing stands behind: which of them belong together.
+//! Findings about addresses that decode to nothing: which of them belong together.
 //!
 //! Without a mapping or a target, the addresses alone distinguish mistakes. So findings of one
 //! function and class are one as long as their addresses touch, or lie in BARs of one function or

@@ -1,4 +1,5 @@
-//! What an address that decodes to nothing is elsewhere: the hint in a finding's sentence.
+//! What an address that decodes to nothing would be in another address space: the hint in a
+//! finding's sentence.
 //!
 //! A driver that hands out the wrong kind of address is the most common mistake. What is
 //! looked up here is bounded by the topology's size, and where a flood of findings is about one

@@ -1,25 +1,25 @@
 //! The test report in KTAP, version 1 (Documentation/dev-tools/ktap.rst of the kernel).
 
 use crate::cases::{Stop, Verdict};
-use crate::lab::{Lab, LabError};
+use crate::vmm::{Vmm, VmmError};
 
 /// Where the report goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Line by line over the lab port: the VMM prints and collects it.
-    Lab,
+    /// Line by line over the guest protocol: the VMM prints and collects it.
+    Vmm,
     /// To the terminal, for a user who runs the tests by hand.
     Terminal,
 }
 
 impl Output {
-    /// Hands over one line. Without a lab it goes to the terminal.
+    /// Hands over one line. Without a VMM it goes to the terminal.
     ///
     /// # Errors
-    /// When the conversation with the lab breaks down.
-    pub fn line(self, lab: Option<&mut Lab>, line: &str) -> Result<(), LabError> {
-        match (self, lab) {
-            (Self::Lab, Some(lab)) => lab.ktap(line),
+    /// When the conversation with the VMM breaks down.
+    pub fn line(self, vmm: Option<&mut Vmm>, line: &str) -> Result<(), VmmError> {
+        match (self, vmm) {
+            (Self::Vmm, Some(vmm)) => vmm.ktap(line),
             _ => {
                 println!("{line}");
                 Ok(())

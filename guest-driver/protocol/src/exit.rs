@@ -17,7 +17,7 @@ pub const PANIC: u8 = 120;
 /// A file system that nothing works without could not be mounted.
 pub const MOUNT: u8 = 121;
 /// The VMM answered with something that is not an answer, or not at all in the middle of a conversation.
-pub const LAB_PORT: u8 = 122;
+pub const PROTOCOL: u8 = 122;
 /// A module could not be loaded.
 pub const MODULE: u8 = 123;
 /// The console or a child process could not be set up.

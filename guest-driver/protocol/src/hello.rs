@@ -1,4 +1,4 @@
-//! The answer to `hello`: what a guest is for.
+//! The answer to `hello`: the purpose of a guest.
 
 use serde::{Deserialize, Serialize};
 

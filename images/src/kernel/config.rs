@@ -1,4 +1,5 @@
-//! The kernel's configuration: fragments of ours on top of `allnoconfig`, and the proof that they took.
+//! The kernel's configuration: fragments of ours on top of `allnoconfig`, and the check that they
+//! took effect.
 
 use std::collections::BTreeMap;
 use std::fmt;

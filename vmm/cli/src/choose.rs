@@ -14,7 +14,7 @@ use peerdma_suite::parameters::words;
 use peerdma_suite::prepare::{KernelChoice, PrepareError};
 use peerdma_suite::scenario::Scenario;
 use peerdma_support::say;
-use peerdma_topology::assembly::{AssemblyError, IommuMode, LabConfig};
+use peerdma_topology::assembly::{AssemblyError, IommuMode, SystemConfig};
 use peerdma_topology::linux::{Guest, remarks};
 use peerdma_topology::{AddedDevice, Plan, Topology, device_kinds};
 
@@ -215,7 +215,7 @@ pub(super) fn topology(name: &str, devices: &[AddedDevice]) -> Result<Topology, 
 /// The devices of a guest, with the plan of their tree.
 #[derive(Debug, Clone)]
 pub(super) struct Devices {
-    pub(super) config: LabConfig,
+    pub(super) config: SystemConfig,
     pub(super) plan: Plan,
 }
 
@@ -228,7 +228,7 @@ impl Devices {
         iommu: IommuMode,
     ) -> Result<Self, Failure> {
         let topology = topology(name, devices)?;
-        let config = LabConfig { topology, iommu: iommu.kind(), ..LabConfig::default() };
+        let config = SystemConfig { topology, iommu: iommu.kind(), ..SystemConfig::default() };
         match config.plan_with_addresses() {
             Ok(plan) => Ok(Self { config, plan }),
             Err(error) => Err(unbuildable(name, devices, error)),

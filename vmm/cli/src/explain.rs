@@ -9,7 +9,7 @@ use peerdma_suite::hello::{self, Address};
 use peerdma_suite::report::{ObservedPath, ScenarioReport, Setup, merge};
 use peerdma_support::names::nearest_name;
 use peerdma_support::say;
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use peerdma_topology::linux::{Guest, Version};
 use peerdma_topology::{AddedDevice, Explanation, Kind, Plan, Planned, Prediction};
 use serde::Serialize;
@@ -169,7 +169,7 @@ fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
     let (scenario, setup) = choose(&report.scenarios, arguments.scenario.as_deref())?;
     let Setup { topology, guest } = setup;
     let iommu = guest.iommu.kind();
-    let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
+    let config = SystemConfig { topology: topology.clone(), iommu, ..SystemConfig::default() };
     let plan = config.plan_with_addresses().map_err(Failure::usage)?;
     let (a, b) = arguments.pair();
     let explanation = Explanation::new(&plan, guest, a, b)

@@ -102,8 +102,8 @@ enum Command {
     NestedInit,
 }
 
-/// The command line, as clap knows it: for manual pages and shell completions, and for whoever checks what others wrote
-/// about it.
+/// The command line, as clap knows it: for manual pages and shell completions, and for checks of
+/// what others wrote about it.
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()

@@ -151,19 +151,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     scenarios.iter_mut().try_for_each(|scenario| arguments.guest.machine.apply(scenario))?;
     report_if_empty(arguments.shard, Some(&scenarios));
     report_useless_bouncing(&scenarios);
-    let labs = scenarios.iter().map(Devices::of).collect::<Result<Vec<_>, _>>()?;
+    let all_devices = scenarios.iter().map(Devices::of).collect::<Result<Vec<_>, _>>()?;
     scenarios
         .iter()
-        .zip(&labs)
-        .for_each(|(scenario, lab)| choose::tell_scenario_remarks(scenario, &lab.plan));
-    for (scenario, lab) in scenarios.iter().zip(&labs) {
-        arguments.guest.expectations(scenario, &lab.plan)?;
+        .zip(&all_devices)
+        .for_each(|(scenario, devices)| choose::tell_scenario_remarks(scenario, &devices.plan));
+    for (scenario, devices) in scenarios.iter().zip(&all_devices) {
+        arguments.guest.expectations(scenario, &devices.plan)?;
     }
     if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
         scenarios
             .iter()
-            .zip(&labs)
-            .try_for_each(|(scenario, lab)| have_peers(scenario, &lab.config))?;
+            .zip(&all_devices)
+            .try_for_each(|(scenario, devices)| have_peers(scenario, &devices.config))?;
     }
     let jitter = arguments.guest.jitter();
     let factor = time_factor(&kernel)?.saturating_mul(jitter.factor);
@@ -199,7 +199,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     shares.part("driver, initramfs and test host");
     let notes = carried.iter().flat_map(|carried| &carried.notes);
     prepared.notes.iter().chain(notes).for_each(|note| say!("{note}"));
-    let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
+    let guests: Vec<_> = scenarios.iter().zip(all_devices).zip(carried).collect();
     let mut job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
     job.jitter = jitter.seed;
     venue.adapt(&mut job);
@@ -319,22 +319,22 @@ fn job(
     record: Option<PathBuf>,
     at_once: usize,
 ) -> Result<Job, Failure> {
-    let run = |((scenario, lab), carried): &((&Scenario, Devices), Carried)| {
+    let run = |((scenario, devices), carried): &((&Scenario, Devices), Carried)| {
         let (mode, purpose) = match arguments.command.as_slice() {
             [] => (Mode::Test, Purpose::Tests),
             [..] => (Mode::Command, Purpose::OwnTest),
         };
         let mut parameters = parameters(scenario, purpose);
         parameters.extend(prepared.parameters.iter().cloned());
-        let guest = lab.guest(scenario.iommu, &parameters);
+        let guest = devices.guest(scenario.iommu, &parameters);
         let hello = Hello {
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
-            peers: lab.plan.peer_names(),
+            peers: devices.plan.peer_names(),
             // A user's own command needs the room of the line, and would not read it.
             expected: match mode {
-                Mode::Test => Some(hello::expected(&lab.plan, &guest)),
+                Mode::Test => Some(hello::expected(&devices.plan, &guest)),
                 Mode::Command | Mode::Shell => None,
             },
             input: Input::Nothing,
@@ -346,12 +346,12 @@ fn job(
             parameters,
             initramfs: carried.initramfs.clone(),
             hello,
-            lab: lab.config.clone(),
-            setup: Some(Box::new(Setup { topology: lab.config.topology.clone(), guest })),
+            system: devices.config.clone(),
+            setup: Some(Box::new(Setup { topology: devices.config.topology.clone(), guest })),
             memory: scenario.memory,
             cpus: scenario.cpus,
             limit: Some(arguments.timeout.unwrap_or_else(|| scenario.limit(factor))),
-            expectations: arguments.guest.expectations(scenario, &lab.plan)?,
+            expectations: arguments.guest.expectations(scenario, &devices.plan)?,
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),

@@ -1,4 +1,4 @@
-//! How a run ends, and what is said about it when it ends badly.
+//! How a run ends, and the report of a bad end.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::bus::Withheld;
 /// How a machine's run ended.
 #[derive(Debug)]
 pub enum RunEnd {
-    /// The guest said `exit CODE` at the lab port.
+    /// The guest said `exit CODE` at the protocol port.
     Exit(i32),
     /// The guest switched itself off (ACPI S5).
     PowerOff,

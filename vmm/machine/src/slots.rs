@@ -44,7 +44,7 @@ impl MemorySlots {
         for region in ram.memory().iter() {
             let host = region.as_ptr() as u64;
             // SAFETY: the region is mapped for as long as `ram`, of which we keep a clone, and is plain memory
-            // that anybody may change at any time: it is only ever accessed through vm-memory.
+            // that may change at any time: it is only ever accessed through vm-memory.
             unsafe { set_slot(&vm, slot, 0, region.start_addr().raw_value(), region.len(), host)? };
             slot += 1;
         }

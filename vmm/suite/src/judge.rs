@@ -1,4 +1,4 @@
-//! The judge: takes what the guest says at the lab port and what the checker finds, and decides how each test ended.
+//! The judge: takes what the guest says at the protocol port and what the checker finds, and decides how each test ended.
 //!
 //! The guest's word counts only against itself: it can fail a test that looks fine from here, never pass one that does
 //! not. Every amount that a guest controls has a bound; going over one fails the run.
@@ -49,7 +49,7 @@ const COMMAND: &str = "command";
 pub enum Answer {
     /// This line.
     Line(String),
-    /// `ok` and the lab's counters as JSON, which the judge does not have.
+    /// `ok` and the system's counters as JSON, which the judge does not have.
     Counters,
     /// `ok` once a slot, which the judge does not have, is empty or filled.
     Slot {
@@ -69,7 +69,7 @@ pub enum Answer {
         /// For how long they stay under way.
         delay: PostedDelay,
     },
-    /// `ok` once the lab knows that a fence of this function's work has been seen.
+    /// `ok` once the system knows that a fence of this function's work has been seen.
     Fence(Bdf),
     /// `ok` once the devices have nothing left to do.
     Settle,
@@ -109,7 +109,7 @@ pub struct Judge {
     functions: Vec<(String, Bdf)>,
     /// Results that the guest announced, at the outermost level.
     planned: Option<usize>,
-    /// Results at the outermost level that no test of the lab's own protocol stands behind, and those below them.
+    /// Results at the outermost level that no test of the agent stands behind, and those below them.
     depth: usize,
     diagnostics: usize,
     /// Findings reported as they happened.
@@ -126,7 +126,7 @@ impl Judge {
     /// A judge of a guest that gets `hello`, and that must report at least `at_least` tests.
     ///
     /// # Errors
-    /// [`TooLong`] when `hello` does not fit through the lab port.
+    /// [`TooLong`] when `hello` does not fit through the protocol port.
     pub fn new(hello: &Hello, at_least: usize, events: Events) -> Result<Self, TooLong> {
         Ok(Self {
             events,
@@ -405,7 +405,7 @@ impl Judge {
         }
     }
 
-    /// A result line. Tests of the lab's own protocol have been judged already; what else there is counts as it says.
+    /// A result line. Tests of the agent have been judged already; what else there is counts as it says.
     fn ktap_result(&mut self, depth: usize, result: ktap::TestResult) {
         let sums_up = depth < self.depth;
         self.depth = depth;

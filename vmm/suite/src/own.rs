@@ -1,4 +1,4 @@
-//! What the user brings into the guest: a driver, programs, files.
+//! The user's own things in the guest: a driver, programs, files.
 
 use std::fs::File;
 use std::io::Read;

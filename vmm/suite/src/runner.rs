@@ -1,4 +1,4 @@
-//! Runs the guests of a job on this machine's KVM, which is the nested test host's when we are in there.
+//! Runs the guests of a job on this machine's KVM: in a nested test host, on that machine's.
 
 use std::fmt;
 use std::fs::File;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use peerdma_machine::boot::acpi::PciConfig;
 use peerdma_machine::boot::{KernelBoot, Protocol};
 use peerdma_machine::jitter::{Stalls, Stream};
-use peerdma_machine::runtime::{Interrupts, LabBus};
+use peerdma_machine::runtime::{Interrupts, RuntimeBus};
 use peerdma_machine::{
     Backends, CpuProfile, Machine, MachineConfig, MachineError, Platform, RunEnd, StopHandle,
     Workload,
 };
-use peerdma_topology::assembly::{AssemblyError, LabConfig};
+use peerdma_topology::assembly::{AssemblyError, SystemConfig};
 use peerdma_trace::{Header, Output, Recording};
 use rustix::rand::{GetRandomFlags, getrandom};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
@@ -35,7 +35,7 @@ use crate::report::ScenarioReport;
 const INPUT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the guest's virtio-rng gets its entropy: the host's generator, as it is. A test host that has just started has
-/// not collected much yet, and `/dev/urandom` would spend seconds on that, with the lab and so the whole guest waiting.
+/// not collected much yet, and `/dev/urandom` would spend seconds on that, with the devices and so the whole guest waiting.
 #[derive(Debug)]
 struct Entropy;
 
@@ -67,7 +67,7 @@ pub enum RunError {
     Machine(#[from] MachineError),
     /// The devices.
     #[error(transparent)]
-    Lab(#[from] AssemblyError),
+    Assembly(#[from] AssemblyError),
     /// The command.
     #[error(transparent)]
     Hello(#[from] TooLong),
@@ -149,7 +149,7 @@ fn guest(
     if run.all_findings {
         judge.list_each_finding();
     }
-    let plan = run.lab.plan().map_err(AssemblyError::from)?;
+    let plan = run.system.plan().map_err(AssemblyError::from)?;
     judge.expect(&run.expectations, plan.addresses());
     let judge = SharedJudge::new(judge);
     let watch = ConsoleWatch::default();
@@ -166,16 +166,17 @@ fn guest(
     let vcpus = u8::try_from(run.cpus).unwrap_or(u8::MAX);
     let platform = Platform::new(vcpus, run.memory)?;
     let interrupts = Box::new(Interrupts::new(platform.msi()));
-    let lab_config = run.lab.clone();
-    let recording = start_recording(job, run, files, &lab_config, &platform)?;
-    let mut lab = lab_config.build_planned(&plan, platform.ram().memory(), interrupts, Entropy)?;
+    let system_config = run.system.clone();
+    let recording = start_recording(job, run, files, &system_config, &platform)?;
+    let mut system =
+        system_config.build_planned(&plan, platform.ram().memory(), interrupts, Entropy)?;
     if let Some((recording, _)) = &recording {
-        lab.add_observer(Box::new(recording.recorder()));
+        system.add_observer(Box::new(recording.recorder()));
     }
-    lab.add_observer(Box::new(Findings(judge.clone())));
+    system.add_observer(Box::new(Findings(judge.clone())));
     let stalls = job.jitter.map(Stalls::of);
     let jitter = stalls.as_ref().map(|stalls| stalls.stream(Stream::Devices));
-    let (bus, engine) = LabBus::new(lab, jitter).map_err(RunError::Thread)?;
+    let (bus, engine) = RuntimeBus::new(system, jitter).map_err(RunError::Thread)?;
     let open = |path: &Path| File::open(path).map_err(RunError::file("opening", path));
     let kernel = KernelBoot {
         kernel: open(&job.kernel)?.into(),
@@ -185,15 +186,15 @@ fn guest(
     };
     let config = MachineConfig {
         workload: Workload::Kernel(Box::new(kernel)),
-        cpu_profile: CpuProfile::of(&lab_config.topology),
+        cpu_profile: CpuProfile::of(&system_config.topology),
         pci: Some(PciConfig::of(&plan)),
     };
-    let lab_port = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
+    let protocol = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
     let machine = Machine::new(
         platform,
         config,
         bus.clone(),
-        Backends { console: Box::new(screen), lab_port },
+        Backends { console: Box::new(screen), protocol },
     )?
     .with_stalls(stalls.clone());
     let stop = machine.stop_handle();
@@ -265,7 +266,7 @@ fn start_recording(
     job: &Job,
     run: &GuestRun,
     files: &dyn Files,
-    lab: &LabConfig,
+    system: &SystemConfig,
     platform: &Platform,
 ) -> Result<Option<(Recording, PathBuf)>, RunError> {
     let (Some(_), Some(name)) = (&job.record, &run.record) else { return Ok(None) };
@@ -275,7 +276,7 @@ fn start_recording(
         .iter()
         .map(|region| (region.start_addr().0, region.len()))
         .collect();
-    let header = Header { lab: lab.clone(), ram };
+    let header = Header { system: system.clone(), ram };
     let out = create(files, Folder::Record, name)?;
     let recording = Recording::new(out, header, peerdma_trace::DEFAULT_LIMIT)
         .map_err(RunError::file("writing", &files.path(Folder::Record, name)))?;
@@ -338,7 +339,7 @@ mod tests {
             initramfs: None,
             parameters: Vec::new(),
             hello: Hello::new(Mode::Test, "s"),
-            lab: LabConfig::default(),
+            system: SystemConfig::default(),
             setup: None,
             memory: 64,
             cpus: 1,

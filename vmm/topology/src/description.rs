@@ -14,7 +14,7 @@ const TRANSLATION: u64 = 0x20_0000_0000;
 /// What is added to a name for that variant.
 pub(super) const TRANSLATED: &str = "+translated";
 
-/// The devices of a lab and how they hang together.
+/// The devices of a machine and how they hang together.
 ///
 /// Everything is a flat list, and each thing names what it hangs below, so that the text of a deep tree stays readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

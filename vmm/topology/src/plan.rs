@@ -83,7 +83,7 @@ pub struct Planned {
     pub multi_function: bool,
     /// Where the description says so.
     pub item: Item,
-    /// For a function of a real machine: the ACS controls that were found on, whoever switched them
+    /// For a function of a real machine: the ACS controls that were on, whatever switched them
     /// on.
     pub acs_found: Option<AcsControl>,
 }

@@ -1,24 +1,25 @@
-//! What a trace is made of.
+//! The events of a trace.
 
 use std::fmt;
 
 use device_models::checker::{Finding, Severity};
 use device_models::fabric::{Delivery, Input, Target, Transaction};
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use serde::{Deserialize, Serialize};
 
 use super::format::hex;
 
-/// The first thing in a trace: how to build the lab again.
+/// The first thing in a trace: how to build the devices again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The devices.
-    pub lab: LabConfig,
+    #[serde(rename = "lab")]
+    pub system: SystemConfig,
     /// Guest RAM: start and length in bytes of each range.
     pub ram: Vec<(u64, u64)>,
 }
 
-/// One entry of a trace. Numbers of functions count from 0 in the order of the lab's address map.
+/// One entry of a trace. Numbers of functions count from 0 in the order of the address map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {

@@ -1,4 +1,4 @@
-//! Devices that have something to do for a while, so that what is queued behind it is still to come.
+//! Devices that are busy for a while, so that later work stays queued.
 
 use super::bench::succeeded;
 use super::{Bench, Stop, Verdict};

@@ -11,7 +11,7 @@ use crate::sys::pci::Function;
 use crate::uapi;
 use std::time::Duration;
 
-const TRANSLATED: &[Need] = &[Need::Lab, Need::Peers, Need::Translated];
+const TRANSLATED: &[Need] = &[Need::Vmm, Need::Peers, Need::Translated];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("faults", "read-of-an-unmapped-address", Negative, TRANSLATED, read_unmapped),
@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case] = &[
         "faults",
         "use-after-unmap",
         Negative,
-        &[Need::Lab, Need::Peers, Need::Translated, Need::Strict],
+        &[Need::Vmm, Need::Peers, Need::Translated, Need::Strict],
         use_after_unmap,
     ),
     Case::new("faults", "write-through-a-read-only-mapping", Negative, TRANSLATED, write_read_only),
@@ -28,15 +28,15 @@ pub(super) const CASES: &[Case] = &[
         "faults",
         "bus-mastering-off",
         Negative,
-        &[Need::Lab, Need::Peers],
+        &[Need::Vmm, Need::Peers],
         bus_mastering_off,
     ),
-    Case::new("faults", "past-the-end-of-a-bar", Negative, &[Need::Lab, Need::Peers], past_the_bar),
+    Case::new("faults", "past-the-end-of-a-bar", Negative, &[Need::Vmm, Need::Peers], past_the_bar),
     Case::new(
         "faults",
         "interrupt-window-not-a-vector",
         Negative,
-        &[Need::Lab, Need::Peers],
+        &[Need::Vmm, Need::Peers],
         not_a_vector,
     ),
 ];
@@ -138,7 +138,7 @@ fn forbidden_write(peer: &Peer, work: Work, detector: &Function) -> Result<uapi:
     );
     ensure!(
         peer.info.features & uapi::FEATURE_VERDICT == 0 || result.verdict != 0,
-        "the lab's verdict register has nothing against a write that must fail"
+        "the device's verdict register has nothing against a write that must fail"
     );
     await_port_error(detector, before)?;
     Ok(result)
@@ -312,7 +312,7 @@ fn bar_with_nothing_behind(peer: &Peer) -> Result<u64, Stop> {
 
 /// A device writes a dword into the interrupt window that none of its vectors is.
 fn not_a_vector(bench: &mut Bench<'_>) -> Verdict {
-    /// The window with a destination that no CPU has: whatever the lab does with the write, no CPU
+    /// The window with a destination that no CPU has: whatever the VMM does with the write, no CPU
     /// is interrupted.
     const NO_CPU: u64 = 0xfee0_0000 | 0xfe << 12;
     bench.expect(class::NOT_A_VECTOR, 1, Some(1))?;
@@ -326,7 +326,7 @@ fn not_a_vector(bench: &mut Bench<'_>) -> Verdict {
         "a write into the interrupt window is posted, but it ended with error {}",
         result.error
     );
-    ensure!(result.verdict != 0, "the lab's verdict register has nothing against it");
+    ensure!(result.verdict != 0, "the device's verdict register has nothing against it");
     Ok(())
 }
 

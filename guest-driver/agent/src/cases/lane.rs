@@ -1,4 +1,4 @@
-//! Two buffers of two devices, shared, and the copies between them: what most tests stand on.
+//! Two buffers of two devices, shared, and the copies between them: the base of most tests.
 
 use super::bench::must;
 use super::need::Need;

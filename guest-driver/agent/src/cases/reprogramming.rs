@@ -18,7 +18,7 @@ use crate::sys::processors;
 use crate::uapi;
 
 const NEEDS: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+    &[Need::Vmm, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("reprogramming", "window-to-memory-closed-under-load", Negative, NEEDS, no_memory),

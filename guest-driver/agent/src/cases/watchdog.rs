@@ -1,4 +1,5 @@
-//! A test that never ends must say so: the guest would otherwise be killed from outside with nothing to show.
+//! Reports a test that does not end: otherwise the guest would be killed from outside without a
+//! report.
 
 use super::Kind;
 use crate::{exit, init, sys};

@@ -2,7 +2,7 @@
 
 use super::terminal::Terminal;
 use crate::exit::{self, Failure};
-use crate::lab::Hello;
+use crate::vmm::Hello;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;

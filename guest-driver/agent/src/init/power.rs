@@ -1,7 +1,7 @@
 //! Ending the guest, whatever state it is in.
 
 use super::console;
-use crate::lab::{Lab, PortWire};
+use crate::vmm::{PortWire, Vmm};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set when this process is the first of its system: only then does its end end the system.
@@ -15,7 +15,7 @@ pub(crate) fn own_the_system() {
     FIRST.store(true, Ordering::Relaxed);
 }
 
-/// Ends the guest with `code`: by the lab port, else by powering off (then only the console shows
+/// Ends the guest with `code`: through the protocol port, else by powering off (then only the console shows
 /// the code). `reason` is why the agent gives up; none when it has done its work. In a process that
 /// is not the first, ends just the process.
 pub(crate) fn end(code: u8, reason: Option<&str>) -> ! {
@@ -28,7 +28,7 @@ pub(crate) fn end(code: u8, reason: Option<&str>) -> ! {
     }
     // A fresh wire: this may be a panic in the middle of another conversation.
     if let Ok(wire) = PortWire::open() {
-        let _ = Lab::new(Box::new(wire)).exit(code, reason);
+        let _ = Vmm::new(Box::new(wire)).exit(code, reason);
     }
     rustix::fs::sync();
     for how in [libc::RB_POWER_OFF, libc::RB_HALT_SYSTEM] {

@@ -1,4 +1,5 @@
-//! A device in user space's hands: vfio-pci through its character device and iommufd, or as part of a container.
+//! A device assigned to user space: vfio-pci through its character device and iommufd, or as part
+//! of a container.
 
 use super::call::{call, descriptor};
 use super::iommufd::AddressSpace;

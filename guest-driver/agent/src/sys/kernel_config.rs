@@ -1,4 +1,4 @@
-//! The kernel's configuration: beside the kernel as distributions have it (and as the lab puts it into its initramfs),
+//! The kernel's configuration: beside the kernel as distributions have it (and as peerdma puts it into the initramfs),
 //! or where the kernel itself has it (`CONFIG_IKCONFIG_PROC`).
 
 use std::collections::BTreeMap;

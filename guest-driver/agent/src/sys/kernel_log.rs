@@ -34,7 +34,7 @@ const SUBJECTS: &[&str] = &[
     "dma dma",
 ];
 
-/// What never belongs into a log, whoever it is about: the kernel's own alarms.
+/// What never belongs in a log, whatever it is about: the kernel's own alarms.
 const ALARMS: &[&str] = &[
     "WARNING:",
     "BUG:",

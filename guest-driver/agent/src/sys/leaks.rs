@@ -1,4 +1,4 @@
-//! What the kernel knows of things that should have gone away.
+//! Counts of kernel objects that should have been freed.
 
 use super::{FileError, read, write};
 use std::path::Path;

@@ -27,7 +27,7 @@ impl Function {
         }
     }
 
-    /// Its address without the segment, as the lab writes it: `01:00.0`.
+    /// Its address without the segment, as the VMM writes it: `01:00.0`.
     pub fn address(&self) -> &str {
         self.name.split_once(':').map_or(self.name.as_str(), |(_, address)| address)
     }

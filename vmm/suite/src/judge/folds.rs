@@ -1,4 +1,5 @@
-//! Findings that come from the same mistake, as one: the first with its sentence, the others in numbers.
+//! Findings that come from the same mistake, as one: the first with its sentence, the others as a
+//! count.
 //!
 //! They are folded before they are kept, so that a flood of one does not push out another.
 

@@ -1,4 +1,4 @@
-//! The judge, played by hand.
+//! The judge, fed line by line.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -295,7 +295,7 @@ fn what_keeps_a_command_from_running_is_not_its_status() {
 }
 
 #[test]
-fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
+fn an_agent_without_an_answer_is_reported_from_the_console() {
     let no_answer = "peerdma agent: nothing answers";
     let failures = |mode, said: &[&str], ending| {
         let (mut judge, _events) = self::judge(mode, 0);

@@ -48,8 +48,8 @@ impl Process {
                 return Err(io::Error::other("the parent is gone"));
             }
             for &descriptor in &descriptors {
-                // SAFETY: the numbers are those of descriptors that whoever calls `start` keeps open meanwhile; the
-                // child has copies of them.
+                // SAFETY: the numbers are those of descriptors that the caller of `start` keeps
+                // open meanwhile; the child has copies of them.
                 let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
                 fcntl_setfd(descriptor, FdFlags::empty())?;
             }

@@ -1,4 +1,4 @@
-//! The report as a table to be read: what each test had to say, in Markdown.
+//! The report in Markdown: a table of the tests and their notes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! What a guest's kernel decided about peer-to-peer DMA, as the guest's tests found it out, and the machine that it
-//! decided about. `peerdma explain --run` holds both against each other.
+//! What a guest's kernel decided about peer-to-peer DMA, as the guest's tests observed it, and the
+//! machine that it decided about. `peerdma explain --run` compares both.
 
 use std::fmt;
 

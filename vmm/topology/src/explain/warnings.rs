@@ -1,4 +1,4 @@
-//! Where Linux's word and the hardware's way differ.
+//! Where Linux's decision and the hardware's route differ.
 
 use device_models::checker::FindingClass;
 use device_models::pci::AcsControl;

@@ -7,8 +7,8 @@ use crate::cases::matrix::{Exporter, SIZE, Shared};
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{DeviceError, Object, Pattern, Peer};
-use crate::lab::PathKind;
 use crate::uapi;
+use crate::vmm::PathKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of a copy, with an odd end, and where it begins and goes.

@@ -1,5 +1,5 @@
 //! The engine as a third party in whatever topology this is: what the kernel decides about its access to the memory of each
-//! peer device, against what the VMM expects; and by which way its bytes then go.
+//! peer device, against what the VMM expects; and which route its bytes then take.
 
 use super::client::Channel;
 use super::engines;
@@ -10,8 +10,8 @@ use crate::cases::topology::{
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict};
 use crate::device::{Pattern, Peer};
-use crate::lab::{Other, Path, PathKind};
 use crate::sys::pci::Function;
+use crate::vmm::{Other, Path, PathKind};
 use rustix::io::Errno;
 
 /// Bytes of each copy: more than the driver takes at once, and an odd end.

@@ -1,4 +1,4 @@
-//! Whoever leaves: drivers that are unbound, processes that are killed, devices that are reset.
+//! Users that go away: drivers that are unbound, processes that are killed, devices that are reset.
 
 use crate::cases::bench::{must, succeeded};
 use crate::cases::busy::{Busy, Load};

@@ -292,7 +292,8 @@ fn close_in_flight(bench: &mut Bench<'_>) -> Verdict {
     load.conclude(bench)
 }
 
-/// Each kind of buffer with each kind of importer, some rounds: whoever counts finds everything where it was.
+/// Each kind of buffer with each kind of importer, some rounds: afterwards every counter has its
+/// old value.
 fn comes_back(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let round = || -> Verdict {

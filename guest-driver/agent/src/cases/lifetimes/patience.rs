@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 pub(super) const NEEDS: &[Need] = &[
-    Need::Lab,
+    Need::Vmm,
     Need::Peers,
     Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
     Need::Feature(uapi::FEATURE_SYNC_FILE, "CONFIG_SYNC_FILE"),

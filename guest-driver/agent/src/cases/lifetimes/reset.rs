@@ -1,4 +1,4 @@
-//! A reset of the exporter's device while the importer's is at work on its memory.
+//! A reset of the exporter's device while the importer's works on its memory.
 
 use crate::cases::bench::{must, succeeded};
 use crate::cases::busy::{Busy, Load};

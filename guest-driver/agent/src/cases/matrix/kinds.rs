@@ -1,4 +1,4 @@
-//! The two sides of the matrix, and what the contract says where they meet.
+//! The two sides of the matrix, and the expected result of each pair.
 
 use crate::device::{DeviceError, Object, Peer};
 use crate::uapi;

@@ -1,4 +1,4 @@
-//! vfio-pci as the exporter: the BAR of a device in user space's hands, in the hands of our driver for the other one.
+//! vfio-pci as the exporter: our driver imports the BAR of a device that is assigned to user space.
 
 use super::super::bench::must;
 use super::super::{Bench, Stop, Verdict, ensure};
@@ -25,7 +25,7 @@ struct Exporter {
     device: Device,
     _space: AddressSpace,
     lent: Lent,
-    /// The lab's number of the device.
+    /// The instance number of the device.
     instance: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Devices that are pulled out of their slots while they work and are worked with.
+//! Devices that are pulled out of their slots while they work and are in use.
 //!
 //! In a slot with hot-plug the kernel's own driver for it (pciehp) notices and takes the device
 //! away; in a plain one nothing does, until the test asks the kernel to remove what is gone.
@@ -20,7 +20,7 @@ use slot::Slot;
 use std::os::fd::AsFd as _;
 
 const NEEDS: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+    &[Need::Vmm, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("surprise", "exporter-is-pulled-under-load", Negative, NEEDS, exporter_pulled),

@@ -6,7 +6,7 @@ use crate::cases::bench::must;
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{Peer, Work, at_address, at_local};
-use crate::lab::{Arrival, Path, PathKind};
+use crate::vmm::{Arrival, Path, PathKind};
 use std::collections::BTreeMap;
 
 /// Bytes of each read: more than one payload, within a page.

@@ -3,7 +3,7 @@
 use super::{can_follow, cannot_follow};
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{self, Peer};
-use crate::lab::{Address, Other, Path, PathKind};
+use crate::vmm::{Address, Other, Path, PathKind};
 use std::fmt;
 
 /// Whose DMA it is.
@@ -120,11 +120,11 @@ impl Decisions {
             Access::At(value) => Some((expected.kind(*value), *value)),
             Access::NotAttached | Access::NotMapped(_) | Access::Failed(_) => None,
         };
-        if let Some(lab) = bench.lab.as_mut() {
+        if let Some(vmm) = bench.vmm.as_mut() {
             match client {
-                Client::Peer(instance) => lab.path(owner.instance, instance, distance, mapped)?,
+                Client::Peer(instance) => vmm.path(owner.instance, instance, distance, mapped)?,
                 Client::Other(other) => {
-                    lab.path(owner.instance, &other.function, distance, mapped)?
+                    vmm.path(owner.instance, &other.function, distance, mapped)?
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! A bench on which every access of the engine is held against the ledger.
+//! A bench that compares every access of the engine with the ledger.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
