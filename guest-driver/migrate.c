@@ -152,7 +152,7 @@ static void peerdma_migrate_copy(struct peerdma_buffer *buf, u32 place)
 	wmb();
 }
 
-/* Tells importers, and takes away what the CPUs have mapped. */
+/* Invalidates importers' mappings, and zaps those of CPUs. */
 static void peerdma_migrate_announce(struct peerdma_buffer *buf)
 {
 	struct peerdma_exported *exp;

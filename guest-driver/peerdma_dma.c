@@ -285,7 +285,7 @@ static int peerdma_dma_pieces(struct peerdma_dma_client *client, struct peerdma_
 		u32 length = min_t(u32, arg->length - done, SZ_64K);
 		dma_addr_t from, to;
 
-		/* Whoever is killed has others waiting for the buffers. */
+		/* Others wait for the buffers of a task that is killed. */
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		/* Nothing is begun that is not likely to end: that costs the channel. */
@@ -315,7 +315,7 @@ static int peerdma_dma_lock(struct peerdma_dma_end *ends, struct ww_acquire_ctx 
 	if (!ret && two) {
 		ret = dma_resv_lock_interruptible(two, ctx);
 		while (ret == -EDEADLK) {
-			/* Whoever is older goes first; then again from the other end. */
+			/* The older context goes first; then again from the other end. */
 			dma_resv_unlock(one);
 			ret = dma_resv_lock_slow_interruptible(two, ctx);
 			if (ret)

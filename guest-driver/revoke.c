@@ -15,7 +15,7 @@ static bool peerdma_export_concerned(struct peerdma_exported *exp, bool for_good
 	       peerdma_buffer_concerned(exp->obj, for_good);
 }
 
-/* Tells importers to drop their mappings. */
+/* Invalidates the importers' mappings. */
 static void peerdma_export_invalidate_mappings(struct peerdma_exported *exp)
 {
 	dma_resv_assert_held(exp->dmabuf->resv);

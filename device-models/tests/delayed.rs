@@ -522,7 +522,8 @@ fn what_is_under_way_to_a_function_that_is_pulled_is_lost() {
     world.run();
     assert_eq!(world.log.classes(), [""; 0], "what comes back gets nothing of it");
 
-    // Whoever has gone can still be switched off, and what it had sent arrives.
+    // The delay of a function that has gone can still be switched off, and what it had sent
+    // arrives.
     world.delay(1, Some(0), PostedDelay::UntilPushed);
     world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
     world.write(1, world.bar(0, 2), DATA);

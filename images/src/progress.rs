@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use peerdma_support::say;
 
-/// Told by long work where it is. Work runs in phases, one after the other.
+/// Takes reports of long work. Work runs in phases, one after the other.
 pub trait Progress: Debug + Sync {
     /// A new phase begins. `total` is the number of steps it will take, where that is known or well guessed.
     fn phase(&self, title: &str, total: Option<u64>);

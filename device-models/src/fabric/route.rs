@@ -167,7 +167,7 @@ pub(super) fn upward(
                 }
             }
             // Back into the window of the port it came from: with Upstream Forwarding it passes on
-            // upwards, whoever sent it (6.12.1.1); without, the switch has no route for it.
+            // upwards, whatever its requester (6.12.1.1); without, the switch has no route for it.
             if let Some(window) = port.window_at(address).filter(|_| port.memory_enabled) {
                 length = window.clip(address, length);
                 if !port.acs.contains(AcsControl::UPSTREAM_FORWARDING) {

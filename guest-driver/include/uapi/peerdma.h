@@ -231,7 +231,7 @@ struct peerdma_export {
  * @handle:	[in] memory or buffer object
  * @reserved:	zero
  *
- * Tells every importer of the object's dma-bufs to drop its mappings, and
+ * Invalidates the mappings of every importer of the object's dma-bufs, and
  * waits until their fences have signalled and the mappings are gone. Importers
  * may map again at once. Those that cannot be notified keep theirs. ETIME:
  * those of one dma-buf are not all gone in time (the module's timeout_ms, for

@@ -29,7 +29,7 @@ pub(super) enum Method {
 }
 
 impl Method {
-    /// Tells the method by its first bytes.
+    /// Recognises the method by its first bytes.
     pub(super) fn recognise(packed: &[u8]) -> Option<Self> {
         let magic: [(&[u8], Self); 8] = [
             (&[0x1f, 0x8b], Self::Gzip),

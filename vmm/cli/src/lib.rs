@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand.
 //!
-//! Results go to stdout, everything else to stderr. Whoever closes stdout early has seen enough: that is not an error.
+//! Results go to stdout, everything else to stderr. A closed stdout is not an error.
 
 mod boot;
 mod choose;

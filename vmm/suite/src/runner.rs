@@ -124,7 +124,8 @@ fn one(job: &Job, files: &dyn Files, waiting: &Mutex<Waiting<'_>>, events: &Even
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let next = waiting.runs.next().filter(|_| !interrupted());
         let Some(run) = next else { return false };
-        // Told under the lock: reports come in the order in which guests begin, which is that of the job.
+        // Reported under the lock: reports come in the order in which guests begin, which is that
+        // of the job.
         events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
         (run, if run.interactive { waiting.console.take() } else { None })
     };

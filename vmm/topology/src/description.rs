@@ -134,7 +134,7 @@ pub struct RootPort {
     /// Controls of those that can be switched on and do nothing.
     #[serde(default, skip_serializing_if = "Acs::is_none")]
     pub acs_without_effect: Acs,
-    /// Its slot tells when a device comes or goes.
+    /// Its slot has hot-plug: it signals when a device comes or goes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hot_plug: bool,
 }
@@ -166,7 +166,7 @@ pub struct SwitchPort {
     /// Controls of those that can be switched on and do nothing.
     #[serde(default, skip_serializing_if = "Acs::is_none")]
     pub acs_without_effect: Acs,
-    /// Its slot tells when a device comes or goes.
+    /// Its slot has hot-plug: it signals when a device comes or goes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hot_plug: bool,
 }

@@ -233,7 +233,7 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     let text = explain("switch-acs", &guest(IommuMode::None, &[]), "peer0", "peer1");
     let on = "pci=config_acs=111x1@00:04.0;111x1@02:00.0;111x1@02:01.0";
     assert!(text.contains(&format!("--append '{on}': through the host bridge")), "{text}");
-    // Whoever follows the advice does not lose anything by it.
+    // The advice costs nothing.
     let text = explain("switch-acs", &guest(IommuMode::None, &[on]), "peer0", "peer1");
     assert!(text.contains("through the host bridge") && !text.contains("Beware"), "{text}");
     let without_root_port = &on.replace("111x1@00:04.0;", "");

@@ -104,8 +104,8 @@ impl<T: Task> DataPath<T> {
         self.abandoned.is_some()
     }
 
-    /// Tells the fabric which read's completion is no longer wanted. An engine does so first in
-    /// each step.
+    /// Names to the fabric the read whose completion is no longer wanted. An engine does so first
+    /// in each step.
     pub(in crate::endpoint) fn release_tag(&mut self, bus: &mut impl Bus) {
         if let Some(tag) = self.abandoned.take() {
             bus.abandon(tag);

@@ -38,7 +38,7 @@ fn kernel_mapping(bench: &mut Bench<'_>) -> Verdict {
             Contract::Refused(..) => None,
             _ => Some(other.import(&shared.fd, Importer::Dynamic.flags())?),
         };
-        // Anybody's kernel: the driver of the other device maps it.
+        // The kernel's mapping: the driver of the other device makes it.
         let first = Pattern::new(seed);
         other.kernel_write(shared.fd.as_fd(), 9, &bytes(first, 0..LENGTH))?;
         shared.expect(9..9 + LENGTH, first, 0)?;

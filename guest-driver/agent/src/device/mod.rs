@@ -219,7 +219,7 @@ impl Peer {
         Ok(unsafe { OwnedFd::from_raw_fd(argument.fd) })
     }
 
-    /// Tells the importers of a piece of local memory to drop their mappings.
+    /// Invalidates the importers' mappings of a piece of local memory.
     ///
     /// # Errors
     /// The driver's.

@@ -31,7 +31,8 @@ pub(crate) fn open_terminal() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(format!("/dev/{name}"))
 }
 
-/// Tells the terminal how large the window at its other end is. Programs that draw need it; a failure costs only looks.
+/// Sets the terminal's size to that of the window at its other end. Programs that draw need it; a
+/// failure costs only looks.
 pub(crate) fn set_size(terminal: &File, rows: u16, columns: u16) {
     let size =
         rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };

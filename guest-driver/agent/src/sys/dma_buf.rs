@@ -1,4 +1,5 @@
-//! The calls that every dma-buf has, whoever exported it (`include/uapi/linux/dma-buf.h` of the kernel).
+//! The calls that every dma-buf has, whatever its exporter (`include/uapi/linux/dma-buf.h` of the
+//! kernel).
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io;

@@ -198,7 +198,7 @@ mod tests {
         let log = [
             record(6, "pci 0000:01:00.0: BAR 2 assigned"),
             record(4, "pci 0000:01:00.0: can't do it"),
-            record(4, "somebody else: hm"),
+            record(4, "another driver: hm"),
             record(4, "WARNING: CPU: 0 PID: 1 at kernel/x.c"),
             record(4, "peerdma: loading out-of-tree module taints kernel."),
             record(4, "pcieport 0000:00:04.0: AER: Uncorrectable (Non-Fatal) error"),

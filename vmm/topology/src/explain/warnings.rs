@@ -278,7 +278,7 @@ fn groups_reached(view: &View<'_>, (a, b): (usize, usize), routes: &Routes) -> O
     (two && reached).then(|| {
         let text = format!(
             "the kernel puts them into two IOMMU groups, but requests by bus address go from {} to \
-             {} past the IOMMU: whoever controls the one reaches the other",
+             {} past the IOMMU: a driver that controls one reaches the other",
             name_of(view.plan, a),
             name_of(view.plan, b)
         );

@@ -94,7 +94,7 @@ fn to_and_fro(
         }
         owner.move_buffer(object, place, 0)?;
         moves.fetch_add(1, Ordering::Relaxed);
-        // Where there is one processor, whoever copies has to come to it between two moves.
+        // Where there is one processor, the thread that copies has to run between two moves.
         std::thread::yield_now();
     }
     Ok(())
