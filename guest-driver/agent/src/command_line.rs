@@ -1,5 +1,6 @@
 //! The agent as an ordinary program, for use at a guest's prompt.
 
+use crate::init::hang;
 use crate::vmm::{self, Expectation, PortWire, Vmm};
 use crate::{cases, exit, ktap};
 use guest_protocol::started;
@@ -119,8 +120,8 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
         Request::Test(names) => {
             let selection = selection(&names)?;
             let mut vmm = vmm();
-            let summary =
-                cases::run(&selection, vmm.as_mut(), ktap::Output::Terminal).map_err(broken)?;
+            let summary = cases::run(&selection, vmm.as_mut(), ktap::Output::Terminal, hang)
+                .map_err(broken)?;
             println!(
                 "# {} passed, {} failed, {} skipped",
                 summary.passed, summary.failed, summary.skipped

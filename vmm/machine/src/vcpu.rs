@@ -18,6 +18,7 @@ use super::layout;
 use super::machine::Shared;
 use super::protocol_call::{Buffer, Call, VcpuMemory};
 use crate::jitter::{Jitter, Stalls, Stream};
+use rustix::io::Errno;
 
 /// How often in a row `KVM_RUN` is called again after KVM says that an exit happened while an event was delivered.
 ///
@@ -85,9 +86,9 @@ impl Vcpu {
         while !shared.control.ending() {
             let next = match self.fd.run() {
                 Ok(exit) => serve(exit, shared),
-                Err(error) => match error.errno() {
+                Err(error) => match Errno::from_raw_os_error(error.errno()) {
                     // A kick, a signal for the process, or a vCPU that waits for its start-up IPI.
-                    libc::EINTR | libc::EAGAIN => Ok(Next::Resume),
+                    Errno::INTR | Errno::AGAIN => Ok(Next::Resume),
                     _ => Err(FaultKind::Run(error.into())),
                 },
             };

@@ -118,7 +118,7 @@ fn reset_during(bench: &mut Bench<'_>, pieces: u32) -> Result<(u32, u64), Stop> 
     for cookie in pending {
         match peer0.wait(cookie, WAIT_MS)? {
             result if result.error == 0 => copied += LENGTH,
-            result if result.error == -libc::ECANCELED => cancelled += 1,
+            result if result.error == -Errno::CANCELED.raw_os_error() => cancelled += 1,
             result => return succeeded(&peer0, result).map(|_| (cancelled, copied)),
         }
     }

@@ -9,6 +9,7 @@ use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::uapi;
+use rustix::io::Errno;
 
 const STRICT: &[Need] = &[
     Need::Vmm,
@@ -44,7 +45,7 @@ pub(super) fn expect_no_such_address(bench: &mut Bench<'_>) -> Verdict {
 pub(super) fn must_fault(peer: &Peer, what: &str, work: Work) -> Verdict {
     let result = peer.run(work.with(uapi::SUBMIT_VERDICT))?;
     ensure!(
-        result.error == -libc::EIO && result.bytes == 0 && result.verdict != 0,
+        result.error == -Errno::IO.raw_os_error() && result.bytes == 0 && result.verdict != 0,
         "{what}: error {}, {} bytes, verdict {}",
         result.error,
         result.bytes,
@@ -98,7 +99,7 @@ fn write_comes_late(
             0 => bench.note(format!("the write was not too late behind {fills} others")),
             error => {
                 ensure!(
-                    error == -libc::EIO,
+                    error == -Errno::IO.raw_os_error(),
                     "a write through a mapping that had gone ended with error {error}"
                 );
                 return shared.expect(0..SIZE, pattern, 0);

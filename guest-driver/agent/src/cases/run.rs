@@ -4,8 +4,8 @@ use super::lane::traffic_goes_on;
 use super::watchdog::Watchdog;
 use super::{Bench, Case, Kind, Stop, Verdict};
 use crate::device::bus_error::{self, BusErrors};
-use crate::init::reap;
-use crate::ktap::{self, Output};
+use crate::ktap::{self, Output, Status};
+use crate::sys::children::reap;
 use crate::sys::kernel_log::{KernelLog, OVERWRITTEN, Record, complaints};
 use crate::sys::{patience, processors};
 use crate::vmm::{CaseEnd, Vmm, VmmError};
@@ -42,11 +42,16 @@ impl Summary {
     }
 }
 
-/// Runs the tests in order and reports each.
+/// Runs the tests in order and reports each. `hang` ends the guest when a test does not end.
 ///
 /// # Errors
 /// When the conversation with the VMM breaks down: nothing can be judged or reported then.
-pub fn run(cases: &[Case], mut vmm: Option<&mut Vmm>, output: Output) -> Result<Summary, VmmError> {
+pub fn run(
+    cases: &[Case],
+    mut vmm: Option<&mut Vmm>,
+    output: Output,
+    hang: fn(&str) -> !,
+) -> Result<Summary, VmmError> {
     let mut log = KernelLog::open().ok();
     // Everything before the first test belongs to the test of the boot messages, which finds it here.
     let boot = log.as_mut().map(KernelLog::drain).unwrap_or_default();
@@ -63,17 +68,26 @@ pub fn run(cases: &[Case], mut vmm: Option<&mut Vmm>, output: Output) -> Result<
     // Any test may make the kernel decide about a path, and comment on it.
     let predicted = expected.map(|expected| expected.messages).unwrap_or_default();
     patience::stretch(factor);
-    let watchdog = Watchdog::start(factor);
+    let watchdog = Watchdog::start(factor, hang);
     for (number, case) in (1..).zip(cases) {
         watchdog.test(&case.full_name(), case.kind);
         let verdict = run_one(case, vmm.as_deref_mut(), log.as_mut(), (&boot, &predicted), output)?;
         summary.count(&verdict);
-        for line in ktap::result(number, &case.full_name(), &verdict) {
+        for line in ktap::result(number, &case.full_name(), status(&verdict)) {
             output.line(vmm.as_deref_mut(), &line)?;
         }
         reap(None);
     }
     Ok(summary)
+}
+
+/// A verdict as the report has it.
+fn status(verdict: &Verdict) -> Status<'_> {
+    match verdict {
+        Ok(()) => Status::Passed,
+        Err(Stop::Skip(reason)) => Status::Skipped(reason),
+        Err(Stop::Fail(reason)) => Status::Failed(reason),
+    }
 }
 
 fn run_one(

@@ -15,8 +15,7 @@ use child::Ended;
 use guest_protocol::started::{self, is_started};
 use std::fs;
 
-pub(crate) use child::reap;
-pub(crate) use power::end;
+pub(crate) use power::hang;
 
 /// Where programs of the initramfs lie.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -90,7 +89,7 @@ fn run_tests(hello: &Hello, vmm: Option<&mut Vmm>) -> Result<u8, Failure> {
     let vmm = vmm.ok_or_else(|| Failure::new(exit::PROTOCOL, "tests need the VMM"))?;
     let selection = cases::select(&hello.groups)
         .map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
-    let summary = cases::run(&selection, Some(vmm), ktap::Output::Vmm)
+    let summary = cases::run(&selection, Some(vmm), ktap::Output::Vmm, hang)
         .map_err(|error| Failure::new(exit::PROTOCOL, error.to_string()))?;
     Ok(summary.exit_code())
 }

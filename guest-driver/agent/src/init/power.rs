@@ -1,7 +1,9 @@
 //! Ending the guest, whatever state it is in.
 
 use super::console;
+use crate::exit;
 use crate::vmm::{PortWire, Vmm};
+use rustix::system::{RebootCommand, reboot};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set when this process is the first of its system: only then does its end end the system.
@@ -13,6 +15,11 @@ const UNDRAINED: &str = "guest-agent: the console may not have sent all that was
 /// From here on [`end`] ends the whole guest.
 pub(crate) fn own_the_system() {
     FIRST.store(true, Ordering::Relaxed);
+}
+
+/// Ends the guest because a test does not end.
+pub(crate) fn hang(reason: &str) -> ! {
+    end(exit::HANG, Some(reason))
 }
 
 /// Ends the guest with `code`: through the protocol port, else by powering off (then only the console shows
@@ -31,9 +38,9 @@ pub(crate) fn end(code: u8, reason: Option<&str>) -> ! {
         let _ = Vmm::new(Box::new(wire)).exit(code, reason);
     }
     rustix::fs::sync();
-    for how in [libc::RB_POWER_OFF, libc::RB_HALT_SYSTEM] {
-        // SAFETY: `reboot` takes an integer. It does not return when it works.
-        unsafe { libc::reboot(how) };
+    for how in [RebootCommand::PowerOff, RebootCommand::Halt] {
+        // Does not return when it works.
+        let _ = reboot(how);
     }
     // The first process must never return; if nothing ends the machine, the VMM's watchdog does.
     loop {

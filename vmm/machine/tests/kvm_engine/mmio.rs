@@ -109,7 +109,7 @@ fn where_nothing_is_reads_give_ones() -> Ran {
 fn an_ioeventfd_counts_writes_without_an_exit() -> Ran {
     let platform = platform(1)?;
     let bus = FakeBus::new();
-    let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let event = EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap();
     platform
         .vm()
         .register_ioevent(&event, &IoEventAddress::Mmio(REGISTERS + 0x100), NoDatamatch)

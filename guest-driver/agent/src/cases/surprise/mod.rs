@@ -40,7 +40,7 @@ pub(super) fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
     for cookie in pending {
         let error = peer.wait(cookie, WAIT_MS)?.error;
         ensure!(
-            error != -libc::ETIMEDOUT,
+            error != -Errno::TIMEDOUT.raw_os_error(),
             "{}: work that cannot be done does not end by itself",
             peer.name()
         );
