@@ -46,6 +46,13 @@ pub(super) const CASES: &[Case] = &[
         PATH,
         leaving::exporter_waits,
     ),
+    Case::new(
+        "lifetimes",
+        "exporter-unbind-waits-for-late-unmaps",
+        Positive,
+        FENCED_PATH,
+        patience::unbinding,
+    ),
     Case::new("lifetimes", "exporter-process-killed", Positive, PATH, leaving::exporter_killed),
     Case::new(
         "lifetimes",
