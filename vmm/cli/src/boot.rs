@@ -51,11 +51,11 @@ pub(super) struct Arguments {
     /// Record everything that the devices do in this file, for `peerdma replay`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Seconds after which the guest is taken for hung [default: 600 with -- CMD, none with a shell]
+    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
-    /// Run this command in the guest instead of a shell; its exit status becomes ours, and 0 becomes 1 where something was
-    /// found
+    /// Run this command in the guest instead of a shell; its exit status becomes that of peerdma,
+    /// and 0 becomes 1 if there were findings
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }

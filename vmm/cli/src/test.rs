@@ -60,7 +60,7 @@ Examples:
   peerdma test --module my.ko --expect pci.link-down:peer0 --file my-test -- my-test --unplug
                                                  which passes only if this is found
   peerdma test --device ioat,channels=2 --module my.ko --file my-test -- my-test
-                                                 with a device besides; --help says which there are
+                                                 with another device; --help lists the kinds
   peerdma test --device ioat --modprobe ioatdma --file my-test -- my-test
                                                  and with the kernel's own driver for it")]
 pub(super) struct Arguments {
@@ -71,16 +71,17 @@ pub(super) struct Arguments {
     /// Run this scenario, one of the list or a file of your own; may be repeated [default: those that --list marks]
     #[arg(long, value_name = "NAME|FILE.toml")]
     scenario: Vec<String>,
-    /// Run all scenarios that have tests of their own, also those that do not run by default
+    /// Run all scenarios that have tests of their own, including those that do not run by default
     #[arg(long, conflicts_with_all = ["scenario", "command"])]
     all: bool,
-    /// With --all: also those that take many minutes
+    /// With --all: include those that take many minutes
     #[arg(long, requires = "all")]
     long: bool,
-    /// Run only part I of N of the scenarios; `peerdma report merge` puts the parts' reports together
+    /// Run only part I of N of the scenarios; `peerdma report merge` merges the parts' reports
     #[arg(long, value_name = "I/N", conflicts_with = "command")]
     shard: Option<Shard>,
-    /// Guests that run beside each other [default: one for every processor, up to four; half as many on any kernel but the lab's]
+    /// Guests that run in parallel [default: one per processor, up to four; half as many on other
+    /// kernels than the lab's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: Option<u8>,
     #[command(flatten)]
@@ -88,16 +89,18 @@ pub(super) struct Arguments {
     /// Folder for reports and logs [default: target/vm-test; on the debug, stock and lts kernels target/vm-test-KERNEL]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Record everything that the devices do, a file per scenario in this folder, for `peerdma replay`
+    /// Record everything that the devices do, one file per scenario in this folder, for `peerdma
+    /// replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
-    /// Seconds after which a guest is taken for hung, instead of the scenario's limit
+    /// Seconds after which a guest counts as hung, instead of the scenario's limit
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
     /// Print the report as JSON instead of KTAP
     #[arg(long)]
     json: bool,
-    /// Run this command in the guest instead of the lab's tests; its exit status becomes ours
+    /// Run this command in the guest instead of the lab's tests; its exit status becomes that of
+    /// peerdma
     #[arg(last = true, value_name = "CMD")]
     pub(super) command: Vec<String>,
 }
