@@ -21,7 +21,7 @@ pub enum DelayError {
 impl System {
     /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root
     /// complex, which is RAM and interrupts. What is under way already follows the new delay. A
-    /// path can be switched off by the numbers that its functions had when it was armed, even if
+    /// path can be switched off by the BDFs that its functions had when it was armed, even if
     /// they have lost them since.
     ///
     /// CPUs' accesses to the BARs of the target push what is under way: until the path is off,

@@ -299,8 +299,8 @@ impl Judge {
         if self.mode == Mode::Test {
             return Answer::fail("the lab's tests say what they expect when they begin");
         }
-        let expectation =
-            Expectation::of(expectation).and_then(|found| found.resolve(&self.functions));
+        let expectation = Expectation::of(expectation)
+            .and_then(|expectation| expectation.resolve(&self.functions));
         match expectation {
             Ok(expectation) if self.stray.has_room(&expectation, Origin::Guest) => {
                 self.stray.expect(expectation, Origin::Guest);

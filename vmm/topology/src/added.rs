@@ -386,7 +386,7 @@ mod tests {
         Ok(topology)
     }
 
-    /// What it hangs below, and its number.
+    /// What it hangs below, and its BDF.
     fn placed(topology: &Topology, name: &str) -> (String, String) {
         let plan = Plan::new(topology, true).unwrap();
         let function = &plan.functions[plan.find(name).unwrap()];
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(placed(&topology, "ioat0-port"), (String::new(), "00:06.0".into()));
         assert_eq!(placed(&topology, "ioat1"), ("ioat1-port".into(), "04:00.0".into()));
         assert_eq!(placed(&topology, "peer2"), ("peer2-port".into(), "05:00.0".into()));
-        // What was there has the numbers that it had.
+        // What was there keeps its BDF.
         for peer in ["peer0", "peer1"] {
             assert_eq!(placed(&topology, peer), placed(&Topology::default(), peer));
         }

@@ -244,9 +244,9 @@ impl SystemConfig {
                 | Kind::Rng
                 | Kind::Device(_)
                 | Kind::OtherBridge => continue,
-                Kind::Peer(number) => Function::endpoint(0, name, self.peer(plan, index, number)?),
-                Kind::Endpoint(number, _) => {
-                    let entry = &self.topology.endpoints[number];
+                Kind::Peer(entry) => Function::endpoint(0, name, self.peer(plan, index, entry)?),
+                Kind::Endpoint(entry, _) => {
+                    let entry = &self.topology.endpoints[entry];
                     Function::boxed(0, name, entry.make(function.parent.is_some(), function.item)?)
                 }
                 Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => {
@@ -260,9 +260,10 @@ impl SystemConfig {
         Ok(places)
     }
 
-    fn peer(&self, plan: &Plan, index: usize, number: usize) -> Result<PeerDevice, AssemblyError> {
-        let peer = &self.topology.peers[number];
-        let serial = 0x5045_4552_0000_0000 | number as u64;
+    /// The peer device of the function at `index` of the plan, which is the one at `entry` of the description.
+    fn peer(&self, plan: &Plan, index: usize, entry: usize) -> Result<PeerDevice, AssemblyError> {
+        let peer = &self.topology.peers[entry];
+        let serial = 0x5045_4552_0000_0000 | entry as u64;
         let attachment = match plan.functions[index].parent {
             Some(_) => PcieKind::Endpoint,
             None => PcieKind::RootComplexIntegratedEndpoint,
@@ -283,8 +284,9 @@ impl SystemConfig {
         })
     }
 
-    /// The firmware knows functions by their numbers; the topology's author knows what stands in the file. To blame is
-    /// the size of its memory, or else the window, or else the presence of the device.
+    /// The firmware knows functions by their BDFs; the topology's author knows what stands in the
+    /// file. To blame is the size of its memory, or else the window, or else the presence of the
+    /// device.
     fn no_room(&self, plan: &Plan, error: FirmwareError) -> AssemblyError {
         let FirmwareError::NoSpace { function, index, size, window, range } = &error else {
             return error.into();
@@ -300,7 +302,7 @@ impl SystemConfig {
             }
         };
         let own_size = match planned.item {
-            Item::Peer(number) => self.topology.peers.get(number).and_then(|it| it.local_memory),
+            Item::Peer(entry) => self.topology.peers.get(entry).and_then(|it| it.local_memory),
             _ => None,
         };
         let (item, key) = if own_size.is_some_and(|own| own == *size) {

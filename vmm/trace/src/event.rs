@@ -19,7 +19,7 @@ pub struct Header {
     pub ram: Vec<(u64, u64)>,
 }
 
-/// One entry of a trace. Numbers of functions count from 0 in the order of the address map.
+/// One entry of a trace. Indices of functions count from 0 in the order of the address map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {

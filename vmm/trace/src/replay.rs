@@ -261,7 +261,7 @@ fn perform(system: &mut System, cause: &Event, refused: &Warnings) -> Option<Eve
             Some(Event::RegisterRead { address: *address, data: now })
         }
         Event::CpuPush { function } => {
-            if let Some(id) = numbered(system, *function) {
+            if let Some(id) = function_at(system, *function) {
                 system.cpu_push(id);
             }
             None
@@ -290,7 +290,7 @@ fn perform(system: &mut System, cause: &Event, refused: &Warnings) -> Option<Eve
             None
         }
         Event::Step { function } => {
-            if let Some(id) = numbered(system, *function) {
+            if let Some(id) = function_at(system, *function) {
                 system.step_function(id);
             }
             None
@@ -299,9 +299,9 @@ fn perform(system: &mut System, cause: &Event, refused: &Warnings) -> Option<Eve
     }
 }
 
-/// The function of a number in the trace.
-fn numbered(system: &System, number: usize) -> Option<FunctionId> {
-    system.address_map().functions().nth(number).map(|(id, _)| id)
+/// The function with an index in the trace.
+fn function_at(system: &System, index: usize) -> Option<FunctionId> {
+    system.address_map().functions().nth(index).map(|(id, _)| id)
 }
 
 /// Interrupts of a replay go nowhere.

@@ -98,7 +98,11 @@ fn repeated(finding: &Finding) -> Repeated {
         let last = transaction.address.saturating_add(transaction.length.saturating_sub(1));
         (transaction.address, last)
     });
-    Repeated { count: 1, range, bytes: finding.transaction.map_or(0, |found| found.length) }
+    Repeated {
+        count: 1,
+        range,
+        bytes: finding.transaction.map_or(0, |transaction| transaction.length),
+    }
 }
 
 /// What was found in one test.

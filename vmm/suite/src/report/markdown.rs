@@ -141,7 +141,7 @@ impl Names {
 
     fn client(&self, client: Client) -> String {
         match client {
-            Client::Peer(number) => self.peer(number),
+            Client::Peer(instance) => self.peer(instance),
             Client::Function(bdf) => {
                 let find = |plan: &Plan| plan.find(&bdf.to_string());
                 self.function(find).unwrap_or_else(|| client.to_string())
@@ -149,9 +149,9 @@ impl Names {
         }
     }
 
-    fn peer(&self, number: u8) -> String {
-        let find = |plan: &Plan| plan.peers().get(usize::from(number)).copied();
-        self.function(find).unwrap_or_else(|| Client::Peer(number).to_string())
+    fn peer(&self, instance: u8) -> String {
+        let find = |plan: &Plan| plan.peers().get(usize::from(instance)).copied();
+        self.function(find).unwrap_or_else(|| Client::Peer(instance).to_string())
     }
 
     fn function(&self, find: impl FnOnce(&Plan) -> Option<usize>) -> Option<String> {

@@ -21,13 +21,14 @@ pub struct Setup {
 /// One decision: about DMA by a device into the memory of a peer device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedPath {
-    /// Whose memory: the peer device's number N of `/dev/peerdmaN`.
+    /// Whose memory: instance N of the peer device, `/dev/peerdmaN`.
     pub owner: u8,
     /// The device that does DMA.
     pub client: Client,
     /// What `pci_p2pdma_distance()` said; negative: no way.
     pub distance: i32,
-    /// The DMA address that the client got for the first byte, and what kind of number it is; none: it got none.
+    /// The DMA address that the client got for the first byte, and what kind of address it is;
+    /// none: it got none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<(Address, u64)>,
 }
@@ -39,7 +40,7 @@ pub enum ObservedPathError {
     #[error("this request does not describe a path")]
     OtherRequest,
     /// The owner.
-    #[error("no topology has a peer device with the number {0}")]
+    #[error("no topology has a peer device with the instance number {0}")]
     NoSuchPeer(u32),
     /// The client.
     #[error(transparent)]

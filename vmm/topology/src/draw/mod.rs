@@ -1,5 +1,5 @@
-//! Pictures of a topology: every function with its number, its IDs, its ACS state and its windows after the firmware has
-//! run.
+//! Pictures of a topology: every function with its BDF, its IDs, its ACS state and its windows
+//! after the firmware has run.
 
 mod dot;
 mod svg;

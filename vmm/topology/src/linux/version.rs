@@ -48,7 +48,7 @@ impl Version {
     /// All of them, the oldest first.
     pub const ALL: [Self; 3] = [Self::V6_1, Self::V6_12, Self::V7_3];
 
-    const fn number(self) -> (u32, u32) {
+    const fn release(self) -> (u32, u32) {
         match self {
             Self::V6_1 => (6, 1),
             Self::V6_12 => (6, 12),
@@ -68,9 +68,9 @@ impl Version {
             return Err(VersionError::Form(short));
         };
         let wanted = (major, minor);
-        let known = Self::ALL.into_iter().rfind(|version| version.number() <= wanted);
+        let known = Self::ALL.into_iter().rfind(|version| version.release() <= wanted);
         let known = known.ok_or(VersionError::TooOld(short))?;
-        Ok((known, known.number() == wanted))
+        Ok((known, known.release() == wanted))
     }
 
     /// Whether the kernel knows `pci=config_acs=`.
@@ -86,7 +86,7 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (major, minor) = self.number();
+        let (major, minor) = self.release();
         write!(f, "{major}.{minor}")
     }
 }

@@ -89,7 +89,7 @@ impl Routes {
 /// The address of a request.
 #[derive(Debug, Clone, Copy)]
 enum Destination {
-    /// This number, on the requester's bus and, untranslated, at the root complex.
+    /// This address, on the requester's bus and, untranslated, at the root complex.
     Address(u64),
     /// The bus address of this function's memory, where the address is not known.
     MemoryOf(usize),
@@ -218,7 +218,7 @@ impl Router<'_> {
 
     fn without_numbers(&self, requester: usize, owner: usize, offset: u64) -> Route {
         let same = self.same_bridge(requester, owner);
-        // Another number than on the owner's bus, or another bus: it may be anything there.
+        // Another address than on the owner's bus, or another bus: it may be anything there.
         let range = shifted(self.memory_window(owner).bus, offset);
         if (offset != 0 || !same) && self.is_on_bus_of(requester, range) {
             return Route::new(Arrival::Elsewhere);

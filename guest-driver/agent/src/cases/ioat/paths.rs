@@ -72,7 +72,7 @@ pub(super) fn decisions(bench: &mut Bench<'_>) -> Verdict {
     let (engines, peers) = engines_and_peers(bench)?;
     let mut decisions = Decisions::default();
     for engine in &engines {
-        let numbers = engine.function.numbers();
+        let numbers = engine.function.segment_and_requester_id();
         let (segment, bdf) =
             numbers.ok_or_else(|| Stop::Fail(format!("{} is not an address", engine.address())))?;
         for owner in &peers {
