@@ -122,7 +122,7 @@ def costs(before, after, pair):
     if before.machine.iommu != "none" and after.machine.iommu == "none":
         found.add("no-iommu")
     for other, verdict in before.verdicts.items():
-        # The virtio functions of the machine reach for nobody's memory.
+        # The virtio functions of the machine access no device's memory.
         if other == pair or other not in after.verdicts or other[0].startswith("virtio-"):
             continue
         then = after.verdicts[other]

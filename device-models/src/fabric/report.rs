@@ -14,7 +14,7 @@ impl Fabric {
         format!("{} ({})", node.name, node.requester)
     }
 
-    /// Tells of a request that a port or the root complex refused; `begun` is where the addresses
+    /// Reports a request that a port or the root complex refused; `begun` is where the addresses
     /// begin that the function was given.
     pub(super) fn report_refused(
         &mut self,

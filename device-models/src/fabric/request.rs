@@ -1,5 +1,4 @@
-//! What reads and writes have in common: finding out what stands at the next bytes, and how
-//! requests fail.
+//! What reads and writes have in common: the target of the next bytes, and how requests fail.
 
 use std::sync::Arc;
 

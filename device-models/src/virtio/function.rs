@@ -125,11 +125,11 @@ impl<D: VirtioDevice> VirtioPci<D> {
             return false;
         }
         match queue.serve(number, &mut self.device, port, &self.arena) {
-            Ok(Served::One { tell, more }) => {
+            Ok(Served::One { notify, more }) => {
                 self.isr |= Isr::QUEUE;
                 // About one that is there already the driver need not speak.
                 queue.notified = more;
-                if tell {
+                if notify {
                     queue.interrupt(port);
                 }
                 true

@@ -1,4 +1,4 @@
-//! The answer to `hello`: what a guest is for.
+//! The answer to `hello`: the purpose of a guest.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Input {
-    /// Somebody's terminal.
+    /// A user's terminal.
     #[default]
     Terminal,
     /// A file or a pipe, whose end comes as [`END_OF_INPUT`]: nothing is echoed.

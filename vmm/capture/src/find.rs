@@ -31,7 +31,8 @@ impl Function {
     /// Which kind of device it is, if it is counted.
     pub fn kind(&self) -> Option<Kind> {
         match self.class?.to_be_bytes() {
-            // A server's management controller shows a screen, too, but has no memory for anybody else.
+            // A server's management controller shows a screen, too, but has no memory for other
+            // devices.
             [0x03, _] if self.vendor == Some(0x1a03) || self.vendor == Some(0x102b) => None,
             [0x03 | 0x12, _] => Some(Kind::Gpu),
             [0x02, _] | [0x0c, 0x06] => Some(Kind::Nic),

@@ -51,11 +51,11 @@ pub(super) struct Arguments {
     /// Record everything that the devices do in this file, for `peerdma replay`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Seconds after which the guest is taken for hung [default: 600 with -- CMD, none with a shell]
+    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
-    /// Run this command in the guest instead of a shell; its exit status becomes ours, and 0 becomes 1 where something was
-    /// found
+    /// Run this command in the guest instead of a shell; its exit status becomes that of peerdma,
+    /// and 0 becomes 1 if there were findings
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -67,9 +67,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut scenario =
         Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
     arguments.guest.machine.apply(&mut scenario)?;
-    let lab = Devices::of(&scenario)?;
-    let expectations = arguments.guest.expectations(&scenario, &lab.plan)?;
-    choose::tell_scenario_remarks(&scenario, &lab.plan);
+    let devices = Devices::of(&scenario)?;
+    let expectations = arguments.guest.expectations(&scenario, &devices.plan)?;
+    choose::tell_scenario_remarks(&scenario, &devices.plan);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let place = arguments.guest.place()?;
     if arguments.guest.is_substitute(&kernel) {
@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
     }
-    let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
+    let mut job = job(arguments, &scenario, devices, &prepared, out.path(), record, factor);
     for run in &mut job.runs {
         run.expectations.clone_from(&expectations);
     }
@@ -111,7 +111,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Event::Ended { report: ended } => report = Some(*ended),
         _ => {}
     });
-    // No more keys: whoever waits for them stops, and what the guest has written can be read to its end.
+    // No more keys: readers of them stop, and what the guest has written can be read to its end.
     let _ = ours.shutdown(Shutdown::Write);
     if end.is_ok() && !ctrl_c::interrupted() {
         drop(screen.join());
@@ -124,7 +124,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 fn job(
     arguments: &Arguments,
     scenario: &Scenario,
-    lab: Devices,
+    devices: Devices,
     prepared: &Prepared,
     out: &Path,
     record: Option<(PathBuf, PathBuf)>,
@@ -140,7 +140,7 @@ fn job(
             .map(|term| format!("TERM={term}"))
             .into_iter()
             .collect(),
-        peers: lab.plan.peer_names(),
+        peers: devices.plan.peer_names(),
         time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
         input: if io::stdin().is_terminal() { Input::Terminal } else { Input::Pipe },
         rows: size.map(|(rows, _)| rows),
@@ -155,7 +155,7 @@ fn job(
         parameters: all,
         initramfs: None,
         hello,
-        lab: lab.config,
+        system: devices.config,
         setup: None,
         memory: scenario.memory,
         cpus: scenario.cpus,
@@ -229,7 +229,7 @@ fn pump(stream: &UnixStream, is_running: Receiver<()>) -> io::Result<JoinHandle<
                 write_out(bytes)
             };
             if written.is_err() {
-                // Nobody reads any more: the guest goes on without a screen.
+                // The reader is gone: the guest goes on without a screen.
                 let _ = io::copy(&mut output, &mut io::sink());
                 return;
             }

@@ -9,7 +9,7 @@ use peerdma_suite::hello::{self, Address};
 use peerdma_suite::report::{ObservedPath, ScenarioReport, Setup, merge};
 use peerdma_support::names::nearest_name;
 use peerdma_support::say;
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use peerdma_topology::linux::{Guest, Version};
 use peerdma_topology::{AddedDevice, Explanation, Kind, Plan, Planned, Prediction};
 use serde::Serialize;
@@ -21,12 +21,12 @@ use super::{Exit, Failure, choose, output};
 /// Which path.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Says what Linux 7.3 decides for DMA by A into the memory of B, from the topology alone. That a guest's kernel decides \
-the same is what the scenarios named topology-... test; with --run their answer stands below, and a difference gives \
-exit code 1. With --machine it is a real machine that is explained, from a record of it or from what lspci printed \
-there; names are addresses, gpu0, nic1, nvme2 in the order of addresses, or those of the kernel (eth0, mlx5_0). \
-p2pdma and drivers that share buffers by dma-buf follow these rules; NVIDIA's driver and NCCL have rules of their own, \
-but redirected requests are slow, or hang, there as well.
+Predicts what Linux 7.3 decides for DMA by A into the memory of B, from the topology alone. The scenarios named \
+topology-... test that a guest's kernel decides the same; --run shows its decision too, and a difference gives exit \
+code 1. --machine explains a real machine, from a record of it or from the output of lspci; devices are named by \
+address, as gpu0, nic1, nvme2 in the order of addresses, or by the kernel's names (eth0, mlx5_0). p2pdma and drivers \
+that share buffers by dma-buf follow these rules. NVIDIA's driver and NCCL have rules of their own, but redirected \
+requests are slow, or hang, there as well.
 
 Examples:
   peerdma explain peer0 peer1
@@ -38,10 +38,10 @@ Examples:
   peerdma explain ioat0 peer0 --topology switch --device ioat,below=switch0
   peerdma explain 03:00.0 04:00.0 --topology switch-acs --append 'pci=disable_acs_redir=02:00.0;02:01.0'")]
 pub(super) struct Arguments {
-    /// The device that does DMA, the importer: its name or its number
+    /// The device that does DMA, the importer: its name or BDF
     #[arg(required_unless_present = "all", requires = "b")]
     a: Option<String>,
-    /// The device whose memory it wants, the exporter
+    /// The device whose memory it accesses, the exporter
     #[arg(required_unless_present = "all")]
     b: Option<String>,
     /// Every pair of devices instead of one
@@ -56,8 +56,8 @@ pub(super) struct Arguments {
     /// With --all of a machine: the table as text, a page, or a picture
     #[arg(long, value_enum, default_value_t, requires_all = ["all", "machine"], conflicts_with = "json")]
     format: TableFormat,
-    /// Besides, what the guest's kernel decided in this run: the output folder of `peerdma test`, or its summary.json.
-    /// The machine is the one of the run
+    /// Also show what the guest's kernel decided in this run: the output folder of `peerdma test`,
+    /// or its summary.json. The topology is that of the run
     #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "append"])]
     run: Option<PathBuf>,
     /// Which scenario of the run, when several asked their kernel about this path
@@ -74,10 +74,11 @@ pub(super) struct Arguments {
     iommu: Iommu,
     #[command(flatten)]
     kernel: choose::KernelParameters,
-    /// By the rules of this kernel: 6.1, 6.12 or 7.3; of others the one before it counts. By default the record's, or 7.3
+    /// Apply the rules of this kernel: 6.1, 6.12 or 7.3; for other releases those of the last one
+    /// before [default: the record's, or 7.3]
     #[arg(long, value_name = "RELEASE", conflicts_with = "run")]
     linux: Option<String>,
-    /// Print it as JSON, for programs
+    /// Print the result as JSON
     #[arg(long, conflicts_with = "run")]
     json: bool,
 }
@@ -169,7 +170,7 @@ fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
     let (scenario, setup) = choose(&report.scenarios, arguments.scenario.as_deref())?;
     let Setup { topology, guest } = setup;
     let iommu = guest.iommu.kind();
-    let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
+    let config = SystemConfig { topology: topology.clone(), iommu, ..SystemConfig::default() };
     let plan = config.plan_with_addresses().map_err(Failure::usage)?;
     let (a, b) = arguments.pair();
     let explanation = Explanation::new(&plan, guest, a, b)

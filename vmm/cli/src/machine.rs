@@ -21,9 +21,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write down what this machine has on PCIe, for use on any other machine
+    /// Record the PCIe devices of this machine, for use on any other
     Capture(Capture),
-    /// Show what a file says about a machine, and what it does not say
+    /// Show what a file says about a machine, and what is unknown
     Show(Show),
 }
 

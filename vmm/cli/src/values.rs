@@ -8,14 +8,14 @@ use peerdma_topology::assembly::IommuMode;
 /// `--iommu`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Iommu {
-    /// It translates; a freed address is invalid before the unmapping call returns
+    /// The IOMMU translates; a freed address is invalid before the unmapping call returns
     #[default]
     Strict,
-    /// It translates; freed addresses become invalid some time later, as Linux does by itself
+    /// The IOMMU translates; freed addresses become invalid some time later, the default of Linux
     Lazy,
-    /// It is there, but the kernel's own drivers are let through untranslated
+    /// There is an IOMMU, but DMA of the kernel's drivers is not translated
     Passthrough,
-    /// There is none
+    /// No IOMMU
     None,
 }
 
@@ -33,9 +33,10 @@ impl From<Iommu> for IommuMode {
 /// `--swiotlb`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum BounceBuffers {
-    /// Devices reach all memory as it is
+    /// Devices access all memory directly
     Off,
-    /// Every mapping of system memory is a bounce buffer (swiotlb=force): a missing sync shows
+    /// Every mapping of system memory is a bounce buffer (swiotlb=force), which exposes a missing
+    /// sync
     Force,
 }
 
@@ -85,7 +86,7 @@ pub(super) enum Only {
     Nic,
     /// NVMe controllers
     Nvme,
-    /// Whatever offers memory to p2pdma
+    /// Devices that offer memory to p2pdma
     P2pmem,
     /// Everything that is not a bridge
     All,

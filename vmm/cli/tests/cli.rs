@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use program::{outcome, peerdma, run};
 use rustix::fs::{FlockOperation, flock};
 
@@ -304,9 +304,9 @@ fn bad_input_is_a_usage_error_everywhere() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let record = |name: &str, ram: &str, lab: &str| {
         let lab = if lab.is_empty() {
-            serde_json::to_string(&LabConfig::default()).unwrap()
+            serde_json::to_string(&SystemConfig::default()).unwrap()
         } else {
-            serde_json::to_string(&LabConfig::default()).unwrap().replacen("268435456", lab, 1)
+            serde_json::to_string(&SystemConfig::default()).unwrap().replacen("268435456", lab, 1)
         };
         let line = format!(
             "{{\"format\":\"peerdma-trace\",\"version\":4,\"lab\":{lab},\"ram\":{ram}}}\n{{\"event\":\"end\",\"events\":0}}\n"

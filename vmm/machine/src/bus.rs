@@ -78,7 +78,7 @@ pub trait DeviceBus: Send + Sync {
         let _ = map;
     }
     /// Memory BARs that decode and are left out of [`DeviceBus::memory`], so that each access to them leaves the guest: for
-    /// whoever has to say why.
+    /// the caller that reports why.
     fn withheld(&self) -> Vec<Withheld> {
         Vec::new()
     }

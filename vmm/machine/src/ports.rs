@@ -1,11 +1,11 @@
-//! The I/O port space of the machine: a serial port, the lab port, power and reset.
+//! The I/O port space of the machine: a serial port, the protocol port, power and reset.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::fault::RunEnd;
-use super::lab_call::{Call, LinearMemory};
-use super::lab_port::LabPortDevice;
 use super::layout;
+use super::protocol_call::{Call, LinearMemory};
+use super::protocol_port::ProtocolPort;
 use super::serial::SerialPort;
 
 /// `SLP_EN` of the sleep control register (ACPI 6.5, table 4.21).
@@ -14,17 +14,19 @@ const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
 const SLEEP_TYPE_MASK: u8 = 0x7;
 
-/// All ports. Ports that nobody answers read as all ones.
+/// All ports. Ports without a device read as all ones.
 #[derive(Debug)]
 pub(crate) struct Ports {
     pub(crate) serial: SerialPort,
-    pub(crate) lab: Mutex<LabPortDevice>,
+    pub(crate) protocol: Mutex<ProtocolPort>,
 }
 
 impl Ports {
     pub(crate) fn read(&self, port: u16, data: &mut [u8]) {
         match port {
-            layout::LAB_PORT => self.lab.lock().unwrap_or_else(PoisonError::into_inner).read(data),
+            layout::PROTOCOL_PORT => {
+                self.protocol.lock().unwrap_or_else(PoisonError::into_inner).read(data)
+            }
             layout::SLEEP_STATUS | layout::SLEEP_CONTROL => data.fill(0),
             _ if layout::COM1.contains(&port) => self.serial.read(port, data),
             _ => data.fill(0xFF),
@@ -35,7 +37,9 @@ impl Ports {
     /// used a string instruction.
     pub(crate) fn write(&self, port: u16, data: &[u8]) -> Option<RunEnd> {
         match port {
-            layout::LAB_PORT => self.lab.lock().unwrap_or_else(PoisonError::into_inner).write(data),
+            layout::PROTOCOL_PORT => {
+                self.protocol.lock().unwrap_or_else(PoisonError::into_inner).write(data)
+            }
             layout::SLEEP_CONTROL => data.iter().find_map(|&value| sleep(value)),
             layout::RESET_REGISTER => data.contains(&layout::RESET_VALUE).then_some(RunEnd::Reset),
             layout::KEYBOARD_COMMAND => {
@@ -49,9 +53,9 @@ impl Ports {
         }
     }
 
-    /// Serves a lab call; `Some` if it ends the run.
-    pub(crate) fn lab_call(&self, call: Call, memory: &impl LinearMemory) -> Option<RunEnd> {
-        call.serve(memory, &mut self.lab.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Serves a protocol call; `Some` if it ends the run.
+    pub(crate) fn protocol_call(&self, call: Call, memory: &impl LinearMemory) -> Option<RunEnd> {
+        call.serve(memory, &mut self.protocol.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

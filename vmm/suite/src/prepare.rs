@@ -29,7 +29,7 @@ const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
 /// What the lab's own devices need of the kernel where it is a module. The IOMMU's comes first: a device whose driver
 /// finds none for ten seconds does without.
 const FIRST_MODULES: &[&str] = &["virtio_iommu", "virtio_rng"];
-/// What somebody sees who logs in.
+/// What a user sees at login.
 const PROFILE: &str = "\
 export PS1='guest:\\w# '
 [ -t 1 ] && echo 'peerdma guest: lspci -vvv and dmesg look around, guest-agent --help tests, Ctrl-A x leaves.'
@@ -128,7 +128,7 @@ pub enum PrepareError {
         /// The name that was probably meant.
         near: Option<String>,
     },
-    /// Modules of the kernel's, and nobody knows where they are.
+    /// Modules of the kernel's, and it is not known where they are.
     #[error(
         "{kernel}: no build tree is known for this kernel, so its modules cannot be loaded; give the tree itself with --kernel"
     )]
@@ -270,7 +270,7 @@ pub fn prepare(
     }
     own.pack(&mut initramfs)?;
     let mut loaded = Vec::new();
-    // What the lab loads first anyway is loaded once, with the parameters that somebody asks for.
+    // What the lab loads first anyway is loaded once, with the parameters that were asked for.
     let asked_for = |file: &PathBuf| {
         let asked = kernel_modules.iter().find(|(own, _)| own == file);
         asked.map(|(_, parameters)| parameters.clone()).unwrap_or_default()

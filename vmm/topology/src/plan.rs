@@ -1,4 +1,5 @@
-//! From the description to the tree: every function with its number, every host bridge with its buses and windows.
+//! From the description to the tree: every function with its BDF, every host bridge with its buses
+//! and windows.
 //!
 //! Numbers are those that the firmware will give: depth first, in the order of device and function numbers.
 
@@ -67,7 +68,7 @@ pub struct Planned {
     pub children: Vec<usize>,
     /// Its host bridge, as an index into [`Plan::host_bridges`].
     pub host_bridge: usize,
-    /// Its number.
+    /// Its BDF.
     pub bdf: Bdf,
     /// Secondary and subordinate bus of a bridge.
     pub buses: Option<(u8, u8)>,
@@ -83,7 +84,7 @@ pub struct Planned {
     pub multi_function: bool,
     /// Where the description says so.
     pub item: Item,
-    /// For a function of a real machine: the ACS controls that were found on, whoever switched them
+    /// For a function of a real machine: the ACS controls that were on, whatever switched them
     /// on.
     pub acs_found: Option<AcsControl>,
 }
@@ -109,7 +110,8 @@ pub struct PlannedBridge {
 }
 
 impl PlannedBridge {
-    /// What the bridge forwards: what its firmware programs, and what ACPI's `_CRS` tells the guest.
+    /// What the bridge forwards: what its firmware programs, and what ACPI's `_CRS` describes to
+    /// the guest.
     pub fn resources(&self) -> HostResources {
         let [memory, prefetchable] = self.windows.map(|window| window.bus.first..=window.bus.last);
         HostResources { buses: self.buses.0..=self.buses.1, memory, prefetchable }
@@ -164,7 +166,7 @@ impl Plan {
         Ok(planner.plan)
     }
 
-    /// The function called `name`, or with this number.
+    /// The function called `name`, or with this BDF.
     pub fn find(&self, name: &str) -> Option<usize> {
         let bdf = name.parse::<Bdf>().ok();
         self.functions
@@ -185,7 +187,7 @@ impl Plan {
         self.functions.iter().map(|function| (function.name.clone(), function.bdf)).collect()
     }
 
-    /// The names of the peer devices, by their number N of `/dev/peerdmaN`.
+    /// The names of the peer devices, by their instance N of `/dev/peerdmaN`.
     pub fn peer_names(&self) -> Vec<String> {
         self.peers().into_iter().map(|peer| self.functions[peer].name.clone()).collect()
     }

@@ -1,24 +1,25 @@
-//! What a trace is made of.
+//! The events of a trace.
 
 use std::fmt;
 
 use device_models::checker::{Finding, Severity};
 use device_models::fabric::{Delivery, Input, Target, Transaction};
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use serde::{Deserialize, Serialize};
 
 use super::format::hex;
 
-/// The first thing in a trace: how to build the lab again.
+/// The first thing in a trace: how to build the devices again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The devices.
-    pub lab: LabConfig,
+    #[serde(rename = "lab")]
+    pub system: SystemConfig,
     /// Guest RAM: start and length in bytes of each range.
     pub ram: Vec<(u64, u64)>,
 }
 
-/// One entry of a trace. Numbers of functions count from 0 in the order of the lab's address map.
+/// One entry of a trace. Indices of functions count from 0 in the order of the address map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -77,9 +78,9 @@ pub enum Event {
     },
     /// Posted writes on a path stay under way, or no longer.
     DelayPosted {
-        /// Requester ID of who issues them.
+        /// Requester ID of the function that issues them.
         requester: u16,
-        /// Requester ID of whose BARs they go to; none for the root complex.
+        /// Requester ID of the function whose BARs they go to; none for the root complex.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<u16>,
         /// For how long.

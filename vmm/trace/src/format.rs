@@ -297,7 +297,10 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header { lab: peerdma_topology::assembly::LabConfig::default(), ram: vec![(0, 1 << 20)] }
+        Header {
+            system: peerdma_topology::assembly::SystemConfig::default(),
+            ram: vec![(0, 1 << 20)],
+        }
     }
 
     fn record(events: &[Event]) -> Vec<u8> {

@@ -1,10 +1,10 @@
 #![doc = include_str!("../README.md")]
 //!
-//! Recording a lab and replaying the trace: the same devices, the same inputs, the same findings, and no guest.
+//! Recording a system and replaying the trace: the same devices, the same inputs, the same findings, and no guest.
 //!
 //! A trace holds what came in from outside (accesses by CPUs, the order in which functions took their turns, values
-//! that nobody can compute again) and what the lab made of it (transactions, findings). Bytes that steer a device are
-//! kept; bulk data is not, because no device looks at it.
+//! that cannot be computed again) and what the devices made of it (transactions, findings). Bytes that
+//! steer a device are kept; bulk data is not, because no device looks at it.
 
 mod event;
 mod format;

@@ -1,4 +1,4 @@
-//! Recording: an observer that writes everything down.
+//! Recording: an observer that writes every event into the trace.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -31,7 +31,7 @@ impl<T: Write + Send + Debug> Output for T {}
 #[derive(Debug, Clone)]
 pub struct Recording(Arc<Mutex<State>>);
 
-/// The observer to give to the lab.
+/// The observer to give to the system.
 #[derive(Debug)]
 pub struct Recorder(Recording);
 

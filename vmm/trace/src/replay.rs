@@ -81,8 +81,8 @@ pub enum ReplayError {
     /// The trace cannot be read on.
     #[error(transparent)]
     Trace(#[from] TraceError),
-    /// The lab of its header cannot be built.
-    #[error("the lab that was recorded cannot be built here: {0}")]
+    /// The devices of its header cannot be built.
+    #[error("the devices that were recorded cannot be built here: {0}")]
     Assembly(#[from] AssemblyError),
     /// The header's RAM is none that a guest can have.
     #[error("the header of the trace describes RAM that no guest has: {0}")]
@@ -137,7 +137,7 @@ fn ram(ranges: &[(u64, u64)]) -> Result<GuestMemoryMmap, ReplayError> {
 /// Replays a whole trace.
 ///
 /// # Errors
-/// When it is none, or cannot be read on, or its lab cannot be built.
+/// When it is none, or cannot be read on, or its devices cannot be built.
 pub fn replay<R: BufRead>(reader: &mut Reader<R>) -> Result<Replay, ReplayError> {
     replay_within(reader, LIMITS)
 }
@@ -149,8 +149,8 @@ fn replay_within<R: BufRead>(
     let header = reader.header().clone();
     let ram = ram(&header.ram)?;
     let stage = Stage::new();
-    let mut lab = header.lab.build(&ram, Box::new(Nowhere), std::io::repeat(0))?;
-    lab.add_observer(Box::new(stage.clone()));
+    let mut system = header.system.build(&ram, Box::new(Nowhere), std::io::repeat(0))?;
+    system.add_observer(Box::new(stage.clone()));
 
     let mut replay = Replay::default();
     let mut scene = Vec::new();
@@ -183,7 +183,7 @@ fn replay_within<R: BufRead>(
                 let last = std::mem::replace(&mut cause, next);
                 // A trace that was cut may lack the end of its last scene.
                 let complete = whole && !replay.cut;
-                play(&mut lab, &stage, last, std::mem::take(&mut scene), complete, &mut replay);
+                play(&mut system, &stage, last, std::mem::take(&mut scene), complete, &mut replay);
                 replay.events += u64::from(!over);
                 if over || replay.difference.is_some() {
                     break;
@@ -204,7 +204,7 @@ fn endless(line: u64, cause: Option<&(u64, Event)>) -> ReplayError {
     ReplayError::NotARecord { line, reason: format!("more comes of {cause} than ever can") }
 }
 
-/// Whether a CPU, or whoever else, can have done this to a lab.
+/// Whether a CPU, or another source of input, can have done this.
 fn possible(line: u64, cause: &Event) -> Result<(), ReplayError> {
     match cause {
         Event::RegisterRead { data, .. } | Event::RegisterWrite { data, .. } if data.len() > 8 => {
@@ -217,7 +217,7 @@ fn possible(line: u64, cause: &Event) -> Result<(), ReplayError> {
 
 /// Plays one cause and compares what comes of it.
 fn play(
-    lab: &mut System,
+    system: &mut System,
     stage: &Stage,
     cause: Option<(u64, Event)>,
     scene: Vec<(u64, Event)>,
@@ -227,7 +227,7 @@ fn play(
     let line = cause.as_ref().map_or(1, |(line, _)| *line);
     stage.lock().set(line, scene, complete);
     if let Some((line, cause)) = cause {
-        let answer = perform(lab, &cause, &stage.refused);
+        let answer = perform(system, &cause, &stage.refused);
         if answer.as_ref().is_some_and(|answer| *answer != cause) {
             stage.lock().differ(line, Some(cause), answer);
         }
@@ -239,36 +239,36 @@ fn play(
     replay.difference = script.difference.take();
 }
 
-/// Does to the lab what was done to it. For a read: what it answers now.
-fn perform(lab: &mut System, cause: &Event, refused: &Warnings) -> Option<Event> {
+/// Does to the system what was done to it. For a read: what it answers now.
+fn perform(system: &mut System, cause: &Event, refused: &Warnings) -> Option<Event> {
     let refuse = |error: &dyn fmt::Display| refused.warn(format_args!("{error}"));
     match cause {
         Event::ConfigWrite { function, offset, length, value } => {
-            lab.config_write(Bdf(*function), *offset, *length, *value);
+            system.config_write(Bdf(*function), *offset, *length, *value);
             None
         }
         Event::ConfigRead { function, offset, length, .. } => {
-            let value = lab.config_read(Bdf(*function), *offset, *length);
+            let value = system.config_read(Bdf(*function), *offset, *length);
             Some(Event::ConfigRead { function: *function, offset: *offset, length: *length, value })
         }
         Event::RegisterWrite { address, data } => {
-            lab.mmio_write(*address, data);
+            system.mmio_write(*address, data);
             None
         }
         Event::RegisterRead { address, data } => {
             let mut now = vec![0; data.len()];
-            lab.mmio_read(*address, &mut now);
+            system.mmio_read(*address, &mut now);
             Some(Event::RegisterRead { address: *address, data: now })
         }
         Event::CpuPush { function } => {
-            if let Some(id) = numbered(lab, *function) {
-                lab.cpu_push(id);
+            if let Some(id) = function_at(system, *function) {
+                system.cpu_push(id);
             }
             None
         }
         Event::Unplug { port } | Event::Plug { port } => {
             let filled = matches!(cause, Event::Plug { .. });
-            let done = if filled { lab.plug(Bdf(*port)) } else { lab.unplug(Bdf(*port)) };
+            let done = if filled { system.plug(Bdf(*port)) } else { system.unplug(Bdf(*port)) };
             // One that fails is not in the trace: then what follows differs and is reported.
             done.unwrap_or_else(|error| refuse(&error));
             None
@@ -278,7 +278,7 @@ fn perform(lab: &mut System, cause: &Event, refused: &Warnings) -> Option<Event>
             // it: then what follows differs and is reported.
             match delay.parse() {
                 Ok(delay) => {
-                    let done = lab.delay_posted(Bdf(*requester), target.map(Bdf), delay);
+                    let done = system.delay_posted(Bdf(*requester), target.map(Bdf), delay);
                     done.unwrap_or_else(|error| refuse(&error));
                 }
                 Err(error) => refuse(&error),
@@ -286,12 +286,12 @@ fn perform(lab: &mut System, cause: &Event, refused: &Warnings) -> Option<Event>
             None
         }
         Event::FenceSeen { requester } => {
-            lab.fence_seen(Bdf(*requester)).unwrap_or_else(|error| refuse(&error));
+            system.fence_seen(Bdf(*requester)).unwrap_or_else(|error| refuse(&error));
             None
         }
         Event::Step { function } => {
-            if let Some(id) = numbered(lab, *function) {
-                lab.step_function(id);
+            if let Some(id) = function_at(system, *function) {
+                system.step_function(id);
             }
             None
         }
@@ -299,12 +299,12 @@ fn perform(lab: &mut System, cause: &Event, refused: &Warnings) -> Option<Event>
     }
 }
 
-/// The function of a number in the trace.
-fn numbered(lab: &System, number: usize) -> Option<FunctionId> {
-    lab.address_map().functions().nth(number).map(|(id, _)| id)
+/// The function with an index in the trace.
+fn function_at(system: &System, index: usize) -> Option<FunctionId> {
+    system.address_map().functions().nth(index).map(|(id, _)| id)
 }
 
-/// Interrupts of a replay reach nobody.
+/// Interrupts of a replay go nowhere.
 #[derive(Debug)]
 struct Nowhere;
 
@@ -312,7 +312,7 @@ impl InterruptSink for Nowhere {
     fn signal_msi(&mut self, _address: u64, _data: u32) {}
 }
 
-/// The script that the lab's observer compares with.
+/// The script that the observer compares with.
 #[derive(Debug, Clone)]
 struct Stage {
     script: Arc<Mutex<Script>>,
@@ -331,7 +331,7 @@ struct Script {
 
 impl Stage {
     fn new() -> Self {
-        let refused = Warnings::of("recorded causes that the lab refused");
+        let refused = Warnings::of("recorded causes that the devices refused");
         Self { script: Arc::default(), refused: Arc::new(refused) }
     }
 
@@ -453,7 +453,7 @@ mod tests {
     use std::io::{BufReader, Cursor, Read};
 
     use peerdma_support::testing::logged;
-    use peerdma_topology::assembly::LabConfig;
+    use peerdma_topology::assembly::SystemConfig;
 
     use super::*;
     use crate::{Header, Writer};
@@ -466,7 +466,7 @@ mod tests {
 
     fn record(events: &[Event]) -> Vec<u8> {
         let mut file = Vec::new();
-        let header = Header { lab: LabConfig::default(), ram: vec![(0, 1 << 20)] };
+        let header = Header { system: SystemConfig::default(), ram: vec![(0, 1 << 20)] };
         let mut writer = Writer::new(&mut file, header).unwrap();
         events.iter().for_each(|event| writer.append(event).unwrap());
         file
@@ -547,7 +547,7 @@ mod tests {
             assert_eq!(replay.difference, None);
         });
         assert_eq!(lines.len(), 10, "{lines:#?}");
-        assert_eq!(lines[9], "recorded causes that the lab refused: 500 in all");
+        assert_eq!(lines[9], "recorded causes that the devices refused: 500 in all");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A lab is driven as a driver would, recorded, and replayed without any of it.
+//! Devices are driven as a driver would, recorded, and replayed without it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -12,7 +12,7 @@ use device_models::endpoint::peer::regs::{
 };
 use device_models::fabric::{InterruptSink, PostedDelay};
 use device_models::system::System;
-use peerdma_topology::assembly::{IommuKind, LabConfig};
+use peerdma_topology::assembly::{IommuKind, SystemConfig};
 use peerdma_trace::{DEFAULT_LIMIT, Event, Header, Reader, Recording, Replay, Writer, replay};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
@@ -31,38 +31,41 @@ impl InterruptSink for NoInterrupts {
 }
 
 struct Bench {
-    lab: System,
+    system: System,
     ram: GuestMemoryMmap<()>,
     recording: Recording,
 }
 
 impl Bench {
     fn new(path: &Path, limit: u64) -> Self {
-        let config =
-            LabConfig { iommu: IommuKind::None, local_memory: 1 << 20, ..LabConfig::default() };
+        let config = SystemConfig {
+            iommu: IommuKind::None,
+            local_memory: 1 << 20,
+            ..SystemConfig::default()
+        };
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
-        let mut lab = config.build(&ram, Box::new(NoInterrupts), std::io::repeat(0x5a)).unwrap();
-        let header = Header { lab: config, ram: vec![(0, RAM as u64)] };
+        let mut system = config.build(&ram, Box::new(NoInterrupts), std::io::repeat(0x5a)).unwrap();
+        let header = Header { system: config, ram: vec![(0, RAM as u64)] };
         let recording = Recording::create(path, header, limit).unwrap();
-        lab.add_observer(Box::new(recording.recorder()));
-        let mut bench = Self { lab, ram, recording };
+        system.add_observer(Box::new(recording.recorder()));
+        let mut bench = Self { system, ram, recording };
         for peer in ["peer0", "peer1"] {
-            let function = bench.lab.function(peer).unwrap();
-            let bdf = bench.lab.address_map().node(function).requester;
-            bench.lab.config_write(bdf, 4, 2, 6);
+            let function = bench.system.function(peer).unwrap();
+            let bdf = bench.system.address_map().node(function).requester;
+            bench.system.config_write(bdf, 4, 2, 6);
         }
         bench
     }
 
     fn bar(&self, peer: &str, bar: u8) -> u64 {
-        let function = self.lab.function(peer).unwrap();
-        let node = self.lab.address_map().node(function);
+        let function = self.system.function(peer).unwrap();
+        let node = self.system.address_map().node(function);
         node.bars.iter().find(|mapped| mapped.index == bar).unwrap().range.first
     }
 
     fn register(&mut self, offset: u64, value: u64) {
         let address = self.bar("peer0", 0) + layout::CHANNEL_BASE + offset;
-        self.lab.mmio_write(address, &u32::try_from(value).unwrap().to_le_bytes());
+        self.system.mmio_write(address, &u32::try_from(value).unwrap().to_le_bytes());
     }
 
     /// Runs descriptors on channel 0 of peer0.
@@ -75,10 +78,10 @@ impl Bench {
             self.ram.write_slice(descriptor.as_bytes(), GuestAddress(RING + 64 * index)).unwrap();
         }
         self.register(channel::TAIL, descriptors.len() as u64);
-        while self.lab.step() == Progress::Worked {}
+        while self.system.step() == Progress::Worked {}
         let mut completed = [0; 4];
         let address = self.bar("peer0", 0) + layout::CHANNEL_BASE + channel::COMPLETED;
-        self.lab.mmio_read(address, &mut completed);
+        self.system.mmio_read(address, &mut completed);
         assert_eq!(u32::from_le_bytes(completed) as usize, descriptors.len());
     }
 }
@@ -117,11 +120,11 @@ fn record(path: &Path, limit: u64) {
 fn record_surprise(path: &Path) {
     let mut bench = Bench::new(path, DEFAULT_LIMIT);
     let memory = bench.bar("peer1", 2);
-    let port = bench.lab.function("port1").unwrap();
-    let port = bench.lab.address_map().node(port).requester;
-    bench.lab.unplug(port).unwrap();
+    let port = bench.system.function("port1").unwrap();
+    let port = bench.system.address_map().node(port).requester;
+    bench.system.unplug(port).unwrap();
     bench.run(&[descriptor(opcode::COPY, 0, DATA, memory, 64)]);
-    bench.lab.plug(port).unwrap();
+    bench.system.plug(port).unwrap();
     bench.register(channel::CTRL, u64::from(channel_control::RESET));
     bench.run(&[descriptor(opcode::COPY, 0, DATA, memory, 64)]);
     bench.recording.finish().unwrap();
@@ -132,12 +135,12 @@ fn record_delayed(path: &Path) {
     let mut bench = Bench::new(path, DEFAULT_LIMIT);
     let (memory, registers) = (bench.bar("peer1", 2), bench.bar("peer1", 0));
     let bdf = |bench: &Bench, name| {
-        let function = bench.lab.function(name).unwrap();
-        bench.lab.address_map().node(function).requester
+        let function = bench.system.function(name).unwrap();
+        bench.system.address_map().node(function).requester
     };
     let (from, to) = (bdf(&bench, "peer0"), bdf(&bench, "peer1"));
     for delay in [PostedDelay::Turns(40), PostedDelay::UntilPushed] {
-        bench.lab.delay_posted(from, Some(to), delay).unwrap();
+        bench.system.delay_posted(from, Some(to), delay).unwrap();
         for flags in [0, flags::FLUSH] {
             bench.ram.write_slice(&[0x5a; 100], GuestAddress(DATA)).unwrap();
             bench.register(channel::CTRL, u64::from(channel_control::RESET));
@@ -145,10 +148,10 @@ fn record_delayed(path: &Path) {
                 descriptor(opcode::COPY, 0, DATA, registers + 0x28, 8),
                 descriptor(opcode::COPY, flags, DATA, memory, 100),
             ]);
-            bench.lab.fence_seen(from).unwrap();
+            bench.system.fence_seen(from).unwrap();
         }
     }
-    bench.lab.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
+    bench.system.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
     bench.recording.finish().unwrap();
 }
 
@@ -158,13 +161,13 @@ fn record_cpu_pushes(path: &Path) {
     let mut bench = Bench::new(path, DEFAULT_LIMIT);
     let (memory, registers) = (bench.bar("peer1", 2), bench.bar("peer1", 0));
     let bdf = |bench: &Bench, name| {
-        let function = bench.lab.function(name).unwrap();
-        bench.lab.address_map().node(function).requester
+        let function = bench.system.function(name).unwrap();
+        bench.system.address_map().node(function).requester
     };
     let (from, to) = (bdf(&bench, "peer0"), bdf(&bench, "peer1"));
     bench.ram.write_slice(&[0x5a; 0x400], GuestAddress(DATA)).unwrap();
     for access in 0..4 {
-        bench.lab.delay_posted(from, Some(to), PostedDelay::UntilPushed).unwrap();
+        bench.system.delay_posted(from, Some(to), PostedDelay::UntilPushed).unwrap();
         bench.register(channel::CTRL, u64::from(channel_control::RESET));
         bench.run(&[
             descriptor(opcode::COPY, 0, DATA, registers + 0x8000, 0x400),
@@ -172,16 +175,16 @@ fn record_cpu_pushes(path: &Path) {
         ]);
         let mut word = [0; 8];
         match access {
-            0 => bench.lab.mmio_read(memory + 64, &mut word),
-            1 => bench.lab.mmio_write(memory, &[7; 8]),
-            2 => bench.lab.mmio_read(registers, &mut word),
-            // Nobody looks: found when the delay is switched off.
+            0 => bench.system.mmio_read(memory + 64, &mut word),
+            1 => bench.system.mmio_write(memory, &[7; 8]),
+            2 => bench.system.mmio_read(registers, &mut word),
+            // No read: found when the delay is switched off.
             _ => Progress::Idle,
         };
-        while bench.lab.step() == Progress::Worked {}
-        bench.lab.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
-        while bench.lab.step() == Progress::Worked {}
-        bench.lab.mmio_read(memory + 64, &mut word);
+        while bench.system.step() == Progress::Worked {}
+        bench.system.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
+        while bench.system.step() == Progress::Worked {}
+        bench.system.mmio_read(memory + 64, &mut word);
         assert_eq!(word, [0x5a; 8]);
     }
     bench.recording.finish().unwrap();
@@ -277,7 +280,7 @@ fn what_a_cpu_pushed_is_pushed_in_the_replay() {
     let (header, all) = events(&path);
     let pushes = all.iter().filter(|event| matches!(event, Event::CpuPush { .. })).count();
     assert_eq!(pushes, 3, "one for each that changed anything");
-    // Without one of them more is found; and nobody is misled by a function that is not there.
+    // Without one of them more is found; and a function that is not there misleads no reader.
     for function in [None, Some(usize::MAX)] {
         let mut changed = all.clone();
         let first =

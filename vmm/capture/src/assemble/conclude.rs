@@ -5,7 +5,7 @@ use crate::gather::{Draft, Listing, Notes};
 use crate::{Address, PortType, Service};
 
 /// What `draft`'s listing allows to conclude. `extended` says that the text shows capabilities beyond the first 256
-/// bytes somewhere, so that whoever made it was able to read them.
+/// bytes somewhere, so that its maker was able to read them.
 pub(super) fn conclude(
     address: Address,
     draft: &Draft,

@@ -150,7 +150,7 @@ pub struct ScenarioReport {
     /// What the guest's kernel decided about paths between peer devices, where a test asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<ObservedPath>,
-    /// The lab's counters at the end, by name.
+    /// The counters at the end, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
     /// Last lines of the guest's console, if something went wrong.

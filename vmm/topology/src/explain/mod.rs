@@ -38,7 +38,7 @@ pub struct Prediction {
     /// The kind of DMA address that the client will get.
     pub address: AddressKind,
     /// The two devices, client and owner of the memory, as a guest's tests name them: the owner by
-    /// its number among the peer devices. None when no test asks about them.
+    /// its index among the peer devices. None when no test asks about them.
     pub path: Option<(Client, u8)>,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Explanation {
 /// Two functions between which there is nothing to explain.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    /// The name is nobody's.
+    /// No function has this name.
     #[error("{name:?} is not a function of this topology; there are {known}")]
     Unknown {
         /// The name.
@@ -90,7 +90,7 @@ pub enum ExplainError {
 }
 
 impl Explanation {
-    /// Explains DMA by the function called `a`, a name or a number, into the memory of `b`.
+    /// Explains DMA by the function called `a`, a name or a BDF, into the memory of `b`.
     ///
     /// # Errors
     /// When there is no such function, `a` does no DMA or `b` has no memory.
@@ -100,18 +100,18 @@ impl Explanation {
         let decision = view.decide(b, a);
         let report = report(&view, &decision, pair);
         let peers = plan.peers();
-        let number = |function: usize| {
+        let instance = |function: usize| {
             let at = peers.iter().position(|peer| *peer == function)?;
             u8::try_from(at).ok()
         };
         let client = match plan.functions[a].kind {
             Kind::Endpoint(..) => Some(Client::Function(plan.functions[a].bdf)),
-            _ => number(a).map(Client::Peer),
+            _ => instance(a).map(Client::Peer),
         };
         let prediction = Prediction {
             distance: report.decision.distance,
             address: view.dma_address(a, decision.map),
-            path: client.zip(number(b)),
+            path: client.zip(instance(b)),
         };
         let text = text::text(&view, &decision, &report, pair);
         Ok(Self { report, text, prediction })

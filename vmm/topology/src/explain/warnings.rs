@@ -1,4 +1,4 @@
-//! Where Linux's word and the hardware's way differ.
+//! Where Linux's decision and the hardware's route differ.
 
 use device_models::checker::FindingClass;
 use device_models::pci::AcsControl;
@@ -73,8 +73,8 @@ pub(super) fn notes(
             )),
             (false, false) => None,
         };
-        if let Some((id, who)) = through {
-            let text = format!("the hardware would route it; Linux alone refuses. {who}");
+        if let Some((id, bridge)) = through {
+            let text = format!("the hardware would route it; Linux alone refuses. {bridge}");
             found.push(Remark { id, at: None, text });
         }
     }
@@ -278,7 +278,7 @@ fn groups_reached(view: &View<'_>, (a, b): (usize, usize), routes: &Routes) -> O
     (two && reached).then(|| {
         let text = format!(
             "the kernel puts them into two IOMMU groups, but requests by bus address go from {} to \
-             {} past the IOMMU: whoever controls the one reaches the other",
+             {} past the IOMMU: a driver that controls one reaches the other",
             name_of(view.plan, a),
             name_of(view.plan, b)
         );

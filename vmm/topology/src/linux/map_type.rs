@@ -1,4 +1,4 @@
-//! By which way Linux lets one device reach another's memory (`calc_map_type_and_dist()`).
+//! How Linux lets one device reach another's memory (`calc_map_type_and_dist()`).
 
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! What Linux 7.3 makes of a topology: ACS controls, the way of peer-to-peer DMA, IOMMU groups.
+//! What Linux 7.3 makes of a topology: ACS controls, the map type of peer-to-peer DMA, IOMMU
+//! groups.
 //!
 //! A second account of what the kernel does, made from its source, so that a test can compare the two. The kernel's
 //! own functions are named where they are followed.

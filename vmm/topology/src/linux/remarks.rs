@@ -1,5 +1,5 @@
-//! What is worth saying about kernel parameters: those that do not do what somebody may expect of them, and those that the
-//! prediction leaves out.
+//! What is worth saying about kernel parameters: those that do not do what a user may expect of
+//! them, and those that the prediction leaves out.
 
 use super::parameters::{
     BadFlags, CONFIGURE, DISABLE_REDIRECTION, NoDevice, entries, names, options,
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::Topology;
 
-    fn told(parameters: &[&str]) -> Vec<String> {
+    fn remarks_on(parameters: &[&str]) -> Vec<String> {
         let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
         let parameters: Vec<_> = parameters.iter().map(|text| (*text).to_owned()).collect();
         remarks(&parameters, &plan).into_iter().map(|remark| remark.text).collect()
@@ -153,7 +153,7 @@ mod tests {
             "swiotlb=force",
             "pci=",
         ] {
-            assert_eq!(told(&[silent]), Vec::<String>::new(), "{silent}");
+            assert_eq!(remarks_on(&[silent]), Vec::<String>::new(), "{silent}");
         }
         for one in [
             "pci=disable_acs_redir=02:00.0;zz",
@@ -162,16 +162,16 @@ mod tests {
             "pci=config_acs=111x1@05:00.0",
             "quiet",
         ] {
-            assert_eq!(told(&[one]).len(), 1, "{one}");
+            assert_eq!(remarks_on(&[one]).len(), 1, "{one}");
         }
-        assert_eq!(told(&["pci=disable_acs_redirr=02:00.0,noaer"]).len(), 2);
-        let [broken] = told(&["pci=disable_acs_redir=zz;02:00.0"]).try_into().unwrap();
+        assert_eq!(remarks_on(&["pci=disable_acs_redirr=02:00.0,noaer"]).len(), 2);
+        let [broken] = remarks_on(&["pci=disable_acs_redir=zz;02:00.0"]).try_into().unwrap();
         assert!(broken.ends_with("and stops there"), "{broken}");
     }
 
     #[test]
     fn what_linux_never_had_is_told_apart_from_what_is_left_out() {
-        let one = |parameter: &str| told(&[parameter]).remove(0);
+        let one = |parameter: &str| remarks_on(&[parameter]).remove(0);
         assert!(one("pci=noacs").contains("Linux has no such option"));
         assert!(one("pci=nommconf").contains("leaves it out; what it changes: the guest finds no"));
         assert!(one("pci=noats").contains("Translation Blocking"));
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn of_several_only_the_last_counts() {
-        let [first] = told(&["pci=config_acs=111x1@02:00.0", "pci=config_acs=111x1@02:01.0"])
+        let [first] = remarks_on(&["pci=config_acs=111x1@02:00.0", "pci=config_acs=111x1@02:01.0"])
             .try_into()
             .unwrap();
         assert_eq!(
@@ -195,8 +195,8 @@ mod tests {
         );
         let three =
             "pci=disable_acs_redir=02:00.0,disable_acs_redir=02:01.0,disable_acs_redir=02:00.0";
-        assert_eq!(told(&[three]).len(), 2);
+        assert_eq!(remarks_on(&[three]).len(), 2);
         // Of two different ones both count.
-        assert!(told(&["pci=config_acs=111x1@02:00.0,disable_acs_redir=02:01.0"]).is_empty());
+        assert!(remarks_on(&["pci=config_acs=111x1@02:00.0,disable_acs_redir=02:01.0"]).is_empty());
     }
 }

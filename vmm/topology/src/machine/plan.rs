@@ -132,7 +132,7 @@ fn host_bridge(machine: &Machine, plan: &mut Plan, function: &Function) -> usize
         segment,
         buses: (bus, bus),
         windows: [HostWindow { bus: nothing, offset: 0 }; 2],
-        // Nobody but the machine's maker knows; Linux goes by its list.
+        // Only the machine's maker knows; Linux goes by its list.
         peer_routing: PeerRouting::Everywhere,
         root: Vec::new(),
     });

@@ -288,7 +288,7 @@ impl RealMachine<'_> {
         });
         if host {
             notes.push(
-                "no register tells whether the root complex really routes between its ports: Linux \
+                "no register says whether the root complex really routes between its ports: Linux \
                  goes by its list"
                     .into(),
             );

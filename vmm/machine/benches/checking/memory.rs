@@ -1,4 +1,5 @@
-//! What a VMM takes besides the memory that it lends to its guest: measured in a guest's run, told here.
+//! What a VMM takes besides the memory that it lends to its guest: measured in a guest's run,
+//! reported here.
 
 use std::path::Path;
 

@@ -15,8 +15,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the arguments behind the program's name. Nothing is passed over: who misspells `--strict` would believe
-    /// that all goals are met.
+    /// Reads the arguments behind the program's name. Nothing is passed over: a misspelt `--strict`
+    /// would look as if all goals were met.
     pub fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut options = Self::default();
         for argument in arguments {

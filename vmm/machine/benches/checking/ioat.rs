@@ -1,4 +1,4 @@
-//! The same copies by the I/OAT engine, beside the peer device's in the same lab.
+//! The same copies by the I/OAT engine, beside the peer device's in the same system.
 
 use device_models::endpoint::Progress;
 use device_models::endpoint::ioat::regs::{bars, channel, descriptor, status};
@@ -43,15 +43,15 @@ pub fn run(report: &mut Report, rounds: usize) {
 
 /// Firmware's and driver's part; gives where the first channel's registers are.
 fn bring_up(bench: &mut Bench) -> u64 {
-    let function = bench.lab.function("ioat0").expect("the preset has one");
-    let map = bench.lab.address_map().clone();
+    let function = bench.system.function("ioat0").expect("the preset has one");
+    let map = bench.system.address_map().clone();
     let node = map.node(function);
     let bar = node.bars.iter().find(|bar| bar.index == bars::REGISTERS).expect("its registers");
-    bench.lab.config_write(node.requester, 4, 2, 6);
-    let iommu = bench.lab.virtio_iommu().expect("the default lab has one");
+    bench.system.config_write(node.requester, 4, 2, 6);
+    let iommu = bench.system.virtio_iommu().expect("the default machine has one");
     iommu.attach(DOMAIN, u32::from(node.requester.0), 0).expect("attached");
     let registers = bar.range.first + bars::CHANNEL_STRIDE;
-    bench.lab.mmio_write(registers + channel::COMPLETION, &RECORDS.to_le_bytes());
+    bench.system.mmio_write(registers + channel::COMPLETION, &RECORDS.to_le_bytes());
     registers
 }
 
@@ -67,11 +67,11 @@ fn checked(bench: &mut Bench, registers: u64, length: u64) -> f64 {
             .write_slice(words.as_flattened(), GuestAddress(at(index)))
             .expect("the chain is in RAM");
     }
-    bench.lab.mmio_write(registers + channel::CHAIN, &at(0).to_le_bytes());
+    bench.system.mmio_write(registers + channel::CHAIN, &at(0).to_le_bytes());
     let count = u16::try_from(COPIES).expect("DMACOUNT has 16 bits");
     let start = Stopwatch::start();
-    bench.lab.mmio_write(registers + channel::COUNT, &count.to_le_bytes());
-    while bench.lab.step() == Progress::Worked {}
+    bench.system.mmio_write(registers + channel::COUNT, &count.to_le_bytes());
+    while bench.system.step() == Progress::Worked {}
     let seconds = start.seconds();
     let record: u64 = bench.ram.read_obj(GuestAddress(RECORDS)).expect("the record is in RAM");
     assert_eq!(record, at(COPIES - 1) | status::DONE);

@@ -1,11 +1,11 @@
-//! The lab call: a line in memory of ours, and its answer there, by one OUT.
+//! A request: a line in memory of ours, and its answer there, by one OUT.
 //!
 //! Everything the agent says to the VMM goes this way. Each exit of the virtual CPU is dear where it is emulated
 //! itself, and through a port as wide as they get a line is twenty of them. So the VMM gets the address of the line: RDI
 //! has the buffer's address, RCX its size without the first four bytes, EAX the line's length. Those four bytes are the
 //! answer's length afterwards; an answer that does not fit is asked for once more, by an empty line.
 
-use super::{LabError, Wire};
+use super::{VmmError, Wire};
 use guest_protocol::wire::{CALL_PORT, CALL_WIDTH, HEADER, MAX_ANSWER, MAX_REQUEST, UNANSWERED};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ const SHORT: usize = PAGE - HEADER;
 /// How often the call is repeated. It leaves everything alone when it does not find the buffer, whose page the
 /// kernel may just be moving.
 const ATTEMPTS: usize = 100;
-/// The same while nobody has ever answered: in most machines nobody will.
+/// The same while nothing has ever answered: in most machines nothing will.
 const FIRST_ATTEMPTS: usize = 3;
 
 /// This is a guest of peerdma.
@@ -39,11 +39,11 @@ impl std::fmt::Debug for PortWire {
 }
 
 impl PortWire {
-    /// Asks the kernel for access to the port. This says nothing about anybody listening there.
+    /// Asks the kernel for access to the port. This does not show whether the VMM listens there.
     ///
     /// # Errors
-    /// [`LabError::Permission`] when the kernel refuses: the caller is not root, or the kernel has no `ioperm`.
-    pub fn open() -> Result<Self, LabError> {
+    /// [`VmmError::Permission`] when the kernel refuses: the caller is not root, or the kernel has no `ioperm`.
+    pub fn open() -> Result<Self, VmmError> {
         // SAFETY: `ioperm` takes three integers and touches no memory of ours. It lets this thread use I/O ports that no
         // other device of a peerdma guest decodes.
         let status = unsafe {
@@ -57,7 +57,7 @@ impl PortWire {
         if status == 0 {
             Ok(Self::new())
         } else {
-            Err(LabError::Permission(std::io::Error::last_os_error()))
+            Err(VmmError::Permission(std::io::Error::last_os_error()))
         }
     }
 }
@@ -95,13 +95,13 @@ impl PortWire {
         &mut self,
         line: &str,
         call: impl Fn(usize, &mut [u8]),
-    ) -> Result<String, LabError> {
+    ) -> Result<String, VmmError> {
         let mut length = self.ask(line, SHORT, &call)?;
         if length > SHORT {
             length = self.ask("", MAX_ANSWER, &call)?;
         }
-        let text = self.buffer.0[HEADER..].get(..length).ok_or(LabError::TooLong)?;
-        String::from_utf8(text.to_vec()).map_err(|_| LabError::NotText)
+        let text = self.buffer.0[HEADER..].get(..length).ok_or(VmmError::TooLong)?;
+        String::from_utf8(text.to_vec()).map_err(|_| VmmError::NotText)
     }
 
     /// Asks until there is an answer, which may be longer than `room`; gives its length.
@@ -110,7 +110,7 @@ impl PortWire {
         line: &str,
         room: usize,
         call: impl Fn(usize, &mut [u8]),
-    ) -> Result<usize, LabError> {
+    ) -> Result<usize, VmmError> {
         let attempts = if ANSWERED.load(Ordering::Relaxed) { ATTEMPTS } else { FIRST_ATTEMPTS };
         for _ in 0..attempts {
             let length = self.prepare(line, room);
@@ -121,12 +121,12 @@ impl PortWire {
             }
             std::thread::yield_now();
         }
-        Err(LabError::Absent)
+        Err(VmmError::Absent)
     }
 }
 
 impl Wire for PortWire {
-    fn exchange(&mut self, line: &str) -> Result<String, LabError> {
+    fn exchange(&mut self, line: &str) -> Result<String, VmmError> {
         self.exchange_by(line, call)
     }
 }
@@ -209,8 +209,8 @@ mod tests {
         }
         let too_long = (MAX_ANSWER + 1).to_string();
         let answer = wire.exchange_by(&too_long, |line, buffer| vmm.serve(line, buffer));
-        assert!(matches!(answer, Err(LabError::TooLong)));
-        assert!(matches!(wire.exchange_by("1", |_, _| ()), Err(LabError::Absent)));
+        assert!(matches!(answer, Err(VmmError::TooLong)));
+        assert!(matches!(wire.exchange_by("1", |_, _| ()), Err(VmmError::Absent)));
     }
 
     #[test]

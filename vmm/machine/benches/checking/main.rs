@@ -1,7 +1,7 @@
 //! `make bench`: what checking costs, next to a plain copy over the same places in the same run.
 //!
 //! One thread, IOMMU on, every transaction checked. Each figure is the median of several rounds, and each round
-//! measures the lab and its peer one after the other, so that a machine whose speed drifts does not matter. Time is
+//! measures the system and its peer one after the other, so that a machine whose speed drifts does not matter. Time is
 //! this thread's processor time: what other programs take meanwhile does not count.
 
 #![allow(unreachable_pub, missing_debug_implementations, reason = "a program, not a library")]

@@ -1,4 +1,4 @@
-//! A lab with guest RAM behind the IOMMU, and a device of the bench's own that issues what the bench asks for.
+//! A system with guest RAM behind the IOMMU, and a device of the bench's own that issues what the bench asks for.
 
 use std::sync::{Arc, Mutex};
 
@@ -60,7 +60,7 @@ impl Endpoint for Issuer {
 }
 
 pub struct Rig {
-    pub lab: System,
+    pub system: System,
     pub ram: GuestMemoryMmap<()>,
     issuer: Issuer,
 }
@@ -82,17 +82,17 @@ impl Rig {
         let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
         let features = iommu.offered_features();
         iommu.accept_features(features.bits());
-        let mut lab =
+        let mut system =
             System::new(topology, &ram, Box::new(iommu), Box::new(NoInterrupts)).expect("a system");
         let resources = HostResources {
             buses: 0..=15,
             memory: 0xc000_0000..=0xdfff_ffff,
             prefetchable: 0x10_0000_0000..=0x1f_ffff_ffff,
         };
-        lab.run_firmware(&resources).expect("the device fits");
-        lab.config_write(Bdf::new(1, 0, 0), 4, 2, 6);
+        system.run_firmware(&resources).expect("the device fits");
+        system.config_write(Bdf::new(1, 0, 0), 4, 2, 6);
         let endpoint = u32::from(Bdf::new(1, 0, 0).0);
-        let iommu = lab.virtio_iommu().expect("it was given one");
+        let iommu = system.virtio_iommu().expect("it was given one");
         iommu.attach(DOMAIN, endpoint, 0).expect("attached");
         for index in 0..mappings {
             let first = iova(index, size);
@@ -104,7 +104,7 @@ impl Rig {
         for page in (0..RAM).step_by(4096) {
             let _ = vm_memory::Bytes::write_obj(&ram, 1u8, GuestAddress(page));
         }
-        Self { lab, ram, issuer }
+        Self { system, ram, issuer }
     }
 
     /// Lets the device do `work` within one step, and gives back what it found.
@@ -117,7 +117,7 @@ impl Rig {
             let _ = done.send(work(port));
         });
         *self.issuer.0.lock().expect("one thread") = Some(work);
-        assert_eq!(self.lab.step(), Progress::Worked);
+        assert_eq!(self.system.step(), Progress::Worked);
         result.recv().expect("the step has ended")
     }
 }

@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Counts the processor time of this thread: what other programs take meanwhile is not the lab's.
+/// Counts the processor time of this thread: what other programs take meanwhile is not counted.
 pub struct Stopwatch(Timespec);
 
 impl Stopwatch {

@@ -1,6 +1,6 @@
-//! The lab call: a line and its answer in the guest's own memory, by one exit.
+//! The protocol call: a line and its answer in the guest's own memory, by one exit.
 //!
-//! Each exit is dear where KVM itself is emulated, and the [lab port](super::lab_port) takes one for every four bytes.
+//! Each exit is dear where KVM itself is emulated, and the [protocol port](super::protocol_port) takes one for every four bytes.
 //! Here the guest leaves the line in a buffer and names it by one OUT of four bytes to [`layout::LAB_CALL`]:
 //!
 //! | register | content |
@@ -13,9 +13,10 @@
 //! length the number then is. If that is more than there is room for, the text is as it was, and the answer is kept: the
 //! guest asks for it with a larger buffer at the same place.
 //!
-//! A buffer that is not in RAM from end to end stays as it is, and nobody is asked; as where nobody listens. So the guest
-//! puts a number there that no answer has, and may try again. It must have written to each page: the page tables are
-//! followed, but what they allow is not looked at, and what a process shares with another would be changed for both.
+//! A buffer that is not in RAM from end to end stays as it is, and the listener is not called; the
+//! same where there is no listener. So the guest puts a number there that no answer has, and may
+//! try again. It must have written to each page: the page tables are followed, but what they allow
+//! is not looked at, and what a process shares with another would be changed for both.
 //!
 //! The addresses hold until the guest runs on: a kernel that moves a page waits for this vCPU to have forgotten where it
 //! was. That is why paravirtual TLB flushes, which do not wait for one that has left the guest, are not offered.
@@ -27,10 +28,10 @@ use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::fault::RunEnd;
-use super::lab_port::{LabPortDevice, Reply};
 use super::layout::PAGE_SIZE;
 use super::memory::GuestRam;
 use super::paging::PageTables;
+use super::protocol_port::{ProtocolPort, Reply};
 
 /// The guest's memory, by the addresses that the program uses which runs on a vCPU.
 pub(crate) trait LinearMemory {
@@ -159,11 +160,11 @@ impl Call {
     pub(crate) fn serve(
         self,
         memory: &impl LinearMemory,
-        device: &mut LabPortDevice,
+        device: &mut ProtocolPort,
     ) -> Option<RunEnd> {
         let room = usize::try_from(self.room).map_or(MAX_ANSWER, |room| room.min(MAX_ANSWER));
         let Some(buffer) = Buffer::find(memory, self.buffer, HEADER + room) else {
-            log::debug!("lab call: {room} bytes at {:#x} are not in RAM", self.buffer);
+            log::debug!("protocol call: {room} bytes at {:#x} are not in RAM", self.buffer);
             return None;
         };
         let caller = buffer.pieces.first().map_or(GuestAddress(0), |(address, _)| *address);
@@ -181,7 +182,7 @@ impl Call {
         if answer.len() <= room {
             buffer.write(HEADER, answer.as_bytes());
         }
-        // The number last: who sees it sees the text.
+        // The number last: a guest that sees it sees the text.
         let length = u32::try_from(answer.len()).unwrap_or(u32::MAX);
         buffer.write(0, &length.to_le_bytes());
         None
@@ -190,7 +191,7 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lab_port::LabPort;
+    use super::super::protocol_port::ProtocolHandler;
     use super::*;
 
     /// Four pages from 0x7000, mapped in reverse order of their frames, and nothing else.
@@ -218,7 +219,7 @@ mod tests {
 
     struct Echo;
 
-    impl LabPort for Echo {
+    impl ProtocolHandler for Echo {
         fn line(&mut self, line: &str) -> Reply {
             match line.split_once(' ') {
                 Some(("long", length)) => Reply::Line("y".repeat(length.parse().unwrap())),
@@ -228,8 +229,8 @@ mod tests {
         }
     }
 
-    fn device() -> LabPortDevice {
-        LabPortDevice::new(Box::new(Echo))
+    fn device() -> ProtocolPort {
+        ProtocolPort::new(Box::new(Echo))
     }
 
     fn mapped() -> Mapped {
@@ -237,14 +238,14 @@ mod tests {
     }
 
     /// Calls with registers as they are; nothing may come of it but what is in memory afterwards.
-    fn registers(memory: &Mapped, device: &mut LabPortDevice, line: u32, buffer: u64, room: u64) {
+    fn registers(memory: &Mapped, device: &mut ProtocolPort, line: u32, buffer: u64, room: u64) {
         assert!(Call { line, buffer, room }.serve(memory, device).is_none());
     }
 
     /// Puts `line` into a buffer and calls; gives the number and the text that are there afterwards.
     fn call_on(
         memory: &Mapped,
-        device: &mut LabPortDevice,
+        device: &mut ProtocolPort,
         buffer: u64,
         line: &[u8],
         room: usize,
@@ -300,9 +301,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_ram_from_end_to_end_is_left_alone_and_nobody_is_asked() {
+    fn what_is_not_in_ram_from_end_to_end_is_left_alone_and_not_answered() {
         let memory = mapped();
-        let mut device = LabPortDevice::new(Box::new(Nobody));
+        let mut device = ProtocolPort::new(Box::new(NeverCalled));
         let end = FIRST + PAGES * PAGE_SIZE;
         for buffer in
             [0, FIRST - 0x1000, FIRST - 1, end - 3, end, u64::MAX, u64::MAX - 3, u64::MAX - 100]
@@ -320,9 +321,9 @@ mod tests {
     }
 
     /// Must not be asked.
-    struct Nobody;
+    struct NeverCalled;
 
-    impl LabPort for Nobody {
+    impl ProtocolHandler for NeverCalled {
         fn line(&mut self, line: &str) -> Reply {
             panic!("{line:?} was asked")
         }
@@ -331,7 +332,7 @@ mod tests {
     #[test]
     fn a_line_longer_than_lines_is_not_asked_and_ends_with_its_buffer() {
         let memory = mapped();
-        let mut device = LabPortDevice::new(Box::new(Nobody));
+        let mut device = ProtocolPort::new(Box::new(NeverCalled));
         let whole = Buffer::find(&memory, FIRST, 0x3000).unwrap();
         for line in [4096, 5000, u32::MAX] {
             whole.write(0, &[b'x'; 0x3000]);

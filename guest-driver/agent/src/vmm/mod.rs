@@ -1,6 +1,6 @@
-//! The agent's side of the conversation with the VMM ("the lab").
+//! The agent's side of the conversation with the VMM.
 //!
-//! One request line, one answer line, always started by the guest. [`Lab`] knows the words, a [`Wire`] carries them:
+//! One request line, one answer line, always started by the guest. [`Vmm`] knows the words, a [`Wire`] carries them:
 //! the I/O port in a guest, a script in the tests.
 
 mod port;
@@ -14,27 +14,27 @@ use guest_protocol::{FAIL, OK, Request};
 pub use port::PortWire;
 use serde::de::DeserializeOwned;
 
-/// What can go wrong on the lab port.
+/// What can go wrong in the guest protocol.
 #[derive(Debug, thiserror::Error)]
-pub enum LabError {
+pub enum VmmError {
     /// The kernel does not let us use the I/O port.
     #[error(
-        "the kernel refuses access to the lab's I/O port {CALL_PORT:#06x} ({0}); run this as root"
+        "the kernel refuses access to the VMM's I/O port {CALL_PORT:#06x} ({0}); run this as root"
     )]
     Permission(#[source] std::io::Error),
-    /// Nobody answers.
+    /// Nothing answers.
     #[error(
         "nothing answers at the I/O port {CALL_PORT:#06x}: this machine is not a guest of peerdma"
     )]
     Absent,
     /// The answer is longer than the protocol allows.
-    #[error("an answer of the lab port is longer than {MAX_ANSWER} bytes")]
+    #[error("an answer of the VMM is longer than {MAX_ANSWER} bytes")]
     TooLong,
     /// The answer is not UTF-8.
-    #[error("an answer of the lab port is not text")]
+    #[error("an answer of the VMM is not text")]
     NotText,
     /// The answer starts with neither `ok` nor `fail`, or its content has not the agreed form.
-    #[error("the lab port answered {answer:?} to {request:?}: {reason}")]
+    #[error("the VMM answered {answer:?} to {request:?}: {reason}")]
     Malformed {
         /// What was asked.
         request: String,
@@ -44,7 +44,7 @@ pub enum LabError {
         reason: String,
     },
     /// The VMM refused a request that cannot be refused for a test's sake.
-    #[error("the lab refused {request:?}: {reason}")]
+    #[error("the VMM refused {request:?}: {reason}")]
     Refused {
         /// What was asked.
         request: String,
@@ -59,17 +59,17 @@ pub trait Wire: std::fmt::Debug {
     ///
     /// # Errors
     /// When there is no answer or it is not a line of text.
-    fn exchange(&mut self, line: &str) -> Result<String, LabError>;
+    fn exchange(&mut self, line: &str) -> Result<String, VmmError>;
 }
 
 /// The words of the conversation.
 #[derive(Debug)]
-pub struct Lab<W: Wire + ?Sized = dyn Wire> {
+pub struct Vmm<W: Wire + ?Sized = dyn Wire> {
     wire: Box<W>,
 }
 
-impl Lab {
-    /// A lab behind the given wire.
+impl Vmm {
+    /// A VMM behind the given wire.
     pub fn new(wire: Box<dyn Wire>) -> Self {
         Self { wire }
     }
@@ -77,8 +77,8 @@ impl Lab {
     /// Asks what this guest is for.
     ///
     /// # Errors
-    /// [`LabError::Absent`] when this is not a guest of ours, other variants when the answer is unusable.
-    pub fn hello(&mut self) -> Result<Hello, LabError> {
+    /// [`VmmError::Absent`] when this is not a guest of ours, other variants when the answer is unusable.
+    pub fn hello(&mut self) -> Result<Hello, VmmError> {
         let hello: Hello = self.ask_json(&Request::Hello)?;
         crate::device::learn_names(&hello.peers);
         Ok(hello)
@@ -88,7 +88,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down.
-    pub fn ktap(&mut self, line: &str) -> Result<(), LabError> {
+    pub fn ktap(&mut self, line: &str) -> Result<(), VmmError> {
         self.ask(&Request::Ktap(line)).map(drop)
     }
 
@@ -96,7 +96,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down.
-    pub fn case_begin(&mut self, name: &str) -> Result<(), LabError> {
+    pub fn case_begin(&mut self, name: &str) -> Result<(), VmmError> {
         self.ask(&Request::CaseBegin(name)).map(drop)
     }
 
@@ -104,7 +104,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down, or the VMM knows no such class.
-    pub fn case_expect(&mut self, class: &str, min: u32, max: Option<u32>) -> Result<(), LabError> {
+    pub fn case_expect(&mut self, class: &str, min: u32, max: Option<u32>) -> Result<(), VmmError> {
         let max = max.map_or(u64::MAX, u64::from);
         let expectation = Expectation { min: min.into(), max, ..Expectation::some(class) };
         self.ask(&Request::CaseExpect(expectation)).map(drop)
@@ -115,7 +115,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down.
-    pub fn case_end(&mut self, end: CaseEnd, detail: &str) -> Result<Option<String>, LabError> {
+    pub fn case_end(&mut self, end: CaseEnd, detail: &str) -> Result<Option<String>, VmmError> {
         self.ask_or_refused(&Request::CaseEnd(end, detail))
     }
 
@@ -123,7 +123,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down, or the VMM knows no such class or function.
-    pub fn expect(&mut self, expectation: Expectation<'_>) -> Result<(), LabError> {
+    pub fn expect(&mut self, expectation: Expectation<'_>) -> Result<(), VmmError> {
         self.ask(&Request::Expect(expectation)).map(drop)
     }
 
@@ -138,7 +138,7 @@ impl Lab {
         client: &dyn std::fmt::Display,
         distance: i32,
         address: Option<(Address, u64)>,
-    ) -> Result<(), LabError> {
+    ) -> Result<(), VmmError> {
         let client = &client.to_string();
         self.ask(&Request::Path { owner, client, distance, address }).map(drop)
     }
@@ -147,7 +147,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down or the answer holds something else.
-    pub fn stat(&mut self) -> Result<Counters, LabError> {
+    pub fn stat(&mut self) -> Result<Counters, VmmError> {
         self.ask_json(&Request::Stat)
     }
 
@@ -155,7 +155,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down, or there is no such function.
-    pub fn traffic(&mut self, function: &str) -> Result<FunctionTraffic, LabError> {
+    pub fn traffic(&mut self, function: &str) -> Result<FunctionTraffic, VmmError> {
         self.ask_json(&Request::Traffic(function))
     }
 
@@ -164,7 +164,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down, there is no such path, or too many are delayed already.
-    pub fn delay(&mut self, requester: &str, target: &str, delay: &str) -> Result<(), LabError> {
+    pub fn delay(&mut self, requester: &str, target: &str, delay: &str) -> Result<(), VmmError> {
         self.ask(&Request::Delay { requester, target, delay }).map(drop)
     }
 
@@ -172,7 +172,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down, or there is no such function.
-    pub fn fence_seen(&mut self, function: &str) -> Result<(), LabError> {
+    pub fn fence_seen(&mut self, function: &str) -> Result<(), VmmError> {
         self.ask(&Request::Fence(function)).map(drop)
     }
 
@@ -181,7 +181,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down.
-    pub fn settle(&mut self) -> Result<Option<String>, LabError> {
+    pub fn settle(&mut self) -> Result<Option<String>, VmmError> {
         self.ask_or_refused(&Request::Settle)
     }
 
@@ -189,7 +189,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down, there is no such slot, or it is empty.
-    pub fn unplug(&mut self, port: &str) -> Result<(), LabError> {
+    pub fn unplug(&mut self, port: &str) -> Result<(), VmmError> {
         self.ask(&Request::Unplug(port)).map(drop)
     }
 
@@ -197,7 +197,7 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down, there is no such slot, or it is occupied.
-    pub fn plug(&mut self, port: &str) -> Result<(), LabError> {
+    pub fn plug(&mut self, port: &str) -> Result<(), VmmError> {
         self.ask(&Request::Plug(port)).map(drop)
     }
 
@@ -205,33 +205,33 @@ impl Lab {
     ///
     /// # Errors
     /// When the conversation breaks down.
-    pub fn started(&mut self) -> Result<(), LabError> {
+    pub fn started(&mut self) -> Result<(), VmmError> {
         self.ask(&Request::Started).map(drop)
     }
 
-    /// Ends the guest, with a reason when that is the agent's wish and nobody else's. Returns only when the VMM did
+    /// Ends the guest, with a reason when the agent itself wants it. Returns only when the VMM did
     /// not do it.
     ///
     /// # Errors
     /// When the conversation breaks down.
-    pub fn exit(&mut self, code: u8, reason: Option<&str>) -> Result<(), LabError> {
+    pub fn exit(&mut self, code: u8, reason: Option<&str>) -> Result<(), VmmError> {
         let reason = reason.unwrap_or_default();
         self.ask(&Request::Exit { code: code.into(), reason }).map(drop)
     }
 
     /// Sends a request that may well be refused; gives the reason then.
-    fn ask_or_refused(&mut self, request: &Request<'_>) -> Result<Option<String>, LabError> {
+    fn ask_or_refused(&mut self, request: &Request<'_>) -> Result<Option<String>, VmmError> {
         match self.ask(request) {
             Ok(_) => Ok(None),
-            Err(LabError::Refused { reason, .. }) => Ok(Some(reason)),
+            Err(VmmError::Refused { reason, .. }) => Ok(Some(reason)),
             Err(error) => Err(error),
         }
     }
 
     /// Sends a request; gives what the JSON behind `ok` holds.
-    fn ask_json<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Result<T, LabError> {
+    fn ask_json<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Result<T, VmmError> {
         let answer = self.ask(request)?;
-        serde_json::from_str(&answer).map_err(|error| LabError::Malformed {
+        serde_json::from_str(&answer).map_err(|error| VmmError::Malformed {
             request: request.to_string(),
             answer,
             reason: error.to_string(),
@@ -239,14 +239,14 @@ impl Lab {
     }
 
     /// Sends a request; gives what follows `ok`.
-    fn ask(&mut self, request: &Request<'_>) -> Result<String, LabError> {
+    fn ask(&mut self, request: &Request<'_>) -> Result<String, VmmError> {
         let request = request.to_string();
         let answer = self.wire.exchange(&request)?;
         let (word, rest) = answer.split_once(' ').unwrap_or((answer.as_str(), ""));
         match word {
             OK => Ok(rest.to_owned()),
-            FAIL => Err(LabError::Refused { request, reason: rest.to_owned() }),
-            _ => Err(LabError::Malformed {
+            FAIL => Err(VmmError::Refused { request, reason: rest.to_owned() }),
+            _ => Err(VmmError::Malformed {
                 request,
                 reason: "an answer starts with `ok` or `fail`".into(),
                 answer,
@@ -258,7 +258,7 @@ impl Lab {
 /// A wire that plays a script, for tests of what stands on top.
 #[cfg(test)]
 pub(crate) mod script {
-    use super::{LabError, Wire};
+    use super::{VmmError, Wire};
     use std::sync::{Arc, Mutex};
 
     /// Answers `ok`, unless the script says otherwise; remembers what was asked.
@@ -280,7 +280,7 @@ pub(crate) mod script {
     }
 
     impl Wire for Script {
-        fn exchange(&mut self, line: &str) -> Result<String, LabError> {
+        fn exchange(&mut self, line: &str) -> Result<String, VmmError> {
             self.asked.lock().unwrap().push(line.into());
             let answers = self.answers.lock().unwrap();
             Ok(answers
@@ -296,27 +296,27 @@ mod tests {
     use super::script::Script;
     use super::*;
 
-    fn lab(script: &Script) -> Lab {
-        Lab::new(Box::new(script.clone()))
+    fn vmm(script: &Script) -> Vmm {
+        Vmm::new(Box::new(script.clone()))
     }
 
     #[test]
     fn requests_have_the_agreed_words() {
         let script = Script::default();
-        let mut lab = lab(&script);
-        lab.ktap("ok 1 a").unwrap();
-        lab.case_begin("a").unwrap();
-        lab.case_expect("iommu.unmapped", 1, None).unwrap();
-        lab.case_expect("iommu.stale", 0, Some(3)).unwrap();
-        assert_eq!(lab.case_end(CaseEnd::Fail, "why").unwrap(), None);
-        lab.unplug("00:04.0").unwrap();
-        lab.plug("00:04.0").unwrap();
-        lab.delay("02:00.0", RAM, "40").unwrap();
-        lab.fence_seen("02:00.0").unwrap();
-        assert_eq!(lab.settle().unwrap(), None);
-        lab.started().unwrap();
-        lab.exit(3, None).unwrap();
-        lab.exit(123, Some("no module")).unwrap();
+        let mut vmm = vmm(&script);
+        vmm.ktap("ok 1 a").unwrap();
+        vmm.case_begin("a").unwrap();
+        vmm.case_expect("iommu.unmapped", 1, None).unwrap();
+        vmm.case_expect("iommu.stale", 0, Some(3)).unwrap();
+        assert_eq!(vmm.case_end(CaseEnd::Fail, "why").unwrap(), None);
+        vmm.unplug("00:04.0").unwrap();
+        vmm.plug("00:04.0").unwrap();
+        vmm.delay("02:00.0", RAM, "40").unwrap();
+        vmm.fence_seen("02:00.0").unwrap();
+        assert_eq!(vmm.settle().unwrap(), None);
+        vmm.started().unwrap();
+        vmm.exit(3, None).unwrap();
+        vmm.exit(123, Some("no module")).unwrap();
         assert_eq!(
             script.lines(),
             [
@@ -341,18 +341,18 @@ mod tests {
     fn the_monitors_verdict_is_not_an_error_of_the_conversation() {
         let script = Script::default().answer("case end", "fail 2 unexpected findings");
         assert_eq!(
-            lab(&script).case_end(CaseEnd::Ok, "").unwrap().as_deref(),
+            vmm(&script).case_end(CaseEnd::Ok, "").unwrap().as_deref(),
             Some("2 unexpected findings")
         );
         let script = Script::default().answer("case begin", "fail no");
-        assert!(matches!(lab(&script).case_begin("a"), Err(LabError::Refused { .. })));
+        assert!(matches!(vmm(&script).case_begin("a"), Err(VmmError::Refused { .. })));
     }
 
     #[test]
     fn a_malformed_answer_is_distinguished() {
         let script = Script::default().answer("ktap", "what?");
-        assert!(matches!(lab(&script).ktap("x"), Err(LabError::Malformed { .. })));
+        assert!(matches!(vmm(&script).ktap("x"), Err(VmmError::Malformed { .. })));
         let script = Script::default().answer("hello", "ok {");
-        assert!(matches!(lab(&script).hello(), Err(LabError::Malformed { .. })));
+        assert!(matches!(vmm(&script).hello(), Err(VmmError::Malformed { .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! The lab port: lines of text between the guest's tests and the VMM, one way at a time, over one I/O port.
+//! The protocol port: lines of text between the guest's tests and the VMM, one way at a time, over one I/O port.
 //!
 //! The guest writes a line in pieces of one, two or four bytes, or with a string instruction, then reads the answer
 //! from the same port until the line feed. A read with no answer waiting gives `0xFF` in each byte, which no UTF-8 text
@@ -34,8 +34,8 @@ impl Reply {
     }
 }
 
-/// Who talks to the guest. Called from a vCPU's thread, one line at a time.
-pub trait LabPort: Send {
+/// Answers the guest. Called from a vCPU's thread, one line at a time.
+pub trait ProtocolHandler: Send {
     /// Answers one line, given without its line feed.
     fn line(&mut self, line: &str) -> Reply;
 }
@@ -44,7 +44,7 @@ pub trait LabPort: Send {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExitOnly;
 
-impl LabPort for ExitOnly {
+impl ProtocolHandler for ExitOnly {
     fn line(&mut self, line: &str) -> Reply {
         let code = line.strip_prefix("exit ").and_then(|rest| rest.split_whitespace().next());
         match code.map(str::parse) {
@@ -55,27 +55,27 @@ impl LabPort for ExitOnly {
 }
 
 /// The device behind the port.
-pub(crate) struct LabPortDevice {
-    port: Box<dyn LabPort>,
+pub(crate) struct ProtocolPort {
+    port: Box<dyn ProtocolHandler>,
     line: Vec<u8>,
     /// The line has grown past [`MAX_REQUEST`]: the rest of it is dropped.
     overlong: bool,
     answer: VecDeque<u8>,
-    /// The answer to the last call, and who has called.
+    /// The answer to the last call, and where the call came from.
     called: (Option<GuestAddress>, String),
 }
 
-impl fmt::Debug for LabPortDevice {
+impl fmt::Debug for ProtocolPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LabPortDevice")
+        f.debug_struct("ProtocolPort")
             .field("line", &self.line.len())
             .field("answer", &self.answer.len())
             .finish()
     }
 }
 
-impl LabPortDevice {
-    pub(crate) fn new(port: Box<dyn LabPort>) -> Self {
+impl ProtocolPort {
+    pub(crate) fn new(port: Box<dyn ProtocolHandler>) -> Self {
         Self {
             port,
             line: Vec::new(),
@@ -163,7 +163,7 @@ mod tests {
 
     struct Echo;
 
-    impl LabPort for Echo {
+    impl ProtocolHandler for Echo {
         fn line(&mut self, line: &str) -> Reply {
             match line {
                 "exit" => Reply::Exit(3),
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    fn answer(device: &mut LabPortDevice) -> String {
+    fn answer(device: &mut ProtocolPort) -> String {
         let mut text = Vec::new();
         loop {
             let mut byte = [0];
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_line_may_come_in_pieces_and_two_in_one() {
-        let mut device = LabPortDevice::new(Box::new(Echo));
+        let mut device = ProtocolPort::new(Box::new(Echo));
         assert!(device.write(b"hel").is_none());
         assert_eq!(answer(&mut device), "");
         assert!(device.write(b"lo\nworld\n").is_none());
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn hostile_lines_get_an_answer_and_cost_no_memory() {
-        let mut device = LabPortDevice::new(Box::new(Echo));
+        let mut device = ProtocolPort::new(Box::new(Echo));
         for _ in 0..1000 {
             device.write(&[b'x'; 1000]);
         }

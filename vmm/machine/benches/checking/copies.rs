@@ -9,7 +9,7 @@ use device_models::memory::Memory;
 use device_models::pci::Bdf;
 use device_models::system::System;
 use peerdma_topology::Topology;
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -49,7 +49,7 @@ pub fn run(report: &mut Report, rounds: usize) {
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
         bench.checked(direction);
         for round in 0..rounds {
-            // Who comes second finds warmer caches: take turns.
+            // The second one finds warmer caches: take turns.
             let (checked, plain) = if round % 2 == 0 {
                 let checked = bench.checked(direction);
                 (checked, bench.plain(direction))
@@ -74,7 +74,7 @@ pub fn run(report: &mut Report, rounds: usize) {
 }
 
 pub struct Bench {
-    pub lab: System,
+    pub system: System,
     pub ram: GuestMemoryMmap<()>,
     local: Memory,
     registers: u64,
@@ -93,24 +93,25 @@ impl Bench {
     pub fn new(topology: Topology) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), to_usize(RAM))])
             .expect("RAM for the bench");
-        let config = LabConfig { topology, local_memory: LOCAL, ..LabConfig::default() };
-        let mut lab = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).expect("a lab");
-        let function = lab.function("peer0").expect("the first peer");
-        let map = lab.address_map().clone();
+        let config = SystemConfig { topology, local_memory: LOCAL, ..SystemConfig::default() };
+        let mut system =
+            config.build(&ram, Box::new(NoInterrupts), std::io::empty()).expect("a system");
+        let function = system.function("peer0").expect("the first peer");
+        let map = system.address_map().clone();
         let node = map.node(function);
         let bdf: Bdf = node.requester;
         let bar = |index: u8| -> &MappedBar {
             node.bars.iter().find(|bar| bar.index == index).expect("a BAR of the peer device")
         };
         let registers = bar(0).range.first;
-        lab.config_write(bdf, 4, 2, 6);
-        let mapping = lab
+        system.config_write(bdf, 4, 2, 6);
+        let mapping = system
             .address_map()
             .guest_mappings()
             .into_iter()
             .find(|mapping| mapping.function == function);
         let local = mapping.expect("local memory is mapped").memory;
-        let iommu = lab.virtio_iommu().expect("the default lab has one");
+        let iommu = system.virtio_iommu().expect("the default machine has one");
         let features = iommu.offered_features();
         iommu.accept_features(features.bits());
         iommu.attach(DOMAIN, u32::from(bdf.0), 0).expect("attached");
@@ -119,7 +120,7 @@ impl Bench {
             let first = IOVA + index * CHUNK;
             iommu.map(DOMAIN, first, first + CHUNK - 1, DATA + index * CHUNK, 3).expect("data");
         }
-        let bench = Self { lab, ram, local, registers };
+        let bench = Self { system, ram, local, registers };
         for page in (0..LOCAL).step_by(4096) {
             let _ = bench.local(page, 1).write_obj(1u8, 0);
         }
@@ -139,7 +140,8 @@ impl Bench {
 
     fn register(&mut self, offset: u64, value: u64) {
         let value = u32::try_from(value).expect("registers have 32 bits");
-        self.lab.mmio_write(self.registers + layout::CHANNEL_BASE + offset, &value.to_le_bytes());
+        self.system
+            .mmio_write(self.registers + layout::CHANNEL_BASE + offset, &value.to_le_bytes());
     }
 
     /// All copies by the device's engine, in seconds.
@@ -180,7 +182,7 @@ impl Bench {
         self.register(channel::CTRL, u64::from(channel_control::ENABLE));
         let start = Stopwatch::start();
         self.register(channel::TAIL, COPIES);
-        while self.lab.step() == Progress::Worked {}
+        while self.system.step() == Progress::Worked {}
         let seconds = start.seconds();
         self.verify(length);
         seconds
