@@ -76,7 +76,7 @@ impl Drawing {
         let view = View::new(plan, guest);
         let host_bridges = plan.host_bridges.iter().map(|bridge| {
             let mut details = vec![format!(
-                "identity {}, on Linux's list: {}",
+                "identity {}, {}",
                 bridge.id,
                 linux::trusted(plan.linux, bridge.id)
             )];
