@@ -88,6 +88,11 @@ impl Arguments {
     fn format(&self) -> Result<TableFormat, Failure> {
         let format = self.format.unwrap_or_default();
         let format = if self.json { TableFormat::Json } else { format };
+        // clap lets a requirement pass that conflicts with what is there.
+        if !self.only.is_empty() && !(self.all && self.machine.is_some()) {
+            return Err(Failure::usage("--only is for the table of a machine's devices")
+                .hint("say --all and --machine FILE"));
+        }
         match format {
             TableFormat::Html | TableFormat::Svg if !self.all || self.machine.is_none() => {
                 Err(Failure::usage("--format html and svg are for the table of a machine's devices")

@@ -133,7 +133,7 @@ pub(super) fn load(path: &Path) -> Result<Machine, Failure> {
 }
 
 /// What to call the file in messages; `-` is stdin.
-pub(super) fn name_of(path: &Path) -> String {
+fn name_of(path: &Path) -> String {
     if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
 }
 

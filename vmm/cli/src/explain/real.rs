@@ -44,9 +44,8 @@ pub(super) fn run(
     let (a, b) = arguments.pair();
     let find = |name: &str| {
         real.find(name).map_err(|error| {
-            let file = machine::name_of(file);
             Failure::usage(error)
-                .hint(format_args!("`peerdma machine show {file}` lists what there is"))
+                .hint(format_args!("`peerdma machine show {}` lists what there is", file.display()))
         })
     };
     let (a, b) = (find(a)?, find(b)?);

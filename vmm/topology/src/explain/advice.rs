@@ -50,6 +50,11 @@ pub(super) fn advice(
             kind: change.kind,
             map_type: map_id(map),
             address: address_id(address),
+            given: Vec::new(),
+            parameter: match change.kind {
+                "add-parameter" => guest.parameters.last().cloned(),
+                _ => None,
+            },
             switches: match change.kind {
                 "add-parameter" | "remove-parameter" => switches::switches(view, &after),
                 _ => Vec::new(),

@@ -159,10 +159,16 @@ pub struct Advice {
     pub map_type: &'static str,
     /// What the DMA address is then.
     pub address: &'static str,
+    /// What it takes for granted, where something that the record of a real machine lacks may still
+    /// redirect.
+    pub given: Vec<String>,
     /// The ACS controls that a kernel parameter switches, alike ones together.
     pub switches: Vec<Switches>,
     /// What it costs.
     pub costs: Vec<Remark>,
+    /// The kernel parameter, if it is one that is added.
+    #[serde(skip)]
+    pub(crate) parameter: Option<String>,
 }
 
 /// ACS controls that change at some functions.

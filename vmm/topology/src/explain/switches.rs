@@ -48,21 +48,18 @@ pub(super) fn lost(before: &View<'_>, after: &View<'_>) -> Vec<Remark> {
     {
         return Vec::new();
     }
-    let all = changes(before, after, AcsControl::all() - REDIRECTION).into_iter();
-    let one = |(functions, _, off): (Vec<usize>, AcsControl, AcsControl)| {
-        let at: Vec<_> = functions.into_iter().map(|at| address(after.plan, at)).collect();
-        let doubt = match after.plan.real {
-            true => ", unless the firmware had switched that on itself",
-            false => "",
-        };
-        let what = match off.contains(AcsControl::SOURCE_VALIDATION) {
-            true => ": a device below may then pass for another",
-            false => "",
-        };
-        let text = format!("{} goes off as well at {}{doubt}{what}", list(off).join(" "), at.join(", "));
-        Remark { id: "other-controls-lost", at: None, text }
+    let all = changes(before, after, AcsControl::all() - REDIRECTION);
+    let off = all.into_iter().fold(AcsControl::empty(), |all, (_, _, off)| all | off);
+    if off.is_empty() {
+        return Vec::new();
+    }
+    let doubt = if after.plan.real { ", unless the firmware had them on" } else { "" };
+    let what = match off.contains(AcsControl::SOURCE_VALIDATION) {
+        true => ": devices there may use the requester ID of another",
+        false => "",
     };
-    all.filter(|(_, _, off)| !off.is_empty()).map(one).collect()
+    let text = format!("{} off besides{doubt}{what}", list(off).join(" "));
+    vec![Remark { id: "other-controls-lost", at: None, text }]
 }
 
 fn same_tree(before: &View<'_>, after: &View<'_>) -> bool {

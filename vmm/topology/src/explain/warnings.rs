@@ -131,6 +131,16 @@ fn lost(
             );
             ("address-of-another", text)
         }
+        (FindingClass::TurnedBack, Some(port))
+            if decision.map == MapType::BusAddress && plan.real =>
+        {
+            let text = format!(
+                "both are functions of one device below {port}, which does not send requests back \
+                 to where they came from. Linux does not look at that; unless functions reach each \
+                 other inside the device, which only its maker knows, the requests are lost"
+            );
+            ("turned-back", text)
+        }
         (FindingClass::TurnedBack, Some(port)) if decision.map == MapType::BusAddress => (
             "turned-back",
             format!(

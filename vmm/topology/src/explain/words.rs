@@ -56,8 +56,11 @@ pub(crate) fn notes<'r>(text: &mut String, notes: impl IntoIterator<Item = &'r R
 
 /// Each change with what it leads to, what it switches and what it costs.
 pub(crate) fn advice(text: &mut String, advice: &[Advice]) {
-    for Advice { change, map_type, address, switches, costs, .. } in advice {
+    for Advice { change, map_type, address, given, switches, costs, .. } in advice {
         let _ = writeln!(text, "  {change}: {}", result(map_type, address));
+        for given in given {
+            let _ = writeln!(text, "      if {given}");
+        }
         for one in switches {
             let _ = writeln!(text, "      switches {}", switched(one));
         }

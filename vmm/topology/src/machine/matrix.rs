@@ -99,7 +99,7 @@ impl<'m> RealMachine<'m> {
         let cell = |a: usize, b: usize| {
             (a != b).then(|| {
                 let verdict = self.decide(a, b);
-                let reason = self.reason(&verdict);
+                let reason = self.reason(&verdict, a, b);
                 Cell { verdict, reason }
             })
         };
@@ -108,22 +108,17 @@ impl<'m> RealMachine<'m> {
         Matrix { machine: self, devices, cells }
     }
 
-    fn reason(&self, verdict: &Verdict) -> String {
+    fn reason(&self, verdict: &Verdict, a: usize, b: usize) -> String {
         if let ([only], Some(_)) = (verdict.cases.as_slice(), verdict.certain()) {
             return self.because(only);
         }
-        let word = |case: &super::Case| {
-            let map = case.decision.map.name();
-            match case.given.as_slice() {
-                [] => format!("{map}, for {}", self.because(case)),
-                given => format!("{map} if {}", given.join(", and ")),
-            }
-        };
-        let mut words: Vec<_> = verdict.cases.iter().map(word).collect();
+        let mut maps: Vec<_> = verdict.cases.iter().map(|case| case.decision.map.name()).collect();
         if verdict.open {
-            words.push("otherwise if a bridge that the record lacks is above both".into());
+            maps.push(MapType::BusAddress.name());
         }
-        words.join("; ")
+        maps.sort_unstable();
+        maps.dedup();
+        format!("{}; it depends on {}", maps.join(", or "), self.doubts(verdict, a, b).join("; "))
     }
 }
 

@@ -47,47 +47,59 @@ impl RealMachine<'_> {
 
     /// What to read on the machine, where the answer depends on what the record lacks.
     pub(super) fn what_would_settle(&self, verdict: &Verdict, a: usize, b: usize) -> Vec<String> {
+        let all = self.all_doubts(verdict, a, b).into_iter();
+        all.map(|(what, how)| format!("{what} ({how})")).collect()
+    }
+
+    /// What the answer depends on.
+    pub(super) fn doubts(&self, verdict: &Verdict, a: usize, b: usize) -> Vec<String> {
+        self.all_doubts(verdict, a, b).into_iter().map(|(what, _)| what).collect()
+    }
+
+    /// What the record lacks, and how to find it out.
+    fn all_doubts(&self, verdict: &Verdict, a: usize, b: usize) -> Vec<(String, &'static str)> {
         let mut found = Vec::new();
         if verdict.certain().is_some() {
             return found;
         }
         if verdict.open {
-            found.push("the bridges above both (`lspci -vvv` as root, all of it)".into());
+            found.push(("the bridges above both".into(), "all of `lspci -vvv`, as root"));
         }
-        let firmware = |at: &usize| {
+        let of_firmware = |at: &usize| {
             let acs = self.known(*at).map(|function| &function.acs);
             matches!(acs, Some(peerdma_capture::Acs::Present { control, .. })
                 if [control.rr, control.cr, control.ec].iter().all(Option::is_some))
         };
-        let unknown = self.unknown_acs(a, b);
-        let (firmware, unread): (Vec<_>, Vec<_>) = unknown.into_iter().partition(firmware);
+        let matters = verdict.cases.iter().any(|case| case.unknown_redirect);
+        let unknown = if matters { self.unknown_acs(a, b) } else { Vec::new() };
+        let (firmware, unread): (Vec<_>, Vec<_>) = unknown.into_iter().partition(of_firmware);
         let list = |all: &[usize]| {
             all.iter().map(|at| self.address(*at)).collect::<Vec<_>>().join(", ")
         };
         if !unread.is_empty() {
-            let how = "(`lspci -vvv` or `peerdma machine capture`, as root)";
-            found.push(format!("the ACS controls of {} {how}", list(&unread)));
+            let how = "`lspci -vvv` or `peerdma machine capture`, as root";
+            found.push((format!("the ACS controls of {}", list(&unread)), how));
         }
         if !firmware.is_empty() {
-            let how = "(boot with the IOMMU off, or say 0 or 1 instead of x)";
-            let at = list(&firmware);
-            found.push(format!("what the firmware sets of ACS at {at} {how}"));
+            let how = "boot with the IOMMU off, or say 0 or 1 instead of x";
+            found.push((format!("what the firmware sets of ACS at {}", list(&firmware)), how));
         }
-        let all = || verdict.cases.iter();
-        let allowed = |wanted: &str| all().any(|it| it.allowed_by.is_some_and(|by| by.contains(wanted)));
+        let allowed = |wanted: &str| {
+            let mut all = verdict.cases.iter().filter_map(|case| case.allowed_by);
+            all.any(|by| by.contains(wanted))
+        };
         if allowed("listed") {
-            let buses: Vec<_> = [a, b]
-                .map(|at| &self.plans[0].host_bridges[self.plans[0].functions[at].host_bridge])
-                .into_iter()
-                .filter(|bridge| bridge.id == plan::UNKNOWN)
-                .map(|bridge| bridge.name.as_str())
-                .collect();
-            let mut buses = buses;
+            let plan = &self.plans[0];
+            let mut buses = [a, b].map(|at| plan.functions[at].host_bridge).to_vec();
             buses.dedup();
-            found.push(format!("the host bridge above {} (`lspci -nn`)", buses.join(" and ")));
+            let names = buses.into_iter().map(|at| &plan.host_bridges[at]);
+            let names = names.filter(|bridge| bridge.id == plan::UNKNOWN);
+            let names: Vec<_> = names.map(|bridge| bridge.name.as_str()).collect();
+            let what = format!("the host bridge above {}", names.join(" and "));
+            found.push((what, "`lspci -nn`"));
         }
         if allowed("processor") {
-            found.push("vendor and family of the processor (/proc/cpuinfo)".into());
+            found.push(("vendor and family of the processor".into(), "/proc/cpuinfo"));
         }
         found
     }

@@ -6,7 +6,7 @@ use super::{Case, RealMachine, plan};
 use crate::Report;
 use crate::acs::list;
 use crate::explain::{Scope, map_id, passed};
-use crate::linux::{MapType, Version, acs_mask};
+use crate::linux::{MapType, Version, View, acs_mask};
 use device_models::pci::AcsControl;
 use peerdma_capture::Acs;
 
@@ -151,12 +151,32 @@ impl RealMachine<'_> {
         }
         for advice in &mut report.advice {
             advice.change = advice.change.replace("--append '", "kernel parameter '");
+            advice.given = self.still_unknown(advice.parameter.as_deref(), (a, b));
             if has_groups == Some(false) {
                 let isolation = ["bypasses-iommu", "groups-may-merge"];
                 advice.costs.retain(|cost| !isolation.contains(&cost.id));
             }
         }
         report
+    }
+
+    /// What still decides with one parameter more.
+    fn still_unknown(&self, parameter: Option<&str>, (a, b): (usize, usize)) -> Vec<String> {
+        let Some(parameter) = parameter else { return Vec::new() };
+        let mut guest = self.guests[0].clone();
+        guest.parameters.push(parameter.to_owned());
+        let [off, on] = [0, 1].map(|state| View::new(&self.plans[state], &guest));
+        let differs = |at: &usize| !off.redirects(*at) && on.redirects(*at);
+        let (path, common) = off.between(b, a);
+        let redirects_anyway = path.iter().any(|at| off.redirects(*at));
+        let unknown: Vec<_> =
+            path.into_iter().filter(differs).map(|at| self.address(at)).collect();
+        match unknown.as_slice() {
+            [] => Vec::new(),
+            _ if common.is_none() || redirects_anyway => Vec::new(),
+            [only] => vec![format!("ACS does not redirect at {only}")],
+            all => vec![format!("ACS redirects at none of {}", all.join(", "))],
+        }
     }
 
     /// ACS of a function on the path, as far as it is known.

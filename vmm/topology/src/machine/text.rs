@@ -189,7 +189,13 @@ impl RealMachine<'_> {
             return;
         }
         let view = self.view(false, crate::Cpu::Neutral);
-        let common = view.between(a, b).1.is_some();
+        let (path, common) = view.between(a, b);
+        let common = common.is_some();
+        if common && path.iter().any(|at| self.known(*at).is_none()) {
+            *text += "What would change it: pci=disable_acs_redir= for the ports that redirect, which \
+                      the record does not show\n";
+            return;
+        }
         *text += match (view.models_routes(a, b), common) {
             (false, true) => {
                 "What would change it: not known here; the path has a bridge whose routing is not \
