@@ -94,10 +94,10 @@ impl Arguments {
                 .hint("say --all and --machine FILE"));
         }
         match format {
-            TableFormat::Html | TableFormat::Svg if !self.all || self.machine.is_none() => {
-                Err(Failure::usage("--format html and svg are for the table of a machine's devices")
-                    .hint("say --all and --machine FILE, or --format text or json"))
-            }
+            TableFormat::Html | TableFormat::Svg if !self.all || self.machine.is_none() => Err(
+                Failure::usage("--format html and svg are for the table of a machine's devices")
+                    .hint("say --all and --machine FILE, or --format text or json"),
+            ),
             TableFormat::Json if self.run.is_some() => {
                 Err(Failure::usage("--format json is not for --run"))
             }

@@ -11,11 +11,7 @@ use super::{Arguments, json};
 use crate::values::{Only, TableFormat};
 use crate::{Exit, Failure, machine, output};
 
-pub(super) fn run(
-    arguments: &Arguments,
-    file: &Path,
-    format: TableFormat,
-) -> Result<u8, Failure> {
+pub(super) fn run(arguments: &Arguments, file: &Path, format: TableFormat) -> Result<u8, Failure> {
     let machine = machine::load(file)?;
     let release = arguments.linux.as_deref().or(machine.kernel.release.as_deref());
     let (version, warning) = match (&arguments.linux, super::version(release)) {

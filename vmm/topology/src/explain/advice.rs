@@ -164,8 +164,7 @@ fn acs_parameters(
     };
     let redirecting = &decision.redirects;
     if !redirecting.is_empty() {
-        let disable =
-            with_own(DISABLE_REDIRECTION, redirecting, rules(redirecting, "")).collect();
+        let disable = with_own(DISABLE_REDIRECTION, redirecting, rules(redirecting, "")).collect();
         // Of five flags, from the left: UF, CR, RR, TB, SV. A kernel without the parameter changes
         // nothing by it, and so it is not offered.
         let configure = [configure(redirecting, "100x1"), configure(redirecting, "000x1")].concat();

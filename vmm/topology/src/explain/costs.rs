@@ -30,8 +30,7 @@ pub(super) fn costs(
         found.push(cost("passthrough", text.into()));
     }
     let map = after.decide(b, a).map;
-    if bypasses(after, map, kind) && !bypasses(before, before.decide(b, a).map, AddressKind::Bus)
-    {
+    if bypasses(after, map, kind) && !bypasses(before, before.decide(b, a).map, AddressKind::Bus) {
         let text = "these requests bypass the IOMMU";
         found.push(cost("bypasses-iommu", text.into()));
     }

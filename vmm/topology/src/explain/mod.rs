@@ -13,10 +13,8 @@ use std::fmt;
 
 use device_models::pci::AcsControl;
 
-use report::{
-    Acs as AcsReport, Decision, Function, Groups, HostBridge as HostBridgeReport, Leg,
-};
 pub(crate) use report::Hop;
+use report::{Acs as AcsReport, Decision, Function, Groups, HostBridge as HostBridgeReport, Leg};
 pub use report::{Report, SCHEMA};
 
 use super::acs::{list as acs_list, state as acs_state};
@@ -236,16 +234,12 @@ pub(crate) fn report(
         requests: requests.map(|route| leg(plan, &route)),
         completions,
         groups: Groups { client: groups[a], provider: groups[b] },
-        warnings: routes.map_or_else(Vec::new, |routes| {
-            warnings::warnings(view, decision, (a, b), routes)
-        }),
-        notes: routes.map_or_else(Vec::new, |routes| {
-            warnings::notes(view, decision, (a, b), routes)
-        }),
+        warnings: routes
+            .map_or_else(Vec::new, |routes| warnings::warnings(view, decision, (a, b), routes)),
+        notes: routes
+            .map_or_else(Vec::new, |routes| warnings::notes(view, decision, (a, b), routes)),
         advice: match routes {
-            Some(routes) if scope == Scope::Whole => {
-                advice::advice(view, decision, (a, b), routes)
-            }
+            Some(routes) if scope == Scope::Whole => advice::advice(view, decision, (a, b), routes),
             _ => Vec::new(),
         },
     }

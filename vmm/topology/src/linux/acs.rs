@@ -39,12 +39,7 @@ pub(super) fn controls(
 
 /// What a parameter names is made of the firmware's setting, not of the kernel's: a function whose
 /// redirection is switched off loses the other controls too.
-fn changed(
-    plan: &Plan,
-    change: Change,
-    default: AcsControl,
-    firmware: AcsControl,
-) -> AcsControl {
+fn changed(plan: &Plan, change: Change, default: AcsControl, firmware: AcsControl) -> AcsControl {
     let before = if plan.linux.disabling_keeps_the_rest() { default } else { firmware };
     before & !change.mask | change.flags & change.mask
 }

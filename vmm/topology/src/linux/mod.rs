@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use acs::found as found_acs;
 pub(crate) use map_type::redirects;
 pub use map_type::{MapDecision, MapType, Reason};
-pub(crate) use parameters::{acs_mask, CONFIGURE, DISABLE_REDIRECTION, kept_entries};
+pub(crate) use parameters::{CONFIGURE, DISABLE_REDIRECTION, acs_mask, kept_entries};
 pub use remarks::{Remark, remarks};
 pub use trust::{Trust, of as trust_of};
 pub use version::{Version, VersionError};

@@ -80,7 +80,9 @@ fn of_option(option: &str, plan: &Plan) -> Vec<String> {
         None => one(format!("Linux has no such option{}", pci_options::meant(option))),
         Some(PciOption::Elsewhere(place)) => one(format!("does nothing: Linux has it {place}")),
         // What else there is of options was judged by the lab's devices.
-        Some(PciOption::Changes(_) | PciOption::Idle(_)) if plan.real => one("not looked at".into()),
+        Some(PciOption::Changes(_) | PciOption::Idle(_)) if plan.real => {
+            one("not looked at".into())
+        }
         Some(PciOption::Changes(what)) => {
             one(format!("the prediction leaves it out; what it changes: {what}"))
         }

@@ -111,12 +111,14 @@ impl<'m> RealMachine<'m> {
             Some(true) => IommuMode::Lazy,
             _ => IommuMode::None,
         };
-        self.warnings.extend(
-            remarks(&appended, &self.plans[0]).into_iter().map(|remark| remark.text),
-        );
+        self.warnings
+            .extend(remarks(&appended, &self.plans[0]).into_iter().map(|remark| remark.text));
         self.appended = appended;
-        self.guests = [Cpu::Neutral, Cpu::TrustedForPeerToPeer]
-            .map(|cpu| Guest { iommu, cpu, parameters: parameters.clone() });
+        self.guests = [Cpu::Neutral, Cpu::TrustedForPeerToPeer].map(|cpu| Guest {
+            iommu,
+            cpu,
+            parameters: parameters.clone(),
+        });
         let controls = |plan: &Plan| View::new(plan, &self.guests[0]).controls;
         self.controls = [controls(&self.plans[0]), controls(&self.plans[1])];
         self
@@ -231,10 +233,9 @@ impl<'m> RealMachine<'m> {
         let acs_matters = maps(&off) != maps(&on);
         let rows = if acs_matters { vec![off, on] } else { vec![off] };
         let [none, any] = match unknown.as_slice() {
-            [only] => [
-                format!("ACS does not redirect at {only}"),
-                format!("ACS redirects at {only}"),
-            ],
+            [only] => {
+                [format!("ACS does not redirect at {only}"), format!("ACS redirects at {only}")]
+            }
             all => ["none", "any"].map(|of| format!("ACS redirects at {of} of {}", all.join(", "))),
         };
         let mut cases = Vec::new();

@@ -104,7 +104,10 @@ fn missing_bridges(machine: &Machine, plan: &mut Plan, redirect: bool) {
         let own = function.physical_function.and_then(|at| machine.at(at)).unwrap_or(function);
         let below = matches!(
             own.port,
-            PortType::Endpoint | PortType::LegacyEndpoint | PortType::Upstream | PortType::Downstream
+            PortType::Endpoint
+                | PortType::LegacyEndpoint
+                | PortType::Upstream
+                | PortType::Downstream
         );
         if own.parent != Parent::Unknown || !below {
             continue;

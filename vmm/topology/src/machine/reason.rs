@@ -36,7 +36,10 @@ impl RealMachine<'_> {
             },
             Reason::Trusted(id) => format!("{} is on Linux's list", named(id)),
             Reason::SameBridgeOnly(id) => {
-                format!("{} is on Linux's list inside one bridge only, and these are two", named(id))
+                format!(
+                    "{} is on Linux's list inside one bridge only, and these are two",
+                    named(id)
+                )
             }
             Reason::NotListed(id) if self.cpu.is_none() => {
                 format!("{} is not on Linux's list, nor is the processor trusted", named(id))
@@ -73,9 +76,8 @@ impl RealMachine<'_> {
         let matters = verdict.cases.iter().any(|case| case.unknown_redirect);
         let unknown = if matters { self.unknown_acs(a, b) } else { Vec::new() };
         let (firmware, unread): (Vec<_>, Vec<_>) = unknown.into_iter().partition(of_firmware);
-        let list = |all: &[usize]| {
-            all.iter().map(|at| self.address(*at)).collect::<Vec<_>>().join(", ")
-        };
+        let list =
+            |all: &[usize]| all.iter().map(|at| self.address(*at)).collect::<Vec<_>>().join(", ");
         if !unread.is_empty() {
             let how = "`lspci -vvv` or `peerdma machine capture`, as root";
             found.push((format!("the ACS controls of {}", list(&unread)), how));

@@ -120,12 +120,7 @@ impl RealMachine<'_> {
     }
 
     /// What the record cannot say is left out.
-    pub(super) fn real_report(
-        &self,
-        case: &Case,
-        (a, b): (usize, usize),
-        scope: Scope,
-    ) -> Report {
+    pub(super) fn real_report(&self, case: &Case, (a, b): (usize, usize), scope: Scope) -> Report {
         let mut report = self.explain(case, a, b, scope);
         let group = |at: usize| self.function(at).iommu_group.and_then(|it| it.try_into().ok());
         (report.groups.client, report.groups.provider) = (group(a), group(b));
@@ -169,8 +164,7 @@ impl RealMachine<'_> {
         let differs = |at: &usize| !off.redirects(*at) && on.redirects(*at);
         let (path, common) = off.between(b, a);
         let redirects_anyway = path.iter().any(|at| off.redirects(*at));
-        let unknown: Vec<_> =
-            path.into_iter().filter(differs).map(|at| self.address(at)).collect();
+        let unknown: Vec<_> = path.into_iter().filter(differs).map(|at| self.address(at)).collect();
         match unknown.as_slice() {
             [] => Vec::new(),
             _ if common.is_none() || redirects_anyway => Vec::new(),
@@ -210,9 +204,7 @@ impl RealMachine<'_> {
             Acs::Absent => return AcsState::Absent,
             Acs::Unknown if mask.is_none() => return AcsState::Unknown,
             Acs::Unknown => ([None; 7], [None; 7]),
-            Acs::Present { capabilities, control, .. } => {
-                (capabilities.values(), control.values())
-            }
+            Acs::Present { capabilities, control, .. } => (capabilities.values(), control.values()),
         };
         let Some(mask) = mask else { return AcsState::Present(capabilities, found) };
         let [off, on] = [0, 1].map(|state| self.controls[state][at]);

@@ -64,8 +64,10 @@ impl RealMachine<'_> {
             (1, false) => "listed",
             _ => "listed-or-processor",
         };
-        let assumed = |cpu, words: &[String], by: &str, allowed_by| {
-            Assumed { cpu, words: Some(words.join(by)), allowed_by }
+        let assumed = |cpu, words: &[String], by: &str, allowed_by| Assumed {
+            cpu,
+            words: Some(words.join(by)),
+            allowed_by,
         };
         vec![
             assumed(Cpu::Neutral, &no, ", and ", None),
@@ -89,7 +91,7 @@ pub(super) fn cpu(machine: &Machine) -> Option<Cpu> {
     }
     // Intel's host bridges are part of Intel's processors, or sit beside them.
     let first = machine.functions.first()?;
-    let is_host_bridge =
-        first.class == Some(HOST_BRIDGE) || (first.address.device, first.address.function) == (0, 0);
+    let is_host_bridge = first.class == Some(HOST_BRIDGE)
+        || (first.address.device, first.address.function) == (0, 0);
     (first.vendor == Some(0x8086) && is_host_bridge).then_some(Cpu::Neutral)
 }
