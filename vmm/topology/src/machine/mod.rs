@@ -100,8 +100,8 @@ impl<'m> RealMachine<'m> {
         real.booted_with(Vec::new())
     }
 
-    /// The same machine, if its kernel were booted with these parameters, one each, behind those that
-    /// it has.
+    /// The same machine, if its kernel were booted with these parameters, one each, behind those
+    /// that it has.
     #[must_use]
     pub fn booted_with(mut self, appended: Vec<String>) -> Self {
         let mut parameters = plan::words(self.machine);
@@ -124,15 +124,15 @@ impl<'m> RealMachine<'m> {
         self
     }
 
-    /// Something that everybody has to know who reads the answers.
+    /// Something to know before the answers.
     #[must_use]
     pub fn warned(mut self, warning: String) -> Self {
         self.warnings.push(warning);
         self
     }
 
-    /// What everybody has to know who reads the answers: rules of another kernel, parameters that do
-    /// not do what they seem to.
+    /// What to know before the answers: rules of another kernel, parameters that do not do what they
+    /// seem to.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -289,7 +289,8 @@ const HOST_BRIDGE: u16 = 0x0600;
 /// ACS controls with which a function redirects.
 const REDIRECT: AcsControl = AcsControl::P2P_REQUEST_REDIRECT;
 
-/// Whether the IOMMU lets the kernel's drivers through untranslated (`iommu=pt`): the last word counts.
+/// Whether the IOMMU lets the kernel's drivers through untranslated (`iommu=pt`): the last word
+/// counts.
 fn passthrough(parameters: &[String]) -> bool {
     let mode = |word: &String| match word.as_str() {
         "iommu=pt" | "iommu.passthrough=1" | "iommu.passthrough=on" | "iommu.passthrough=y" => {

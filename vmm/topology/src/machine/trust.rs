@@ -9,8 +9,8 @@ use crate::linux::{Trust, trust_of};
 /// One possibility.
 #[derive(Debug, Clone)]
 pub(super) struct Assumed {
-    /// The processor that stands for it: one that is trusted stands for a host bridge that is listed,
-    /// too.
+    /// The processor that stands for it: one that is trusted stands for a host bridge that is
+    /// listed, too.
     pub(super) cpu: Cpu,
     /// What is taken for granted; none if all is known.
     pub(super) words: Option<String>,
