@@ -52,7 +52,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "topology", "device", "iommu"])]
     machine: Option<PathBuf>,
     /// With --all of a machine: only these kinds of devices; `all` is everything that is not a bridge
-    #[arg(long, value_name = "KIND[,KIND]...", value_enum, value_delimiter = ',', requires_all = ["all", "machine"])]
+    #[arg(long, value_name = "KIND[,KIND]...", value_enum, value_delimiter = ',')]
     only: Vec<Only>,
     /// Text, JSON, or with --all of a machine a page or a picture
     #[arg(long, value_enum, conflicts_with = "json")]
@@ -88,7 +88,7 @@ impl Arguments {
     fn format(&self) -> Result<TableFormat, Failure> {
         let format = self.format.unwrap_or_default();
         let format = if self.json { TableFormat::Json } else { format };
-        // clap lets a requirement pass that conflicts with what is there.
+        // Not by clap, which lets a requirement pass that conflicts with what is there.
         if !self.only.is_empty() && !(self.all && self.machine.is_some()) {
             return Err(Failure::usage("--only is for the table of a machine's devices")
                 .hint("say --all and --machine FILE"));
