@@ -140,12 +140,17 @@ pub(super) struct KernelParameters {
 }
 
 impl KernelParameters {
+    /// All of them, one each, whatever they are.
+    pub(super) fn words(&self) -> Vec<String> {
+        self.append.iter().flat_map(|text| words(text)).collect()
+    }
+
     /// All of them, one each.
     ///
     /// # Errors
     /// When one is among them that `--iommu` stands for: a prediction would not see it.
     pub(super) fn all(&self) -> Result<Vec<String>, Failure> {
-        let all: Vec<_> = self.append.iter().flat_map(|text| words(text)).collect();
+        let all = self.words();
         let is_mode = |text: &&String| {
             let name = text.split('=').next().unwrap_or_default();
             ["iommu", "iommu.strict", "iommu.passthrough"].contains(&name)

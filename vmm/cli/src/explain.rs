@@ -33,6 +33,7 @@ Examples:
   peerdma explain peer0 peer2 --topology two-bridges
   peerdma explain peer0 peer1 --run target/vm-test
   peerdma explain gpu0 nvme1 --machine box.json
+  peerdma explain gpu0 nvme1 --machine box.json --append 'pci=disable_acs_redir=3c:08.0;3c:10.0'
   peerdma explain --all --machine lspci.txt --only gpu,nic
   peerdma explain --all --machine box.json --format html >pairs.html
   peerdma explain ioat0 peer0 --topology switch --device ioat,below=switch0
@@ -48,14 +49,14 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with_all = ["a", "b", "run"])]
     all: bool,
     /// A real machine instead of a topology: a record of `peerdma machine capture`, or text of lspci; - reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "topology", "device", "iommu", "append"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "topology", "device", "iommu"])]
     machine: Option<PathBuf>,
     /// With --all of a machine: only these kinds of devices; `all` is everything that is not a bridge
-    #[arg(long, value_name = "KIND[,KIND]...", value_enum, value_delimiter = ',', requires_all = ["all", "machine"])]
+    #[arg(long, value_name = "KIND[,KIND]...", value_enum, value_delimiter = ',')]
     only: Vec<Only>,
-    /// With --all of a machine: the table as text, a page, or a picture
-    #[arg(long, value_enum, default_value_t, requires_all = ["all", "machine"], conflicts_with = "json")]
-    format: TableFormat,
+    /// Text, JSON, or with --all of a machine a page or a picture
+    #[arg(long, value_enum, conflicts_with = "json")]
+    format: Option<TableFormat>,
     /// Also show what the guest's kernel decided in this run: the output folder of `peerdma test`,
     /// or its summary.json. The topology is that of the run
     #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "append"])]
@@ -78,12 +79,33 @@ pub(super) struct Arguments {
     /// before [default: the record's, or 7.3]
     #[arg(long, value_name = "RELEASE", conflicts_with = "run")]
     linux: Option<String>,
-    /// Print the result as JSON
+    /// Print the result as JSON; the same as --format json
     #[arg(long, conflicts_with = "run")]
     json: bool,
 }
 
 impl Arguments {
+    /// In which form; a page or a picture shows a table, and only of a real machine.
+    fn format(&self) -> Result<TableFormat, Failure> {
+        let format = self.format.unwrap_or_default();
+        let format = if self.json { TableFormat::Json } else { format };
+        // Not by clap, which lets a requirement pass that conflicts with what is there.
+        if !self.only.is_empty() && !(self.all && self.machine.is_some()) {
+            return Err(Failure::usage("--only is for the table of a machine's devices")
+                .hint("say --all and --machine FILE"));
+        }
+        match format {
+            TableFormat::Html | TableFormat::Svg if !self.all || self.machine.is_none() => Err(
+                Failure::usage("--format html and svg are for the table of a machine's devices")
+                    .hint("say --all and --machine FILE, or --format text or json"),
+            ),
+            TableFormat::Json if self.run.is_some() => {
+                Err(Failure::usage("--format json is not for --run"))
+            }
+            _ => Ok(format),
+        }
+    }
+
     /// The two devices; clap has seen to it that they are there.
     fn pair(&self) -> (&str, &str) {
         (self.a.as_deref().unwrap_or_default(), self.b.as_deref().unwrap_or_default())
@@ -91,8 +113,9 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let format = arguments.format()?;
     if let Some(file) = &arguments.machine {
-        return real::run(arguments, file);
+        return real::run(arguments, file, format);
     }
     if let Some(folder) = &arguments.run {
         return after_run(arguments, folder);
@@ -101,16 +124,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let iommu = arguments.iommu.into();
     // What is explained is a machine that can exist.
     let Devices { config, mut plan } = Devices::new(&arguments.topology, &arguments.device, iommu)?;
-    plan.linux = version(arguments.linux.as_deref())?;
+    let (version, warning) = version(arguments.linux.as_deref())?;
+    plan.linux = version;
+    if let Some(warning) = warning {
+        say!("warning: {warning}");
+    }
     let guest = Guest { iommu, cpu: config.topology.cpu, parameters };
     choose::tell_remarks(&plan, &guest);
     if arguments.all {
-        return every_pair(arguments, &plan, &guest);
+        return every_pair(format, &plan, &guest);
     }
     let (a, b) = arguments.pair();
     let explanation = Explanation::new(&plan, &guest, a, b);
     let explanation = explanation.map_err(Failure::usage)?;
-    if arguments.json {
+    if format == TableFormat::Json {
         output::print(&json(explanation.report())?)?;
     } else {
         output::print(&explanation.to_string())?;
@@ -119,16 +146,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 /// The kernel whose rules apply to a release.
-fn version(release: Option<&str>) -> Result<Version, Failure> {
-    let Some(release) = release else { return Ok(Version::default()) };
+fn version(release: Option<&str>) -> Result<(Version, Option<String>), Failure> {
+    let Some(release) = release else { return Ok((Version::default(), None)) };
     let (version, exact) = Version::nearest(release).map_err(Failure::usage)?;
-    if !exact {
-        say!(
-            "warning: the rules of Linux {release} were not read; those of {version}, the nearest \
-             before it that was, are taken"
-        );
-    }
-    Ok(version)
+    let warning = || {
+        format!(
+            "the rules of Linux {release} were not read; those of {version}, the nearest before it \
+             that was, are taken"
+        )
+    };
+    Ok((version, (!exact).then(warning)))
 }
 
 fn json(report: &impl Serialize) -> Result<String, Failure> {
@@ -137,7 +164,7 @@ fn json(report: &impl Serialize) -> Result<String, Failure> {
 }
 
 /// Every device with every device that has memory.
-fn every_pair(arguments: &Arguments, plan: &Plan, guest: &Guest) -> Result<u8, Failure> {
+fn every_pair(format: TableFormat, plan: &Plan, guest: &Guest) -> Result<u8, Failure> {
     let mut reports = Vec::new();
     let mut text = String::new();
     for client in plan.functions.iter().filter(|function| is_device(function)) {
@@ -145,19 +172,17 @@ fn every_pair(arguments: &Arguments, plan: &Plan, guest: &Guest) -> Result<u8, F
             if client.bdf == provider.bdf {
                 continue;
             }
-            let explanation = Explanation::new(plan, guest, &client.name, &provider.name);
-            let explanation = explanation.map_err(Failure::usage)?;
-            if let Some(line) = explanation.to_string().lines().next() {
-                text += line;
-                text.push('\n');
+            let (client, provider) = (&client.name, &provider.name);
+            if format == TableFormat::Json {
+                let explanation = Explanation::new(plan, guest, client, provider);
+                reports.push(explanation.map_err(Failure::usage)?.report().clone());
+            } else {
+                let brief = Explanation::brief(plan, guest, client, provider);
+                text += &brief.map_err(Failure::usage)?;
             }
-            for warning in &explanation.report().warnings {
-                text += &format!("    Beware: {}\n", warning.text);
-            }
-            reports.push(explanation.report().clone());
         }
     }
-    output::print(&if arguments.json { json(&reports)? } else { text })?;
+    output::print(&if format == TableFormat::Json { json(&reports)? } else { text })?;
     Ok(Exit::Success as u8)
 }
 

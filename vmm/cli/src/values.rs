@@ -92,12 +92,27 @@ pub(super) enum Only {
     All,
 }
 
-/// `--format` of a table of pairs.
+impl Only {
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Gpu => "gpu",
+            Self::Nic => "nic",
+            Self::Nvme => "nvme",
+            Self::P2pmem => "p2pmem",
+            Self::All => "all",
+        }
+    }
+}
+
+/// `--format` of `explain`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum TableFormat {
     /// Lines
     #[default]
     Text,
+    /// For programs
+    Json,
     /// A page for browsers; each cell says why
     Html,
     /// A picture

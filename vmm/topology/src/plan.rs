@@ -84,9 +84,23 @@ pub struct Planned {
     pub multi_function: bool,
     /// Where the description says so.
     pub item: Item,
-    /// For a function of a real machine: the ACS controls that were on, whatever switched them
-    /// on.
-    pub acs_found: Option<AcsControl>,
+    /// What is known of a function of a real machine besides.
+    pub found: Option<Found>,
+}
+
+/// What a real machine's function showed, and what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The ACS controls that were on, whoever switched them on.
+    pub controls: AcsControl,
+    /// Those that would be on without any kernel parameter about ACS.
+    pub default: AcsControl,
+    /// Those that the firmware left on for Linux.
+    pub firmware: AcsControl,
+    /// Whether the record lacks the function, and only what is below it shows that it is there.
+    pub missing: bool,
+    /// Vendor, device, subsystem vendor and subsystem ID, as far as they are known.
+    pub ids: [Option<u16>; 4],
 }
 
 /// A host bridge of the plan.
@@ -131,6 +145,8 @@ pub struct Plan {
     pub linux: Version,
     /// Whether it is a real machine's, which no topology file can change.
     pub real: bool,
+    /// A real machine's kernel parameters, with which its ACS controls were found as they are.
+    pub found_with: Vec<String>,
     /// Where BARs and windows lie, if that is known.
     pub addresses: Option<Addresses>,
 }
@@ -153,6 +169,7 @@ impl Plan {
                 host_bridges: Vec::new(),
                 linux: Version::default(),
                 real: false,
+                found_with: Vec::new(),
                 addresses: None,
             },
         };
@@ -308,7 +325,7 @@ impl Planner<'_> {
             has_memory: false,
             multi_function: false,
             item,
-            acs_found: None,
+            found: None,
         });
         self.plan.functions.len() - 1
     }

@@ -34,6 +34,13 @@ pub(super) fn conclude(
         note("the text is cut, so what it does not show is not known", line);
         return unknown();
     }
+    if !whole && capabilities > 0 {
+        note(
+            "its lines Control and Status are missing, so the text is an extract, and whether it has ACS is not known",
+            draft.line,
+        );
+        return unknown();
+    }
     if !whole {
         note(
             "the text shows no capabilities of it, so whether it has ACS is not known: lspci -vvv as root shows them",

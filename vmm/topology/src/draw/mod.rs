@@ -75,11 +75,8 @@ impl Drawing {
         let map = system.address_map();
         let view = View::new(plan, guest);
         let host_bridges = plan.host_bridges.iter().map(|bridge| {
-            let mut details = vec![format!(
-                "identity {}, on Linux's list: {}",
-                bridge.id,
-                linux::trusted(plan.linux, bridge.id)
-            )];
+            let mut details =
+                vec![format!("identity {}, {}", bridge.id, linux::trusted(plan.linux, bridge.id))];
             for (window, name) in bridge.windows.iter().zip(["memory", "prefetchable"]) {
                 let seen = window.seen_by_cpu();
                 let mut line = format!("{name} {:#x}-{:#x}", window.bus.first, window.bus.last);
