@@ -17,6 +17,7 @@ use super::kick::Kicker;
 use super::lab_call::{Buffer, Call, VcpuMemory};
 use super::layout;
 use super::machine::Shared;
+use super::ports;
 use crate::jitter::{Jitter, Stalls, Stream};
 
 /// How often in a row `KVM_RUN` is called again after KVM says that an exit happened while an event was delivered.
@@ -225,7 +226,9 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
             after_access(shared)
         }
         VcpuExit::IoIn(port, data) => {
-            shared.ports.read(port, data);
+            if !ports::read_witness(&*shared.bus, port, data) {
+                shared.ports.read(port, data);
+            }
             Ok(Next::Resume)
         }
         // Narrower writes mean nothing there.
@@ -233,6 +236,10 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
             Ok(line) => Next::LabCall(u32::from_le_bytes(line)),
             Err(_) => Next::Resume,
         }),
+        VcpuExit::IoOut(port @ (layout::WITNESS_ATTACH | layout::WITNESS_DRAIN), data) => {
+            ports::write_witness(&*shared.bus, port, data);
+            after_access(shared)
+        }
         VcpuExit::IoOut(port, data) => match shared.ports.write(port, data) {
             Some(outcome) => Ok(Next::End(outcome)),
             None => after_access(shared),
