@@ -239,8 +239,7 @@ impl Segments {
         }
     }
 
-    /// Every byte from `first` to `last` allows the access: how far it does, in segments that are
-    /// looked through.
+    /// The first byte from `first` to `last` that does not allow the access.
     pub(super) fn first_not_allowed(&self, first: u64, last: u64, kind: Kind) -> Option<u64> {
         let mut at = first;
         loop {
@@ -258,7 +257,7 @@ impl Segments {
         let (_, segment) = self.at(first)?;
         let mut best = None;
         for share in segment.shares.iter().filter(|share| share.allows(kind)) {
-            let last = self.reach_of(share.group, first, enough, kind);
+            let last = self.reach_of(share.group, first, enough, kind).unwrap_or(first);
             if best.is_none_or(|(furthest, _)| last > furthest) {
                 best = Some((last, share.group));
             }
@@ -270,21 +269,19 @@ impl Segments {
     }
 
     /// How far, from `first` on, `group` allows the access; at least up to `enough`, where it does.
-    /// `first` is the answer if it does not even there.
-    pub(super) fn reach_of(&self, group: u64, first: u64, enough: u64, kind: Kind) -> u64 {
-        let mut reach = first;
-        let mut expected = None;
-        let start = self.at(first).map_or(first, |(start, _)| start);
+    /// None if it does not even there.
+    pub(super) fn reach_of(&self, group: u64, first: u64, enough: u64, kind: Kind) -> Option<u64> {
+        let (start, _) = self.at(first)?;
+        let mut reach = None;
         for (&start, segment) in self.map.range(start..) {
-            let goes_on = expected.is_none_or(|expected| expected == Some(start));
+            let goes_on = reach.is_none_or(|reach: u64| reach.checked_add(1) == Some(start));
             if !goes_on || !segment.allows(group, kind) {
                 break;
             }
-            reach = segment.last;
-            if reach >= enough {
+            reach = Some(segment.last);
+            if segment.last >= enough {
                 break;
             }
-            expected = Some(reach.checked_add(1));
         }
         reach
     }
@@ -296,6 +293,7 @@ impl Segments {
     }
 
     /// Whether nothing is mapped.
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
