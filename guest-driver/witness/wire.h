@@ -13,6 +13,8 @@
 #define WITNESS_DRAIN_PORT	0x0d1c
 #define WITNESS_MAGIC		0x54574450
 #define WITNESS_VERSION		1
+#define WITNESS_MAX_RINGS	256
+#define WITNESS_MAX_ENTRIES	65536
 #define WITNESS_NO_FUNCTION	0xffffffff
 
 struct witness_header {
