@@ -7,6 +7,13 @@
 #include <linux/dma-mapping.h>
 #include <linux/version.h>
 
+/* None is linked where there are none: so it is compiled. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
+struct dma_iova_state {
+	dma_addr_t addr;
+};
+#endif
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
 #define DMA_ATTR_MMIO (1UL << 10)
 #endif

@@ -3,17 +3,8 @@
  * dma_iova_link() and its opposite have no tracepoints. Both are seen at their entry: a link
  * that fails leaves a mapping of which the IOMMU knows nothing.
  */
-#include <linux/kconfig.h>
-
 #include "compat.h"
 #include "witness.h"
-
-/* Of 6.16: there is none before, and nothing to see. */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
-struct dma_iova_state {
-	dma_addr_t addr;
-};
-#endif
 
 static void report(u16 kind, struct device *dev, const struct dma_iova_state *state, size_t offset,
 		   size_t size, enum dma_data_direction dir, unsigned long attrs)

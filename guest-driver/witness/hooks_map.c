@@ -68,7 +68,8 @@ static int unmap_entry(struct kprobe *kp, struct pt_regs *regs)
 
 static int pin_entry(struct kprobe *kp, struct pt_regs *regs)
 {
-	struct witness_event event = event_of(WITNESS_PIN, (void *)regs_get_kernel_argument(regs, 0));
+	struct witness_event event = event_of(WITNESS_PIN,
+					      (void *)regs_get_kernel_argument(regs, 0));
 
 	witness_report(&event);
 	return 0;

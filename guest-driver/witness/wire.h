@@ -25,6 +25,7 @@ struct witness_header {
 	__le64 now;
 	__u8 reserved[104];
 };
+
 static_assert(sizeof(struct witness_header) == 0x80);
 
 struct witness_slot {
@@ -35,6 +36,7 @@ struct witness_slot {
 	__u32 tail;
 	__u8 reserved2[60];
 };
+
 static_assert(sizeof(struct witness_slot) == 0x80);
 
 struct witness_record {
@@ -54,6 +56,7 @@ struct witness_record {
 	char task[16];
 	char text[40];
 };
+
 static_assert(sizeof(struct witness_record) == 128);
 
 enum witness_kind {
