@@ -5,7 +5,7 @@
 /// 384 KiB for each function and direction that is used. As many mappings as `make bench` has are
 /// all in it.
 const ENTRIES: usize = 1 << ENTRY_BITS;
-const ENTRY_BITS: u32 = 14;
+const ENTRY_BITS: u32 = if cfg!(test) { 8 } else { 14 };
 const PAGE_SHIFT: u32 = 12;
 
 #[derive(Debug, Clone, Copy, Default)]

@@ -90,7 +90,7 @@ impl Witness {
         let group = |group| Some(Cause::Mapped { group });
         match mistake.reason {
             Reason::Unmapped => {
-                let text = "nothing is mapped there for this function, nor was".to_owned();
+                let text = "never mapped for this function".to_owned();
                 Explanation { class: FindingClass::WitnessUnmapped, cause: None, text }
             }
             Reason::Stale(dead) => Explanation {

@@ -225,6 +225,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::json(&report)?;
     }
     closing::failures(&report, &out);
+    if let Some(watched) = report.watched() {
+        say!("{watched}");
+    }
     shares.part("guests");
     if let Some(line) = shares.line() {
         say!("{line}");
