@@ -115,8 +115,9 @@ fn without_an_iommu_only_the_witness_sees_it() {
              (DMA_TO_DEVICE), mapped by pid 812 (insmod)"
                 .to_owned(),
             format!(
-                "witness.unmapped: never mapped for this function; mapped for \
-                 robot1 ({robot1}) by pid 812 (insmod), used by robot0 ({robot0})"
+                "witness.unmapped: never mapped for this function; it is in 64 bytes at 0x11000 \
+                 (DMA_FROM_DEVICE), mapped by pid 812 (insmod) for robot1 ({robot1}); used by \
+                 robot0 ({robot0})"
             ),
             format!(
                 "witness.unmapped: never mapped for this function; it is the \
@@ -127,7 +128,10 @@ fn without_an_iommu_only_the_witness_sees_it() {
         ]
     );
     let counters = world.system.witness();
-    assert_eq!((counters.mappings, counters.live, counters.bytes), (2, 1, 64 + 64 + 8 + 4 + 4 + 64));
+    assert_eq!(
+        (counters.mappings, counters.live, counters.bytes),
+        (2, 1, 64 + 64 + 8 + 4 + 4 + 64)
+    );
 }
 
 #[test]
@@ -175,10 +179,7 @@ fn findings_of_one_mapping_have_one_cause_and_narrow_the_transaction() {
     let cause = Cause::Mapped { group: 3 };
     assert_eq!(
         seen,
-        [
-            (Severity::Finding, cause, DATA + 4096, 64),
-            (Severity::Finding, cause, DATA + 4096, 128)
-        ]
+        [(Severity::Finding, cause, DATA + 4096, 64), (Severity::Finding, cause, DATA + 4096, 128)]
     );
 }
 
@@ -199,7 +200,9 @@ fn a_peers_memory_for_an_importer_without_peer_to_peer_is_a_finding() {
         world.write(0, bar, &[1; 64]);
         let found = said(&world);
         assert_eq!(found.len(), expected, "{found:#?}");
-        assert!(found.iter().all(|text| text.starts_with("buffer.peer2peer-not-allowed: dma-buf 9")));
+        assert!(
+            found.iter().all(|text| text.starts_with("buffer.peer2peer-not-allowed: dma-buf 9"))
+        );
     }
 }
 

@@ -112,6 +112,8 @@ pub(crate) struct Fabric {
     caches: Vec<[Cache; 2]>,
     /// What the guest says that it has mapped.
     witness: Witness,
+    /// The last function that used what was unmapped, as the witness told, and the cause.
+    stale: Option<(FunctionId, Cause)>,
     sequence: u64,
     tag: u32,
 }
@@ -156,6 +158,7 @@ impl Fabric {
             drained: 0,
             caches: each(functions),
             witness: Witness::new(functions),
+            stale: None,
             sequence: 0,
             tag: 0,
         }

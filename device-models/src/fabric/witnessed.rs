@@ -11,7 +11,7 @@ use crate::iommu::VirtioIommu;
 use crate::memory::Memory;
 use crate::pci::Bdf;
 use crate::witness::{
-    BadHeader, Bytes, Clock, Context, Counters, Event, Explanation, Judgement, Mistake, Notice,
+    BadHeader, Bytes, Clock, Context, Counters, Explanation, Judgement, Mistake, Notice, Reason,
     Record, Rings, Witness,
 };
 
@@ -237,16 +237,41 @@ impl Fabric {
                 Cause::Addresses { set: self.runs.take(kind, range, 0, |_, _, _| false).id }
             }
         };
+        self.stale = match mistake.reason {
+            Reason::Stale(_) => Some((function, cause)),
+            _ => self.stale,
+        };
         self.report(function, class, cause, Some(wrong), text);
         class
     }
 
+    /// The IOMMU has refused a request to what it had mapped. If the witness has told of the same
+    /// mapping before, because the IOMMU was told late, it is the same mistake: under which class
+    /// and cause it goes on.
+    pub(super) fn told_before(
+        &mut self,
+        begun: u64,
+        transaction: &Transaction,
+    ) -> Option<(FindingClass, Cause)> {
+        let Transaction { function, kind, address, .. } = *transaction;
+        let (its, cause) = self.stale?;
+        if its != function {
+            return None;
+        }
+        match self.witness.look(function, kind, begun, address)?.reason {
+            Reason::Stale(dead) if cause == (Cause::Mapped { group: dead.mapping.group }) => {
+                Some((FindingClass::WitnessStale, cause))
+            }
+            _ => None,
+        }
+    }
+
     /// What an address that is not mapped can be.
     fn unmapped_meaning(&self, function: FunctionId, address: u64) -> String {
-        if let Some((other, event)) = self.witness.mapped_for_another(function, address) {
-            let (other, function) = (self.call(other), self.call(function));
-            let Event { pid, task, .. } = event;
-            return format!("; mapped for {other} by pid {pid} ({task}), used by {function}");
+        if let Some((other, mapping)) = self.witness.mapped_for_another(function, address) {
+            let (other, function, mapping) =
+                (self.call(other), self.call(function), mapping.words());
+            return format!("; it is in {mapping} for {other}; used by {function}");
         }
         self.meant(address, None, None).map(|(_, text)| text).unwrap_or_default()
     }

@@ -172,18 +172,25 @@ impl Witness {
         (mistake.reason != Reason::Unmapped).then_some(mistake)
     }
 
-    /// Another function for which `address` is mapped, and by whom.
+    /// Another function for which `address` is mapped, and the mapping.
     pub(crate) fn mapped_for_another(
         &self,
         function: FunctionId,
         address: u64,
-    ) -> Option<(FunctionId, Event)> {
+    ) -> Option<(FunctionId, Mapping)> {
         (0..).zip(&self.functions).map(|(index, tracked)| (FunctionId(index), tracked)).find_map(
             |(other, tracked)| {
                 let mapping = tracked.ledger.find(address, None)?;
-                (other != function).then_some((other, mapping.event))
+                (other != function).then_some((other, *mapping))
             },
         )
+    }
+}
+
+impl Mapping {
+    /// In a few words.
+    pub(crate) fn words(&self) -> String {
+        format!("{}, mapped {}", What(self), By { event: self.event, now: 0 })
     }
 }
 

@@ -43,7 +43,7 @@ fn a_guest_that_maps_too_much_is_not_watched_any_more() {
     assert_eq!(rig.witness.coverage(B), Ok(()));
     assert_eq!(rig.access(READ, 0x9000, 8), Judgement::Fine);
     rig.hear(say(What::Bind, 3000));
-    assert_eq!(rig.class(READ, 0x1000, 0x1000, 8), "witness.unmapped");
+    assert_eq!(rig.class(READ, 0x9000, 0x9000, 8), "witness.unmapped");
 }
 
 fn any_record() -> impl Strategy<Value = (u16, u64, u64, u8, u8, u64, u64)> {

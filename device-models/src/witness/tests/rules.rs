@@ -185,8 +185,8 @@ fn a_mapping_for_another_function_is_named() {
     let mut rig = Rig::new(false);
     rig.hear(say(What::Map, 1).at(0x1000, 64).to(Direction::ToDevice).of(B).pid(5));
     assert_eq!(rig.class(READ, 0x1000, 0x1000, 8), "witness.unmapped");
-    let (other, event) = rig.witness.mapped_for_another(A, 0x1020).unwrap();
-    assert_eq!((other, event.pid), (B, 5));
+    let (other, mapping) = rig.witness.mapped_for_another(A, 0x1020).unwrap();
+    assert_eq!((other, mapping.event.pid), (B, 5));
     // A device without a PCI function.
     rig.hear(say(What::Map, 2).at(0x3000, 64).of(FunctionId(99)));
     assert_eq!(rig.witness.counters().elsewhere, 1);

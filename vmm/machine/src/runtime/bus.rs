@@ -147,7 +147,11 @@ impl LabBus {
     /// Switches off every delay: nobody is there any more who could push anything. What is found by that is found before
     /// this returns.
     pub fn end_delays(&self) {
-        self.change(System::end_delays);
+        self.change(|lab| {
+            lab.end_delays();
+            // The last words of the guest's witness.
+            lab.witness_drain();
+        });
     }
 
     /// Has the CPUs reach what [`DeviceBus::memory`] says, and nothing else.
