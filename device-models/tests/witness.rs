@@ -161,6 +161,43 @@ fn what_the_iommu_refuses_is_one_finding_that_names_the_unmap() {
 }
 
 #[test]
+fn what_the_iommu_refuses_later_is_the_same_mistake() {
+    let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
+    iommu.accept_features(iommu.offered_features().bits());
+    let mut world = World::root_ports(Box::new(iommu));
+    let endpoint = u32::from(world.bdf("robot0").0);
+    let iommu = world.system.virtio_iommu().unwrap();
+    iommu.attach(1, endpoint, 0).unwrap();
+    iommu.map(1, 0xe000, 0xffff, DATA, 3).unwrap();
+    let mut guest = Guest::attach(&mut world);
+    guest.map(&world, 0, (0xe000, 0x2000), TO_DEVICE);
+    // Lazily: the IOMMU learns of it later.
+    guest.unmap(&world, 0, (0xe000, 0x2000), TO_DEVICE);
+    world.read(0, 0xe000, 64);
+    world.system.virtio_iommu().unwrap().unmap(1, 0xe000, 0xffff).unwrap();
+    world.read(0, 0xe040, 64);
+    let mut causes: Vec<_> = {
+        let findings = std::mem::take(&mut world.log.0.lock().unwrap().findings);
+        findings.iter().map(|found| (found.class.name(), found.cause)).collect()
+    };
+    assert_eq!(causes.len(), 2, "{causes:?}");
+    causes.dedup();
+    assert_eq!(causes, [("witness.stale", Cause::Mapped { group: 3 })]);
+    // Behind the end of a mapping, where the IOMMU had another one before.
+    let iommu = world.system.virtio_iommu().unwrap();
+    iommu.map(1, 0xd000, 0xdfff, DATA, 3).unwrap();
+    guest.map(&world, 0, (0xd000, 0x1000), TO_DEVICE);
+    world.read(0, 0xd000, 0x1040);
+    let findings = std::mem::take(&mut world.log.0.lock().unwrap().findings);
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(
+        (findings[0].class.name(), findings[0].cause),
+        ("iommu.stale", Cause::Mapped { group: 5 })
+    );
+    assert!(findings[0].explanation.contains("; byte 4096 of the transfer is behind the end of"));
+}
+
+#[test]
 fn findings_of_one_mapping_have_one_cause_and_narrow_the_transaction() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let mut guest = Guest::attach(&mut world);

@@ -167,11 +167,8 @@ impl Fabric {
                 let hint = self.explain_fault(request.begun, &transaction, &fault, class);
                 let known = self.witness_hint(request.begun, &transaction);
                 let explanation = format!("{fault}{}{known}", hint.text);
-                let (class, cause) = match class {
-                    FindingClass::Stale => self.told_before(request.begun, &transaction),
-                    _ => None,
-                }
-                .unwrap_or((class, hint.cause));
+                let known = self.known_better(request.begun, &transaction, class);
+                let (class, cause) = known.unwrap_or((class, hint.cause));
                 self.report(from, class, cause, Some(transaction), explanation);
                 Next::Failed { class, status, run: or_all(run, at, left) }
             }

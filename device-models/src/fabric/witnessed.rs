@@ -229,7 +229,12 @@ impl Fabric {
             ..*transaction
         };
         let cause = match cause {
-            Some(cause) => cause,
+            Some(cause) => {
+                if let Reason::Stale(_) = mistake.reason {
+                    text += &self.mapped_for_another(function, first).unwrap_or_default();
+                }
+                cause
+            }
             None => {
                 text += &self.unmapped_meaning(function, first);
                 let range = AddressRange { first, last };
@@ -245,22 +250,23 @@ impl Fabric {
         class
     }
 
-    /// The IOMMU has refused a request to what it had mapped. If the witness has told of the same
-    /// mapping before, because the IOMMU was told late, it is the same mistake: under which class
-    /// and cause it goes on.
-    pub(super) fn told_before(
+    /// The IOMMU has refused a request, and the witness knows better what it comes from: under which
+    /// class and cause it is told. A request behind the end of its mapping comes from that mapping,
+    /// whatever the IOMMU once had there; and what the witness has told of before, because the IOMMU
+    /// was told late of an unmap, is still the same mistake.
+    pub(super) fn known_better(
         &mut self,
         begun: u64,
         transaction: &Transaction,
+        class: FindingClass,
     ) -> Option<(FindingClass, Cause)> {
         let Transaction { function, kind, address, .. } = *transaction;
-        let (its, cause) = self.stale?;
-        if its != function {
-            return None;
-        }
         match self.witness.look(function, kind, begun, address)?.reason {
-            Reason::Stale(dead) if cause == (Cause::Mapped { group: dead.mapping.group }) => {
-                Some((FindingClass::WitnessStale, cause))
+            Reason::PastEnd { group } => Some((class, Cause::Mapped { group })),
+            Reason::Stale(dead) => {
+                let told = Some((function, Cause::Mapped { group: dead.mapping.group }));
+                let same = class == FindingClass::Stale && self.stale == told;
+                told.filter(|_| same).map(|(_, cause)| (FindingClass::WitnessStale, cause))
             }
             _ => None,
         }
@@ -268,12 +274,15 @@ impl Fabric {
 
     /// What an address that is not mapped can be.
     fn unmapped_meaning(&self, function: FunctionId, address: u64) -> String {
-        if let Some((other, mapping)) = self.witness.mapped_for_another(function, address) {
-            let (other, function, mapping) =
-                (self.call(other), self.call(function), mapping.words());
-            return format!("; it is in {mapping} for {other}; used by {function}");
-        }
-        self.meant(address, None, None).map(|(_, text)| text).unwrap_or_default()
+        let meant = || self.meant(address, None, None).map(|(_, text)| text);
+        self.mapped_for_another(function, address).or_else(meant).unwrap_or_default()
+    }
+
+    /// The mapping of another function that `address` is in.
+    fn mapped_for_another(&self, function: FunctionId, address: u64) -> Option<String> {
+        let (other, mapping) = self.witness.mapped_for_another(function, address)?;
+        let (other, function, mapping) = (self.call(other), self.call(function), mapping.words());
+        Some(format!("; it is in {mapping} for {other}; used by {function}"))
     }
 
     /// What the witness knows about a request that has failed: the end of its sentence, empty or
