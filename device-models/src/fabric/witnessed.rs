@@ -108,12 +108,15 @@ impl Fabric {
         match self.witness.take_rings() {
             Some(mut rings) => {
                 rings.begin();
+                let mut seen = 0;
                 while let Some(bytes) = rings.take() {
+                    seen = Record::of(&bytes).event.time.max(seen);
                     let (kind, data) = (WitnessInput::Record, &bytes[..]);
                     self.observe_input(&Input::Witness { kind, data });
                     self.take_record(&bytes);
                 }
                 rings.end();
+                self.witness.clock.catch_up(seen);
                 self.witness.put_rings(rings);
             }
             None => {

@@ -33,6 +33,14 @@ impl GuestClock {
         self.begun = (now, self.clock.as_ref().map_or(0, |clock| clock.nanoseconds()));
     }
 
+    /// The guest's clock has shown `seen` already. It was read a little before the VMM's, and the two
+    /// need not run alike.
+    pub(crate) fn catch_up(&mut self, seen: u64) {
+        if self.clock.is_some() && seen > self.now() {
+            self.begin(seen);
+        }
+    }
+
     /// What the guest's clock shows; 0 if nobody knows.
     pub(crate) fn now(&self) -> u64 {
         let (guest, host) = self.begun;
@@ -77,6 +85,10 @@ mod tests {
         clock.begin(5000);
         clock.set(Box::new(At(350)));
         assert_eq!(clock.now(), 5250);
+        clock.catch_up(5200);
+        assert_eq!(clock.now(), 5250);
+        clock.catch_up(6000);
+        assert_eq!(clock.now(), 6000);
         clock.begin(u64::MAX);
         clock.set(Box::new(At(u64::MAX)));
         assert_eq!(clock.now(), u64::MAX);

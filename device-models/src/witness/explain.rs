@@ -27,8 +27,10 @@ struct By {
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Event { time, pid, task, caller } = self.event;
-        if self.now != 0 {
-            write!(f, "{} earlier ", Span(self.now.saturating_sub(time)))?;
+        match self.now.saturating_sub(time) {
+            0 if self.now == 0 => {}
+            0 => f.write_str("just before ")?,
+            span => write!(f, "{} earlier ", Span(span))?,
         }
         match pid {
             0 => f.write_str("in an interrupt")?,

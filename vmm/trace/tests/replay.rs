@@ -467,11 +467,11 @@ fn what_the_guests_witness_reported_is_held_against_the_replay() {
     let findings = record_witnessed(&path);
     let expected = [
         "addr=0x11000 len=64: witness.past-end: byte 4096 of the transfer is behind the end of 4096 \
-         bytes at 0x10000 (DMA_TO_DEVICE), mapped 4.0 ms earlier by pid 812 (insmod)",
-        "addr=0x10000 len=4096: witness.stale: 4096 bytes at 0x10000 (DMA_TO_DEVICE), unmapped 5.0 \
+         bytes at 0x10000 (DMA_TO_DEVICE), mapped 5.0 ms earlier by pid 812 (insmod)",
+        "addr=0x10000 len=4096: witness.stale: 4096 bytes at 0x10000 (DMA_TO_DEVICE), unmapped 7.0 \
          ms earlier by pid 812 (insmod)",
         "peer0: witness.leaked: 3 mappings of 1056768 bytes were left behind by the driver, among \
-         them 4096 bytes at 0x1000 (DMA_BIDIRECTIONAL), mapped 6.0 ms earlier by pid 812 (insmod)",
+         them 4096 bytes at 0x1000 (DMA_BIDIRECTIONAL), mapped 8.0 ms earlier by pid 812 (insmod)",
     ];
     assert_eq!(findings.len(), expected.len(), "{findings:#?}");
     for (finding, expected) in findings.iter().zip(expected) {
