@@ -13,6 +13,8 @@
 #define WITNESS_DRAIN_PORT	0x0d1c
 #define WITNESS_MAGIC		0x54574450
 #define WITNESS_VERSION		1
+#define WITNESS_MAX_RINGS	256
+#define WITNESS_MAX_ENTRIES	65536
 #define WITNESS_NO_FUNCTION	0xffffffff
 
 struct witness_header {
@@ -23,6 +25,7 @@ struct witness_header {
 	__le64 now;
 	__u8 reserved[104];
 };
+
 static_assert(sizeof(struct witness_header) == 0x80);
 
 struct witness_slot {
@@ -33,6 +36,7 @@ struct witness_slot {
 	__u32 tail;
 	__u8 reserved2[60];
 };
+
 static_assert(sizeof(struct witness_slot) == 0x80);
 
 struct witness_record {
@@ -52,6 +56,7 @@ struct witness_record {
 	char task[16];
 	char text[40];
 };
+
 static_assert(sizeof(struct witness_record) == 128);
 
 enum witness_kind {

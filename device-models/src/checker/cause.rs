@@ -83,6 +83,11 @@ pub enum Cause {
         /// What is wrong with them: `short`, `long`, `misaligned` or `read`.
         mistake: &'static str,
     },
+    /// What the guest's kernel mapped in one go, as its witness reported it.
+    Mapped {
+        /// The ticket of the first record, or what else tells the group from others.
+        group: u64,
+    },
     /// Requests to the IOMMU that were refused in the same way.
     Refused {
         /// The request type (virtio 1.3, 5.13.6); 0 for one that could not be read.

@@ -68,7 +68,7 @@ impl Fabric {
             _ => format!("refused by {by}"),
         };
         let (meaning, cause) = self.refused_meaning(begun, transaction, refusal);
-        let explanation = explanation + &meaning;
+        let explanation = explanation + &meaning + &self.witness_hint(begun, transaction);
         self.report(transaction.function, refusal.class, cause, Some(*transaction), explanation);
     }
 

@@ -252,6 +252,10 @@ impl<D: VirtioDevice> Endpoint for VirtioPci<D> {
         });
     }
 
+    fn takes_physical_addresses(&self) -> bool {
+        !self.kind.behind_iommu
+    }
+
     fn served_in_exit(&self) -> bool {
         self.kind.served_in_exit
     }

@@ -256,6 +256,8 @@ mod tests {
         assert_eq!(value("WITNESS_DRAIN_PORT"), u64::from(DRAIN_PORT));
         assert_eq!(value("WITNESS_MAGIC"), u64::from(MAGIC));
         assert_eq!(value("WITNESS_VERSION"), u64::from(VERSION));
+        assert_eq!(value("WITNESS_MAX_RINGS"), u64::from(MAX_RINGS));
+        assert_eq!(value("WITNESS_MAX_ENTRIES"), u64::from(MAX_ENTRIES));
         assert_eq!(value("WITNESS_NO_FUNCTION"), u64::from(NO_FUNCTION));
         for &kind in Kind::ALL {
             assert_eq!(value(&screaming(&format!("{kind:?}"))), kind as u64);

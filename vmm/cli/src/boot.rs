@@ -21,7 +21,7 @@ use peerdma_suite::judge::MAX_FINDINGS;
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, Prepared, Quiet};
 use peerdma_suite::report::{ScenarioReport, Status};
-use peerdma_suite::scenario::Scenario;
+use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
@@ -78,8 +78,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let out = tempfile::tempdir()
         .map_err(|error| Failure::environment(format_args!("a temporary folder: {error}")))?;
     let progress = Quiet::for_stderr();
+    let own = arguments.guest.own();
+    let is_watched = arguments.guest.witness(&scenario) != Witness::Off;
     let prepared =
-        prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
+        prepare::prepare(&kernel, &own, is_watched, &progress).map_err(prepare_failure)?;
     let venue = venue(&place, &progress)?;
     progress.done();
     prepared.notes.iter().for_each(|note| say!("{note}"));
@@ -134,6 +136,7 @@ fn job(
     let size = terminal::size(io::stdout());
     let hello = Hello {
         command: arguments.command.clone(),
+        witness: arguments.guest.witness(scenario).module(prepared.witness.as_ref()),
         modules: prepared.modules.clone(),
         environment: std::env::var("TERM")
             .ok()

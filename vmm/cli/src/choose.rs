@@ -12,14 +12,14 @@ use peerdma_suite::host::choice::{self, HostChoice, Request};
 use peerdma_suite::own::{KernelModule, Own, OwnFile};
 use peerdma_suite::parameters::words;
 use peerdma_suite::prepare::{KernelChoice, PrepareError};
-use peerdma_suite::scenario::Scenario;
+use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 use peerdma_topology::assembly::{AssemblyError, IommuMode, SystemConfig};
 use peerdma_topology::linux::{Guest, remarks};
 use peerdma_topology::{AddedDevice, Plan, Topology, device_kinds};
 
 use super::Failure;
-use super::values::{BounceBuffers, Iommu};
+use super::values::{BounceBuffers, Iommu, WitnessChoice};
 
 /// The kernel where none is named.
 const AUTO: &str = "auto";
@@ -75,6 +75,12 @@ pub(super) struct GuestOptions {
     /// target, descriptor) are listed as one, with their count, addresses and bytes
     #[arg(long)]
     pub(super) all_findings: bool,
+    /// The witness, a module that tells what the guest's kernel maps for DMA [default: the scenario's, which is on]
+    #[arg(long, value_name = "MODE", value_enum)]
+    witness: Option<WitnessChoice>,
+    /// Do not load the witness: `--witness off`
+    #[arg(long, conflicts_with = "witness")]
+    no_witness: bool,
     #[command(flatten)]
     pub(super) machine: MachineOptions,
 }
@@ -89,6 +95,15 @@ pub(super) struct Jitter {
 }
 
 impl GuestOptions {
+    /// Whether this scenario's guest loads the witness.
+    pub(super) fn witness(&self, scenario: &Scenario) -> Witness {
+        match self.witness {
+            _ if self.no_witness => Witness::Off,
+            Some(choice) => choice.into(),
+            None => scenario.witness,
+        }
+    }
+
     /// The jitter that was asked for; with a random seed, which is printed, if none was given.
     pub(super) fn jitter(&self) -> Jitter {
         let Some(wish) = self.jitter else { return Jitter { seed: None, factor: 1 } };

@@ -20,7 +20,7 @@ use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use peerdma_suite::report::{
     RunReport, ScenarioReport, Setup, Shard, junit, markdown, write_whole,
 };
-use peerdma_suite::scenario::{Scenario, Swiotlb};
+use peerdma_suite::scenario::{Scenario, Swiotlb, Witness};
 use peerdma_suite::test_host;
 use peerdma_support::say;
 use rustix::fs::{FlockOperation, flock};
@@ -187,8 +187,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let progress = Quiet::for_stderr();
     prepare::fetch(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
     shares.part("the kernel");
+    let own = arguments.guest.own();
+    let is_watched =
+        scenarios.iter().any(|scenario| arguments.guest.witness(scenario) != Witness::Off);
     let prepared =
-        prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
+        prepare::prepare(&kernel, &own, is_watched, &progress).map_err(prepare_failure)?;
     let carried = scenarios
         .iter()
         .map(|scenario| carried::pack(&prepared, scenario, &progress))
@@ -225,6 +228,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::json(&report)?;
     }
     closing::failures(&report, &out);
+    if let Some(watched) = report.watched() {
+        say!("{watched}");
+    }
     shares.part("guests");
     if let Some(line) = shares.line() {
         say!("{line}");
@@ -333,6 +339,7 @@ fn job(
         let hello = Hello {
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
+            witness: arguments.guest.witness(scenario).module(prepared.witness.as_ref()),
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
             peers: devices.plan.peer_names(),
             // A user's own command needs the room of the line, and would not read it.

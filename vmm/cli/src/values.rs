@@ -1,7 +1,7 @@
 //! The libraries' choices as values of options: the libraries know nothing of the command line.
 
 use clap::ValueEnum;
-use peerdma_suite::scenario::Swiotlb;
+use peerdma_suite::scenario::{Swiotlb, Witness};
 use peerdma_topology::Format;
 use peerdma_topology::assembly::IommuMode;
 
@@ -45,6 +45,27 @@ impl From<BounceBuffers> for Swiotlb {
         match value {
             BounceBuffers::Off => Self::Off,
             BounceBuffers::Force => Self::Force,
+        }
+    }
+}
+
+/// `--witness`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum WitnessChoice {
+    /// It tells what the kernel maps for DMA
+    On,
+    /// It is not loaded
+    Off,
+    /// It tells also who asked for each mapping, which takes longer
+    Callers,
+}
+
+impl From<WitnessChoice> for Witness {
+    fn from(value: WitnessChoice) -> Self {
+        match value {
+            WitnessChoice::On => Self::On,
+            WitnessChoice::Off => Self::Off,
+            WitnessChoice::Callers => Self::Callers,
         }
     }
 }

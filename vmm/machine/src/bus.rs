@@ -72,6 +72,16 @@ pub trait DeviceBus: Send + Sync {
     fn memory_epoch(&self) -> u64;
     /// The memory BARs that decode now, and the configuration spaces that may be read without asking; not overlapping.
     fn memory(&self) -> Vec<MappedMemory>;
+    /// Whether [`DeviceBus::witness_attach`] takes anything.
+    fn takes_witness(&self) -> bool {
+        false
+    }
+    /// The guest's DMA witness has its header in this page frame; 0: it goes.
+    fn witness_attach(&self, frame: u32) {
+        let _ = frame;
+    }
+    /// Takes everything that is in the witness's rings before it returns.
+    fn witness_drain(&self) {}
     /// The machine follows [`DeviceBus::memory`] after each access that leaves the guest. A bus that needs it to have
     /// followed before it does something else keeps `map`, and asks it.
     fn attach(&self, map: Weak<dyn DirectMap>) {

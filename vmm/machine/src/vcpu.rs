@@ -16,6 +16,7 @@ use super::fault::{Access, Fault, FaultKind, Registers, RunEnd};
 use super::kick::Kicker;
 use super::layout;
 use super::machine::Shared;
+use super::ports;
 use super::protocol_call::{Buffer, Call, VcpuMemory};
 use crate::jitter::{Jitter, Stalls, Stream};
 use rustix::io::Errno;
@@ -226,7 +227,9 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
             after_access(shared)
         }
         VcpuExit::IoIn(port, data) => {
-            shared.ports.read(port, data);
+            if !ports::read_witness(&*shared.bus, port, data) {
+                shared.ports.read(port, data);
+            }
             Ok(Next::Resume)
         }
         // Narrower writes mean nothing there.
@@ -234,6 +237,10 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
             Ok(line) => Next::ProtocolCall(u32::from_le_bytes(line)),
             Err(_) => Next::Resume,
         }),
+        VcpuExit::IoOut(port @ (layout::WITNESS_ATTACH | layout::WITNESS_DRAIN), data) => {
+            ports::write_witness(&*shared.bus, port, data);
+            after_access(shared)
+        }
         VcpuExit::IoOut(port, data) => match shared.ports.write(port, data) {
             Some(outcome) => Ok(Next::End(outcome)),
             None => after_access(shared),

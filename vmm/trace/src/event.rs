@@ -3,7 +3,7 @@
 use std::fmt;
 
 use device_models::checker::{Finding, Severity};
-use device_models::fabric::{Delivery, Input, Target, Transaction};
+use device_models::fabric::{Delivery, Input, Target, Transaction, WitnessInput};
 use peerdma_topology::assembly::SystemConfig;
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,14 @@ pub enum Event {
         /// Requester ID of the function whose work it stands for.
         requester: u16,
     },
+    /// The guest's witness: it came, went, asked for its rings to be emptied, or has reported something.
+    Witness {
+        /// Which of them.
+        kind: String,
+        /// The clock at which it came, or the bytes of a record.
+        #[serde(with = "hex")]
+        data: Vec<u8>,
+    },
     /// A function takes a turn.
     Step {
         /// Which.
@@ -166,6 +174,9 @@ pub enum TransactionResult {
 impl Event {
     /// Whether it came in from outside and makes a replay go on.
     pub fn is_cause(&self) -> bool {
+        if let Self::Witness { kind, .. } = self {
+            return kind != WitnessInput::Record.name();
+        }
         matches!(
             self,
             Self::ConfigWrite { .. }
@@ -195,6 +206,7 @@ impl Event {
             Self::Plug { .. } => "plugging in",
             Self::DelayPosted { .. } => "delay of posted writes",
             Self::FenceSeen { .. } => "fence",
+            Self::Witness { .. } => "word of the witness",
             Self::Step { .. } => "turn",
             Self::Outside { .. } => "value from outside",
             Self::Transaction { .. } => "transaction",
@@ -229,6 +241,9 @@ impl From<&Input<'_>> for Event {
                 delay: delay.to_string(),
             },
             Input::FenceSeen { requester } => Self::FenceSeen { requester: requester.0 },
+            Input::Witness { kind, data } => {
+                Self::Witness { kind: kind.name().to_owned(), data: data.to_vec() }
+            }
             Input::Step { function } => Self::Step { function: function.index() },
             Input::Outside { function, data } => {
                 Self::Outside { function: function.index(), data: data.to_vec() }
@@ -328,6 +343,9 @@ impl fmt::Display for Event {
             }
             Self::FenceSeen { requester } => {
                 write!(f, "a fence of {requester:#06x} has been seen")
+            }
+            Self::Witness { kind, data } => {
+                write!(f, "the witness: {kind} {}", hex::text(data))
             }
             Self::Step { function } => write!(f, "turn of function {function}"),
             Self::Outside { function, data } => {

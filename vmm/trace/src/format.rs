@@ -10,8 +10,8 @@ use super::{Event, Header};
 
 const FORMAT: &str = "peerdma-trace";
 /// 2: the header holds a topology, not a number of devices. 3: posted writes can be delayed on a path. 4: CPUs push them,
-/// and what their requester's rest found before is found later.
-const VERSION: u32 = 4;
+/// and what their requester's rest found before is found later. 5: the guest's witness reports.
+const VERSION: u32 = 5;
 
 /// No first line is longer, in bytes: it holds a topology, which has at most 16 peer devices and 16 others.
 const MAX_FIRST_LINE: u64 = 4 << 20;

@@ -6,9 +6,12 @@ use std::io::BufRead;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use device_models::checker::Finding;
-use device_models::fabric::{Delivery, FunctionId, Input, InterruptSink, Observer, Transaction};
+use device_models::fabric::{
+    Delivery, FunctionId, Input, InterruptSink, Observer, Transaction, WitnessInput,
+};
 use device_models::pci::Bdf;
 use device_models::system::System;
+use device_models::witness;
 use peerdma_support::warnings::Warnings;
 use peerdma_topology::address_space::MAX_RAM;
 use peerdma_topology::assembly::AssemblyError;
@@ -289,6 +292,13 @@ fn perform(system: &mut System, cause: &Event, refused: &Warnings) -> Option<Eve
             system.fence_seen(Bdf(*requester)).unwrap_or_else(|error| refuse(&error));
             None
         }
+        Event::Witness { kind, data } => {
+            let known = WitnessInput::ALL.iter().find(|known| known.name() == kind);
+            if let Some(&kind) = known {
+                system.witness_input(kind, data);
+            }
+            None
+        }
         Event::Step { function } => {
             if let Some(id) = function_at(system, *function) {
                 system.step_function(id);
@@ -385,6 +395,16 @@ impl Script {
         })?
     }
 
+    /// The record of the witness that is next of all, if one is.
+    fn next_record(&self) -> Option<&[u8]> {
+        match self.expected.front() {
+            Some((_, Event::Witness { data, .. })) if self.difference.is_none() => {
+                Some(data.as_slice())
+            }
+            _ => None,
+        }
+    }
+
     fn next_outside(&self) -> Option<&[u8]> {
         if self.difference.is_some() {
             return None;
@@ -406,8 +426,23 @@ impl Observer for Stage {
     }
 
     fn input(&mut self, input: &Input<'_>) {
-        if let Input::Outside { .. } = input {
+        let compared = matches!(
+            input,
+            Input::Outside { .. } | Input::Witness { kind: WitnessInput::Record, .. }
+        );
+        if compared {
             self.lock().compare(input.into());
+        }
+    }
+
+    fn next_record(&mut self, record: &mut witness::Bytes) -> bool {
+        match self.lock().next_record() {
+            Some(recorded) => {
+                // One of another length is none that a recorder wrote: the comparison shows it.
+                record.iter_mut().zip(recorded).for_each(|(byte, recorded)| *byte = *recorded);
+                true
+            }
+            None => false,
         }
     }
 

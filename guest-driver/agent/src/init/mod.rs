@@ -49,8 +49,15 @@ fn set_panic_hook() {
 fn live() -> Result<u8, Failure> {
     mount::mount_all()?;
     console::ensure_streams();
-    processors::start_all();
     let (hello, mut vmm) = greet()?;
+    // First of all: it sees only what is mapped from then on. And while there is one processor: it changes the kernel's
+    // code, and an emulator may run the old one on another processor for a while.
+    if let Some(witness) = &hello.witness
+        && let Err(failure) = module::load(witness)
+    {
+        eprintln!("peerdma agent: there is no witness of mappings: {failure}");
+    }
+    processors::start_all();
     for module in &hello.modules {
         module::load(module)?;
     }

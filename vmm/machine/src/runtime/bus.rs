@@ -4,12 +4,14 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use device_models::endpoint::Progress;
 use device_models::fabric::{GuestMapping, PostedDelay};
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
 use device_models::system::{ConfigMapping, DelayError, PlugError, System};
+use device_models::witness::Clock;
 use guest_protocol::FunctionTraffic;
 
 use super::bell::Bell;
@@ -41,6 +43,16 @@ unsafe impl HostMemory for Mapped {
     }
 }
 
+/// The host's monotonic clock.
+#[derive(Debug)]
+struct HostClock(Instant);
+
+impl Clock for HostClock {
+    fn nanoseconds(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 /// The device models on a machine's bus.
 pub struct RuntimeBus {
     system: Arc<PriorityLock<System>>,
@@ -65,6 +77,7 @@ impl RuntimeBus {
     /// # Errors
     /// When the host gives no thread.
     pub fn new(mut system: System, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Stepper)> {
+        system.set_witness_clock(Box::new(HostClock(Instant::now())));
         if let Err(error) = system.share_config_spaces() {
             log::warn!("each read of configuration space will leave the guest: {error}");
         }
@@ -135,7 +148,11 @@ impl RuntimeBus {
     /// Switches off every delay: nothing is left that could push. What is found by that is found
     /// before this returns.
     pub fn end_delays(&self) {
-        self.change(System::end_delays);
+        self.change(|lab| {
+            lab.end_delays();
+            // The last words of the guest's witness.
+            lab.witness_drain();
+        });
     }
 
     /// Has the CPUs reach what [`DeviceBus::memory`] says, and nothing else.
@@ -228,6 +245,18 @@ impl DeviceBus for RuntimeBus {
         if self.with_epoch(|system| system.mmio_write(address, data)) == Progress::Worked {
             self.bell.ring();
         }
+    }
+
+    fn takes_witness(&self) -> bool {
+        true
+    }
+
+    fn witness_attach(&self, frame: u32) {
+        self.with(|lab| lab.witness_attach(frame));
+    }
+
+    fn witness_drain(&self) {
+        self.with(System::witness_drain);
     }
 
     fn memory_epoch(&self) -> u64 {

@@ -11,6 +11,7 @@ mod settle;
 mod stepper;
 mod sync;
 pub mod traffic;
+pub mod watched;
 
 pub use bus::RuntimeBus;
 pub use lock::{Background, PriorityLock, Urgent};
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 
 use device_models::fabric::{InterruptSink, RouteKind};
 use device_models::system::System;
+use device_models::witness;
 use guest_protocol::{Counters, Traffic};
 use peerdma_support::warnings::Warnings;
 
@@ -57,6 +59,8 @@ pub struct RuntimeCounters {
     /// Bytes of all functions, by target. Not for the guest, whose answers have a limited length: it asks for one
     /// function's.
     pub by_target: Traffic,
+    /// What the guest's witness has seen, and what was held against it. Not for the guest either.
+    pub witness: witness::Counters,
 }
 
 impl RuntimeCounters {
@@ -64,6 +68,7 @@ impl RuntimeCounters {
     pub fn of(system: &mut System) -> Self {
         let mut counters = Counters { transactions: system.transactions(), ..Counters::default() };
         let mut by_target = Traffic::default();
+        let witness = *system.witness();
         if let Some(iommu) = system.virtio_iommu() {
             counters.live_mappings = iommu.live_mappings() as u64;
             counters.iommu_requests = iommu.requests();
@@ -90,12 +95,12 @@ impl RuntimeCounters {
                 counters.written.insert(name, written);
             }
         }
-        Self { counters, by_target }
+        Self { counters, by_target, witness }
     }
 
     /// The sums, for the report.
     pub fn totals(&self) -> BTreeMap<String, u64> {
-        let Self { counters, by_target } = self;
+        let Self { counters, by_target, witness } = self;
         let mut totals = BTreeMap::from([
             ("transactions".to_owned(), counters.transactions),
             ("iommu-requests".to_owned(), counters.iommu_requests),
@@ -111,6 +116,7 @@ impl RuntimeCounters {
             }
         }
         totals.extend(traffic::counters(by_target));
+        totals.extend(watched::counters(witness));
         totals
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use guest_protocol::Traffic;
-use peerdma_machine::runtime::traffic;
+use peerdma_machine::runtime::{traffic, watched};
 use peerdma_topology::{Client, Plan};
 
 use super::ktap::plain;
@@ -72,6 +72,9 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
     findings(text, scenario);
     decisions(text, scenario);
     traffic(text, scenario);
+    if let Some(watched) = watched::sentence(&scenario.counters) {
+        let _ = writeln!(text, "\n{}", cell(&watched));
+    }
 }
 
 /// What the guest was.

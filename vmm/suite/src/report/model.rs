@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use peerdma_machine::runtime::watched;
 use serde::{Deserialize, Serialize};
 
 use super::observed::{ObservedPath, Setup};
@@ -239,6 +240,16 @@ pub struct RunReport {
 }
 
 impl RunReport {
+    /// What was held against the guests' mappings in all scenarios together, as a sentence.
+    pub fn watched(&self) -> Option<String> {
+        let mut sum = BTreeMap::new();
+        for (name, count) in self.scenarios.iter().flat_map(|scenario| &scenario.counters) {
+            let total: &mut u64 = sum.entry(name.clone()).or_default();
+            *total = total.saturating_add(*count);
+        }
+        watched::sentence(&sum)
+    }
+
     /// Version of the form that this program writes.
     pub const VERSION: u32 = 1;
 
