@@ -69,7 +69,8 @@ void witness_buffer_remove(struct dma_resv *resv, u64 inode)
 }
 
 /* Reports the fence once for each dma-buf that the object guards. */
-void witness_buffers_fence(struct dma_resv *resv, struct dma_fence *fence, unsigned int usage)
+void witness_buffers_fence(struct dma_resv *resv, struct dma_fence *fence, unsigned int usage,
+			   unsigned long from)
 {
 	struct buffer *buffer;
 	unsigned long flags;
@@ -77,7 +78,7 @@ void witness_buffers_fence(struct dma_resv *resv, struct dma_fence *fence, unsig
 	raw_spin_lock_irqsave(&lock, flags);
 	hlist_for_each_entry(buffer, bucket(resv), node) {
 		if (buffer->resv == resv)
-			witness_report_fence(resv, buffer->inode, fence, usage);
+			witness_report_fence(resv, buffer->inode, fence, usage, from);
 	}
 	raw_spin_unlock_irqrestore(&lock, flags);
 }
