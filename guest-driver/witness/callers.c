@@ -13,7 +13,8 @@ bool witness_callers;
 /* Built-in functions that are not the caller: of the API, and of how hooks are called. */
 static const char * const skipped[] = {
 	"dma_", "__dma_", "dmam_", "iommu_dma_", "debug_dma_", "pci_p2pdma_", "pcim_p2pdma_",
-	"swiotlb_", "blk_rq_dma_map_", "__traceiter_", "__SCT__", "kprobe_", "kretprobe_", "aggr_pre_handler",
+	"swiotlb_", "blk_rq_dma_map_", "__traceiter_", "__SCT__", "kprobe_", "kretprobe_",
+	"aggr_pre_handler",
 	"opt_pre_handler", "optimized_callback", "optprobe_", "arch_rethook_", "rethook_",
 	"ftrace_", "do_int3", "exc_int3", "asm_exc_int3", "stack_trace_", "arch_stack_walk",
 	/* Of a trampoline, without a symbol. */
