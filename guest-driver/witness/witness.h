@@ -51,6 +51,8 @@ static inline unsigned long witness_from(struct pt_regs *regs)
 	return regs_get_kernel_stack_nth(regs, 0);
 }
 
+int witness_callers_attach(void);
+void witness_callers_detach(void);
 void witness_find_caller(struct witness_event *event);
 
 /* identity.c */
