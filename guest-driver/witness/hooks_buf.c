@@ -30,7 +30,8 @@ static void on_export(void *data, struct dma_buf *dmabuf)
 	witness_buffer_add(dmabuf->resv, event.buffer);
 }
 
-static void report_attachment(u16 kind, struct dma_buf_attachment *attach, u8 flags)
+static void report_attachment(u16 kind, struct dma_buf_attachment *attach, u8 flags,
+			      unsigned long from)
 {
 	struct witness_event event = {
 		.kind = kind,
@@ -40,6 +41,7 @@ static void report_attachment(u16 kind, struct dma_buf_attachment *attach, u8 fl
 		.length = attach->dmabuf->size,
 		.group = (uintptr_t)attach,
 		.buffer = inode_of(attach->dmabuf),
+		.from = from,
 	};
 
 	witness_report(&event);
@@ -55,13 +57,13 @@ static void on_attach(void *data, struct dma_buf *dmabuf, struct dma_buf_attachm
 		flags |= WITNESS_F_PEER2PEER;
 	if (ops && ops->invalidate_mappings)
 		flags |= WITNESS_F_DYNAMIC;
-	report_attachment(WITNESS_ATTACH, attach, flags);
+	report_attachment(WITNESS_ATTACH, attach, flags, 0);
 }
 
 static void on_detach(void *data, struct dma_buf *dmabuf, struct dma_buf_attachment *attach,
 		      bool is_dynamic, struct device *dev)
 {
-	report_attachment(WITNESS_DETACH, attach, 0);
+	report_attachment(WITNESS_DETACH, attach, 0, 0);
 }
 
 static int export_returned(struct kretprobe_instance *instance, struct pt_regs *regs)
@@ -89,7 +91,7 @@ static int detach_entry(struct kprobe *kp, struct pt_regs *regs)
 	struct dma_buf_attachment *attach = (void *)regs_get_kernel_argument(regs, 1);
 
 	if (dmabuf && attach && attach->dmabuf == dmabuf)
-		report_attachment(WITNESS_DETACH, attach, 0);
+		report_attachment(WITNESS_DETACH, attach, 0, witness_from(regs));
 	return 0;
 }
 
@@ -104,6 +106,7 @@ static int release_entry(struct kprobe *kp, struct pt_regs *regs)
 		.direction = DMA_NONE,
 		.function = WITNESS_NO_FUNCTION,
 		.buffer = inode->i_ino,
+		.from = witness_from(regs),
 	};
 
 	/* An export that failed has none. */

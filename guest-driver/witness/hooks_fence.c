@@ -25,9 +25,10 @@ static void on_signaled(void *data, struct dma_fence *fence)
  * @inode: the buffer
  * @fence: the fence
  * @usage: its enum dma_resv_usage
+ * @from: the return address of the function that was hooked
  */
 void witness_report_fence(struct dma_resv *resv, u64 inode, struct dma_fence *fence,
-			  unsigned int usage)
+			  unsigned int usage, unsigned long from)
 {
 	struct witness_event event = {
 		.kind = WITNESS_FENCE_ADD,
@@ -37,6 +38,7 @@ void witness_report_fence(struct dma_resv *resv, u64 inode, struct dma_fence *fe
 		.length = usage,
 		.group = (uintptr_t)resv,
 		.buffer = inode,
+		.from = from,
 	};
 
 	witness_report(&event);
@@ -53,7 +55,7 @@ static int add_entry(struct kprobe *kp, struct pt_regs *regs)
 {
 	witness_buffers_fence((void *)regs_get_kernel_argument(regs, 0),
 			      (void *)regs_get_kernel_argument(regs, 1),
-			      regs_get_kernel_argument(regs, 2));
+			      regs_get_kernel_argument(regs, 2), witness_from(regs));
 	return 0;
 }
 
@@ -72,6 +74,7 @@ static int invalidate_entry(struct kprobe *kp, struct pt_regs *regs)
 		.function = WITNESS_NO_FUNCTION,
 		.length = dmabuf->size,
 		.group = (uintptr_t)dmabuf->resv,
+		.from = witness_from(regs),
 		.buffer = inode,
 	};
 	struct dma_resv_iter cursor;
@@ -82,7 +85,7 @@ static int invalidate_entry(struct kprobe *kp, struct pt_regs *regs)
 		dma_resv_for_each_fence(&cursor, dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, fence) {
 			if (!test_bit(DMA_FENCE_FLAG_SIGNALED_BIT, &fence->flags))
 				witness_report_fence(dmabuf->resv, inode, fence,
-						     dma_resv_iter_usage(&cursor));
+						     dma_resv_iter_usage(&cursor), event.from);
 		}
 	}
 	witness_report(&event);

@@ -6,17 +6,19 @@
 #include "compat.h"
 #include "witness.h"
 
-static void report(u16 kind, struct device *dev, const struct dma_iova_state *state, size_t offset,
-		   size_t size, enum dma_data_direction dir, unsigned long attrs)
+static void report(struct pt_regs *regs, u16 kind, const struct dma_iova_state *state,
+		   size_t offset, size_t size, enum dma_data_direction dir, unsigned long attrs)
 {
 	struct witness_event event = {
 		.kind = kind,
 		.direction = dir,
 		.flags = attrs & DMA_ATTR_MMIO ? WITNESS_F_MMIO : 0,
-		.function = witness_function(dev),
+		/* The first argument of all of them. */
+		.function = witness_function((void *)regs_get_kernel_argument(regs, 0)),
 		.address = state->addr + offset,
 		.length = size,
 		.group = (uintptr_t)state,
+		.from = witness_from(regs),
 	};
 
 	witness_report(&event);
@@ -25,20 +27,18 @@ static void report(u16 kind, struct device *dev, const struct dma_iova_state *st
 /* dma_iova_link(dev, state, phys, offset, size, dir, attrs) */
 static int link_entry(struct kprobe *kp, struct pt_regs *regs)
 {
-	report(WITNESS_MAP, (void *)regs_get_kernel_argument(regs, 0),
-	       (void *)regs_get_kernel_argument(regs, 1), regs_get_kernel_argument(regs, 3),
-	       regs_get_kernel_argument(regs, 4), regs_get_kernel_argument(regs, 5),
-	       regs_get_kernel_argument(regs, 6));
+	report(regs, WITNESS_MAP, (void *)regs_get_kernel_argument(regs, 1),
+	       regs_get_kernel_argument(regs, 3), regs_get_kernel_argument(regs, 4),
+	       regs_get_kernel_argument(regs, 5), regs_get_kernel_argument(regs, 6));
 	return 0;
 }
 
 /* dma_iova_unlink(dev, state, offset, size, dir, attrs) */
 static int unlink_entry(struct kprobe *kp, struct pt_regs *regs)
 {
-	report(WITNESS_UNMAP, (void *)regs_get_kernel_argument(regs, 0),
-	       (void *)regs_get_kernel_argument(regs, 1), regs_get_kernel_argument(regs, 2),
-	       regs_get_kernel_argument(regs, 3), regs_get_kernel_argument(regs, 4),
-	       regs_get_kernel_argument(regs, 5));
+	report(regs, WITNESS_UNMAP, (void *)regs_get_kernel_argument(regs, 1),
+	       regs_get_kernel_argument(regs, 2), regs_get_kernel_argument(regs, 3),
+	       regs_get_kernel_argument(regs, 4), regs_get_kernel_argument(regs, 5));
 	return 0;
 }
 
@@ -48,8 +48,7 @@ static int destroy_entry(struct kprobe *kp, struct pt_regs *regs)
 	size_t size = regs_get_kernel_argument(regs, 2);
 
 	if (size)
-		report(WITNESS_UNMAP, (void *)regs_get_kernel_argument(regs, 0),
-		       (void *)regs_get_kernel_argument(regs, 1), 0, size,
+		report(regs, WITNESS_UNMAP, (void *)regs_get_kernel_argument(regs, 1), 0, size,
 		       regs_get_kernel_argument(regs, 3), regs_get_kernel_argument(regs, 4));
 	return 0;
 }

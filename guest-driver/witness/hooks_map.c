@@ -57,6 +57,7 @@ static int unmap_entry(struct kprobe *kp, struct pt_regs *regs)
 	if (!attach || !attach->dmabuf || !sgt)
 		return 0;
 	event = event_of(WITNESS_BUFFER_UNMAP, attach);
+	event.from = witness_from(regs);
 	event.direction = regs_get_kernel_argument(regs, 2);
 	/* Which table, should there be two. */
 	event.address = sg_dma_address(sgt->sgl);
@@ -66,21 +67,25 @@ static int unmap_entry(struct kprobe *kp, struct pt_regs *regs)
 	return 0;
 }
 
+static void report_pin(u16 kind, struct pt_regs *regs)
+{
+	struct witness_event event = event_of(kind, (void *)regs_get_kernel_argument(regs, 0));
+
+	event.from = witness_from(regs);
+	witness_report(&event);
+}
+
+/* dma_buf_pin(attach) */
 static int pin_entry(struct kprobe *kp, struct pt_regs *regs)
 {
-	struct witness_event event = event_of(WITNESS_PIN,
-					      (void *)regs_get_kernel_argument(regs, 0));
-
-	witness_report(&event);
+	report_pin(WITNESS_PIN, regs);
 	return 0;
 }
 
+/* dma_buf_unpin(attach) */
 static int unpin_entry(struct kprobe *kp, struct pt_regs *regs)
 {
-	struct witness_event event = event_of(WITNESS_UNPIN,
-					      (void *)regs_get_kernel_argument(regs, 0));
-
-	witness_report(&event);
+	report_pin(WITNESS_UNPIN, regs);
 	return 0;
 }
 

@@ -64,23 +64,31 @@ static int __init witness_init(void)
 	ret = witness_rings_attach(entries);
 	if (ret)
 		return ret;
+	ret = witness_callers_attach();
+	if (ret)
+		goto err_rings;
 	/* The notifier comes last: what binds from then on has all hooks. */
 	have = witness_hooks_attach() | BIT_ULL(WITNESS_HOOK_BIND);
 	report_loaded();
 	ret = witness_bind_attach();
-	if (ret) {
-		witness_hooks_detach();
-		witness_rings_detach();
-		return ret;
-	}
+	if (ret)
+		goto err_hooks;
 	tell();
 	return 0;
+
+err_hooks:
+	witness_hooks_detach();
+	witness_callers_detach();
+err_rings:
+	witness_rings_detach();
+	return ret;
 }
 
 static void __exit witness_exit(void)
 {
 	witness_bind_detach();
 	witness_hooks_detach();
+	witness_callers_detach();
 	witness_rings_detach();
 }
 

@@ -36,6 +36,16 @@ static bool has_room(const struct witness_ring *ring)
 	return ring->head - smp_load_acquire(&ring->slot->tail) < ring_entries;
 }
 
+/* A probe's breakpoint counts as an NMI, and as an interrupt. */
+static bool is_task(void)
+{
+	unsigned long interrupts = hardirq_count();
+
+	if (in_nmi())
+		interrupts -= HARDIRQ_OFFSET;
+	return !interrupts && !in_serving_softirq();
+}
+
 static void fill(struct witness_record *record, const struct witness_event *event, u64 ticket)
 {
 	const char *text = event->text ? event->text : event->symbol;
@@ -52,7 +62,7 @@ static void fill(struct witness_record *record, const struct witness_event *even
 	record->buffer = cpu_to_le64(event->buffer);
 	record->caller = cpu_to_le64(event->caller);
 	record->cpu = cpu_to_le32(smp_processor_id());
-	if (in_task()) {
+	if (is_task()) {
 		record->pid = cpu_to_le32(current->pid);
 		memcpy(record->task, current->comm, sizeof(record->task));
 	} else {

@@ -31,6 +31,8 @@ struct witness_event {
 	u64 buffer;
 	/* NULL: the caller's symbol, where callers are asked for. */
 	const char *text;
+	/* At a function's entry, where stack walks miss it: its return address. */
+	unsigned long from;
 	/* Looked up by the first report, kept for the next one of the same event. */
 	unsigned long caller;
 	char symbol[sizeof_field(struct witness_record, text)];
@@ -43,6 +45,14 @@ u64 witness_report(struct witness_event *event);
 
 /* callers.c */
 extern bool witness_callers;
+
+static inline unsigned long witness_from(struct pt_regs *regs)
+{
+	return regs_get_kernel_stack_nth(regs, 0);
+}
+
+int witness_callers_attach(void);
+void witness_callers_detach(void);
 void witness_find_caller(struct witness_event *event);
 
 /* identity.c */
@@ -112,9 +122,10 @@ struct dma_fence;
 struct dma_resv;
 void witness_buffer_add(struct dma_resv *resv, u64 inode);
 void witness_buffer_remove(struct dma_resv *resv, u64 inode);
-void witness_buffers_fence(struct dma_resv *resv, struct dma_fence *fence, unsigned int usage);
+void witness_buffers_fence(struct dma_resv *resv, struct dma_fence *fence, unsigned int usage,
+			   unsigned long from);
 void witness_report_fence(struct dma_resv *resv, u64 inode, struct dma_fence *fence,
-			  unsigned int usage);
+			  unsigned int usage, unsigned long from);
 
 /* Hooks were missed, or a table of ours was too small. */
 void witness_missed(const char *what, unsigned long count);

@@ -457,6 +457,22 @@ mod tests {
     }
 
     #[test]
+    fn the_witness_is_on_unless_a_scenario_says_otherwise() {
+        let built = Module { path: "/lib/modules/w.ko".into(), parameters: String::new() };
+        let of = |text: &str| {
+            let scenario = Scenario::parse("t.toml", text)?;
+            Ok::<_, ScenarioError>(scenario.witness.module(Some(&built)))
+        };
+        assert_eq!(of("").unwrap(), Some(built.clone()));
+        assert_eq!(of("witness = 'on'").unwrap(), Some(built.clone()));
+        assert_eq!(of("witness = 'off'").unwrap(), None);
+        let callers = of("witness = 'callers'").unwrap().unwrap();
+        assert_eq!((callers.path, &*callers.parameters), (built.path.clone(), "callers=1"));
+        assert!(of("witness = 'maybe'").is_err());
+        assert_eq!(Witness::Callers.module(None), None);
+    }
+
+    #[test]
     fn names_select_once_each_and_a_wrong_one_gets_a_hint() {
         let chosen = Scenario::select(&["user".into(), "basic".into(), "user".into()]).unwrap();
         assert_eq!(chosen.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["user", "basic"]);
