@@ -57,8 +57,8 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, name) = match self.0 {
             ..1_000 => return write!(f, "{} ns", self.0),
-            ..1_000_000 => (1_000, "us"),
-            ..1_000_000_000 => (1_000_000, "ms"),
+            1_000..1_000_000 => (1_000, "us"),
+            1_000_000..1_000_000_000 => (1_000_000, "ms"),
             _ => (1_000_000_000, "s"),
         };
         write!(f, "{}.{} {name}", self.0 / unit, self.0 % unit * 10 / unit)

@@ -113,12 +113,12 @@ pub(crate) struct Context<'a> {
 }
 
 /// How a request was judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Judgement {
     /// It is allowed, or nothing certain is known.
     Fine,
     /// It is a mistake.
-    Wrong(Mistake),
+    Wrong(Box<Mistake>),
 }
 
 /// What the guest's witness has said, and how it says it.
@@ -250,7 +250,9 @@ impl Witness {
         if tracked.allows(kind, begun, first, last) {
             return Judgement::Fine;
         }
-        tracked.mistake(kind, begun, first, last).map_or(Judgement::Fine, Judgement::Wrong)
+        tracked
+            .mistake(kind, begun, first, last)
+            .map_or(Judgement::Fine, |mistake| Judgement::Wrong(Box::new(mistake)))
     }
 
     /// Whether something is to be said.

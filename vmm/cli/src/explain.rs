@@ -90,7 +90,8 @@ impl Arguments {
         let format = self.format.unwrap_or_default();
         let format = if self.json { TableFormat::Json } else { format };
         // Not by clap, which lets a requirement pass that conflicts with what is there.
-        if !self.only.is_empty() && !(self.all && self.machine.is_some()) {
+        let table = self.all && self.machine.is_some();
+        if !table && !self.only.is_empty() {
             return Err(Failure::usage("--only is for the table of a machine's devices")
                 .hint("say --all and --machine FILE"));
         }

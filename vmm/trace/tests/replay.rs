@@ -389,7 +389,7 @@ impl Guest {
             guest.ram.write_obj(ring, GuestAddress(Self::slot(slot))).unwrap();
         }
         bench.system.set_witness_clock(Box::new(Ticking(AtomicU64::new(0))));
-        bench.system.witness_attach((Self::HEADER >> 12) as u32);
+        bench.system.witness_attach(u32::try_from(Self::HEADER >> 12).unwrap());
         guest
     }
 

@@ -110,20 +110,25 @@ impl Random {
         (z ^ (z >> 31)) % below
     }
 
+    /// An index below `below`, which is small.
+    fn index(&mut self, below: u64) -> usize {
+        usize::try_from(self.next(below)).unwrap_or(0)
+    }
+
     /// An address near an end of a page, in few pages: at 0, at the end of all, and between.
     fn address(&mut self) -> u64 {
-        let base = [0, 0x10_0000, u64::MAX - 0x3fff][self.next(3) as usize];
+        let base = [0, 0x10_0000, u64::MAX - 0x3fff][self.index(3)];
         let page = self.next(4) << 12;
-        base + page + [0, 1, 0x40, 0x800, 0xfc0, 0xfff][self.next(6) as usize]
+        base + page + [0, 1, 0x40, 0x800, 0xfc0, 0xfff][self.index(6)]
     }
 
     fn length(&mut self) -> u64 {
-        [1, 2, 0x40, 0x41, 0x800, 0x1000, 0x1001, 0x2000, 0x3000][self.next(9) as usize]
+        [1, 2, 0x40, 0x41, 0x800, 0x1000, 0x1001, 0x2000, 0x3000][self.index(9)]
     }
 
     fn direction(&mut self) -> Direction {
         use Direction::{Both, FromDevice, ToDevice};
-        [Both, ToDevice, FromDevice, Direction::None][self.next(4) as usize]
+        [Both, ToDevice, FromDevice, Direction::None][self.index(4)]
     }
 }
 
@@ -155,8 +160,8 @@ fn run(seed: u64, steps: u64, translated: bool) {
             }
             0..=3 => {
                 let lists = [&model.live, &model.expected];
-                let list = lists[random.next(2) as usize];
-                let Some(&entry) = list.get(random.next(40) as usize) else { continue };
+                let list = lists[random.index(2)];
+                let Some(&entry) = list.get(random.index(40)) else { continue };
                 let AddressRange { first, last } = entry.range;
                 let unmap = say(What::Unmap, ticket).at(first, last - first + 1);
                 rig.hear(unmap.to(entry.direction));
@@ -169,7 +174,7 @@ fn run(seed: u64, steps: u64, translated: bool) {
                 let Some(range) = AddressRange::new(at, random.length()) else { continue };
                 let expected = model.first_wrong(kind, begun, at, range.last);
                 let judged = rig.witness.judge(A, kind, begun, range, 1);
-                let found = match judged {
+                let found = match &judged {
                     Judgement::Fine => None,
                     Judgement::Wrong(mistake) => Some(mistake.first),
                 };
