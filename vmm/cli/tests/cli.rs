@@ -309,7 +309,7 @@ fn bad_input_is_a_usage_error_everywhere() {
             serde_json::to_string(&SystemConfig::default()).unwrap().replacen("268435456", lab, 1)
         };
         let line = format!(
-            "{{\"format\":\"peerdma-trace\",\"version\":4,\"lab\":{lab},\"ram\":{ram}}}\n{{\"event\":\"end\",\"events\":0}}\n"
+            "{{\"format\":\"peerdma-trace\",\"version\":5,\"lab\":{lab},\"ram\":{ram}}}\n{{\"event\":\"end\",\"events\":0}}\n"
         );
         fs::write(path(name), line).unwrap();
         path(name)

@@ -1,7 +1,8 @@
 //! Does dmatest notice? The engine misbehaves on request, by a register that hardware does not
 //! have, and every thread must report an error; once it behaves again, all must pass.
 //!
-//! Without an IOMMU only: with one the engine would be caught at writing where it may not, before dmatest sees a byte.
+//! Without an IOMMU only: with one the engine would be caught at writing where it may not, before
+//! dmatest sees a byte.
 
 use super::dmatest::{DmatestResult, Run, Summary};
 use super::{Channels, engines, few, run_dmatest, verified};
@@ -116,7 +117,9 @@ fn broken(
     few(bench, &Run::of(5), Channels::First)
 }
 
+/// It writes to what dmatest has mapped for reading: the witness of mappings sees that.
 pub(super) fn swap(bench: &mut Bench<'_>) -> Verdict {
+    bench.expect_witnessed("witness.direction", 1, None)?;
     broken(bench, SWAP, "data error", PATIENT, |_| false)
 }
 

@@ -43,6 +43,12 @@ pub(super) fn all(bench: &mut Bench<'_>, kind: Kind) -> Verdict {
         }
     }
     expect_refusals(bench, &refusals)?;
+    // What arrives is a mistake all the same: the kernel has mapped nothing there.
+    let reached = all.iter().filter(|(.., path)| matches!(outcome(path), PairResult::Moves { .. }));
+    let reached = u32::try_from(reached.count()).unwrap_or(u32::MAX);
+    if reached > 0 {
+        bench.expect_witnessed("witness.unmapped", reached, None)?;
+    }
     let (mut moved, mut refused, mut untried) = (0, 0, 0);
     for (client, owner, path) in &all {
         let (client, owner) = (Peer::open(*client)?, Peer::open(*owner)?);
