@@ -7,7 +7,7 @@
 
 #include "witness.h"
 
-/* Drivers that hand the device to somebody else without telling the driver core. */
+/* Drivers that hand the device to another owner without telling the driver core. */
 static const char *const unseen[] = { "vfio", "uio", "pci-stub", "pciback" };
 
 static bool is_unseen(const struct device_driver *driver)

@@ -154,7 +154,7 @@ int witness_rings_attach(unsigned int entries)
 	int ret;
 
 	if (inl(WITNESS_ATTACH_PORT) != WITNESS_MAGIC) {
-		pr_info("the machine takes no records: this is no guest of peerdma's, or it does not want them\n");
+		pr_info("the machine takes no records: not a guest of peerdma, or its VMM does not want them\n");
 		return -ENODEV;
 	}
 	if (count > WITNESS_MAX_RINGS) {

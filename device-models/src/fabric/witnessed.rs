@@ -179,7 +179,7 @@ impl Fabric {
         }
     }
 
-    /// The guest's clock in nanoseconds, 0 if nobody knows: a value from outside, which a record
+    /// The guest's clock in nanoseconds, 0 if it is unknown: a value from outside, which a record
     /// keeps.
     fn guest_now(&mut self, function: FunctionId) -> u64 {
         let mut value = self.witness.clock.now().to_le_bytes();

@@ -52,7 +52,7 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) struct Attachment {
     pub(super) buffer: u64,
-    /// The function that is attached; none for a device that is no PCI function.
+    /// The function that is attached; none for a device that is not a PCI function.
     pub(super) function: Option<FunctionId>,
     pub(super) ticket: u64,
     flags: u8,

@@ -41,7 +41,7 @@ impl GuestClock {
         }
     }
 
-    /// What the guest's clock shows; 0 if nobody knows.
+    /// What the guest's clock shows; 0 if unknown.
     pub(crate) fn now(&self) -> u64 {
         let (guest, host) = self.begun;
         self.clock

@@ -18,7 +18,7 @@ pub(crate) struct Explanation {
     pub(crate) text: String,
 }
 
-/// When something was, and who did it; `now` is the guest's clock, 0 if nobody knows.
+/// When something was, and which task did it; `now` is the guest's clock, 0 if unknown.
 struct By {
     event: Event,
     now: u64,
@@ -41,9 +41,9 @@ impl fmt::Display for By {
 }
 
 /// A mapping in a few words.
-struct What<'a>(&'a Mapping);
+struct Described<'a>(&'a Mapping);
 
-impl fmt::Display for What<'_> {
+impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Mapping { range, direction, coherent, .. } = *self.0;
         let bytes = u128::from(range.last - range.first) + 1;
@@ -98,7 +98,7 @@ impl Witness {
             Reason::Stale(dead) => Explanation {
                 class: FindingClass::WitnessStale,
                 cause: group(dead.mapping.group),
-                text: format!("{}, {}", What(&dead.mapping), ended(&dead, now)),
+                text: format!("{}, {}", Described(&dead.mapping), ended(&dead, now)),
             },
             Reason::Direction { group: its } => {
                 self.explain_direction(function, kind, mistake.first, its, now)
@@ -109,7 +109,7 @@ impl Witness {
                 let its_mapping = match mapping {
                     Some(mapping) => {
                         let by = By { event: mapping.event, now };
-                        format!("{}, mapped {by}", What(&mapping))
+                        format!("{}, mapped {by}", Described(&mapping))
                     }
                     None => "its mapping".to_owned(),
                 };
@@ -143,7 +143,7 @@ impl Witness {
         let mapping = self.mapping_of(function, address, group);
         let mapped = match mapping {
             Some(mapping) => {
-                format!("{}, mapped {}", What(&mapping), By { event: mapping.event, now })
+                format!("{}, mapped {}", Described(&mapping), By { event: mapping.event, now })
             }
             None => "what is mapped there".to_owned(),
         };
@@ -192,7 +192,7 @@ impl Witness {
 impl Mapping {
     /// In a few words.
     pub(crate) fn words(&self) -> String {
-        format!("{}, mapped {}", What(self), By { event: self.event, now: 0 })
+        format!("{}, mapped {}", Described(self), By { event: self.event, now: 0 })
     }
 }
 
@@ -213,7 +213,7 @@ impl Notice {
                 // What is pulled out leaves its driver no time.
                 let severity = if *gone { Severity::Note } else { Severity::Finding };
                 let by = By { event: mapping.event, now };
-                let what = What(mapping);
+                let what = Described(mapping);
                 let text = format!(
                     "{count} mappings of {bytes} bytes were left behind by the driver, among them \
                      {what}, mapped {by}"
@@ -224,7 +224,8 @@ impl Notice {
             }
             Self::Freed { function, attachment, buffer, mapping, event } => {
                 let by = By { event: *event, now };
-                let text = format!("{buffer} was freed {by} with {} still mapped", What(mapping));
+                let text =
+                    format!("{buffer} was freed {by} with {} still mapped", Described(mapping));
                 let class = FindingClass::BufferFreed;
                 let cause = Some(Cause::Mapped { group: *attachment });
                 (*function, Severity::Finding, Explanation { class, cause, text })
@@ -233,7 +234,7 @@ impl Notice {
                 let text = format!(
                     "{buffer} was mapped as {} {}, which is another device's memory, for an \
                      importer without allow_peer2peer",
-                    What(mapping),
+                    Described(mapping),
                     By { event: mapping.event, now }
                 );
                 let class = FindingClass::PeerToPeerNotAllowed;

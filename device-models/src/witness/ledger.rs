@@ -109,7 +109,7 @@ impl Ledger {
         map.insert(mapping.key(), mapping)
     }
 
-    /// Whether the unmap of `mapping` has come already: it is in force for nobody any more.
+    /// Whether the unmap of `mapping` has come already: it is over, and only explains.
     pub(super) fn was_unmapped_early(&mut self, mapping: &Mapping) -> bool {
         let (first, last, direction, ticket) = mapping.key();
         let found = self.early.iter().position(|&(its_first, its_last, its_direction, later)| {

@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_told() {
+    fn losses_are_reported() {
         let mut guest = Guest::new();
         guest.word(Guest::slot(1) + slot::LOST, 5);
         let mut rings = guest.attach().unwrap();

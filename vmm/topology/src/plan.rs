@@ -91,7 +91,7 @@ pub struct Planned {
 /// What a real machine's function showed, and what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// The ACS controls that were on, whoever switched them on.
+    /// The ACS controls that were on, by firmware or by Linux.
     pub controls: AcsControl,
     /// Those that would be on without any kernel parameter about ACS.
     pub default: AcsControl,

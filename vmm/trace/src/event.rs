@@ -95,7 +95,7 @@ pub enum Event {
     Witness {
         /// Which of them.
         kind: String,
-        /// The clock at which it came, or the bytes of a record.
+        /// The clock at which it came, or the bytes of a witness record.
         #[serde(with = "hex")]
         data: Vec<u8>,
     },

@@ -395,7 +395,7 @@ impl Script {
         })?
     }
 
-    /// The record of the witness that is next of all, if one is.
+    /// The next witness record, if there is one.
     fn next_record(&self) -> Option<&[u8]> {
         match self.expected.front() {
             Some((_, Event::Witness { data, .. })) if self.difference.is_none() => {

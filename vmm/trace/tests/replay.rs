@@ -418,7 +418,7 @@ impl Guest {
     }
 }
 
-/// A clock that goes on by a millisecond whenever somebody looks.
+/// A clock that goes on by a millisecond at each look.
 struct Ticking(AtomicU64);
 
 impl Clock for Ticking {

@@ -7,7 +7,7 @@ use super::{AttachFlags, Features, MapFlags, Status, VirtioIommu};
 use crate::AddressRange;
 use crate::pci::Bdf;
 
-/// UNMAP requests that are noted until somebody asks for them.
+/// UNMAP requests that are noted until they are asked for.
 const MAX_UNMAPPED: usize = 1 << 12;
 
 impl VirtioIommu {

@@ -64,7 +64,7 @@ struct Machine {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+enum StepResult {
     Nothing,
     /// The device used the address; it was blamed; it may have gone unseen.
     Used {
@@ -96,7 +96,7 @@ impl Machine {
         }
     }
 
-    fn step(&mut self, cpu: usize, step: Step) -> Outcome {
+    fn step(&mut self, cpu: usize, step: Step) -> StepResult {
         let function = self.functions[cpu];
         match step {
             Step::Take => {
@@ -135,10 +135,10 @@ impl Machine {
                     }
                     false => self.reported[function.index()] > 0,
                 };
-                return Outcome::Used { blamed: judged != Judgement::Fine, excused: in_force };
+                return StepResult::Used { blamed: judged != Judgement::Fine, excused: in_force };
             }
         }
-        Outcome::Nothing
+        StepResult::Nothing
     }
 }
 
@@ -193,7 +193,7 @@ fn try_all(
         for &cpu in order {
             let outcome = machine.step(cpu, programs[cpu][at[cpu]]);
             at[cpu] += 1;
-            let Outcome::Used { blamed, excused } = outcome else { continue };
+            let StepResult::Used { blamed, excused } = outcome else { continue };
             let allowed = cpu == 1 || uses[0] < correct;
             uses[cpu] += 1;
             if allowed {
@@ -246,7 +246,7 @@ fn a_use_after_the_unmap_is_seen() {
         let (orders, seen) = try_all(iommu, functions, [&[Map, Dma, a, Dma], &[Map, b]], 1);
         assert!(seen > 0 && orders > seen / 2, "{iommu} {functions:?} {a:?} {b:?}");
         let (orders, seen) = try_all(iommu, functions, [&[Map, a, Dma], &[Drain]], 0);
-        assert_eq!(orders, seen, "nobody else has mapped it");
+        assert_eq!(orders, seen, "no other CPU has mapped it");
     }
 }
 

@@ -86,7 +86,7 @@ fn advice_keeps_what_a_parameter_of_the_record_does_elsewhere() {
         "kernel parameter 'pci=disable_acs_redir=02:00.0;02:01.0;00:01.0' in place of the one that \
          is there"
     );
-    // Whoever follows it gets what it promises.
+    // It leads to what it promises.
     let parameter = "pci=disable_acs_redir=02:00.0;02:01.0;00:01.0";
     assert_eq!(maps(&machine, Version::V7_3, &[parameter]), [MapType::BusAddress]);
 }
