@@ -21,7 +21,7 @@ pub struct PairReport {
     pub warnings: Vec<String>,
     /// The map type, if nothing unknown decides; `unknown` otherwise.
     pub map_type: &'static str,
-    /// The map type without the parameters of [`Kernel::appended`]; none if there are none.
+    /// The map type without the kernel parameters that were added to the record's; none if there are none.
     pub map_type_without: Option<&'static str>,
     /// One case, or one for each answer that what is unknown may lead to.
     pub cases: Vec<CaseReport>,
