@@ -168,10 +168,14 @@ fn paths(value: &Value, above: &str, found: &mut BTreeSet<String>) {
     }
 }
 
+/// The page that documents the schemas; none in the package, which does not have it.
+fn page() -> Option<String> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    docs.exists().then(|| fs::read_to_string(docs.join("why-refused.md")).unwrap())
+}
+
 /// The fields that the table below a heading names.
-fn documented(schema: &str) -> BTreeSet<String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/why-refused.md");
-    let page = fs::read_to_string(page).unwrap();
+fn documented(page: &str, schema: &str) -> BTreeSet<String> {
     let (_, table) = page.split_once(&format!("### {schema}\n")).unwrap();
     let rows = table.split("\n## ").next().unwrap().split("\n### ").next().unwrap();
     let rows = rows.lines().filter(|line| line.starts_with("| `"));
@@ -181,6 +185,12 @@ fn documented(schema: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_schemas_are_what_the_page_says() {
+    let Some(page) = page() else {
+        let line = "SKIP the_schemas_are_what_the_page_says: the page is not part of the package\n";
+        // Not captured by libtest; `make test` counts it.
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+        return;
+    };
     let file = file(BOX);
     let machine = ["--machine", &file.path, "--json", "--append", DISABLE];
     let unforwarded = "pci=config_acs=111x1@02:00.0;111x1@02:01.0";
@@ -216,6 +226,6 @@ fn the_schemas_are_what_the_page_says() {
         // An empty list, or null, where another run had objects.
         let all = found.clone();
         found.retain(|path| !all.iter().any(|other| other.starts_with(&format!("{path}."))));
-        assert_eq!(found, documented(schema), "{schema}");
+        assert_eq!(found, documented(&page, schema), "{schema}");
     }
 }
