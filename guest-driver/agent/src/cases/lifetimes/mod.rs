@@ -48,7 +48,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::new(
         "lifetimes",
-        "exporter-unbind-waits-for-late-unmaps",
+        "exporter-unbinds-before-late-unmaps",
         Positive,
         FENCED_PATH,
         patience::unbinding,
