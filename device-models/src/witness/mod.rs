@@ -130,8 +130,6 @@ pub(crate) struct Witness {
     pub(crate) clock: GuestClock,
     counters: Counters,
     functions: Vec<Tracked>,
-    /// Virtio functions that are given physical addresses.
-    physical: Vec<bool>,
     buffers: Buffers,
     notices: Vec<Notice>,
     /// A header was refused, and a warning has said so.
@@ -148,7 +146,6 @@ impl Witness {
             clock: GuestClock::default(),
             counters: Counters::default(),
             functions: std::iter::repeat_with(Tracked::default).take(functions).collect(),
-            physical: vec![false; functions],
             buffers: Buffers::default(),
             notices: Vec::new(),
             refused: false,
@@ -183,7 +180,9 @@ impl Witness {
     pub(crate) fn detach(&mut self) {
         self.attached = false;
         self.rings = None;
-        self.functions.iter_mut().for_each(|tracked| *tracked = Tracked::default());
+        for tracked in &mut self.functions {
+            *tracked = tracked.begin_anew();
+        }
         self.buffers = Buffers::default();
         self.counters.live = 0;
     }
@@ -209,8 +208,8 @@ impl Witness {
 
     /// Whether `function` is given physical addresses, whatever is mapped for it.
     pub(crate) fn set_physical(&mut self, function: FunctionId, physical: bool) {
-        if let Some(known) = self.physical.get_mut(function.index()) {
-            *known = physical;
+        if let Some(tracked) = self.functions.get_mut(function.index()) {
+            tracked.physical = physical;
         }
     }
 
@@ -220,10 +219,7 @@ impl Witness {
         if !self.attached {
             return Err(Gap::NoWitness);
         }
-        if self.physical.get(function.index()).copied().unwrap_or(false) {
-            return Err(Gap::Physical);
-        }
-        self.functions.get(function.index()).map_or(Err(Gap::BoundBefore), |known| known.coverage)
+        self.functions.get(function.index()).map_or(Err(Gap::BoundBefore), Tracked::is_covered)
     }
 
     /// Judges the bytes from `range.first` to `range.last` of a request, as a part of what begins at
@@ -238,15 +234,16 @@ impl Witness {
         tlps: u64,
     ) -> Judgement {
         let AddressRange { first, last } = range;
-        if let Err(gap) = self.coverage(function) {
+        let Some(tracked) = self.functions.get_mut(function.index()) else {
+            return Judgement::Fine;
+        };
+        let gap = if self.attached { tracked.is_covered() } else { Err(Gap::NoWitness) };
+        if let Err(gap) = gap {
             self.counters.not_witnessed[gap as usize] += tlps;
             return Judgement::Fine;
         }
         self.counters.transactions += tlps;
         self.counters.bytes = self.counters.bytes.saturating_add((last - first).saturating_add(1));
-        let Some(tracked) = self.functions.get_mut(function.index()) else {
-            return Judgement::Fine;
-        };
         if tracked.allows(kind, begun, first, last) {
             return Judgement::Fine;
         }
