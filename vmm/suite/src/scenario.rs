@@ -33,6 +33,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("kunit-dmabuf", include_str!("../scenarios/kunit-dmabuf.toml")),
     ("lazy", include_str!("../scenarios/lazy.toml")),
     ("partners", include_str!("../scenarios/partners.toml")),
+    ("stress", include_str!("../scenarios/stress.toml")),
     ("surprise", include_str!("../scenarios/surprise.toml")),
     ("surprise-switch", include_str!("../scenarios/surprise-switch.toml")),
     ("user", include_str!("../scenarios/user.toml")),
