@@ -7,6 +7,7 @@ mod choose;
 mod doctor;
 mod explain;
 mod failure;
+mod findings;
 mod guest;
 mod kernel;
 mod list;
@@ -41,6 +42,7 @@ Examples:
   peerdma boot -- lspci -vvv
   peerdma topology switch              draw a preset
   peerdma explain peer0 peer1 --topology switch-acs --iommu none
+  peerdma findings iommu.stale         what a finding means, and how to fix it
   sudo peerdma machine capture >box.json    what a real machine has on PCIe
 
 Exit codes:
@@ -96,6 +98,8 @@ enum Command {
     Machine(machine::Arguments),
     /// Merge the reports of several test runs
     Report(report::Arguments),
+    /// List the classes of findings, or explain one
+    Findings(findings::Arguments),
     /// Replay a trace on fresh device models and compare the findings
     Replay(replay::Arguments),
     #[command(name = nested::SUBCOMMAND, hide = true)]
@@ -139,6 +143,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Findings(arguments) => findings::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::NestedInit => Ok(Exit::Usage as u8),
     };
