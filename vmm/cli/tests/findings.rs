@@ -18,9 +18,9 @@ fn classes_are_listed_and_explained_and_pipes_get_plain_text() {
     for part in [
         "witness.stale (finding)\n",
         "unmapped 1.8 ms earlier",
-        "\nCause:  ",
-        "\nFix:  ",
-        "\nModes:  lazy",
+        "\nCause: use",
+        "\nFix:   un",
+        "\nModes: lazy",
     ] {
         assert!(page.contains(part), "{part:?}: {page}");
     }

@@ -86,8 +86,9 @@ impl Page {
         }
         wrap(&mut text, &self.example, "  ", "  ", width);
         text.push('\n');
-        let indent = " ".repeat(FIELDS.iter().map(|name| name.len() + 2).max().unwrap_or(0));
-        for name in FIELDS.iter().filter(|name| **name != "Severity") {
+        let shown = FIELDS.iter().filter(|name| **name != "Severity");
+        let indent = " ".repeat(shown.clone().map(|name| name.len() + 2).max().unwrap_or(0));
+        for name in shown {
             let first = format!("{:width$}", format!("{name}:"), width = indent.len());
             let at = text.len();
             wrap(&mut text, self.field(name), &first, &indent, width);
@@ -195,8 +196,8 @@ mod tests {
         let text = page.text(20, |heading| heading.to_uppercase());
         assert_eq!(
             text,
-            "A.B (note)\n\nOne two three. Four.\n\nFive.\n\n  a: a.b: c\n\nCAUSE:    six seven\n\
-             FIX:      a [b\nMODES:    none\n"
+            "A.B (note)\n\nOne two three. Four.\n\nFive.\n\n  a: a.b: c\n\nCAUSE: six seven\n\
+             FIX:   a [b\nMODES: none\n"
         );
     }
 
