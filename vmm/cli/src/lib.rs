@@ -15,6 +15,7 @@ mod machine;
 mod output;
 mod replay;
 mod report;
+mod reporting;
 mod shares;
 mod substitute;
 mod test;
@@ -47,7 +48,7 @@ Examples:
 
 Exit codes:
   0  everything passed or was skipped, a replay was identical, a kernel decided as predicted
-  1  tests failed, a replay or a decision was different
+  1  tests failed, a guest was stopped on a finding, a replay or a decision was different
   2  usage error, or a file or folder on the command line is not valid
   3  this machine lacks something (see peerdma doctor), or a file cannot be written
   4  a guest hung or could not be run, or the program itself failed
