@@ -30,6 +30,16 @@ impl Fabric {
         self.witness.counters()
     }
 
+    /// See [`Witness::mappings_near`].
+    pub(crate) fn witnessed_mappings(
+        &self,
+        function: FunctionId,
+        address: u64,
+        most: usize,
+    ) -> Option<(Vec<String>, usize)> {
+        self.witness.mappings_near(function, address, most)
+    }
+
     /// The header of a witness is in this page frame; 0: the witness that there is goes.
     pub(crate) fn attach_witness(&mut self, frame: u32) {
         if self.witness.is_attached() {

@@ -277,6 +277,24 @@ impl Witness {
         }
     }
 
+    /// The mappings of `function` that are nearest to `address`, at most `most`, by address and in words; and how many
+    /// there are. None if not all are known.
+    pub(crate) fn mappings_near(
+        &self,
+        function: FunctionId,
+        address: u64,
+        most: usize,
+    ) -> Option<(Vec<String>, usize)> {
+        self.coverage(function).ok()?;
+        let tracked = self.functions.get(function.index())?;
+        let mut all: Vec<_> = tracked.ledger.iter().filter(|mapping| mapping.covers).collect();
+        let count = all.len();
+        all.sort_by_key(|mapping| mapping.range.distance(address));
+        all.truncate(most);
+        all.sort_by_key(|mapping| mapping.range.first);
+        Some((all.into_iter().map(Mapping::words).collect(), count))
+    }
+
     /// Whether anything is mapped for a function.
     pub(crate) fn has_mappings(&self) -> bool {
         self.counters.live > 0

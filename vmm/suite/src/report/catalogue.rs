@@ -128,6 +128,7 @@ mod tests {
             shard: None,
             split: Vec::new(),
             scenarios: vec![scenario],
+            unused_suppressions: Vec::new(),
         }
     }
 
