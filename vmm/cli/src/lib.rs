@@ -12,12 +12,14 @@ mod kernel;
 mod list;
 mod machine;
 mod output;
+mod record;
 mod replay;
 mod report;
 mod shares;
 mod substitute;
 mod test;
 mod topology;
+mod trace;
 mod values;
 
 use std::process::ExitCode;
@@ -98,6 +100,8 @@ enum Command {
     Report(report::Arguments),
     /// Drive fresh device models with a trace and compare what they find
     Replay(replay::Arguments),
+    /// Look at a trace, check it, cut it, export it
+    Trace(trace::Arguments),
     #[command(name = nested::SUBCOMMAND, hide = true)]
     NestedInit,
 }
@@ -140,6 +144,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Machine(arguments) => machine::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::NestedInit => Ok(Exit::Usage as u8),
     };
     // Whatever an interrupted command says about itself, the reason was the user.

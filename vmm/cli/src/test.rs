@@ -18,7 +18,7 @@ use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use peerdma_suite::report::{
-    RunReport, ScenarioReport, Setup, Shard, junit, markdown, write_whole,
+    RunReport, ScenarioReport, Setup, Shard, Status, junit, markdown, write_whole,
 };
 use peerdma_suite::scenario::{Scenario, Swiotlb};
 use peerdma_suite::test_host;
@@ -26,6 +26,7 @@ use peerdma_support::say;
 use rustix::fs::{FlockOperation, flock};
 
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
+use super::record::{self, RecordFlags, RecordOn};
 use super::shares::Shares;
 use super::substitute;
 use super::{Exit, Failure, list, output};
@@ -88,9 +89,15 @@ pub(super) struct Arguments {
     /// Folder for reports and logs [default: target/vm-test; on the debug, stock and lts kernels target/vm-test-KERNEL]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Record everything that the devices do, a file per scenario in this folder, for `peerdma replay`
+    /// Record everything that the devices do, a file per scenario in this folder, for `peerdma replay`, `peerdma trace` and
+    /// Wireshark
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Which traces are kept
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, requires = "record")]
+    record_on: RecordOn,
+    #[command(flatten)]
+    recording: RecordFlags,
     /// Seconds after which a guest is taken for hung, instead of the scenario's limit
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
@@ -169,8 +176,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let factor = time_factor(&kernel)?.saturating_mul(jitter.factor);
     let out = prepare_folder(&out, "output")?;
     let _lock = lock(&out, "--out")?;
-    let record =
-        arguments.record.as_deref().map(|folder| prepare_folder(folder, "record")).transpose()?;
+    let record = arguments.record.as_deref().filter(|_| arguments.record_on != RecordOn::Never);
+    let record = record.map(|folder| prepare_folder(folder, "record")).transpose()?;
     let _record_lock = record
         .as_ref()
         .filter(|record| **record != out)
@@ -205,6 +212,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
     let (scenarios, lost) = execute(&venue, &job, factor, arguments.json)?;
+    if arguments.record_on == RecordOn::Failed {
+        forget_passed(&job, &scenarios)?;
+    }
     let report = RunReport {
         version: RunReport::VERSION,
         totals: RunReport::totals_of(&scenarios),
@@ -231,6 +241,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         closing::next(&report, &out);
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
+}
+
+/// Removes the traces of scenarios that did not fail.
+fn forget_passed(job: &Job, scenarios: &[ScenarioReport]) -> Result<(), Failure> {
+    for run in &job.runs {
+        let (Some(folder), Some(name)) = (&job.record, &run.record) else { continue };
+        let report = scenarios.iter().find(|report| report.name == run.name);
+        if report.is_none_or(|report| report.status == Status::Failed) {
+            continue;
+        }
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::environment(format_args!("{}: {error}", path.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// More parts than scenarios: there is nothing to run in this one, and its report says as much.
@@ -354,7 +383,9 @@ fn job(
             expectations: arguments.guest.expectations(scenario, &lab.plan)?,
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
-            record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),
+            record: record
+                .is_some()
+                .then(|| PathBuf::from(format!("{}.{}", scenario.name, record::EXTENSION))),
             interactive: false,
             all_findings: arguments.guest.all_findings,
         })
@@ -365,6 +396,7 @@ fn job(
         runs: guests.iter().map(run).collect::<Result<_, Failure>>()?,
         out,
         record,
+        recording: arguments.recording.options(),
         at_once,
         jitter: None,
     })

@@ -1,0 +1,101 @@
+//! A trace with an entry of each kind.
+
+#![allow(dead_code, reason = "each test uses what it needs")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use device_models::checker::FindingClass;
+use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind};
+use peerdma_topology::assembly::LabConfig;
+use peerdma_trace::{
+    ConfigAccess, Destination, Event, FindingEvent, FunctionName, Header, Payload, TestMark,
+    TestResult, TlpRun, TransactionResult, Writer,
+};
+
+pub(crate) fn run(sequence: u64, address: u64, length: u64) -> TlpRun {
+    TlpRun {
+        sequence,
+        requester: 0x100,
+        function: Some(0),
+        kind: Kind::MemoryWrite,
+        purpose: Purpose::Data,
+        address,
+        length,
+        tlp_limit: 256,
+        outcome: TransactionResult::Delivered {
+            route: RouteKind::BusAddress,
+            address: 0x40_0000_0000,
+            target: Destination::Memory { function: 1, offset: 0x40 },
+        },
+        verdict: None,
+        digest: Some(0x1234_5678),
+        data: None,
+    }
+}
+
+/// One entry of each kind.
+pub(crate) fn events() -> Vec<Event> {
+    let failed = TlpRun {
+        kind: Kind::MemoryRead,
+        requester: 0x0208,
+        outcome: TransactionResult::Failed(CompletionStatus::UnsupportedRequest),
+        verdict: Some(FindingClass::Stale),
+        digest: None,
+        ..run(5, 0xdead_b003, 5)
+    };
+    let access = ConfigAccess { function: 0x100, offset: 4, length: 2, value: 6 };
+    let mark = |result| Event::Test(TestMark { name: "unmap race".into(), result });
+    vec![
+        mark(None),
+        Event::ConfigWrite(access),
+        Event::ConfigRead(access),
+        Event::RegisterWrite { address: 0x41_0000_1008, data: vec![1, 2, 3, 4] },
+        Event::RegisterRead { address: 0xc000_1000, data: vec![9; 8] },
+        Event::Step { function: 0 },
+        Event::Transaction(run(1, 0x40_0000_0ff2, 1000)),
+        Event::Transaction(TlpRun {
+            purpose: Purpose::DescriptorFetch,
+            digest: None,
+            data: Some(vec![7; 64]),
+            ..run(4, 0x1000, 64)
+        }),
+        Event::Transaction(failed),
+        Event::Finding(FindingEvent {
+            class: "iommu.stale".into(),
+            note: false,
+            transaction: Some(5),
+            function: "peer1".into(),
+            text: "#5 stale mapping".into(),
+        }),
+        Event::CpuPush { function: 1 },
+        Event::Outside { function: 1, data: vec![1, 2] },
+        Event::Unplug { port: 0x20 },
+        Event::Plug { port: 0x20 },
+        Event::FenceSeen { requester: 0x100 },
+        Event::DelayPosted { requester: 0x100, target: None, delay: "pushed".into() },
+        Event::Other { kind: peerdma_trace::WITNESS, body: vec![1; 20] },
+        mark(Some(TestResult::Failed)),
+    ]
+}
+
+pub(crate) fn write(path: &Path) {
+    let function = |name: &str, requester| FunctionName { name: name.into(), requester };
+    let header = Header {
+        lab: LabConfig::default(),
+        ram: vec![(0, 1 << 20)],
+        functions: vec![function("peer0", 0x100), function("peer1", 0x208)],
+        payload: Payload::Digest,
+        part: false,
+    };
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = Writer::new(file, &header, Duration::from_secs(1_700_000_000)).unwrap();
+    for (event, number) in events().iter().zip(0..) {
+        let time = Duration::from_secs(1_700_000_000) + Duration::from_micros(number);
+        writer.append(event, time).unwrap();
+        writer.flush().unwrap();
+    }
+    let count = writer.events();
+    writer.append(&Event::End { events: count }, Duration::from_secs(1_700_000_001)).unwrap();
+    writer.finish().unwrap();
+}
