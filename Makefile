@@ -107,7 +107,7 @@ vm: build ## A console in a guest; Ctrl-A x leaves
 	$(PEERDMA) boot --kernel '$(KERNEL)' $(ARGS)
 
 bench: setup ## What checking costs, beside plain copies; also in target/bench/summary.json
-	$(CARGO) bench --locked -p peerdma-machine --bench lab $(if $(ARGS),-- $(ARGS))
+	$(CARGO) bench --locked -p peerdma-machine --bench checking $(if $(ARGS),-- $(ARGS))
 
 lint: setup links ## Formatting, clippy, crate pages, links, module layers, words, and the kernel's own checkpatch for the driver
 	$(CARGO) fmt --all --check

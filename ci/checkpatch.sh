@@ -37,7 +37,7 @@ check() {
     perl "$checker" --no-tree --strict --terse --no-summary --show-types --color=never --ignore "$ignore" --file "$@"
 }
 # The one file that is for several versions of the kernel compares them.
-check "$common,LINUX_VERSION_CODE,CONSTANT_COMPARISON" guest-driver/compat.h
+check "$common,LINUX_VERSION_CODE,CONSTANT_COMPARISON" guest-driver/compat.h guest-driver/witness/compat.h
 # shellcheck disable=SC2046 # names without blanks
-check "$common" $(ls guest-driver/*.[ch] guest-driver/lab/*.[ch] images/test-host/*.c ci/mistakes/*.c guest-driver/include/uapi/*.h | grep -v /compat.h)
+check "$common" $(ls guest-driver/*.[ch] guest-driver/lab/*.[ch] guest-driver/witness/*.[ch] images/test-host/*.c ci/mistakes/*.c guest-driver/include/uapi/*.h | grep -v /compat.h)
 echo "checkpatch: clean"

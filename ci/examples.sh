@@ -40,6 +40,7 @@ engine='--device ioat,channels=1 --module examples/engine-copy --file examples/e
 {
     one first-finding-right 0 none $finding "$@" -- check.sh copy
     one first-finding-wrong 1 iommu.unmapped $finding "$@" -- check.sh copy_physical
+    one first-finding-short 1 witness.past-end $finding --iommu none "$@" -- check.sh copy_short
     one engine-copy-right 0 none $engine "$@" -- check.sh copy
     one engine-copy-wrong 1 iommu.stale $engine "$@" -- check.sh copy_early
 }

@@ -15,7 +15,8 @@ rm -rf "$unpacked"
 mkdir -p "$unpacked"
 names=()
 for package in target/package/*.crate; do
-    tar --extract --gzip --file="$package" --directory="$unpacked"
+    # Cargo gives all files of a package one old time, and takes what it built of them before for new.
+    tar --extract --touch --gzip --file="$package" --directory="$unpacked"
     name=$(basename "$package" .crate)
     names+=("$name")
 done

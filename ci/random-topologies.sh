@@ -1,5 +1,5 @@
 #!/bin/sh
-# Topologies that nobody has thought up, and those of ci/topology-cases, each in a guest of its own: everything that the lab
+# Random topologies, and those of ci/topology-cases, each in a guest of its own: everything that the lab
 # predicts of them comes true.
 #
 #   ci/random-topologies.sh COUNT [SEED [ARGUMENT...]]

@@ -25,9 +25,9 @@ static int peerdma_buffer_prepare(struct peerdma_object *obj)
 }
 
 /*
- * Importers have been told, or waited for, where the memory goes with the driver.
- * Kernel mappings cannot be taken back: they are waited for, without the lock that
- * ending one takes.
+ * Importers have been notified, or waited for, where the memory goes with the
+ * driver. Kernel mappings cannot be taken back: they are waited for, without
+ * the lock that ending one takes.
  */
 static void peerdma_buffer_shutdown(struct peerdma_object *obj)
 {

@@ -24,7 +24,7 @@ struct peerdma_mapping;
  * @vmap:	as in struct dma_buf_ops, with the buffer
  * @vunmap:	likewise; NULL: nothing to do
  * @in_bar:	is, or may be, the device's local memory
- * @waits:	unbinding waits for importers that cannot be told to let go
+ * @waits:	unbinding waits for importers without invalidate_mappings
  * @stays:	outlives the driver
  *
  * All but @take are called under the buffer's dma_resv.

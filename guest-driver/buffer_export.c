@@ -229,7 +229,7 @@ static const struct dma_buf_ops peerdma_buffer_dmabuf_ops = {
 	.vunmap = peerdma_buffer_vunmap,
 };
 
-/* Only what moves has to be told to stay. */
+/* Only what moves has to be pinned. */
 static const struct dma_buf_ops peerdma_buffer_migrating_dmabuf_ops = {
 	.attach = peerdma_buffer_attach,
 	.detach = peerdma_migrate_detach,

@@ -55,7 +55,7 @@ int peerdma_channels_create(struct peerdma_device *peer)
 	return 0;
 }
 
-/* The device has been reset or is new: tells it where the rings are. */
+/* The device has been reset or is new: programs the addresses of the rings. */
 static void peerdma_channel_program(struct peerdma_channel *ch)
 {
 	void __iomem *regs = ch->regs;

@@ -4,7 +4,7 @@
  * 7.3, which the driver is written for. Included last by driver.h.
  *
  * Names of 7.3 are defined here under their own names. What cannot be had is
- * told by PEERDMA_HAS_*, and the driver then refuses with EOPNOTSUPP.
+ * shown by PEERDMA_HAS_*, and the driver then refuses with EOPNOTSUPP.
  *
  * Also here: what a kernel of any version may be built without.
  */

@@ -351,7 +351,7 @@ void peerdma_bar_unblock(struct peerdma_device *peer);
  * @revoking:	in the list of a revocation
  * @sibling:	in peerdma_buffer.exports, for a buffer
  * @offset:	where it begins in @obj
- * @invalidations: how often importers have been told to drop their mappings
+ * @invalidations: how often mappings of importers have been invalidated
  * @mapped:	mappings made since the last invalidation, of importers with a callback
  * @invalidated: mappings made before it that are not yet unmapped
  * @revoked:	there are no new mappings any more

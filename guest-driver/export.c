@@ -57,7 +57,7 @@ void peerdma_export_unpin(struct dma_buf_attachment *attach)
 	dma_resv_assert_held(attach->dmabuf->resv);
 }
 
-/* Whether unbinding waits for importers that cannot be told to let go. */
+/* Whether unbinding waits for importers without invalidate_mappings. */
 static bool peerdma_export_waits(struct peerdma_exported *exp)
 {
 	return exp->obj->kind == PEERDMA_KIND_BUFFER && peerdma_buffer_waits(exp->obj);

@@ -42,7 +42,7 @@ static void peerdma_mapping_free_part(struct peerdma_mapping *mapping, u32 i)
 /*
  * Pages of RAM are the own device's too. The DMA API takes it for a mistake when two
  * mappings hand the same cachelines over (CONFIG_DMA_API_DEBUG says so, before 7.3): it
- * is told apart from mapping, as CPU access between devices' accesses is.
+ * is separate from mapping, as CPU access between devices' accesses is.
  */
 static unsigned long peerdma_mapping_attrs(bool ram)
 {

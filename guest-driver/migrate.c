@@ -4,7 +4,8 @@
  *
  * A buffer keeps both places as long as it lives: so moving cannot fail for want of
  * memory, and what an importer still reads and throws away until it unmaps belongs
- * to nothing else. Importers must be told all the same: what they write there is lost.
+ * to nothing else. Importers must be notified all the same: what they write
+ * there is lost.
  */
 #include <linux/file.h>
 #include <linux/genalloc.h>
@@ -147,11 +148,11 @@ static void peerdma_migrate_copy(struct peerdma_buffer *buf, u32 place)
 	}
 	if (place == PEERDMA_PLACE_SYSTEM)
 		peerdma_storage_sync_pages(buf, false);
-	/* Before any device is told to look there. */
+	/* Before any device is pointed there. */
 	wmb();
 }
 
-/* Tells importers, and takes away what the CPUs have mapped. */
+/* Invalidates importers' mappings, and zaps those of CPUs. */
 static void peerdma_migrate_announce(struct peerdma_buffer *buf)
 {
 	struct peerdma_exported *exp;
@@ -182,7 +183,7 @@ static int peerdma_migrate_wait(struct peerdma_buffer *buf)
 	return ret ? 0 : -ETIME;
 }
 
-/* Whether the buffer can move to @place now; if so, tells importers. */
+/* Whether the buffer can move to @place now; if so, invalidates mappings. */
 int peerdma_migrate_begin(struct peerdma_buffer *buf, u32 place)
 {
 	struct peerdma_device *peer = buf->base.peer;

@@ -263,7 +263,7 @@ static pci_ers_result_t peerdma_error_detected(struct pci_dev *pdev, pci_channel
 	case pci_channel_io_normal:
 		/*
 		 * Not fatal: one transaction was lost, the link is fine. Whose it
-		 * was, its completion record tells if it can.
+		 * was, its completion record says so if it can.
 		 */
 		return PCI_ERS_RESULT_CAN_RECOVER;
 	case pci_channel_io_frozen:
@@ -288,7 +288,7 @@ static pci_ers_result_t peerdma_slot_reset(struct pci_dev *pdev)
 	pci_save_state(pdev);
 	/*
 	 * Another function below the port may have wanted the reset for an error that
-	 * needed none here: importers have not been told yet.
+	 * needed none here: importers have not been notified yet.
 	 */
 	if (!peer->bar_blocked)
 		peerdma_suspend(peer);

@@ -50,7 +50,7 @@ struct peerdma_dma_end {
 /**
  * struct peerdma_dma_answer - what a callback leaves
  * @done:	it was called
- * @result:	what it was told
+ * @result:	what it reported
  */
 struct peerdma_dma_answer {
 	struct completion done;
@@ -91,9 +91,10 @@ static void peerdma_dma_give_channel(struct peerdma_dma_client *client)
 }
 
 /*
- * A mapping lives while the dma_resv is held, and only then: the exporter, who
- * needs it for moving or revoking, waits. But where both ends are in one buffer,
- * the exporter holds it as well when it is asked for the second mapping.
+ * A mapping lives while the dma_resv is held, and only then: the exporter,
+ * which needs it for moving or revoking, waits. But where both ends are in one
+ * buffer, the exporter holds it as well when it is asked for the second
+ * mapping.
  */
 static void peerdma_dma_invalidate(struct dma_buf_attachment *attach)
 {
@@ -261,7 +262,7 @@ static int peerdma_dma_piece(struct peerdma_dma_client *client, dma_addr_t targe
 	dma_async_issue_pending(client->channel);
 	if (!wait_for_completion_timeout(&answer.done, timeout)) {
 		/*
-		 * Afterwards nobody calls back any more: by the engine's own
+		 * Afterwards there are no callbacks any more: by the engine's own
 		 * means where it has any, and ioatdma with its channel.
 		 */
 		dmaengine_terminate_sync(client->channel);
@@ -284,7 +285,7 @@ static int peerdma_dma_pieces(struct peerdma_dma_client *client, struct peerdma_
 		u32 length = min_t(u32, arg->length - done, SZ_64K);
 		dma_addr_t from, to;
 
-		/* Whoever is killed has others waiting for the buffers. */
+		/* Others wait for the buffers of a task that is killed. */
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		/* Nothing is begun that is not likely to end: that costs the channel. */
@@ -314,7 +315,7 @@ static int peerdma_dma_lock(struct peerdma_dma_end *ends, struct ww_acquire_ctx 
 	if (!ret && two) {
 		ret = dma_resv_lock_interruptible(two, ctx);
 		while (ret == -EDEADLK) {
-			/* Whoever is older goes first; then again from the other end. */
+			/* The older context goes first; then again from the other end. */
 			dma_resv_unlock(one);
 			ret = dma_resv_lock_slow_interruptible(two, ctx);
 			if (ret)

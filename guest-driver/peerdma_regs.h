@@ -190,7 +190,7 @@
 /*
  * Lab only, no hardware has this: the checker's class for the first fault of the last
  * descriptor's transactions (a VERDICT code), 0 when there was none. It covers posted writes,
- * of whose failure the device itself never learns.
+ * whose failure the device itself never learns of.
  * Read only.
  */
 #define PEERDMA_CH_VERDICT		0x80
@@ -257,7 +257,7 @@
 #define PEERDMA_CH_STATE_IDLE		0x1
 /* Working on a descriptor. */
 #define PEERDMA_CH_STATE_BUSY		0x2
-/* Stopped by an error that no completion record can tell; reset the channel. */
+/* Stopped by an error that no completion record can report; reset the channel. */
 #define PEERDMA_CH_STATE_HALTED		0x3
 
 /* Why a channel halted. ERROR holds the DMA address. */
@@ -299,7 +299,7 @@
 /*
  * Read the last byte of destination back before completing. A read does not pass a posted
  * write, so the data has arrived when the record is written; and when it cannot be read
- * the status tells, where a write alone never would.
+ * the status says so, where a write alone never would.
  */
 #define PEERDMA_DESC_FLUSH		0x8
 
@@ -370,6 +370,14 @@
 #define PEERDMA_VERDICT_ORDER_RECORD_BEFORE_DATA	0x32
 #define PEERDMA_VERDICT_ORDER_INTERRUPT_BEFORE_DATA	0x33
 #define PEERDMA_VERDICT_ORDER_FENCE_BEFORE_DATA	0x34
+#define PEERDMA_VERDICT_WITNESS_UNMAPPED	0x50
+#define PEERDMA_VERDICT_WITNESS_STALE	0x51
+#define PEERDMA_VERDICT_WITNESS_DIRECTION	0x52
+#define PEERDMA_VERDICT_WITNESS_PAST_END	0x53
+#define PEERDMA_VERDICT_WITNESS_LEAKED	0x54
+#define PEERDMA_VERDICT_BUFFER_WRITE_AFTER_INVALIDATE	0x60
+#define PEERDMA_VERDICT_BUFFER_PEER2PEER_NOT_ALLOWED	0x61
+#define PEERDMA_VERDICT_BUFFER_FREED	0x62
 #define PEERDMA_VERDICT_DEVICE_BAD_DESCRIPTOR	0x40
 #define PEERDMA_VERDICT_VIRTIO_BAD_QUEUE	0x41
 
@@ -399,7 +407,8 @@ static_assert(sizeof(struct peerdma_desc) == 64);
 
 /*
  * A completion record, 32-byte aligned, at the same index as its descriptor. Written as two
- * TLPs, the first 24 bytes and then the last 8: who sees the sequence number sees all of it.
+ * TLPs, the first 24 bytes and then the last 8: software that sees the sequence number sees
+ * all of it.
  */
 struct peerdma_record {
 	/* The descriptor's. */

@@ -15,7 +15,7 @@ static bool peerdma_export_concerned(struct peerdma_exported *exp, bool for_good
 	       peerdma_buffer_concerned(exp->obj, for_good);
 }
 
-/* Tells importers to drop their mappings. */
+/* Invalidates the importers' mappings. */
 static void peerdma_export_invalidate_mappings(struct peerdma_exported *exp)
 {
 	dma_resv_assert_held(exp->dmabuf->resv);
@@ -32,8 +32,9 @@ static bool peerdma_export_is_unmapped(struct peerdma_exported *exp)
 }
 
 /*
- * Takes back what importers have: they are told, may go on until their fences
- * have signalled, and have to unmap. With @exp->dmabuf kept alive by the caller.
+ * Takes back what importers have: they are notified, may go on until their
+ * fences have signalled, and have to unmap. With @exp->dmabuf kept alive by the
+ * caller.
  */
 static void peerdma_export_revoke(struct peerdma_exported *exp, bool for_good)
 {
@@ -60,7 +61,7 @@ static void peerdma_export_revoke(struct peerdma_exported *exp, bool for_good)
 	dma_resv_unlock(dmabuf->resv);
 
 	/*
-	 * Every importer that got in here can be told (see attach), so this ends.
+	 * Every importer that got in here can be notified (see attach), so this ends.
 	 * Mappings made since then are none of ours to wait for, and their ends do
 	 * not count for others.
 	 */
@@ -102,7 +103,7 @@ static int peerdma_export_invalidate(struct peerdma_exported *exp)
  *
  * What comes later is not missed. remove() has waited for all calls that export; in a
  * reset a new dma-buf of local memory gives no mappings while @bar_blocked is set. An
- * importer that attaches or maps before it is its dma-buf's turn is told then.
+ * importer that attaches or maps before its dma-buf's turn is notified then.
  */
 static void peerdma_exports_find(struct peerdma_device *peer, struct peerdma_object *obj,
 				 bool for_good, struct list_head *found)

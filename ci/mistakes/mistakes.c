@@ -2,7 +2,7 @@
 /*
  * Mistakes that drivers make with DMA, each on its own and made with the lab's
  * peer devices, and what looks like one and is none. The name of one, written
- * to `make` of a device in sysfs, makes it; `said` tells how it went for the
+ * to `make` of a device in sysfs, makes it; `said` shows how it went for the
  * driver, which knows nothing of the lab. What the lab says is for
  * ci/mistakes.sh to check.
  *
@@ -224,7 +224,7 @@ static int into_peer(struct maker *m, struct pci_dev *peer, bool reset)
 	return status;
 }
 
-/* The function is reset with work left, which is nobody's mistake. */
+/* The function is reset with work left, which is not a mistake. */
 static int reset_self(struct maker *m, struct pci_dev *peer)
 {
 	dma_addr_t to = begin_long(m, peer);

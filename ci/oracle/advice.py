@@ -8,6 +8,7 @@ import groups
 import judge
 import linux
 from adapter import Refused
+from model import DT, SV, TB, UF
 
 MODES = ("strict", "passthrough", "none")
 
@@ -122,7 +123,7 @@ def costs(before, after, pair):
     if before.machine.iommu != "none" and after.machine.iommu == "none":
         found.add("no-iommu")
     for other, verdict in before.verdicts.items():
-        # The virtio functions of the machine reach for nobody's memory.
+        # The virtio functions of the machine access no device's memory.
         if other == pair or other not in after.verdicts or other[0].startswith("virtio-"):
             continue
         then = after.verdicts[other]
@@ -137,6 +138,8 @@ def costs(before, after, pair):
                 found.add("other-pairs-change")
     if bypasses(after, pair) and not bypasses(before, pair):
         found.add("bypasses-iommu")
+    if loses_controls(before, after):
+        found.add("other-controls-lost")
     if before.groups and after.groups:
         for one, two in itertools.combinations(before.groups, 2):
             if before.apart(one, two) and not after.apart(one, two):
@@ -144,6 +147,23 @@ def costs(before, after, pair):
         if after.leaks() - before.leaks():
             found.add("groups-reach")
     return found
+
+
+def loses_controls(before, after):
+    """Does a parameter take controls away that have nothing to do with redirection?
+
+    __pci_config_acs() starts from what the firmware had set wherever it matches a function, so that
+    what pci_std_enable_acs() had added is lost. Without an IOMMU nobody had added anything.
+    """
+    if (before.machine.iommu == "none") != (after.machine.iommu == "none"):
+        return False
+    then = {f.name: f for f in after.machine.functions}
+    return any(
+        f.acs_capability == then[f.name].acs_capability
+        and f.acs_control & ~then[f.name].acs_control & (SV | TB | UF | DT)
+        for f in before.machine.functions
+        if f.name in then
+    )
 
 
 def bypasses(survey, pair):

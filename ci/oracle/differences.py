@@ -53,7 +53,9 @@ def of_pair(verdict, answer):
     """Every difference, each as a word for its kind and a sentence."""
     yield from of_decision(verdict, answer)
     yield from of_route("requests", verdict.request, answer.requests)
-    yield from of_route("completions", verdict.completion, answer.completions)
+    # Where Linux gives no address there is no transfer, and nothing that could be completed.
+    completion = verdict.completion if verdict.request is not None else None
+    yield from of_route("completions", completion, answer.completions)
     for what, mine, theirs in (
         ("warning", verdict.warnings, answer.warnings - NOT_COMPARED),
         ("note", verdict.notes, answer.notes - NOT_COMPARED),

@@ -108,7 +108,7 @@ def warn(verdict, machine, client, provider):
             verdict.warnings.add("completions-lost")
         straight = not asked.fault and not asked.through_root_complex
         if straight and verdict.decision.map_type == linux.THROUGH_HOST_BRIDGE:
-            # Worth a warning where somebody asked for redirected requests; Completion Redirect alone
+            # Worth a warning where the user asked for redirected requests; Completion Redirect alone
             # never promised that.
             asked_for = any(f.acs_control & (RR | EC) for f in verdict.decision.redirecting)
             (verdict.warnings if asked_for else verdict.notes).add("goes-straight")

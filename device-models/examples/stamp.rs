@@ -1,5 +1,4 @@
-//! A whole device in one file: written a DMA address, it stamps the next number there and
-//! interrupts.
+//! A whole device in one file: given a DMA address, it writes the next number there and interrupts.
 //!
 //! `docs/add-a-device.md` goes through it. `cargo run -p device-models --example stamp` shows it at
 //! work, and `make test` runs its test.
@@ -22,7 +21,7 @@ fn make(setup: &Setup<'_>) -> Result<Box<dyn Endpoint>, SetupError> {
         first,
         next: first,
         wanted: None,
-        told: true,
+        notified: true,
     }))
 }
 
@@ -34,7 +33,7 @@ struct Stamp {
     /// Where the next stamp goes.
     wanted: Option<u64>,
     /// No interrupt is owed.
-    told: bool,
+    notified: bool,
 }
 
 impl Endpoint for Stamp {
@@ -68,9 +67,9 @@ impl Endpoint for Stamp {
     }
 
     fn step(&mut self, port: &mut Port<'_>) -> Progress {
-        if !self.told {
+        if !self.notified {
             // Held back: once more in a later step.
-            self.told = !matches!(port.raise(0), WriteOutcome::Retry { .. });
+            self.notified = !matches!(port.raise(0), WriteOutcome::Retry { .. });
             return Progress::Worked;
         }
         let Some(address) = self.wanted else { return Progress::Idle };
@@ -78,7 +77,7 @@ impl Endpoint for Stamp {
         match port.write(Purpose::Data, address, &VolatileSlice::from(&mut number[..])) {
             WriteOutcome::Retry { .. } => return Progress::Worked,
             WriteOutcome::Posted { .. } => {
-                (self.next, self.told) = (self.next.wrapping_add(1), false)
+                (self.next, self.notified) = (self.next.wrapping_add(1), false)
             }
             // Bus mastering is off: real devices drop it, too.
             WriteOutcome::NotEmitted => {}
@@ -88,7 +87,7 @@ impl Endpoint for Stamp {
     }
 
     fn reset(&mut self, _kind: ResetKind) {
-        (self.next, self.wanted, self.told) = (self.first, None, true);
+        (self.next, self.wanted, self.notified) = (self.first, None, true);
     }
 }
 

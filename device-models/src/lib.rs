@@ -10,5 +10,6 @@ pub mod memory;
 pub mod pci;
 pub mod system;
 pub mod virtio;
+pub mod witness;
 
 pub use address_range::AddressRange;

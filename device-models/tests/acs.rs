@@ -123,8 +123,8 @@ fn completion_redirect_sends_the_data_of_reads_up_and_leaves_writes_alone() {
     assert_eq!(world.read(0, memory, 300), arrived(vec![4; 300]));
     assert_eq!(world.last_route(), REDIRECTED);
     assert!(world.log.classes().is_empty());
-    // At the root port they would have to turn around: without Upstream Forwarding nobody ever sees
-    // them.
+    // At the root port they would have to turn around: without Upstream Forwarding they reach no
+    // function.
     world.set_acs("port0", AcsControl::empty());
     assert_eq!(world.read(0, memory, 300), Saw::Read(CompletionStatus::Timeout, vec![]));
     assert_eq!(world.log.classes(), ["fabric.completion-timeout"]);

@@ -1,4 +1,5 @@
-//! Which findings belong together, and that what is said of one address is not said of another.
+//! Which findings belong together, and that a sentence about one address is not repeated for
+//! another.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -101,10 +102,10 @@ fn the_pieces_of_what_was_unmapped_in_one_go_are_explained_one_by_one() {
     map(&mut world, 1, IOVA + 0x1000, 0x1000);
     unmap(&mut world, 1, IOVA, 0x2000);
     map(&mut world, 2, IOVA, 0x1000);
-    for (page, told) in [(0, true), (1, false), (0, true)] {
+    for (page, hinted) in [(0, true), (1, false), (0, true)] {
         let text = said(&mut world, IOVA + page * 0x1000, 4);
         assert!(text.contains("iommu.stale"), "{text}");
-        assert_eq!(text.contains("mapped for 02:00.0 robot1"), told, "{text}");
+        assert_eq!(text.contains("mapped for 02:00.0 robot1"), hinted, "{text}");
     }
 }
 
@@ -129,7 +130,7 @@ fn neighbouring_addresses_have_one_cause_and_their_own_explanations() {
     let second = taken(&world);
     assert_eq!(first[0].cause, second[0].cause);
     assert!(second[0].to_string().ends_with("not mapped in domain 1"), "{second:?}");
-    // Mapped for somebody else since.
+    // Mapped for another function since.
     map(&mut world, 2, IOVA + 0x1000, 0x1000);
     assert!(said(&mut world, IOVA + 0x1040, 4).contains("mapped for 02:00.0 robot1"));
 }

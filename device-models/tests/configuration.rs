@@ -16,7 +16,7 @@ use device_models::system::{self, FunctionKind};
 const CLEAN: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: None });
 const LOST: Saw = Saw::Wrote(WriteOutcome::Posted { verdict: Some(FindingClass::NoTarget) });
 
-/// An address that nobody claims.
+/// An address that no function claims.
 const NOWHERE: u64 = 0x8000_0000;
 
 /// A configuration space as software sees it.
@@ -81,7 +81,7 @@ fn serve_errors(root: &mut Function<'_>) -> u16 {
     aer
 }
 
-/// PCIe 6.0, 6.2: a write that nobody claims is logged by the root port and interrupts.
+/// PCIe 6.0, 6.2: a write that no function claims is logged by the root port and interrupts.
 #[test]
 fn a_lost_write_shows_in_the_root_port() {
     let mut world = World::root_ports(Box::new(NoIommu));

@@ -50,7 +50,7 @@ impl World {
     }
 
     /// What was written to a robot's registers.
-    fn told(&self, robot: usize) -> usize {
+    fn register_writes(&self, robot: usize) -> usize {
         let script = self.scripts[robot].lock().unwrap();
         script.saw.iter().filter(|saw| matches!(saw, Saw::Register { .. })).count()
     }
@@ -68,12 +68,12 @@ fn a_cpu_that_reads_where_the_data_goes_sees_it_and_nothing_is_found() {
         world.delay(0, Some(1), PostedDelay::UntilPushed);
         for offset in [0, 56] {
             world.post(0, 1);
-            assert!(world.log.classes().is_empty(), "nobody has looked yet");
+            assert!(world.log.classes().is_empty(), "no CPU has read yet");
             assert_eq!(world.cpu_reads(1, offset), [0x5a; 8]);
             world.cpu_writes(1, offset, &[0; 8]);
         }
         world.delay(0, Some(1), PostedDelay::Off);
-        assert!(world.log.classes().is_empty(), "nobody has been misled");
+        assert!(world.log.classes().is_empty(), "no reader was misled");
         assert_eq!(world.cpu_reads(1, 56), [0; 8]);
     }
 }
@@ -119,14 +119,14 @@ fn an_access_to_the_target_s_registers_pushes_as_well() {
             }
             world.order(0, Order::Write { address: memory + 64, data: vec![8; 8] });
             world.run();
-            assert_eq!(world.told(1), 0);
+            assert_eq!(world.register_writes(1), 0);
             let progress = if writes {
                 world.system.mmio_write(registers + 4, &[9; 4])
             } else {
                 world.system.mmio_read(registers, &mut [0; 4])
             };
             assert_eq!(progress, Progress::Worked, "the caller that steps the system learns of it");
-            assert_eq!(world.told(1), 300 + usize::from(writes));
+            assert_eq!(world.register_writes(1), 300 + usize::from(writes));
             let last = world.scripts[1].lock().unwrap().saw.last().cloned();
             let (offset, value) = if writes { (4, 9) } else { (0, 7) };
             assert_eq!(last, Some(Saw::Register { offset, data: vec![value; 4] }));
@@ -244,7 +244,7 @@ fn bars_that_are_withheld_come_back() {
     let second = world.system.withhold(robot).unwrap();
     assert_eq!((world.mapped(0), world.mapped(1)), (1, 0));
     world.system.release(first);
-    assert_eq!(world.mapped(1), 0, "somebody else wants it out");
+    assert_eq!(world.mapped(1), 0, "another holder wants it out");
     let before = world.system.mapping_epoch();
     world.system.release(second);
     assert!(world.system.mapping_epoch() > before);

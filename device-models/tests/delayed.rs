@@ -370,7 +370,7 @@ fn ram_and_interrupts_are_one_path() {
     world.read(0, RECORD, 4);
     assert_eq!((world.ram(0x2000), world.ram(RECORD)), ([9; 4], [1; 4]));
     assert_eq!(world.interrupts(), 1);
-    assert!(world.log.classes().is_empty(), "what comes in order misleads nobody");
+    assert!(world.log.classes().is_empty(), "what comes in order misleads no reader");
 }
 
 #[test]
@@ -522,7 +522,8 @@ fn what_is_under_way_to_a_function_that_is_pulled_is_lost() {
     world.run();
     assert_eq!(world.log.classes(), [""; 0], "what comes back gets nothing of it");
 
-    // Whoever has gone can still be switched off, and what it had sent arrives.
+    // The delay of a function that has gone can still be switched off, and what it had sent
+    // arrives.
     world.delay(1, Some(0), PostedDelay::UntilPushed);
     world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
     world.write(1, world.bar(0, 2), DATA);
@@ -531,8 +532,8 @@ fn what_is_under_way_to_a_function_that_is_pulled_is_lost() {
     assert_eq!(world.peek(0, 0, 8), [0; 8]);
     assert_eq!(world.system.delay_posted(target, Some(robot), off), Ok(()));
     assert_eq!(world.peek(0, 0, 64), DATA);
-    let nobody = DelayError::NoFunction(target);
-    assert_eq!(world.system.delay_posted(target, Some(robot), off), Err(nobody), "it is off");
+    let absent = DelayError::NoFunction(target);
+    assert_eq!(world.system.delay_posted(target, Some(robot), off), Err(absent), "it is off");
 }
 
 #[test]
@@ -556,12 +557,12 @@ fn what_is_under_way_finds_its_target_after_an_unrelated_change() {
 #[test]
 fn only_paths_that_exist_are_delayed() {
     let mut world = World::root_ports(Box::new(NoIommu));
-    let (robot, nobody) = (world.bdf("robot0"), Bdf::new(0x77, 0, 0));
+    let (robot, absent) = (world.bdf("robot0"), Bdf::new(0x77, 0, 0));
     let delay = PostedDelay::UntilPushed;
-    let no = DelayError::NoFunction(nobody);
-    assert_eq!(world.system.delay_posted(nobody, None, delay), Err(no));
-    assert_eq!(world.system.delay_posted(robot, Some(nobody), delay), Err(no));
-    assert_eq!(world.system.fence_seen(nobody), Err(no));
+    let no = DelayError::NoFunction(absent);
+    assert_eq!(world.system.delay_posted(absent, None, delay), Err(no));
+    assert_eq!(world.system.delay_posted(robot, Some(absent), delay), Err(no));
+    assert_eq!(world.system.fence_seen(absent), Err(no));
 }
 
 #[test]

@@ -92,7 +92,9 @@ impl Observer for Record {
             }
             Input::FenceSeen { requester } => Seen::Fence(requester),
             Input::Step { function } => Seen::Step(function),
-            Input::Outside { .. } => unreachable!("robots take nothing from outside"),
+            Input::Outside { .. } | Input::Witness { .. } => {
+                unreachable!("robots take nothing from outside")
+            }
         });
     }
 }

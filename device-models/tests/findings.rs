@@ -121,7 +121,7 @@ fn another_functions_mapping_is_named_with_owner_and_user() {
     let endpoint = u32::from(world.bdf("robot0").0);
     iommu_of(&mut world).detach(1, endpoint).unwrap();
     assert!(said(&mut world, IOVA, 4).contains("; mapped for 02:00.0 robot1 by request #3; used"));
-    // What both map is nobody else's.
+    // What both map belongs to no third function.
     iommu_of(&mut world).attach(2, endpoint, 0).unwrap();
     let text = said(&mut world, IOVA + 0x1_0000, 4);
     assert!(text.ends_with("not mapped in domain 2"), "{text}");
@@ -424,7 +424,7 @@ fn a_copy_that_runs_into_another_mapping_is_noted() {
     assert!(said[0].ends_with(&text), "{}", said[0]);
     assert!(noted(&mut world, IOVA, 4096).is_empty(), "to its end");
     assert!(noted(&mut world, IOVA + 0x1000, 4096).is_empty(), "the other alone");
-    // Nobody says that two requests in a row are one range.
+    // Two requests in a row are not one range unless the device says so.
     assert!(noted(&mut world, IOVA + 0xff0, 16).is_empty());
     assert!(noted(&mut world, IOVA + 0x1000, 16).is_empty());
     // Once a time, and with one cause.
@@ -436,7 +436,7 @@ fn a_scatterlist_that_is_mapped_piece_by_piece_is_silent() {
     let mut world = translated();
     for piece in 0..8 {
         map(&mut world, 1, IOVA + piece * 0x1000, 0x1000, WRITE);
-        // Another processor maps for somebody else meanwhile.
+        // Another processor maps for another function meanwhile.
         map(&mut world, 2, IOVA + piece * 0x1000, 0x1000, WRITE);
     }
     assert_eq!(noted(&mut world, IOVA, 0x8000), [""; 0]);

@@ -1,4 +1,4 @@
-//! Devices that are pulled out of their slots while they work and are worked with.
+//! Devices that are pulled out of their slots while they work and are in use.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -54,7 +54,7 @@ fn a_device_that_was_pulled_answers_nothing() {
     assert_eq!(world.write(0, memory, &[1; 64]), CLEAN);
     world.system.unplug(port).unwrap();
 
-    assert_eq!(interrupts(&world), [(0xfee0_0000, 5)], "the port tells");
+    assert_eq!(interrupts(&world), [(0xfee0_0000, 5)], "the port interrupts");
     assert_eq!(world.system.config_read(robot, 0, 4), u32::MAX);
     world.system.config_write(robot, COMMAND, 2, MEMORY_AND_MASTER);
     for address in [registers, memory] {
@@ -105,7 +105,7 @@ fn what_comes_back_is_as_after_power_on() {
     assert!(world.log.classes().is_empty());
 }
 
-/// Robot 0 has asked, robot 1 has not answered yet: nobody waits for ever.
+/// Robot 0 has asked, robot 1 has not answered yet: neither waits for ever.
 #[test]
 fn a_read_under_way_to_a_device_that_is_pulled_times_out() {
     let mut world = slots();
@@ -121,7 +121,8 @@ fn a_read_under_way_to_a_device_that_is_pulled_times_out() {
     assert_eq!(world.log.classes(), ["fabric.completion-timeout"]);
 }
 
-/// Robot 0 has asked and is pulled: the answer comes to nobody, nor to who sits there afterwards.
+/// Robot 0 has asked and is pulled: the completion reaches no function, not even the next one in
+/// the slot.
 #[test]
 fn completions_for_a_device_that_was_pulled_are_dropped() {
     let mut world = slots();

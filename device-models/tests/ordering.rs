@@ -146,7 +146,7 @@ fn a_reset_ends_what_waits_for_the_function() {
     world.system.config_write(target, device_control, 2, before | 0x8000);
     let mut data = [0; 4];
     world.system.mmio_read(address, &mut data);
-    assert_eq!(data, [0xff; 4], "a function in reset answers nobody");
+    assert_eq!(data, [0xff; 4], "a function in reset does not answer");
     world.run();
     assert_eq!(
         world.scripts[0].lock().unwrap().saw,
@@ -171,7 +171,7 @@ fn late_completions_are_dropped() {
         0,
         "Transactions Pending"
     );
-    // Reset first: the completion is not under way yet, and nobody waits for it when it comes.
+    // Reset first: the completion is not under way yet, and it is no longer wanted when it comes.
     world.system.config_write(bdf, device_control, 2, 0x8000);
     assert_eq!(world.system.step_function(target), Progress::Worked);
     world.run();

@@ -1,4 +1,4 @@
-//! A guest that reprograms bridges, and somebody who pulls devices, at the worst moment: nothing
+//! A guest that reprograms bridges, and devices that are pulled, at the worst moment: nothing
 //! crashes, requests fail as they do on hardware, and when everything is as before, everything
 //! works as before.
 
@@ -80,7 +80,7 @@ fn snapshot(world: &mut World) -> Vec<(Bdf, u16, u8, u32)> {
 
 /// What CPUs read of all configuration spaces without asking is what they would read. `places`
 /// is where those are that answered once: where one does not answer now, its memory says so, for
-/// those who have it mapped still.
+/// users that still have it mapped.
 fn mirrors_agree(world: &mut World, places: &[ConfigMapping]) -> bool {
     let mappings = world.system.config_mappings();
     let is_mapped =

@@ -1,5 +1,5 @@
-//! Functions that are asleep, and functions that have lost their numbers: what they still do, and
-//! what not.
+//! Functions in D3hot, and functions that have lost their bus numbers: what they still do, and what
+//! not.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -64,7 +64,7 @@ fn a_function_keeps_the_number_that_it_captured() {
     let mut world = World::root_ports(Box::new(VirtioIommu::new(VirtioIommuConfig::default())));
     let (port, robot) = (world.bdf("port0"), world.bdf("robot0"));
     world.system.config_write(port, BUS_NUMBERS, 4, 0);
-    assert_eq!(world.system.config_read(robot, 0, 4), u32::MAX, "nobody reaches it");
+    assert_eq!(world.system.config_read(robot, 0, 4), u32::MAX, "it cannot be reached");
     // It goes on under its old number, which is not below the port any more; above all it is not
     // the host bridge.
     world.write(0, 0x1000, &[1; 4]);

@@ -32,7 +32,7 @@
 
 struct descriptor {
 	__le32 size;
-	__le32 control;		/* 0: copy, and tell nobody */
+	__le32 control;		/* 0: copy, and report nothing */
 	__le64 source;
 	__le64 destination;
 	__le64 next;

@@ -4,7 +4,8 @@
  * nothing of the lab. Reading `copy` of a device in sysfs lets it write 64 bytes
  * of its local memory into a page of ours. Reading `copy_physical` does the same
  * with the mistake that drivers are born with: the physical address of the page
- * instead of the one that the DMA API gave for this device.
+ * instead of the one that the DMA API gave for this device. Reading `copy_short`
+ * maps half of what the device writes: the page is mapped, so no IOMMU objects.
  *
  * docs/peer-device.md explains the registers.
  */
@@ -99,7 +100,8 @@ static bool finished(struct first *first)
 	return false;
 }
 
-static ssize_t copy(struct device *dev, char *buf, bool mapped)
+/* mapped: bytes that are mapped for the device; 0: it gets the physical address. */
+static ssize_t copy(struct device *dev, char *buf, size_t mapped)
 {
 	struct first *first = dev_get_drvdata(dev);
 	dma_addr_t address = virt_to_phys(first->page);
@@ -109,14 +111,14 @@ static ssize_t copy(struct device *dev, char *buf, bool mapped)
 	memset_io(first->local, PATTERN, BYTES);
 	memset(first->page, 0, BYTES);
 	if (mapped) {
-		address = dma_map_single(dev, first->page, PAGE_SIZE, DMA_FROM_DEVICE);
+		address = dma_map_single(dev, first->page, mapped, DMA_FROM_DEVICE);
 		if (dma_mapping_error(dev, address))
 			return -ENOMEM;
 	}
 	start(first, address);
 	done = finished(first);
 	if (mapped)
-		dma_unmap_single(dev, address, PAGE_SIZE, DMA_FROM_DEVICE);
+		dma_unmap_single(dev, address, mapped, DMA_FROM_DEVICE);
 	if (!done)
 		return sysfs_emit(buf, "the device did not finish\n");
 	/* Posted writes: that the device is done does not say that data arrived. */
@@ -127,19 +129,26 @@ static ssize_t copy(struct device *dev, char *buf, bool mapped)
 
 static ssize_t copy_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
-	return copy(dev, buf, true);
+	return copy(dev, buf, BYTES);
 }
 static DEVICE_ATTR_RO(copy);
 
 static ssize_t copy_physical_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
-	return copy(dev, buf, false);
+	return copy(dev, buf, 0);
 }
 static DEVICE_ATTR_RO(copy_physical);
+
+static ssize_t copy_short_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return copy(dev, buf, BYTES / 2);
+}
+static DEVICE_ATTR_RO(copy_short);
 
 static struct attribute *first_attrs[] = {
 	&dev_attr_copy.attr,
 	&dev_attr_copy_physical.attr,
+	&dev_attr_copy_short.attr,
 	NULL
 };
 ATTRIBUTE_GROUPS(first);

@@ -1,5 +1,5 @@
-//! Lists the driver's sources for the library. They are found by pattern: a new file is embedded without being named
-//! anywhere but in Kbuild.
+//! Lists the driver's sources for the library. They are found by pattern: a new file has to be
+//! named in Kbuild only.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -5,6 +5,21 @@
 /// Holds what Kbuild needs (C, headers, `Kbuild`) and `COPYING`.
 pub const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
+/// Where the sources of the witness, a module of its own, lie among [`FILES`].
+const WITNESS: &str = "witness/";
+
+/// The driver's own of [`FILES`].
+pub fn driver() -> Vec<(&'static str, &'static str)> {
+    FILES.iter().filter(|(path, _)| !path.starts_with(WITNESS)).copied().collect()
+}
+
+/// Those of [`FILES`] that `dma_witness.ko` is built from, which tells the VMM what the kernel maps for DMA; their paths
+/// below its own folder, and the licence.
+pub fn witness() -> Vec<(&'static str, &'static str)> {
+    let own = FILES.iter().filter_map(|(path, text)| Some((path.strip_prefix(WITNESS)?, *text)));
+    own.chain(FILES.iter().filter(|(path, _)| *path == "COPYING").copied()).collect()
+}
+
 /// The content of the file at `path` in [`FILES`].
 #[must_use]
 pub fn file(path: &str) -> Option<&'static str> {
@@ -28,6 +43,26 @@ mod tests {
             count += 1;
         }
         assert!(count > 5, "Kbuild names {count} objects: is it read right?");
+    }
+
+    #[test]
+    fn the_witness_is_a_module_of_its_own() {
+        let witness = witness();
+        let text =
+            |name: &str| witness.iter().find(|(path, _)| *path == name).map(|(_, text)| *text);
+        let kbuild = text("Kbuild").unwrap();
+        assert!(text("COPYING").is_some());
+        let lines = kbuild.lines().filter(|line| line.starts_with("dma_witness-y"));
+        let objects: Vec<_> = lines
+            .flat_map(|line| line.split_whitespace().filter_map(|word| word.strip_suffix(".o")))
+            .collect();
+        for object in &objects {
+            assert!(text(&format!("{object}.c")).is_some(), "{object}.c is not embedded");
+        }
+        let sources = witness.iter().filter(|(path, _)| path.ends_with(".c")).count();
+        assert_eq!(objects.len(), sources, "Kbuild names each source once");
+        assert!(driver().iter().all(|(path, _)| !path.starts_with("witness")));
+        assert_eq!(driver().len() + witness.len(), FILES.len() + 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! An entry is made in a staging folder beside its final place and renamed when it is whole, so what carries a
 //! final name is complete whenever the maker was interrupted. Staging folders of a maker that was killed are removed
-//! by the next one, who knows from the lock that nobody is still at work in them.
+//! by the next one: holding the lock, it knows that they are no longer in use.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::progress::Progress;
 
-/// How often somebody who waits for a lock asks again.
+/// How often a process that waits for a lock tries again.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
 /// Why the cache could not be used.
@@ -136,7 +136,7 @@ impl Cache {
         })
     }
 
-    /// Takes the lock `name`, waiting for whoever has it and saying so.
+    /// Takes the lock `name`, waiting for its holder and saying so.
     pub fn lock(&self, name: &str, progress: &dyn Progress) -> Result<Lock, CacheError> {
         let path = self.folder("locks")?.join(format!("{name}.lock"));
         let file =
@@ -170,7 +170,7 @@ impl Cache {
     }
 
     /// An empty staging folder for the entry `name`. The caller holds the lock that belongs to it, so a folder left
-    /// behind there belongs to nobody and is removed.
+    /// behind there is no longer in use and is removed.
     pub fn stage(&self, _lock: &Lock, kind: &str, name: &str) -> Result<Staging, CacheError> {
         let path = self.folder(kind)?.join(format!("{name}.partial"));
         remove_tree(&path)?;
@@ -188,7 +188,8 @@ impl Cache {
         let folder = self.folder(kind)?;
         let path = folder.join(name);
         let failed = |error| CacheError::io("writing a file", &path)(error);
-        // Temporary files are private by default; this one stays, and a test host may run as somebody else.
+        // Temporary files are private by default; this one stays, and a test host may run as
+        // another user.
         let mut builder = tempfile::Builder::new();
         let file = builder.permissions(fs::Permissions::from_mode(0o644)).tempfile_in(&folder);
         let mut file = file.map_err(failed)?;
@@ -225,14 +226,14 @@ impl Cache {
     }
 }
 
-/// Who has a lock, in words.
+/// The process that has a lock, in words.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(64).read_to_string(&mut text));
     if read.is_ok() && !text.is_empty() { text } else { "unknown".to_owned() }
 }
 
-/// Removes an entry, which need not exist. Who is interrupted meanwhile leaves nothing that looks like an entry.
+/// Removes an entry, which need not exist. An interruption leaves nothing that looks like an entry.
 fn discard(path: &Path) -> Result<(), CacheError> {
     remove_tree(&set_aside(path)?)
 }
@@ -305,7 +306,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if let Some(path) = self.path.take() {
-            // What cannot be removed now is removed by the next one who stages this entry.
+            // What cannot be removed now is removed when this entry is next staged.
             let _ = remove_tree(&path);
         }
     }

@@ -1,7 +1,7 @@
 //! Sources that travel inside the program, unpacked where compilers can read them.
 //!
 //! They lie in the cache under a hash of their content. What is there is compared with what the program has before it
-//! is used: files that somebody changed, added or lost are replaced.
+//! is used: files that were changed, added or lost are replaced.
 
 use std::collections::BTreeMap;
 use std::fs;

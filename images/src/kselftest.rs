@@ -219,7 +219,7 @@ impl Build<'_> {
             step += 1;
             progress.advance(step);
         }
-        // Headers, objects, tests that nobody asked for.
+        // Headers, objects, tests that were not asked for.
         fs::remove_dir_all(&work).map_err(KselftestError::io("removing", &work))
     }
 

@@ -1,9 +1,10 @@
 //! What a guest is made of, built from source on this machine and kept in a cache.
 //!
 //! Nothing prebuilt comes with the project. [`kernel`] gets the kernel's source and builds it; [`kernel_image`]
-//! recognises a kernel that somebody else built; [`module`] builds a driver against either; [`kselftest`] builds the
-//! kernel's own test programs; [`initramfs`] packs the guest's root file system. What is made is kept in the [`cache`],
-//! under a name that is a hash of everything it was made from, and nothing needs root.
+//! recognises a kernel that was built elsewhere; [`module`] builds a driver against either;
+//! [`kselftest`] builds the kernel's own test programs; [`initramfs`] packs the guest's root file
+//! system. What is made is kept in the [`cache`], under a name that is a hash of everything it was
+//! made from, and nothing needs root.
 //!
 //! An initramfs is made without root and is the same bytes for the same content:
 //!

@@ -1,4 +1,4 @@
-//! How long work tells the user where it is, and learns that the user has had enough.
+//! How long work reports its progress, and learns that the user has cancelled it.
 
 use std::fmt::Debug;
 use std::io::{IsTerminal, stderr};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use peerdma_support::say;
 
-/// Told by long work where it is. Work runs in phases, one after the other.
+/// Takes reports of long work. Work runs in phases, one after the other.
 pub trait Progress: Debug + Sync {
     /// A new phase begins. `total` is the number of steps it will take, where that is known or well guessed.
     fn phase(&self, title: &str, total: Option<u64>);

@@ -53,7 +53,7 @@ pub enum Cause {
     },
     /// Addresses that lead nowhere: neighbouring ones, or those of BARs of one function.
     Addresses {
-        /// Tells one such set from another.
+        /// Identifies one such set.
         set: u64,
     },
     /// An address that stands for a mapping that failed: [`DMA_MAPPING_ERROR`], or its low half.
@@ -78,10 +78,15 @@ pub enum Cause {
     },
     /// Accesses to neighbouring addresses that the interrupt window does not take.
     Malformed {
-        /// Tells one such set of addresses from another.
+        /// Identifies one such set of addresses.
         set: u64,
         /// What is wrong with them: `short`, `long`, `misaligned` or `read`.
         mistake: &'static str,
+    },
+    /// What the guest's kernel mapped in one go, as its witness reported it.
+    Mapped {
+        /// The ticket of the first record, or what else tells the group from others.
+        group: u64,
     },
     /// Requests to the IOMMU that were refused in the same way.
     Refused {

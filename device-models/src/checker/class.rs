@@ -85,6 +85,25 @@ classes! {
     /// Software has seen a fence while data of the work that it stands for was still under way.
     FenceBeforeData = 52, "order.fence-before-data";
 
+    /// The guest's kernel has not mapped the address for the function.
+    WitnessUnmapped = 80, "witness.unmapped";
+    /// The guest's kernel has unmapped the address before.
+    WitnessStale = 81, "witness.stale";
+    /// The guest's kernel has mapped the address for the other direction.
+    WitnessDirection = 82, "witness.direction";
+    /// What the function was given as one range of addresses runs past the end of what the guest's
+    /// kernel mapped in one go.
+    WitnessPastEnd = 83, "witness.past-end";
+    /// A driver was unbound, or its device is gone, with mappings left.
+    WitnessLeaked = 84, "witness.leaked";
+
+    /// A dma-buf was invalidated, the fences have signalled, and its old mapping is written through.
+    WriteAfterInvalidate = 96, "buffer.write-after-invalidate";
+    /// An importer that does not take peer-to-peer addresses was given one.
+    PeerToPeerNotAllowed = 97, "buffer.peer2peer-not-allowed";
+    /// A dma-buf was freed while it was mapped for a function.
+    BufferFreed = 98, "buffer.freed";
+
     /// A device was given work that makes no sense to it.
     BadDescriptor = 64, "device.bad-descriptor";
     /// A virtqueue breaks the specification.

@@ -1,6 +1,6 @@
-//! Findings about addresses that nothing stands behind: which of them belong together.
+//! Findings about addresses that decode to nothing: which of them belong together.
 //!
-//! Without a mapping or a target, the addresses alone tell mistakes apart. So findings of one
+//! Without a mapping or a target, the addresses alone distinguish mistakes. So findings of one
 //! function and class are one as long as their addresses touch, or lie in BARs of one function or
 //! in one mapping of another requester, and nothing was mapped or unmapped there since.
 
@@ -9,7 +9,7 @@ use crate::AddressRange;
 use crate::fabric::FunctionId;
 use crate::pci::Bdf;
 
-/// Sets of addresses that are kept apart at a time; the one that was not found in for the longest
+/// Sets of addresses that are kept apart at a time; the one without a finding for the longest
 /// is forgotten.
 const MAX_RUNS: usize = 64;
 
@@ -67,7 +67,7 @@ impl Runs {
         requests: u64,
         changed: impl Fn(AddressRange, u64, Option<Owner>) -> bool,
     ) -> Membership {
-        let found = self.runs.iter().rposition(|run| {
+        let index = self.runs.iter().rposition(|run| {
             // What lies in BARs of one function, or in another requester's mapping, is one wherever
             // it lies there.
             let anywhere = kind.target.is_some() || run.owner.is_some();
@@ -76,7 +76,7 @@ impl Runs {
                 && (anywhere || run.range.touches(&range))
                 && !changed(all, run.requests, run.owner)
         });
-        let mut run = match found {
+        let mut run = match index {
             Some(index) => self.runs.remove(index),
             None => {
                 self.last += 1;
@@ -93,7 +93,7 @@ impl Runs {
         membership
     }
 
-    /// Keeps what is said of the set that was found in last. The first time it decides whether the
+    /// Keeps what is said of the set of the last finding. The first time it decides whether the
     /// set is that of `owner`'s mapping.
     pub(crate) fn explain(&mut self, id: u64, said: Said, owner: Option<Owner>) {
         if let Some(run) = self.runs.last_mut().filter(|run| run.id == id)
@@ -161,7 +161,7 @@ mod tests {
         let said = Said { text: "why".into(), range: range(0x2000, 0x2fff), state: (0, 0, 9) };
         runs.explain(2, said.clone(), owner);
         let next = runs
-            .take(KIND, range(0x3000, 0x3fff), 9, |_, since, found| since < 9 || found != owner);
+            .take(KIND, range(0x3000, 0x3fff), 9, |_, since, known| since < 9 || known != owner);
         assert_eq!(next, Membership { id: 2, known: Some(said.clone()) });
     }
 

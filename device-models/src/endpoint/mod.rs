@@ -99,6 +99,12 @@ pub trait Endpoint: Send + fmt::Debug {
         false
     }
 
+    /// Whether its driver gives it physical addresses, and maps nothing for it: a virtio function
+    /// without `VIRTIO_F_ACCESS_PLATFORM`.
+    fn takes_physical_addresses(&self) -> bool {
+        false
+    }
+
     /// Reads from a vendor-specific capability; `offset` counts from the capability's first byte.
     ///
     /// `None` leaves the answer to the configuration space.

@@ -1,4 +1,4 @@
-//! Long random walks, for tests that a device stands whatever a guest does to it.
+//! Long random walks, for tests that a device survives whatever a guest does to it.
 //!
 //! A property test takes a failure apart, and for that it starts over and over again with little.
 //! Here the number of steps counts, and chance has to be cheap: what a guest does next is drawn

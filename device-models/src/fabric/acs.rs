@@ -107,8 +107,8 @@ pub(super) fn completion(
 }
 
 /// Whether a completion is routed from the root complex down to `requester`: each bridge on it has
-/// the bus of the requester ID behind it (2.2.4.2), unless software has taken the number away since
-/// the request went up.
+/// the bus of the requester ID behind it (2.2.4.2), unless software has taken the bus number away
+/// since the request went up.
 pub(super) fn completion_from_root(map: &AddressMap, requester: FunctionId) -> Result<(), Refusal> {
     let bus = map.node(requester).requester.bus();
     match map.path_up(requester).find(|bridge| !map.node(*bridge).leads_to(bus)) {

@@ -1,5 +1,5 @@
-//! Completions of register reads on their way back, behind what their completer has posted the same
-//! way.
+//! Completions of register reads on their way back, behind posted writes of their completer on the
+//! same path.
 //!
 //! A read completion does not pass a posted write (PCIe 6.0, 2.4.1, rule D2a; relaxed and ID-based
 //! ordering are not modelled). Where such a write finds no room at the reader, the completion waits

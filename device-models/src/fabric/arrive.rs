@@ -349,13 +349,13 @@ impl Fabric {
         let route = destination.route();
         let Some(address) = destination.address() else { return Ok(destination) };
         let (from, length) = (transaction.function, transaction.length);
-        let nobody = Refusal::new(FindingClass::NoTarget, None);
+        let no_target = Refusal::new(FindingClass::NoTarget, None);
         let (target, reach) = match route {
             RouteKind::BusAddress => {
                 let up = route::upward(&self.map, from, address, length);
                 match up.outcome? {
                     Upward::Direct(target) => (target, up.length),
-                    Upward::RootComplex => return Err(nobody),
+                    Upward::RootComplex => return Err(no_target),
                 }
             }
             _ => {
@@ -364,7 +364,7 @@ impl Fabric {
             }
         };
         match (target, destination) {
-            _ if reach < length => Err(nobody),
+            _ if reach < length => Err(no_target),
             (Target::Memory { memory, offset, function }, _) => {
                 let memory = u32::try_from(memory).unwrap_or(u32::MAX);
                 let last = transaction.address.saturating_add(length - 1);
@@ -382,7 +382,7 @@ impl Fabric {
                 Ok(Destination::Registers(found, hops))
             }
             // Registers take one TLP at a time, and this is a run of them.
-            (Target::Registers { .. }, _) => Err(nobody),
+            (Target::Registers { .. }, _) => Err(no_target),
         }
     }
 

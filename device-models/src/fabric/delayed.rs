@@ -298,9 +298,9 @@ impl Path {
 
     /// Whether there is anything that a push changes.
     fn holds(&self) -> bool {
-        let told =
+        let reported =
             |overtaking: &Overtaking| overtaking.now.is_none() && overtaking.at_rest.is_none();
-        !self.queue.is_empty() || !self.overtaking.iter().all(told)
+        !self.queue.is_empty() || !self.overtaking.iter().all(reported)
     }
 
     /// The writes with sequence numbers in this range, as overtaken by `signal`.

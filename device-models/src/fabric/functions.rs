@@ -1,5 +1,4 @@
-//! What the fabric keeps for each function, and what becomes of it when messages are taken and
-//! functions are reset.
+//! The fabric's state for each function, and how delivery and resets change it.
 
 use std::sync::Arc;
 

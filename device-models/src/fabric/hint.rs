@@ -1,4 +1,5 @@
-//! What an address that decodes to nothing is elsewhere: the hint in a finding's sentence.
+//! What an address that decodes to nothing would be in another address space: the hint in a
+//! finding's sentence.
 //!
 //! A driver that hands out the wrong kind of address is the most common mistake. What is
 //! looked up here is bounded by the topology's size, and where a flood of findings is about one
@@ -64,7 +65,7 @@ impl Fabric {
         };
         let changed = |range: AddressRange, since: u64, owner: Option<Owner>| {
             iommu.as_ref().is_some_and(|iommu| {
-                let still = |(who, request)| iommu.mapped_since(who, at) == Some(request);
+                let still = |(owner, request)| iommu.mapped_since(owner, at) == Some(request);
                 iommu.changed_since(requester, range, since) || !owner.is_none_or(still)
             })
         };

@@ -1,4 +1,4 @@
-//! What waits to be delivered to a function: accesses to its registers and completions of its
+//! A function's undelivered messages: accesses to its registers and completions of its
 //! reads.
 //!
 //! One queue per target, first in first out, gives PCIe's ordering (6.0, 2.4.1) for free: a read

@@ -206,7 +206,7 @@ impl AddressMap {
         mappings
     }
 
-    /// All functions with their numbers.
+    /// All functions with their BDFs.
     pub fn functions(&self) -> impl Iterator<Item = (FunctionId, &Node)> {
         self.nodes.iter().zip(0u16..).map(|(node, index)| (FunctionId(index), node))
     }

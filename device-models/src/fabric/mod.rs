@@ -29,6 +29,7 @@ mod route;
 mod stats;
 mod transaction;
 mod watch;
+mod witnessed;
 mod write;
 
 use std::collections::VecDeque;
@@ -38,7 +39,7 @@ pub use delayed::{BadDelay, MAX_TURNS as MAX_DELAY_TURNS, PostedDelay};
 pub use error::DetectedError;
 pub use interrupt::{InterruptPolicy, InterruptSink};
 pub use map::{AddressMap, BarTarget, GuestMapping, MappedBar, Node, NodeKind};
-pub use observer::{Delivery, Input, Observer};
+pub use observer::{Delivery, Input, Observer, WitnessInput};
 pub use port::Port;
 pub use root_complex::{HostWindow, PeerRouting, RootComplex};
 pub use route::{Target, for_cpu};
@@ -54,6 +55,7 @@ use crate::AddressRange;
 use crate::checker::{Cause, Finding, FindingClass, Runs, Said, Severity};
 use crate::iommu::Iommu;
 use crate::pci::Abort;
+use crate::witness::Witness;
 use answer::Answer;
 use cache::Cache;
 use delayed::Delayed;
@@ -108,6 +110,10 @@ pub(crate) struct Fabric {
     /// The epoch of the IOMMU for which writes that it has translated have been drained.
     drained: u64,
     caches: Vec<[Cache; 2]>,
+    /// What the guest says that it has mapped.
+    witness: Witness,
+    /// The last function that used what was unmapped, as the witness told, and the cause.
+    stale: Option<(FunctionId, Cause)>,
     sequence: u64,
     tag: u32,
 }
@@ -151,6 +157,8 @@ impl Fabric {
             delayed: Delayed::default(),
             drained: 0,
             caches: each(functions),
+            witness: Witness::new(functions),
+            stale: None,
             sequence: 0,
             tag: 0,
         }

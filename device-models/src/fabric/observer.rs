@@ -4,6 +4,7 @@ use super::route::Target;
 use super::{CompletionStatus, FunctionId, PostedDelay, RouteKind, Transaction};
 use crate::checker::Finding;
 use crate::pci::Bdf;
+use crate::witness;
 
 /// What became of a [`Transaction`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,14 @@ pub enum Input<'a> {
         /// Requester ID of the function.
         requester: Bdf,
     },
+    /// The guest's witness has reported something, or has come or gone.
+    Witness {
+        /// What.
+        kind: WitnessInput,
+        /// The bytes of a record; those that [`System`](crate::system::System) says for what else
+        /// there is.
+        data: &'a [u8],
+    },
     /// A step in which `function` did something.
     Step {
         /// The function that had its turn.
@@ -114,6 +123,35 @@ pub enum Input<'a> {
         /// The value as bytes, as the function gets it.
         data: &'a [u8],
     },
+}
+
+/// What has come from the guest's witness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WitnessInput {
+    /// It is there. The data: the guest's monotonic clock in nanoseconds, 8 bytes.
+    Attach,
+    /// It is gone.
+    Detach,
+    /// Its rings are emptied because it asks for that: records follow.
+    Drain,
+    /// A record: not a cause of its own, but part of what happens in a turn, an access, or a drain.
+    Record,
+}
+
+impl WitnessInput {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Attach, Self::Detach, Self::Drain, Self::Record];
+
+    /// The name that traces use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Detach => "detach",
+            Self::Drain => "drain",
+            Self::Record => "record",
+        }
+    }
 }
 
 /// Sees everything, in the order in which it happens. Called with the system's lock held: return
@@ -151,6 +189,14 @@ pub trait Observer: Send {
     /// `true`; any other observer leaves it alone, and memory is read.
     fn replace_read(&mut self, transaction: &Transaction, data: &mut [u8]) -> bool {
         let _ = (transaction, data);
+        false
+    }
+
+    /// The rings of the guest's witness would be looked at now: a replay that has a record here
+    /// puts it into `record` and answers `true`, until there is no more. Asked only of a system
+    /// without rings.
+    fn next_record(&mut self, record: &mut witness::Bytes) -> bool {
+        let _ = record;
         false
     }
 

@@ -31,9 +31,8 @@ impl<'a> Port<'a> {
     }
 
     /// The same port for requests that are parts of one range of addresses, which the function was
-    /// given as a whole and which begins at `begun`: findings tell where a range leaves its
-    /// mapping, and what its first address is. Without it each request counts as a range of its
-    /// own.
+    /// given as a whole and which begins at `begun`: findings say where a range leaves its mapping,
+    /// and what its first address is. Without it each request counts as a range of its own.
     pub fn part_of(&mut self, begun: u64) -> Port<'_> {
         Port { fabric: self.fabric, function: self.function, begun: Some(begun) }
     }

@@ -25,13 +25,16 @@ impl Fabric {
                     {
                         return ReadOutcome::Retry { bytes, verdict };
                     }
-                    let run = self.move_memory(request, &resolved, bytes);
+                    let run = self.move_memory(request, &resolved, bytes, &mut verdict);
                     self.moved_on(request, bytes);
                     bytes += run;
                 }
                 Next::Registers(transaction, registers) => {
                     return match self.read_registers(&transaction, &registers) {
-                        Some(tag) => ReadOutcome::Pending { tag, bytes, verdict },
+                        Some(tag) => {
+                            let verdict = verdict.or(self.witnessed(request.begun, &transaction));
+                            ReadOutcome::Pending { tag, bytes, verdict }
+                        }
                         None => ReadOutcome::Retry { bytes, verdict },
                     };
                 }

@@ -14,7 +14,7 @@ impl Fabric {
         format!("{} ({})", node.name, node.requester)
     }
 
-    /// Tells of a request that a port or the root complex refused; `begun` is where the addresses
+    /// Reports a request that a port or the root complex refused; `begun` is where the addresses
     /// begin that the function was given.
     pub(super) fn report_refused(
         &mut self,
@@ -68,7 +68,7 @@ impl Fabric {
             _ => format!("refused by {by}"),
         };
         let (meaning, cause) = self.refused_meaning(begun, transaction, refusal);
-        let explanation = explanation + &meaning;
+        let explanation = explanation + &meaning + &self.witness_hint(begun, transaction);
         self.report(transaction.function, refusal.class, cause, Some(*transaction), explanation);
     }
 

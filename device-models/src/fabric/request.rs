@@ -1,5 +1,4 @@
-//! What reads and writes have in common: finding out what stands at the next bytes, and how
-//! requests fail.
+//! What reads and writes have in common: the target of the next bytes, and how requests fail.
 
 use std::sync::Arc;
 
@@ -168,8 +167,11 @@ impl Fabric {
                 self.fail(&transaction, status, Refusal::new(class, None));
                 self.iommu.report(&fault);
                 let hint = self.explain_fault(request.begun, &transaction, &fault, class);
-                let explanation = format!("{fault}{}", hint.text);
-                self.report(from, class, hint.cause, Some(transaction), explanation);
+                let known = self.witness_hint(request.begun, &transaction);
+                let explanation = format!("{fault}{}{known}", hint.text);
+                let known = self.known_better(request.begun, &transaction, class);
+                let (class, cause) = known.unwrap_or((class, hint.cause));
+                self.report(from, class, cause, Some(transaction), explanation);
                 Next::Failed { class, status, run: or_all(run, at, left) }
             }
         }
@@ -203,12 +205,14 @@ impl Fabric {
         request: &Request<'_>,
         resolved: &Resolved,
         done: u64,
+        verdict: &mut Option<FindingClass>,
     ) -> u64 {
         let Request { from, kind, purpose, .. } = *request;
         let at = request.address + done;
         let left = request.buffer.len() as u64 - done;
         let run = left.min((resolved.last - at).saturating_add(1));
         let transaction = self.describe(from, kind, purpose, at, run);
+        *verdict = verdict.or(self.witnessed(request.begun, &transaction));
         self.issue(&transaction);
         self.delivered(&transaction, resolved.route, resolved.owner);
         let skip = at - resolved.first;
@@ -237,6 +241,7 @@ impl Fabric {
         request: &Request<'_>,
         resolved: &Resolved,
         done: u64,
+        verdict: &mut Option<FindingClass>,
     ) -> Result<u64, Full> {
         let Request { from, kind, purpose, .. } = *request;
         let at = request.address + done;
@@ -245,7 +250,10 @@ impl Fabric {
         let Some(data) = request.part(done, run) else { return Ok(run) };
         let transaction = self.describe(from, kind, purpose, at, run);
         let destination = Destination::Memory(*resolved, at - resolved.first);
-        self.hold(path, &transaction, destination, &data).map(|()| run)
+        let found = self.witnessed(request.begun, &transaction);
+        self.hold(path, &transaction, destination, &data)?;
+        *verdict = verdict.or(found);
+        Ok(run)
     }
 
     /// The same with observers: what steers a device is read once, and shown as it was read.
@@ -324,7 +332,12 @@ impl Fabric {
     #[inline]
     pub(super) fn moved_on(&mut self, request: &Request<'_>, done: u64) {
         let at = request.address.wrapping_add(done);
-        if at > request.begun && at.is_multiple_of(0x1000) && request.purpose == Purpose::Data {
+        // Where the guest's kernel says what it has mapped, nothing has to be guessed.
+        if at > request.begun
+            && at.is_multiple_of(0x1000)
+            && request.purpose == Purpose::Data
+            && self.witness.coverage(request.from).is_err()
+        {
             self.note_edge(request, done);
         }
     }

@@ -1,4 +1,4 @@
-//! From a requester's address to what stands there: routing, translation and decoding in one
+//! From a requester's address to its target: routing, translation and decoding in one
 //! answer.
 
 use super::acs;

@@ -167,7 +167,7 @@ pub(super) fn upward(
                 }
             }
             // Back into the window of the port it came from: with Upstream Forwarding it passes on
-            // upwards, whoever sent it (6.12.1.1); without, the switch has no route for it.
+            // upwards, whatever its requester (6.12.1.1); without, the switch has no route for it.
             if let Some(window) = port.window_at(address).filter(|_| port.memory_enabled) {
                 length = window.clip(address, length);
                 if !port.acs.contains(AcsControl::UPSTREAM_FORWARDING) {
@@ -282,7 +282,7 @@ fn among(
         Some((FindingClass::BarEdge, owner))
     });
     let (class, near) =
-        near_miss.map_or((FindingClass::NoTarget, None), |(class, who)| (class, Some(who)));
+        near_miss.map_or((FindingClass::NoTarget, None), |(class, owner)| (class, Some(owner)));
     // On a link the device at its far end receives the request and finds that it is not for it; on
     // the root bus the root complex does.
     let on_this_bus = near.filter(|near| functions.contains(near));

@@ -1,4 +1,4 @@
-//! What went where, in bytes: the answer to "did the data really take that path?".
+//! Bytes by route and target: the answer to "did the data really take that path?".
 
 use super::{FunctionId, Kind, Transaction};
 

@@ -95,8 +95,8 @@ impl CompletionStatus {
     }
 }
 
-/// Tells a function's outstanding reads apart. Never reused while a completion could still be under
-/// way.
+/// Distinguishes a function's outstanding reads. Never reused while a completion could still be
+/// under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(pub u32);
 

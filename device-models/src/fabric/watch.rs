@@ -96,6 +96,10 @@ impl Observer for Observers {
         self.0.iter_mut().any(|observer| observer.replace_read(transaction, data))
     }
 
+    fn next_record(&mut self, record: &mut crate::witness::Bytes) -> bool {
+        self.0.iter_mut().any(|observer| observer.next_record(record))
+    }
+
     fn replace_outside(&mut self, function: FunctionId, data: &mut [u8]) {
         for observer in &mut self.0 {
             observer.replace_outside(function, data);

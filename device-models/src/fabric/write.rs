@@ -32,11 +32,13 @@ impl Fabric {
                         return WriteOutcome::Retry { bytes, verdict };
                     }
                     let run = match self.delayed_path(request.from, resolved.owner) {
-                        Some(path) => match self.hold_memory(path, request, &resolved, bytes) {
-                            Ok(run) => run,
-                            Err(Full) => return WriteOutcome::Retry { bytes, verdict },
-                        },
-                        None => self.move_memory(request, &resolved, bytes),
+                        Some(path) => {
+                            match self.hold_memory(path, request, &resolved, bytes, &mut verdict) {
+                                Ok(run) => run,
+                                Err(Full) => return WriteOutcome::Retry { bytes, verdict },
+                            }
+                        }
+                        None => self.move_memory(request, &resolved, bytes, &mut verdict),
                     };
                     self.moved_on(request, bytes);
                     (run, None)
@@ -44,7 +46,10 @@ impl Fabric {
                 Next::Registers(transaction, registers) => {
                     let Some(data) = request.part(bytes, transaction.length) else { break };
                     match self.send_to_registers(&transaction, &registers, &data) {
-                        Ok(found) => (transaction.length, found),
+                        Ok(found) => {
+                            let seen = self.witnessed(request.begun, &transaction);
+                            (transaction.length, found.or(seen))
+                        }
                         Err(Full) => return WriteOutcome::Retry { bytes, verdict },
                     }
                 }

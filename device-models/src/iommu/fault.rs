@@ -53,8 +53,7 @@ pub enum FaultReason {
     },
 }
 
-/// A mapping that is gone. Requests are counted from 1, so that the same story tells itself again
-/// in a replay.
+/// A mapping that is gone. Requests are counted from 1, so that a replay gives the same sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retired {
     /// The addresses it covered.

@@ -75,6 +75,7 @@ impl System {
                 let table = MsixTable::new(description.msix_vectors);
                 fabric.set_msix_table(function, table);
             }
+            fabric.set_physical(function, endpoint.takes_physical_addresses());
             if endpoint.served_in_exit() && fabric.virtio_iommu().is_some() {
                 fabric.set_untranslated(function);
             }

@@ -21,7 +21,7 @@ pub enum DelayError {
 impl System {
     /// Keeps posted writes of `requester` to `target` under way from now on. No target: to the root
     /// complex, which is RAM and interrupts. What is under way already follows the new delay. A
-    /// path can be switched off by the numbers that its functions had when it was armed, even if
+    /// path can be switched off by the BDFs that its functions had when it was armed, even if
     /// they have lost them since.
     ///
     /// CPUs' accesses to the BARs of the target push what is under way: until the path is off,
@@ -72,7 +72,7 @@ impl System {
     /// # Errors
     /// When there is no such function.
     pub fn fence_seen(&mut self, requester: Bdf) -> Result<(), DelayError> {
-        let function = self.someone(requester)?;
+        let function = self.function_at(requester)?;
         self.input(&Input::FenceSeen { requester });
         self.fabric.fence_seen(function);
         Ok(())
@@ -83,11 +83,11 @@ impl System {
         requester: Bdf,
         target: Option<Bdf>,
     ) -> Result<(FunctionId, Option<FunctionId>), DelayError> {
-        let from = self.someone(requester)?;
-        Ok((from, target.map(|target| self.someone(target)).transpose()?))
+        let from = self.function_at(requester)?;
+        Ok((from, target.map(|target| self.function_at(target)).transpose()?))
     }
 
-    fn someone(&self, bdf: Bdf) -> Result<FunctionId, DelayError> {
+    fn function_at(&self, bdf: Bdf) -> Result<FunctionId, DelayError> {
         self.by_bdf(bdf).ok_or(DelayError::NoFunction(bdf))
     }
 }

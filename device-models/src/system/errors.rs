@@ -5,7 +5,7 @@ use crate::fabric::{DetectedError, FunctionId};
 use crate::pci::{RequestKind, Side};
 
 impl System {
-    /// Logs errors where they were detected, and lets the root port tell the guest.
+    /// Logs errors where they were detected, and lets the root port notify the guest.
     pub(super) fn log_errors(&mut self) {
         for (requester, abort) in self.fabric.take_aborts() {
             self.states[requester.index()].config.record_abort(abort, Side::Primary);

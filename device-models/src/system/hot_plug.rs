@@ -3,7 +3,7 @@
 //!
 //! A device is pulled between two transactions: its own outstanding reads are forgotten, reads that
 //! wait for it end in a time-out, posted writes that were under way to it are lost and those that
-//! had left it arrive. Its numbers and addresses lead to a link that is down. It comes back as
+//! had left it arrive. Its BDF and addresses lead to a link that is down. It comes back as
 //! after power-on.
 
 use super::links;
@@ -31,8 +31,8 @@ pub enum PlugError {
 impl System {
     /// Pulls everything below the port at `port`, without notice.
     ///
-    /// The port notices in any case (link and presence are gone); it tells software if its slot has
-    /// hot-plug.
+    /// The port notices in any case (link and presence are gone); it notifies software if its slot
+    /// has hot-plug.
     ///
     /// # Errors
     /// When there is no such slot, or it is empty.

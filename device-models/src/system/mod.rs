@@ -21,6 +21,7 @@ mod links;
 mod reset;
 mod schedule;
 mod topology;
+mod witness;
 
 use std::sync::Arc;
 

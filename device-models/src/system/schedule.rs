@@ -62,6 +62,7 @@ impl System {
         }
         if self.fabric.untranslated() == Some(function) {
             self.fabric.drain_translated();
+            self.fabric.follow_unmaps();
         }
         let waits = self.fabric.has_outstanding_reads(function);
         if self.fabric.delayed_turn(function, progress == Progress::Idle && !waits) {

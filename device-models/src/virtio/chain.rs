@@ -1,4 +1,4 @@
-//! A descriptor chain, fetched once and judged before anything is done with it (virtio 1.3, 2.7.4
+//! A descriptor chain, fetched once and validated before use (virtio 1.3, 2.7.4
 //! and 2.7.5).
 
 use virtio_queue::DescriptorChain;

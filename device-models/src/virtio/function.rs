@@ -125,11 +125,11 @@ impl<D: VirtioDevice> VirtioPci<D> {
             return false;
         }
         match queue.serve(number, &mut self.device, port, &self.arena) {
-            Ok(Served::One { tell, more }) => {
+            Ok(Served::One { notify, more }) => {
                 self.isr |= Isr::QUEUE;
                 // About one that is there already the driver need not speak.
                 queue.notified = more;
-                if tell {
+                if notify {
                     queue.interrupt(port);
                 }
                 true
@@ -250,6 +250,10 @@ impl<D: VirtioDevice> Endpoint for VirtioPci<D> {
             ResetKind::FunctionLevel => Reset::Device,
             ResetKind::Hot | ResetKind::Cold => Reset::System,
         });
+    }
+
+    fn takes_physical_addresses(&self) -> bool {
+        !self.kind.behind_iommu
     }
 
     fn served_in_exit(&self) -> bool {

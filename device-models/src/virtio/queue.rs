@@ -15,7 +15,7 @@ pub(crate) enum Served {
     /// A chain was used up; with whether to notify the driver.
     One {
         /// Whether the driver wants an interrupt.
-        tell: bool,
+        notify: bool,
         /// Whether the driver had made another one available. It notifies of any that it makes
         /// available later.
         more: bool,
@@ -112,7 +112,7 @@ impl VirtQueue {
             Failure::Broken("the available ring names a descriptor that does not exist")
         })?;
         let more = memory.remembered() != Some(self.ring.next_avail());
-        Ok(Served::One { tell: self.vector != NO_VECTOR && self.driver_listens(memory)?, more })
+        Ok(Served::One { notify: self.vector != NO_VECTOR && self.driver_listens(memory)?, more })
     }
 
     /// Whether the driver wants an interrupt for used buffers (2.7.7.2). One too many does no harm.

@@ -1,5 +1,5 @@
-//! A system in a test: RAM, a recording observer, and an endpoint that does what the test tells it
-//! to.
+//! A system in a test: RAM, a recording observer, and an endpoint that does what the test asks of
+//! it.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]

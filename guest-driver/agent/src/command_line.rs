@@ -1,6 +1,7 @@
-//! The agent as an ordinary program, for somebody at a guest's prompt.
+//! The agent as an ordinary program, for use at a guest's prompt.
 
-use crate::lab::{self, Expectation, Lab, PortWire};
+use crate::init::hang;
+use crate::vmm::{self, Expectation, PortWire, Vmm};
 use crate::{cases, exit, ktap};
 use guest_protocol::started;
 
@@ -45,7 +46,7 @@ enum Request {
     Traffic(String),
     Delay(String, String, String),
     Fence(String),
-    /// As the lab port has it, `CLASS[:FUNCTION] MIN MAX`.
+    /// As the guest protocol has it, `CLASS[:FUNCTION] MIN MAX`.
     Expect(String),
     Exit(u8),
 }
@@ -99,14 +100,14 @@ pub fn run(arguments: &[String]) -> u8 {
 }
 
 fn serve(request: Request) -> Result<u8, (u8, String)> {
-    let no_lab = || {
+    let no_vmm = || {
         (
-            exit::LAB_PORT,
-            "the lab does not answer: this machine is not a guest of peerdma, or you are not root"
+            exit::PROTOCOL,
+            "the VMM does not answer: this machine is not a guest of peerdma, or you are not root"
                 .into(),
         )
     };
-    let broken = |error: crate::lab::LabError| (exit::LAB_PORT, error.to_string());
+    let broken = |error: crate::vmm::VmmError| (exit::PROTOCOL, error.to_string());
     match request {
         Request::Help => {
             print!("{HELP}");
@@ -118,9 +119,9 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
         }
         Request::Test(names) => {
             let selection = selection(&names)?;
-            let mut lab = lab();
-            let summary =
-                cases::run(&selection, lab.as_mut(), ktap::Output::Terminal).map_err(broken)?;
+            let mut vmm = vmm();
+            let summary = cases::run(&selection, vmm.as_mut(), ktap::Output::Terminal, hang)
+                .map_err(broken)?;
             println!(
                 "# {} passed, {} failed, {} skipped",
                 summary.passed, summary.failed, summary.skipped
@@ -128,22 +129,22 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             Ok(summary.exit_code())
         }
         Request::Stat => {
-            let stat = lab().ok_or_else(no_lab)?.stat().map_err(broken)?;
+            let stat = vmm().ok_or_else(no_vmm)?.stat().map_err(broken)?;
             let text = serde_json::to_string_pretty(&stat);
-            println!("{}", text.map_err(|error| (exit::LAB_PORT, error.to_string()))?);
+            println!("{}", text.map_err(|error| (exit::PROTOCOL, error.to_string()))?);
             Ok(exit::SUCCESS)
         }
         Request::Unplug(port) => {
-            lab().ok_or_else(no_lab)?.unplug(&port).map_err(broken)?;
+            vmm().ok_or_else(no_vmm)?.unplug(&port).map_err(broken)?;
             Ok(exit::SUCCESS)
         }
         Request::Plug(port) => {
-            lab().ok_or_else(no_lab)?.plug(&port).map_err(broken)?;
+            vmm().ok_or_else(no_vmm)?.plug(&port).map_err(broken)?;
             Ok(exit::SUCCESS)
         }
         Request::Traffic(function) => {
-            let moved = lab().ok_or_else(no_lab)?.traffic(&function).map_err(broken)?;
-            let lab::Traffic { read, written } = moved.traffic;
+            let moved = vmm().ok_or_else(no_vmm)?.traffic(&function).map_err(broken)?;
+            let vmm::Traffic { read, written } = moved.traffic;
             for (word, by_target) in [("read from", read), ("written to", written)] {
                 for (target, bytes) in by_target {
                     println!("{bytes:12} bytes {word} {target}");
@@ -152,22 +153,22 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             Ok(exit::SUCCESS)
         }
         Request::Delay(function, target, delay) => {
-            lab().ok_or_else(no_lab)?.delay(&function, &target, &delay).map_err(broken)?;
+            vmm().ok_or_else(no_vmm)?.delay(&function, &target, &delay).map_err(broken)?;
             Ok(exit::SUCCESS)
         }
         Request::Fence(function) => {
-            lab().ok_or_else(no_lab)?.fence_seen(&function).map_err(broken)?;
+            vmm().ok_or_else(no_vmm)?.fence_seen(&function).map_err(broken)?;
             Ok(exit::SUCCESS)
         }
         Request::Expect(text) => {
             let expectation = Expectation::parse(&text);
             let expectation = expectation.map_err(|error| (exit::USAGE, error.to_string()))?;
-            lab().ok_or_else(no_lab)?.expect(expectation).map_err(broken)?;
+            vmm().ok_or_else(no_vmm)?.expect(expectation).map_err(broken)?;
             Ok(exit::SUCCESS)
         }
         Request::Exit(code) => {
-            lab().ok_or_else(no_lab)?.exit(code, None).map_err(broken)?;
-            Err((exit::LAB_PORT, "the VMM did not end the guest".into()))
+            vmm().ok_or_else(no_vmm)?.exit(code, None).map_err(broken)?;
+            Err((exit::PROTOCOL, "the VMM did not end the guest".into()))
         }
     }
 }
@@ -181,15 +182,15 @@ fn list(cases: &[cases::Case]) -> String {
     cases.iter().map(|case| format!("{:9} {}\n", case.kind.name(), case.full_name())).collect()
 }
 
-/// The lab, if this is one of its guests. Looks at the kernel's command line first: on any other machine the port's
+/// The VMM, if this is a guest of peerdma. Looks at the kernel's command line first: on any other machine the port's
 /// number may belong to a device that does not expect our text.
-fn lab() -> Option<Lab> {
+fn vmm() -> Option<Vmm> {
     let line = std::fs::read_to_string("/proc/cmdline").ok()?;
     if ![started::BY_TEST, started::BY_BOOT].iter().any(|word| started::is_started(&line, word)) {
         return None;
     }
-    let mut lab = Lab::new(Box::new(PortWire::open().ok()?));
-    lab.stat().is_ok().then_some(lab)
+    let mut vmm = Vmm::new(Box::new(PortWire::open().ok()?));
+    vmm.stat().is_ok().then_some(vmm)
 }
 
 #[cfg(test)]

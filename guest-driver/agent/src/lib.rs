@@ -13,7 +13,7 @@ pub mod device;
 pub mod exit;
 pub mod init;
 pub mod ktap;
-pub mod lab;
 pub mod partner;
 pub mod sys;
 pub mod uapi;
+pub mod vmm;

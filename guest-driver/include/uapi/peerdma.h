@@ -231,11 +231,11 @@ struct peerdma_export {
  * @handle:	[in] memory or buffer object
  * @reserved:	zero
  *
- * Tells every importer of the object's dma-bufs to drop its mappings, and
+ * Invalidates the mappings of every importer of the object's dma-bufs, and
  * waits until their fences have signalled and the mappings are gone. Importers
- * may map again at once. Those that cannot be told keep theirs. ETIME: those of
- * one dma-buf are not all gone in time (the module's timeout_ms, for each); they
- * have been told, importers of the dma-bufs behind it have not.
+ * may map again at once. Those that cannot be notified keep theirs. ETIME:
+ * those of one dma-buf are not all gone in time (the module's timeout_ms, for
+ * each); they have been notified, importers of the dma-bufs behind it have not.
  */
 struct peerdma_invalidate {
 	__u32 handle;
@@ -264,22 +264,23 @@ struct peerdma_invalidate {
  * A buffer object takes part in work of its own device like a memory object. The
  * CPU reaches it by mmap() of a dma-buf over it. What its dma-bufs promise:
  *
- *   kind		who may attach		moves	goes with the driver
+ *   kind		accepts			moves	goes with the driver
  *   LOCAL		peer2peer, revocable	no	yes, revoked
  *   P2PMEM		peer2peer		no	yes, waited for
  *   PAGES		all			no	no
  *   NONCONTIGUOUS	all			no	yes, waited for
  *   NONCOHERENT	all			no	yes, waited for
- *   COHERENT		nobody else		no	yes
+ *   COHERENT		own device only		no	yes
  *   MIGRATING		all			yes	yes, revoked
  *
  * An attachment that is refused gets EOPNOTSUPP, or EREMOTEIO where the kernel has
  * no path for peer-to-peer DMA. MIGRATING begins in local memory and goes to pages
  * by itself for an attachment that may not have peers' memory, cannot be reached,
- * or cannot be told to let go (EBUSY if local memory is pinned or mapped by the
+ * or cannot be notified (EBUSY if local memory is pinned or mapped by the
  * kernel just then); it returns by PEERDMA_BUFFER_MOVE only. "Waited for": an
- * importer that can be told is; unbinding waits for the mappings of the others. An
- * importer that cannot be told keeps a MIGRATING buffer's pages as long as its mapping.
+ * importer that can be notified is; unbinding waits for the mappings of the
+ * others. An importer that cannot be notified keeps a MIGRATING buffer's pages
+ * as long as its mapping.
  *
  * ENOSPC: the local memory, or the part of it that has struct pages (module
  * parameter p2pmem_percent), is full. EOPNOTSUPP: no p2pdma in kernel or device.
@@ -303,9 +304,9 @@ struct peerdma_buffer_alloc {
  * @flags:	[in] zero, or one of <peerdma_lab.h>
  * @reserved:	zero
  *
- * Importers are told, their fences waited for, the contents copied. EBUSY: it is
- * pinned where it is, or an attachment cannot have it there. ETIME: a fence
- * has not signalled within the module's timeout_ms; nothing has moved.
+ * Importers are notified, their fences waited for, the contents copied. EBUSY:
+ * it is pinned where it is, or an attachment cannot have it there. ETIME: a
+ * fence has not signalled within the module's timeout_ms; nothing has moved.
  */
 struct peerdma_buffer_move {
 	__u32 handle;

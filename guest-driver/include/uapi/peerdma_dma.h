@@ -3,9 +3,9 @@
  * peerdma_dma: user interface of the client of the kernel's DMA engines.
  *
  * /dev/peerdma-dma gives one copy at a time to a channel of any DMA engine that
- * has a driver, for example Intel's I/OAT, and tells its DMA addresses. An open
- * file holds the channel that it named first until it is closed, or until the
- * engine leaves it without an answer.
+ * has a driver, for example Intel's I/OAT, and returns its DMA addresses. An
+ * open file holds the channel that it named first until it is closed, or until
+ * the engine leaves it without an answer.
  */
 #ifndef _UAPI_PEERDMA_DMA_H
 #define _UAPI_PEERDMA_DMA_H
@@ -35,11 +35,11 @@
  *
  * Errors: EINVAL (an argument), EPERM (a DMA address without CAP_SYS_RAWIO),
  * EBADF (no dma-buf), ENODEV (no such channel, or another has it), EBUSY (this
- * file holds another one), ERANGE (past the end of a dma-buf), ETIMEDOUT (somebody's
- * fence, or the engine, took longer; without an answer from the engine the channel
- * has been given back), EAGAIN (the exporter moved the buffer again and again),
- * EINTR (a signal, unless its handler has the call begun again), and what the
- * exporter says.
+ * file holds another one), ERANGE (past the end of a dma-buf), ETIMEDOUT (a
+ * foreign fence, or the engine, took longer; without an answer from the engine
+ * the channel has been given back), EAGAIN (the exporter moved the buffer again
+ * and again), EINTR (a signal, unless its handler has the call begun again),
+ * and what the exporter says.
  */
 struct peerdma_dma_copy {
 	char channel[PEERDMA_DMA_NAME];

@@ -1,8 +1,8 @@
 //! How a guest ends: the codes that the agent hands to the VMM.
 //!
 //! A user's own command ends the guest with its own status, so the agent's failures sit high, where few programs put
-//! theirs. The agent prints the reason on the console first, and passes it behind the code: that tells the VMM that the
-//! code is the agent's.
+//! theirs. The agent prints the reason on the console first, and passes it behind the code: that
+//! shows the VMM that the code is the agent's.
 
 /// Every test passed or was skipped, or the user's command succeeded.
 pub const SUCCESS: u8 = 0;
@@ -17,12 +17,12 @@ pub const PANIC: u8 = 120;
 /// A file system that nothing works without could not be mounted.
 pub const MOUNT: u8 = 121;
 /// The VMM answered with something that is not an answer, or not at all in the middle of a conversation.
-pub const LAB_PORT: u8 = 122;
+pub const PROTOCOL: u8 = 122;
 /// A module could not be loaded.
 pub const MODULE: u8 = 123;
 /// The console or a child process could not be set up.
 pub const PROCESS: u8 = 124;
-/// Somebody in the guest asked for it to be powered off before the work was done.
+/// A process in the guest asked for it to be powered off before the work was done.
 pub const INTERRUPTED: u8 = 125;
 /// The command exists but cannot be executed; a shell uses the same code.
 pub const NOT_EXECUTABLE: u8 = 126;

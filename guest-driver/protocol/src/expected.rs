@@ -1,5 +1,5 @@
-//! What the VMM expects of the guest kernel's P2P decisions, and of the hardware by which data then goes, or does not; in
-//! as few letters as an answer has room for.
+//! What the VMM expects of the guest kernel's P2P decisions, and of the route that data then takes,
+//! if any; short enough for an answer.
 
 use serde::{Deserialize, Serialize};
 

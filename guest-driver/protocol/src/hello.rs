@@ -1,4 +1,4 @@
-//! The answer to `hello`: what a guest is for.
+//! The answer to `hello`: the purpose of a guest.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Input {
-    /// Somebody's terminal.
+    /// A user's terminal.
     #[default]
     Terminal,
     /// A file or a pipe, whose end comes as [`END_OF_INPUT`]: nothing is echoed.
@@ -64,6 +64,10 @@ pub struct Hello {
     /// The user's command and its arguments.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// The witness (see [`witness`](crate::witness)), loaded before everything else. A guest goes on without it where its
+    /// kernel cannot have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Module>,
     /// Modules to load first, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<Module>,
@@ -98,6 +102,7 @@ impl Hello {
             scenario: scenario.into(),
             groups: Vec::new(),
             command: Vec::new(),
+            witness: None,
             modules: Vec::new(),
             environment: Vec::new(),
             peers: Vec::new(),
@@ -140,6 +145,7 @@ mod tests {
             r#"{"mode":"command","scenario":"user","command":["/bin/sh","-c","echo \"a b\"\n"],"modules":[{"path":"/lib/peerdma.ko"},{"path":"/lib/other.ko","parameters":"a=1 b=2"}]}"#
         );
         assert_eq!(serde_json::from_str::<Hello>(&line).unwrap(), hello);
+        hello.witness = Some(Module { path: "/lib/w.ko".into(), parameters: "callers=1".into() });
         hello.groups = vec!["copy".into()];
         hello.environment = vec!["A=b".into()];
         hello.peers = vec!["gpu".into(), "nic".into()];

@@ -4,7 +4,7 @@
 //!
 //! The guest starts every exchange: one [`Request`] line, one answer line, which begins with [`OK`] or [`FAIL`]. Lines
 //! travel by the I/O ports of [`wire`]. What a guest is for stands in the answer to `hello`, a [`Hello`] as JSON. A guest
-//! is not trusted: whoever reads a line checks it.
+//! is not trusted: the reader of a line checks it.
 //!
 //! This crate formats and parses requests and defines what the JSON answers hold; it does no I/O and depends on serde
 //! alone.
@@ -16,6 +16,7 @@ mod hello;
 mod request;
 pub mod started;
 pub mod wire;
+pub mod witness;
 
 pub use counters::{Counters, FunctionTraffic, RAM, Traffic};
 pub use expected::{Address, Arrival, Expected, Other, Path, PathKind};

@@ -60,7 +60,7 @@ pub enum Request<'a> {
     Exit {
         /// The exit code.
         code: i32,
-        /// Why the agent gives up; empty where the code is somebody else's.
+        /// Why the agent gives up; empty where the code comes from a program.
         reason: &'a str,
     },
 }

@@ -1,10 +1,10 @@
-//! What the kernel's command line tells the agent before it has found anybody to ask.
+//! What the agent learns from the kernel's command line, before it has found the VMM's port.
 //!
 //! Linux ignores parameters of modules that it does not have, so the word costs nothing.
 
-/// By `peerdma test`: nobody sits in front of the machine, and an agent that nobody answers gives up.
+/// By `peerdma test`: no user sits at the console, and an agent without an answer gives up.
 pub const BY_TEST: &str = "guest_agent.run=test";
-/// By `peerdma boot`: somebody does, and a shell is useful whoever answers.
+/// By `peerdma boot`: a user does, and a shell is useful even without an answer.
 pub const BY_BOOT: &str = "guest_agent.run=boot";
 
 /// Whether the kernel was started with `word` on its `command_line`. What follows `--` is not for the kernel.

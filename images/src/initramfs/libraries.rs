@@ -8,7 +8,7 @@ use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 
 use super::InitramfsError;
 
-/// Where a dynamic linker looks without being told, on Debian, Ubuntu and others.
+/// Where a dynamic linker looks by default, on Debian, Ubuntu and others.
 const FOLDERS: [&str; 6] = [
     "/lib/x86_64-linux-gnu",
     "/usr/lib/x86_64-linux-gnu",

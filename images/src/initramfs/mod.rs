@@ -98,7 +98,7 @@ pub enum InitramfsError {
         /// What is wrong with it.
         why: String,
     },
-    /// busybox would not tell what it can do.
+    /// busybox did not list what it can do.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The cache.

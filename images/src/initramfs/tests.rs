@@ -1,4 +1,4 @@
-//! The archive is read back by the crate's reader, and by name for name with what went in.
+//! The archive, read back and compared name by name with what went in.
 
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;

@@ -64,7 +64,7 @@ impl Apt {
             ("Dir::State::Lists", folder.join("lists").display().to_string()),
             ("Dir::State::Status", status.display().to_string()),
             ("Dir::Cache", folder.join("cache").display().to_string()),
-            // As root apt would hand its work to a user who may not read this folder.
+            // As root apt would hand its work to a user that may not read this folder.
             ("APT::Sandbox::User", "root".to_owned()),
             ("Acquire::Languages", "none".to_owned()),
             ("Acquire::PDiffs", "false".to_owned()),

@@ -163,7 +163,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("build");
         fs::create_dir(&output).unwrap();
-        // The first has no dependency missing, the second wants 32 bits, the third is nobody's.
+        // The first has no dependency missing, the second wants 32 bits, the third does not exist.
         let wanted = config::parse(
             "CONFIG_64BIT=y\nCONFIG_SMP=y\nCONFIG_X86_PAE=y\nCONFIG_NO_SUCH_OPTION=m\n",
         );

@@ -1,4 +1,5 @@
-//! The kernel's configuration: fragments of ours on top of `allnoconfig`, and the proof that they took.
+//! The kernel's configuration: fragments of ours on top of `allnoconfig`, and the check that they
+//! took effect.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,7 +88,7 @@ impl fmt::Display for Rejected {
         write!(
             f,
             "\nEach of them depends on something that is off or no longer exists; `make menuconfig` in the source, then \
-             `/`, tells on what. The lines are in images/kernel/."
+             `/`, shows on what. The lines are in images/kernel/."
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Why there is no kernel.
+//! Errors of getting a kernel.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -27,7 +27,7 @@ const FACTS: &[&str] = &[
     "CONFIG_PAHOLE_VERSION",
 ];
 
-/// Whether an option tells of the compiler rather than of the kernel.
+/// Whether an option describes the compiler rather than the kernel.
 fn is_fact(option: &str) -> bool {
     FACTS.iter().any(|fact| option.starts_with(fact))
 }

@@ -53,7 +53,7 @@ pub enum Availability {
     Module,
     /// The same, built in.
     BuiltIn,
-    /// Neither, as far as its build tree tells.
+    /// Neither, as far as its build tree shows.
     Missing {
         /// The module whose name is most like it, if any is.
         near: Option<String>,

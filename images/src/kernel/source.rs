@@ -157,7 +157,7 @@ fn unpack(
         "--verbose",
         "--strip-components=1",
     ]);
-    // The archive's owners and times would tell nothing here.
+    // The archive's owners and times would mean nothing here.
     let job = job.args(["--no-same-owner", "--touch", "--use-compress-program=xz -T0"]);
     let job = job.args(["--anchored", "--wildcards", "--no-wildcards-match-slash"]).args(excludes);
     let job = job.arg("--directory").arg(staging.path()).arg("--file").arg(&archive);

@@ -18,8 +18,8 @@ const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 /// A kernel's notes take a few hundred bytes.
 const NOTES_LIMIT: u64 = 1 << 20;
 
-/// Fails unless the file is a whole kernel for 64-bit x86; tells whether it has a PVH entry. The file is at its
-/// beginning then.
+/// Fails unless the file is a whole kernel for 64-bit x86; returns whether it has a PVH entry. The
+/// file is at its beginning then.
 pub(super) fn inspect(file: &mut File, path: &Path) -> Result<bool, ImageError> {
     let has_pvh = look(file, path)?;
     file.rewind().map_err(ImageError::io("Reading", path))?;

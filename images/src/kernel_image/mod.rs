@@ -1,4 +1,4 @@
-//! Kernels that somebody else built: what `--kernel PATH` names, recognised by content.
+//! Kernels that were built elsewhere: what `--kernel PATH` names, recognised by content.
 //!
 //! A `vmlinux` is used as it is. A `bzImage` has no PVH note of its own, and its boot code unpacks the kernel anyway,
 //! slowly under emulation: its payload is taken out here. A folder is a build tree, with its `vmlinux`, against which
@@ -59,7 +59,7 @@ impl KernelImage {
         if metadata.is_dir() { open_tree(path) } else { open_file(path) }
     }
 
-    /// Copies the ELF file to `path`, for somebody who should not have to unpack it again.
+    /// Copies the ELF file to `path`, for a reader that should not have to unpack it again.
     pub fn write_to(&mut self, path: &Path) -> Result<(), ImageError> {
         let mut copy = || {
             self.elf.seek(SeekFrom::Start(0))?;

@@ -29,7 +29,7 @@ pub(super) enum Method {
 }
 
 impl Method {
-    /// Tells the method by its first bytes.
+    /// Recognises the method by its first bytes.
     pub(super) fn recognise(packed: &[u8]) -> Option<Self> {
         let magic: [(&[u8], Self); 8] = [
             (&[0x1f, 0x8b], Self::Gzip),
@@ -100,7 +100,7 @@ fn zstd_reader(packed: &[u8]) -> io::Result<impl Read> {
 }
 
 /// The old LZ4 format of `lz4 -l`: a magic number, then blocks of a size and as many bytes. It has no end mark; the
-/// unpacked size that Kbuild appends tells where the blocks end.
+/// unpacked size that Kbuild appends shows where the blocks end.
 fn lz4(packed: &[u8], target: &mut File) -> io::Result<()> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let dword = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));

@@ -9,7 +9,7 @@ pub enum Kind {
     Gpu,
     /// A network controller, or an InfiniBand one (classes 02 and 0c06): `nic0`.
     Nic,
-    /// An NVMe controller (class 0108): `nvme0`.
+    /// An NVMe controller (class 0108, or whatever the nvme driver is bound to): `nvme0`.
     Nvme,
 }
 
@@ -30,8 +30,13 @@ impl Kind {
 impl Function {
     /// Which kind of device it is, if it is counted.
     pub fn kind(&self) -> Option<Kind> {
+        // Apple's controllers have another class, and are NVMe to Linux.
+        if self.driver.as_deref() == Some("nvme") {
+            return Some(Kind::Nvme);
+        }
         match self.class?.to_be_bytes() {
-            // A server's management controller shows a screen, too, but has no memory for anybody else.
+            // A server's management controller shows a screen, too, but has no memory for other
+            // devices.
             [0x03, _] if self.vendor == Some(0x1a03) || self.vendor == Some(0x102b) => None,
             [0x03 | 0x12, _] => Some(Kind::Gpu),
             [0x02, _] | [0x0c, 0x06] => Some(Kind::Nic),
@@ -129,6 +134,21 @@ mod tests {
             functions.join(",")
         );
         Machine::from_json(&text).unwrap()
+    }
+
+    #[test]
+    fn what_the_nvme_driver_is_bound_to_is_an_nvme_controller() {
+        let kind = |class: &str, driver: &str| {
+            let text = format!(
+                r#"{{ "schema": "peerdma-machine/1", "functions": [{{ "address": "0000:04:00.0",
+                   "class": "{class}", "driver": "{driver}" }}] }}"#
+            );
+            Machine::from_json(&text).unwrap().functions[0].kind()
+        };
+        assert_eq!(kind("0180", "nvme"), Some(Kind::Nvme));
+        assert_eq!(kind("0180", "ahci"), None);
+        assert_eq!(kind("0108", "vfio-pci"), Some(Kind::Nvme), "it stays one");
+        assert_eq!(kind("0200", "nvmet"), Some(Kind::Nic), "another driver's name");
     }
 
     #[test]

@@ -354,7 +354,7 @@ impl Function {
     }
 }
 
-/// IDs as four hexadecimal digits, as everybody writes them.
+/// IDs as four hexadecimal digits, as `lspci -n` writes them.
 mod hexadecimal {
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -1,4 +1,4 @@
-//! Input that nobody made on purpose, and some that somebody did.
+//! Malformed input, by accident and on purpose.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! sysfs, and the shell script that does the same.
+//! sysfs, and the shell script that reads the same.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

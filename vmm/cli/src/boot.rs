@@ -21,7 +21,7 @@ use peerdma_suite::judge::MAX_FINDINGS;
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, Prepared, Quiet};
 use peerdma_suite::report::{ScenarioReport, Status};
-use peerdma_suite::scenario::Scenario;
+use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
@@ -54,11 +54,11 @@ pub(super) struct Arguments {
     record: Option<PathBuf>,
     #[command(flatten)]
     recording: RecordFlags,
-    /// Seconds after which the guest is taken for hung [default: 600 with -- CMD, none with a shell]
+    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
-    /// Run this command in the guest instead of a shell; its exit status becomes ours, and 0 becomes 1 where something was
-    /// found
+    /// Run this command in the guest instead of a shell; its exit status becomes that of peerdma,
+    /// and 0 becomes 1 if there were findings
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -70,9 +70,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut scenario =
         Scenario::select(&[SCENARIO.to_owned()]).map_err(Failure::internal)?.remove(0);
     arguments.guest.machine.apply(&mut scenario)?;
-    let lab = Devices::of(&scenario)?;
-    let expectations = arguments.guest.expectations(&scenario, &lab.plan)?;
-    choose::tell_scenario_remarks(&scenario, &lab.plan);
+    let devices = Devices::of(&scenario)?;
+    let expectations = arguments.guest.expectations(&scenario, &devices.plan)?;
+    choose::tell_scenario_remarks(&scenario, &devices.plan);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let place = arguments.guest.place()?;
     if arguments.guest.is_substitute(&kernel) {
@@ -81,15 +81,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let out = tempfile::tempdir()
         .map_err(|error| Failure::environment(format_args!("a temporary folder: {error}")))?;
     let progress = Quiet::for_stderr();
+    let own = arguments.guest.own();
+    let is_watched = arguments.guest.witness(&scenario) != Witness::Off;
     let prepared =
-        prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
+        prepare::prepare(&kernel, &own, is_watched, &progress).map_err(prepare_failure)?;
     let venue = venue(&place, &progress)?;
     progress.done();
     prepared.notes.iter().for_each(|note| say!("{note}"));
     if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
     }
-    let mut job = job(arguments, &scenario, lab, &prepared, out.path(), record, factor);
+    let mut job = job(arguments, &scenario, devices, &prepared, out.path(), record, factor);
     for run in &mut job.runs {
         run.expectations.clone_from(&expectations);
     }
@@ -114,7 +116,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Event::Ended { report: ended } => report = Some(*ended),
         _ => {}
     });
-    // No more keys: whoever waits for them stops, and what the guest has written can be read to its end.
+    // No more keys: readers of them stop, and what the guest has written can be read to its end.
     let _ = ours.shutdown(Shutdown::Write);
     if end.is_ok() && !ctrl_c::interrupted() {
         drop(screen.join());
@@ -127,7 +129,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 fn job(
     arguments: &Arguments,
     scenario: &Scenario,
-    lab: Devices,
+    devices: Devices,
     prepared: &Prepared,
     out: &Path,
     record: Option<(PathBuf, PathBuf)>,
@@ -137,13 +139,14 @@ fn job(
     let size = terminal::size(io::stdout());
     let hello = Hello {
         command: arguments.command.clone(),
+        witness: arguments.guest.witness(scenario).module(prepared.witness.as_ref()),
         modules: prepared.modules.clone(),
         environment: std::env::var("TERM")
             .ok()
             .map(|term| format!("TERM={term}"))
             .into_iter()
             .collect(),
-        peers: lab.plan.peer_names(),
+        peers: devices.plan.peer_names(),
         time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
         input: if io::stdin().is_terminal() { Input::Terminal } else { Input::Pipe },
         rows: size.map(|(rows, _)| rows),
@@ -158,7 +161,7 @@ fn job(
         parameters: all,
         initramfs: None,
         hello,
-        lab: lab.config,
+        system: devices.config,
         setup: None,
         memory: scenario.memory,
         cpus: scenario.cpus,
@@ -233,7 +236,7 @@ fn pump(stream: &UnixStream, is_running: Receiver<()>) -> io::Result<JoinHandle<
                 write_out(bytes)
             };
             if written.is_err() {
-                // Nobody reads any more: the guest goes on without a screen.
+                // The reader is gone: the guest goes on without a screen.
                 let _ = io::copy(&mut output, &mut io::sink());
                 return;
             }

@@ -12,14 +12,14 @@ use peerdma_suite::host::choice::{self, HostChoice, Request};
 use peerdma_suite::own::{KernelModule, Own, OwnFile};
 use peerdma_suite::parameters::words;
 use peerdma_suite::prepare::{KernelChoice, PrepareError};
-use peerdma_suite::scenario::Scenario;
+use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
-use peerdma_topology::assembly::{AssemblyError, IommuMode, LabConfig};
+use peerdma_topology::assembly::{AssemblyError, IommuMode, SystemConfig};
 use peerdma_topology::linux::{Guest, remarks};
 use peerdma_topology::{AddedDevice, Plan, Topology, device_kinds};
 
 use super::Failure;
-use super::values::{BounceBuffers, Iommu};
+use super::values::{BounceBuffers, Iommu, WitnessChoice};
 
 /// The kernel where none is named.
 const AUTO: &str = "auto";
@@ -49,8 +49,8 @@ pub(super) struct GuestOptions {
     /// Kernel module to load at boot in place of the lab's own driver, built or as a folder of sources; may be repeated
     #[arg(long, value_name = "FILE.ko|FOLDER")]
     pub(super) module: Vec<PathBuf>,
-    /// Load a module of the guest's kernel's own with all that it needs, before all others; may be repeated. The
-    /// parameters of one that is built in go on the kernel's command line
+    /// Load a module of the guest kernel, with its dependencies, before all others; may be
+    /// repeated. Parameters of a built-in module go on the kernel command line
     #[arg(long, value_name = "NAME [PARAMETER=VALUE]...")]
     pub(super) modprobe: Vec<KernelModule>,
     /// Load the lab's own driver too, before the modules
@@ -59,22 +59,28 @@ pub(super) struct GuestOptions {
     /// Put a file into the guest: a program (with its libraries) into /bin, anything else into /; may be repeated
     #[arg(long, value_name = "HOST[:/GUEST]")]
     pub(super) file: Vec<OwnFile>,
-    /// Findings of this class must come, about this function (a name in the topology, or BUS:DEVICE.FUNCTION) or any; may be
-    /// repeated
+    /// Require findings of this class, about this function (a name in the topology, or
+    /// BUS:DEVICE.FUNCTION) or any; may be repeated
     #[arg(long, value_name = "CLASS[:FUNCTION] [MIN [MAX]]")]
     pub(super) expect: Vec<Expectation>,
-    /// Findings of this class may come; may be repeated
+    /// Allow findings of this class; may be repeated
     #[arg(long, value_name = "CLASS[:FUNCTION]")]
     pub(super) allow: Vec<Expectation>,
-    /// Let devices and processors stand still at random moments, as on a busy host: finds what depends on timing
-    /// in work that is done often: one moment in 32 is a stall of up to 16 ms, one in 1024 of 50 to 300 ms. The seed
-    /// decides on the moments [default without SEED: another one each time]
+    /// Stall devices and vCPUs at random moments, as on a busy host, to find bugs that depend on
+    /// timing: one moment in 32 is a stall of up to 16 ms, one in 1024 of 50 to 300 ms. The same
+    /// seed gives the same moments [default without SEED: a new one each time]
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
     jitter: Option<Option<u64>>,
-    /// List each finding. Without it those of one function and class with the same cause (mapping, target, descriptor)
-    /// are one, with their number, addresses and bytes
+    /// List every finding. By default those of one function and class with the same cause (mapping,
+    /// target, descriptor) are listed as one, with their count, addresses and bytes
     #[arg(long)]
     pub(super) all_findings: bool,
+    /// The witness, a module that tells what the guest's kernel maps for DMA [default: the scenario's, which is on]
+    #[arg(long, value_name = "MODE", value_enum)]
+    witness: Option<WitnessChoice>,
+    /// Do not load the witness: `--witness off`
+    #[arg(long, conflicts_with = "witness")]
+    no_witness: bool,
     #[command(flatten)]
     pub(super) machine: MachineOptions,
 }
@@ -89,6 +95,15 @@ pub(super) struct Jitter {
 }
 
 impl GuestOptions {
+    /// Whether this scenario's guest loads the witness.
+    pub(super) fn witness(&self, scenario: &Scenario) -> Witness {
+        match self.witness {
+            _ if self.no_witness => Witness::Off,
+            Some(choice) => choice.into(),
+            None => scenario.witness,
+        }
+    }
+
     /// The jitter that was asked for; with a random seed, which is printed, if none was given.
     pub(super) fn jitter(&self) -> Jitter {
         let Some(wish) = self.jitter else { return Jitter { seed: None, factor: 1 } };
@@ -140,12 +155,17 @@ pub(super) struct KernelParameters {
 }
 
 impl KernelParameters {
+    /// All of them, one each, whatever they are.
+    pub(super) fn words(&self) -> Vec<String> {
+        self.append.iter().flat_map(|text| words(text)).collect()
+    }
+
     /// All of them, one each.
     ///
     /// # Errors
     /// When one is among them that `--iommu` stands for: a prediction would not see it.
     pub(super) fn all(&self) -> Result<Vec<String>, Failure> {
-        let all: Vec<_> = self.append.iter().flat_map(|text| words(text)).collect();
+        let all = self.words();
         let is_mode = |text: &&String| {
             let name = text.split('=').next().unwrap_or_default();
             ["iommu", "iommu.strict", "iommu.passthrough"].contains(&name)
@@ -195,9 +215,9 @@ pub(super) fn device_help() -> String {
     let kinds: String =
         device_kinds().map(|(name, about)| format!("\n  {name}: {about}")).collect();
     format!(
-        "Add a device to the topology; may be repeated. Kinds, and the options that are keys of theirs:{kinds}\nKeys of \
-         every kind: below = a port, a switch or a host bridge, by name or number [default: a root port of its own]; device and \
-         function = numbers there; name"
+        "Add a device to the topology; may be repeated. Kinds, and the keys of each:{kinds}\nKeys of \
+         every kind: below = a port, a switch or a host bridge, by name or BDF [default: a root port of its own]; device and \
+         function = their numbers there; name"
     )
 }
 
@@ -215,7 +235,7 @@ pub(super) fn topology(name: &str, devices: &[AddedDevice]) -> Result<Topology, 
 /// The devices of a guest, with the plan of their tree.
 #[derive(Debug, Clone)]
 pub(super) struct Devices {
-    pub(super) config: LabConfig,
+    pub(super) config: SystemConfig,
     pub(super) plan: Plan,
 }
 
@@ -228,7 +248,7 @@ impl Devices {
         iommu: IommuMode,
     ) -> Result<Self, Failure> {
         let topology = topology(name, devices)?;
-        let config = LabConfig { topology, iommu: iommu.kind(), ..LabConfig::default() };
+        let config = SystemConfig { topology, iommu: iommu.kind(), ..SystemConfig::default() };
         match config.plan_with_addresses() {
             Ok(plan) => Ok(Self { config, plan }),
             Err(error) => Err(unbuildable(name, devices, error)),

@@ -7,7 +7,7 @@ use peerdma_suite::test_host;
 
 use super::{Exit, Failure, output};
 
-/// How to tell it.
+/// The form of the answer.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Ends with 0 when guests can be built and run here, with 3 when something that this takes is missing. Whether KVM works \

@@ -9,7 +9,7 @@ use peerdma_suite::hello::{self, Address};
 use peerdma_suite::report::{ObservedPath, ScenarioReport, Setup, merge};
 use peerdma_support::names::nearest_name;
 use peerdma_support::say;
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use peerdma_topology::linux::{Guest, Version};
 use peerdma_topology::{AddedDevice, Explanation, Kind, Plan, Planned, Prediction};
 use serde::Serialize;
@@ -21,43 +21,44 @@ use super::{Exit, Failure, choose, output};
 /// Which path.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Says what Linux 7.3 decides for DMA by A into the memory of B, from the topology alone. That a guest's kernel decides \
-the same is what the scenarios named topology-... test; with --run their answer stands below, and a difference gives \
-exit code 1. With --machine it is a real machine that is explained, from a record of it or from what lspci printed \
-there; names are addresses, gpu0, nic1, nvme2 in the order of addresses, or those of the kernel (eth0, mlx5_0). \
-p2pdma and drivers that share buffers by dma-buf follow these rules; NVIDIA's driver and NCCL have rules of their own, \
-but redirected requests are slow, or hang, there as well.
+Predicts what Linux 7.3 decides for DMA by A into the memory of B, from the topology alone. The scenarios named \
+topology-... test that a guest's kernel decides the same; --run shows its decision too, and a difference gives exit \
+code 1. --machine explains a real machine, from a record of it or from the output of lspci; devices are named by \
+address, as gpu0, nic1, nvme2 in the order of addresses, or by the kernel's names (eth0, mlx5_0). p2pdma and drivers \
+that share buffers by dma-buf follow these rules. NVIDIA's driver and NCCL have rules of their own, but redirected \
+requests are slow, or hang, there as well.
 
 Examples:
   peerdma explain peer0 peer1
   peerdma explain peer0 peer2 --topology two-bridges
   peerdma explain peer0 peer1 --run target/vm-test
   peerdma explain gpu0 nvme1 --machine box.json
+  peerdma explain gpu0 nvme1 --machine box.json --append 'pci=disable_acs_redir=3c:08.0;3c:10.0'
   peerdma explain --all --machine lspci.txt --only gpu,nic
   peerdma explain --all --machine box.json --format html >pairs.html
   peerdma explain ioat0 peer0 --topology switch --device ioat,below=switch0
   peerdma explain 03:00.0 04:00.0 --topology switch-acs --append 'pci=disable_acs_redir=02:00.0;02:01.0'")]
 pub(super) struct Arguments {
-    /// The device that does DMA, the importer: its name or its number
+    /// The device that does DMA, the importer: its name or BDF
     #[arg(required_unless_present = "all", requires = "b")]
     a: Option<String>,
-    /// The device whose memory it wants, the exporter
+    /// The device whose memory it accesses, the exporter
     #[arg(required_unless_present = "all")]
     b: Option<String>,
     /// Every pair of devices instead of one
     #[arg(long, conflicts_with_all = ["a", "b", "run"])]
     all: bool,
     /// A real machine instead of a topology: a record of `peerdma machine capture`, or text of lspci; - reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "topology", "device", "iommu", "append"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "topology", "device", "iommu"])]
     machine: Option<PathBuf>,
     /// With --all of a machine: only these kinds of devices; `all` is everything that is not a bridge
-    #[arg(long, value_name = "KIND[,KIND]...", value_enum, value_delimiter = ',', requires_all = ["all", "machine"])]
+    #[arg(long, value_name = "KIND[,KIND]...", value_enum, value_delimiter = ',')]
     only: Vec<Only>,
-    /// With --all of a machine: the table as text, a page, or a picture
-    #[arg(long, value_enum, default_value_t, requires_all = ["all", "machine"], conflicts_with = "json")]
-    format: TableFormat,
-    /// Besides, what the guest's kernel decided in this run: the output folder of `peerdma test`, or its summary.json.
-    /// The machine is the one of the run
+    /// Text, JSON, or with --all of a machine a page or a picture
+    #[arg(long, value_enum, conflicts_with = "json")]
+    format: Option<TableFormat>,
+    /// Also show what the guest's kernel decided in this run: the output folder of `peerdma test`,
+    /// or its summary.json. The topology is that of the run
     #[arg(long, value_name = "DIR", conflicts_with_all = ["topology", "device", "iommu", "append"])]
     run: Option<PathBuf>,
     /// Which scenario of the run, when several asked their kernel about this path
@@ -74,15 +75,38 @@ pub(super) struct Arguments {
     iommu: Iommu,
     #[command(flatten)]
     kernel: choose::KernelParameters,
-    /// By the rules of this kernel: 6.1, 6.12 or 7.3; of others the one before it counts. By default the record's, or 7.3
+    /// Apply the rules of this kernel: 6.1, 6.12 or 7.3; for other releases those of the last one
+    /// before [default: the record's, or 7.3]
     #[arg(long, value_name = "RELEASE", conflicts_with = "run")]
     linux: Option<String>,
-    /// Print it as JSON, for programs
+    /// Print the result as JSON; the same as --format json
     #[arg(long, conflicts_with = "run")]
     json: bool,
 }
 
 impl Arguments {
+    /// In which form; a page or a picture shows a table, and only of a real machine.
+    fn format(&self) -> Result<TableFormat, Failure> {
+        let format = self.format.unwrap_or_default();
+        let format = if self.json { TableFormat::Json } else { format };
+        // Not by clap, which lets a requirement pass that conflicts with what is there.
+        let table = self.all && self.machine.is_some();
+        if !table && !self.only.is_empty() {
+            return Err(Failure::usage("--only is for the table of a machine's devices")
+                .hint("say --all and --machine FILE"));
+        }
+        match format {
+            TableFormat::Html | TableFormat::Svg if !self.all || self.machine.is_none() => Err(
+                Failure::usage("--format html and svg are for the table of a machine's devices")
+                    .hint("say --all and --machine FILE, or --format text or json"),
+            ),
+            TableFormat::Json if self.run.is_some() => {
+                Err(Failure::usage("--format json is not for --run"))
+            }
+            _ => Ok(format),
+        }
+    }
+
     /// The two devices; clap has seen to it that they are there.
     fn pair(&self) -> (&str, &str) {
         (self.a.as_deref().unwrap_or_default(), self.b.as_deref().unwrap_or_default())
@@ -90,8 +114,9 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let format = arguments.format()?;
     if let Some(file) = &arguments.machine {
-        return real::run(arguments, file);
+        return real::run(arguments, file, format);
     }
     if let Some(folder) = &arguments.run {
         return after_run(arguments, folder);
@@ -100,16 +125,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let iommu = arguments.iommu.into();
     // What is explained is a machine that can exist.
     let Devices { config, mut plan } = Devices::new(&arguments.topology, &arguments.device, iommu)?;
-    plan.linux = version(arguments.linux.as_deref())?;
+    let (version, warning) = version(arguments.linux.as_deref())?;
+    plan.linux = version;
+    if let Some(warning) = warning {
+        say!("warning: {warning}");
+    }
     let guest = Guest { iommu, cpu: config.topology.cpu, parameters };
     choose::tell_remarks(&plan, &guest);
     if arguments.all {
-        return every_pair(arguments, &plan, &guest);
+        return every_pair(format, &plan, &guest);
     }
     let (a, b) = arguments.pair();
     let explanation = Explanation::new(&plan, &guest, a, b);
     let explanation = explanation.map_err(Failure::usage)?;
-    if arguments.json {
+    if format == TableFormat::Json {
         output::print(&json(explanation.report())?)?;
     } else {
         output::print(&explanation.to_string())?;
@@ -118,16 +147,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 /// The kernel whose rules apply to a release.
-fn version(release: Option<&str>) -> Result<Version, Failure> {
-    let Some(release) = release else { return Ok(Version::default()) };
+fn version(release: Option<&str>) -> Result<(Version, Option<String>), Failure> {
+    let Some(release) = release else { return Ok((Version::default(), None)) };
     let (version, exact) = Version::nearest(release).map_err(Failure::usage)?;
-    if !exact {
-        say!(
-            "warning: the rules of Linux {release} were not read; those of {version}, the nearest \
-             before it that was, are taken"
-        );
-    }
-    Ok(version)
+    let warning = || {
+        format!(
+            "the rules of Linux {release} were not read; those of {version}, the nearest before it \
+             that was, are taken"
+        )
+    };
+    Ok((version, (!exact).then(warning)))
 }
 
 fn json(report: &impl Serialize) -> Result<String, Failure> {
@@ -136,7 +165,7 @@ fn json(report: &impl Serialize) -> Result<String, Failure> {
 }
 
 /// Every device with every device that has memory.
-fn every_pair(arguments: &Arguments, plan: &Plan, guest: &Guest) -> Result<u8, Failure> {
+fn every_pair(format: TableFormat, plan: &Plan, guest: &Guest) -> Result<u8, Failure> {
     let mut reports = Vec::new();
     let mut text = String::new();
     for client in plan.functions.iter().filter(|function| is_device(function)) {
@@ -144,19 +173,17 @@ fn every_pair(arguments: &Arguments, plan: &Plan, guest: &Guest) -> Result<u8, F
             if client.bdf == provider.bdf {
                 continue;
             }
-            let explanation = Explanation::new(plan, guest, &client.name, &provider.name);
-            let explanation = explanation.map_err(Failure::usage)?;
-            if let Some(line) = explanation.to_string().lines().next() {
-                text += line;
-                text.push('\n');
+            let (client, provider) = (&client.name, &provider.name);
+            if format == TableFormat::Json {
+                let explanation = Explanation::new(plan, guest, client, provider);
+                reports.push(explanation.map_err(Failure::usage)?.report().clone());
+            } else {
+                let brief = Explanation::brief(plan, guest, client, provider);
+                text += &brief.map_err(Failure::usage)?;
             }
-            for warning in &explanation.report().warnings {
-                text += &format!("    Beware: {}\n", warning.text);
-            }
-            reports.push(explanation.report().clone());
         }
     }
-    output::print(&if arguments.json { json(&reports)? } else { text })?;
+    output::print(&if format == TableFormat::Json { json(&reports)? } else { text })?;
     Ok(Exit::Success as u8)
 }
 
@@ -169,7 +196,7 @@ fn after_run(arguments: &Arguments, folder: &Path) -> Result<u8, Failure> {
     let (scenario, setup) = choose(&report.scenarios, arguments.scenario.as_deref())?;
     let Setup { topology, guest } = setup;
     let iommu = guest.iommu.kind();
-    let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
+    let config = SystemConfig { topology: topology.clone(), iommu, ..SystemConfig::default() };
     let plan = config.plan_with_addresses().map_err(Failure::usage)?;
     let (a, b) = arguments.pair();
     let explanation = Explanation::new(&plan, guest, a, b)

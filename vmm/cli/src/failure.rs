@@ -1,4 +1,4 @@
-//! How the program ends: exit codes, and the one line that says why.
+//! Exit codes, and the one line of an error.
 
 use std::fmt;
 

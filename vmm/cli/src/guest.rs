@@ -1,8 +1,8 @@
-//! This program inside a guest: its first process, and the `guest-agent` that somebody types there.
+//! This program inside a guest: its first process, and the `guest-agent` of its command line.
 //!
-//! Every guest's initramfs holds the program as `/init`, with a link from `/bin/guest-agent`. The name by which it was
-//! started tells the lives apart. The process number alone would not do: in a container the program may well be
-//! process 1.
+//! Every guest's initramfs holds the program as `/init`, with a link from `/bin/guest-agent`. The
+//! name by which it was started decides which. The process number alone would not do: in a
+//! container the program may well be process 1.
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand.
 //!
-//! Results go to stdout, everything else to stderr. Whoever closes stdout early has seen enough: that is not an error.
+//! Results go to stdout, everything else to stderr. A closed stdout is not an error.
 
 mod boot;
 mod choose;
@@ -41,25 +41,25 @@ Examples:
   peerdma test --module my.ko --file my-test -- my-test --all
   peerdma boot                         a console in the guest; Ctrl-A x leaves
   peerdma boot -- lspci -vvv
-  peerdma topology switch              what there is, drawn
+  peerdma topology switch              draw a preset
   peerdma explain peer0 peer1 --topology switch-acs --iommu none
   sudo peerdma machine capture >box.json    what a real machine has on PCIe
 
 Exit codes:
   0  everything passed or was skipped, a replay was identical, a kernel decided as predicted
   1  tests failed, a replay or a decision was different
-  2  the command line makes no sense, or a file or folder that it names is not what it should be
-  3  this machine lacks something (peerdma doctor says what), or a place cannot be written
+  2  usage error, or a file or folder on the command line is not valid
+  3  this machine lacks something (see peerdma doctor), or a file cannot be written
   4  a guest hung or could not be run, or the program itself failed
   130  interrupted
-  With -- CMD the code is the command's own where that is not 0, and 1 where only the checker has something to say;
-  126 and 127 as a shell has them: it cannot be executed, it is not there. A shell (boot without CMD) ends with 0.
+  With -- CMD: the command's exit status, or 1 if that is 0 and the checker reported something; 126 if it cannot be
+  executed, 127 if it was not found. A shell (boot without CMD) ends with 0.
 
 Environment:
   PEERDMA_QEMU            the QEMU for the nested test host, instead of qemu-system-x86_64 in PATH
   PEERDMA_QEMU_CPU        the processor that it emulates, as its -cpu takes it, instead of qemu64,+svm,+npt
   PEERDMA_KERNEL_TREE     an unpacked Linux source for `kernel build`, instead of the distribution's
-  PEERDMA_DEBIAN_MIRROR   a Debian mirror, where apt knows none
+  PEERDMA_DEBIAN_MIRROR   a Debian mirror, where apt has none
   PEERDMA_TIMEOUT_FACTOR  stretches all time limits, for slow machines
   XDG_CACHE_HOME          where kernels and modules are kept (default ~/.cache)
   RUST_LOG, NO_COLOR      as usual";
@@ -73,7 +73,7 @@ Environment:
     max_term_width = 110
 )]
 struct Arguments {
-    /// Say more on stderr; twice: say a lot
+    /// Print more on stderr; twice: print much more
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -86,19 +86,19 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Boot guests and run the tests in them, or your own command
     Test(test::Arguments),
-    /// Boot a guest and sit in front of it, or run one command in it
+    /// Boot a guest with a console, or run one command in it
     Boot(boot::Arguments),
     /// Build the guest's kernel
     Kernel(kernel::Arguments),
-    /// Draw a topology, or list those that there are
+    /// Draw a topology, or list the presets
     Topology(topology::Arguments),
     /// Show which path Linux chooses between two devices, and why
     Explain(explain::Arguments),
-    /// Write down what a real machine has on PCIe, or show what a file says about one
+    /// Record the PCIe devices of a real machine, or show such a record
     Machine(machine::Arguments),
-    /// Put the reports of several test runs together
+    /// Merge the reports of several test runs
     Report(report::Arguments),
-    /// Drive fresh device models with a trace and compare what they find
+    /// Replay a trace on fresh device models and compare the findings
     Replay(replay::Arguments),
     /// Look at a trace, check it, cut it, export it
     Trace(trace::Arguments),
@@ -106,8 +106,8 @@ enum Command {
     NestedInit,
 }
 
-/// The command line, as clap knows it: for manual pages and shell completions, and for whoever checks what others wrote
-/// about it.
+/// The command line, as clap knows it: for manual pages and shell completions, and for checks of
+/// what others wrote about it.
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()

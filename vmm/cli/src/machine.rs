@@ -21,9 +21,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write down what this machine has on PCIe, for use on any other machine
+    /// Record the PCIe devices of this machine, for use on any other
     Capture(Capture),
-    /// Show what a file says about a machine, and what it does not say
+    /// Show what a file says about a machine, and what is unknown
     Show(Show),
 }
 
@@ -108,8 +108,13 @@ fn show(arguments: &Show) -> Result<u8, Failure> {
 
 /// The machine that the file at `path` describes; `-` is stdin.
 pub(super) fn load(path: &Path) -> Result<Machine, Failure> {
-    let wrong =
-        |error: &dyn std::fmt::Display| Failure::usage(format_args!("{}: {error}", path.display()));
+    let name = name_of(path);
+    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format_args!("{name}: {error}"));
+    if path.is_dir() {
+        return Err(wrong(&"a folder, not a file").hint(
+            "`peerdma machine capture --root DIR` reads a copy of /sys and /proc, and writes a file",
+        ));
+    }
     let mut bytes = Vec::new();
     // One byte more than is allowed shows that there is more.
     let limit = peerdma_capture::MAX_INPUT as u64 + 1;
@@ -125,6 +130,11 @@ pub(super) fn load(path: &Path) -> Result<Machine, Failure> {
         }
         _ => wrong(&error),
     })
+}
+
+/// What to call the file in messages; `-` is stdin.
+fn name_of(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
 }
 
 fn table(machine: &Machine) -> String {
@@ -228,7 +238,7 @@ fn controls(control: &AcsFlags) -> String {
 }
 
 /// A note with the line and the functions that it is about.
-fn sentence(note: &peerdma_capture::Note) -> String {
+pub(super) fn sentence(note: &peerdma_capture::Note) -> String {
     /// More addresses than these make no reader wiser.
     const SHOWN: usize = 6;
     let mut text = String::new();

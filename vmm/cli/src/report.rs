@@ -20,10 +20,11 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make one report of those of several runs: parts of a run (--shard), runs on several kernels
+    /// Merge the reports of several runs: parts of a run (--shard), or runs on several kernels
     ///
-    /// Writes junit.xml, summary.json and report.md, and prints a line for each kernel, why tests were skipped, and the sums.
-    /// Fails when tests failed, and when a part of a run is missing. The exit codes are those of `peerdma test`.
+    /// Writes junit.xml, summary.json and report.md, and prints a line for each kernel, the reasons
+    /// of skipped tests, and totals. Fails when tests failed, and when a part of a run is missing.
+    /// The exit codes are those of `peerdma test`.
     Merge(Merge),
 }
 

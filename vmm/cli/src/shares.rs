@@ -1,4 +1,4 @@
-//! What took its time in a first run: printed once it is over.
+//! Where the time of a first run went: printed at its end.
 
 use std::fs;
 use std::io::Read;

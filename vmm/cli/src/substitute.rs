@@ -1,5 +1,5 @@
-//! The distribution's kernel in place of the lab's, which has not been built: where its reports go, what is said of it, and
-//! what cannot be tested on it.
+//! The distribution's kernel in place of the lab's, which has not been built: where its reports go,
+//! how the user learns of it, and what cannot be tested on it.
 
 use std::path::{Path, PathBuf};
 

@@ -20,7 +20,7 @@ use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use peerdma_suite::report::{
     RunReport, ScenarioReport, Setup, Shard, Status, junit, markdown, write_whole,
 };
-use peerdma_suite::scenario::{Scenario, Swiotlb};
+use peerdma_suite::scenario::{Scenario, Swiotlb, Witness};
 use peerdma_suite::test_host;
 use peerdma_support::say;
 use rustix::fs::{FlockOperation, flock};
@@ -61,7 +61,7 @@ Examples:
   peerdma test --module my.ko --expect pci.link-down:peer0 --file my-test -- my-test --unplug
                                                  which passes only if this is found
   peerdma test --device ioat,channels=2 --module my.ko --file my-test -- my-test
-                                                 with a device besides; --help says which there are
+                                                 with another device; --help lists the kinds
   peerdma test --device ioat --modprobe ioatdma --file my-test -- my-test
                                                  and with the kernel's own driver for it")]
 pub(super) struct Arguments {
@@ -72,16 +72,17 @@ pub(super) struct Arguments {
     /// Run this scenario, one of the list or a file of your own; may be repeated [default: those that --list marks]
     #[arg(long, value_name = "NAME|FILE.toml")]
     scenario: Vec<String>,
-    /// Run all scenarios that have tests of their own, also those that do not run by default
+    /// Run all scenarios that have tests of their own, including those that do not run by default
     #[arg(long, conflicts_with_all = ["scenario", "command"])]
     all: bool,
-    /// With --all: also those that take many minutes
+    /// With --all: include those that take many minutes
     #[arg(long, requires = "all")]
     long: bool,
-    /// Run only part I of N of the scenarios; `peerdma report merge` puts the parts' reports together
+    /// Run only part I of N of the scenarios; `peerdma report merge` merges the parts' reports
     #[arg(long, value_name = "I/N", conflicts_with = "command")]
     shard: Option<Shard>,
-    /// Guests that run beside each other [default: one for every processor, up to four; half as many on any kernel but the lab's]
+    /// Guests that run in parallel [default: one per processor, up to four; half as many on other
+    /// kernels than the lab's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: Option<u8>,
     #[command(flatten)]
@@ -98,13 +99,14 @@ pub(super) struct Arguments {
     record_on: RecordOn,
     #[command(flatten)]
     recording: RecordFlags,
-    /// Seconds after which a guest is taken for hung, instead of the scenario's limit
+    /// Seconds after which a guest counts as hung, instead of the scenario's limit
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
     /// Print the report as JSON instead of KTAP
     #[arg(long)]
     json: bool,
-    /// Run this command in the guest instead of the lab's tests; its exit status becomes ours
+    /// Run this command in the guest instead of the lab's tests; its exit status becomes that of
+    /// peerdma
     #[arg(last = true, value_name = "CMD")]
     pub(super) command: Vec<String>,
 }
@@ -158,19 +160,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     scenarios.iter_mut().try_for_each(|scenario| arguments.guest.machine.apply(scenario))?;
     report_if_empty(arguments.shard, Some(&scenarios));
     report_useless_bouncing(&scenarios);
-    let labs = scenarios.iter().map(Devices::of).collect::<Result<Vec<_>, _>>()?;
+    let all_devices = scenarios.iter().map(Devices::of).collect::<Result<Vec<_>, _>>()?;
     scenarios
         .iter()
-        .zip(&labs)
-        .for_each(|(scenario, lab)| choose::tell_scenario_remarks(scenario, &lab.plan));
-    for (scenario, lab) in scenarios.iter().zip(&labs) {
-        arguments.guest.expectations(scenario, &lab.plan)?;
+        .zip(&all_devices)
+        .for_each(|(scenario, devices)| choose::tell_scenario_remarks(scenario, &devices.plan));
+    for (scenario, devices) in scenarios.iter().zip(&all_devices) {
+        arguments.guest.expectations(scenario, &devices.plan)?;
     }
     if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
         scenarios
             .iter()
-            .zip(&labs)
-            .try_for_each(|(scenario, lab)| have_peers(scenario, &lab.config))?;
+            .zip(&all_devices)
+            .try_for_each(|(scenario, devices)| have_peers(scenario, &devices.config))?;
     }
     let jitter = arguments.guest.jitter();
     let factor = time_factor(&kernel)?.saturating_mul(jitter.factor);
@@ -191,8 +193,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let progress = Quiet::for_stderr();
     prepare::fetch(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
     shares.part("the kernel");
+    let own = arguments.guest.own();
+    let is_watched =
+        scenarios.iter().any(|scenario| arguments.guest.witness(scenario) != Witness::Off);
     let prepared =
-        prepare::prepare(&kernel, &arguments.guest.own(), &progress).map_err(prepare_failure)?;
+        prepare::prepare(&kernel, &own, is_watched, &progress).map_err(prepare_failure)?;
     let carried = scenarios
         .iter()
         .map(|scenario| carried::pack(&prepared, scenario, &progress))
@@ -206,7 +211,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     shares.part("driver, initramfs and test host");
     let notes = carried.iter().flat_map(|carried| &carried.notes);
     prepared.notes.iter().chain(notes).for_each(|note| say!("{note}"));
-    let guests: Vec<_> = scenarios.iter().zip(labs).zip(carried).collect();
+    let guests: Vec<_> = scenarios.iter().zip(all_devices).zip(carried).collect();
     let mut job = job(arguments, &guests, &prepared, factor, out.clone(), record, at_once)?;
     job.jitter = jitter.seed;
     venue.adapt(&mut job);
@@ -232,6 +237,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::json(&report)?;
     }
     closing::failures(&report, &out);
+    if let Some(watched) = report.watched() {
+        say!("{watched}");
+    }
     shares.part("guests");
     if let Some(line) = shares.line() {
         say!("{line}");
@@ -348,22 +356,23 @@ fn job(
     record: Option<PathBuf>,
     at_once: usize,
 ) -> Result<Job, Failure> {
-    let run = |((scenario, lab), carried): &((&Scenario, Devices), Carried)| {
+    let run = |((scenario, devices), carried): &((&Scenario, Devices), Carried)| {
         let (mode, purpose) = match arguments.command.as_slice() {
             [] => (Mode::Test, Purpose::Tests),
             [..] => (Mode::Command, Purpose::OwnTest),
         };
         let mut parameters = parameters(scenario, purpose);
         parameters.extend(prepared.parameters.iter().cloned());
-        let guest = lab.guest(scenario.iommu, &parameters);
+        let guest = devices.guest(scenario.iommu, &parameters);
         let hello = Hello {
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
+            witness: arguments.guest.witness(scenario).module(prepared.witness.as_ref()),
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
-            peers: lab.plan.peer_names(),
-            // A user's own command needs the room of the line, and nobody there would read it.
+            peers: devices.plan.peer_names(),
+            // A user's own command needs the room of the line, and would not read it.
             expected: match mode {
-                Mode::Test => Some(hello::expected(&lab.plan, &guest)),
+                Mode::Test => Some(hello::expected(&devices.plan, &guest)),
                 Mode::Command | Mode::Shell => None,
             },
             input: Input::Nothing,
@@ -375,12 +384,12 @@ fn job(
             parameters,
             initramfs: carried.initramfs.clone(),
             hello,
-            lab: lab.config.clone(),
-            setup: Some(Box::new(Setup { topology: lab.config.topology.clone(), guest })),
+            system: devices.config.clone(),
+            setup: Some(Box::new(Setup { topology: devices.config.topology.clone(), guest })),
             memory: scenario.memory,
             cpus: scenario.cpus,
             limit: Some(arguments.timeout.unwrap_or_else(|| scenario.limit(factor))),
-            expectations: arguments.guest.expectations(scenario, &lab.plan)?,
+            expectations: arguments.guest.expectations(scenario, &devices.plan)?,
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record

@@ -25,7 +25,7 @@ Examples:
   peerdma test --topology mine.toml --scenario topology    and to have all predictions about it tried out in a guest
   peerdma topology --from box.json --pair gpu0,nvme0 >twin.toml
                                                            two devices of a real machine, to boot
-  peerdma topology random-7                                drawn at random; the same number gives the same one")]
+  peerdma topology random-7                                drawn at random; the same seed gives the same one")]
 pub(super) struct Arguments {
     /// A preset, also as NAME+translated, or a file
     #[arg(value_name = "NAME|FILE", default_value = "root-ports")]
@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     /// With --from: the two devices that become peer0 and peer1
     #[arg(long, value_name = "A,B", value_delimiter = ',', num_args = 1, requires = "from")]
     pair: Vec<String>,
-    /// In which form
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: DrawingFormat,
     /// The IOMMU, and how the guest's kernel uses it

@@ -1,21 +1,21 @@
 //! The libraries' choices as values of options: the libraries know nothing of the command line.
 
 use clap::ValueEnum;
-use peerdma_suite::scenario::Swiotlb;
+use peerdma_suite::scenario::{Swiotlb, Witness};
 use peerdma_topology::Format;
 use peerdma_topology::assembly::IommuMode;
 
 /// `--iommu`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Iommu {
-    /// It translates; a freed address is invalid before the unmapping call returns
+    /// The IOMMU translates; a freed address is invalid before the unmapping call returns
     #[default]
     Strict,
-    /// It translates; freed addresses become invalid some time later, as Linux does by itself
+    /// The IOMMU translates; freed addresses become invalid some time later, the default of Linux
     Lazy,
-    /// It is there, but the kernel's own drivers are let through untranslated
+    /// There is an IOMMU, but DMA of the kernel's drivers is not translated
     Passthrough,
-    /// There is none
+    /// No IOMMU
     None,
 }
 
@@ -33,9 +33,10 @@ impl From<Iommu> for IommuMode {
 /// `--swiotlb`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum BounceBuffers {
-    /// Devices reach all memory as it is
+    /// Devices access all memory directly
     Off,
-    /// Every mapping of system memory is a bounce buffer (swiotlb=force): a missing sync shows
+    /// Every mapping of system memory is a bounce buffer (swiotlb=force), which exposes a missing
+    /// sync
     Force,
 }
 
@@ -44,6 +45,27 @@ impl From<BounceBuffers> for Swiotlb {
         match value {
             BounceBuffers::Off => Self::Off,
             BounceBuffers::Force => Self::Force,
+        }
+    }
+}
+
+/// `--witness`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum WitnessChoice {
+    /// It tells what the kernel maps for DMA
+    On,
+    /// It is not loaded
+    Off,
+    /// It tells also who asked for each mapping, which takes longer
+    Callers,
+}
+
+impl From<WitnessChoice> for Witness {
+    fn from(value: WitnessChoice) -> Self {
+        match value {
+            WitnessChoice::On => Self::On,
+            WitnessChoice::Off => Self::Off,
+            WitnessChoice::Callers => Self::Callers,
         }
     }
 }
@@ -85,18 +107,33 @@ pub(super) enum Only {
     Nic,
     /// NVMe controllers
     Nvme,
-    /// Whatever offers memory to p2pdma
+    /// Devices that offer memory to p2pdma
     P2pmem,
     /// Everything that is not a bridge
     All,
 }
 
-/// `--format` of a table of pairs.
+impl Only {
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Gpu => "gpu",
+            Self::Nic => "nic",
+            Self::Nvme => "nvme",
+            Self::P2pmem => "p2pmem",
+            Self::All => "all",
+        }
+    }
+}
+
+/// `--format` of `explain`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum TableFormat {
     /// Lines
     #[default]
     Text,
+    /// For programs
+    Json,
     /// A page for browsers; each cell says why
     Html,
     /// A picture

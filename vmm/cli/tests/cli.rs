@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use program::{outcome, peerdma, run};
 use rustix::fs::{FlockOperation, flock};
 
@@ -302,7 +302,7 @@ fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
 fn traces_are_looked_at() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let lab = serde_json::to_string(&LabConfig::default()).unwrap();
+    let lab = serde_json::to_string(&SystemConfig::default()).unwrap();
     let lines = [
         format!(
             "{{\"format\":\"peerdma-trace\",\"version\":4,\"lab\":{lab},\"ram\":[[0,1048576]]}}"
@@ -356,12 +356,12 @@ fn bad_input_is_a_usage_error_everywhere() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let record = |name: &str, ram: &str, lab: &str| {
         let lab = if lab.is_empty() {
-            serde_json::to_string(&LabConfig::default()).unwrap()
+            serde_json::to_string(&SystemConfig::default()).unwrap()
         } else {
-            serde_json::to_string(&LabConfig::default()).unwrap().replacen("268435456", lab, 1)
+            serde_json::to_string(&SystemConfig::default()).unwrap().replacen("268435456", lab, 1)
         };
         let line = format!(
-            "{{\"format\":\"peerdma-trace\",\"version\":4,\"lab\":{lab},\"ram\":{ram}}}\n{{\"event\":\"end\",\"events\":0}}\n"
+            "{{\"format\":\"peerdma-trace\",\"version\":5,\"lab\":{lab},\"ram\":{ram}}}\n{{\"event\":\"end\",\"events\":0}}\n"
         );
         fs::write(path(name), line).unwrap();
         path(name)

@@ -113,7 +113,7 @@ fn what_the_kernel_of_a_run_decided_stands_below_the_prediction() {
     let (code, out, _) = explain(["peer0", "peer1"]);
     assert!(code == 1 && out.ends_with("NOT as predicted\n"), "{code} {out}");
     assert_eq!(explain(["peer0", "peer0"]).0, 2);
-    // An engine is a client, too, and owns nothing that anybody could ask for.
+    // An engine is a client, too, and owns no memory.
     let engine = || summary_of("ioat", "path 0 03:00.0 4 iova 0xfffe0000");
     fs::write(&path, engine()).unwrap();
     let (code, out, err) = explain(["ioat0", "peer0"]);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peerdma_machine::boot::acpi::{HostBridgeConfig, OscControl, PciConfig};
 use peerdma_machine::boot::{KernelBoot, Protocol};
-use peerdma_machine::lab_port::ExitOnly;
+use peerdma_machine::protocol_port::ExitOnly;
 use peerdma_machine::{
     Backends, CpuProfile, DeviceBus, Machine, MachineConfig, MappedMemory, Platform, RunEnd,
     Workload,
@@ -76,7 +76,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             osc: OscControl::default(),
         }),
     };
-    let backends = Backends { console: Box::new(std::io::stdout()), lab_port: Box::new(ExitOnly) };
+    let backends = Backends { console: Box::new(std::io::stdout()), protocol: Box::new(ExitOnly) };
     let machine = Machine::new(platform, config, Arc::new(HostBridge), backends)?;
     eprintln!("boot: loaded in {:?}", begin.elapsed());
     let outcome = machine.run(Some(LIMIT))?;

@@ -72,13 +72,23 @@ pub trait DeviceBus: Send + Sync {
     fn memory_epoch(&self) -> u64;
     /// The memory BARs that decode now, and the configuration spaces that may be read without asking; not overlapping.
     fn memory(&self) -> Vec<MappedMemory>;
+    /// Whether [`DeviceBus::witness_attach`] takes anything.
+    fn takes_witness(&self) -> bool {
+        false
+    }
+    /// The guest's DMA witness has its header in this page frame; 0: it goes.
+    fn witness_attach(&self, frame: u32) {
+        let _ = frame;
+    }
+    /// Takes everything that is in the witness's rings before it returns.
+    fn witness_drain(&self) {}
     /// The machine follows [`DeviceBus::memory`] after each access that leaves the guest. A bus that needs it to have
     /// followed before it does something else keeps `map`, and asks it.
     fn attach(&self, map: Weak<dyn DirectMap>) {
         let _ = map;
     }
     /// Memory BARs that decode and are left out of [`DeviceBus::memory`], so that each access to them leaves the guest: for
-    /// whoever has to say why.
+    /// the caller that reports why.
     fn withheld(&self) -> Vec<Withheld> {
         Vec::new()
     }

@@ -1,4 +1,4 @@
-//! The one place where a run ends: the first reason counts, everybody is woken, threads leave.
+//! The one place where a run ends: the first reason counts, all threads are woken and leave.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

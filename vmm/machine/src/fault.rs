@@ -1,4 +1,4 @@
-//! How a run ends, and what is said about it when it ends badly.
+//! How a run ends, and the report of a bad end.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::bus::Withheld;
 /// How a machine's run ended.
 #[derive(Debug)]
 pub enum RunEnd {
-    /// The guest said `exit CODE` at the lab port.
+    /// The guest said `exit CODE` at the protocol port.
     Exit(i32),
     /// The guest switched itself off (ACPI S5).
     PowerOff,
@@ -28,7 +28,7 @@ pub struct Fault {
     pub vcpu: u8,
     /// What happened.
     pub kind: FaultKind,
-    /// Where it stood, if KVM could tell.
+    /// Where it stood, if KVM knows.
     pub registers: Option<Registers>,
 }
 
@@ -73,7 +73,7 @@ pub struct Access {
     pub write: bool,
 }
 
-/// The registers that tell where a vCPU stood.
+/// The registers that show where a vCPU stood.
 #[derive(Clone, Copy)]
 pub struct Registers {
     /// General registers.

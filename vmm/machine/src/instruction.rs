@@ -1,4 +1,4 @@
-//! What kind of instruction it was, for people.
+//! A faulting instruction in words.
 
 /// The kind of a 64-bit mode instruction, with its article; it need not be whole.
 pub(super) fn kind(bytes: &[u8]) -> &'static str {

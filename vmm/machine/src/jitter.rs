@@ -1,5 +1,5 @@
-//! Timing that a driver cannot count on: threads of the machine that stand still at random moments, as they do when the
-//! host gives its processors to others.
+//! Timing that a driver cannot count on: threads of the machine that stall at random moments, as
+//! they do when the host gives its processors to others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

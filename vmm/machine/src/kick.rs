@@ -72,8 +72,8 @@ impl Kicker {
     }
 
     fn immediate_exit(&self) -> &AtomicU8 {
-        // SAFETY: the page is mapped until drop; KVM and we access the byte only whole, and nobody in this
-        // process through a plain reference.
+        // SAFETY: the page is mapped until drop; KVM and we access the byte only whole, and nothing
+        // in this process through a plain reference.
         unsafe { AtomicU8::from_ptr(&raw mut (*self.page.as_ptr()).immediate_exit) }
     }
 

@@ -1,7 +1,7 @@
 //! The probe's guest programs, assembled by the compiler.
 //!
 //! Position independent; entered in long mode at CPL 0 with a stack and without an interrupt descriptor table. Each
-//! says `exit 0` at the lab port when the instruction did what it should and `exit 1` when not.
+//! says `exit 0` at the protocol port when the instruction did what it should and `exit 1` when not.
 
 use std::arch::naked_asm;
 

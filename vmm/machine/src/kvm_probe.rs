@@ -13,7 +13,7 @@ use kvm_ioctls::Kvm;
 use serde::{Deserialize, Serialize};
 
 use super::kvm_payload as payload;
-use crate::lab_port::ExitOnly;
+use crate::protocol_port::ExitOnly;
 use crate::{
     Backends, CpuProfile, EmptyBus, FlatProgram, Machine, MachineConfig, MachineError, Platform,
     RunEnd, Workload,
@@ -44,7 +44,7 @@ pub enum Instruction {
     Andn,
     /// Port input and output at CPL 3, by permission of the task state segment's bitmap.
     UserPorts,
-    /// A lab call at CPL 3, its buffer in pages that SMAP keeps from CPL 0.
+    /// A protocol call at CPL 3, its buffer in pages that SMAP keeps from CPL 0.
     UserCall,
 }
 
@@ -69,7 +69,7 @@ impl Instruction {
             Self::Int3 => "int3",
             Self::Andn => "andn",
             Self::UserPorts => "port I/O at CPL 3",
-            Self::UserCall => "lab call at CPL 3",
+            Self::UserCall => "protocol call at CPL 3",
         }
     }
 
@@ -81,7 +81,7 @@ impl Instruction {
             Self::Int3 => payload::int3(),
             Self::Andn => payload::andn(),
             Self::UserPorts => payload::user::ports(),
-            Self::UserCall => payload::user::lab_call(),
+            Self::UserCall => payload::user::protocol_call(),
         }
     }
 }
@@ -230,7 +230,7 @@ fn run(instruction: Instruction, limit: Duration) -> Result<Option<Verdict>, Mac
         cpu_profile: CpuProfile::default(),
         pci: None,
     };
-    let backends = Backends { console: Box::new(std::io::sink()), lab_port: Box::new(ExitOnly) };
+    let backends = Backends { console: Box::new(std::io::sink()), protocol: Box::new(ExitOnly) };
     let machine = Machine::new(platform, config, Arc::new(EmptyBus), backends)?;
     let outcome = machine.run(Some(limit))?;
     log::debug!("probe of {}: {outcome}, {:?}", instruction.name(), begin.elapsed());

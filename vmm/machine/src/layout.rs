@@ -47,10 +47,14 @@ pub const HIGH_MEMORY_START: u64 = 0x10_0000;
 pub const COM1: Range<u16> = 0x3F8..0x400;
 /// Interrupt line of [`COM1`] at the I/O APIC.
 pub const COM1_GSI: u32 = 4;
-/// The same by a buffer in the guest's memory, see `lab_call`.
+/// The same by a buffer in the guest's memory, see `protocol_call`.
 pub use guest_protocol::wire::CALL_PORT as LAB_CALL;
 /// The text line between the guest's tests and the VMM.
-pub use guest_protocol::wire::LINE_PORT as LAB_PORT;
+pub use guest_protocol::wire::LINE_PORT as PROTOCOL_PORT;
+/// Where the guest's DMA witness says that it is there.
+pub use guest_protocol::witness::ATTACH_PORT as WITNESS_ATTACH;
+/// Where the witness asks for its rings to be emptied.
+pub use guest_protocol::witness::DRAIN_PORT as WITNESS_DRAIN;
 /// Reset register named by the FADT (ACPI 6.5, 4.8.3.6).
 pub const RESET_REGISTER: u16 = 0x0CF9;
 /// The value that resets when it is written to [`RESET_REGISTER`].

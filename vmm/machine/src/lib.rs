@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 //!
 //! The machine: KVM, memory, vCPUs, interrupts, ports. Everything here is ordinary PC; what is special about the
-//! lab lies behind [`DeviceBus`] and [`LabPort`].
+//! runtime lies behind [`DeviceBus`] and [`ProtocolHandler`].
 //!
-//! Threads: one for each vCPU, one for the console's output, and the caller of [`Machine::run`], who waits. All
-//! end together, see `control`.
+//! Threads: one for each vCPU, one for the console's output, and the caller of [`Machine::run`],
+//! which waits. All end together, see `control`.
 //!
-//! Lock order: a vCPU thread takes none of these while it runs the guest, and only in this order: the lab port's (whose
+//! Lock order: a vCPU thread takes none of these while it runs the guest, and only in this order: the protocol port's (whose
 //! listener uses the bus), the memory slots' (which ask the bus for its map *while* held), the bus's (inside
 //! [`DeviceBus`]), the serial port's, the control's (innermost).
 
@@ -22,14 +22,14 @@ pub mod jitter;
 mod kick;
 mod kvm_payload;
 pub mod kvm_probe;
-mod lab_call;
-pub mod lab_port;
 pub mod layout;
 mod machine;
 pub mod memory;
 mod paging;
 mod platform;
 mod ports;
+mod protocol_call;
+pub mod protocol_port;
 pub mod runtime;
 mod serial;
 mod slots;
@@ -42,7 +42,7 @@ pub use cpuid::CpuProfile;
 pub use error::MachineError;
 pub use fault::{Access, Fault, FaultKind, Registers, RunEnd};
 pub use irqchip::MsiSignaller;
-pub use lab_port::{LabPort, Reply};
 pub use machine::{Backends, ConsoleInput, FlatProgram, Machine, MachineConfig, Workload};
 pub use memory::GuestRam;
 pub use platform::Platform;
+pub use protocol_port::{ProtocolHandler, Reply};

@@ -1,4 +1,4 @@
-//! The machine as a whole: built, run once, and gone.
+//! The machine as a whole: built, run once, dropped.
 
 use std::fmt;
 use std::io::Write;
@@ -10,11 +10,11 @@ use super::control::{Control, StopHandle};
 use super::cpuid::CpuProfile;
 use super::error::MachineError;
 use super::fault::RunEnd;
-use super::lab_port::{LabPort, LabPortDevice};
 use super::layout;
 use super::memory::GuestRam;
 use super::platform::Platform;
 use super::ports::Ports;
+use super::protocol_port::{ProtocolHandler, ProtocolPort};
 use super::serial::{IrqLine, SerialPort};
 use super::slots::MemorySlots;
 use super::vcpu::Vcpu;
@@ -56,12 +56,12 @@ pub struct MachineConfig {
     pub pci: Option<PciConfig>,
 }
 
-/// Where the guest's words go and who answers it.
+/// Where the guest's output goes, and what answers the guest protocol.
 pub struct Backends {
     /// Takes what the guest writes to its serial console.
     pub console: Box<dyn Write + Send>,
-    /// Answers at the lab port.
-    pub lab_port: Box<dyn LabPort>,
+    /// Answers at the protocol port.
+    pub protocol: Box<dyn ProtocolHandler>,
 }
 
 impl fmt::Debug for Backends {
@@ -110,7 +110,7 @@ impl Machine {
         platform.wire(irq.event(), layout::COM1_GSI)?;
         let ports = Ports {
             serial: SerialPort::new(irq, backends.console)?,
-            lab: Mutex::new(LabPortDevice::new(backends.lab_port)),
+            protocol: Mutex::new(ProtocolPort::new(backends.protocol)),
         };
         let slots = Arc::new(platform.memory_slots()?);
         let map: Weak<dyn DirectMap> = Arc::<MemorySlots>::downgrade(&slots);
@@ -141,7 +141,7 @@ impl Machine {
         ConsoleInput(Arc::clone(&self.shared))
     }
 
-    /// Runs the guest until it ends, or somebody ends it, or `limit` has passed, which counts as
+    /// Runs the guest until it ends, or is ended, or `limit` has passed, which counts as
     /// [`RunEnd::Stopped`]. No thread of the machine is left when this returns.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The guest's RAM: one memfd, seen by the guest through KVM memory slots and by everybody else through
+//! The guest's RAM: one memfd, seen by the guest through KVM memory slots and by all else through
 //! `vm-memory`.
 
 use std::fs::File;
@@ -62,8 +62,8 @@ impl GuestRam {
         &self.memory
     }
 
-    /// The memfd behind the RAM, for whoever wants a mapping of its own: offset 0 is guest address 0, what
-    /// lies above 4 GiB follows what lies below the hole without a gap.
+    /// The memfd behind the RAM, for callers that want a mapping of their own: offset 0 is guest
+    /// address 0, what lies above 4 GiB follows what lies below the hole without a gap.
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }

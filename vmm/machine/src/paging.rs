@@ -39,8 +39,8 @@ impl PageTables {
         long.then_some(Self { root: registers.cr3 & ADDRESS, levels })
     }
 
-    /// The physical address of the byte at `linear`, whoever may use it; `None` when nothing is mapped there, the
-    /// address is not canonical, or a table does not lie in RAM.
+    /// The physical address of the byte at `linear`, regardless of permissions; `None` when nothing
+    /// is mapped there, the address is not canonical, or a table does not lie in RAM.
     pub(super) fn translate(self, ram: &GuestRam, linear: u64) -> Option<GuestAddress> {
         let unused = u64::BITS - OFFSET_BITS - INDEX_BITS * self.levels;
         let canonical = (linear.cast_signed() << unused >> unused).cast_unsigned();

@@ -17,7 +17,7 @@ use super::tsc;
 use super::vcpu::Vcpu;
 use crate::boot::Entry;
 
-/// APIC IDs are vCPU numbers and the MADT's plain entries hold 8 bits, of which 255 means everybody.
+/// APIC IDs are vCPU numbers and the MADT's plain entries hold 8 bits, of which 255 means all.
 const MAX_VCPUS: u8 = 254;
 /// `KVM_PMU_CAP_DISABLE`: the guest has no performance counters.
 const PMU_DISABLE: u64 = 1;
@@ -161,8 +161,8 @@ fn disable_pmu(vm: &VmFd) {
     }
 }
 
-/// An instruction that KVM cannot emulate ends the run: else a program in the guest gets SIGILL for an instruction that
-/// the processor has, and nobody says why. KVM before 5.14 cannot.
+/// An instruction that KVM cannot emulate ends the run: else a program in the guest gets SIGILL for
+/// an instruction that the processor has, without a word why. KVM before 5.14 cannot.
 fn exit_on_emulation_failure(vm: &VmFd) {
     let mut cap = kvm_enable_cap {
         cap: kvm_bindings::KVM_CAP_EXIT_ON_EMULATION_FAILURE,

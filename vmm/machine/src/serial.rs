@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use peerdma_support::warnings::Warnings;
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::error::MachineError;
 use super::layout;
@@ -30,7 +30,7 @@ pub(crate) struct IrqLine(EventFd);
 
 impl IrqLine {
     pub(crate) fn new() -> Result<Self, MachineError> {
-        EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+        EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
             .map(Self)
             .map_err(MachineError::host("make an event for the serial port"))
     }

@@ -44,7 +44,7 @@ impl MemorySlots {
         for region in ram.memory().iter() {
             let host = region.as_ptr() as u64;
             // SAFETY: the region is mapped for as long as `ram`, of which we keep a clone, and is plain memory
-            // that anybody may change at any time: it is only ever accessed through vm-memory.
+            // that may change at any time: it is only ever accessed through vm-memory.
             unsafe { set_slot(&vm, slot, 0, region.start_addr().raw_value(), region.len(), host)? };
             slot += 1;
         }
@@ -120,11 +120,12 @@ impl DeviceSlots {
                 }
             }
         }
-        // Who must not be without one comes first: a BAR is memory to programs, a configuration space is read seldom.
+        // What must not be without a slot comes first: a BAR is memory to programs, a configuration
+        // space is read seldom.
         wanted.sort_by_key(|memory| !memory.writable);
         for memory in wanted {
             if let Err(reason) = check(&memory) {
-                // The guest's doing: on hardware, too, nobody would answer there.
+                // The guest's doing: on hardware, too, nothing would answer there.
                 let address = memory.address;
                 self.misplaced
                     .warn(format_args!("device memory at {address:#x} is not mapped: {reason}"));
@@ -170,7 +171,7 @@ fn same(a: &MappedMemory, b: &MappedMemory) -> bool {
         && std::ptr::addr_eq(Arc::as_ptr(&a.memory), Arc::as_ptr(&b.memory))
 }
 
-/// Whether it can be mapped, as far as we can tell before KVM.
+/// Whether it can be mapped, as far as we know before KVM does.
 fn check(memory: &MappedMemory) -> Result<(), &'static str> {
     let len = memory.memory.len();
     let aligned = [memory.address, len, memory.memory.host_address() as u64]

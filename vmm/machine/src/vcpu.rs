@@ -14,10 +14,12 @@ use super::control::Control;
 use super::error::MachineError;
 use super::fault::{Access, Fault, FaultKind, Registers, RunEnd};
 use super::kick::Kicker;
-use super::lab_call::{Buffer, Call, VcpuMemory};
 use super::layout;
 use super::machine::Shared;
+use super::ports;
+use super::protocol_call::{Buffer, Call, VcpuMemory};
 use crate::jitter::{Jitter, Stalls, Stream};
+use rustix::io::Errno;
 
 /// How often in a row `KVM_RUN` is called again after KVM says that an exit happened while an event was delivered.
 ///
@@ -39,8 +41,8 @@ const MAX_INSTRUCTION: usize = 15;
 enum Next {
     Resume,
     End(RunEnd),
-    /// The length of the line of a lab call; registers hold its address.
-    LabCall(u32),
+    /// The length of the line of a protocol call; registers hold its address.
+    ProtocolCall(u32),
 }
 
 /// A vCPU that has not started yet.
@@ -85,9 +87,9 @@ impl Vcpu {
         while !shared.control.ending() {
             let next = match self.fd.run() {
                 Ok(exit) => serve(exit, shared),
-                Err(error) => match error.errno() {
+                Err(error) => match Errno::from_raw_os_error(error.errno()) {
                     // A kick, a signal for the process, or a vCPU that waits for its start-up IPI.
-                    libc::EINTR | libc::EAGAIN => Ok(Next::Resume),
+                    Errno::INTR | Errno::AGAIN => Ok(Next::Resume),
                     _ => Err(FaultKind::Run(error.into())),
                 },
             };
@@ -100,14 +102,14 @@ impl Vcpu {
             }
             in_a_row = 0;
             let next = match next {
-                Ok(Next::LabCall(line)) => self.lab_call(line, shared),
+                Ok(Next::ProtocolCall(line)) => self.protocol_call(line, shared),
                 other => other,
             };
             if let Some(jitter) = &mut self.jitter {
                 jitter.moment();
             }
             match next {
-                Ok(Next::Resume | Next::LabCall(_)) => {}
+                Ok(Next::Resume | Next::ProtocolCall(_)) => {}
                 Ok(Next::End(outcome)) => shared.control.finish(outcome),
                 Err(kind) => {
                     let fault = self.fault(kind, shared);
@@ -120,11 +122,11 @@ impl Vcpu {
         }
     }
 
-    fn lab_call(&self, line: u32, shared: &Shared) -> Result<Next, FaultKind> {
+    fn protocol_call(&self, line: u32, shared: &Shared) -> Result<Next, FaultKind> {
         let registers = self.fd.get_regs().map_err(|error| FaultKind::Run(error.into()))?;
         let call = Call { line, buffer: registers.rdi, room: registers.rcx };
         let memory = VcpuMemory::new(&self.fd, &shared.ram);
-        match shared.ports.lab_call(call, &memory) {
+        match shared.ports.protocol_call(call, &memory) {
             Some(outcome) => Ok(Next::End(outcome)),
             None => after_access(shared),
         }
@@ -225,14 +227,20 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
             after_access(shared)
         }
         VcpuExit::IoIn(port, data) => {
-            shared.ports.read(port, data);
+            if !ports::read_witness(&*shared.bus, port, data) {
+                shared.ports.read(port, data);
+            }
             Ok(Next::Resume)
         }
         // Narrower writes mean nothing there.
         VcpuExit::IoOut(layout::LAB_CALL, data) => Ok(match <[u8; 4]>::try_from(data) {
-            Ok(line) => Next::LabCall(u32::from_le_bytes(line)),
+            Ok(line) => Next::ProtocolCall(u32::from_le_bytes(line)),
             Err(_) => Next::Resume,
         }),
+        VcpuExit::IoOut(port @ (layout::WITNESS_ATTACH | layout::WITNESS_DRAIN), data) => {
+            ports::write_witness(&*shared.bus, port, data);
+            after_access(shared)
+        }
         VcpuExit::IoOut(port, data) => match shared.ports.write(port, data) {
             Some(outcome) => Ok(Next::End(outcome)),
             None => after_access(shared),
@@ -249,7 +257,7 @@ fn serve(exit: VcpuExit<'_>, shared: &Shared) -> Result<Next, FaultKind> {
     }
 }
 
-/// What the CPUs see of devices may have changed: a BAR was moved, or the lab port's listener has pulled a device.
+/// What the CPUs see of devices may have changed: a BAR was moved, or the protocol port's listener has pulled a device.
 fn after_access(shared: &Shared) -> Result<Next, FaultKind> {
     shared.slots.follow(&*shared.bus).map_err(FaultKind::Machine)?;
     Ok(Next::Resume)

@@ -1,12 +1,13 @@
-//! What the bench says of its figures. Its program has no test harness, so these parts of it are tried here.
+//! The bench's judgement of its figures. Its program has no test harness, so these parts of it are
+//! tested here.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, missing_debug_implementations, reason = "the bench itself uses the rest")]
 #![allow(unreachable_pub, reason = "modules of a program")]
 
-#[path = "../benches/lab/options.rs"]
+#[path = "../benches/checking/options.rs"]
 mod options;
-#[path = "../benches/lab/report.rs"]
+#[path = "../benches/checking/report.rs"]
 mod report;
 
 use options::Options;

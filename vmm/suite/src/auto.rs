@@ -1,4 +1,4 @@
-//! `--kernel auto`: which kernel a guest runs when nobody says which.
+//! `--kernel auto`: which kernel a guest runs by default.
 
 use std::num::NonZeroUsize;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! What the guests of some scenarios carry besides what every guest has: modules of the kernel's own, and its test
-//! programs. Everybody else's initramfs stays small.
+//! programs. The initramfs of all others stays small.
 
 use std::path::{Path, PathBuf};
 

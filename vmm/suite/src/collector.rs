@@ -19,7 +19,7 @@ struct Open {
 
 /// Takes events, gives a report.
 pub struct Collector<'a> {
-    /// KTAP, unless somebody wants something else on that stream.
+    /// KTAP, unless that stream is wanted for something else.
     printer: Option<Printer<Box<dyn Write + 'a>>>,
     progress: ProgressBar,
     /// In the order in which they began; the first one is printed live.
@@ -42,7 +42,7 @@ impl<'a> Collector<'a> {
     /// Prints KTAP about `scenarios` scenarios to `out`, if there is one; progress goes to stderr if it is a terminal.
     ///
     /// # Errors
-    /// When `out` cannot be written, for another reason than that nobody reads it.
+    /// When `out` cannot be written, for another reason than a closed pipe.
     pub fn new(out: Option<Box<dyn Write + 'a>>, scenarios: usize) -> io::Result<Self> {
         let printer = match out.map(|out| Printer::new(out, scenarios)).transpose() {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
@@ -138,7 +138,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Clears the progress line; afterwards somebody else may write to the terminal.
+    /// Clears the progress line; afterwards others may write to the terminal.
     pub fn quiet(&self) {
         self.progress.finish_and_clear();
     }
@@ -152,7 +152,7 @@ impl<'a> Collector<'a> {
         let totals = RunReport::totals_of(&self.finished);
         self.print(|printer| printer.close(totals));
         match self.error {
-            // Somebody who closes the pipe has seen enough.
+            // A reader that closes the pipe has seen enough.
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(self.finished),
         }

@@ -229,7 +229,7 @@ fn is_complaint(line: &str) -> bool {
         && !HARMLESS.iter().any(|harmless| line.contains(harmless))
 }
 
-/// A console's output, to everybody who wants it. Who cannot take it any more is left out; the others go on.
+/// A console's output, to each sink that wants it. A sink that fails is left out; the others go on.
 pub struct Outputs {
     watch: ConsoleWatch,
     screen: Option<Box<dyn Write + Send>>,

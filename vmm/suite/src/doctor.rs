@@ -1,4 +1,4 @@
-//! What this machine can do, line by line, with the fix for what it cannot.
+//! What this machine can do, line by line, with a fix for what it lacks.
 
 use std::env;
 use std::fmt;

@@ -45,9 +45,9 @@ impl Venue {
     /// boots on one processor, and the guest's first process starts the others.
     ///
     /// `nohz=off`: TCG's VMRUN does not restore the interrupt shadow of STI. A guest that was left between the STI and
-    /// the HLT of its idle loop gets the next interrupt before the HLT, and then halts although somebody has been woken:
-    /// until the next interrupt, which without a periodic tick may be minutes away. Seen as a sleep of 100 ms that
-    /// lasted as long as the longest timer there was.
+    /// the HLT of its idle loop gets the next interrupt before the HLT, and then halts although a
+    /// thread has been woken: until the next interrupt, which without a periodic tick may be
+    /// minutes away. Seen as a sleep of 100 ms that lasted as long as the longest timer there was.
     pub fn parameters(&self) -> &'static [&'static str] {
         match self {
             Self::Nested(_) => &["maxcpus=1", "nohz=off"],
@@ -232,13 +232,13 @@ fn follow(
     }
 }
 
-fn conclude(end: Followed, who: &str, last_words: impl FnOnce() -> Vec<String>) -> JobEnd {
+fn conclude(end: Followed, what: &str, last_words: impl FnOnce() -> Vec<String>) -> JobEnd {
     let (reason, hung) = match end {
         Followed::Done => return JobEnd::Done,
         Followed::Interrupted => return JobEnd::Interrupted,
-        Followed::Silent => (format!("{who} hung and was given up"), true),
-        Followed::Gone => (format!("{who} ended before its work was done"), false),
-        Followed::Broken(message) => (format!("{who} gave up: {message}"), false),
+        Followed::Silent => (format!("{what} hung and was given up"), true),
+        Followed::Gone => (format!("{what} ended before its work was done"), false),
+        Followed::Broken(message) => (format!("{what} gave up: {message}"), false),
     };
     JobEnd::Lost { reason, hung, last_words: last_words() }
 }

@@ -1,7 +1,7 @@
-//! What a running job tells whoever started it.
+//! What a running job reports to whatever started it.
 //!
 //! The same events flow within one process, when guests run on this machine's KVM, and as JSON lines out of the
-//! nested test host: who prints and judges the run as a whole need not know which.
+//! nested test host: the code that prints and judges the run need not know which.
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::SyncSender;

@@ -1,7 +1,7 @@
 //! The files that a run leaves: console logs in its output folder, traces in the folder of traces.
 //!
-//! Whoever runs guests writes them through [`Files`]: into the folders themselves where it runs on this machine, and
-//! out through a port where it runs in the nested test host.
+//! The runner writes them through [`Files`]: into the folders themselves where it runs on this
+//! machine, and out through a port where it runs in the nested test host.
 
 use std::fmt::Debug;
 use std::fs::{self, File};

@@ -79,7 +79,7 @@ fn path(view: &View<'_>, provider: usize, client: usize) -> Path {
 /// Longest answer in bytes: `ok ` goes in front.
 const MAX_LENGTH: usize = wire::MAX_ANSWER - OK.len() - 1;
 
-/// The answer does not fit through the lab port.
+/// The answer does not fit through the protocol port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong(usize);
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use peerdma_machine::layout::COMMAND_LINE_CAPACITY;
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use peerdma_trace::RecordOptions;
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +25,8 @@ pub struct GuestRun {
     /// The answer to the guest's `hello`.
     pub hello: Hello,
     /// The devices.
-    pub lab: LabConfig,
-    /// The machine once more, as its report shows it; none where nobody asks later.
+    pub system: SystemConfig,
+    /// The machine once more, as its report shows it; none where there is no report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<Box<Setup>>,
     /// Guest RAM, in MiB.
@@ -115,7 +115,7 @@ mod tests {
             parameters: vec!["quiet".into()],
             initramfs: Some("/i2".into()),
             hello: Hello::new(Mode::Shell, "basic"),
-            lab: LabConfig::default(),
+            system: SystemConfig::default(),
             setup: None,
             memory: 512,
             cpus: 2,

@@ -1,4 +1,4 @@
-//! The judge: takes what the guest says at the lab port and what the checker finds, and decides how each test ended.
+//! The judge: takes what the guest says at the protocol port and what the checker finds, and decides how each test ended.
 //!
 //! The guest's word counts only against itself: it can fail a test that looks fine from here, never pass one that does
 //! not. Every amount that a guest controls has a bound; going over one fails the run.
@@ -45,12 +45,12 @@ const MAX_TEXT: usize = 1000;
 /// The name under which the user's own command is reported.
 const COMMAND: &str = "command";
 
-/// What to tell the guest.
+/// What to answer the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// This line.
     Line(String),
-    /// `ok` and the lab's counters as JSON, which the judge does not have.
+    /// `ok` and the system's counters as JSON, which the judge does not have.
     Counters,
     /// `ok` once a slot, which the judge does not have, is empty or filled.
     Slot {
@@ -63,14 +63,14 @@ pub enum Answer {
     Traffic(Bdf),
     /// `ok` once a path is armed or disarmed.
     Delay {
-        /// Who issues the posted writes.
+        /// The function that issues the posted writes.
         requester: Bdf,
         /// Whose BARs they go to; none for the root complex.
         target: Option<Bdf>,
         /// For how long they stay under way.
         delay: PostedDelay,
     },
-    /// `ok` once the lab knows that a fence of this function's work has been seen.
+    /// `ok` once the system knows that a fence of this function's work has been seen.
     Fence(Bdf),
     /// `ok` once the devices have nothing left to do.
     Settle,
@@ -110,14 +110,14 @@ pub struct Judge {
     functions: Vec<(String, Bdf)>,
     /// Results that the guest announced, at the outermost level.
     planned: Option<usize>,
-    /// Results at the outermost level that no test of the lab's own protocol stands behind, and those below them.
+    /// Results at the outermost level that no test of the agent stands behind, and those below them.
     depth: usize,
     diagnostics: usize,
-    /// Findings told as they happened.
-    told: usize,
+    /// Findings reported as they happened.
+    reported: usize,
     /// The user's command has been started.
     started: bool,
-    /// Why the guest's agent gave up; none when somebody else asked for the guest's end.
+    /// Why the guest's agent gave up; none when the guest's end was asked for otherwise.
     gave_up: Option<String>,
     /// A bound was exceeded: said once.
     overflow: Option<&'static str>,
@@ -129,7 +129,7 @@ impl Judge {
     /// A judge of a guest that gets `hello`, and that must report at least `at_least` tests.
     ///
     /// # Errors
-    /// [`TooLong`] when `hello` does not fit through the lab port.
+    /// [`TooLong`] when `hello` does not fit through the protocol port.
     pub fn new(hello: &Hello, at_least: usize, events: Events) -> Result<Self, TooLong> {
         Ok(Self {
             events,
@@ -147,7 +147,7 @@ impl Judge {
             planned: None,
             depth: 0,
             diagnostics: 0,
-            told: 0,
+            reported: 0,
             started: false,
             gave_up: None,
             overflow: None,
@@ -190,7 +190,7 @@ impl Judge {
         let case = self.current.as_mut().unwrap_or(&mut self.stray);
         let Some(text) = case.finding(finding) else {
             if case.is_first_dropped() {
-                self.tell(
+                self.report(
                     finding.severity,
                     format!("{MAX_FINDINGS} causes are listed; what has others is only counted from here on"),
                 );
@@ -202,7 +202,7 @@ impl Judge {
         }
         let text = text.to_owned();
         self.tell_sums();
-        self.tell(finding.severity, text);
+        self.report(finding.severity, text);
     }
 
     /// Reports how many findings have been folded into those already reported.
@@ -212,12 +212,12 @@ impl Judge {
         }
         let mut sums = self.stray.sums();
         sums.extend(self.current.as_mut().map(Case::sums).unwrap_or_default());
-        sums.into_iter().for_each(|(severity, text)| self.tell(severity, text));
+        sums.into_iter().for_each(|(severity, text)| self.report(severity, text));
     }
 
-    fn tell(&mut self, severity: Severity, text: String) {
-        if self.told < MAX_DIAGNOSTICS {
-            self.told += 1;
+    fn report(&mut self, severity: Severity, text: String) {
+        if self.reported < MAX_DIAGNOSTICS {
+            self.reported += 1;
             let (scenario, note) = (self.report.name.clone(), severity == Severity::Note);
             self.events.send(Event::Finding { scenario, text, note });
         }
@@ -316,8 +316,8 @@ impl Judge {
         if self.mode == Mode::Test {
             return Answer::fail("the lab's tests say what they expect when they begin");
         }
-        let expectation =
-            Expectation::of(expectation).and_then(|found| found.resolve(&self.functions));
+        let expectation = Expectation::of(expectation)
+            .and_then(|expectation| expectation.resolve(&self.functions));
         match expectation {
             Ok(expectation) if self.stray.has_room(&expectation, Origin::Guest) => {
                 self.stray.expect(expectation, Origin::Guest);
@@ -428,7 +428,7 @@ impl Judge {
         }
     }
 
-    /// A result line. Tests of the lab's own protocol have been judged already; what else there is counts as it says.
+    /// A result line. Tests of the agent have been judged already; what else there is counts as it says.
     fn ktap_result(&mut self, depth: usize, result: ktap::TestResult) {
         let sums_up = depth < self.depth;
         self.depth = depth;

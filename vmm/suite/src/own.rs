@@ -1,4 +1,4 @@
-//! What the user brings into the guest: a driver, programs, files.
+//! The user's own things in the guest: a driver, programs, files.
 
 use std::fs::File;
 use std::io::Read;
@@ -56,7 +56,7 @@ impl Own {
     /// The modules' files, in order; what is a folder is built against `tree`, the guest's kernel.
     ///
     /// # Errors
-    /// When it cannot be built, or nobody knows against what.
+    /// When it cannot be built, or it is not known against what.
     pub fn built_modules(
         &self,
         cache: &Cache,
@@ -96,7 +96,7 @@ impl Own {
     }
 }
 
-/// Whether a kernel could load it, as far as its first bytes tell; why not otherwise.
+/// Whether a kernel could load it, as far as its first bytes show; why not otherwise.
 fn check_module(path: &Path) -> Result<(), String> {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(18).read_to_end(&mut head));

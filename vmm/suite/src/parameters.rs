@@ -26,11 +26,12 @@ const COMMON: &[&str] = &[
 
 /// Warnings and worse on the console: each character costs an exit, and nothing less is worth it.
 const TESTED: &[&str] = &["loglevel=5", "oops=panic", started::BY_TEST];
-/// Only what brings the kernel down: somebody wants to read a program's output, and `dmesg` has the rest.
+/// Only what brings the kernel down: the user wants to read a program's output, and `dmesg` has the
+/// rest.
 const USED: &[&str] = &["loglevel=2", started::BY_BOOT];
 
-/// Where no test asks the leak detector, nobody reads what it writes down, and it writes down each allocation: half a
-/// minute of a debug kernel's time for each I/OAT channel, which has 65536 descriptors.
+/// Where no test asks the leak detector, its records are not read, and it records each allocation:
+/// half a minute of a debug kernel's time for each I/OAT channel, which has 65536 descriptors.
 const NO_LEAK_DETECTOR: &str = "kmemleak=off";
 /// The group whose tests ask it.
 const LEAKS: &str = "leaks";
@@ -42,7 +43,7 @@ pub enum Purpose {
     Tests,
     /// A user's test, which takes their place.
     OwnTest,
-    /// Somebody sits in front of it, or reads what a command prints.
+    /// A user sits at the console, or reads what a command prints.
     Use,
 }
 

@@ -1,15 +1,15 @@
-//! How the judge is fed: by the lab port with what the guest says, by an observer with what the checker finds.
+//! The judge's inputs: the guest protocol's port, and an observer of the checker's findings.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use device_models::checker::Finding;
 use device_models::fabric::Observer;
-use peerdma_machine::runtime::LabBus;
-use peerdma_machine::{LabPort, Reply};
+use peerdma_machine::runtime::RuntimeBus;
+use peerdma_machine::{ProtocolHandler, Reply};
 
 use super::judge::{Answer, Judge};
 
-/// A judge that both ears share. Lock order: the lab's lock before this one.
+/// A judge that both inputs share. Lock order: the system's lock before this one.
 #[derive(Debug, Clone)]
 pub struct SharedJudge(Arc<Mutex<Judge>>);
 
@@ -38,15 +38,15 @@ impl Observer for Findings {
 /// Answers the guest.
 #[derive(Debug)]
 pub struct JudgePort {
-    /// Who judges.
+    /// Judges the run.
     pub judge: SharedJudge,
-    /// Who counts.
-    pub bus: Arc<LabBus>,
+    /// Has the counters.
+    pub bus: Arc<RuntimeBus>,
 }
 
-impl LabPort for JudgePort {
+impl ProtocolHandler for JudgePort {
     fn line(&mut self, line: &str) -> Reply {
-        // The judge's lock is given up before the lab's is taken.
+        // The judge's lock is given up before the system's is taken.
         let answer = self.judge.lock().line(line);
         match answer {
             Answer::Line(line) => Reply::Line(line),
@@ -85,7 +85,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use device_models::fabric::InterruptSink;
-    use peerdma_topology::assembly::LabConfig;
+    use peerdma_topology::assembly::SystemConfig;
     use vm_memory::{GuestAddress, GuestMemoryMmap};
 
     use super::*;
@@ -101,9 +101,9 @@ mod tests {
     #[test]
     fn what_the_judge_leaves_to_the_lab_is_answered() {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        let lab =
-            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
-        let (bus, _engine) = LabBus::new(lab, None).unwrap();
+        let system =
+            SystemConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let (bus, _engine) = RuntimeBus::new(system, None).unwrap();
         let (sender, _events) = sync_channel(1);
         let hello = Hello::new(Mode::Test, "s");
         let judge = Judge::new(&hello, 0, Events::new(sender)).unwrap();

@@ -4,7 +4,6 @@ use std::env;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use peerdma_driver_source::FILES;
 use peerdma_images::cache::{Cache, CacheError};
 use peerdma_images::command::CommandError;
 use peerdma_images::embedded;
@@ -29,7 +28,7 @@ const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
 /// What the lab's own devices need of the kernel where it is a module. The IOMMU's comes first: a device whose driver
 /// finds none for ten seconds does without.
 const FIRST_MODULES: &[&str] = &["virtio_iommu", "virtio_rng"];
-/// What somebody sees who logs in.
+/// What a user sees at login.
 const PROFILE: &str = "\
 export PS1='guest:\\w# '
 [ -t 1 ] && echo 'peerdma guest: lspci -vvv and dmesg look around, guest-agent --help tests, Ctrl-A x leaves.'
@@ -128,7 +127,7 @@ pub enum PrepareError {
         /// The name that was probably meant.
         near: Option<String>,
     },
-    /// Modules of the kernel's, and nobody knows where they are.
+    /// Modules of the kernel's, and it is not known where they are.
     #[error(
         "{kernel}: no build tree is known for this kernel, so its modules cannot be loaded; give the tree itself with --kernel"
     )]
@@ -189,6 +188,8 @@ pub struct Prepared {
     pub kernel_name: String,
     /// The initramfs.
     pub initramfs: PathBuf,
+    /// The witness, which the guest may load before all of them; none where it is not wanted or cannot be had.
+    pub witness: Option<Module>,
     /// What the guest loads first.
     pub modules: Vec<Module>,
     /// What goes on the kernel's command line for modules that it has built in.
@@ -219,13 +220,15 @@ pub fn fetch(
     Ok(())
 }
 
-/// Puts a guest together; builds what is not in the cache.
+/// Puts a guest together; builds what is not in the cache. `with_witness`: the module, too, that tells what the kernel
+/// maps; a kernel that cannot have it gets none, which is noted.
 ///
 /// # Errors
 /// When a part is missing and cannot be made.
 pub fn prepare(
     kernel: &KernelChoice,
     own: &Own,
+    with_witness: bool,
     progress: &dyn Progress,
 ) -> Result<Prepared, PrepareError> {
     own.check()?;
@@ -241,11 +244,11 @@ pub fn prepare(
         None => return Err(PrepareError::NoKernelModules { kernel: kernel_name }),
     };
     let modules = own.built_modules(&cache, tree.as_deref(), progress)?;
+    let strict = matches!(kernel, KernelChoice::Flavour(_));
     let driver = match &tree {
         _ if !own.wants_driver() => Vec::new(),
         Some(tree) => {
             let (source, tree) = (driver_source(&cache, progress)?, tree.clone());
-            let strict = matches!(kernel, KernelChoice::Flavour(_));
             module::build(&cache, &ModuleRequest { source, tree, strict }, progress)?.files
         }
         None => {
@@ -255,6 +258,16 @@ pub fn prepare(
             ));
             Vec::new()
         }
+    };
+    let witness = match &tree {
+        Some(tree) if with_witness => match witness(&cache, tree, strict, progress)? {
+            Ok(file) => Some(file),
+            Err(why) => {
+                notes.push(format!("{kernel_name}: mappings are not watched: {why}"));
+                None
+            }
+        },
+        _ => None,
     };
     let mut initramfs = Initramfs::new();
     initramfs.program(INIT, Path::new(PROGRAM))?;
@@ -270,7 +283,7 @@ pub fn prepare(
     }
     own.pack(&mut initramfs)?;
     let mut loaded = Vec::new();
-    // What the lab loads first anyway is loaded once, with the parameters that somebody asks for.
+    // What the lab loads first anyway is loaded once, with the parameters that were asked for.
     let asked_for = |file: &PathBuf| {
         let asked = kernel_modules.iter().find(|(own, _)| own == file);
         asked.map(|(_, parameters)| parameters.clone()).unwrap_or_default()
@@ -283,10 +296,19 @@ pub fn prepare(
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         loaded.push(Module { path: format!("/lib/modules/{name}"), parameters });
     }
+    let witness = match witness {
+        Some(file) => {
+            initramfs.module(&file)?;
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            Some(Module { path: format!("/lib/modules/{name}"), parameters: String::new() })
+        }
+        None => None,
+    };
     Ok(Prepared {
         kernel: elf,
         kernel_name,
         initramfs: initramfs.store(&cache)?,
+        witness,
         modules: loaded,
         parameters,
         notes,
@@ -355,7 +377,29 @@ fn driver_source(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, Prep
     match named {
         Some(path) if path.join("Kbuild").is_file() => Ok(path),
         Some(path) => Err(PrepareError::NoDriver { path }),
-        None => Ok(embedded::unpack(cache, "guest-driver", FILES, progress)?),
+        None => {
+            let files = peerdma_driver_source::driver();
+            Ok(embedded::unpack(cache, "guest-driver", &files, progress)?)
+        }
+    }
+}
+
+/// The witness's module, built against `tree`; or why a kernel that is not ours cannot have it.
+fn witness(
+    cache: &Cache,
+    tree: &Path,
+    strict: bool,
+    progress: &dyn Progress,
+) -> Result<Result<PathBuf, String>, PrepareError> {
+    let files = peerdma_driver_source::witness();
+    let source = embedded::unpack(cache, "dma-witness", &files, progress)?;
+    let request = ModuleRequest { source, tree: tree.to_owned(), strict };
+    match module::build(cache, &request, progress) {
+        Ok(built) => Ok(built.files.into_iter().next().ok_or_else(|| "nothing was built".into())),
+        Err(ModuleError::Command(error @ CommandError::Failed { .. })) if !strict => {
+            Ok(Err(error.to_string()))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -408,7 +452,7 @@ mod tests {
     fn what_the_user_names_must_be_there() {
         let nothing = KernelChoice::Path("/no/such/kernel".into());
         let own = Own { modules: vec!["/no/such.ko".into()], ..Own::default() };
-        let error = prepare(&nothing, &own, &progress::Silent).unwrap_err().to_string();
+        let error = prepare(&nothing, &own, true, &progress::Silent).unwrap_err().to_string();
         assert_eq!(error, "the module /no/such.ko is not there; check the path");
         let error = find_kernel(&nothing, &progress::Silent).unwrap_err().to_string();
         assert_eq!(error, "the kernel /no/such/kernel is not there; check the path");

@@ -1,4 +1,4 @@
-//! Runs the guests of a job on this machine's KVM, which is the nested test host's when we are in there.
+//! Runs the guests of a job on this machine's KVM: in a nested test host, on that machine's.
 
 use std::fmt;
 use std::fs::File;
@@ -12,7 +12,7 @@ use device_models::system::System;
 use peerdma_machine::boot::acpi::PciConfig;
 use peerdma_machine::boot::{KernelBoot, Protocol};
 use peerdma_machine::jitter::{Stalls, Stream};
-use peerdma_machine::runtime::{Interrupts, LabBus};
+use peerdma_machine::runtime::{Interrupts, RuntimeBus};
 use peerdma_machine::{
     Backends, CpuProfile, Machine, MachineConfig, MachineError, Platform, RunEnd, StopHandle,
     Workload,
@@ -36,7 +36,7 @@ use crate::report::ScenarioReport;
 const INPUT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the guest's virtio-rng gets its entropy: the host's generator, as it is. A test host that has just started has
-/// not collected much yet, and `/dev/urandom` would spend seconds on that, with the lab and so the whole guest waiting.
+/// not collected much yet, and `/dev/urandom` would spend seconds on that, with the devices and so the whole guest waiting.
 #[derive(Debug)]
 struct Entropy;
 
@@ -46,7 +46,7 @@ impl Read for Entropy {
     }
 }
 
-/// Who sits in front of a guest.
+/// The console of an interactive guest.
 pub struct Console {
     /// Keys.
     pub input: Box<dyn Read + Send>,
@@ -68,7 +68,7 @@ pub enum RunError {
     Machine(#[from] MachineError),
     /// The devices.
     #[error(transparent)]
-    Lab(#[from] AssemblyError),
+    Assembly(#[from] AssemblyError),
     /// The command.
     #[error(transparent)]
     Hello(#[from] TooLong),
@@ -101,8 +101,8 @@ struct Waiting<'a> {
     console: Option<Console>,
 }
 
-/// Runs the guests in their order, [`Job::at_once`] beside each other, and tells `events` about them. What they leave goes
-/// into `files`, `console` to the interactive one.
+/// Runs the guests in their order, [`Job::at_once`] beside each other, and reports to `events`.
+/// What they leave goes into `files`, `console` to the interactive one.
 pub fn run(job: &Job, files: &dyn Files, console: Option<Console>, events: &Events) {
     let waiting = Mutex::new(Waiting { runs: job.runs.iter(), console });
     let lane = || while one(job, files, &waiting, events) {};
@@ -125,7 +125,8 @@ fn one(job: &Job, files: &dyn Files, waiting: &Mutex<Waiting<'_>>, events: &Even
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let next = waiting.runs.next().filter(|_| !interrupted());
         let Some(run) = next else { return false };
-        // Told under the lock: reports come in the order in which guests begin, which is that of the job.
+        // Reported under the lock: reports come in the order in which guests begin, which is that
+        // of the job.
         events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
         (run, if run.interactive { waiting.console.take() } else { None })
     };
@@ -150,7 +151,7 @@ fn guest(
     if run.all_findings {
         judge.list_each_finding();
     }
-    let plan = run.lab.plan().map_err(AssemblyError::from)?;
+    let plan = run.system.plan().map_err(AssemblyError::from)?;
     judge.expect(&run.expectations, plan.addresses());
     let judge = SharedJudge::new(judge);
     let watch = ConsoleWatch::default();
@@ -167,17 +168,18 @@ fn guest(
     let vcpus = u8::try_from(run.cpus).unwrap_or(u8::MAX);
     let platform = Platform::new(vcpus, run.memory)?;
     let interrupts = Box::new(Interrupts::new(platform.msi()));
-    let lab_config = run.lab.clone();
-    let mut lab = lab_config.build_planned(&plan, platform.ram().memory(), interrupts, Entropy)?;
-    let recording = start_recording(job, run, files, &lab, &platform)?;
+    let system_config = run.system.clone();
+    let mut system =
+        system_config.build_planned(&plan, platform.ram().memory(), interrupts, Entropy)?;
+    let recording = start_recording(job, run, files, &system, &platform)?;
     if let Some((recording, _)) = &recording {
-        lab.add_observer(Box::new(recording.recorder()));
+        system.add_observer(Box::new(recording.recorder()));
         judge.lock().record_marks(recording.clone());
     }
-    lab.add_observer(Box::new(Findings(judge.clone())));
+    system.add_observer(Box::new(Findings(judge.clone())));
     let stalls = job.jitter.map(Stalls::of);
     let jitter = stalls.as_ref().map(|stalls| stalls.stream(Stream::Devices));
-    let (bus, engine) = LabBus::new(lab, jitter).map_err(RunError::Thread)?;
+    let (bus, engine) = RuntimeBus::new(system, jitter).map_err(RunError::Thread)?;
     let open = |path: &Path| File::open(path).map_err(RunError::file("opening", path));
     let kernel = KernelBoot {
         kernel: open(&job.kernel)?.into(),
@@ -187,15 +189,15 @@ fn guest(
     };
     let config = MachineConfig {
         workload: Workload::Kernel(Box::new(kernel)),
-        cpu_profile: CpuProfile::of(&lab_config.topology),
+        cpu_profile: CpuProfile::of(&system_config.topology),
         pci: Some(PciConfig::of(&plan)),
     };
-    let lab_port = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
+    let protocol = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
     let machine = Machine::new(
         platform,
         config,
         bus.clone(),
-        Backends { console: Box::new(screen), lab_port },
+        Backends { console: Box::new(screen), protocol },
     )?
     .with_stalls(stalls.clone());
     let stop = machine.stop_handle();
@@ -215,7 +217,7 @@ fn guest(
     }
     let outcome = machine.run(run.limit.map(Duration::from_secs))?;
     drop(engine);
-    // What was overtaken and never pushed is found even if nobody has switched the delay off.
+    // What was overtaken and never pushed is found even if the delay was not switched off.
     bus.end_delays();
     let counters = bus.counters().totals();
     let end = End {
@@ -278,7 +280,7 @@ fn start_recording(
     job: &Job,
     run: &GuestRun,
     files: &dyn Files,
-    lab: &System,
+    system: &System,
     platform: &Platform,
 ) -> Result<Option<(Recording, PathBuf)>, RunError> {
     let (Some(_), Some(name)) = (&job.record, &run.record) else { return Ok(None) };
@@ -288,7 +290,7 @@ fn start_recording(
         .iter()
         .map(|region| (region.start_addr().0, region.len()))
         .collect();
-    let header = Header::of(&run.lab, ram, lab, job.recording.payload);
+    let header = Header::of(&run.system, ram, system, job.recording.payload);
     let out = create(files, Folder::Record, name)?;
     let recording = Recording::new(out, &header, job.recording)
         .map_err(RunError::file("writing", &files.path(Folder::Record, name)))?;
@@ -335,7 +337,7 @@ mod tests {
     use crate::event::QUEUE;
     use crate::files::Local;
     use crate::hello::{Hello, Mode};
-    use peerdma_topology::assembly::LabConfig;
+    use peerdma_topology::assembly::SystemConfig;
     use peerdma_trace::RecordOptions;
 
     #[test]
@@ -353,7 +355,7 @@ mod tests {
             initramfs: None,
             parameters: Vec::new(),
             hello: Hello::new(Mode::Test, "s"),
-            lab: LabConfig::default(),
+            system: SystemConfig::default(),
             setup: None,
             memory: 64,
             cpus: 1,

@@ -9,6 +9,7 @@ use peerdma_topology::assembly::IommuMode;
 use serde::{Deserialize, Serialize};
 
 use super::expectation::Expectation;
+use super::hello::Module;
 use super::own::OwnFile;
 
 /// The files, as they were when the program was built: it needs no source tree to run them.
@@ -72,6 +73,36 @@ impl Swiotlb {
     }
 }
 
+/// Whether the guest loads the witness, a module that tells the VMM what the kernel maps for DMA.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Witness {
+    /// It does, before everything else
+    #[default]
+    On,
+    /// It does not: for what is to be measured without it
+    Off,
+    /// It does, and each mapping names the function that asked for it, which takes longer
+    Callers,
+}
+
+impl Witness {
+    /// Whether it is the default.
+    fn is_on(&self) -> bool {
+        *self == Self::On
+    }
+
+    /// The module as the guest loads it; `built` is the one that it has.
+    pub fn module(self, built: Option<&Module>) -> Option<Module> {
+        let built = built?;
+        match self {
+            Self::On => Some(built.clone()),
+            Self::Off => None,
+            Self::Callers => Some(Module { parameters: "callers=1".into(), ..built.clone() }),
+        }
+    }
+}
+
 /// One scenario.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +125,9 @@ pub struct Scenario {
     /// Whether the kernel bounces what no IOMMU translates.
     #[serde(default)]
     pub swiotlb: Swiotlb,
+    /// Whether the guest tells what its kernel maps.
+    #[serde(default, skip_serializing_if = "Witness::is_on")]
+    pub witness: Witness,
     /// The devices: a preset or a file of topology, see `peerdma topology`.
     #[serde(default = "default_topology")]
     pub topology: String,
@@ -420,6 +454,22 @@ mod tests {
             assert_eq!(shared(&with.groups), shared(&without.groups), "{name}");
             assert_eq!(has(scenario, GROUP), !with.others.is_empty(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_witness_is_on_unless_a_scenario_says_otherwise() {
+        let built = Module { path: "/lib/modules/w.ko".into(), parameters: String::new() };
+        let of = |text: &str| {
+            let scenario = Scenario::parse("t.toml", text)?;
+            Ok::<_, ScenarioError>(scenario.witness.module(Some(&built)))
+        };
+        assert_eq!(of("").unwrap(), Some(built.clone()));
+        assert_eq!(of("witness = 'on'").unwrap(), Some(built.clone()));
+        assert_eq!(of("witness = 'off'").unwrap(), None);
+        let callers = of("witness = 'callers'").unwrap().unwrap();
+        assert_eq!((callers.path, &*callers.parameters), (built.path.clone(), "callers=1"));
+        assert!(of("witness = 'maybe'").is_err());
+        assert_eq!(Witness::Callers.module(None), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What somebody may have meant who wrote a name that there is not.
+//! Suggestions for a misspelt name.
 
 /// The candidate that looks most like `name`, if any does.
 pub fn nearest_name<'a>(

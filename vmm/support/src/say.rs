@@ -1,10 +1,10 @@
-//! Lines on stderr. The standard library's macro ends the program when nobody reads them any more, as behind
-//! `2>&1 | head -1`; whoever went away has seen enough.
+//! Lines on stderr. The standard library's macro ends the program when the reader is gone, as
+//! behind `2>&1 | head -1`; these go on.
 
 use std::fmt;
 use std::io::{self, Write};
 
-/// Writes a line to stderr if somebody reads it.
+/// Writes a line to stderr if there is a reader.
 pub fn line(text: fmt::Arguments<'_>) {
     // One write, so that lines of several threads stay whole.
     let text = format!("{text}\n");

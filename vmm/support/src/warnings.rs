@@ -1,4 +1,4 @@
-//! Warnings that somebody else can cause as often as they like, a guest or a file: the first few of a kind are logged, the
+//! Warnings that a guest or a file can cause without limit: the first few of a kind are logged, the
 //! others counted. The log stays short, and the end says how many there were.
 
 use std::fmt;

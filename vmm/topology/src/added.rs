@@ -152,7 +152,8 @@ impl Topology {
     /// number that is free.
     ///
     /// # Errors
-    /// When a name is nobody's, the place is taken, or the kind does not take the options. Nothing is added then.
+    /// When a name is unknown, the place is taken, or the kind does not take the options. Nothing
+    /// is added then.
     pub fn add(&mut self, added: &AddedDevice) -> Result<(), AddError> {
         let plan = Plan::new(self, true).map_err(impossible)?;
         let mut new = self.clone();
@@ -160,7 +161,7 @@ impl Topology {
             Some(name) => name.clone(),
             None => free_name(&plan, &added.kind)?,
         };
-        // Before a port is called after it: nobody has asked for that one.
+        // Before a port is called after it: that one was not asked for.
         check_name(&name).map_err(AddError::Impossible)?;
         let Position { below, device, function } = match &added.below {
             Some(below) => match self.switch(&plan, below) {
@@ -385,7 +386,7 @@ mod tests {
         Ok(topology)
     }
 
-    /// What it hangs below, and its number.
+    /// What it hangs below, and its BDF.
     fn placed(topology: &Topology, name: &str) -> (String, String) {
         let plan = Plan::new(topology, true).unwrap();
         let function = &plan.functions[plan.find(name).unwrap()];
@@ -400,7 +401,7 @@ mod tests {
         assert_eq!(placed(&topology, "ioat0-port"), (String::new(), "00:06.0".into()));
         assert_eq!(placed(&topology, "ioat1"), ("ioat1-port".into(), "04:00.0".into()));
         assert_eq!(placed(&topology, "peer2"), ("peer2-port".into(), "05:00.0".into()));
-        // What was there has the numbers that it had.
+        // What was there keeps its BDF.
         for peer in ["peer0", "peer1"] {
             assert_eq!(placed(&topology, peer), placed(&Topology::default(), peer));
         }

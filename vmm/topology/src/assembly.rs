@@ -1,4 +1,4 @@
-//! From a topology and what else can be chosen to a lab whose firmware has run, and to what the machine's ACPI tables
+//! From a topology and what else can be chosen to a system whose firmware has run, and to what the machine's ACPI tables
 //! say about it. The default machine:
 //!
 //! ```text
@@ -95,7 +95,7 @@ impl IommuMode {
     }
 }
 
-/// What happens to a write into the interrupt window that is nobody's vector.
+/// What happens to a write into the interrupt window that does not match a vector.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StrayInterrupts {
@@ -106,10 +106,10 @@ pub enum StrayInterrupts {
     Block,
 }
 
-/// What can be chosen about the machine's devices. Part of every trace, so that a replay builds the same lab.
+/// What can be chosen about the machine's devices. Part of every trace, so that a replay builds the same system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LabConfig {
+pub struct SystemConfig {
     /// The devices and how they hang together.
     pub topology: Topology,
     /// Local memory of each peer device, in bytes: a power of two from 1 MiB to 64 GiB.
@@ -118,11 +118,11 @@ pub struct LabConfig {
     pub channels: u8,
     /// The IOMMU.
     pub iommu: IommuKind,
-    /// Interrupt writes that are nobody's vector.
+    /// Interrupt writes that match no vector.
     pub stray_interrupts: StrayInterrupts,
 }
 
-impl Default for LabConfig {
+impl Default for SystemConfig {
     fn default() -> Self {
         let peer = PeerConfig::new("", 0);
         Self {
@@ -135,10 +135,10 @@ impl Default for LabConfig {
     }
 }
 
-/// Why a lab cannot be assembled.
+/// Why a system cannot be assembled.
 #[derive(Debug, thiserror::Error)]
 pub enum AssemblyError {
-    /// The host gives no memory to lay the lab out in.
+    /// The host gives no memory to lay the system out in.
     #[error(transparent)]
     Ram(#[from] vm_memory::mmap::FromRangesError),
     /// The topology cannot be.
@@ -168,7 +168,7 @@ impl AssemblyError {
     }
 }
 
-impl LabConfig {
+impl SystemConfig {
     /// The tree that will be built.
     ///
     /// # Errors
@@ -220,18 +220,18 @@ impl LabConfig {
             root.extend(self.places(plan, &bridge.root)?);
             host_bridges.push(host_bridge(bridge, root));
         }
-        let mut lab = System::new(Tree { host_bridges }, ram, iommu, sink)?;
-        lab.set_interrupt_policy(match self.stray_interrupts {
+        let mut system = System::new(Tree { host_bridges }, ram, iommu, sink)?;
+        system.set_interrupt_policy(match self.stray_interrupts {
             StrayInterrupts::Deliver => InterruptPolicy::Deliver,
             StrayInterrupts::Block => InterruptPolicy::Block,
         });
         for bridge in &plan.host_bridges {
-            lab.run_firmware(&bridge.resources()).map_err(|error| self.no_room(plan, error))?;
+            system.run_firmware(&bridge.resources()).map_err(|error| self.no_room(plan, error))?;
         }
-        Ok(lab)
+        Ok(system)
     }
 
-    /// The functions of one bus with all that is below them; the lab's own are left out.
+    /// The functions of one bus with all that is below them; the virtio functions are left out.
     fn places(&self, plan: &Plan, bus: &[usize]) -> Result<Vec<Function>, AssemblyError> {
         let mut places = Vec::new();
         for &index in bus {
@@ -244,9 +244,9 @@ impl LabConfig {
                 | Kind::Rng
                 | Kind::Device(_)
                 | Kind::OtherBridge => continue,
-                Kind::Peer(number) => Function::endpoint(0, name, self.peer(plan, index, number)?),
-                Kind::Endpoint(number, _) => {
-                    let entry = &self.topology.endpoints[number];
+                Kind::Peer(entry) => Function::endpoint(0, name, self.peer(plan, index, entry)?),
+                Kind::Endpoint(entry, _) => {
+                    let entry = &self.topology.endpoints[entry];
                     Function::boxed(0, name, entry.make(function.parent.is_some(), function.item)?)
                 }
                 Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => {
@@ -260,9 +260,10 @@ impl LabConfig {
         Ok(places)
     }
 
-    fn peer(&self, plan: &Plan, index: usize, number: usize) -> Result<PeerDevice, AssemblyError> {
-        let peer = &self.topology.peers[number];
-        let serial = 0x5045_4552_0000_0000 | number as u64;
+    /// The peer device of the function at `index` of the plan, which is the one at `entry` of the description.
+    fn peer(&self, plan: &Plan, index: usize, entry: usize) -> Result<PeerDevice, AssemblyError> {
+        let peer = &self.topology.peers[entry];
+        let serial = 0x5045_4552_0000_0000 | entry as u64;
         let attachment = match plan.functions[index].parent {
             Some(_) => PcieKind::Endpoint,
             None => PcieKind::RootComplexIntegratedEndpoint,
@@ -283,8 +284,9 @@ impl LabConfig {
         })
     }
 
-    /// The firmware knows functions by their numbers; the topology's author knows what stands in the file. To blame is
-    /// the size that he chose, or else the window that he chose, or else that the device is there at all.
+    /// The firmware knows functions by their BDFs; the topology's author knows what stands in the
+    /// file. To blame is the size of its memory, or else the window, or else the presence of the
+    /// device.
     fn no_room(&self, plan: &Plan, error: FirmwareError) -> AssemblyError {
         let FirmwareError::NoSpace { function, index, size, window, range } = &error else {
             return error.into();
@@ -300,7 +302,7 @@ impl LabConfig {
             }
         };
         let own_size = match planned.item {
-            Item::Peer(number) => self.topology.peers.get(number).and_then(|it| it.local_memory),
+            Item::Peer(entry) => self.topology.peers.get(entry).and_then(|it| it.local_memory),
             _ => None,
         };
         let (item, key) = if own_size.is_some_and(|own| own == *size) {
@@ -385,15 +387,15 @@ mod tests {
         fn signal_msi(&mut self, _address: u64, _data: u32) {}
     }
 
-    fn build(config: &LabConfig) -> Result<System, AssemblyError> {
+    fn build(config: &SystemConfig) -> Result<System, AssemblyError> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         config.build(&ram, Box::new(NoInterrupts), std::io::empty())
     }
 
     #[test]
     fn the_default_machine_is_the_one_in_the_picture() {
-        let lab = build(&LabConfig::default()).unwrap();
-        let map = lab.address_map();
+        let system = build(&SystemConfig::default()).unwrap();
+        let map = system.address_map();
         let functions: Vec<_> =
             map.functions().map(|(_, node)| format!("{} {}", node.requester, node.name)).collect();
         assert_eq!(
@@ -412,19 +414,22 @@ mod tests {
 
     #[test]
     fn without_an_iommu_there_is_no_function_for_it() {
-        let mut lab = build(&LabConfig { iommu: IommuKind::None, ..LabConfig::default() }).unwrap();
-        assert_eq!(lab.config_read(IOMMU, 0, 4), u32::MAX);
+        let mut system =
+            build(&SystemConfig { iommu: IommuKind::None, ..SystemConfig::default() }).unwrap();
+        assert_eq!(system.config_read(IOMMU, 0, 4), u32::MAX);
     }
 
     #[test]
     fn what_does_not_fit_is_said() {
         let crowd = Topology::root_ports(17);
-        let error = build(&LabConfig { topology: crowd, ..LabConfig::default() }).unwrap_err();
+        let error =
+            build(&SystemConfig { topology: crowd, ..SystemConfig::default() }).unwrap_err();
         assert!(error.to_string().contains("room for 16"));
-        let huge = LabConfig { local_memory: 1 << 36, ..LabConfig::default() };
+        let huge = SystemConfig { local_memory: 1 << 36, ..SystemConfig::default() };
         let error = build(&huge).unwrap_err().to_string();
         assert!(error.contains("BAR2 of peer1") && error.contains("does not fit"), "{error}");
-        let error = build(&LabConfig { local_memory: 3, ..LabConfig::default() }).unwrap_err();
+        let error =
+            build(&SystemConfig { local_memory: 3, ..SystemConfig::default() }).unwrap_err();
         assert!(error.to_string().contains("power of two"));
     }
 
@@ -433,17 +438,17 @@ mod tests {
         const CAPABILITIES: u16 = 0x14;
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let topology = Topology::load("hot-plug").unwrap();
-        let config = LabConfig { topology, ..LabConfig::default() };
-        let mut lab = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let config = SystemConfig { topology, ..SystemConfig::default() };
+        let mut system = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
         let mut numbers = std::collections::BTreeSet::new();
         for device in [4, 5] {
             let port = Bdf::new(0, device, 0);
-            let mut byte = |at: u16| u16::try_from(lab.config_read(port, at, 1)).unwrap();
+            let mut byte = |at: u16| u16::try_from(system.config_read(port, at, 1)).unwrap();
             let mut pcie = byte(0x34);
             while byte(pcie) != 0x10 {
                 pcie = byte(pcie + 1);
             }
-            let slot = lab.config_read(port, pcie + CAPABILITIES, 4);
+            let slot = system.config_read(port, pcie + CAPABILITIES, 4);
             assert_eq!(slot & 0x60, 0x60, "hot-plug, and by surprise");
             numbers.insert(slot >> 19);
         }

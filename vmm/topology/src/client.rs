@@ -8,11 +8,11 @@ use device_models::pci::{Bdf, ParseBdfError};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The device that does DMA. Parsed from a number or `BUS:DEVICE.FUNCTION`; shown with `peer` in
-/// front of a number.
+/// The device that does DMA. Parsed from an instance number or `BUS:DEVICE.FUNCTION`; shown with
+/// `peer` in front of an instance number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    /// A peer device, by its number N of `/dev/peerdmaN`.
+    /// A peer device, by its instance N of `/dev/peerdmaN`.
     Peer(u8),
     /// A device of another kind, by its function.
     Function(Bdf),
@@ -21,7 +21,7 @@ pub enum Client {
 /// Why a word names no client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseClientError {
-    /// Neither an address nor a number from 0 to 255.
+    /// Neither an address nor an instance number from 0 to 255.
     #[error("{word:?}: {source}")]
     Number {
         /// The word.
@@ -37,7 +37,7 @@ pub enum ParseClientError {
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Peer(number) => write!(f, "peer{number}"),
+            Self::Peer(instance) => write!(f, "peer{instance}"),
             Self::Function(bdf) => write!(f, "{bdf}"),
         }
     }
@@ -59,7 +59,7 @@ impl FromStr for Client {
 impl Serialize for Client {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Peer(number) => serializer.serialize_u8(*number),
+            Self::Peer(instance) => serializer.serialize_u8(*instance),
             Self::Function(bdf) => serializer.collect_str(bdf),
         }
     }
@@ -74,7 +74,7 @@ impl<'de> Deserialize<'de> for Client {
             Text(String),
         }
         match Form::deserialize(deserializer)? {
-            Form::Number(number) => Ok(Self::Peer(number)),
+            Form::Number(instance) => Ok(Self::Peer(instance)),
             Form::Text(text) => text.parse().map(Self::Function).map_err(D::Error::custom),
         }
     }

@@ -14,7 +14,7 @@ const TRANSLATION: u64 = 0x20_0000_0000;
 /// What is added to a name for that variant.
 pub(super) const TRANSLATED: &str = "+translated";
 
-/// The devices of a lab and how they hang together.
+/// The devices of a machine and how they hang together.
 ///
 /// Everything is a flat list, and each thing names what it hangs below, so that the text of a deep tree stays readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ pub struct RootPort {
     /// Controls of those that can be switched on and do nothing.
     #[serde(default, skip_serializing_if = "Acs::is_none")]
     pub acs_without_effect: Acs,
-    /// Its slot tells when a device comes or goes.
+    /// Its slot has hot-plug: it signals when a device comes or goes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hot_plug: bool,
 }
@@ -166,7 +166,7 @@ pub struct SwitchPort {
     /// Controls of those that can be switched on and do nothing.
     #[serde(default, skip_serializing_if = "Acs::is_none")]
     pub acs_without_effect: Acs,
-    /// Its slot tells when a device comes or goes.
+    /// Its slot has hot-plug: it signals when a device comes or goes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hot_plug: bool,
 }

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! Topologies: what a lab is made of, from a preset or a file of the user's; what Linux will make of it; pictures of it.
+//! Topologies: what a machine is made of, from a preset or a file of the user's; what Linux will make of it; pictures of it.
 
 mod acs;
 mod added;

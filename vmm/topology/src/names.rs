@@ -1,4 +1,4 @@
-//! What a description must keep to before it is planned: names, and how many of a kind there are.
+//! Checks of a description before it is planned: names, and limits of each kind.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! From the description to the tree: every function with its number, every host bridge with its buses and windows.
+//! From the description to the tree: every function with its BDF, every host bridge with its buses
+//! and windows.
 //!
 //! Numbers are those that the firmware will give: depth first, in the order of device and function numbers.
 
@@ -67,7 +68,7 @@ pub struct Planned {
     pub children: Vec<usize>,
     /// Its host bridge, as an index into [`Plan::host_bridges`].
     pub host_bridge: usize,
-    /// Its number.
+    /// Its BDF.
     pub bdf: Bdf,
     /// Secondary and subordinate bus of a bridge.
     pub buses: Option<(u8, u8)>,
@@ -83,9 +84,23 @@ pub struct Planned {
     pub multi_function: bool,
     /// Where the description says so.
     pub item: Item,
-    /// For a function of a real machine: the ACS controls that were found on, whoever switched them
-    /// on.
-    pub acs_found: Option<AcsControl>,
+    /// What is known of a function of a real machine besides.
+    pub found: Option<Found>,
+}
+
+/// What a real machine's function showed, and what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The ACS controls that were on, by firmware or by Linux.
+    pub controls: AcsControl,
+    /// Those that would be on without any kernel parameter about ACS.
+    pub default: AcsControl,
+    /// Those that the firmware left on for Linux.
+    pub firmware: AcsControl,
+    /// Whether the record lacks the function, and only what is below it shows that it is there.
+    pub missing: bool,
+    /// Vendor, device, subsystem vendor and subsystem ID, as far as they are known.
+    pub ids: [Option<u16>; 4],
 }
 
 /// A host bridge of the plan.
@@ -109,7 +124,8 @@ pub struct PlannedBridge {
 }
 
 impl PlannedBridge {
-    /// What the bridge forwards: what its firmware programs, and what ACPI's `_CRS` tells the guest.
+    /// What the bridge forwards: what its firmware programs, and what ACPI's `_CRS` describes to
+    /// the guest.
     pub fn resources(&self) -> HostResources {
         let [memory, prefetchable] = self.windows.map(|window| window.bus.first..=window.bus.last);
         HostResources { buses: self.buses.0..=self.buses.1, memory, prefetchable }
@@ -129,6 +145,8 @@ pub struct Plan {
     pub linux: Version,
     /// Whether it is a real machine's, which no topology file can change.
     pub real: bool,
+    /// A real machine's kernel parameters, with which its ACS controls were found as they are.
+    pub found_with: Vec<String>,
     /// Where BARs and windows lie, if that is known.
     pub addresses: Option<Addresses>,
 }
@@ -151,6 +169,7 @@ impl Plan {
                 host_bridges: Vec::new(),
                 linux: Version::default(),
                 real: false,
+                found_with: Vec::new(),
                 addresses: None,
             },
         };
@@ -164,7 +183,7 @@ impl Plan {
         Ok(planner.plan)
     }
 
-    /// The function called `name`, or with this number.
+    /// The function called `name`, or with this BDF.
     pub fn find(&self, name: &str) -> Option<usize> {
         let bdf = name.parse::<Bdf>().ok();
         self.functions
@@ -185,7 +204,7 @@ impl Plan {
         self.functions.iter().map(|function| (function.name.clone(), function.bdf)).collect()
     }
 
-    /// The names of the peer devices, by their number N of `/dev/peerdmaN`.
+    /// The names of the peer devices, by their instance N of `/dev/peerdmaN`.
     pub fn peer_names(&self) -> Vec<String> {
         self.peers().into_iter().map(|peer| self.functions[peer].name.clone()).collect()
     }
@@ -306,7 +325,7 @@ impl Planner<'_> {
             has_memory: false,
             multi_function: false,
             item,
-            acs_found: None,
+            found: None,
         });
         self.plan.functions.len() - 1
     }

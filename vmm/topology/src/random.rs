@@ -1,4 +1,4 @@
-//! A topology that nobody has thought up: the same seed gives the same one.
+//! A random topology: the same seed gives the same one.
 
 use peerdma_support::random;
 
@@ -171,7 +171,7 @@ impl Draw {
 mod tests {
     use super::*;
     use crate::assembly::IommuMode;
-    use crate::assembly::{AssemblyError, IommuKind, LabConfig};
+    use crate::assembly::{AssemblyError, IommuKind, SystemConfig};
     use crate::linux::{Guest, MapType, View};
     use crate::{Arrival, Plan};
 
@@ -182,8 +182,10 @@ mod tests {
             assert_eq!(topology, Topology::random(seed));
             let text = toml::to_string(&topology).unwrap();
             assert_eq!(Topology::parse("t", &text).unwrap(), topology);
-            let lab = LabConfig { topology, iommu: IommuKind::Virtio, ..LabConfig::default() };
-            let layout = lab.plan().map_err(AssemblyError::from).and_then(|plan| lab.layout(&plan));
+            let system =
+                SystemConfig { topology, iommu: IommuKind::Virtio, ..SystemConfig::default() };
+            let layout =
+                system.plan().map_err(AssemblyError::from).and_then(|plan| system.layout(&plan));
             assert!(layout.is_ok(), "{seed}: {:?}\n{text}", layout.err());
         }
     }

@@ -6,7 +6,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use super::description::PciId;
 use super::linux::{AddressKind, Guest, MapType, View};
 use super::{Cpu, Drawing, Explanation, Format, Kind, Plan, Planned, Topology};
-use crate::assembly::{IommuKind, IommuMode, LabConfig, PEER_IDS, PORT_IDS};
+use crate::assembly::{IommuKind, IommuMode, PEER_IDS, PORT_IDS, SystemConfig};
 
 #[derive(Debug)]
 struct NoInterrupts;
@@ -47,9 +47,9 @@ fn the_firmware_gives_the_numbers_of_the_plan() {
         {
             for iommu in [IommuKind::Virtio, IommuKind::None] {
                 let config =
-                    LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
-                let lab = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
-                let map = lab.address_map();
+                    SystemConfig { topology: topology.clone(), iommu, ..SystemConfig::default() };
+                let system = config.build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+                let map = system.address_map();
                 let mut built: Vec<_> = map
                     .functions()
                     .map(|(_, node)| (node.name.to_string(), node.requester, node.buses))
@@ -205,7 +205,7 @@ impl PartialEq for super::TopologyError {
 
 fn explained(topology: &Topology, guest: &Guest, a: &str, b: &str) -> Explanation {
     let iommu = guest.iommu.kind();
-    let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
+    let config = SystemConfig { topology: topology.clone(), iommu, ..SystemConfig::default() };
     Explanation::new(&config.plan_with_addresses().unwrap(), guest, a, b).unwrap()
 }
 
@@ -233,7 +233,7 @@ fn explanations_name_the_way_the_reason_and_the_knobs() {
     let text = explain("switch-acs", &guest(IommuMode::None, &[]), "peer0", "peer1");
     let on = "pci=config_acs=111x1@00:04.0;111x1@02:00.0;111x1@02:01.0";
     assert!(text.contains(&format!("--append '{on}': through the host bridge")), "{text}");
-    // Whoever follows the advice does not lose anything by it.
+    // The advice costs nothing.
     let text = explain("switch-acs", &guest(IommuMode::None, &[on]), "peer0", "peer1");
     assert!(text.contains("through the host bridge") && !text.contains("Beware"), "{text}");
     let without_root_port = &on.replace("111x1@00:04.0;", "");

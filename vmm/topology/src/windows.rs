@@ -1,4 +1,4 @@
-//! The address windows of host bridges: who gets which share.
+//! The address windows of host bridges: which bridge gets which share.
 
 use device_models::AddressRange;
 use device_models::fabric::HostWindow;
@@ -12,7 +12,7 @@ const MIB: u64 = 1 << 20;
 /// The memory and the prefetchable window of each host bridge, as the bridge's own `_TRA` puts them.
 ///
 /// # Errors
-/// A window of the description that leaves the lab's ranges, or overlaps another on the CPUs' side.
+/// A window of the description that leaves the machine's ranges, or overlaps another on the CPUs' side.
 pub(super) fn share_out(topology: &Topology) -> Result<Vec<[HostWindow; 2]>, Problem> {
     let bridges = &topology.host_bridges;
     let mut all = Vec::new();

@@ -215,8 +215,10 @@ impl Blocks {
                 self.function(self.functions.iter().position(|name| *name == finding.function))
             }
             Event::Test(_) => source::TESTS,
-            Event::Other { .. } => source::WITNESS,
-            Event::Lost { .. } | Event::End { .. } | Event::Cut { .. } => source::TRACE,
+            Event::Witness { .. } => source::WITNESS,
+            Event::Other { .. } | Event::Lost { .. } | Event::End { .. } | Event::Cut { .. } => {
+                source::TRACE
+            }
         }
     }
 }

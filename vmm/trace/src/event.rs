@@ -1,25 +1,28 @@
-//! What a trace is made of.
+//! The events of a trace.
 
 mod text;
 
 use device_models::checker::{Finding, FindingClass, Severity};
 use device_models::fabric::{
-    CompletionStatus, Delivery, Input, Kind, Purpose, RouteKind, Target, Transaction,
+    CompletionStatus, Delivery, Input, Kind, Purpose, RouteKind, Target, Transaction, WitnessInput,
 };
 use device_models::system::System;
-use peerdma_topology::assembly::LabConfig;
+use device_models::witness::Record;
+use peerdma_topology::assembly::SystemConfig;
 use serde::{Deserialize, Serialize};
 
 use super::names::{self, hex};
+use super::witnessed;
 
-/// The first thing in a trace: how to build the lab again.
+/// The first thing in a trace: how to build the devices again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// The devices.
-    pub lab: LabConfig,
+    /// The devices. The JSON format called them `lab`.
+    #[serde(alias = "lab")]
+    pub system: SystemConfig,
     /// Guest RAM: start and length in bytes of each range.
     pub ram: Vec<(u64, u64)>,
-    /// The functions, by their number in the lab's address map.
+    /// The functions, by their index in the address map.
     #[serde(default)]
     pub functions: Vec<FunctionName>,
     /// What is kept of bulk data.
@@ -53,19 +56,24 @@ pub enum Payload {
 }
 
 impl Header {
-    /// Of a lab that was built from `lab` around `ram`.
-    pub fn of(lab: &LabConfig, ram: Vec<(u64, u64)>, system: &System, payload: Payload) -> Self {
+    /// Of `system`, which was built from `config` around `ram`.
+    pub fn of(
+        config: &SystemConfig,
+        ram: Vec<(u64, u64)>,
+        system: &System,
+        payload: Payload,
+    ) -> Self {
         let name = |(_, node): (_, &device_models::fabric::Node)| FunctionName {
             name: node.name.to_string(),
             requester: node.requester.0,
         };
         let functions = system.address_map().functions().map(name).collect();
-        Self { lab: lab.clone(), ram, functions, payload, part: false }
+        Self { system: config.clone(), ram, functions, payload, part: false }
     }
 
     pub(crate) fn nothing() -> Self {
-        let (lab, payload) = (LabConfig::default(), Payload::default());
-        Self { lab, ram: Vec::new(), functions: Vec::new(), payload, part: false }
+        let (system, payload) = (SystemConfig::default(), Payload::default());
+        Self { system, ram: Vec::new(), functions: Vec::new(), payload, part: false }
     }
 
     /// The name of a function, by its number.
@@ -74,7 +82,7 @@ impl Header {
     }
 }
 
-/// One entry of a trace. Numbers of functions count from 0 in the order of the lab's address map.
+/// One entry of a trace. Indices of functions count from 0 in the order of the address map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -127,6 +135,17 @@ pub enum Event {
     FenceSeen {
         /// Requester ID of the function whose work it stands for.
         requester: u16,
+    },
+    /// The guest's witness: it came, went, asked for its rings to be emptied, or has reported
+    /// something.
+    Witness {
+        /// Which of them.
+        #[serde(serialize_with = "names::witness")]
+        kind: WitnessInput,
+        /// The guest's clock when it came (8 bytes, little-endian nanoseconds), or a witness record
+        /// as the guest wrote it.
+        #[serde(serialize_with = "hex::serialize")]
+        data: Vec<u8>,
     },
     /// A function takes a turn.
     Step {
@@ -341,6 +360,14 @@ pub enum TestResult {
 }
 
 impl Event {
+    /// What the guest's witness reported, if this is a record of it.
+    pub fn witness_record(&self) -> Option<Record> {
+        match self {
+            Self::Witness { kind, data } => witnessed::record(*kind, data),
+            _ => None,
+        }
+    }
+
     /// Whether it came in from outside and makes a replay go on.
     pub fn is_cause(&self) -> bool {
         match self {
@@ -354,6 +381,8 @@ impl Event {
             | Self::DelayPosted { .. }
             | Self::FenceSeen { .. }
             | Self::Step { .. } => true,
+            // A record comes within what else happens.
+            Self::Witness { kind, .. } => *kind != WitnessInput::Record,
             Self::Outside { .. }
             | Self::Transaction(_)
             | Self::Finding(_)
@@ -367,7 +396,11 @@ impl Event {
 
     /// Whether a replay brings it about, and compares it.
     pub fn is_compared(&self) -> bool {
-        matches!(self, Self::Outside { .. } | Self::Transaction(_) | Self::Finding(_))
+        match self {
+            Self::Outside { .. } | Self::Transaction(_) | Self::Finding(_) => true,
+            Self::Witness { kind, .. } => *kind == WitnessInput::Record,
+            _ => false,
+        }
     }
 
     /// Whether nothing comes behind it.
@@ -413,6 +446,7 @@ impl Event {
             Self::Plug { .. } => "plugging in",
             Self::DelayPosted { .. } => "delay of posted writes",
             Self::FenceSeen { .. } => "fence",
+            Self::Witness { .. } => "input of the witness",
             Self::Step { .. } => "turn",
             Self::Outside { .. } => "value from outside",
             Self::Transaction(_) => "transaction",
@@ -472,6 +506,7 @@ impl From<&Input<'_>> for Event {
                 delay: delay.to_string(),
             },
             Input::FenceSeen { requester } => Self::FenceSeen { requester: requester.0 },
+            Input::Witness { kind, data } => Self::Witness { kind, data: data.to_vec() },
             Input::Step { function } => Self::Step { function: function.index() },
             Input::Outside { function, data } => {
                 Self::Outside { function: function.index(), data: data.to_vec() }

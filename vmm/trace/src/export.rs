@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::event::Event;
 use super::filter::Context;
 use super::reader::Entry;
+use super::witnessed::Named;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -18,6 +19,9 @@ struct Line<'a> {
     test: Option<&'a str>,
     #[serde(flatten)]
     event: &'a Event,
+    /// What a witness record says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    says: Option<Named>,
 }
 
 /// Writes an entry as a line of JSON: its number, nanoseconds since the beginning, its source, the test that runs, and what
@@ -38,6 +42,7 @@ pub fn jsonl(
         source,
         test: context.test(),
         event: &entry.event,
+        says: entry.event.witness_record().as_ref().map(Named::from),
     };
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")

@@ -1,14 +1,18 @@
 //! Choosing entries of a trace: terms like `function=peer0`, all of which must hold.
 
+mod fit;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use device_models::pci::Bdf;
 
-use super::event::{Destination, Event, Header, TestMark, TlpRun, TransactionResult};
+use self::fit::fits;
+use super::event::{Event, Header, TestMark};
 use super::names::kind_name;
 use super::reader::Entry;
+use super::witnessed;
 
 /// Terms that must all hold.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +41,8 @@ enum Key {
     Time,
     Entry,
     Tlp,
+    Record,
+    Buffer,
 }
 
 /// The keys, and what each is about.
@@ -54,6 +60,8 @@ pub const KEYS: &[(&str, &str)] = &[
     ("time", "seconds since the beginning, or a range, as 1.5-2"),
     ("entry", "the number of an entry, or a range"),
     ("tlp", "the number of a TLP, or a range"),
+    ("record", "a witness record: map, unmap, buffer-map, attach and so on"),
+    ("buffer", "the inode number of a dma-buf, in what the witness reports, or a range"),
 ];
 
 #[derive(Debug, Clone, PartialEq)]
@@ -156,124 +164,6 @@ impl Filter {
     }
 }
 
-fn fits(key: Key, value: &Value, entry: &Entry, context: &Context) -> bool {
-    let run = match &entry.event {
-        Event::Transaction(run) => Some(run),
-        _ => None,
-    };
-    match (key, value) {
-        (Key::Time, Value::Range(from, to)) => {
-            let time = u64::try_from(context.time(entry).as_nanos()).unwrap_or(u64::MAX);
-            (*from..=*to).contains(&time)
-        }
-        (Key::Entry, Value::Range(from, to)) => (*from..=*to).contains(&entry.number),
-        (Key::Tlp, Value::Range(from, to)) => match (run, &entry.event) {
-            (Some(run), _) => {
-                let last = run.sequence.saturating_add(run.tlp_count().unwrap_or(1) - 1);
-                run.sequence <= *to && last >= *from
-            }
-            (None, Event::Finding(finding)) => {
-                finding.transaction.is_some_and(|number| (*from..=*to).contains(&number))
-            }
-            (None, _) => false,
-        },
-        (Key::Address, Value::Range(from, to)) => is_at(&entry.event, *from, *to),
-        (Key::Kind, Value::Text(text)) => kind_of(&entry.event) == text,
-        (Key::Purpose, Value::Text(text)) => run.is_some_and(|run| run.purpose.name() == text),
-        (Key::Route, Value::Text(text)) => run.is_some_and(|run| match run.outcome {
-            TransactionResult::Delivered { route, .. } => route.name() == text,
-            TransactionResult::Failed(_) => false,
-        }),
-        (Key::Status, Value::Text(text)) => run.is_some_and(|run| match run.outcome {
-            TransactionResult::Delivered { .. } => text == "SC",
-            TransactionResult::Failed(status) => status.name() == text,
-        }),
-        (Key::Finding, Value::Text(text)) => {
-            let class = match &entry.event {
-                Event::Finding(finding) => Some(finding.class.as_str()),
-                Event::Transaction(run) => run.verdict.map(|class| class.name()),
-                _ => None,
-            };
-            class.is_some_and(|class| text == "any" || begins(class, text))
-        }
-        (Key::Test, Value::Text(text)) => context.test().is_some_and(|name| {
-            text.strip_suffix('*').map_or(name == text, |beginning| name.starts_with(beginning))
-        }),
-        (Key::Requester, Value::Text(text)) => {
-            run.is_some_and(|run| is_requester(run, text, context))
-        }
-        (Key::Target, Value::Text(text)) => run.is_some_and(|run| is_target(run, text, context)),
-        (Key::Function, Value::Text(text)) => is_about(&entry.event, text, context),
-        _ => false,
-    }
-}
-
-/// Whether a class is `text`, or of the group `text`.
-fn begins(class: &str, text: &str) -> bool {
-    class.strip_prefix(text).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
-fn is_requester(run: &TlpRun, text: &str, context: &Context) -> bool {
-    context.is_function(text, run.function.map(usize::from), Some(run.requester))
-}
-
-fn is_target(run: &TlpRun, text: &str, context: &Context) -> bool {
-    let TransactionResult::Delivered { target, .. } = run.outcome else { return false };
-    match target {
-        Destination::Ram { .. } => text == "ram",
-        Destination::Window => text == "interrupts",
-        Destination::Memory { function, .. } | Destination::Registers { function, .. } => {
-            context.is_function(text, Some(usize::from(function)), None)
-        }
-    }
-}
-
-fn is_about(event: &Event, text: &str, context: &Context) -> bool {
-    match event {
-        Event::Transaction(run) => {
-            is_requester(run, text, context) || is_target(run, text, context)
-        }
-        Event::ConfigWrite(access) | Event::ConfigRead(access) => {
-            context.is_function(text, None, Some(access.function))
-        }
-        Event::Step { function }
-        | Event::CpuPush { function }
-        | Event::Outside { function, .. } => context.is_function(text, Some(*function), None),
-        Event::Unplug { port } | Event::Plug { port } => {
-            context.is_function(text, None, Some(*port))
-        }
-        Event::FenceSeen { requester } => context.is_function(text, None, Some(*requester)),
-        Event::DelayPosted { requester, target, .. } => {
-            context.is_function(text, None, Some(*requester))
-                || target.is_some_and(|target| context.is_function(text, None, Some(target)))
-        }
-        Event::Finding(finding) => {
-            finding.function == text
-                || context.functions.iter().any(|(name, requester)| {
-                    *name == finding.function && context.is_function(text, None, Some(*requester))
-                })
-        }
-        _ => false,
-    }
-}
-
-fn is_at(event: &Event, from: u64, to: u64) -> bool {
-    let overlaps = |address: u64, length: u64| {
-        address <= to && address.saturating_add(length.saturating_sub(1)) >= from
-    };
-    match event {
-        Event::Transaction(run) => {
-            overlaps(run.address, run.length)
-                || matches!(run.outcome, TransactionResult::Delivered { address, .. }
-                    if overlaps(address, run.length))
-        }
-        Event::RegisterRead { address, data } | Event::RegisterWrite { address, data } => {
-            overlaps(*address, data.len() as u64)
-        }
-        _ => false,
-    }
-}
-
 /// The word for what an entry is, as `kind=` takes it.
 pub fn kind_of(event: &Event) -> &'static str {
     match event {
@@ -287,6 +177,7 @@ pub fn kind_of(event: &Event) -> &'static str {
         Event::Plug { .. } => "plug",
         Event::DelayPosted { .. } => "delay-posted",
         Event::FenceSeen { .. } => "fence-seen",
+        Event::Witness { .. } => "witness",
         Event::Step { .. } => "turn",
         Event::Outside { .. } => "outside",
         Event::Finding(finding) => {
@@ -316,6 +207,7 @@ const KINDS: &[&str] = &[
     "plug",
     "delay-posted",
     "fence-seen",
+    "witness",
     "turn",
     "outside",
     "finding",
@@ -350,6 +242,8 @@ impl FromStr for Term {
             "time" => Key::Time,
             "entry" => Key::Entry,
             "tlp" => Key::Tlp,
+            "record" => Key::Record,
+            "buffer" => Key::Buffer,
             _ => return Err(bad(format!("there is no key {key:?}; there are {}", Keys))),
         };
         // Names of tests may have commas.
@@ -375,12 +269,19 @@ fn value(key: Key, text: &str) -> Result<Value, String> {
         }
     };
     match key {
-        Key::Address | Key::Entry | Key::Tlp => range(number, "a number"),
+        Key::Address | Key::Entry | Key::Tlp | Key::Buffer => range(number, "a number"),
         Key::Time => range(nanoseconds, "a number of seconds"),
         _ if text.is_empty() => Err("there is no value".to_owned()),
         Key::Kind => match KINDS.iter().find(|kind| kind.eq_ignore_ascii_case(text)) {
             Some(kind) => Ok(Value::Text((*kind).to_owned())),
             None => Err(format!("there is no kind {text:?}; there are {}", KINDS.join(", "))),
+        },
+        Key::Record => match witnessed::words().find(|word| *word == text) {
+            Some(word) => Ok(Value::Text(word.to_owned())),
+            None => {
+                let words: Vec<_> = witnessed::words().collect();
+                Err(format!("there is no record {text:?}; there are {}", words.join(", ")))
+            }
         },
         _ => Ok(Value::Text(text.to_owned())),
     }

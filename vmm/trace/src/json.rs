@@ -2,9 +2,10 @@
 //! for one release more; nothing else reads them, and nothing writes them.
 
 use std::io::{self, BufRead, Write};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind};
+use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind, WitnessInput};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -16,8 +17,8 @@ use super::replay::{self, ReplayError};
 use super::writer::Writer;
 
 const FORMAT: &str = "peerdma-trace";
-/// The last version of that format.
-const VERSION: u64 = 4;
+/// The versions that are converted: 5 has witness records, 4 none.
+const VERSIONS: RangeInclusive<u64> = 4..=5;
 
 /// No first line is longer, in bytes: it holds a topology, which has at most 16 peer devices and 16 others.
 const MAX_FIRST_LINE: u64 = 4 << 20;
@@ -41,11 +42,11 @@ pub enum ConvertError {
     #[error("this is not a trace in the JSON format: {0}")]
     NotATrace(String),
     /// Of a version that this program never read.
-    #[error("the trace has JSON format version {0}, and only version {VERSION} can be converted")]
+    #[error("the trace has JSON format version {0}, and only versions 4 and 5 can be converted")]
     Version(u64),
-    /// Its lab cannot be built.
+    /// Its devices cannot be built.
     #[error(transparent)]
-    Lab(#[from] ReplayError),
+    Devices(#[from] ReplayError),
     /// A line in the middle makes no sense.
     #[error("line {line} is not an event: {reason}")]
     Malformed {
@@ -96,6 +97,11 @@ enum Line {
     },
     FenceSeen {
         requester: u16,
+    },
+    Witness {
+        #[serde(deserialize_with = "witness")]
+        kind: WitnessInput,
+        data: Hex,
     },
     Step {
         function: usize,
@@ -176,6 +182,10 @@ fn purpose<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Purpose, D::Err
     named(deserializer, &PURPOSES, Purpose::name)
 }
 
+fn witness<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WitnessInput, D::Error> {
+    named(deserializer, WitnessInput::ALL, WitnessInput::name)
+}
+
 fn route<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RouteKind, D::Error> {
     named(deserializer, &ROUTES, RouteKind::name)
 }
@@ -225,6 +235,7 @@ impl Line {
                 Event::DelayPosted { requester, target, delay }
             }
             Self::FenceSeen { requester } => Event::FenceSeen { requester },
+            Self::Witness { kind, data } => Event::Witness { kind, data: witnessed(kind, data)? },
             Self::Step { function } => Event::Step { function },
             Self::Outside { function, data } => Event::Outside { function, data: data.0 },
             Self::Transaction {
@@ -272,6 +283,14 @@ fn access(data: Hex) -> Result<Vec<u8>, &'static str> {
     if (1..=8).contains(&data.0.len()) { Ok(data.0) } else { Err("a CPU accesses 1 to 8 bytes") }
 }
 
+fn witnessed(kind: WitnessInput, data: Hex) -> Result<Vec<u8>, &'static str> {
+    if data.0.len() == names::witness_bytes(kind) {
+        Ok(data.0)
+    } else {
+        Err("an input of the witness has other bytes")
+    }
+}
+
 /// Converts the trace of `input`: how many entries there are, and whether it had its end mark.
 ///
 /// The JSON format knows no times, and not where a run's TLPs were cut: the converted trace does not, either.
@@ -289,15 +308,15 @@ pub fn convert<W: Write>(mut input: impl BufRead, out: W) -> Result<(u64, bool),
         return Err(ConvertError::NotATrace("its first line does not say so".to_owned()));
     }
     match first.get("version").and_then(serde_json::Value::as_u64) {
-        Some(VERSION) => {}
+        Some(version) if VERSIONS.contains(&version) => {}
         version => return Err(ConvertError::Version(version.unwrap_or(0))),
     }
     let first: Header =
         serde_json::from_value(first).map_err(|error| ConvertError::NotATrace(reason(&error)))?;
-    // The format has no names of functions: the lab knows them.
-    let lab = replay::build(&first)?;
-    let header = Header::of(&first.lab, first.ram, &lab, Payload::None);
-    drop(lab);
+    // The format has no names of functions: the devices have them.
+    let system = replay::build(&first)?;
+    let header = Header::of(&first.system, first.ram, &system, Payload::None);
+    drop(system);
     let mut writer = Writer::new(out, &header, Duration::ZERO).map_err(ConvertError::Write)?;
     let mut number = 1;
     let whole = loop {

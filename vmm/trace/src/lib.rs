@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 //!
-//! Recording a lab and replaying the trace: the same devices, the same inputs, the same findings, and no guest.
+//! Recording a system and replaying the trace: the same devices, the same inputs, the same findings, and no guest.
 //!
 //! A trace holds what came in from outside (accesses by CPUs, the order in which functions took their turns, values
-//! that nobody can compute again) and what the lab made of it (transactions, findings). Bytes that steer a device are
+//! that cannot be computed again) and what the devices made of it (transactions, findings). Bytes that steer a device are
 //! kept in full; of bulk data, which no device looks at, a digest.
 
 #![forbid(unsafe_code)]
@@ -28,6 +28,7 @@ mod source;
 mod stats;
 mod table;
 mod tlp;
+mod witnessed;
 mod writer;
 
 pub use cut::{CutError, Part, cut};
@@ -48,7 +49,3 @@ pub use stats::{Stats, Traffic};
 pub use table::check_seek_table;
 pub use tlp::{MemoryRequest, TlpHeader};
 pub use writer::Writer;
-
-/// The kind of entries with what the guest's kernel says about its mappings ([`Recording::note`]). Nothing writes them
-/// yet.
-pub const WITNESS: u8 = entry::kind::WITNESS;

@@ -1,7 +1,8 @@
 //! Words and numbers of the device models as a trace has them. The numbers are those of the file format: none is ever
 //! reused for something else (docs/trace-format.md lists them).
 
-use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind};
+use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind, WitnessInput};
+use device_models::witness;
 use serde::Serializer;
 
 /// Purposes; the number is the index.
@@ -64,6 +65,28 @@ pub(crate) fn status_code(status: CompletionStatus) -> u8 {
     }
 }
 
+pub(crate) fn witness_code(kind: WitnessInput) -> u32 {
+    match kind {
+        WitnessInput::Attach => 0,
+        WitnessInput::Detach => 1,
+        WitnessInput::Drain => 2,
+        WitnessInput::Record => 3,
+    }
+}
+
+/// The bytes that come with an input of the witness.
+pub(crate) fn witness_bytes(kind: WitnessInput) -> usize {
+    match kind {
+        WitnessInput::Attach => size_of::<u64>(),
+        WitnessInput::Detach | WitnessInput::Drain => 0,
+        WitnessInput::Record => size_of::<witness::Bytes>(),
+    }
+}
+
+pub(crate) fn witness_of(code: u32) -> Option<WitnessInput> {
+    WitnessInput::ALL.iter().copied().find(|&kind| witness_code(kind) == code)
+}
+
 pub(crate) fn purpose_of(code: u8) -> Option<Purpose> {
     PURPOSES.get(usize::from(code)).copied()
 }
@@ -94,6 +117,11 @@ pub(crate) fn route<S: Serializer>(route: &RouteKind, out: S) -> Result<S::Ok, S
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
 pub(crate) fn status<S: Serializer>(status: &CompletionStatus, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(status.name())
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+pub(crate) fn witness<S: Serializer>(kind: &WitnessInput, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(kind.name())
 }
 
 /// Bytes as hexadecimal text.
@@ -137,12 +165,16 @@ mod tests {
             if let Some(route) = route_of(code) {
                 assert_eq!(route_code(route), code);
             }
+            if let Some(kind) = witness_of(u32::from(code)) {
+                assert_eq!(witness_code(kind), u32::from(code));
+            }
             if let Some(status) = status_of(code) {
                 assert_eq!(status_code(status), code);
             }
         }
         assert!(PURPOSES.iter().all(|&it| purpose_of(purpose_code(it)) == Some(it)));
         assert!(ROUTES.iter().all(|&it| route_of(route_code(it)) == Some(it)));
+        assert!(WitnessInput::ALL.iter().all(|&it| witness_of(witness_code(it)) == Some(it)));
         assert!(STATUSES.iter().all(|&(it, _)| status_of(status_code(it)) == Some(it)));
         assert_eq!(
             (purpose_of(5), route_of(0), route_of(5), status_of(2)),

@@ -1,11 +1,16 @@
 //! Reading a trace, which is not trusted: nothing that it says about sizes is believed, and an entry is checked before it
 //! is used.
 
-use std::io::{self, BufRead, Read};
+mod block;
+mod error;
+
+use std::io::{BufRead, Read};
 use std::time::Duration;
 
 use pcap_file::pcapng::{Block, PcapNgParser};
 
+use self::block::{Next, failed, read_block, reason};
+pub use self::error::{Ending, Place, TraceError};
 use super::blocks::{
     FORMAT, HeaderText, LINK_TYPE, MAX_BLOCK, MAX_FIRST_BLOCK, MAX_INTERFACES, TAGS,
 };
@@ -16,69 +21,8 @@ use super::source::{Beginning, Source};
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 
-/// As much of a parser's words as is of use.
-const MAX_REASON: usize = 200;
-
-/// Why a trace cannot be read on.
-#[derive(Debug, thiserror::Error)]
-pub enum TraceError {
-    /// The file cannot be read.
-    #[error("the trace cannot be read: {0}")]
-    Read(#[source] io::Error),
-    /// The file is something else.
-    #[error("this is not a trace made with --record: {0}")]
-    NotATrace(String),
-    /// It has the format of an earlier version of the program.
-    #[error(
-        "this trace is in the JSON format of an earlier version; `peerdma trace convert` makes one of today's of it"
-    )]
-    Json,
-    /// Its entries are those of another version of the program.
-    #[error("the trace has format version {0}, this program reads version {version}; record it again", version = entry::VERSION)]
-    Version(u8),
-    /// Something in the middle is not what a recorder writes.
-    #[error("{place}: {reason}")]
-    Damaged {
-        /// Where.
-        place: Place,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-/// A place in a trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Number of the entry.
-    pub entry: u64,
-    /// Where its block begins, in bytes of the unpacked trace.
-    pub offset: u64,
-    /// Where its zstd frame begins, in bytes of the file.
-    pub frame: u64,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { entry, offset, frame } = self;
-        write!(f, "entry {entry}, at byte {offset} unpacked, in the frame at byte {frame}")
-    }
-}
-
-/// How a trace ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// With an end mark.
-    Complete,
-    /// With the mark that its size limit was reached.
-    Cut,
-    /// Without a mark: its recorder was killed, the disk was full, or the file was cut.
-    Truncated {
-        /// Behind what can be read.
-        place: Place,
-        /// What is there.
-        reason: String,
-    },
-}
+/// Time, interface and entry of a packet.
+type Packet<'a> = (Duration, u32, &'a [u8]);
 
 /// An entry with its number and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,14 +59,6 @@ impl<R: BufRead> std::fmt::Debug for Reader<R> {
             .field("ending", ending)
             .finish_non_exhaustive()
     }
-}
-
-/// What a file has next.
-enum Next {
-    /// A block, in the buffer.
-    Block,
-    /// Its end, or what cannot be a whole block.
-    Nothing(String),
 }
 
 impl<R: BufRead> Reader<R> {
@@ -253,7 +189,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The packet in the buffer: its time, its interface and its entry; none if the block is another's.
-    fn packet(&mut self) -> Result<Option<(Duration, u32, &[u8])>, String> {
+    fn packet(&mut self) -> Result<Option<Packet<'_>>, String> {
         if self.block.starts_with(&SECTION_HEADER.to_be_bytes()) {
             return Err("a second section begins".to_owned());
         }
@@ -368,70 +304,4 @@ impl<R: BufRead> Iterator for Reader<R> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.ending.is_some() || self.failed { None } else { self.entry().transpose() }
     }
-}
-
-/// Reads a block into `block`, of at most `limit` bytes.
-fn read_block(
-    source: &mut impl Read,
-    block: &mut Vec<u8>,
-    limit: u32,
-    place: Place,
-) -> Result<Next, TraceError> {
-    let damaged = |reason: String| Err(TraceError::Damaged { place, reason });
-    block.clear();
-    block.resize(8, 0);
-    let got = read_all(source, block);
-    match got {
-        Ok(8) => {}
-        Ok(0) => return Ok(Next::Nothing("there is no end mark".to_owned())),
-        Ok(_) => return Ok(Next::Nothing("a block is cut".to_owned())),
-        Err(error) => return failed(error, place),
-    }
-    let length = block.last_chunk().map_or(0, |length| u32::from_be_bytes(*length));
-    if !length.is_multiple_of(4) || length < 12 {
-        return damaged(format!("a block of {length} bytes is not possible"));
-    }
-    if length > limit {
-        return damaged(format!("a block of {length} bytes is longer than {limit}"));
-    }
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    block.resize(length, 0);
-    let rest = block.get_mut(8..).unwrap_or_default();
-    match read_all(source, rest) {
-        Ok(count) if count == rest.len() => Ok(Next::Block),
-        Ok(_) => Ok(Next::Nothing("a block is cut".to_owned())),
-        Err(error) => failed(error, place),
-    }
-}
-
-/// Fills `buffer` as far as the source goes.
-fn read_all(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
-}
-
-/// What an error of reading or unpacking means.
-fn failed(error: io::Error, place: Place) -> Result<Next, TraceError> {
-    match error.kind() {
-        // That is what zstd says at the end of a file within a frame.
-        io::ErrorKind::UnexpectedEof => Ok(Next::Nothing("a zstd frame is cut".to_owned())),
-        _ if error.raw_os_error().is_some() => Err(TraceError::Read(error)),
-        _ => {
-            let reason = format!("the zstd frame is damaged: {}", reason(&error));
-            Err(TraceError::Damaged { place, reason })
-        }
-    }
-}
-
-/// What a parser says, in a few words.
-fn reason(error: &impl std::fmt::Display) -> String {
-    error.to_string().chars().take(MAX_REASON).collect()
 }

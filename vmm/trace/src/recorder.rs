@@ -1,4 +1,4 @@
-//! Recording: an observer that writes everything down.
+//! Recording: an observer that writes every event into the trace.
 //!
 //! The device models' thread makes blocks in memory; a thread of its own packs and writes them. Where the disk does not
 //! keep up, the devices wait for a bounded time, which is accounted for, or, if the user chose so, entries are dropped
@@ -60,7 +60,7 @@ impl RecordOptions {
 #[derive(Debug, Clone)]
 pub struct Recording(Arc<Shared>);
 
-/// The observer to give to the lab.
+/// The observer to give to the system.
 #[derive(Debug)]
 pub struct Recorder {
     recording: Recording,
@@ -117,11 +117,6 @@ impl Recording {
     /// A test begins, or has ended.
     pub fn mark(&self, mark: TestMark) {
         self.0.append(Event::Test(mark));
-    }
-
-    /// Adds what another source than the device models knows, as an entry of this kind (docs/trace-format.md).
-    pub fn note(&self, kind: u8, body: Vec<u8>) {
-        self.0.append(Event::Other { kind, body });
     }
 
     /// Ends the trace with its end mark.

@@ -82,8 +82,8 @@ pub enum ReplayError {
     /// The trace cannot be read on.
     #[error(transparent)]
     Trace(#[from] TraceError),
-    /// The lab of its header cannot be built.
-    #[error("the lab that was recorded cannot be built here: {0}")]
+    /// The devices of its header cannot be built.
+    #[error("the devices that were recorded cannot be built here: {0}")]
     Assembly(#[from] AssemblyError),
     /// The header's RAM is not what a guest can have.
     #[error("the header of the trace describes RAM that no guest has: {0}")]
@@ -145,50 +145,50 @@ fn ram(ranges: &[(u64, u64)]) -> Result<GuestMemoryMmap, ReplayError> {
     })
 }
 
-/// The lab that a header describes, ready to be replayed on.
+/// The system that a header describes, ready to be replayed on.
 ///
 /// # Errors
 /// When it cannot be built.
 pub(crate) fn build(header: &Header) -> Result<System, ReplayError> {
     let ram = ram(&header.ram)?;
-    Ok(header.lab.build(&ram, Box::new(Nowhere), std::io::repeat(0))?)
+    Ok(header.system.build(&ram, Box::new(Nowhere), std::io::repeat(0))?)
 }
 
 /// Replays a whole trace.
 ///
 /// # Errors
-/// When it cannot be read on, or its lab cannot be built.
+/// When it cannot be read on, or its devices cannot be built.
 pub fn replay<R: BufRead + Send + 'static>(reader: Reader<R>) -> Result<Replay, ReplayError> {
     let header = reader.header();
     if header.part {
         return Err(ReplayError::Part);
     }
-    let mut lab = build(header)?;
+    let mut system = build(header)?;
     let stage = Stage::new(reader);
-    lab.add_observer(Box::new(stage.clone()));
+    system.add_observer(Box::new(stage.clone()));
     let mut turns = 0;
     // What came before the first cause.
     let mut cause = stage.finish_cause()?;
     while let Some(next) = cause {
         turns += 1;
         if turns % DISCARD_AFTER == 0 {
-            discard(&lab);
+            discard(&system);
         }
         if let Event::ConfigRead(_) | Event::RegisterRead { .. } = next.event {
-            let answer = perform(&mut lab, &next.event, &stage.refused);
+            let answer = perform(&mut system, &next.event, &stage.refused);
             stage.compare_answer(next, answer);
         } else {
-            perform(&mut lab, &next.event, &stage.refused);
+            perform(&mut system, &next.event, &stage.refused);
         }
         cause = stage.finish_cause()?;
     }
-    drop(lab);
+    drop(system);
     stage.into_replay()
 }
 
 /// Gives back what the devices have written: what they copied is in no trace, so nothing depends on it.
-fn discard(lab: &System) {
-    for memory in &lab.address_map().memories {
+fn discard(system: &System) {
+    for memory in &system.address_map().memories {
         // One that cannot be given back stays as it is; all of them are files here.
         let _ = memory.discard();
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::event::{Event, Header, TestResult, TransactionResult};
 use super::filter::{Context, kind_of};
 use super::reader::Entry;
+use super::witnessed;
 
 /// Rows beyond which nothing new is listed: no recorder writes so many.
 const MAX_ROWS: usize = 10_000;
@@ -31,6 +32,8 @@ pub struct Stats {
     pub sizes: BTreeMap<u64, u64>,
     /// Requests for the IOMMU: transactions of its virtqueues.
     pub iommu: Traffic,
+    /// Records of the witness, by what they report.
+    pub records: BTreeMap<&'static str, u64>,
     /// Tests that ended, by how.
     pub tests: BTreeMap<&'static str, u64>,
     /// Entries that were dropped.
@@ -99,14 +102,19 @@ impl Stats {
                 let size = run.length.checked_next_power_of_two().unwrap_or(u64::MAX);
                 *self.sizes.entry(size).or_default() += 1;
             }
-            Event::Finding(finding) => {
-                if self.findings.len() < MAX_ROWS || self.findings.contains_key(&finding.class) {
-                    *self.findings.entry(finding.class.clone()).or_default() += 1;
-                }
+            Event::Finding(finding)
+                if self.findings.len() < MAX_ROWS || self.findings.contains_key(&finding.class) =>
+            {
+                *self.findings.entry(finding.class.clone()).or_default() += 1;
             }
             Event::Test(mark) => {
                 if let Some(result) = mark.result {
                     *self.tests.entry(TestResult::name(result)).or_default() += 1;
+                }
+            }
+            Event::Witness { kind, data } => {
+                if let Some(record) = witnessed::record(*kind, data) {
+                    *self.records.entry(witnessed::word(&record)).or_default() += 1;
                 }
             }
             Event::Lost { entries } => self.lost = self.lost.saturating_add(*entries),

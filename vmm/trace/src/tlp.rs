@@ -194,7 +194,7 @@ mod tests {
             let dwords = (address % 4 + length).div_ceil(4).max(1);
             let mut bytes = header.as_bytes().to_vec();
             if write {
-                bytes.resize(bytes.len() + dwords as usize * 4, 0);
+                bytes.resize(bytes.len() + usize::try_from(dwords).unwrap() * 4, 0);
             }
             let packet = TlpPacket::new(bytes, TlpMode::NonFlit).unwrap();
             let wanted_type = if write { TlpType::MemWriteReq } else { TlpType::MemReadReq };

@@ -6,17 +6,18 @@ use std::io::{BufReader, Cursor, Read, Write};
 use std::time::Duration;
 
 use device_models::fabric::{Kind, Purpose, RouteKind};
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 use peerdma_trace::{
     Destination, Ending, Event, FunctionName, Header, Payload, Reader, TlpRun, TraceError,
     TransactionResult, Writer,
 };
 use proptest::prelude::*;
+use proptest::sample;
 
 fn header() -> Header {
     let function = |name: &str, requester| FunctionName { name: name.into(), requester };
     Header {
-        lab: LabConfig::default(),
+        system: SystemConfig::default(),
         ram: vec![(0, 1 << 20)],
         functions: vec![function("peer0", 0x100), function("peer1", 0x200)],
         payload: Payload::Digest,
@@ -245,16 +246,16 @@ fn what_is_compressed_takes_little_room() {
 proptest! {
     #[test]
     fn any_change_of_an_unpacked_trace_gives_entries_or_an_error(
-        changes in proptest::collection::vec((0.0..1.0_f64, any::<u8>()), 1..8),
-        cut in 0.5..1.0_f64,
+        changes in proptest::collection::vec((any::<sample::Index>(), any::<u8>()), 1..8),
+        cut: sample::Index,
     ) {
         let mut plain = unpack(&trace(1, 20).0);
         for (at, value) in changes {
-            let at = (at * plain.len() as f64) as usize;
+            let at = at.index(plain.len());
             plain[at] = value;
         }
         let _ = read(&plain);
-        plain.truncate((plain.len() as f64 * cut) as usize);
+        plain.truncate(plain.len() / 2 + cut.index(plain.len() / 2));
         let _ = read(&plain);
         if let Ok(reader) = Reader::new(BufReader::new(Cursor::new(plain))) {
             let _ = peerdma_trace::replay(reader);

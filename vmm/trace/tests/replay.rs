@@ -1,105 +1,23 @@
-//! A lab is driven as a driver would, recorded, and replayed without any of it.
+//! A system is driven as a driver would, recorded, and replayed without any of it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bench;
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
+use bench::{Bench, DATA, NOWHERE, NoInterrupts, RAM, descriptor, events, open, play, rewrite};
 use device_models::endpoint::Progress;
-use device_models::endpoint::peer::regs::{
-    Descriptor, channel, channel_control, flags, layout_of_bars as layout, opcode,
-};
-use device_models::fabric::{InterruptSink, PostedDelay, Purpose};
-use device_models::system::System;
-use peerdma_topology::assembly::{IommuKind, LabConfig};
+use device_models::endpoint::peer::regs::{channel, channel_control, flags, opcode};
+use device_models::fabric::{PostedDelay, Purpose};
+use peerdma_topology::assembly::{IommuKind, SystemConfig};
 use peerdma_trace::{
-    ConfigAccess, Ending, Event, Header, Payload, Reader, RecordOptions, Recording, Replay, Writer,
-    replay,
+    ConfigAccess, Ending, Event, Header, Payload, Reader, RecordOptions, Recording, Writer, replay,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use zerocopy::IntoBytes;
-
-const RAM: usize = 1 << 20;
-const RING: u64 = 0x1000;
-const RECORDS: u64 = 0x2000;
-const DATA: u64 = 0x1_0000;
-const NOWHERE: u64 = 0x8000_0000;
-
-#[derive(Debug)]
-struct NoInterrupts;
-
-impl InterruptSink for NoInterrupts {
-    fn signal_msi(&mut self, _address: u64, _data: u32) {}
-}
-
-struct Bench {
-    lab: System,
-    ram: GuestMemoryMmap<()>,
-    recording: Recording,
-}
-
-impl Bench {
-    fn new(path: &Path, options: RecordOptions) -> Self {
-        let config =
-            LabConfig { iommu: IommuKind::None, local_memory: 1 << 20, ..LabConfig::default() };
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
-        let mut lab = config.build(&ram, Box::new(NoInterrupts), std::io::repeat(0x5a)).unwrap();
-        let header = Header::of(&config, vec![(0, RAM as u64)], &lab, options.payload);
-        let recording = Recording::create(path, &header, options).unwrap();
-        lab.add_observer(Box::new(recording.recorder()));
-        let mut bench = Self { lab, ram, recording };
-        for peer in ["peer0", "peer1"] {
-            let function = bench.lab.function(peer).unwrap();
-            let bdf = bench.lab.address_map().node(function).requester;
-            bench.lab.config_write(bdf, 4, 2, 6);
-        }
-        bench
-    }
-
-    fn bar(&self, peer: &str, bar: u8) -> u64 {
-        let function = self.lab.function(peer).unwrap();
-        let node = self.lab.address_map().node(function);
-        node.bars.iter().find(|mapped| mapped.index == bar).unwrap().range.first
-    }
-
-    fn register(&mut self, offset: u64, value: u64) {
-        let address = self.bar("peer0", 0) + layout::CHANNEL_BASE + offset;
-        self.lab.mmio_write(address, &u32::try_from(value).unwrap().to_le_bytes());
-    }
-
-    /// Runs descriptors on channel 0 of peer0.
-    fn run(&mut self, descriptors: &[Descriptor]) {
-        self.register(channel::RING_LO, RING);
-        self.register(channel::RING_SIZE, 5);
-        self.register(channel::RECORD_LO, RECORDS);
-        self.register(channel::CTRL, u64::from(channel_control::ENABLE));
-        for (descriptor, index) in descriptors.iter().zip(0..) {
-            self.ram.write_slice(descriptor.as_bytes(), GuestAddress(RING + 64 * index)).unwrap();
-        }
-        self.register(channel::TAIL, descriptors.len() as u64);
-        while self.lab.step() == Progress::Worked {}
-        let mut completed = [0; 4];
-        let address = self.bar("peer0", 0) + layout::CHANNEL_BASE + channel::COMPLETED;
-        self.lab.mmio_read(address, &mut completed);
-        assert_eq!(u32::from_le_bytes(completed) as usize, descriptors.len());
-    }
-}
-
-fn descriptor(opcode: u8, flags: u16, source: u64, destination: u64, length: u32) -> Descriptor {
-    Descriptor {
-        opcode,
-        reserved0: 0,
-        flags: flags.into(),
-        length: length.into(),
-        source: source.into(),
-        destination: destination.into(),
-        pattern: 0.into(),
-        cookie: 7.into(),
-        reserved1: [0.into(); 3],
-    }
-}
 
 /// A copy to the peer's memory, a checksum over data that no trace holds, a read and a write into nowhere, and a
 /// write of bulk data into the peer's registers.
@@ -121,11 +39,11 @@ fn record(path: &Path, options: RecordOptions) {
 fn record_surprise(path: &Path) {
     let mut bench = Bench::new(path, RecordOptions::default());
     let memory = bench.bar("peer1", 2);
-    let port = bench.lab.function("port1").unwrap();
-    let port = bench.lab.address_map().node(port).requester;
-    bench.lab.unplug(port).unwrap();
+    let port = bench.system.function("port1").unwrap();
+    let port = bench.system.address_map().node(port).requester;
+    bench.system.unplug(port).unwrap();
     bench.run(&[descriptor(opcode::COPY, 0, DATA, memory, 64)]);
-    bench.lab.plug(port).unwrap();
+    bench.system.plug(port).unwrap();
     bench.register(channel::CTRL, u64::from(channel_control::RESET));
     bench.run(&[descriptor(opcode::COPY, 0, DATA, memory, 64)]);
     bench.recording.finish().unwrap();
@@ -136,12 +54,12 @@ fn record_delayed(path: &Path) {
     let mut bench = Bench::new(path, RecordOptions::default());
     let (memory, registers) = (bench.bar("peer1", 2), bench.bar("peer1", 0));
     let bdf = |bench: &Bench, name| {
-        let function = bench.lab.function(name).unwrap();
-        bench.lab.address_map().node(function).requester
+        let function = bench.system.function(name).unwrap();
+        bench.system.address_map().node(function).requester
     };
     let (from, to) = (bdf(&bench, "peer0"), bdf(&bench, "peer1"));
     for delay in [PostedDelay::Turns(40), PostedDelay::UntilPushed] {
-        bench.lab.delay_posted(from, Some(to), delay).unwrap();
+        bench.system.delay_posted(from, Some(to), delay).unwrap();
         for flags in [0, flags::FLUSH] {
             bench.ram.write_slice(&[0x5a; 100], GuestAddress(DATA)).unwrap();
             bench.register(channel::CTRL, u64::from(channel_control::RESET));
@@ -149,10 +67,10 @@ fn record_delayed(path: &Path) {
                 descriptor(opcode::COPY, 0, DATA, registers + 0x28, 8),
                 descriptor(opcode::COPY, flags, DATA, memory, 100),
             ]);
-            bench.lab.fence_seen(from).unwrap();
+            bench.system.fence_seen(from).unwrap();
         }
     }
-    bench.lab.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
+    bench.system.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
     bench.recording.finish().unwrap();
 }
 
@@ -162,13 +80,13 @@ fn record_cpu_pushes(path: &Path) {
     let mut bench = Bench::new(path, RecordOptions::default());
     let (memory, registers) = (bench.bar("peer1", 2), bench.bar("peer1", 0));
     let bdf = |bench: &Bench, name| {
-        let function = bench.lab.function(name).unwrap();
-        bench.lab.address_map().node(function).requester
+        let function = bench.system.function(name).unwrap();
+        bench.system.address_map().node(function).requester
     };
     let (from, to) = (bdf(&bench, "peer0"), bdf(&bench, "peer1"));
     bench.ram.write_slice(&[0x5a; 0x400], GuestAddress(DATA)).unwrap();
     for access in 0..4 {
-        bench.lab.delay_posted(from, Some(to), PostedDelay::UntilPushed).unwrap();
+        bench.system.delay_posted(from, Some(to), PostedDelay::UntilPushed).unwrap();
         bench.register(channel::CTRL, u64::from(channel_control::RESET));
         bench.run(&[
             descriptor(opcode::COPY, 0, DATA, registers + 0x8000, 0x400),
@@ -176,46 +94,19 @@ fn record_cpu_pushes(path: &Path) {
         ]);
         let mut word = [0; 8];
         match access {
-            0 => bench.lab.mmio_read(memory + 64, &mut word),
-            1 => bench.lab.mmio_write(memory, &[7; 8]),
-            2 => bench.lab.mmio_read(registers, &mut word),
+            0 => bench.system.mmio_read(memory + 64, &mut word),
+            1 => bench.system.mmio_write(memory, &[7; 8]),
+            2 => bench.system.mmio_read(registers, &mut word),
             // Nobody looks: found when the delay is switched off.
             _ => Progress::Idle,
         };
-        while bench.lab.step() == Progress::Worked {}
-        bench.lab.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
-        while bench.lab.step() == Progress::Worked {}
-        bench.lab.mmio_read(memory + 64, &mut word);
+        while bench.system.step() == Progress::Worked {}
+        bench.system.delay_posted(from, Some(to), PostedDelay::Off).unwrap();
+        while bench.system.step() == Progress::Worked {}
+        bench.system.mmio_read(memory + 64, &mut word);
         assert_eq!(word, [0x5a; 8]);
     }
     bench.recording.finish().unwrap();
-}
-
-fn open(path: &Path) -> Reader<BufReader<File>> {
-    Reader::new(BufReader::new(File::open(path).unwrap())).unwrap()
-}
-
-fn play(path: &Path) -> Replay {
-    replay(open(path)).unwrap()
-}
-
-fn events(path: &Path) -> (Header, Vec<Event>) {
-    let reader = open(path);
-    let header = reader.header().clone();
-    (header, reader.map(|entry| entry.unwrap().event).collect())
-}
-
-fn rewrite(path: &Path, header: &Header, events: &[Event]) {
-    let mut writer = Writer::new(File::create(path).unwrap(), header, Duration::ZERO).unwrap();
-    for event in events {
-        let count = writer.events();
-        match event {
-            Event::End { .. } => writer.append(&Event::End { events: count }, Duration::ZERO),
-            event => writer.append(event, Duration::ZERO),
-        }
-        .unwrap();
-    }
-    writer.finish().unwrap();
 }
 
 /// A recorded run in a folder of its own.
@@ -367,7 +258,7 @@ fn a_truncated_trace_replays_as_far_as_it_goes() {
             most = replay.events;
         }
     }
-    assert!(most as usize > all.len() / 2, "{most} of {}", all.len());
+    assert!(most > all.len() as u64 / 2, "{most} of {}", all.len());
 }
 
 #[test]
@@ -419,12 +310,12 @@ fn what_is_kept_of_bulk_data_changes_no_replay() {
                 }
                 (Payload::None, None, None) => bulk += 1,
                 (Payload::Digest, Some(digest), None) => {
-                    let bytes = vec![0xc3; run.length as usize];
+                    let bytes = vec![0xc3; usize::try_from(run.length).unwrap()];
                     assert_eq!(digest, crc32c::crc32c(&bytes));
                     bulk += 1;
                 }
                 (Payload::Full, Some(_), Some(data)) => {
-                    let kept = run.length.min(64 << 10) as usize;
+                    let kept = usize::try_from(run.length.min(64 << 10)).unwrap();
                     assert_eq!(data[..], vec![0xc3; kept]);
                     bulk += 1;
                 }
@@ -488,16 +379,16 @@ fn a_replay_needs_memory_as_its_trace_has_size() {
     let path = folder.path().join("run.trace");
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
     let config =
-        LabConfig { iommu: IommuKind::None, local_memory: 256 << 20, ..LabConfig::default() };
-    let lab = config.build(&ram, Box::new(NoInterrupts), std::io::repeat(0x5a)).unwrap();
-    let header = Header::of(&config, vec![(0, RAM as u64)], &lab, Payload::None);
+        SystemConfig { iommu: IommuKind::None, local_memory: 256 << 20, ..SystemConfig::default() };
+    let system = config.build(&ram, Box::new(NoInterrupts), std::io::repeat(0x5a)).unwrap();
+    let header = Header::of(&config, vec![(0, RAM as u64)], &system, Payload::None);
     let recording = Recording::create(&path, &header, RecordOptions::default()).unwrap();
-    let mut bench = Bench { lab, ram, recording };
-    bench.lab.add_observer(Box::new(bench.recording.recorder()));
+    let mut bench = Bench { system, ram, recording };
+    bench.system.add_observer(Box::new(bench.recording.recorder()));
     for peer in ["peer0", "peer1"] {
-        let function = bench.lab.function(peer).unwrap();
-        let bdf = bench.lab.address_map().node(function).requester;
-        bench.lab.config_write(bdf, 4, 2, 6);
+        let function = bench.system.function(peer).unwrap();
+        let bdf = bench.system.address_map().node(function).requester;
+        bench.system.config_write(bdf, 4, 2, 6);
     }
     bench.run(&[descriptor(opcode::FILL, flags::DESTINATION_LOCAL, 0, 0, 256 << 20)]);
     bench.recording.finish().unwrap();

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod sample;
+
 use std::io::Cursor;
 use std::time::Duration;
 
-use peerdma_topology::assembly::LabConfig;
+use device_models::fabric::WitnessInput;
+use peerdma_topology::assembly::SystemConfig;
 use peerdma_trace::{
     Context, CutError, Ending, Event, Filter, FunctionName, Header, Part, Payload, Reader, Stats,
     TestMark, TestResult, Writer, check_seek_table, cut, diff, jsonl, replay,
@@ -13,7 +16,7 @@ use peerdma_trace::{
 
 fn header() -> Header {
     Header {
-        lab: LabConfig::default(),
+        system: SystemConfig::default(),
         ram: vec![(0, 1 << 20)],
         functions: vec![FunctionName { name: "peer0".into(), requester: 0x100 }],
         payload: Payload::Digest,
@@ -38,7 +41,7 @@ fn trace(events: &[Event]) -> Vec<u8> {
 }
 
 /// 1 step, then test a with two, 1 step, test b with one, 1 step.
-fn sample() -> Vec<u8> {
+fn steps() -> Vec<u8> {
     let step = |function| Event::Step { function };
     trace(&[
         step(0),
@@ -51,6 +54,7 @@ fn sample() -> Vec<u8> {
         step(4),
         mark("b", Some(TestResult::Failed)),
         step(5),
+        Event::Witness { kind: WitnessInput::Record, data: sample::mapped().to_vec() },
     ])
 }
 
@@ -71,7 +75,7 @@ fn part(bytes: &[u8], part: &Part) -> Result<(Header, Vec<String>, Option<Ending
 #[test]
 fn a_test_is_cut_out_with_its_marks() {
     let wanted = Part { test: Some("a".into()), ..Part::default() };
-    let (header, all, ending) = part(&sample(), &wanted).unwrap();
+    let (header, all, ending) = part(&steps(), &wanted).unwrap();
     assert!(header.part);
     assert_eq!(
         all,
@@ -85,26 +89,26 @@ fn a_test_is_cut_out_with_its_marks() {
     );
     assert_eq!(ending, Some(Ending::Cut));
     let none = Part { test: Some("c".into()), ..Part::default() };
-    assert!(matches!(part(&sample(), &none), Err(CutError::Nothing)));
+    assert!(matches!(part(&steps(), &none), Err(CutError::Nothing)));
 }
 
 #[test]
 fn a_time_is_cut_out_and_a_beginning_can_be_replayed() {
     let time = Duration::from_millis;
     let middle = Part { from: Some(time(300)), to: Some(time(400)), test: None };
-    let (header, all, _) = part(&sample(), &middle).unwrap();
+    let (header, all, _) = part(&steps(), &middle).unwrap();
     assert!(header.part && all.len() == 3, "{all:?}");
     let beginning = Part { to: Some(time(400)), ..Part::default() };
-    let (header, all, ending) = part(&sample(), &beginning).unwrap();
+    let (header, all, ending) = part(&steps(), &beginning).unwrap();
     assert_eq!((header.part, all.len(), ending), (false, 5, Some(Ending::Cut)));
     let mut out = Vec::new();
-    cut(Reader::new(&sample()[..]).unwrap(), &mut out, &beginning).unwrap();
+    cut(Reader::new(&steps()[..]).unwrap(), &mut out, &beginning).unwrap();
     let replay = replay(Reader::new(Cursor::new(out)).unwrap()).unwrap();
     assert_eq!((replay.difference, replay.ending), (None, Some(Ending::Cut)));
     // The end is complete, but not a whole trace.
     let end = Part { from: Some(time(950)), ..Part::default() };
-    let (header, all, ending) = part(&sample(), &end).unwrap();
-    assert_eq!((header.part, all.len(), ending), (true, 2, Some(Ending::Complete)));
+    let (header, all, ending) = part(&steps(), &end).unwrap();
+    assert_eq!((header.part, all.len(), ending), (true, 3, Some(Ending::Complete)));
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn traces_are_compared_as_far_as_a_filter_lets_them() {
 
 #[test]
 fn sums_and_lines_are_those_of_the_entries() {
-    let bytes = sample();
+    let bytes = steps();
     let mut reader = Reader::new(&bytes[..]).unwrap();
     let header = reader.header().clone();
     let mut context = Context::new(&header, reader.begun());
@@ -140,14 +144,18 @@ fn sums_and_lines_are_those_of_the_entries() {
         jsonl(&entry, "trace", &context, &mut lines).unwrap();
         context.leave(&entry);
     }
-    assert_eq!((stats.entries, stats.kinds["turn"], stats.kinds["test"]), (11, 6, 4));
+    assert_eq!((stats.entries, stats.kinds["turn"], stats.kinds["test"]), (12, 6, 4));
+    assert_eq!(stats.records, [("buffer-map", 1)].into());
     assert_eq!(stats.tests, [("failed", 1), ("passed", 1)].into());
     let lines: Vec<serde_json::Value> = String::from_utf8(lines)
         .unwrap()
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(lines.len(), 11);
+    assert_eq!(lines.len(), 12);
+    let says = &lines[10]["says"];
+    assert_eq!((&says["record"], &says["buffer"]), (&"buffer-map".into(), &7.into()));
+    assert_eq!((&says["requester"], &says["task"]), (&0x100.into(), &"importer".into()));
     assert_eq!(
         lines[2],
         serde_json::json!({
@@ -159,7 +167,7 @@ fn sums_and_lines_are_those_of_the_entries() {
 
 #[test]
 fn a_seek_table_that_is_not_there_or_wrong_is_noticed() {
-    let bytes = sample();
+    let bytes = steps();
     check_seek_table(&mut Cursor::new(&bytes)).unwrap();
     let check = |bytes: &[u8]| check_seek_table(&mut Cursor::new(bytes)).unwrap_err();
     assert_eq!(check(b"short"), "the file is too short");

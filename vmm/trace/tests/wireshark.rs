@@ -72,6 +72,12 @@ fn tshark_filters_with_the_dissector() {
         "peerdma.result",
         "peerdma.delay",
         "peerdma.entries",
+        "peerdma.witness",
+        "peerdma.record",
+        "peerdma.address",
+        "peerdma.length",
+        "peerdma.buffer",
+        "peerdma.task",
         "_ws.malformed",
         "_ws.lua.error",
     ];
@@ -82,13 +88,20 @@ fn tshark_filters_with_the_dissector() {
     for (number, wanted) in [
         (1, "1\t\t\t\t\t\t\t\t\t\t\t\tunmap race\t0"),
         (2, "2\t\t\t\t\t\t\t0x44\t00:00.0\t\t0x03\t01:00.0"),
-        (4, "4\t\t\t\t\t\t\t0x60\t00:00.0\t0x0000004100001008\t0x0f"),
+        (
+            4,
+            "4\t\t\t\t\t\t\t0x60\t00:00.0\t0x0000004100001008\t0x0f\t\t\t\t\t\t\t\t0x0000004100001008",
+        ),
         (7, "7\t\t1000\t5\t3\t0\t0x12345678\t0x60\t01:00.0\t0x0000004000000ff2\t0x0c"),
         (9, "9\tiommu.stale\t5\t1\t0\t1\t\t0x00\t02:01.0\t0x00000000deadb003\t0x08"),
         (10, "10\tiommu.stale"),
         (16, "16\t\t\t\t\t\t\t\t\t\t\t\t\t\tpushed"),
-        (18, "18\t\t\t\t\t\t\t\t\t\t\t\tunmap race\t2"),
-        (19, "19\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t18"),
+        (17, "17\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t0"),
+        (18, "18\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t2"),
+        (19, "19\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t3\t19\t0x0000004000000000\t65536\t7\timporter"),
+        (20, "20\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t1"),
+        (22, "22\t\t\t\t\t\t\t\t\t\t\t\tunmap race\t2"),
+        (23, "23\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t22"),
     ] {
         assert_eq!(lines[number], wanted);
     }
@@ -96,6 +109,8 @@ fn tshark_filters_with_the_dissector() {
         ("peerdma.finding", "9\n10"),
         ("tlp.addr == 0xdeadb003", "9"),
         ("tlp.requester == \"02:01.0\"", "9"),
+        ("peerdma.record == 19", "19"),
+        ("peerdma.buffer == 7", "19"),
         ("_ws.malformed || _ws.lua.error", ""),
     ] {
         assert_eq!(ask(filter, &["peerdma.number"]).unwrap().trim_end(), wanted, "{filter}");

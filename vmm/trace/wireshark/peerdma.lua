@@ -22,6 +22,16 @@ local PURPOSES = {
 }
 local TARGETS = { [0] = "interrupt window", [1] = "RAM", [2] = "memory BAR", [3] = "register BAR" }
 local TYPES = { [0x00] = "MRd", [0x20] = "MRd", [0x40] = "MWr", [0x60] = "MWr", [0x04] = "CfgRd0", [0x44] = "CfgWr0" }
+local WITNESS = { [0] = "attach", [1] = "detach", [2] = "drain", [3] = "record" }
+local RECORDS = {
+    [1] = "loaded", [2] = "map", [3] = "unmap", [4] = "sync-for-cpu", [5] = "sync-for-device",
+    [8] = "bind", [9] = "unbind", [10] = "gone", [11] = "missed", [16] = "export", [17] = "attach",
+    [18] = "detach", [19] = "buffer-map", [20] = "buffer-unmap", [21] = "invalidate", [22] = "pin",
+    [23] = "unpin", [24] = "release", [25] = "fence-add", [26] = "fence-signaled",
+}
+local DIRECTIONS = {
+    [0] = "DMA_BIDIRECTIONAL", [1] = "DMA_TO_DEVICE", [2] = "DMA_FROM_DEVICE", [3] = "DMA_NONE",
+}
 local RESULTS = { [0] = "begins", [1] = "passed", [2] = "failed", [3] = "skipped" }
 
 local f = {
@@ -59,6 +69,17 @@ local f = {
     cut = ProtoField.bool("peerdma.cut", "Cut at the size limit"),
     delay = ProtoField.string("peerdma.delay", "Delay"),
     value = ProtoField.uint32("peerdma.value", "Value", base.HEX),
+    witness = ProtoField.uint32("peerdma.witness", "Input of the witness", base.DEC, WITNESS),
+    clock = ProtoField.uint64("peerdma.guest_time", "The guest's clock, in ns"),
+    ticket = ProtoField.uint64("peerdma.ticket", "Ticket"),
+    record = ProtoField.uint16("peerdma.record", "Record", base.DEC, RECORDS),
+    length = ProtoField.uint64("peerdma.length", "Length"),
+    direction = ProtoField.uint8("peerdma.direction", "Direction", base.DEC, DIRECTIONS),
+    group = ProtoField.uint64("peerdma.group", "Group", base.HEX),
+    buffer = ProtoField.uint64("peerdma.buffer", "dma-buf"),
+    pid = ProtoField.uint32("peerdma.pid", "Process"),
+    task = ProtoField.string("peerdma.task", "Task"),
+    caller = ProtoField.string("peerdma.caller", "Caller, or another text"),
     json = ProtoField.string("peerdma.header", "Header"),
 }
 peerdma.fields = f
@@ -212,6 +233,29 @@ dissect[14] = function(range, tree, _, flags)
     return range:string() .. " " .. (RESULTS[flags] or "?")
 end
 
+-- A record is little-endian, as the guest wrote it.
+dissect[15] = function(range, tree, _, flags)
+    tree:add(f.witness, flags)
+    if flags == 0 then tree:add_le(f.clock, range(0, 8)) end
+    if flags ~= 3 then return WITNESS[flags] or "?" end
+    tree:add_le(f.ticket, range(0x00, 8))
+    tree:add_le(f.clock, range(0x08, 8))
+    tree:add_le(f.address, range(0x10, 8))
+    tree:add_le(f.length, range(0x18, 8))
+    tree:add_le(f.record, range(0x20, 2))
+    tree:add(f.direction, range(0x22, 1))
+    local id = range(0x24, 4):le_uint()
+    tree:add_le(f.requester, range(0x24, 4))
+    tree:add_le(f.group, range(0x28, 8))
+    tree:add_le(f.buffer, range(0x30, 8))
+    tree:add_le(f.pid, range(0x40, 4))
+    tree:add(f.task, range(0x48, 16))
+    tree:add(f.caller, range(0x58, 40))
+    local what = RECORDS[range(0x20, 2):le_uint()] or "?"
+    return string.format("%s addr=0x%s len=%s by %s", what, range(0x10, 8):le_uint64():tohex(),
+        tostring(range(0x18, 8):le_uint64()), range(0x48, 16):stringz()), id <= 0xffff and bdf(id) or nil
+end
+
 dissect[0xfe] = function(range, tree)
     tree:add(f.lost, range(0, 8))
     return tostring(range(0, 8):uint64()) .. " entries were dropped"
@@ -240,11 +284,11 @@ function peerdma.dissector(buffer, packet, root)
         return length
     end
     local body = dissect[kind]
-    if not body or length == 16 then
+    if not body or (length == 16 and kind ~= 15) then
         packet.cols.info = name
         return length
     end
-    local what, id = body(buffer(16), tree, class, flags)
+    local what, id = body(length > 16 and buffer(16) or buffer(8, 0), tree, class, flags)
     packet.cols.info = (kind == 1 or kind == 2) and what or (name .. ": " .. what)
     if id then packet.cols.src = id end
     return length

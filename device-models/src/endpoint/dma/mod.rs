@@ -1,5 +1,5 @@
-//! What the DMA engines share: descriptors in progress, the accesses that carry them on, and how
-//! channels take turns.
+//! What the DMA engines share: descriptors in progress, their accesses, and how channels take
+//! turns.
 //!
 //! A channel owns a [`DataPath`]: the [`Job`] in progress, the read that it waits for and its
 //! staging buffer. What a descriptor means, which phase follows which, and what a failure does to

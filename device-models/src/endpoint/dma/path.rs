@@ -20,7 +20,7 @@ pub(in crate::endpoint) struct DataPath<T: Task> {
     /// The read that the job waits for.
     waiting: Option<Tag>,
     /// A read whose completion is no longer wanted, until the fabric knows. There is never a second
-    /// one: the engine tells the fabric before it issues anything.
+    /// one: the engine withdraws the first before it issues anything.
     abandoned: Option<Tag>,
 }
 
@@ -104,8 +104,8 @@ impl<T: Task> DataPath<T> {
         self.abandoned.is_some()
     }
 
-    /// Tells the fabric which read's completion is no longer wanted. An engine does so first in
-    /// each step.
+    /// Names to the fabric the read whose completion is no longer wanted. An engine does so first
+    /// in each step.
     pub(in crate::endpoint) fn release_tag(&mut self, bus: &mut impl Bus) {
         if let Some(tag) = self.abandoned.take() {
             bus.abandon(tag);

@@ -1,5 +1,4 @@
-//! How a device with several channels shares out its steps: each channel in turn, one access at a
-//! time, within a budget.
+//! Scheduling of a device's channels: each in turn, one access at a time, within a budget.
 
 use crate::endpoint::Progress;
 

@@ -1,4 +1,4 @@
-//! The DMA engine: carries descriptors on, one access at a time, within a budget per step.
+//! The DMA engine: executes descriptors, one access at a time, within a budget per step.
 
 use super::DeviceRegisters;
 use super::channel::{Channel, Extend, Job};

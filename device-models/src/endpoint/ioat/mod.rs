@@ -1,5 +1,5 @@
 //! Intel's I/OAT DMA engine ("QuickData"), version 3.3 of its register interface: a device of
-//! Intel's design, for drivers that were not written for the lab.
+//! Intel's design, for drivers that were not written for peerdma.
 //!
 //! Written from the register interface that Linux's `ioatdma` and the kernel's VFIO selftests rely
 //! on; `regs` names the registers. Beyond it there is one register of the lab's own, for

@@ -209,7 +209,7 @@ pub mod fault {
     pub const DROP_INTERRUPT: u32 = 3;
     /// The first byte of the data is inverted.
     pub const CORRUPT_DATA: u32 = 4;
-    /// CHANSTS does not tell that the descriptor is done, until the channel is reset.
+    /// CHANSTS does not show that the descriptor is done, until the channel is reset.
     pub const HIDE_COMPLETION: u32 = 5;
     /// The fault stays until 0 is written.
     pub const STICKY: u32 = 0x100;

@@ -1,4 +1,4 @@
-//! The DMA engine: carries jobs on, one access at a time, within a budget per step.
+//! The DMA engine: executes jobs, one access at a time, within a budget per step.
 
 use super::channel::Channel;
 use super::descriptor::{Location, Operation};

@@ -1,6 +1,6 @@
-//! Data that the device keeps although its completion record is written: a device that is not
-//! coherent with the CPU, as one with a cache that writes back. (Data that has left the device and
-//! is still under way is the fabric's: `delay-posted`.)
+//! Data that the device keeps although its completion record is written, as a device with a
+//! write-back cache that is not coherent with the CPU does. (Data that has left the device and is
+//! still under way is the fabric's: `delay-posted`.)
 //!
 //! What a driver can rely on holds here too. A read by the same channel finds what it has written,
 //! so reading back what was written last brings everything there first; so does the channel's next

@@ -1,4 +1,4 @@
-//! One address space: its mappings, and a memory of those that are gone.
+//! One address space: its mappings, and a history of removed ones.
 
 use std::collections::VecDeque;
 

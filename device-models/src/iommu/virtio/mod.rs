@@ -98,6 +98,8 @@ pub struct VirtioIommu {
     dropped_faults: u64,
     refusals: VecDeque<Refusal>,
     dropped_refusals: u64,
+    notes_unmaps: bool,
+    unmapped: Vec<(u32, AddressRange)>,
 }
 
 impl VirtioIommu {
@@ -118,6 +120,8 @@ impl VirtioIommu {
             dropped_faults: 0,
             refusals: VecDeque::new(),
             dropped_refusals: 0,
+            notes_unmaps: false,
+            unmapped: Vec::new(),
         }
     }
 

@@ -7,7 +7,22 @@ use super::{AttachFlags, Features, MapFlags, Status, VirtioIommu};
 use crate::AddressRange;
 use crate::pci::Bdf;
 
+/// UNMAP requests that are noted until they are asked for.
+const MAX_UNMAPPED: usize = 1 << 12;
+
 impl VirtioIommu {
+    /// Whether the addresses of UNMAP requests are noted, for [`VirtioIommu::take_unmapped`].
+    pub fn note_unmaps(&mut self, on: bool) {
+        self.notes_unmaps = on;
+        self.unmapped.clear();
+    }
+
+    /// The domains and addresses of the UNMAP requests since the last call that have removed
+    /// something: the first few thousand.
+    pub fn take_unmapped(&mut self) -> Vec<(u32, AddressRange)> {
+        std::mem::take(&mut self.unmapped)
+    }
+
     /// ATTACH (5.13.6.3). `flags` may hold bits that do not exist: they are refused.
     ///
     /// # Errors
@@ -157,6 +172,9 @@ impl VirtioIommu {
         self.live_mappings = self.live_mappings.saturating_sub(removed);
         if removed != 0 {
             self.invalidate();
+            if self.notes_unmaps && self.unmapped.len() < MAX_UNMAPPED {
+                self.unmapped.push((domain, AddressRange { first: start, last: end }));
+            }
         }
         Ok(removed)
     }

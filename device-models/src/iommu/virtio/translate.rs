@@ -1,4 +1,4 @@
-//! What the fabric asks.
+//! Translation, as the fabric asks for it.
 
 use super::super::{Access, Fault, FaultReason, Iommu, MappingKind, Translation};
 use super::table::Mapping;

@@ -204,7 +204,7 @@ fn store<const N: usize>(page: &mut Page, offset: u16, bytes: [u8; N]) {
 }
 
 impl fmt::Debug for RegisterFile {
-    /// The header only: nobody reads 24 KiB of bytes.
+    /// The header only: 24 KiB of bytes are of no use to a reader.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegisterFile").field("header", &&self.value[..0x40]).finish_non_exhaustive()
     }

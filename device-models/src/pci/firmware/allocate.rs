@@ -1,4 +1,4 @@
-//! Giving addresses. Sums are 128 bits wide: six BARs of 2^62 bytes must not wrap.
+//! Assigning addresses. Sums are 128 bits wide: six BARs of 2^62 bytes must not wrap.
 
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;

@@ -40,7 +40,7 @@ impl Port {
     }
 }
 
-/// Section 6.2.5: a posted request that nobody takes.
+/// Section 6.2.5: a posted request that no function takes.
 #[test]
 fn a_lost_write_is_non_fatal() {
     let mut port = port();
@@ -64,7 +64,7 @@ fn a_lost_write_is_non_fatal() {
     assert_eq!((port.aer(0x18) & 0x1f, port.aer(0x1c)), (18, 1));
 }
 
-/// Section 6.2.3.2.4.1: the completer of a read that nobody takes only advises.
+/// Section 6.2.3.2.4.1: the completer of a read that no function takes only advises.
 #[test]
 fn a_failed_read_is_advisory() {
     let mut port = port();

@@ -72,8 +72,7 @@ fn an_event_waits_for_its_enables() {
     assert!(port.config.write(port.msi + 0x10, 4, 0).contains(ConfigEffects::INTERRUPT));
 }
 
-/// One vector for both: an error that nobody has looked at does not keep a hot-plug event from
-/// being told.
+/// One vector for both: an error that software has not read does not hold back a hot-plug event.
 #[test]
 fn services_interrupt_on_their_own_account() {
     let mut port = port(true);

@@ -83,7 +83,7 @@ fn a_batch_is_served_by_one_kick() {
         );
     }
     assert_eq!(machine.iommu().live_mappings(), 0, "undefined of them yet");
-    // All in the exit: nobody has to be woken for it.
+    // All in the exit: no thread has to be woken for it.
     assert_eq!(ring.kick(&mut machine), Progress::Idle);
     assert_eq!(machine.iommu().live_mappings(), 8);
     assert_eq!(std::iter::from_fn(|| ring.take(&machine)).count(), 8);

@@ -1,5 +1,5 @@
-//! Where every mapping of system memory is a bounce buffer (`swiotlb=force`), a sync is what carries the data: a forgotten
-//! one shows on a machine with coherent caches too.
+//! Where every mapping of system memory is a bounce buffer (`swiotlb=force`), a sync copies the
+//! data: a missing one shows even on a machine with coherent caches.
 
 use super::Kind::Positive;
 use super::bench::must;

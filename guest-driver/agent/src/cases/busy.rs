@@ -1,4 +1,4 @@
-//! Devices that have something to do for a while, so that what is queued behind it is still to come.
+//! Devices that are busy for a while, so that later work stays queued.
 
 use super::bench::succeeded;
 use super::{Bench, Stop, Verdict};
@@ -64,7 +64,7 @@ impl Load {
         Ok(())
     }
 
-    /// The same, for who knows it otherwise.
+    /// The same, for a caller that knows it otherwise.
     pub(super) fn count(&mut self, under_way: bool) {
         self.rounds += 1;
         self.under_way += u32::from(under_way);
@@ -76,7 +76,7 @@ impl Load {
     }
 
     /// A test that has passed without any load has not been one.
-    pub(super) fn tell(self, bench: &mut Bench<'_>) -> Verdict {
+    pub(super) fn conclude(self, bench: &mut Bench<'_>) -> Verdict {
         let Self { rounds, under_way } = self;
         if under_way == 0 {
             return Err(too_busy());
@@ -107,15 +107,15 @@ mod tests {
 
     #[test]
     fn a_test_without_load_fails() {
-        let told = |seen: &[bool]| {
+        let conclusion = |seen: &[bool]| {
             let mut bench = Bench::new(None, &[]);
             let mut load = Load::default();
             seen.iter().for_each(|under_way| load.count(*under_way));
-            (load.tell(&mut bench), bench.notes)
+            (load.conclude(&mut bench), bench.notes)
         };
-        assert!(matches!(told(&[false, false]).0, Err(Stop::Skip(_))));
-        assert_eq!(told(&[true, true]), (Ok(()), vec![]));
-        let (verdict, notes) = told(&[true, false, false]);
+        assert!(matches!(conclusion(&[false, false]).0, Err(Stop::Skip(_))));
+        assert_eq!(conclusion(&[true, true]), (Ok(()), vec![]));
+        let (verdict, notes) = conclusion(&[true, false, false]);
         assert_eq!(verdict, Ok(()));
         assert_eq!(notes, ["under load in 1 of 3 rounds"]);
     }

@@ -38,7 +38,7 @@ fn kernel_mapping(bench: &mut Bench<'_>) -> Verdict {
             Contract::Refused(..) => None,
             _ => Some(other.import(&shared.fd, Importer::Dynamic.flags())?),
         };
-        // Anybody's kernel: the driver of the other device maps it.
+        // The kernel's mapping: the driver of the other device makes it.
         let first = Pattern::new(seed);
         other.kernel_write(shared.fd.as_fd(), 9, &bytes(first, 0..LENGTH))?;
         shared.expect(9..9 + LENGTH, first, 0)?;
@@ -89,7 +89,7 @@ fn scattered(bench: &mut Bench<'_>) -> Verdict {
     shared.expect(0..SIZE, Pattern::new(1), 0)
 }
 
-/// The CPU's access begins when the device's has ended: nobody else waits for it here.
+/// The CPU's access begins when the device's has ended: nothing else waits for it here.
 fn begin_waits(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let mut load = Load::default();
@@ -108,7 +108,7 @@ fn begin_waits(bench: &mut Bench<'_>) -> Verdict {
         busy.end(&client, &[write])?;
         client.close(imported)?;
     }
-    load.tell(bench)
+    load.conclude(bench)
 }
 
 /// One mapping of the CPU's, before and after the memory behind it is another.
@@ -132,7 +132,7 @@ fn mmap_follows(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// Bytes of local memory with pages that nobody has.
+/// Bytes of local memory with pages that are not in use.
 pub(super) fn published_bytes(owner: &Peer) -> Result<usize, Stop> {
     let text = owner.function().attribute("p2pmem/available")?;
     text.parse().map_err(|_| Stop::Fail(format!("p2pmem/available reads {text:?}")))

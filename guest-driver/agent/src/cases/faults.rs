@@ -11,7 +11,7 @@ use crate::sys::pci::Function;
 use crate::uapi;
 use std::time::Duration;
 
-const TRANSLATED: &[Need] = &[Need::Lab, Need::Peers, Need::Translated];
+const TRANSLATED: &[Need] = &[Need::Vmm, Need::Peers, Need::Translated];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("faults", "read-of-an-unmapped-address", Negative, TRANSLATED, read_unmapped),
@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case] = &[
         "faults",
         "use-after-unmap",
         Negative,
-        &[Need::Lab, Need::Peers, Need::Translated, Need::Strict],
+        &[Need::Vmm, Need::Peers, Need::Translated, Need::Strict],
         use_after_unmap,
     ),
     Case::new("faults", "write-through-a-read-only-mapping", Negative, TRANSLATED, write_read_only),
@@ -28,15 +28,15 @@ pub(super) const CASES: &[Case] = &[
         "faults",
         "bus-mastering-off",
         Negative,
-        &[Need::Lab, Need::Peers],
+        &[Need::Vmm, Need::Peers],
         bus_mastering_off,
     ),
-    Case::new("faults", "past-the-end-of-a-bar", Negative, &[Need::Lab, Need::Peers], past_the_bar),
+    Case::new("faults", "past-the-end-of-a-bar", Negative, &[Need::Vmm, Need::Peers], past_the_bar),
     Case::new(
         "faults",
         "interrupt-window-not-a-vector",
         Negative,
-        &[Need::Lab, Need::Peers],
+        &[Need::Vmm, Need::Peers],
         not_a_vector,
     ),
 ];
@@ -138,7 +138,7 @@ fn forbidden_write(peer: &Peer, work: Work, detector: &Function) -> Result<uapi:
     );
     ensure!(
         peer.info.features & uapi::FEATURE_VERDICT == 0 || result.verdict != 0,
-        "the lab's verdict register has nothing against a write that must fail"
+        "the device's verdict register has nothing against a write that must fail"
     );
     await_port_error(detector, before)?;
     Ok(result)
@@ -251,8 +251,8 @@ fn bus_mastering_off(bench: &mut Bench<'_>) -> Verdict {
     ensure!(peer.set_bus_master(false)?, "bus mastering was off before the test");
     let before = bench.counter(&path)?;
     let interrupts = peer.counters()?.interrupts;
-    // The driver rings the doorbell; the device cannot even fetch the descriptor, and says so to nobody: the driver
-    // looks after it now and then, and finds it halted.
+    // The driver rings the doorbell; the device cannot even fetch the descriptor, and cannot report
+    // that: the driver looks after it now and then, and finds it halted.
     let outcome = peer.run(Work::copy(object.at(0), pages.at(0), LENGTH));
     let emitted = bench.counter(&path)? - before;
     let taken = peer.counters()?.interrupts - interrupts;
@@ -269,7 +269,8 @@ fn bus_mastering_off(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// A mapping that is longer than the BAR it is of: the bytes before the end arrive, those after it meet nobody.
+/// A mapping that is longer than the BAR it is of: the bytes before the end arrive, those after it
+/// reach no BAR.
 fn past_the_bar(bench: &mut Bench<'_>) -> Verdict {
     bench.expect(class::BAR_EDGE, 2, None)?;
     bench.expect_messages(PORT_ERROR);
@@ -277,7 +278,8 @@ fn past_the_bar(bench: &mut Bench<'_>) -> Verdict {
     let end = bar_with_nothing_behind(&owner)?;
     let (object, address) = peer.map_physical(end - 4096, 8192, uapi::BIDIRECTIONAL)?;
     let data = known(&peer, Pattern::new(46))?;
-    // The device that owns the BAR is the one that sees a request for nobody on its link, and logs it.
+    // The device that owns the BAR is the one that sees a request for no BAR on its link, and logs
+    // it.
     let write = Work::copy(data.at(0), at_address(address + 4096), 256);
     forbidden_write(&peer, write, &owner.function())?;
     let result = peer.run(Work::copy(at_address(address + 4096), data.at(0), 256))?;
@@ -292,7 +294,7 @@ fn past_the_bar(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// The first address after a BAR of `peer` that lies within the port's window but in no other BAR, so that a request for
-/// it reaches the device's link and meets nobody there.
+/// it reaches the device's link and no BAR there.
 fn bar_with_nothing_behind(peer: &Peer) -> Result<u64, Stop> {
     let (function, port) = (peer.function(), root_port(peer)?);
     let (bars, windows) = (function.resources()?, port.resources()?);
@@ -310,20 +312,21 @@ fn bar_with_nothing_behind(peer: &Peer) -> Result<u64, Stop> {
 
 /// A device writes a dword into the interrupt window that none of its vectors is.
 fn not_a_vector(bench: &mut Bench<'_>) -> Verdict {
-    /// The window with a destination that no CPU has: whatever the lab does with the write, nobody is interrupted.
-    const NOBODY: u64 = 0xfee0_0000 | 0xfe << 12;
+    /// The window with a destination that no CPU has: whatever the VMM does with the write, no CPU
+    /// is interrupted.
+    const NO_CPU: u64 = 0xfee0_0000 | 0xfe << 12;
     bench.expect(class::NOT_A_VECTOR, 1, Some(1))?;
     let peer = bench.peer(0)?;
     let object = peer.alloc(4096, 1)?;
     peer.view(object)?.set_word(0, 0x40);
     let result =
-        peer.run(Work::copy(object.at(0), at_address(NOBODY), 4).with(uapi::SUBMIT_VERDICT))?;
+        peer.run(Work::copy(object.at(0), at_address(NO_CPU), 4).with(uapi::SUBMIT_VERDICT))?;
     ensure!(
         result.error == 0,
         "a write into the interrupt window is posted, but it ended with error {}",
         result.error
     );
-    ensure!(result.verdict != 0, "the lab's verdict register has nothing against it");
+    ensure!(result.verdict != 0, "the device's verdict register has nothing against it");
     Ok(())
 }
 

@@ -12,10 +12,10 @@ pub(super) const CASES: &[Case] = &[
         "interrupts",
         "one-for-each-piece-of-work",
         Positive,
-        &[Need::Peers, Need::Lab, Need::Feature(uapi::FEATURE_MSIX, "CONFIG_PCI_MSI")],
+        &[Need::Peers, Need::Vmm, Need::Feature(uapi::FEATURE_MSIX, "CONFIG_PCI_MSI")],
         |bench| counted(bench, 0, ROUNDS),
     ),
-    Case::new("interrupts", "none-when-polled", Positive, &[Need::Peers, Need::Lab], |bench| {
+    Case::new("interrupts", "none-when-polled", Positive, &[Need::Peers, Need::Vmm], |bench| {
         counted(bench, uapi::SUBMIT_POLL, 0)
     }),
 ];
@@ -51,6 +51,6 @@ fn counted(bench: &mut Bench<'_>, flags: u32, expected: u64) -> Verdict {
 
 /// The VMM's counter of interrupts of the function with this name.
 fn signalled(function: &str) -> String {
-    // The lab has one segment and names functions without it.
+    // The VMM has one segment and names functions without it.
     format!("msi/{}", function.split_once(':').map_or(function, |(_, rest)| rest))
 }

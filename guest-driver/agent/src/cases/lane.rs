@@ -1,4 +1,4 @@
-//! Two buffers of two devices, shared, and the copies between them: what most tests stand on.
+//! Two buffers of two devices, shared, and the copies between them: the base of most tests.
 
 use super::bench::must;
 use super::need::Need;
@@ -64,7 +64,7 @@ impl<'p> Lane<'p> {
         Work::copy(self.source_there.at(source_offset), self.target_there.at(target_offset), length)
     }
 
-    /// The exporter tells the importer to drop its mapping.
+    /// The exporter invalidates the importer's mapping.
     pub(super) fn invalidate(&self) -> Verdict {
         match self.imported_source() {
             true => Ok(self.from.invalidate(self.source)?),

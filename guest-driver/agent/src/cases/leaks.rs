@@ -1,4 +1,4 @@
-//! What is given back must be gone: everywhere where somebody counts.
+//! Whatever is released must be gone from every counter.
 
 use super::Kind::Positive;
 use super::bench::must;
@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case] = &[
         Positive,
         &[
             Need::Peers,
-            Need::Lab,
+            Need::Vmm,
             Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
             Need::File("/sys/kernel/debug/dma_buf/bufinfo", "CONFIG_DEBUG_FS"),
         ],
@@ -28,7 +28,7 @@ pub(super) const CASES: &[Case] = &[
         "leaks",
         "file-closed-with-everything-in-it",
         Positive,
-        &[Need::Peers, Need::Lab, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")],
+        &[Need::Peers, Need::Vmm, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")],
         closed_file,
     ),
     Case::new("leaks", "kmemleak", Positive, &[Need::Peers, Need::Kmemleak], lost_memory),

@@ -28,7 +28,8 @@ pub(super) const CASES: &[Case] = &[
     Case::new("lifecycle", "unbind-with-open-files", Positive, PEERS, unbind_with_open_files),
 ];
 
-/// The exporter tells its importers to let go while they copy: what is under way ends, what follows maps anew.
+/// The exporter invalidates mappings while importers copy: what is under way ends, what follows
+/// maps anew.
 fn invalidate_under_load(bench: &mut Bench<'_>) -> Verdict {
     const LENGTH: u64 = 1 << 20;
     let (peer0, peer1) = bench.take_peers()?;
@@ -51,8 +52,8 @@ fn invalidate_under_load(bench: &mut Bench<'_>) -> Verdict {
         succeeded(&peer1, peer1.wait(cookie, WAIT_MS)?)?;
     }
     let after = peer1.counters()?;
-    let (told, mapped) = (after.invalidations - before.invalidations, after.maps - before.maps);
-    ensure!(told == 3, "3 invalidations reached the importer {told} times");
+    let (notified, mapped) = (after.invalidations - before.invalidations, after.maps - before.maps);
+    ensure!(notified == 3, "3 invalidations reached the importer {notified} times");
     ensure!(mapped >= 3, "the importer mapped {mapped} times around 3 invalidations");
     lane.close()
 }
@@ -117,7 +118,7 @@ fn reset_during(bench: &mut Bench<'_>, pieces: u32) -> Result<(u32, u64), Stop> 
     for cookie in pending {
         match peer0.wait(cookie, WAIT_MS)? {
             result if result.error == 0 => copied += LENGTH,
-            result if result.error == -libc::ECANCELED => cancelled += 1,
+            result if result.error == -Errno::CANCELED.raw_os_error() => cancelled += 1,
             result => return succeeded(&peer0, result).map(|_| (cancelled, copied)),
         }
     }

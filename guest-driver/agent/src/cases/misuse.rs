@@ -1,4 +1,5 @@
-//! Shared buffers, used against the rules of sharing: each mistake must be found, and must do no more harm than it does.
+//! Shared buffers, used against the rules of sharing: each mistake must be reported, and must have
+//! no other effect.
 
 use super::Kind::Negative;
 use super::busy::{Busy, LOADS};
@@ -8,9 +9,10 @@ use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, WAIT_MS, Work};
 use crate::uapi;
+use rustix::io::Errno;
 
 const STRICT: &[Need] = &[
-    Need::Lab,
+    Need::Vmm,
     Need::Peers,
     Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
     Need::Path,
@@ -43,7 +45,7 @@ pub(super) fn expect_no_such_address(bench: &mut Bench<'_>) -> Verdict {
 pub(super) fn must_fault(peer: &Peer, what: &str, work: Work) -> Verdict {
     let result = peer.run(work.with(uapi::SUBMIT_VERDICT))?;
     ensure!(
-        result.error == -libc::EIO && result.bytes == 0 && result.verdict != 0,
+        result.error == -Errno::IO.raw_os_error() && result.bytes == 0 && result.verdict != 0,
         "{what}: error {}, {} bytes, verdict {}",
         result.error,
         result.bytes,
@@ -52,7 +54,7 @@ pub(super) fn must_fault(peer: &Peer, what: &str, work: Work) -> Verdict {
     Ok(())
 }
 
-/// From here on the test breaks rules: whoever has no IOMMU in between is not stopped by it.
+/// From here on the test breaks rules: without an IOMMU in between nothing stops the access.
 fn expect_stale(bench: &mut Bench<'_>, owner: &Peer, client: &Peer, imported: Object) -> Verdict {
     // Mapped now, used later.
     client.map(imported, uapi::BIDIRECTIONAL)?;
@@ -69,7 +71,7 @@ fn expect_stale(bench: &mut Bench<'_>, owner: &Peer, client: &Peer, imported: Ob
 
 /// Queues a write to a new import behind work that takes a while, has the mapping `taken` away meanwhile, and sees that
 /// the write came too late: its reading back failed, and nothing of it is in the buffer. On a busy machine the work may
-/// be over before anybody takes anything away; then again, with more of it.
+/// be over before anything is taken away; then again, with more of it.
 fn write_comes_late(
     bench: &mut Bench<'_>,
     exporter: Exporter,
@@ -97,7 +99,7 @@ fn write_comes_late(
             0 => bench.note(format!("the write was not too late behind {fills} others")),
             error => {
                 ensure!(
-                    error == -libc::EIO,
+                    error == -Errno::IO.raw_os_error(),
                     "a write through a mapping that had gone ended with error {error}"
                 );
                 return shared.expect(0..SIZE, pattern, 0);

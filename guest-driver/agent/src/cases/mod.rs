@@ -1,7 +1,7 @@
 //! The tests: what a test is, which there are, and which are wanted.
 //!
 //! Each test is a small function in the file of its group, named in the group's table together with what it needs of
-//! kernel and lab. What is missing makes it a SKIP that names the option; everything else that goes wrong is a failure.
+//! kernel and VMM. What is missing makes it a SKIP that names the option; everything else that goes wrong is a failure.
 
 mod bench;
 mod bounce;
@@ -153,7 +153,7 @@ pub fn all() -> Vec<Case> {
     .concat()
 }
 
-/// Somebody asked for a test that does not exist.
+/// A test that does not exist was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "there is no test or group {name:?}; the groups are {groups}, `positive`, `negative` and `partner` take all of a kind, \
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn every_negative_test_needs_the_lab_that_judges_it() {
         for case in all().iter().filter(|case| case.kind == Kind::Negative) {
-            assert!(case.needs.contains(&Need::Lab), "{}", case.full_name());
+            assert!(case.needs.contains(&Need::Vmm), "{}", case.full_name());
         }
     }
 }

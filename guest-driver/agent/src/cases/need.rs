@@ -11,8 +11,8 @@ use std::path::Path;
 /// A need of a test, checked just before it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// The lab port: the test asks the VMM, or wants its verdict.
-    Lab,
+    /// The guest protocol: the test asks the VMM, or wants its verdict.
+    Vmm,
     /// A peer device with the driver bound.
     Peer,
     /// Two of them.
@@ -49,8 +49,8 @@ impl Need {
     pub fn check(self, bench: &mut Bench<'_>) -> Verdict {
         let skip = |reason: String| Err(Stop::Skip(reason));
         match self {
-            Self::Lab if bench.lab.is_none() => skip("the lab port does not answer; run this in a guest of peerdma".into()),
-            Self::Lab => Ok(()),
+            Self::Vmm if bench.vmm.is_none() => skip("the VMM does not answer; run this in a guest of peerdma".into()),
+            Self::Vmm => Ok(()),
             Self::Peer => check_peers(bench, 1),
             Self::Peers => check_peers(bench, 2),
             Self::Other => match bench.hello()?.and_then(|hello| hello.expected) {
@@ -110,7 +110,8 @@ fn missing(path: &str, module: &str, option: &str, is_known: bool, value: Option
             "there is no {path}: this kernel has {option}, but the module {module} is not loaded"
         ),
         (false, _) => format!(
-            "there is no {path}: the module {module} is not loaded, or this kernel, which does not tell, lacks {option}"
+            "there is no {path}: the module {module} is not loaded, or this kernel lacks \
+             {option} (its configuration is unknown)"
         ),
     }
 }

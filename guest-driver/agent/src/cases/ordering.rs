@@ -1,6 +1,6 @@
-//! Memory writes are posted: that the device has ended its work, and has said so by record, interrupt and fence, does not
-//! mean that the bytes are there. The lab keeps them under way on the path from one device to the other, whichever that
-//! is in the topology; completion records and interrupts go another path.
+//! Memory writes are posted: a device may have finished, and reported it by record, interrupt and
+//! fence, before the bytes arrive. The VMM keeps them under way on the path from one device to the
+//! other, whichever that is in the topology; completion records and interrupts go another path.
 //!
 //! The driver's way of avoiding it is to read the last byte back before the device says anything: a read pushes the posted
 //! writes of its path. Each signal is tried with that and without. A CPU that looks pushes them, too, so that the bytes
@@ -14,9 +14,9 @@ use super::topology::FirstPath;
 use super::traffic::Traffic;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, View, WAIT_MS, Work};
-use crate::lab::{Lab, RAM};
 use crate::sys::dma_buf;
 use crate::uapi;
+use crate::vmm::{RAM, Vmm};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -69,11 +69,8 @@ struct Delay {
     target: String,
 }
 
-fn lab<'a>(bench: &'a mut Bench<'_>) -> Result<&'a mut Lab, Stop> {
-    Ok(&mut **bench
-        .lab
-        .as_mut()
-        .ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?)
+fn vmm<'a>(bench: &'a mut Bench<'_>) -> Result<&'a mut Vmm, Stop> {
+    Ok(&mut **bench.vmm.as_mut().ok_or_else(|| Stop::Skip("the VMM does not answer".into()))?)
 }
 
 impl Delay {
@@ -82,12 +79,12 @@ impl Delay {
             requester: client.function().address().to_owned(),
             target: owner.function().address().to_owned(),
         };
-        lab(bench)?.delay(&delay.requester, &delay.target, "pushed")?;
+        vmm(bench)?.delay(&delay.requester, &delay.target, "pushed")?;
         Ok(delay)
     }
 
     fn off(self, bench: &mut Bench<'_>) -> Verdict {
-        Ok(lab(bench)?.delay(&self.requester, &self.target, "off")?)
+        Ok(vmm(bench)?.delay(&self.requester, &self.target, "off")?)
     }
 }
 
@@ -108,15 +105,15 @@ fn write(
         Signal::Fence => {
             let (cookie, fence) = client.submit_fenced(copy)?;
             ensure!(dma_buf::signalled(&fence, WAIT_MS)?, "the fence does not signal");
-            lab(bench)?.fence_seen(client.function().address())?;
+            vmm(bench)?.fence_seen(client.function().address())?;
             cookie
         }
     };
     let result = succeeded(client, client.wait(cookie, WAIT_MS)?)?;
-    let told = result.interrupted != 0;
+    let interrupted = result.interrupted != 0;
     ensure!(
-        signal == Signal::Fence || told == (signal == Signal::Interrupt),
-        "{signal:?} should have brought the news; an interrupt: {told}"
+        signal == Signal::Fence || interrupted == (signal == Signal::Interrupt),
+        "{signal:?} should have brought the news; an interrupt: {interrupted}"
     );
     Ok(client.close(local)?)
 }
@@ -222,7 +219,7 @@ fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
             "{exporter:?}: something that is not its path pushed it: {pushed} bytes"
         );
         // The finding is of a device that came to rest while it still held data back.
-        if let Some(busy) = lab(bench)?.settle()? {
+        if let Some(busy) = vmm(bench)?.settle()? {
             return Err(Stop::Fail(busy));
         }
         // What it reads there comes too late for that, and pushes.
@@ -351,11 +348,11 @@ fn ram_needs_none(bench: &mut Bench<'_>) -> Verdict {
     let address = client.function().address().to_owned();
     for (seed, signal) in (116..).zip([Signal::Record, Signal::Interrupt]) {
         shared.store(0..LENGTH, Pattern::new(seed + 10))?;
-        lab(bench)?.delay(&address, RAM, TURNS)?;
+        vmm(bench)?.delay(&address, RAM, TURNS)?;
         let pattern = Pattern::new(seed);
         let done = write(bench, &client, imported, pattern, (signal, uapi::SUBMIT_NO_FLUSH));
         let there = shared.view.expect(0..LENGTH, pattern, 0);
-        lab(bench)?.delay(&address, RAM, "off")?;
+        vmm(bench)?.delay(&address, RAM, "off")?;
         done?;
         there?;
     }

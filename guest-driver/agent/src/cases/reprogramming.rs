@@ -1,5 +1,5 @@
-//! Bridges that somebody programs anew while devices work: nothing crashes, requests fail as they do on hardware, and
-//! once the registers are as before, so is everything else.
+//! Bridges that are reprogrammed while devices work: nothing crashes, requests fail as they do on
+//! hardware, and once the registers are as before, so is everything else.
 
 use super::Kind::Negative;
 use super::bench::succeeded;
@@ -18,7 +18,7 @@ use crate::sys::processors;
 use crate::uapi;
 
 const NEEDS: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+    &[Need::Vmm, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("reprogramming", "window-to-memory-closed-under-load", Negative, NEEDS, no_memory),
@@ -45,7 +45,7 @@ const MEMORY_WINDOW: u16 = 0x20;
 const PREFETCHABLE_WINDOW: u16 = 0x24;
 /// A window whose base is above its limit is closed.
 const CLOSED: u32 = 0x0000_fff0;
-/// Secondary and subordinate bus 0x70, which nobody has.
+/// Secondary and subordinate bus 0x70, which no bridge has.
 const ELSEWHERE: u32 = 0x0070_7000;
 
 /// A register of a bridge that has another value for a while, also when the test fails meanwhile.
@@ -145,13 +145,16 @@ fn without_memory(bench: &mut Bench<'_>, change: impl Fn(u32) -> u32 + Copy) -> 
     let lanes = lanes(&owner, &engine)?;
     let view = owner.view(lanes[0].source)?;
     view.set_word(0, 0x0123_4567_89ab_cdef);
-    let nobody = || {
+    let unreachable = || {
         let word = view.word(0);
         ensure!(word == u64::MAX, "the CPU reads {word:#x} where no window leads");
         Ok(())
     };
-    let (pieces, [reads, writes]) =
-        under_load(&lanes, || Ok(Reprogrammed::new(&port, PREFETCHABLE_WINDOW, change)?), nobody)?;
+    let (pieces, [reads, writes]) = under_load(
+        &lanes,
+        || Ok(Reprogrammed::new(&port, PREFETCHABLE_WINDOW, change)?),
+        unreachable,
+    )?;
     bench.note(format!("of {pieces} each: {reads} reads, {writes} writes failed"));
     let word = view.word(0);
     ensure!(word != u64::MAX, "the CPU reads {word:#x} after the window is back");
@@ -162,7 +165,7 @@ fn no_memory(bench: &mut Bench<'_>) -> Verdict {
     without_memory(bench, |_| CLOSED)
 }
 
-/// To the uppermost MiB below a multiple of 4 GiB, where nobody is: the upper halves of base and limit stay.
+/// To the uppermost MiB below a multiple of 4 GiB, where no BAR is: the upper halves of base and limit stay.
 fn elsewhere(bench: &mut Bench<'_>) -> Verdict {
     without_memory(bench, |before| before & 0x000f_000f | 0xfff0_fff0)
 }
@@ -194,8 +197,8 @@ fn no_registers(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// The bus of the working device is somebody else's business now: its requests are spoofed, says ACS Source Validation;
-/// without it they pass, and completions do not find back.
+/// The bus of the working device lies outside the port's bus numbers now: its requests are spoofed,
+/// says ACS Source Validation; without it they pass, and completions do not find back.
 fn other_bus(bench: &mut Bench<'_>) -> Verdict {
     let (owner, engine) = bench.take_peers()?;
     let port = port_above(&engine)?;

@@ -4,11 +4,11 @@ use super::lane::traffic_goes_on;
 use super::watchdog::Watchdog;
 use super::{Bench, Case, Kind, Stop, Verdict};
 use crate::device::bus_error::{self, BusErrors};
-use crate::init::reap;
-use crate::ktap::{self, Output};
-use crate::lab::{CaseEnd, Lab, LabError};
+use crate::ktap::{self, Output, Status};
+use crate::sys::children::reap;
 use crate::sys::kernel_log::{KernelLog, OVERWRITTEN, Record, complaints};
 use crate::sys::{patience, processors};
+use crate::vmm::{CaseEnd, Vmm, VmmError};
 use std::time::{Duration, Instant};
 
 /// A kernel that has said nothing for so long after a failure has said everything about it; and how long a test waits
@@ -42,55 +42,69 @@ impl Summary {
     }
 }
 
-/// Runs the tests in order and reports each.
+/// Runs the tests in order and reports each. `hang` ends the guest when a test does not end.
 ///
 /// # Errors
-/// When the conversation with the lab breaks down: nothing can be judged or reported then.
-pub fn run(cases: &[Case], mut lab: Option<&mut Lab>, output: Output) -> Result<Summary, LabError> {
+/// When the conversation with the VMM breaks down: nothing can be judged or reported then.
+pub fn run(
+    cases: &[Case],
+    mut vmm: Option<&mut Vmm>,
+    output: Output,
+    hang: fn(&str) -> !,
+) -> Result<Summary, VmmError> {
     let mut log = KernelLog::open().ok();
     // Everything before the first test belongs to the test of the boot messages, which finds it here.
     let boot = log.as_mut().map(KernelLog::drain).unwrap_or_default();
     for line in ktap::head(cases.len()) {
-        output.line(lab.as_deref_mut(), &line)?;
+        output.line(vmm.as_deref_mut(), &line)?;
     }
     let mut summary = Summary::default();
-    let hello = lab.as_mut().map(|lab| lab.hello()).transpose()?;
+    let hello = vmm.as_mut().map(|vmm| vmm.hello()).transpose()?;
     if let Err(error) = bus_error::survive() {
-        output.line(lab.as_deref_mut(), &format!("# SIGBUS will end the guest: {error}"))?;
+        output.line(vmm.as_deref_mut(), &format!("# SIGBUS will end the guest: {error}"))?;
     }
     let factor = hello.as_ref().map_or(1, |hello| hello.time_factor);
     let expected = hello.and_then(|hello| hello.expected);
     // Any test may make the kernel decide about a path, and comment on it.
     let predicted = expected.map(|expected| expected.messages).unwrap_or_default();
     patience::stretch(factor);
-    let watchdog = Watchdog::start(factor);
+    let watchdog = Watchdog::start(factor, hang);
     for (number, case) in (1..).zip(cases) {
         watchdog.test(&case.full_name(), case.kind);
-        let verdict = run_one(case, lab.as_deref_mut(), log.as_mut(), (&boot, &predicted), output)?;
+        let verdict = run_one(case, vmm.as_deref_mut(), log.as_mut(), (&boot, &predicted), output)?;
         summary.count(&verdict);
-        for line in ktap::result(number, &case.full_name(), &verdict) {
-            output.line(lab.as_deref_mut(), &line)?;
+        for line in ktap::result(number, &case.full_name(), status(&verdict)) {
+            output.line(vmm.as_deref_mut(), &line)?;
         }
         reap(None);
     }
     Ok(summary)
 }
 
+/// A verdict as the report has it.
+fn status(verdict: &Verdict) -> Status<'_> {
+    match verdict {
+        Ok(()) => Status::Passed,
+        Err(Stop::Skip(reason)) => Status::Skipped(reason),
+        Err(Stop::Fail(reason)) => Status::Failed(reason),
+    }
+}
+
 fn run_one(
     case: &Case,
-    mut lab: Option<&mut Lab>,
+    mut vmm: Option<&mut Vmm>,
     mut log: Option<&mut KernelLog>,
     (boot, predicted): (&[Record], &[String]),
     output: Output,
-) -> Result<Verdict, LabError> {
+) -> Result<Verdict, VmmError> {
     let name = case.full_name();
     if let Some(log) = log.as_mut() {
         log.mark(&format!("test {name}"));
     }
-    if let Some(lab) = lab.as_mut() {
-        lab.case_begin(&name)?;
+    if let Some(vmm) = vmm.as_mut() {
+        vmm.case_begin(&name)?;
     }
-    let mut bench = Bench::new(lab.as_deref_mut(), boot);
+    let mut bench = Bench::new(vmm.as_deref_mut(), boot);
     let mut verdict = case
         .needs
         .iter()
@@ -105,8 +119,8 @@ fn run_one(
     drop(bench);
     verdict = with_bus_errors(verdict, bus_error::take());
     // What the devices have not done yet they would do, and the kernel would complain of, in the middle of the next test.
-    if let Some(lab) = lab.as_mut()
-        && let Some(busy) = lab.settle()?
+    if let Some(vmm) = vmm.as_mut()
+        && let Some(busy) = vmm.settle()?
     {
         notes.push(busy);
     }
@@ -127,18 +141,18 @@ fn run_one(
         let losses = records.iter().filter(|record| record.text.starts_with(OVERWRITTEN));
         notes.extend(losses.map(|record| record.text.clone()));
     }
-    if lab.is_none() {
+    if vmm.is_none() {
         for note in &notes {
             output.line(None, &format!("# {note}"))?;
         }
     }
-    if let Some(lab) = lab {
+    if let Some(vmm) = vmm {
         let (end, detail) = match &verdict {
             Ok(()) => (CaseEnd::Ok, notes.join("; ")),
             Err(Stop::Fail(reason)) => (CaseEnd::Fail, first_line(reason)),
             Err(Stop::Skip(reason)) => (CaseEnd::Skip, first_line(reason)),
         };
-        if let Some(reason) = lab.case_end(end, &detail)? {
+        if let Some(reason) = vmm.case_end(end, &detail)? {
             verdict = Err(Stop::Fail(match verdict {
                 Err(Stop::Fail(own)) if own == reason => own,
                 Err(Stop::Fail(own)) => format!("{own}\n{reason}"),
@@ -202,17 +216,17 @@ fn first_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::script::Script;
+    use crate::vmm::script::Script;
 
     fn case(name: &'static str, body: fn(&mut Bench<'_>) -> Verdict) -> Case {
         Case::new("g", name, Kind::Positive, &[], body)
     }
 
     fn run_scripted(script: &Script, cases: &[Case]) -> Vec<Verdict> {
-        let mut lab = Lab::new(Box::new(script.clone()));
+        let mut vmm = Vmm::new(Box::new(script.clone()));
         cases
             .iter()
-            .map(|case| run_one(case, Some(&mut lab), None, (&[], &[]), Output::Lab).unwrap())
+            .map(|case| run_one(case, Some(&mut vmm), None, (&[], &[]), Output::Vmm).unwrap())
             .collect()
     }
 
@@ -264,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_need_that_is_not_met_skips_without_running() {
-        let case = Case::new("g", "n", Kind::Positive, &[super::super::Need::Lab], |_| {
+        let case = Case::new("g", "n", Kind::Positive, &[super::super::Need::Vmm], |_| {
             panic!("must not run")
         });
         let verdict = run_one(&case, None, None, (&[], &[]), Output::Terminal).unwrap();

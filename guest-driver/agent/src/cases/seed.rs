@@ -1,5 +1,6 @@
 //! What the dma-buf and DMA API developers said in April 2018 about memory that devices share, sentence by sentence
-//! (the thread "dma-buf: add peer2peer flag" on linaro-mm-sig): is it so, and is who ignores it caught?
+//! (the thread "dma-buf: add peer2peer flag" on linaro-mm-sig): is it so, and is a driver that
+//! ignores it caught?
 
 use super::Kind::{Negative, Positive};
 use super::bench::must;

@@ -1,4 +1,5 @@
-//! What the guest sees of its hardware: configuration space, topology, the kernel's own opinion, and the other device.
+//! What the guest sees of its hardware: configuration space, topology, the kernel's view, and the
+//! other device.
 
 use super::Kind::Positive;
 use super::need::Need;

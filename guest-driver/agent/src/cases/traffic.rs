@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Bench, Stop, Verdict, ensure};
-use crate::lab::{self, Counters, FunctionTraffic, RAM};
 use crate::sys::pci::Function;
+use crate::vmm::{self, Counters, FunctionTraffic, RAM};
 
 /// What one function's requests moved, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,10 +61,10 @@ impl ByRoute {
     }
 
     /// By this way and by the other one.
-    fn split(self, way: lab::PathKind) -> (u64, u64) {
+    fn split(self, way: vmm::PathKind) -> (u64, u64) {
         match way {
-            lab::PathKind::Bus => (self.bus_address, self.through_host_bridge),
-            lab::PathKind::Host | lab::PathKind::None => {
+            vmm::PathKind::Bus => (self.bus_address, self.through_host_bridge),
+            vmm::PathKind::Host | vmm::PathKind::None => {
                 (self.through_host_bridge, self.bus_address)
             }
         }
@@ -74,7 +74,7 @@ impl ByRoute {
     fn check(
         self,
         kind: &str,
-        way: lab::PathKind,
+        way: vmm::PathKind,
         wanted: std::ops::RangeInclusive<u64>,
     ) -> Verdict {
         let (right, astray) = self.split(way);
@@ -102,7 +102,7 @@ impl Traffic {
     pub(super) fn since(self, before: &Self) -> Self {
         let FunctionTraffic { name, traffic } = self.moved;
         let old = &before.moved.traffic;
-        let traffic = lab::Traffic {
+        let traffic = vmm::Traffic {
             read: difference(traffic.read, &old.read),
             written: difference(traffic.written, &old.written),
         };
@@ -180,7 +180,7 @@ impl Traffic {
     /// n bytes read from other devices, whose completions came by `way`, and none by the other.
     pub(super) fn expect_read(
         &self,
-        way: lab::PathKind,
+        way: vmm::PathKind,
         wanted: std::ops::RangeInclusive<u64>,
     ) -> Verdict {
         self.read.check("read", way, wanted)
@@ -189,7 +189,7 @@ impl Traffic {
     /// n bytes written to other devices by `way`, and none by the other.
     pub(super) fn expect_written(
         &self,
-        way: lab::PathKind,
+        way: vmm::PathKind,
         wanted: std::ops::RangeInclusive<u64>,
     ) -> Verdict {
         self.written.check("written", way, wanted)
@@ -197,7 +197,7 @@ impl Traffic {
 
     /// `length` bytes read from the one device's memory and written to the other's, and no third one's touched.
     pub(super) fn expect_carried(&self, from: &str, to: &str, length: u64) -> Verdict {
-        let lab::Traffic { read, written } = &self.moved.traffic;
+        let vmm::Traffic { read, written } = &self.moved.traffic;
         let only = |by_target: &BTreeMap<String, u64>, owner: &str| {
             at(by_target, owner) == length
                 && by_target.keys().all(|target| target == owner || target == RAM)
@@ -218,7 +218,7 @@ impl Traffic {
             Where::Memory => (0, length),
         };
         let about = |found: u64, wanted: u64| (wanted..=wanted + OVERHEAD).contains(&found);
-        let lab::Traffic { read, written } = &self.moved.traffic;
+        let vmm::Traffic { read, written } = &self.moved.traffic;
         let read_back = if to == Where::Peer { READ_BACK } else { 0 };
         ensure!(
             at(read, owner) == peer + read_back
@@ -253,9 +253,8 @@ pub(super) fn name(bench: &mut Bench<'_>, function: &Function) -> Result<String,
 
 /// What the function has moved since power-on.
 fn moved(bench: &mut Bench<'_>, function: &Function) -> Result<FunctionTraffic, Stop> {
-    let lab =
-        bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
-    Ok(lab.traffic(function.address())?)
+    let vmm = bench.vmm.as_mut().ok_or_else(|| Stop::Skip("the VMM does not answer".into()))?;
+    Ok(vmm.traffic(function.address())?)
 }
 
 fn at(by_target: &BTreeMap<String, u64>, target: &str) -> u64 {
@@ -308,10 +307,10 @@ mod tests {
     #[test]
     fn a_detour_shows() {
         let traffic = traffic(r#"{"name":"peer1"}"#);
-        assert!(traffic.expect_read(lab::PathKind::Bus, 5001..=5001).is_ok());
-        assert!(traffic.expect_read(lab::PathKind::Bus, 5000..=5000).is_err());
-        assert!(traffic.expect_read(lab::PathKind::Host, 0..=0).is_err());
-        assert!(traffic.expect_written(lab::PathKind::Host, 0..=0).is_ok());
+        assert!(traffic.expect_read(vmm::PathKind::Bus, 5001..=5001).is_ok());
+        assert!(traffic.expect_read(vmm::PathKind::Bus, 5000..=5000).is_err());
+        assert!(traffic.expect_read(vmm::PathKind::Host, 0..=0).is_err());
+        assert!(traffic.expect_written(vmm::PathKind::Host, 0..=0).is_ok());
         assert!(traffic.expect_none_between_devices().is_err());
         assert_eq!(traffic.route(), "bus-address");
     }

@@ -1,7 +1,8 @@
-//! A test that never ends must say so: the guest would otherwise be killed from outside with nothing to show.
+//! Reports a test that does not end: otherwise the guest would be killed from outside without a
+//! report.
 
 use super::Kind;
-use crate::{exit, init, sys};
+use crate::sys;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 /// How long one test may take, times what the VMM stretches limits by. The longest one here takes some ten seconds
 /// where everything is emulated twice, and the host may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
-/// And one that runs a whole program of somebody else's, likewise.
+/// And one that runs a whole program of another project's, likewise.
 const PARTNER_LIMIT: Duration = Duration::from_secs(1500);
 
 /// Watches tests from a thread of its own, until it is dropped.
@@ -22,11 +23,14 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Begins to watch. Without a thread (no memory) tests simply go unwatched.
-    /// `factor`: what limits are stretched by, for slow kernels and machines.
-    pub(super) fn start(factor: u32) -> Self {
+    /// `factor`: what limits are stretched by, for slow kernels and machines. `hang` gets the reason when a
+    /// test has not ended in time, and ends the guest.
+    pub(super) fn start(factor: u32, hang: fn(&str) -> !) -> Self {
         let (sender, receiver) = channel();
-        let thread =
-            std::thread::Builder::new().name("watchdog".into()).spawn(|| watch(receiver)).ok();
+        let thread = std::thread::Builder::new()
+            .name("watchdog".into())
+            .spawn(move || watch(receiver, hang))
+            .ok();
         Self { factor: factor.max(1), sender: Some(sender), thread }
     }
 
@@ -51,7 +55,7 @@ impl Drop for Watchdog {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the thread owns its end of the channel")]
-fn watch(receiver: Receiver<(String, Duration)>) {
+fn watch(receiver: Receiver<(String, Duration)>, hang: fn(&str) -> !) {
     let Ok((mut name, mut limit)) = receiver.recv() else { return };
     loop {
         match receiver.recv_timeout(limit) {
@@ -67,7 +71,7 @@ fn watch(receiver: Receiver<(String, Duration)>) {
                 {
                     eprintln!("{stack}");
                 }
-                init::end(exit::HANG, Some(&reason));
+                hang(&reason);
             }
         }
     }
@@ -77,9 +81,13 @@ fn watch(receiver: Receiver<(String, Duration)>) {
 mod tests {
     use super::*;
 
+    fn no_hang(reason: &str) -> ! {
+        panic!("{reason}");
+    }
+
     #[test]
     fn it_ends_with_the_tests() {
-        let watchdog = Watchdog::start(1);
+        let watchdog = Watchdog::start(1, no_hang);
         watchdog.test("a.b", Kind::Positive);
         watchdog.test("a.c", Kind::Partner);
         drop(watchdog);
@@ -88,7 +96,7 @@ mod tests {
     #[test]
     fn tests_that_end_in_time_are_left_alone() {
         let (sender, receiver) = channel();
-        let thread = std::thread::spawn(|| watch(receiver));
+        let thread = std::thread::spawn(|| watch(receiver, no_hang));
         sender.send(("a".into(), Duration::from_secs(50))).unwrap();
         drop(sender);
         thread.join().unwrap();

@@ -33,7 +33,8 @@ impl Peer {
         uapi::buffer_move(&self.file, &mut argument).map_err(self.failed("BUFFER_MOVE"))
     }
 
-    /// Where a buffer is and who has it. Local memory of the plain kind has no such state (`EINVAL`).
+    /// Where a buffer is and which importers have it. Local memory of the plain kind has no such
+    /// state (`EINVAL`).
     ///
     /// # Errors
     /// The driver's.
@@ -92,7 +93,7 @@ impl Peer {
         if argument.out_fence < 0 {
             return Err(self.failed("SUBMIT")(Errno::BADF));
         }
-        // SAFETY: the driver has just installed this descriptor for us, and nobody else knows of it.
+        // SAFETY: the driver has just installed this descriptor for us, and nothing else owns it.
         Ok((argument.cookie, unsafe { OwnedFd::from_raw_fd(argument.out_fence) }))
     }
 }

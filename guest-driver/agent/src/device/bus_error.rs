@@ -1,9 +1,12 @@
 //! Memory of a device that is not there any more.
 //!
 //! vfio-pci takes a BAR's pages away while the device is reset, or sleeps, or has its memory switched off; a driver does
-//! when its device goes. Who touches them then gets SIGBUS, and the end of the guest's first process is the end of the
-//! guest. Here it finds all ones instead, as it would on the bus, and the test that it happened to fails.
+//! when its device goes. A process that touches them then gets SIGBUS, and the end of the guest's
+//! first process is the end of the guest. Here it finds all ones instead, as it would on the bus,
+//! and the test that it happened to fails.
 
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap_anonymous, mremap_fixed, munmap};
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const PAGE: usize = 4096;
@@ -52,7 +55,8 @@ extern "C" fn on_bus_error(
     // SAFETY: the kernel hands a valid structure to a handler with SA_SIGINFO; `si_addr` is there for SIGBUS, and is only
     // used if the code says that the kernel has filled it.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
-    // Somebody has sent it. The first process of a guest would not have noticed without a handler either.
+    // A process has sent it. The first process of a guest would not have noticed without a handler
+    // either.
     if code <= 0 {
         return;
     }
@@ -66,28 +70,25 @@ extern "C" fn on_bus_error(
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
 }
 
-/// Makes `page`, which must be one whose access has raised SIGBUS, a page of ones; false if the kernel refuses. Nobody ever
-/// sees it otherwise.
+/// Makes `page`, which must be one whose access has raised SIGBUS, a page of ones; false if the
+/// kernel refuses. The switch is atomic: no thread sees the page unmapped.
 fn put_ones_at(page: usize) -> bool {
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping, where the kernel likes.
-    let ones = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, access, kind, -1, 0) };
-    if ones == libc::MAP_FAILED {
-        return false;
-    }
+    let ones = unsafe { mmap_anonymous(std::ptr::null_mut(), PAGE, access, MapFlags::PRIVATE) };
+    let Ok(ones) = ones else { return false };
     // SAFETY: the page has just been mapped for writing, and is ours alone.
     unsafe { std::ptr::write_bytes(ones.cast::<u8>(), 0xff, PAGE) };
-    let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: what is mapped at `page` has lost its memory, so nothing can be lost with it. Only files whose memory can go
     // are of that kind: a device's, which views reach by volatile accesses of any value. This program itself and all that
     // it has read come from the initramfs, which stays in RAM.
-    let moved = unsafe { libc::mremap(ones, PAGE, PAGE, how, page as *mut libc::c_void) };
-    if moved == libc::MAP_FAILED {
-        // SAFETY: the page is still where it was, and nobody else knows of it.
-        unsafe { libc::munmap(ones, PAGE) };
+    let moved =
+        unsafe { mremap_fixed(ones, PAGE, PAGE, MremapFlags::MAYMOVE, page as *mut c_void) };
+    if moved.is_err() {
+        // SAFETY: the page is still where it was, and nothing else uses it.
+        let _ = unsafe { munmap(ones, PAGE) };
     }
-    moved != libc::MAP_FAILED
+    moved.is_ok()
 }
 
 #[cfg(test)]

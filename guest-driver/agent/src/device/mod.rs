@@ -215,11 +215,11 @@ impl Peer {
         if argument.fd < 0 {
             return Err(self.failed("EXPORT")(Errno::BADF));
         }
-        // SAFETY: the driver has just installed this descriptor for us, and nobody else knows of it.
+        // SAFETY: the driver has just installed this descriptor for us, and nothing else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(argument.fd) })
     }
 
-    /// Tells the importers of a piece of local memory to drop their mappings.
+    /// Invalidates the importers' mappings of a piece of local memory.
     ///
     /// # Errors
     /// The driver's.
@@ -229,7 +229,7 @@ impl Peer {
         uapi::invalidate(&self.file, &mut argument).map_err(self.failed("INVALIDATE"))
     }
 
-    /// Attaches somebody's dma-buf.
+    /// Attaches a dma-buf of any exporter.
     ///
     /// # Errors
     /// The driver's, which passes the exporter's on.

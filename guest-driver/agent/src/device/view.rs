@@ -1,4 +1,4 @@
-//! Memory of a device, or memory it shares with us, as the CPU sees it.
+//! Memory of a device, or memory shared with it, as the CPU sees it.
 
 use super::Pattern;
 use rustix::io;

@@ -1,4 +1,4 @@
-//! Work for a channel, put together piece by piece.
+//! A builder of work for a channel.
 
 use crate::uapi::{self, Location, Submit};
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -2,7 +2,10 @@
 
 use super::terminal::Terminal;
 use crate::exit::{self, Failure};
-use crate::lab::Hello;
+use crate::sys::children::reap;
+use crate::vmm::Hello;
+use rustix::fs::Mode;
+use rustix::process::{ioctl_tiocsctty, setsid, umask};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -28,7 +31,7 @@ const HOME: &str = "/root";
 pub(crate) enum Ended {
     /// The program ended with this status, as a shell counts: 128 and the signal's number when a signal killed it.
     Status(u8),
-    /// Somebody asked for the system to go down first.
+    /// The system was asked to go down first.
     Asked,
 }
 
@@ -103,17 +106,18 @@ fn attach_terminal(command: &mut Command, hello: &Hello) -> Option<Terminal> {
 /// foreground of the terminal on standard input; no signal blocked or ignored; files made writable by their owner alone.
 /// Called between fork and exec.
 fn begin(on_terminal: bool) -> io::Result<()> {
+    setsid()?;
+    if on_terminal {
+        ioctl_tiocsctty(std::io::stdin())?;
+    }
+    umask(Mode::WGRP | Mode::WOTH);
     // SAFETY: system calls with numbers, and two calls that fill a `sigset_t` and hand it to the kernel; all may be made
     // between fork and exec. SIG_DFL installs no handler. For SIGKILL, SIGSTOP and the two that the C library keeps for
     // itself, `signal` fails and changes nothing.
     unsafe {
-        if libc::setsid() < 0 || (on_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0) {
-            return Err(io::Error::last_os_error());
-        }
         for signal in 1..=LAST_SIGNAL {
             libc::signal(signal, libc::SIG_DFL);
         }
-        libc::umask(0o022);
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) < 0 {
@@ -164,19 +168,4 @@ fn wait_for(pid: i32) -> io::Result<Ended> {
             }
         }
     }
-}
-
-/// Collects every child that has ended, ours or an orphan's; gives the status of `wanted` if it was among them.
-pub(crate) fn reap(wanted: Option<i32>) -> Option<u8> {
-    use rustix::process::{WaitOptions, wait};
-    let mut found = None;
-    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-        if Some(pid.as_raw_nonzero().get()) == wanted {
-            let code = status
-                .exit_status()
-                .or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-            found = Some(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX));
-        }
-    }
-    found
 }

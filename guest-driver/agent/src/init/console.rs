@@ -1,5 +1,7 @@
 //! The serial console: finding it, making it this process's standard streams.
 
+use rustix::io::Errno;
+use rustix::termios::tcdrain;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -31,7 +33,8 @@ pub(crate) fn open_terminal() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(format!("/dev/{name}"))
 }
 
-/// Tells the terminal how large the window at its other end is. Programs that draw need it; a failure costs only looks.
+/// Sets the terminal's size to that of the window at its other end. Programs that draw need it; a
+/// failure costs only looks.
 pub(crate) fn set_size(terminal: &File, rows: u16, columns: u16) {
     let size =
         rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -44,15 +47,10 @@ pub(crate) fn set_size(terminal: &File, rows: u16, columns: u16) {
 /// When the kernel refuses; not when standard output is not a terminal, which has nothing to send.
 pub(crate) fn drain() -> io::Result<()> {
     loop {
-        // SAFETY: `tcdrain` takes a descriptor number, valid or not, and touches no memory.
-        if unsafe { libc::tcdrain(1) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::ENOTTY | libc::EINVAL) => return Ok(()),
-            _ => return Err(error),
+        match tcdrain(io::stdout()) {
+            Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::NOTTY | Errno::INVAL) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -9,14 +9,13 @@ mod processors;
 mod terminal;
 
 use crate::exit::{self, Failure};
-use crate::lab::{Hello, Lab, LabError, Mode, PortWire};
+use crate::vmm::{Hello, Mode, PortWire, Vmm, VmmError};
 use crate::{cases, ktap};
 use child::Ended;
 use guest_protocol::started::{self, is_started};
 use std::fs;
 
-pub(crate) use child::reap;
-pub(crate) use power::end;
+pub(crate) use power::hang;
 
 /// Where programs of the initramfs lie.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -50,34 +49,41 @@ fn set_panic_hook() {
 fn live() -> Result<u8, Failure> {
     mount::mount_all()?;
     console::ensure_streams();
+    let (hello, mut vmm) = greet()?;
+    // First of all: it sees only what is mapped from then on. And while there is one processor: it changes the kernel's
+    // code, and an emulator may run the old one on another processor for a while.
+    if let Some(witness) = &hello.witness
+        && let Err(failure) = module::load(witness)
+    {
+        eprintln!("peerdma agent: there is no witness of mappings: {failure}");
+    }
     processors::start_all();
-    let (hello, mut lab) = greet()?;
     for module in &hello.modules {
         module::load(module)?;
     }
     match hello.mode {
-        Mode::Test => run_tests(&hello, lab.as_mut()),
-        Mode::Command => run_command(&hello.command, &hello, lab.as_mut()),
-        Mode::Shell => run_shell(&hello, lab.as_mut()),
+        Mode::Test => run_tests(&hello, vmm.as_mut()),
+        Mode::Command => run_command(&hello.command, &hello, vmm.as_mut()),
+        Mode::Shell => run_shell(&hello, vmm.as_mut()),
     }
 }
 
-/// Asks the VMM what to do. On a machine that is not a guest of ours there is nobody to ask: a shell is then the most
-/// useful thing to offer, unless nobody would see it.
-fn greet() -> Result<(Hello, Option<Lab>), Failure> {
+/// Asks the VMM what to do. On a machine that is not a guest of ours no VMM answers: a shell is
+/// then the most useful thing to offer, unless it would have no terminal.
+fn greet() -> Result<(Hello, Option<Vmm>), Failure> {
     let asked = PortWire::open().and_then(|wire| {
-        let mut lab = Lab::new(Box::new(wire));
-        lab.hello().map(|hello| (hello, lab))
+        let mut vmm = Vmm::new(Box::new(wire));
+        vmm.hello().map(|hello| (hello, vmm))
     });
     match asked {
-        Ok((hello, lab)) => Ok((hello, Some(lab))),
-        Err(error @ (LabError::Absent | LabError::Permission(_) | LabError::Refused { .. }))
+        Ok((hello, vmm)) => Ok((hello, Some(vmm))),
+        Err(error @ (VmmError::Absent | VmmError::Permission(_) | VmmError::Refused { .. }))
             if !is_unattended() =>
         {
             println!("peerdma agent: {error}; here is a shell instead");
             Ok((Hello::default(), None))
         }
-        Err(error) => Err(Failure::new(exit::LAB_PORT, error.to_string())),
+        Err(error) => Err(Failure::new(exit::PROTOCOL, error.to_string())),
     }
 }
 
@@ -86,17 +92,17 @@ fn is_unattended() -> bool {
     fs::read_to_string("/proc/cmdline").is_ok_and(|line| is_started(&line, started::BY_TEST))
 }
 
-fn run_tests(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
-    let lab = lab.ok_or_else(|| Failure::new(exit::LAB_PORT, "tests need the lab port"))?;
+fn run_tests(hello: &Hello, vmm: Option<&mut Vmm>) -> Result<u8, Failure> {
+    let vmm = vmm.ok_or_else(|| Failure::new(exit::PROTOCOL, "tests need the VMM"))?;
     let selection = cases::select(&hello.groups)
         .map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
-    let summary = cases::run(&selection, Some(lab), ktap::Output::Lab)
-        .map_err(|error| Failure::new(exit::LAB_PORT, error.to_string()))?;
+    let summary = cases::run(&selection, Some(vmm), ktap::Output::Vmm, hang)
+        .map_err(|error| Failure::new(exit::PROTOCOL, error.to_string()))?;
     Ok(summary.exit_code())
 }
 
-fn run_command(argv: &[String], hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
-    match child::run(argv, hello, || tell_started(lab))? {
+fn run_command(argv: &[String], hello: &Hello, vmm: Option<&mut Vmm>) -> Result<u8, Failure> {
+    match child::run(argv, hello, || report_started(vmm))? {
         Ended::Status(status) => Ok(status),
         Ended::Asked => Err(Failure::new(
             exit::INTERRUPTED,
@@ -106,12 +112,12 @@ fn run_command(argv: &[String], hello: &Hello, lab: Option<&mut Lab>) -> Result<
 }
 
 /// The command or shell begins, and reads what is sent to it.
-fn tell_started(lab: Option<&mut Lab>) -> Result<(), Failure> {
-    let told = lab.map_or(Ok(()), Lab::started);
-    told.map_err(|error| Failure::new(exit::LAB_PORT, error.to_string()))
+fn report_started(vmm: Option<&mut Vmm>) -> Result<(), Failure> {
+    let sent = vmm.map_or(Ok(()), Vmm::started);
+    sent.map_err(|error| Failure::new(exit::PROTOCOL, error.to_string()))
 }
 
-fn run_shell(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
+fn run_shell(hello: &Hello, vmm: Option<&mut Vmm>) -> Result<u8, Failure> {
     let shell =
         SHELLS.into_iter().find(|path| std::path::Path::new(path).exists()).ok_or_else(|| {
             Failure::new(
@@ -125,7 +131,7 @@ fn run_shell(hello: &Hello, lab: Option<&mut Lab>) -> Result<u8, Failure> {
     }
     // A login shell reads /etc/profile, where an image can put its greeting.
     argv.push("-l".into());
-    match child::run(&argv, hello, || tell_started(lab))? {
+    match child::run(&argv, hello, || report_started(vmm))? {
         Ended::Status(status) => Ok(status),
         // `poweroff` at the prompt is the ordinary way out.
         Ended::Asked => Ok(exit::SUCCESS),

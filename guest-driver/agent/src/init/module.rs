@@ -1,7 +1,7 @@
 //! Loading kernel modules.
 
 use crate::exit::{self, Failure};
-use crate::lab::Module;
+use crate::vmm::Module;
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::fs::File;

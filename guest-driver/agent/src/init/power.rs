@@ -1,7 +1,9 @@
 //! Ending the guest, whatever state it is in.
 
 use super::console;
-use crate::lab::{Lab, PortWire};
+use crate::exit;
+use crate::vmm::{PortWire, Vmm};
+use rustix::system::{RebootCommand, reboot};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set when this process is the first of its system: only then does its end end the system.
@@ -15,9 +17,14 @@ pub(crate) fn own_the_system() {
     FIRST.store(true, Ordering::Relaxed);
 }
 
-/// Ends the guest with `code`: by the lab port, else by powering off (then nobody learns the code but by the console).
-/// `reason` is why the agent gives up; none when it has done its work. In a process that is not the first, ends just the
-/// process.
+/// Ends the guest because a test does not end.
+pub(crate) fn hang(reason: &str) -> ! {
+    end(exit::HANG, Some(reason))
+}
+
+/// Ends the guest with `code`: through the protocol port, else by powering off (then only the console shows
+/// the code). `reason` is why the agent gives up; none when it has done its work. In a process that
+/// is not the first, ends just the process.
 pub(crate) fn end(code: u8, reason: Option<&str>) -> ! {
     if !FIRST.load(Ordering::Relaxed) {
         std::process::exit(i32::from(code));
@@ -28,12 +35,12 @@ pub(crate) fn end(code: u8, reason: Option<&str>) -> ! {
     }
     // A fresh wire: this may be a panic in the middle of another conversation.
     if let Ok(wire) = PortWire::open() {
-        let _ = Lab::new(Box::new(wire)).exit(code, reason);
+        let _ = Vmm::new(Box::new(wire)).exit(code, reason);
     }
     rustix::fs::sync();
-    for how in [libc::RB_POWER_OFF, libc::RB_HALT_SYSTEM] {
-        // SAFETY: `reboot` takes an integer. It does not return when it works.
-        unsafe { libc::reboot(how) };
+    for how in [RebootCommand::PowerOff, RebootCommand::Halt] {
+        // Does not return when it works.
+        let _ = reboot(how);
     }
     // The first process must never return; if nothing ends the machine, the VMM's watchdog does.
     loop {

@@ -1,4 +1,4 @@
-//! Processors that the kernel left alone while it booted (`maxcpus=`).
+//! Processors that the kernel did not start at boot (`maxcpus=`).
 
 use std::fs;
 use std::path::Path;

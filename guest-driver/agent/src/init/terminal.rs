@@ -7,6 +7,7 @@
 use super::console;
 use guest_protocol::{END_OF_INPUT, Input};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
@@ -47,8 +48,11 @@ impl Terminal {
         unlockpt(&master)?;
         let name = ptsname(&master, Vec::new())?;
         let name = name.to_str().map_err(io::Error::other)?;
-        let slave =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name)?;
+        let slave = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlags::NOCTTY.bits().cast_signed())
+            .open(name)?;
         if let Some((rows, columns)) = size {
             console::set_size(&slave, rows, columns);
         }
@@ -118,7 +122,7 @@ fn pass(mut from: &File, mut to: &File, ended: &AtomicBool, rest: bool) {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Nobody has the other end open, or a serial line was hung up.
+            // The other end is not open, or a serial line was hung up.
             Err(_) => return,
         }
     }

@@ -1,4 +1,4 @@
-//! A PCI function that is lent to another driver.
+//! A PCI function that another driver has for a while.
 
 use super::PartnerError;
 use crate::sys::patience::await_that;

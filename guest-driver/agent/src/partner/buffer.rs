@@ -4,7 +4,7 @@ use super::call::{call, descriptor, number};
 use super::{CallError, open};
 use crate::device::View;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
 
 /// The heap of ordinary pages.
@@ -74,7 +74,7 @@ impl Buffer {
         let mut data = HeapAllocation {
             len: size as u64,
             fd: 0,
-            fd_flags: (libc::O_RDWR | libc::O_CLOEXEC).cast_unsigned(),
+            fd_flags: (OFlags::RDWR | OFlags::CLOEXEC).bits(),
             heap_flags: 0,
         };
         // SAFETY: this is the structure of the call, without pointers.

@@ -48,7 +48,7 @@ pub(super) unsafe fn call_with(fd: impl AsFd, number: u32, argument: usize) -> R
 /// A descriptor that the kernel has just made for us.
 ///
 /// # Safety
-/// Nobody else may own it.
+/// Nothing else may own it.
 ///
 /// # Errors
 /// `EBADF` for a negative number, which is none.

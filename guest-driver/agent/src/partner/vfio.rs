@@ -1,4 +1,5 @@
-//! A device in user space's hands: vfio-pci through its character device and iommufd, or as part of a container.
+//! A device assigned to user space: vfio-pci through its character device and iommufd, or as part
+//! of a container.
 
 use super::call::{call, descriptor};
 use super::iommufd::AddressSpace;
@@ -6,6 +7,7 @@ use super::{CallError, open};
 use crate::device::View;
 use crate::sys::pci::Function;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// The driver.
@@ -150,7 +152,7 @@ impl Device {
             argsz: size::<DmaBufFeature>(),
             flags: GET_DMA_BUF,
             region_index: bar,
-            open_flags: (libc::O_RDWR | libc::O_CLOEXEC).cast_unsigned(),
+            open_flags: (OFlags::RDWR | OFlags::CLOEXEC).bits(),
             dma_buf_flags: 0,
             nr_ranges: 0,
             ranges: [Range::default(); RANGES],

@@ -3,6 +3,7 @@
 use super::call::{call, descriptor, number};
 use super::{CallError, open};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// How many DRM devices are looked at.
@@ -103,7 +104,7 @@ impl Vgem {
         // SAFETY: this is the structure of the call, without pointers.
         unsafe { call(&self.0, MODE_CREATE_DUMB, &mut dumb) }
             .map_err(CallError::of("DRM_IOCTL_MODE_CREATE_DUMB"))?;
-        let flags = (libc::O_RDWR | libc::O_CLOEXEC).cast_unsigned();
+        let flags = (OFlags::RDWR | OFlags::CLOEXEC).bits();
         let mut argument = PrimeHandle { handle: dumb.handle, flags, fd: -1 };
         // SAFETY: this is the structure of the call, without pointers.
         unsafe { call(&self.0, PRIME_HANDLE_TO_FD, &mut argument) }

@@ -1,4 +1,5 @@
-//! The calls that every dma-buf has, whoever exported it (`include/uapi/linux/dma-buf.h` of the kernel).
+//! The calls that every dma-buf has, whatever its exporter (`include/uapi/linux/dma-buf.h` of the
+//! kernel).
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io;
@@ -10,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 pub enum Access {
     /// Reading: it has to wait for writers.
     Read = 1,
-    /// Writing: it has to wait for everybody.
+    /// Writing: it has to wait for readers and writers.
     Write = 2,
     /// Both.
     Both = 3,

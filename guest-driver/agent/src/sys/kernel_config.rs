@@ -1,17 +1,17 @@
-//! The kernel's configuration: beside the kernel as distributions have it (and as the lab puts it into its initramfs),
-//! or where it tells itself (`CONFIG_IKCONFIG_PROC`).
+//! The kernel's configuration: beside the kernel as distributions have it (and as peerdma puts it into the initramfs),
+//! or where the kernel itself has it (`CONFIG_IKCONFIG_PROC`).
 
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::OnceLock;
 
 /// The value of an option such as `CONFIG_PCI_P2PDMA`: `y`, `m`, a number, a string. `None` when it is not set, and
-/// also when this kernel does not tell: whoever asks must then probe.
+/// also when this kernel's configuration is unknown: the caller must then probe.
 pub fn option(name: &str) -> Option<&'static str> {
     options().get(name).map(String::as_str)
 }
 
-/// Whether this kernel tells at all.
+/// Whether this kernel's configuration is known.
 pub fn is_known() -> bool {
     !options().is_empty()
 }

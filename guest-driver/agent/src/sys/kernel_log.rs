@@ -34,7 +34,7 @@ const SUBJECTS: &[&str] = &[
     "dma dma",
 ];
 
-/// What never belongs into a log, whoever it is about: the kernel's own alarms.
+/// What never belongs in a log, whatever it is about: the kernel's own alarms.
 const ALARMS: &[&str] = &[
     "WARNING:",
     "BUG:",
@@ -72,8 +72,8 @@ const TOLERATED: &[Tolerated] = &[
     },
 ];
 
-/// In the text of a record of ours, which stands where the kernel has overwritten some of its own before we came: what
-/// they said nobody knows, so it is a complaint.
+/// In the text of a record of ours, which stands where the kernel has overwritten some of its own
+/// before we came: what they said is unknown, so it counts as a complaint.
 pub const OVERWRITTEN: &str = "peerdma agent: records of the kernel's log were overwritten";
 
 /// Reads `/dev/kmsg` from where it stopped last.
@@ -198,7 +198,7 @@ mod tests {
         let log = [
             record(6, "pci 0000:01:00.0: BAR 2 assigned"),
             record(4, "pci 0000:01:00.0: can't do it"),
-            record(4, "somebody else: hm"),
+            record(4, "another driver: hm"),
             record(4, "WARNING: CPU: 0 PID: 1 at kernel/x.c"),
             record(4, "peerdma: loading out-of-tree module taints kernel."),
             record(4, "pcieport 0000:00:04.0: AER: Uncorrectable (Non-Fatal) error"),

@@ -1,4 +1,4 @@
-//! What the kernel knows of things that should have gone away.
+//! Counts of kernel objects that should have been freed.
 
 use super::{FileError, read, write};
 use std::path::Path;
@@ -10,7 +10,7 @@ const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 /// How many dma-bufs live in the whole system.
 ///
 /// # Errors
-/// When the kernel does not tell (`CONFIG_DEBUG_FS`).
+/// When the kernel does not show it (`CONFIG_DEBUG_FS`).
 pub fn dma_bufs() -> Result<u64, FileError> {
     let text = read(DMA_BUFS)?;
     parse_total(&text).ok_or_else(|| FileError {

@@ -1,5 +1,6 @@
 //! What the kernel says about itself through its file systems.
 
+pub mod children;
 pub mod config_space;
 pub mod dma_buf;
 pub mod kernel_config;

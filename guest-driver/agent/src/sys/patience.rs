@@ -1,4 +1,4 @@
-//! How long to wait for what comes by itself, on machines of any speed.
+//! Time limits that suit machines of any speed.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};

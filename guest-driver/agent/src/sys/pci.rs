@@ -27,13 +27,13 @@ impl Function {
         }
     }
 
-    /// Its address without the segment, as the lab writes it: `01:00.0`.
+    /// Its address without the segment, as the VMM writes it: `01:00.0`.
     pub fn address(&self) -> &str {
         self.name.split_once(':').map_or(self.name.as_str(), |(_, address)| address)
     }
 
     /// Segment and requester ID; `None` for a name that is none.
-    pub fn numbers(&self) -> Option<(u32, u32)> {
+    pub fn segment_and_requester_id(&self) -> Option<(u32, u32)> {
         let mut parts = self.name.split([':', '.']).map(|part| u32::from_str_radix(part, 16).ok());
         let mut part = || parts.next().flatten();
         let (segment, bus, device, function) = (part()?, part()?, part()?, part()?);
@@ -212,9 +212,12 @@ mod tests {
         assert_eq!(Function::new(0, 0x0100).name, "0000:01:00.0");
         assert_eq!(Function::new(1, 0xfffa).name, "0001:ff:1f.2");
         for (segment, bdf) in [(0, 0x0100), (1, 0xfffa)] {
-            assert_eq!(Function::new(segment, bdf).numbers(), Some((segment, bdf)));
+            assert_eq!(
+                Function::new(segment, bdf).segment_and_requester_id(),
+                Some((segment, bdf))
+            );
         }
-        assert_eq!(Function { name: "0000:01:00".into() }.numbers(), None);
+        assert_eq!(Function { name: "0000:01:00".into() }.segment_and_requester_id(), None);
     }
 
     #[test]

@@ -15,9 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Returns once the handlers of all interrupts that are pending now have run.
 ///
-/// Whoever runs on a processor runs after the interrupts that are pending there, and after threads of a higher priority,
-/// as those of interrupts are: so the caller visits every processor. Without the permission it does nothing, like the
-/// rest of what a test does for a tidy log.
+/// A thread that runs on a processor runs after the interrupts that are pending there, and after
+/// threads of a higher priority, as those of interrupts are: so the caller visits every processor.
+/// Without the permission it does nothing, like the rest of what a test does for a tidy log.
 pub fn let_handlers_run() {
     let Ok(allowed) = sched_getaffinity(None) else { return };
     for _ in 0..ROUNDS {
@@ -33,7 +33,8 @@ pub fn let_handlers_run() {
 /// a device needs to recover.
 pub fn let_handlers_finish() {
     let_handlers_run();
-    // Whoever handles interrupts without an end has a reason; the test that waits here goes on.
+    // A processor that handles interrupts without an end has a reason; the test that waits here
+    // goes on.
     let _: Result<bool, Infallible> = await_that(PATIENCE, || Ok(handlers_are_at_rest()));
 }
 

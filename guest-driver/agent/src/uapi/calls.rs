@@ -48,7 +48,7 @@ calls! {
     "ALLOC" alloc 0x10 Alloc;
     /// Makes a dma-buf of one.
     "EXPORT" export 0x11 Export;
-    /// Tells the importers to drop their mappings.
+    /// Invalidates the importers' mappings.
     "INVALIDATE" invalidate 0x12 Invalidate;
     /// Gives an object back.
     "CLOSE" close 0x13 Handle;

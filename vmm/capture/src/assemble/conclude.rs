@@ -5,7 +5,7 @@ use crate::gather::{Draft, Listing, Notes};
 use crate::{Address, PortType, Service};
 
 /// What `draft`'s listing allows to conclude. `extended` says that the text shows capabilities beyond the first 256
-/// bytes somewhere, so that whoever made it was able to read them.
+/// bytes somewhere, so that its maker was able to read them.
 pub(super) fn conclude(
     address: Address,
     draft: &Draft,
@@ -32,6 +32,13 @@ pub(super) fn conclude(
         draft.listing;
     if let Some(line) = cut {
         note("the text is cut, so what it does not show is not known", line);
+        return unknown();
+    }
+    if !whole && capabilities > 0 {
+        note(
+            "its lines Control and Status are missing, so the text is an extract, and whether it has ACS is not known",
+            draft.line,
+        );
         return unknown();
     }
     if !whole {

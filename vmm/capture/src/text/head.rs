@@ -60,7 +60,8 @@ fn path(line: &str) -> Option<(Address, &str, Option<Address>)> {
     Some((address, rest, above))
 }
 
-/// Whether `line` is the first line of a function whose address cannot be read: cut by whoever copied it.
+/// Whether `line` is the first line of a function whose address cannot be read: cut when it was
+/// copied.
 pub(super) fn is_mutilated(line: &str) -> bool {
     let Some((word, rest)) = line.split_once(' ') else { return false };
     let digits = word.chars().all(|c| c.is_ascii_hexdigit() || ":.".contains(c));

@@ -1,4 +1,4 @@
-//! What names stand for: classes, and the few vendors and devices that a decision asks for.
+//! IDs of named classes, and of the few vendors and devices that matter for a decision.
 
 /// Sub-classes by the names that `lspci` prints, and classes where a sub-class has no name of its own.
 const CLASSES: &[(&str, u16)] = &[

@@ -315,7 +315,7 @@ fn unread(gathered: &mut Gathered, address: Address, what: &str, line: usize) {
 
 /// Key and value of a line.
 fn split(line: &str) -> Option<(&str, &str)> {
-    // "Express" alone: who shortened the text has left "Capabilities: [40]" out.
+    // "Express" alone: a shortened text may lack "Capabilities: [40]".
     for key in ["Memory at", "I/O ports at", "Express"] {
         if let Some(rest) = line.strip_prefix(key) {
             return Some((key, rest));

@@ -63,8 +63,8 @@ pub(super) fn begins(line: &str) -> bool {
         && (key.starts_with(|c: char| c.is_ascii_uppercase()) || OTHER_KEYS.contains(&key.trim()))
 }
 
-/// `Express Root Port (Slot+)`, from which somebody has left `Capabilities: [40]` out. Names of devices have such words,
-/// too, and go on behind them.
+/// `Express Root Port (Slot+)`, shortened by `Capabilities: [40]`. Names of devices have such
+/// words, too, and go on behind them.
 fn is_type(line: &str) -> bool {
     let Some(rest) = line.strip_prefix("Express ") else { return false };
     let end = rest.find(['(', ',']).unwrap_or(rest.len());

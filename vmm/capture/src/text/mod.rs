@@ -1,4 +1,4 @@
-//! Text as people post it: found out line by line what each is.
+//! Text as people post it: recognised line by line.
 
 mod head;
 mod hex;

@@ -16,7 +16,8 @@ pub(crate) fn bridge(ids: [u16; 2], buses: [u8; 3], port: u8, acs: Option<u16>) 
     bytes
 }
 
-/// Configuration space of a function with a PCIe capability, and a serial number that nobody must see.
+/// Configuration space of a function with a PCIe capability, and a serial number that must not be
+/// shown.
 pub(crate) fn function(ids: [u16; 2], class: u16, header: u8, port: u8) -> Vec<u8> {
     let mut bytes = vec![0; 4096];
     bytes[0..2].copy_from_slice(&ids[0].to_le_bytes());

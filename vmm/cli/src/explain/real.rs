@@ -11,23 +11,31 @@ use super::{Arguments, json};
 use crate::values::{Only, TableFormat};
 use crate::{Exit, Failure, machine, output};
 
-pub(super) fn run(arguments: &Arguments, file: &Path) -> Result<u8, Failure> {
+pub(super) fn run(arguments: &Arguments, file: &Path, format: TableFormat) -> Result<u8, Failure> {
     let machine = machine::load(file)?;
     let release = arguments.linux.as_deref().or(machine.kernel.release.as_deref());
-    let version = match (&arguments.linux, super::version(release)) {
-        (_, Ok(version)) => version,
+    let (version, warning) = match (&arguments.linux, super::version(release)) {
+        (_, Ok(found)) => found,
         (Some(_), Err(error)) => return Err(error),
         (None, Err(_)) => {
             let (release, version) = (release.unwrap_or_default(), Version::default());
-            say!(
-                "warning: the rules of the record's kernel {release} are not known; those of {version} are taken"
+            let warning = format!(
+                "the rules of the record's kernel {release} are not known; those of {version} are \
+                 taken"
             );
-            version
+            (version, Some(warning))
         }
     };
-    let real = RealMachine::by_rules_of(version, &machine);
+    let mut real = RealMachine::by_rules_of(version, &machine);
+    if let Some(warning) = warning {
+        real = real.warned(warning);
+    }
+    let real = real.booted_with(arguments.kernel.words());
+    for warning in real.warnings() {
+        say!("warning: {warning}");
+    }
     if arguments.all {
-        return table(arguments, &real);
+        return table(arguments, &real, format);
     }
     let (a, b) = arguments.pair();
     let find = |name: &str| {
@@ -46,30 +54,67 @@ pub(super) fn run(arguments: &Arguments, file: &Path) -> Result<u8, Failure> {
             return Err(Failure::usage(what));
         }
     }
-    let text = if arguments.json { json(&real.pair_report(a, b))? } else { real.pair_text(a, b) };
+    let text = match format {
+        TableFormat::Json => json(&real.pair_report(a, b))?,
+        _ => real.pair_text(a, b),
+    };
     output::print(&text)?;
     Ok(Exit::Success as u8)
 }
 
-fn table(arguments: &Arguments, real: &RealMachine<'_>) -> Result<u8, Failure> {
+fn table(
+    arguments: &Arguments,
+    real: &RealMachine<'_>,
+    format: TableFormat,
+) -> Result<u8, Failure> {
     let devices = chosen(&arguments.only, real);
     if devices.len() < 2 {
-        return Err(Failure::usage("the machine has fewer than two such devices").hint(
-            "--only all takes everything that is not a bridge; `peerdma machine show FILE` lists it",
-        ));
+        return Err(too_few(&arguments.only, real, &devices));
     }
     let matrix = real.matrix(devices);
-    let text = match arguments.format {
-        _ if arguments.json => json(&matrix.report())?,
+    let text = match format {
+        TableFormat::Json => json(&matrix.report())?,
         TableFormat::Text => matrix.to_text(),
         TableFormat::Html => matrix.to_html(),
         TableFormat::Svg => matrix.to_svg(),
     };
     output::print(&text)?;
     for note in &real.machine().notes {
-        say!("note: {}", note.text);
+        say!("note: {}", machine::sentence(note));
     }
     Ok(Exit::Success as u8)
+}
+
+/// A table has two devices at least: which were asked for, and what there is.
+fn too_few(only: &[Only], real: &RealMachine<'_>, found: &[usize]) -> Failure {
+    let machine: &Machine = real.machine();
+    let asked = match only {
+        [] => "GPUs, network and NVMe controllers, and whatever offers p2p memory".to_owned(),
+        only => only.iter().map(|only| only.name()).collect::<Vec<_>>().join(", "),
+    };
+    let one = match found {
+        [] => "none".to_owned(),
+        all => all.iter().map(|at| real.name(*at)).collect::<Vec<_>>().join(", "),
+    };
+    let count = |kind: Kind| {
+        machine.functions.iter().filter(|function| function.kind() == Some(kind)).count()
+    };
+    let kinds = Kind::ALL.map(|kind| format!("{} {}", count(kind), kind.name())).join(", ");
+    let unknown = machine.functions.iter().filter(|function| function.class.is_none()).count();
+    let unknown = match unknown {
+        0 => String::new(),
+        some => format!(", {some} of a kind that the file does not say"),
+    };
+    let others = real.endpoints().len();
+    Failure::usage(format_args!(
+        "a table needs two devices; asked for {asked}, found {one}. The file has {} functions: \
+         {kinds}{unknown}",
+        machine.functions.len()
+    ))
+    .hint(match others {
+        0 | 1 => "there are no two devices in it".to_owned(),
+        some => format!("--only all takes everything that is not a bridge, {some} here"),
+    })
 }
 
 fn chosen(only: &[Only], real: &RealMachine<'_>) -> Vec<usize> {

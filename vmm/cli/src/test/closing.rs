@@ -1,4 +1,4 @@
-//! The last words of a run, for people: what failed, and what to do next.
+//! The end of a run's output: what failed, and what to do next.
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 
 use peerdma_suite::cases;
 use peerdma_suite::scenario::Scenario;
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 
 use super::{Arguments, Failure, USER_SCENARIO};
 
@@ -79,8 +79,8 @@ fn own_groups(scenarios: &[Scenario]) -> Result<(), Failure> {
 }
 
 /// Refuses a topology of the user's in which the scenario's tests would all fail for want of devices.
-pub(super) fn have_peers(scenario: &Scenario, lab: &LabConfig) -> Result<(), Failure> {
-    let (need, count) = (scenario.peers, lab.topology.peers.len());
+pub(super) fn have_peers(scenario: &Scenario, system: &SystemConfig) -> Result<(), Failure> {
+    let (need, count) = (scenario.peers, system.topology.peers.len());
     if count >= need {
         return Ok(());
     }

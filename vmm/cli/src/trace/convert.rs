@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let file = Whole::create(out)?;
     let (events, whole) = convert(input, file.file()).map_err(|error| match error {
         ConvertError::Write(error) => Failure::environment(named(out, error)),
-        ConvertError::Lab(error) => failure(trace, &error),
+        ConvertError::Devices(error) => failure(trace, &error),
         ConvertError::Read(_) => Failure::environment(named(trace, error)),
         error => Failure::usage(named(trace, error)),
     })?;

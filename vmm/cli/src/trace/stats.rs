@@ -95,9 +95,13 @@ pub(super) fn text(stats: &Stats) -> String {
             stats.tests.iter().map(|(how, count)| format!("{count} {how}")).collect();
         let _ = writeln!(text, "\ntests: {}", tests.join(", "));
     }
-    let _ = writeln!(text, "\nentries by kind:");
-    for (kind, count) in &stats.kinds {
-        let _ = writeln!(text, "{kind:<30} {count:>12}");
+    for (title, rows) in [("witness records", &stats.records), ("entries by kind", &stats.kinds)] {
+        if !rows.is_empty() {
+            let _ = writeln!(text, "\n{title}:");
+            rows.iter().for_each(|(kind, count)| {
+                let _ = writeln!(text, "{kind:<30} {count:>12}");
+            });
+        }
     }
     text
 }

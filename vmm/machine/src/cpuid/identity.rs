@@ -3,7 +3,7 @@
 use super::CpuProfile;
 use super::leaf::Table;
 
-/// Who made the processor, as far as Linux treats it differently.
+/// The maker of the processor, as far as Linux treats it differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vendor {
     /// `AuthenticAMD`.

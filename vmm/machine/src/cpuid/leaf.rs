@@ -1,4 +1,4 @@
-//! A CPUID table as something one can look up and edit.
+//! A CPUID table with lookup and edit.
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 

@@ -64,7 +64,7 @@ mod kvm_feature {
     pub(super) const PV_SCHED_YIELD: u32 = 1 << 13;
     pub(super) const CLOCKSOURCE_STABLE: u32 = 1 << 24;
     /// Clocks, fewer exits; no asynchronous page faults, which have nothing to wait for here. Nor flushes of the TLB that
-    /// do not wait for a vCPU that is not in the guest: a lab call follows page tables while it is not.
+    /// do not wait for a vCPU that is not in the guest: a protocol call follows page tables while it is not.
     pub(super) const OFFERED: u32 = CLOCKSOURCE
         | NOP_IO_DELAY
         | CLOCKSOURCE2

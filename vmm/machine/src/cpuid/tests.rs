@@ -138,7 +138,7 @@ fn amd_topology_agrees_with_the_rest() {
         let own = leaf(&table, 0x8000_001E);
         assert_eq!([own.eax, own.ebx, own.ecx, own.edx], [3, 3, 0, 0]);
         assert_ne!(leaf(&table, 0x8000_0001).ecx & 1 << 22, 0);
-        // Level 1 and 2 are a core's own, level 3 is everybody's.
+        // Level 1 and 2 are a core's own, level 3 is shared by all.
         let sharing: Vec<_> =
             (0..4).map(|index| sub(&table, 0x8000_001D, index).eax >> 14).collect();
         assert_eq!(sharing, [0, 0, 0, 3]);

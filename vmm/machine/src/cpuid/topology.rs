@@ -1,5 +1,5 @@
-//! One package, `vcpus` cores of one thread each, one last-level cache; said the same way in every leaf that says
-//! it, because Linux compares them.
+//! One package, `vcpus` cores of one thread each, one last-level cache; the same in every leaf,
+//! because Linux compares them.
 
 use kvm_bindings::kvm_cpuid_entry2;
 

@@ -1,4 +1,4 @@
-//! Programs at CPL 3, which may use the lab's ports and no others, as the guest's agent has them from `ioperm()`.
+//! Programs at CPL 3, which may use the protocol's ports and no others, as the guest's agent has them from `ioperm()`.
 //!
 //! Where the processor has SMEP and SMAP they are on: the program's pages are no business of CPL 0, and whatever serves
 //! the program must reach them all the same.
@@ -83,7 +83,7 @@ macro_rules! user_program {
 }
 
 user_program! {
-    /// Asks at the lab port by a string instruction, and reads the answer in pieces of each size.
+    /// Asks at the protocol port by a string instruction, and reads the answer in pieces of each size.
     ports:
         "lea rsi, [rip + 23f]",
         "mov ecx, 5",
@@ -119,7 +119,7 @@ user_program! {
 
 user_program! {
     /// A line and its answer in memory of the program's, by one OUT.
-    lab_call:
+    protocol_call:
         "mov rdi, r14",
         "mov dword ptr [rdi], -1",
         "mov dword ptr [rdi + 4], 0x6c6c6568",
@@ -139,10 +139,10 @@ user_program! {
 
 #[cfg(test)]
 mod tests {
-    use crate::lab_port::{ExitOnly, LabPort, Reply};
+    use crate::protocol_port::{ExitOnly, ProtocolHandler, Reply};
 
     #[test]
-    fn ports_expects_the_beginning_of_what_the_lab_port_answers() {
+    fn ports_expects_the_beginning_of_what_the_protocol_port_answers() {
         let Reply::Line(answer) = ExitOnly.line("hello") else {
             panic!("no line in answer");
         };

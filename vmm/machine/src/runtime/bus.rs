@@ -1,26 +1,28 @@
-//! CPU accesses, as the machine makes them, to the lab.
+//! CPU accesses, as the machine makes them, to the device models.
 
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use device_models::endpoint::Progress;
 use device_models::fabric::{GuestMapping, PostedDelay};
 use device_models::memory::Memory;
 use device_models::pci::Bdf;
 use device_models::system::{ConfigMapping, DelayError, PlugError, System};
+use device_models::witness::Clock;
 use guest_protocol::FunctionTraffic;
 
 use super::bell::Bell;
 use super::lock::PriorityLock;
 use super::settle::{StillBusy, settle};
 use super::stepper::Stepper;
-use super::{LabCounters, traffic};
+use super::{RuntimeCounters, traffic};
 use crate::jitter::Jitter;
 use crate::{DeviceBus, DirectMap, HostMemory, MappedMemory, Withheld, layout};
 
-/// Memory of the lab's, as the machine maps it: what a BAR shows of a device's, or one configuration space.
+/// Memory of the device models, as the machine maps it: what a BAR shows of a device's, or one configuration space.
 #[derive(Debug)]
 struct Mapped {
     memory: Memory,
@@ -29,7 +31,7 @@ struct Mapped {
 }
 
 // SAFETY: a `Memory` maps its `len` bytes, of which these are a part, shared, readable, writable and page-aligned
-// until its last clone is dropped, and everybody accesses it as memory that others write to.
+// until its last clone is dropped, and all users access it as memory that others write to.
 unsafe impl HostMemory for Mapped {
     fn host_address(&self) -> *mut u8 {
         let address = self.memory.host_address().saturating_add(self.offset.min(self.memory.len()));
@@ -41,9 +43,19 @@ unsafe impl HostMemory for Mapped {
     }
 }
 
-/// A lab on a machine's bus.
-pub struct LabBus {
-    lab: Arc<PriorityLock<System>>,
+/// The host's monotonic clock.
+#[derive(Debug)]
+struct HostClock(Instant);
+
+impl Clock for HostClock {
+    fn nanoseconds(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The device models on a machine's bus.
+pub struct RuntimeBus {
+    system: Arc<PriorityLock<System>>,
     bell: Arc<Bell>,
     epoch: Arc<AtomicU64>,
     /// What was mapped last: the machine recognises a mapping that stays by its object.
@@ -52,38 +64,39 @@ pub struct LabBus {
     map: Mutex<Option<Weak<dyn DirectMap>>>,
 }
 
-impl fmt::Debug for LabBus {
+impl fmt::Debug for RuntimeBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LabBus").field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("RuntimeBus").field("epoch", &self.epoch).finish_non_exhaustive()
     }
 }
 
-impl LabBus {
-    /// Puts `lab` onto a bus and starts the thread that steps it; both go on until the stepping thread is dropped. With `jitter`
+impl RuntimeBus {
+    /// Puts `system` onto a bus and starts the thread that steps it; both go on until the stepping thread is dropped. With `jitter`
     /// that thread stands still now and then.
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub fn new(mut lab: System, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Stepper)> {
-        if let Err(error) = lab.share_config_spaces() {
+    pub fn new(mut system: System, jitter: Option<Jitter>) -> io::Result<(Arc<Self>, Stepper)> {
+        system.set_witness_clock(Box::new(HostClock(Instant::now())));
+        if let Err(error) = system.share_config_spaces() {
             log::warn!("each read of configuration space will leave the guest: {error}");
         }
-        let epoch = Arc::new(AtomicU64::new(lab.mapping_epoch()));
-        let lab = Arc::new(PriorityLock::new(lab));
+        let epoch = Arc::new(AtomicU64::new(system.mapping_epoch()));
+        let system = Arc::new(PriorityLock::new(system));
         let bell = Arc::new(Bell::default());
         let after = {
             let epoch = Arc::clone(&epoch);
             // A device's own reset moves its BARs too.
-            move |lab: &System| epoch.store(lab.mapping_epoch(), Ordering::Release)
+            move |system: &System| epoch.store(system.mapping_epoch(), Ordering::Release)
         };
-        let engine = Stepper::start(Arc::clone(&lab), Arc::clone(&bell), after, jitter)?;
+        let engine = Stepper::start(Arc::clone(&system), Arc::clone(&bell), after, jitter)?;
         let (mapped, map) = (Mutex::default(), Mutex::default());
-        Ok((Arc::new(Self { lab, bell, epoch, mapped, map }), engine))
+        Ok((Arc::new(Self { system, bell, epoch, mapped, map }), engine))
     }
 
-    /// Works on the lab ahead of its engine.
+    /// Works on the system ahead of the stepping thread.
     pub fn with<R>(&self, work: impl FnOnce(&mut System) -> R) -> R {
-        work(&mut self.lab.urgent())
+        work(&mut self.system.urgent())
     }
 
     /// Pulls everything below the port at `port` out of its slot.
@@ -91,7 +104,7 @@ impl LabBus {
     /// # Errors
     /// When there is no such slot, or it is empty.
     pub fn unplug(&self, port: Bdf) -> Result<(), PlugError> {
-        self.change(|lab| lab.unplug(port))
+        self.change(|system| system.unplug(port))
     }
 
     /// Plugs it in again.
@@ -99,7 +112,7 @@ impl LabBus {
     /// # Errors
     /// When there is no such slot, or it is occupied.
     pub fn plug(&self, port: Bdf) -> Result<(), PlugError> {
-        self.change(|lab| lab.plug(port))
+        self.change(|system| system.plug(port))
     }
 
     /// Keeps posted writes on a path under way; see [`System::delay_posted`]. By then no CPU reaches the target's memory
@@ -114,16 +127,17 @@ impl LabBus {
         delay: PostedDelay,
     ) -> Result<(), DelayError> {
         let target_to_be = target.filter(|_| delay != PostedDelay::Off);
-        // Out of the direct map first: a CPU that saw a record and then read the memory behind the lab's back would find
+        // Out of the direct map first: a CPU that saw a record and then read the memory behind the system's back would find
         // old data there, as on no hardware.
-        let withheld = target_to_be.and_then(|target| self.with_epoch(|lab| lab.withhold(target)));
+        let withheld =
+            target_to_be.and_then(|target| self.with_epoch(|system| system.withhold(target)));
         if withheld.is_some() {
             self.follow();
         }
-        let done = self.change(|lab| {
-            let done = lab.delay_posted(requester, target, delay);
+        let done = self.change(|system| {
+            let done = system.delay_posted(requester, target, delay);
             if let Some(function) = withheld {
-                lab.release(function);
+                system.release(function);
             }
             done
         });
@@ -131,10 +145,14 @@ impl LabBus {
         done
     }
 
-    /// Switches off every delay: nobody is there any more who could push anything. What is found by that is found before
-    /// this returns.
+    /// Switches off every delay: nothing is left that could push. What is found by that is found
+    /// before this returns.
     pub fn end_delays(&self) {
-        self.change(System::end_delays);
+        self.change(|lab| {
+            lab.end_delays();
+            // The last words of the guest's witness.
+            lab.witness_drain();
+        });
     }
 
     /// Has the CPUs reach what [`DeviceBus::memory`] says, and nothing else.
@@ -154,7 +172,7 @@ impl LabBus {
     /// # Errors
     /// When there is no such function.
     pub fn fence_seen(&self, requester: Bdf) -> Result<(), DelayError> {
-        self.change(|lab| lab.fence_seen(requester))
+        self.change(|system| system.fence_seen(requester))
     }
 
     /// Waits until the devices have nothing left to do.
@@ -162,21 +180,21 @@ impl LabBus {
     /// # Errors
     /// When they go on and on.
     pub fn settle(&self) -> Result<(), StillBusy> {
-        settle(&self.lab, |lab| self.store_epoch(lab))
+        settle(&self.system, |system| self.store_epoch(system))
     }
 
     /// What a function has moved, by target; none if there is no such function.
     pub fn traffic(&self, requester: Bdf) -> Option<FunctionTraffic> {
-        self.with(|lab| {
-            let map = lab.address_map();
+        self.with(|system| {
+            let map = system.address_map();
             let (id, node) = map.functions().find(|(_, node)| node.requester == requester)?;
-            Some(FunctionTraffic { name: node.name.to_string(), traffic: traffic::of(lab, id) })
+            Some(FunctionTraffic { name: node.name.to_string(), traffic: traffic::of(system, id) })
         })
     }
 
-    /// The lab's counters at this moment.
-    pub fn counters(&self) -> LabCounters {
-        self.with(LabCounters::of)
+    /// The counters at this moment.
+    pub fn counters(&self) -> RuntimeCounters {
+        self.with(RuntimeCounters::of)
     }
 
     /// A write: afterwards there may be something to do.
@@ -187,22 +205,23 @@ impl LabBus {
     }
 
     fn with_epoch<R>(&self, work: impl FnOnce(&mut System) -> R) -> R {
-        self.with(|lab| {
-            let result = work(lab);
-            self.store_epoch(lab);
+        self.with(|system| {
+            let result = work(system);
+            self.store_epoch(system);
             result
         })
     }
 
-    fn store_epoch(&self, lab: &System) {
-        self.epoch.store(lab.mapping_epoch(), Ordering::Release);
+    fn store_epoch(&self, system: &System) {
+        self.epoch.store(system.mapping_epoch(), Ordering::Release);
     }
 }
 
-impl DeviceBus for LabBus {
+impl DeviceBus for RuntimeBus {
     fn config_read(&self, function: u16, offset: u16, data: &mut [u8]) {
         let Ok(length) = u8::try_from(data.len()) else { return data.fill(0xff) };
-        let value = self.with(|lab| lab.config_read(Bdf(function), offset, length)).to_le_bytes();
+        let value =
+            self.with(|system| system.config_read(Bdf(function), offset, length)).to_le_bytes();
         data.iter_mut().zip(value).for_each(|(byte, value)| *byte = value);
     }
 
@@ -211,21 +230,33 @@ impl DeviceBus for LabBus {
         let mut value = [0; 4];
         value.iter_mut().zip(data).for_each(|(value, byte)| *value = *byte);
         let value = u32::from_le_bytes(value);
-        self.change(|lab| lab.config_write(Bdf(function), offset, length, value));
+        self.change(|system| system.config_write(Bdf(function), offset, length, value));
     }
 
     fn mmio_read(&self, address: u64, data: &mut [u8]) {
         // What it pushes may be work for a device.
-        if self.with_epoch(|lab| lab.mmio_read(address, data)) == Progress::Worked {
+        if self.with_epoch(|system| system.mmio_read(address, data)) == Progress::Worked {
             self.bell.ring();
         }
     }
 
     fn mmio_write(&self, address: u64, data: &[u8]) {
         // The engine is not woken for nothing: with each mapping that the guest's kernel makes, it would be.
-        if self.with_epoch(|lab| lab.mmio_write(address, data)) == Progress::Worked {
+        if self.with_epoch(|system| system.mmio_write(address, data)) == Progress::Worked {
             self.bell.ring();
         }
+    }
+
+    fn takes_witness(&self) -> bool {
+        true
+    }
+
+    fn witness_attach(&self, frame: u32) {
+        self.with(|lab| lab.witness_attach(frame));
+    }
+
+    fn witness_drain(&self) {
+        self.with(System::witness_drain);
     }
 
     fn memory_epoch(&self) -> u64 {
@@ -233,7 +264,8 @@ impl DeviceBus for LabBus {
     }
 
     fn memory(&self) -> Vec<MappedMemory> {
-        let (bars, spaces) = self.with(|lab| (lab.guest_mappings(), lab.config_mappings()));
+        let (bars, spaces) =
+            self.with(|system| (system.guest_mappings(), system.config_mappings()));
         let bars =
             bars.into_iter().map(|GuestMapping { guest_address, memory, length, .. }| {
                 (guest_address, Mapped { memory, offset: 0, length }, true)
@@ -262,11 +294,11 @@ impl DeviceBus for LabBus {
     }
 
     fn withheld(&self) -> Vec<Withheld> {
-        self.with(|lab| {
-            let withheld = lab.withheld_mappings().into_iter();
+        self.with(|system| {
+            let withheld = system.withheld_mappings().into_iter();
             let named =
                 withheld.map(|GuestMapping { guest_address, length, function, bar, .. }| {
-                    let node = lab.address_map().node(function);
+                    let node = system.address_map().node(function);
                     Withheld {
                         addresses: guest_address..guest_address.saturating_add(length),
                         name: format!("BAR {bar} of {} ({})", node.name, node.requester),
@@ -280,7 +312,7 @@ impl DeviceBus for LabBus {
 #[cfg(test)]
 mod tests {
     use device_models::fabric::InterruptSink;
-    use peerdma_topology::assembly::LabConfig;
+    use peerdma_topology::assembly::SystemConfig;
     use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
     use super::*;
@@ -294,52 +326,52 @@ mod tests {
         fn signal_msi(&mut self, _address: u64, _data: u32) {}
     }
 
-    fn bdf(lab: &System, name: &str, index: u8) -> Bdf {
-        let function = lab.function(&format!("{name}{index}")).unwrap();
-        lab.address_map().node(function).requester
+    fn bdf(system: &System, name: &str, index: u8) -> Bdf {
+        let function = system.function(&format!("{name}{index}")).unwrap();
+        system.address_map().node(function).requester
     }
 
     /// Makes the BAR of peer `index` `1 << size` MiB and moves it, with the window of its port, to `address`.
-    fn resize(lab: &mut System, index: u8, address: u64, size: u32) {
-        let (port, peer) = (bdf(lab, "port", index), bdf(lab, "peer", index));
+    fn resize(system: &mut System, index: u8, address: u64, size: u32) {
+        let (port, peer) = (bdf(system, "port", index), bdf(system, "peer", index));
         let mut resizable_bar = 0x100;
-        while lab.config_read(peer, resizable_bar, 2) != 0x15 {
+        while system.config_read(peer, resizable_bar, 2) != 0x15 {
             resizable_bar =
-                u16::try_from(lab.config_read(peer, resizable_bar + 2, 2) >> 4).unwrap();
+                u16::try_from(system.config_read(peer, resizable_bar + 2, 2) >> 4).unwrap();
         }
-        lab.config_write(peer, 4, 2, 0);
-        let control = lab.config_read(peer, resizable_bar + 8, 4) & !0x3f00;
-        lab.config_write(peer, resizable_bar + 8, 4, control | size << 8);
+        system.config_write(peer, 4, 2, 0);
+        let control = system.config_read(peer, resizable_bar + 8, 4) & !0x3f00;
+        system.config_write(peer, resizable_bar + 8, 4, control | size << 8);
         let [low, high] =
             [address & 0xffff_ffff, address >> 32].map(|half| u32::try_from(half).unwrap());
-        lab.config_write(peer, 0x18, 4, low);
-        lab.config_write(peer, 0x1c, 4, high);
+        system.config_write(peer, 0x18, 4, low);
+        system.config_write(peer, 0x1c, 4, high);
         let [base, limit] = [low, low + (1 << (20 + size)) - 1].map(|end| end >> 16 & 0xfff0);
-        lab.config_write(port, 0x24, 4, limit << 16 | base);
-        lab.config_write(port, 0x28, 4, high);
-        lab.config_write(port, 0x2c, 4, high);
-        lab.config_write(port, 4, 2, 6);
-        lab.config_write(peer, 4, 2, 6);
+        system.config_write(port, 0x24, 4, limit << 16 | base);
+        system.config_write(port, 0x28, 4, high);
+        system.config_write(port, 0x2c, 4, high);
+        system.config_write(port, 4, 2, 6);
+        system.config_write(peer, 4, 2, 6);
     }
 
     #[test]
     fn configuration_spaces_are_mapped_where_ecam_has_them() {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        let lab =
-            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
-        let iommu = lab.function("virtio-iommu").unwrap();
-        let iommu = lab.address_map().node(iommu).requester;
-        let peer = bdf(&lab, "peer", 0);
-        let (bus, _stepper) = LabBus::new(lab, None).unwrap();
+        let system =
+            SystemConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let iommu = system.function("virtio-iommu").unwrap();
+        let iommu = system.address_map().node(iommu).requester;
+        let peer = bdf(&system, "peer", 0);
+        let (bus, _stepper) = RuntimeBus::new(system, None).unwrap();
         let at = |function: Bdf| layout::config_space(function.0);
         let spaces = || bus.memory().into_iter().filter(|memory| !memory.writable);
         let addresses = || spaces().map(|space| space.address).collect::<Vec<_>>();
         let before = addresses();
         assert!(before.contains(&at(peer)) && !before.contains(&at(iommu)), "{before:x?}");
 
-        for space in bus.with(|lab| lab.config_mappings()) {
+        for space in bus.with(|system| system.config_mappings()) {
             let slice = space.memory.slice(space.offset, 4).unwrap();
-            let id = bus.with(|lab| lab.config_read(space.bdf, 0, 4));
+            let id = bus.with(|system| system.config_read(space.bdf, 0, 4));
             assert_eq!(slice.read_obj::<u32>(0).unwrap(), id);
             let mapped = spaces().find(|mapped| mapped.address == at(space.bdf)).unwrap();
             assert_eq!(
@@ -373,11 +405,11 @@ mod tests {
     #[test]
     fn a_bar_is_out_of_the_direct_map_before_writes_to_it_are_delayed() {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        let mut lab =
-            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
-        let peers = [bdf(&lab, "peer", 0), bdf(&lab, "peer", 1)];
-        peers.iter().for_each(|&peer| lab.config_write(peer, 4, 2, 6));
-        let (bus, _stepper) = LabBus::new(lab, None).unwrap();
+        let mut system =
+            SystemConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let peers = [bdf(&system, "peer", 0), bdf(&system, "peer", 1)];
+        peers.iter().for_each(|&peer| system.config_write(peer, 4, 2, 6));
+        let (bus, _stepper) = RuntimeBus::new(system, None).unwrap();
         let both: Vec<_> = bus.memory().iter().filter(|m| m.writable).map(|m| m.address).collect();
         let followed = Arc::new(Followed::default());
         let map: Weak<dyn DirectMap> = Arc::<Followed>::downgrade(&followed);
@@ -410,12 +442,12 @@ mod tests {
     #[test]
     fn bars_that_the_guest_made_smaller_lie_side_by_side() {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        let mut lab =
-            LabConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
+        let mut system =
+            SystemConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap();
         let second = 0x18_0020_0000;
-        resize(&mut lab, 0, second - MIB, 0);
-        resize(&mut lab, 1, second, 0);
-        let (bus, _stepper) = LabBus::new(lab, None).unwrap();
+        resize(&mut system, 0, second - MIB, 0);
+        resize(&mut system, 1, second, 0);
+        let (bus, _stepper) = RuntimeBus::new(system, None).unwrap();
         let places = |memory: &[MappedMemory]| {
             let bars = memory.iter().filter(|m| m.writable);
             bars.map(|m| (m.address, m.memory.len())).collect::<Vec<_>>()
@@ -424,7 +456,7 @@ mod tests {
         assert_eq!(places(&small), [(second - MIB, MIB), (second, MIB)]);
 
         // One that grows where it stands is another mapping; the other stays what it was.
-        bus.with(|lab| resize(lab, 1, second, 1));
+        bus.with(|system| resize(system, 1, second, 1));
         let large = bus.memory();
         assert_eq!(places(&large), [(second - MIB, MIB), (second, 2 * MIB)]);
         assert!(Arc::ptr_eq(&small[0].memory, &large[0].memory));

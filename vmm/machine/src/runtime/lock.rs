@@ -22,7 +22,7 @@ impl<T> fmt::Debug for PriorityLock<T> {
 /// Held by an urgent user.
 pub type Urgent<'a, T> = MutexGuard<'a, T>;
 
-/// Held by the background user, who asks it now and then whether to let go.
+/// Held by the background user, which asks it now and then whether to let go.
 #[derive(Debug)]
 pub struct Background<'a, T> {
     lock: &'a PriorityLock<T>,
@@ -46,14 +46,14 @@ impl<T> PriorityLock<T> {
         guard
     }
 
-    /// Takes the lock once nobody urgent waits for it.
+    /// Takes the lock once no urgent user waits for it.
     pub fn background(&self) -> Background<'_, T> {
         self.let_others_in();
         Background { lock: self, guard: self.value.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// For who has just let go of the lock and wants it again: a mutex that is taken again at once goes to the same thread
-    /// most of the time.
+    /// For a user that has just let go of the lock and wants it again: a mutex that is taken again
+    /// at once goes to the same thread most of the time.
     pub(super) fn let_others_in(&self) {
         while self.wanted() {
             yield_now();

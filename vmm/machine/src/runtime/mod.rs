@@ -1,7 +1,7 @@
-//! The lab in a machine: the state machine of `device-models` behind its one lock, the thread that steps it, and the
+//! The runtime: the state machine of `device-models` behind its one lock, the thread that steps it, and the
 //! seam by which the guest's CPUs reach it.
 //!
-//! Lock order: the lab's lock is taken before whatever its observers and its interrupt sink lock, never the other way
+//! Lock order: the system's lock is taken before whatever its observers and its interrupt sink lock, never the other way
 //! round. Nothing here is called with a lock held.
 
 mod bell;
@@ -11,8 +11,9 @@ mod settle;
 mod stepper;
 mod sync;
 pub mod traffic;
+pub mod watched;
 
-pub use bus::LabBus;
+pub use bus::RuntimeBus;
 pub use lock::{Background, PriorityLock, Urgent};
 pub use settle::StillBusy;
 pub use stepper::Stepper;
@@ -21,12 +22,13 @@ use std::collections::BTreeMap;
 
 use device_models::fabric::{InterruptSink, RouteKind};
 use device_models::system::System;
+use device_models::witness;
 use guest_protocol::{Counters, Traffic};
 use peerdma_support::warnings::Warnings;
 
 use crate::MsiSignaller;
 
-/// Sends the lab's interrupts to the guest's interrupt controllers.
+/// Sends the devices' interrupts to the guest's interrupt controllers.
 #[derive(Debug)]
 pub struct Interrupts {
     signaller: MsiSignaller,
@@ -49,22 +51,25 @@ impl InterruptSink for Interrupts {
     }
 }
 
-/// The lab's counters at one moment.
+/// The counters at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LabCounters {
+pub struct RuntimeCounters {
     /// What answers the guest's `stat`.
     pub counters: Counters,
     /// Bytes of all functions, by target. Not for the guest, whose answers have a limited length: it asks for one
     /// function's.
     pub by_target: Traffic,
+    /// What the guest's witness has seen, and what was held against it. Not for the guest either.
+    pub witness: witness::Counters,
 }
 
-impl LabCounters {
+impl RuntimeCounters {
     /// Reads them. Functions without a bus number of their own yet are left out.
-    pub fn of(lab: &mut System) -> Self {
-        let mut counters = Counters { transactions: lab.transactions(), ..Counters::default() };
+    pub fn of(system: &mut System) -> Self {
+        let mut counters = Counters { transactions: system.transactions(), ..Counters::default() };
         let mut by_target = Traffic::default();
-        if let Some(iommu) = lab.virtio_iommu() {
+        let witness = *system.witness();
+        if let Some(iommu) = system.virtio_iommu() {
             counters.live_mappings = iommu.live_mappings() as u64;
             counters.iommu_requests = iommu.requests();
         }
@@ -72,16 +77,16 @@ impl LabCounters {
             let named = RouteKind::ALL.iter().zip(bytes).filter(|(_, bytes)| **bytes > 0);
             named.map(|(route, bytes)| (route.name().to_owned(), *bytes)).collect()
         };
-        let map = lab.address_map().clone();
+        let map = system.address_map().clone();
         for (id, node) in map.functions() {
             let name = node.requester.to_string();
-            let of = lab.stats().of(id);
+            let of = system.stats().of(id);
             counters.tlps.insert(name.clone(), of.tlps);
             counters.msi.insert(name.clone(), of.interrupts);
             if of.findings > 0 {
                 counters.findings.insert(name.clone(), of.findings);
             }
-            traffic::add(&mut by_target, &traffic::of(lab, id));
+            traffic::add(&mut by_target, &traffic::of(system, id));
             let (read, written) = (by_route(&of.bytes_read), by_route(&of.bytes_written));
             if !read.is_empty() {
                 counters.read.insert(name.clone(), read);
@@ -90,12 +95,12 @@ impl LabCounters {
                 counters.written.insert(name, written);
             }
         }
-        Self { counters, by_target }
+        Self { counters, by_target, witness }
     }
 
     /// The sums, for the report.
     pub fn totals(&self) -> BTreeMap<String, u64> {
-        let Self { counters, by_target } = self;
+        let Self { counters, by_target, witness } = self;
         let mut totals = BTreeMap::from([
             ("transactions".to_owned(), counters.transactions),
             ("iommu-requests".to_owned(), counters.iommu_requests),
@@ -111,6 +116,7 @@ impl LabCounters {
             }
         }
         totals.extend(traffic::counters(by_target));
+        totals.extend(watched::counters(witness));
         totals
     }
 }

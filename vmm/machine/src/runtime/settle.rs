@@ -1,4 +1,4 @@
-//! Letting the devices finish, for whoever wants to know what came of it.
+//! Lets the devices finish, before their results are read.
 
 use device_models::endpoint::Progress;
 use device_models::system::System;
@@ -14,8 +14,8 @@ const STEPS: usize = 4096;
 pub struct StillBusy;
 
 /// Steps until there is nothing to do, ahead of the stepping thread, whose turn might come much later: what has been set off has
-/// happened then, and the interrupts are with the guest's processors. Other processors at the lab wait for one step at
-/// most. `after` sees the lab after each step.
+/// happened then, and the interrupts are with the guest's processors. Other processors at the system wait for one step at
+/// most. `after` sees the system after each step.
 ///
 /// # Errors
 /// [`StillBusy`] when it does not end.
@@ -25,19 +25,21 @@ pub(super) fn settle(
 ) -> Result<(), StillBusy> {
     let mut left = STEPS;
     while left > 0 {
-        let mut lab = lock.urgent();
+        let mut system = lock.urgent();
         while left > 0 {
             left -= 1;
-            let progress = lab.step();
-            after(&lab);
+            let progress = system.step();
+            after(&system);
             if progress == Progress::Idle {
+                // What the guest's witness has said until now counts, too.
+                system.witness_drain();
                 return Ok(());
             }
             if lock.wanted() {
                 break;
             }
         }
-        drop(lab);
+        drop(system);
         lock.let_others_in();
     }
     Err(StillBusy)
@@ -93,19 +95,19 @@ mod tests {
     }
 
     /// Two devices with work left to do, each step of which takes `pause`.
-    fn lab(left: &[Arc<AtomicUsize>; 2], pause: Duration) -> PriorityLock<System> {
+    fn system(left: &[Arc<AtomicUsize>; 2], pause: Duration) -> PriorityLock<System> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
         let [one, other] = left.clone().map(|left| Busy(left, pause));
         let places = vec![Function::endpoint(1, "one", one), Function::endpoint(2, "other", other)];
-        let lab =
+        let system =
             System::new(Topology::of(places), &ram, Box::new(NoIommu), Box::new(NoInterrupts));
-        PriorityLock::new(lab.unwrap())
+        PriorityLock::new(system.unwrap())
     }
 
     /// What is left after settling.
     fn settled(left: [usize; 2]) -> (Result<(), StillBusy>, [usize; 2]) {
         let left = left.map(|left| Arc::new(AtomicUsize::new(left)));
-        let end = settle(&lab(&left, Duration::ZERO), |_| {});
+        let end = settle(&system(&left, Duration::ZERO), |_| {});
         (end, left.map(|left| left.load(Ordering::Relaxed)))
     }
 
@@ -126,15 +128,15 @@ mod tests {
     fn other_processors_do_not_wait_for_the_end() {
         const VISITS: usize = 50;
         let left = [STEPS, 0].map(|left| Arc::new(AtomicUsize::new(left)));
-        let lab = lab(&left, Duration::from_micros(100));
+        let system = system(&left, Duration::from_micros(100));
         let to_do = || left[0].load(Ordering::Relaxed);
         thread::scope(|scope| {
-            let settling = scope.spawn(|| settle(&lab, |_| {}));
+            let settling = scope.spawn(|| settle(&system, |_| {}));
             while to_do() == STEPS {
                 thread::yield_now();
             }
             let before = to_do();
-            (0..VISITS).for_each(|_| drop(lab.urgent()));
+            (0..VISITS).for_each(|_| drop(system.urgent()));
             // One step for each, and as much again for what happens between two of them.
             let steps = before - to_do();
             assert!(steps < STEPS / 4, "{VISITS} visits waited for {steps} steps");

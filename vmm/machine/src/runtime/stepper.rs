@@ -1,4 +1,4 @@
-//! The thread that steps the lab.
+//! The thread that steps the system.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::bell::Bell;
 use super::lock::PriorityLock;
 use crate::jitter::Jitter;
 
-/// Steps a lab on a thread of its own, as long as this lives.
+/// Steps a system on a thread of its own, as long as this lives.
 #[derive(Debug)]
 pub struct Stepper {
     bell: Arc<Bell>,
@@ -20,7 +20,7 @@ pub struct Stepper {
 
 impl Stepper {
     pub(super) fn start(
-        lab: Arc<PriorityLock<System>>,
+        system: Arc<PriorityLock<System>>,
         bell: Arc<Bell>,
         after: impl Fn(&System) + Send + 'static,
         mut jitter: Option<Jitter>,
@@ -32,7 +32,7 @@ impl Stepper {
                     // Before the work, not after: a ring meanwhile means one more round.
                     bell.clear();
                     while !bell.is_over() {
-                        if turn(&lab, &after, jitter.as_mut()) == Progress::Idle {
+                        if turn(&system, &after, jitter.as_mut()) == Progress::Idle {
                             break;
                         }
                     }
@@ -43,10 +43,10 @@ impl Stepper {
     }
 }
 
-/// Steps until there is nothing to do or somebody urgent wants the lock: one step more at most, which is 64 KiB. With
-/// jitter one step, which may be late.
+/// Steps until there is nothing to do or an urgent user wants the lock: one step more at most,
+/// which is 64 KiB. With jitter one step, which may be late.
 fn turn(
-    lab: &PriorityLock<System>,
+    system: &PriorityLock<System>,
     after: &impl Fn(&System),
     jitter: Option<&mut Jitter>,
 ) -> Progress {
@@ -54,11 +54,11 @@ fn turn(
     if let Some(jitter) = jitter {
         jitter.moment();
     }
-    let mut lab = lab.background();
+    let mut system = system.background();
     loop {
-        let progress = lab.step();
-        after(&lab);
-        if progress == Progress::Idle || single || lab.wanted() {
+        let progress = system.step();
+        after(&system);
+        if progress == Progress::Idle || single || system.wanted() {
             return progress;
         }
     }

@@ -11,10 +11,10 @@ const READ: &str = "bytes-read-from-";
 const WRITTEN: &str = "bytes-written-to-";
 
 /// What a function has moved since power-on.
-pub fn of(lab: &System, function: FunctionId) -> Traffic {
-    let map = lab.address_map();
+pub fn of(system: &System, function: FunctionId) -> Traffic {
+    let map = system.address_map();
     let mut traffic = Traffic::default();
-    for (target, Moved { read, written }) in lab.stats().by_target(function) {
+    for (target, Moved { read, written }) in system.stats().by_target(function) {
         let name = target.map_or(RAM, |target| &*map.node(target).name);
         for (bytes, by_target) in [(read, &mut traffic.read), (written, &mut traffic.written)] {
             if bytes > 0 {

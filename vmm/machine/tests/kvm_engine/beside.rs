@@ -9,7 +9,7 @@ use peerdma_machine::{DeviceBus, MappedMemory};
 use crate::harness::{LIMIT, Ran, expect_success, machine, platform, quiet};
 use crate::program::program;
 
-/// A bus on which a read waits until somebody reads on the other machine.
+/// A bus on which a read waits for a read on the other machine.
 #[derive(Debug, Default)]
 struct Meeting {
     arrived: Mutex<u32>,

@@ -1,4 +1,4 @@
-//! How runs end: faults with a clear word, and at any moment from outside.
+//! How runs end: by faults with a clear message, and from outside at any moment.
 
 use libtest_mimic::Trial;
 use std::sync::Arc;

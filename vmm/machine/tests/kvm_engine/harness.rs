@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use kvm_ioctls::{Kvm, VmFd};
 use libtest_mimic::{Completion, Trial};
-use peerdma_machine::lab_port::ExitOnly;
+use peerdma_machine::protocol_port::ExitOnly;
 use peerdma_machine::{
-    Backends, CpuProfile, DeviceBus, FlatProgram, LabPort, Machine, MachineConfig, MappedMemory,
-    Platform, RunEnd, Workload, layout,
+    Backends, CpuProfile, DeviceBus, FlatProgram, Machine, MachineConfig, MappedMemory, Platform,
+    ProtocolHandler, RunEnd, Workload, layout,
 };
 use vm_memory::MmapRegion;
 
@@ -71,13 +71,13 @@ pub(crate) fn machine(
     Machine::new(platform, config, bus, backends).unwrap()
 }
 
-/// Nobody listens but to `exit`.
+/// Only `exit` is answered.
 pub(crate) fn quiet() -> Backends {
     with_port(ExitOnly)
 }
 
-pub(crate) fn with_port(port: impl LabPort + 'static) -> Backends {
-    Backends { console: Box::new(io::sink()), lab_port: Box::new(port) }
+pub(crate) fn with_port(port: impl ProtocolHandler + 'static) -> Backends {
+    Backends { console: Box::new(io::sink()), protocol: Box::new(port) }
 }
 
 /// Runs `code` on one vCPU.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use device_models::fabric::InterruptSink;
 use peerdma_machine::runtime::Interrupts;
-use peerdma_machine::{EmptyBus, LabPort, MsiSignaller, Reply};
+use peerdma_machine::{EmptyBus, MsiSignaller, ProtocolHandler, Reply};
 use peerdma_support::testing::logged;
 
 use crate::harness::{LIMIT, Ran, bare_vm, expect_success, machine, platform, with_port};
@@ -18,7 +18,7 @@ struct Signals(MsiSignaller);
 const ADDRESS: u64 = 0xFEE0_0000;
 const VECTOR: u32 = 0x40;
 
-impl LabPort for Signals {
+impl ProtocolHandler for Signals {
     fn line(&mut self, line: &str) -> Reply {
         match line {
             "now" => assert!(self.0.signal(ADDRESS, VECTOR).unwrap()),

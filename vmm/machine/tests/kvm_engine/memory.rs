@@ -98,7 +98,7 @@ fn a_mapped_configuration_space_is_for_reads_only() -> Ran {
     let bus = FakeBus::with_memory(region.clone());
     let code = program!(
         "mov ebx, 0xE0000010",
-        // That of 10:00.0, which nobody has set to anything before.
+        // That of 10:00.0, which was not written before.
         "mov esi, 0xE1000FFC",
         "mov r15d, 1",
         "cmp dword ptr [rsi], 0",

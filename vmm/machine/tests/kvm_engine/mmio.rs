@@ -66,7 +66,7 @@ fn ecam_accesses_reach_the_function_they_name() -> Ran {
         "mov r15d, 3",
         "cmp byte ptr [rbx + 0x105], 0xF0",
         "jne 91f",
-        // Across a dword: nobody answers.
+        // Across a dword: no answer.
         "mov r15d, 4",
         "cmp word ptr [rbx + 0x103], 0xFFFF",
         "jne 91f",
@@ -109,7 +109,7 @@ fn where_nothing_is_reads_give_ones() -> Ran {
 fn an_ioeventfd_counts_writes_without_an_exit() -> Ran {
     let platform = platform(1)?;
     let bus = FakeBus::new();
-    let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let event = EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap();
     platform
         .vm()
         .register_ioevent(&event, &IoEventAddress::Mmio(REGISTERS + 0x100), NoDatamatch)

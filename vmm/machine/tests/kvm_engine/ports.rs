@@ -1,10 +1,10 @@
-//! The I/O ports: lab port, serial port, power and reset.
+//! The I/O ports: protocol port, serial port, power and reset.
 
 use libtest_mimic::Trial;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use peerdma_machine::{Backends, EmptyBus, LabPort, Reply, RunEnd};
+use peerdma_machine::{Backends, EmptyBus, ProtocolHandler, Reply, RunEnd};
 
 use crate::harness::{
     FakeBus, LIMIT, Ran, expect_success, machine, platform, quiet, run, with_port,
@@ -15,7 +15,7 @@ use crate::program::program;
 #[derive(Clone, Default)]
 struct Pong(Arc<Mutex<Vec<String>>>);
 
-impl LabPort for Pong {
+impl ProtocolHandler for Pong {
     fn line(&mut self, line: &str) -> Reply {
         self.0.lock().unwrap().push(line.to_owned());
         match line.strip_prefix("exit ") {
@@ -117,7 +117,7 @@ fn a_call_takes_the_line_and_leaves_the_answer_in_memory() -> Ran {
         "jne 91f",
         "cmp ebx, [rdi + 4]",
         "jne 91f",
-        // Where nothing is mapped nobody is asked, and the guest goes on.
+        // Where nothing is mapped the listener is not called, and the guest goes on.
         "mov rdi, 1 << 40",
         "out dx, eax",
         "mov rdi, -2",

@@ -17,7 +17,7 @@ pub(crate) fn bytes(code: Code) -> Vec<u8> {
 /// Assembles a program that starts in long mode at CPL 0 with a stack.
 ///
 /// A check that fails jumps to `91f`; the number of the check, 1 to 9, is in `r15d` by then. Running off the end is
-/// success. Either way the program says `exit NUMBER` at the lab port.
+/// success. Either way the program says `exit NUMBER` at the protocol port.
 macro_rules! program {
     ($($line:expr),+ $(,)?) => {{
         #[unsafe(naked)]

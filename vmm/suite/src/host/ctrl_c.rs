@@ -1,4 +1,5 @@
-//! Ctrl-C and its relatives: whoever holds something that must not outlive the program says how to let go of it.
+//! Ctrl-C and its relatives: owners of what must not outlive the program register how to release
+//! it.
 
 use std::io;
 use std::process;

@@ -12,7 +12,7 @@ use super::tools;
 pub const VARIABLE: &str = "PEERDMA_QEMU";
 /// The variable that names another processor for it to emulate, as QEMU's `-cpu` takes it.
 pub const CPU_VARIABLE: &str = "PEERDMA_QEMU_CPU";
-/// The processor that is emulated where nobody names another.
+/// The processor that is emulated by default.
 const CPU_MODEL: &str = "qemu64,+svm,+npt";
 /// The program, as distributions call it.
 const PROGRAM: &str = "qemu-system-x86_64";

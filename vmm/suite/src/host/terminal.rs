@@ -69,8 +69,8 @@ pub enum Key {
     Help,
 }
 
-/// Tells keys for the guest from those for the program: Ctrl-A begins one of the latter, Ctrl-A Ctrl-A is a Ctrl-A for
-/// the guest.
+/// Separates keys for the guest from those for the program: Ctrl-A begins one of the latter, Ctrl-A
+/// Ctrl-A is a Ctrl-A for the guest.
 #[derive(Debug, Default)]
 pub struct Keys {
     escaped: bool,

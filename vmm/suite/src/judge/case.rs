@@ -16,7 +16,7 @@ const MAX_OBJECTIONS: usize = 8;
 /// Most expectations of one test.
 const MAX_EXPECTATIONS: usize = 256;
 
-/// Who expects a finding.
+/// Where the expectation of a finding comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A test of the lab's own.
@@ -82,7 +82,7 @@ impl Case {
         self.findings.dropped > 0 && !std::mem::replace(&mut self.told_full, true)
     }
 
-    /// What has come to its findings since that was last told.
+    /// What has come to its findings since that was last reported.
     pub(super) fn sums(&mut self) -> Vec<(Severity, String)> {
         self.findings.sums()
     }
@@ -157,8 +157,8 @@ impl Case {
         self.wanted.iter().any(|(expectation, _)| expectation.covers(class, function))
     }
 
-    /// The same with `unexpected` for the findings that nobody expected. A test that was not run to its end may lack
-    /// what would have come.
+    /// The same with `unexpected` for the findings that were not expected. A test that was not run
+    /// to its end may lack what would have come.
     fn objection_with(&self, said: Status, unexpected: Option<String>) -> Option<String> {
         let mut reasons = self.objections.clone();
         for (wanted, origin) in &self.wanted {
@@ -183,7 +183,8 @@ impl Case {
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
-    /// How many findings nobody expected, if there are any. What they say stands in lists of their own.
+    /// How many findings were not expected, if there are any. What they say stands in lists of
+    /// their own.
     pub(super) fn unexpected(&self) -> Option<String> {
         let unexpected =
             self.counts.iter().filter(|((class, function), _)| !self.is_wanted(*class, function));
@@ -205,7 +206,7 @@ impl Case {
 
     /// What was expected or allowed from outside of the lab's own tests, for the report.
     fn expectations_told(&self) -> Vec<String> {
-        let told = self.wanted.iter().filter_map(|(expectation, origin)| {
+        let lines = self.wanted.iter().filter_map(|(expectation, origin)| {
             let verb = if expectation.least == 0 { "allowed" } else { "expected" };
             match origin {
                 Origin::Test if !self.lists_own => None,
@@ -215,7 +216,7 @@ impl Case {
                 }
             }
         });
-        told.collect()
+        lines.collect()
     }
 
     /// The report, if the guest `said` so; objections overrule it.

@@ -1,4 +1,5 @@
-//! Findings that come from the same mistake, as one: the first with its sentence, the others in numbers.
+//! Findings that come from the same mistake, as one: the first with its sentence, the others as a
+//! count.
 //!
 //! They are folded before they are kept, so that a flood of one does not push out another.
 
@@ -52,8 +53,8 @@ pub(super) struct Fold {
     /// The first without what it says.
     head: String,
     repeated: Repeated,
-    /// How many there were when that was last told.
-    told: u64,
+    /// How many there were when that was last reported.
+    reported: u64,
 }
 
 impl Fold {
@@ -68,7 +69,7 @@ impl Fold {
             head: shorten(text.get(..end).unwrap_or_default()),
             text: shorten(&text),
             repeated: repeated(finding),
-            told: 1,
+            reported: 1,
         }
     }
 
@@ -97,7 +98,11 @@ fn repeated(finding: &Finding) -> Repeated {
         let last = transaction.address.saturating_add(transaction.length.saturating_sub(1));
         (transaction.address, last)
     });
-    Repeated { count: 1, range, bytes: finding.transaction.map_or(0, |found| found.length) }
+    Repeated {
+        count: 1,
+        range,
+        bytes: finding.transaction.map_or(0, |transaction| transaction.length),
+    }
 }
 
 /// What was found in one test.
@@ -148,12 +153,12 @@ impl Folds {
         self.folds.last().map(|fold| fold.text.as_str())
     }
 
-    /// What has come to the folds since that was last told, a line for each.
+    /// What has come to the folds since that was last reported, a line for each.
     pub(super) fn sums(&mut self) -> Vec<(Severity, String)> {
-        let grown = self.folds.iter_mut().filter(|fold| fold.repeated.count > fold.told);
+        let grown = self.folds.iter_mut().filter(|fold| fold.repeated.count > fold.reported);
         grown
             .map(|fold| {
-                fold.told = fold.repeated.count;
+                fold.reported = fold.repeated.count;
                 (fold.severity, format!("{}: {}", fold.head, fold.repeated))
             })
             .collect()

@@ -1,4 +1,4 @@
-//! The judge, played by hand.
+//! The judge, fed line by line.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -295,13 +295,13 @@ fn what_keeps_a_command_from_running_is_not_its_status() {
 }
 
 #[test]
-fn an_agent_that_finds_no_lab_port_is_heard_by_the_console() {
-    let nobody = "peerdma agent: nothing answers";
+fn an_agent_without_an_answer_is_reported_from_the_console() {
+    let no_answer = "peerdma agent: nothing answers";
     let failures = |mode, said: &[&str], ending| {
         let (mut judge, _events) = self::judge(mode, 0);
         say(&mut judge, said);
         let watch = crate::console::ConsoleWatch::default();
-        let lines = ["peerdma agent: first", nobody, "[    1.500000] reboot: Power down"];
+        let lines = ["peerdma agent: first", no_answer, "[    1.500000] reboot: Power down"];
         watch.feed(lines.map(|line| format!("{line}\r\n")).concat().as_bytes());
         let console_tail = watch.tail();
         judge.finish(End { console_tail, ..end(ending) }).failures
@@ -389,8 +389,11 @@ fn decisions_about_paths_are_kept_once_each_and_no_more_than_there_can_be() {
     }
     assert!(say(&mut judge, &["path 0 8 4"])[0].starts_with("fail "));
     let decisions = judge.finish(end(Ending::Exit(0))).decisions;
-    let told: Vec<_> = decisions.iter().take(2).map(ToString::to_string).collect();
-    assert_eq!(told, ["distance 4, bus address 0x2000", "no way between the two, no DMA address"]);
+    let printed: Vec<_> = decisions.iter().take(2).map(ToString::to_string).collect();
+    assert_eq!(
+        printed,
+        ["distance 4, bus address 0x2000", "no way between the two, no DMA address"]
+    );
     assert_eq!(decisions.len(), MAX_DECISIONS);
 }
 
@@ -441,7 +444,7 @@ fn floods_are_bounded_and_fail_the_run() {
     assert_eq!(report.cases.len(), MAX_CASES);
     assert!(report.failures.len() <= MAX_FINDINGS, "{}", report.failures.len());
     assert_eq!(report.status, Status::Failed);
-    // The reader ends when nobody can send any more.
+    // The reader ends when no sender is left.
     drop(judge);
     assert!(reader.join().unwrap() < MAX_CASES + MAX_DIAGNOSTICS + 10);
 }
@@ -486,13 +489,13 @@ fn equal_names_are_distinguished() {
 
 #[test]
 fn findings_of_an_interactive_guest_are_printed_as_they_happen() {
-    for (mode, told) in [(Mode::Test, false), (Mode::Command, true), (Mode::Shell, true)] {
+    for (mode, printed) in [(Mode::Test, false), (Mode::Command, true), (Mode::Shell, true)] {
         let (mut judge, events) = judge(mode, 0);
         report_finding(&mut judge, FindingClass::Stale, "#7 stale");
         let seen = events.try_iter().any(
             |event| matches!(event, Event::Finding { text, .. } if text.ends_with("#7 stale")),
         );
-        assert_eq!(seen, told, "{mode:?}");
+        assert_eq!(seen, printed, "{mode:?}");
     }
 }
 

@@ -27,8 +27,8 @@ use crate::runner::{self, Console};
 /// How long the virtio-serial ports may take to appear; they come a moment after the first process.
 const PORTS_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs the job and ends the machine. Does not come back: whoever started the test host ends it when it has heard of
-/// the end, and if not, the machine ends itself.
+/// Runs the job and ends the machine. Does not return: the starter of the test host ends it when it
+/// has heard of the end, and if not, the machine ends itself.
 pub fn main() -> ! {
     if std::process::id() != 1 {
         say!("peerdma: {} is for the first process of the nested test host", super::SUBCOMMAND);

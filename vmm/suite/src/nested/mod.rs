@@ -3,8 +3,8 @@
 //!
 //! What the job needs goes in as an initramfs, put together in memory: program, guest kernel, guest initramfs. What
 //! comes out goes through virtio-serial ports: events as JSON lines through one, files (console logs, traces) through
-//! another. A third is the guest's console for somebody who sits in front of it. The test host reaches nothing else of this
-//! machine.
+//! another. A third is the guest's console for an interactive user. The test host reaches nothing
+//! else of this machine.
 
 mod clock;
 mod command;
@@ -128,8 +128,8 @@ pub struct TestHost {
 }
 
 impl TestHost {
-    /// Starts a test host for `job`. `console` is the guest's console, for an interactive job. Without guests it probes
-    /// its KVM and tells of that.
+    /// Starts a test host for `job`. `console` is the guest's console, for an interactive job.
+    /// Without guests it probes its KVM and reports that.
     ///
     /// Events come through the receiver; it closes when the test host is gone.
     ///
@@ -191,7 +191,8 @@ impl TestHost {
         self.process.kill();
     }
 
-    /// What is known about an end that nobody asked for: what QEMU said, and the console's last lines.
+    /// What is known about an end that was not asked for: what QEMU said, and the console's last
+    /// lines.
     pub fn last_words(&self) -> Vec<String> {
         if self.process.ended_within(Duration::ZERO) {
             self.writers.iter().for_each(|writer| writer.wait(WRITER_LIMIT));
@@ -271,12 +272,14 @@ fn receive_files(
 ) {
     if let Err(error) = files.receive(stream, answers) {
         let message = format!("the nested test host sent a file that it may not send: {error}");
-        // Nobody may be there to make room in the queue. The closed stream then tells the test host.
+        // There may be no reader to make room in the queue. The closed stream then stops the test
+        // host.
         let _ = sender.try_send(Event::Broken { message });
     }
 }
 
-/// Writes down what comes from the serial port, as much as a log may have; reads it all, so that nobody waits.
+/// Writes down what comes from the serial port, as much as a log may have; reads it all, so that
+/// the writer never waits.
 fn keep_log(mut stream: impl Read, mut log: impl Write) {
     let kept = io::copy(&mut (&mut stream).take(console::MAX_LOG), &mut log);
     if let Err(error) = kept {

@@ -37,18 +37,19 @@ impl Process {
     pub(super) fn start(with: WithDescriptors) -> Result<Self, NestedError> {
         let WithDescriptors { mut command, descriptors } = with;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // Ctrl-C is for us, who then end the child in good order.
+        // Ctrl-C is for this process, which then ends the child in good order.
         command.process_group(0);
         let parent = rustix::process::getpid();
         let before_exec = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            // Should the parent have died before that took effect, nobody is left to wait for the child.
+            // Should the parent have died before that took effect, nothing is left to wait for the
+            // child.
             if getppid() != Some(parent) {
                 return Err(io::Error::other("the parent is gone"));
             }
             for &descriptor in &descriptors {
-                // SAFETY: the numbers are those of descriptors that whoever calls `start` keeps open meanwhile; the
-                // child has copies of them.
+                // SAFETY: the numbers are those of descriptors that the caller of `start` keeps
+                // open meanwhile; the child has copies of them.
                 let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
                 fcntl_setfd(descriptor, FdFlags::empty())?;
             }

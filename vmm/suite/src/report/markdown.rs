@@ -1,4 +1,4 @@
-//! The report as a table to be read: what each test had to say, in Markdown.
+//! The report in Markdown: a table of the tests and their notes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use guest_protocol::Traffic;
-use peerdma_machine::runtime::traffic;
+use peerdma_machine::runtime::{traffic, watched};
 use peerdma_topology::{Client, Plan};
 
 use super::ktap::plain;
@@ -72,6 +72,9 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
     findings(text, scenario);
     decisions(text, scenario);
     traffic(text, scenario);
+    if let Some(watched) = watched::sentence(&scenario.counters) {
+        let _ = writeln!(text, "\n{}", cell(&watched));
+    }
 }
 
 /// What the guest was.
@@ -141,7 +144,7 @@ impl Names {
 
     fn client(&self, client: Client) -> String {
         match client {
-            Client::Peer(number) => self.peer(number),
+            Client::Peer(instance) => self.peer(instance),
             Client::Function(bdf) => {
                 let find = |plan: &Plan| plan.find(&bdf.to_string());
                 self.function(find).unwrap_or_else(|| client.to_string())
@@ -149,9 +152,9 @@ impl Names {
         }
     }
 
-    fn peer(&self, number: u8) -> String {
-        let find = |plan: &Plan| plan.peers().get(usize::from(number)).copied();
-        self.function(find).unwrap_or_else(|| Client::Peer(number).to_string())
+    fn peer(&self, instance: u8) -> String {
+        let find = |plan: &Plan| plan.peers().get(usize::from(instance)).copied();
+        self.function(find).unwrap_or_else(|| Client::Peer(instance).to_string())
     }
 
     fn function(&self, find: impl FnOnce(&Plan) -> Option<usize>) -> Option<String> {
@@ -278,7 +281,7 @@ mod tests {
             decisions(&mut text, scenario);
             text
         };
-        // Where nobody knows the topology a number has to do.
+        // Where the topology is not known an index has to do.
         assert!(table(&scenario).contains("| peer0 | peer1 | distance 4"), "{}", table(&scenario));
         scenario.setup = Some(Box::new(Setup { topology, guest }));
         let text = table(&scenario);

@@ -100,7 +100,7 @@ pub fn read(path: &Path) -> Result<RunReport, MergeError> {
     }
 }
 
-/// As much of a report as tells which form it has.
+/// As much of a report as shows which form it has.
 #[derive(Deserialize)]
 struct Form {
     version: Option<u32>,

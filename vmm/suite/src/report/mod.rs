@@ -1,4 +1,4 @@
-//! What a run found out, and the forms in which it is handed on: KTAP for the terminal, JUnit XML and JSON for
+//! The results of a run, and their forms: KTAP for the terminal, JUnit XML and JSON for
 //! programs.
 //!
 //! The verdicts are made elsewhere ([`crate`]); this module only writes them down and uses no other module of the crate.

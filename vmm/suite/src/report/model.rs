@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use peerdma_machine::runtime::watched;
 use serde::{Deserialize, Serialize};
 
 use super::observed::{ObservedPath, Setup};
@@ -150,7 +151,7 @@ pub struct ScenarioReport {
     /// What the guest's kernel decided about paths between peer devices, where a test asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<ObservedPath>,
-    /// The lab's counters at the end, by name.
+    /// The counters at the end, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
     /// Last lines of the guest's console, if something went wrong.
@@ -239,6 +240,16 @@ pub struct RunReport {
 }
 
 impl RunReport {
+    /// What was held against the guests' mappings in all scenarios together, as a sentence.
+    pub fn watched(&self) -> Option<String> {
+        let mut sum = BTreeMap::new();
+        for (name, count) in self.scenarios.iter().flat_map(|scenario| &scenario.counters) {
+            let total: &mut u64 = sum.entry(name.clone()).or_default();
+            *total = total.saturating_add(*count);
+        }
+        watched::sentence(&sum)
+    }
+
     /// Version of the form that this program writes.
     pub const VERSION: u32 = 1;
 

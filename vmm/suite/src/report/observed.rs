@@ -1,5 +1,5 @@
-//! What a guest's kernel decided about peer-to-peer DMA, as the guest's tests found it out, and the machine that it
-//! decided about. `peerdma explain --run` holds both against each other.
+//! What a guest's kernel decided about peer-to-peer DMA, as the guest's tests observed it, and the
+//! machine that it decided about. `peerdma explain --run` compares both.
 
 use std::fmt;
 
@@ -21,13 +21,14 @@ pub struct Setup {
 /// One decision: about DMA by a device into the memory of a peer device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedPath {
-    /// Whose memory: the peer device's number N of `/dev/peerdmaN`.
+    /// Whose memory: instance N of the peer device, `/dev/peerdmaN`.
     pub owner: u8,
-    /// Who does DMA.
+    /// The device that does DMA.
     pub client: Client,
     /// What `pci_p2pdma_distance()` said; negative: no way.
     pub distance: i32,
-    /// The DMA address that the client got for the first byte, and what kind of number it is; none: it got none.
+    /// The DMA address that the client got for the first byte, and what kind of address it is;
+    /// none: it got none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<(Address, u64)>,
 }
@@ -35,11 +36,11 @@ pub struct ObservedPath {
 /// Why a line is not a decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObservedPathError {
-    /// The request tells of something else.
+    /// The request is about something else.
     #[error("this request does not describe a path")]
     OtherRequest,
     /// The owner.
-    #[error("no topology has a peer device with the number {0}")]
+    #[error("no topology has a peer device with the instance number {0}")]
     NoSuchPeer(u32),
     /// The client.
     #[error(transparent)]

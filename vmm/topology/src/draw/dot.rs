@@ -1,4 +1,4 @@
-//! For Graphviz.
+//! Drawings for Graphviz.
 
 use std::fmt::Write as _;
 

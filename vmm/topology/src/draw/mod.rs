@@ -1,5 +1,5 @@
-//! Pictures of a topology: every function with its number, its IDs, its ACS state and its windows after the firmware has
-//! run.
+//! Pictures of a topology: every function with its BDF, its IDs, its ACS state and its windows
+//! after the firmware has run.
 
 mod dot;
 mod svg;
@@ -16,7 +16,7 @@ use super::explain::acs_label;
 use super::linux::{self, Guest, View};
 use super::plan::Kind;
 use super::{Addresses, Plan, Topology};
-use crate::assembly::{AssemblyError, IommuKind, LabConfig};
+use crate::assembly::{AssemblyError, IommuKind, SystemConfig};
 
 /// In which form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,17 +69,14 @@ impl Drawing {
     /// When it cannot be built.
     pub fn new(topology: &Topology, plan: &Plan, guest: &Guest) -> Result<Self, AssemblyError> {
         let iommu = if guest.iommu.has_iommu() { IommuKind::Virtio } else { IommuKind::None };
-        let config = LabConfig { topology: topology.clone(), iommu, ..LabConfig::default() };
-        let mut lab = config.trial(plan)?;
-        let ids = ids(&mut lab, plan);
-        let map = lab.address_map();
+        let config = SystemConfig { topology: topology.clone(), iommu, ..SystemConfig::default() };
+        let mut system = config.trial(plan)?;
+        let ids = ids(&mut system, plan);
+        let map = system.address_map();
         let view = View::new(plan, guest);
         let host_bridges = plan.host_bridges.iter().map(|bridge| {
-            let mut details = vec![format!(
-                "identity {}, on Linux's list: {}",
-                bridge.id,
-                linux::trusted(plan.linux, bridge.id)
-            )];
+            let mut details =
+                vec![format!("identity {}, {}", bridge.id, linux::trusted(plan.linux, bridge.id))];
             for (window, name) in bridge.windows.iter().zip(["memory", "prefetchable"]) {
                 let seen = window.seen_by_cpu();
                 let mut line = format!("{name} {:#x}-{:#x}", window.bus.first, window.bus.last);
@@ -127,10 +124,10 @@ impl Drawing {
 }
 
 /// Vendor and device ID of every function of the plan, as software reads them.
-fn ids(lab: &mut System, plan: &Plan) -> Vec<PciId> {
+fn ids(system: &mut System, plan: &Plan) -> Vec<PciId> {
     let mut id = |bdf: Bdf| {
         let [vendor_low, vendor_high, device_low, device_high] =
-            lab.config_read(bdf, 0, 4).to_le_bytes();
+            system.config_read(bdf, 0, 4).to_le_bytes();
         PciId {
             vendor: u16::from_le_bytes([vendor_low, vendor_high]),
             device: u16::from_le_bytes([device_low, device_high]),
@@ -182,7 +179,7 @@ fn addresses(node: &Node) -> Vec<String> {
     windows.chain(bars).collect()
 }
 
-impl LabConfig {
+impl SystemConfig {
     /// The addresses that the firmware gives to the functions of the [`plan`](Self::plan): builds the
     /// devices and throws them away.
     ///
@@ -203,7 +200,7 @@ impl LabConfig {
         Ok(plan)
     }
 
-    /// A lab to look at.
+    /// A system to look at.
     fn trial(&self, plan: &Plan) -> Result<System, AssemblyError> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
         self.build_planned(plan, &ram, Box::new(NoInterrupts), std::io::empty())

@@ -5,10 +5,13 @@ use device_models::pci::AcsControl;
 
 use super::costs;
 use super::report::Advice;
-use super::{address_id, map_id};
+use super::{address_id, map_id, switches};
 use crate::assembly::IommuMode;
-use crate::linux::{AddressKind, Guest, MapDecision, MapType, View};
+use crate::linux::{
+    AddressKind, CONFIGURE, DISABLE_REDIRECTION, Guest, MapDecision, MapType, View, kept_entries,
+};
 use crate::plan::{Kind, Plan};
+use crate::route::Routes;
 use crate::{Acs, Cpu, PeerRouting};
 
 /// The identity of a host bridge that Linux trusts without reserve.
@@ -28,13 +31,11 @@ pub(super) fn advice(
     view: &View<'_>,
     decision: &MapDecision,
     (a, b): (usize, usize),
+    routes: &Routes,
 ) -> Vec<Advice> {
     let mut found: Vec<Advice> = Vec::new();
-    if !view.models_routes(a, b) {
-        return found;
-    }
     let now = (decision.map, view.dma_address(a, decision.map));
-    let arrives = view.routes_in_effect(a, b).carry(now.1);
+    let arrives = routes.carry(now.1);
     let mut offer = |change: Change| {
         let plan = change.plan.as_ref().unwrap_or(view.plan);
         let guest = change.guest.as_ref().unwrap_or(view.guest);
@@ -49,6 +50,15 @@ pub(super) fn advice(
             kind: change.kind,
             map_type: map_id(map),
             address: address_id(address),
+            given: Vec::new(),
+            parameter: match change.kind {
+                "add-parameter" => guest.parameters.last().cloned(),
+                _ => None,
+            },
+            switches: match change.kind {
+                "add-parameter" | "remove-parameter" => switches::switches(view, &after),
+                _ => Vec::new(),
+            },
             costs: costs::costs(view, &after, (a, b), address),
         });
         true
@@ -132,22 +142,33 @@ fn acs_parameters(
 ) -> Vec<Vec<String>> {
     let rules = |functions: &[usize], flags: &str| {
         let mut functions = functions.to_vec();
-        functions.sort_by_key(|at| view.plan.functions[*at].bdf);
+        functions.sort_by_key(|at| (segment(view.plan, *at), view.plan.functions[*at].bdf));
         functions.dedup();
-        let rule = |at: &usize| format!("{flags}{}", view.plan.functions[*at].bdf);
+        let rule = |at: &usize| {
+            let bdf = view.plan.functions[*at].bdf;
+            match segment(view.plan, *at) {
+                0 => format!("{flags}{bdf}"),
+                segment => format!("{flags}{segment:04x}:{bdf}"),
+            }
+        };
         functions.iter().map(rule).collect::<Vec<_>>().join(";")
     };
-    let configure = |functions: &[usize], flags: &str| {
-        format!("pci=config_acs={}", rules(functions, &format!("{flags}@")))
+    // What a parameter that is there does elsewhere stays, if that is possible.
+    let with_own = |option: &str, functions: &[usize], rules: String| {
+        let kept = kept_entries(&view.guest.parameters, option, view.plan, functions);
+        let whole = (!kept.is_empty()).then(|| format!("pci={option}{rules};{}", kept.join(";")));
+        whole.into_iter().chain([format!("pci={option}{rules}")])
+    };
+    let configure = |functions: &[usize], flags: &str| -> Vec<String> {
+        with_own(CONFIGURE, functions, rules(functions, &format!("{flags}@"))).collect()
     };
     let redirecting = &decision.redirects;
     if !redirecting.is_empty() {
-        // Of five flags, from the left: UF, CR, RR, TB, SV.
-        return vec![
-            vec![format!("pci=disable_acs_redir={}", rules(redirecting, ""))],
-            // A kernel without the parameter changes nothing by it, and so it is not offered.
-            vec![configure(redirecting, "100x1"), configure(redirecting, "000x1")],
-        ];
+        let disable = with_own(DISABLE_REDIRECTION, redirecting, rules(redirecting, "")).collect();
+        // Of five flags, from the left: UF, CR, RR, TB, SV. A kernel without the parameter changes
+        // nothing by it, and so it is not offered.
+        let configure = [configure(redirecting, "100x1"), configure(redirecting, "000x1")].concat();
+        return vec![disable, configure];
     }
     let (mut path, common) = view.between(a, b);
     // What is redirected has to turn around further up.
@@ -156,7 +177,12 @@ fn acs_parameters(
         let acs = view.plan.functions[*at].acs;
         acs.is_some_and(|acs| acs.contains(AcsControl::P2P_REQUEST_REDIRECT))
     });
-    if path.is_empty() { Vec::new() } else { vec![vec![configure(&path, "111x1")]] }
+    if path.is_empty() { Vec::new() } else { vec![configure(&path, "111x1")] }
+}
+
+/// PCI segment of a function.
+fn segment(plan: &Plan, function: usize) -> u32 {
+    plan.host_bridges[plan.functions[function].host_bridge].segment
 }
 
 /// Ports of which the topology file could say something else: those of switches on the path; all

@@ -1,8 +1,10 @@
 //! What a change costs: isolation, and other pairs.
 
+use device_models::pci::AcsControl;
+
 use super::advice::bypasses;
 use super::report::Remark;
-use super::{is_device, map_id};
+use super::{address, is_device, map_id, switches};
 use crate::linux::{AddressKind, MapType, View};
 use crate::plan::{Kind, Plan};
 use crate::route::Arrival;
@@ -15,7 +17,7 @@ pub(super) fn costs(
     before: &View<'_>,
     after: &View<'_>,
     (a, b): (usize, usize),
-    address: AddressKind,
+    kind: AddressKind,
 ) -> Vec<Remark> {
     let mut found = Vec::new();
     let cost = |id, text| Remark { id, at: None, text };
@@ -28,8 +30,7 @@ pub(super) fn costs(
         found.push(cost("passthrough", text.into()));
     }
     let map = after.decide(b, a).map;
-    if bypasses(after, map, address) && !bypasses(before, before.decide(b, a).map, AddressKind::Bus)
-    {
+    if bypasses(after, map, kind) && !bypasses(before, before.decide(b, a).map, AddressKind::Bus) {
         let text = "these requests bypass the IOMMU";
         found.push(cost("bypasses-iommu", text.into()));
     }
@@ -37,6 +38,7 @@ pub(super) fn costs(
         let text = "if the kernel uses an IOMMU, these requests bypass it";
         found.push(cost("bypasses-iommu", text.into()));
     }
+    found.extend(switches::lost(before, after));
     found.extend(groups(before, after));
     found.extend(pairs(before, after, (a, b)));
     found
@@ -45,11 +47,16 @@ pub(super) fn costs(
 /// Pairs of devices of a user's: one that does DMA, and one that has memory.
 fn all_pairs(plan: &Plan) -> impl Iterator<Item = (usize, usize)> + '_ {
     let all = || 0..plan.functions.len();
-    let of_a_user =
-        |at: &usize| matches!(plan.functions[*at].kind, Kind::Peer(_) | Kind::Endpoint(..));
+    let of_a_user = |at: &usize| match plan.functions[*at].kind {
+        Kind::Peer(_) | Kind::Endpoint(..) => true,
+        // GPUs, network and NVMe controllers have names.
+        Kind::Device(_) => plan.functions[*at].name != address(plan, *at),
+        _ => false,
+    };
     let clients = all().filter(of_a_user);
     clients.flat_map(move |client| {
         let providers = all().filter(move |at| plan.functions[*at].has_memory && *at != client);
+        let providers = providers.filter(move |at| !plan.real || of_a_user(at));
         providers.map(move |provider| (client, provider))
     })
 }
@@ -59,7 +66,7 @@ fn groups(before: &View<'_>, after: &View<'_>) -> Vec<Remark> {
     let (old, new) = (before.groups(), after.groups());
     // A real machine's groups are as its kernel made them, quirks included.
     if plan.real {
-        return Vec::new();
+        return real_groups(before, after).into_iter().collect();
     }
     if !before.guest.iommu.has_iommu() || !after.guest.iommu.has_iommu() {
         return Vec::new();
@@ -101,12 +108,29 @@ fn groups(before: &View<'_>, after: &View<'_>) -> Vec<Remark> {
     found
 }
 
+/// Linux isolates by what it requires of every function (`REQ_ACS_FLAGS`), or by a quirk for a
+/// function's ID, which the record does not show.
+fn real_groups(before: &View<'_>, after: &View<'_>) -> Option<Remark> {
+    let required = AcsControl::SOURCE_VALIDATION
+        | AcsControl::P2P_REQUEST_REDIRECT
+        | AcsControl::P2P_COMPLETION_REDIRECT
+        | AcsControl::UPSTREAM_FORWARDING;
+    let lost = |at: &usize| (before.controls[*at] - after.controls[*at]).intersects(required);
+    (0..after.controls.len()).any(|at| lost(&at)).then(|| Remark {
+        id: "groups-may-merge",
+        at: None,
+        text: "IOMMU groups may merge there: vfio-pci then owns all of a group, or nothing".into(),
+    })
+}
+
 fn pairs(before: &View<'_>, after: &View<'_>, own: (usize, usize)) -> Vec<Remark> {
     let plan = after.plan;
     let state = |view: &View<'_>, (client, provider): (usize, usize)| {
         let map = view.decide(provider, client).map;
         let address = view.dma_address(client, map);
-        (map, address, view.routes_in_effect(client, provider).carry(address))
+        let modelled = view.models_routes(client, provider);
+        let carries = !modelled || view.routes_in_effect(client, provider).carry(address);
+        (map, address, carries)
     };
     let mut changed = Vec::new();
     let mut lost = Vec::new();

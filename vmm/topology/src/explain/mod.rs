@@ -4,16 +4,17 @@
 mod advice;
 mod costs;
 mod report;
+mod switches;
 mod text;
 mod warnings;
+pub(crate) mod words;
 
 use std::fmt;
 
 use device_models::pci::AcsControl;
 
-use report::{
-    Acs as AcsReport, Decision, Function, Groups, Hop, HostBridge as HostBridgeReport, Leg,
-};
+pub(crate) use report::Hop;
+use report::{Acs as AcsReport, Decision, Function, Groups, HostBridge as HostBridgeReport, Leg};
 pub use report::{Report, SCHEMA};
 
 use super::acs::{list as acs_list, state as acs_state};
@@ -38,7 +39,7 @@ pub struct Prediction {
     /// The kind of DMA address that the client will get.
     pub address: AddressKind,
     /// The two devices, client and owner of the memory, as a guest's tests name them: the owner by
-    /// its number among the peer devices. None when no test asks about them.
+    /// its index among the peer devices. None when no test asks about them.
     pub path: Option<(Client, u8)>,
 }
 
@@ -51,7 +52,7 @@ impl fmt::Display for Explanation {
 /// Two functions between which there is nothing to explain.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    /// The name is nobody's.
+    /// No function has this name.
     #[error("{name:?} is not a function of this topology; there are {known}")]
     Unknown {
         /// The name.
@@ -90,7 +91,7 @@ pub enum ExplainError {
 }
 
 impl Explanation {
-    /// Explains DMA by the function called `a`, a name or a number, into the memory of `b`.
+    /// Explains DMA by the function called `a`, a name or a BDF, into the memory of `b`.
     ///
     /// # Errors
     /// When there is no such function, `a` does no DMA or `b` has no memory.
@@ -98,20 +99,20 @@ impl Explanation {
         let pair @ (a, b) = ends(plan, a, b)?;
         let view = View::new(plan, guest);
         let decision = view.decide(b, a);
-        let report = report(&view, &decision, pair);
+        let report = report(&view, &decision, pair, Scope::Whole);
         let peers = plan.peers();
-        let number = |function: usize| {
+        let instance = |function: usize| {
             let at = peers.iter().position(|peer| *peer == function)?;
             u8::try_from(at).ok()
         };
         let client = match plan.functions[a].kind {
             Kind::Endpoint(..) => Some(Client::Function(plan.functions[a].bdf)),
-            _ => number(a).map(Client::Peer),
+            _ => instance(a).map(Client::Peer),
         };
         let prediction = Prediction {
             distance: report.decision.distance,
             address: view.dma_address(a, decision.map),
-            path: client.zip(number(b)),
+            path: client.zip(instance(b)),
         };
         let text = text::text(&view, &decision, &report, pair);
         Ok(Self { report, text, prediction })
@@ -125,6 +126,18 @@ impl Explanation {
     /// The explanation as data.
     pub fn report(&self) -> &Report {
         &self.report
+    }
+
+    /// The decision in one line, and a line for each warning; quicker than all of it.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn brief(plan: &Plan, guest: &Guest, a: &str, b: &str) -> Result<String, ExplainError> {
+        let pair = ends(plan, a, b)?;
+        let view = View::new(plan, guest);
+        let decision = view.decide(pair.1, pair.0);
+        let report = report(&view, &decision, pair, Scope::WithoutAdvice);
+        Ok(text::brief(&view, &report, pair))
     }
 }
 
@@ -162,9 +175,14 @@ fn ends(plan: &Plan, a: &str, b: &str) -> Result<(usize, usize), ExplainError> {
     Ok((a, b))
 }
 
-pub(crate) fn report(view: &View<'_>, decision: &MapDecision, (a, b): (usize, usize)) -> Report {
+pub(crate) fn report(
+    view: &View<'_>,
+    decision: &MapDecision,
+    (a, b): (usize, usize),
+    scope: Scope,
+) -> Report {
     let plan = view.plan;
-    let bdf = |at: usize| plan.functions[at].bdf.to_string();
+    let bdf = |at: usize| address(plan, at);
     let function = |at: usize| Function { name: plan.functions[at].name.clone(), bdf: bdf(at) };
     let (reason, reason_at) = match decision.reason {
         Reason::CommonBridge(at) => ("common-bridge", Some(bdf(at))),
@@ -177,8 +195,11 @@ pub(crate) fn report(view: &View<'_>, decision: &MapDecision, (a, b): (usize, us
         MapType::NotSupported => -1,
         _ => i32::try_from(decision.distance).unwrap_or(i32::MAX),
     };
-    let address = view.dma_address(a, decision.map);
-    let routes = view.routes_in_effect(a, b);
+    let kind = view.dma_address(a, decision.map);
+    let routes = view.models_routes(a, b).then(|| view.routes_in_effect(a, b));
+    let requests = routes.and_then(|routes| routes.by(kind));
+    let completions = requests.and(routes).map(|routes| leg(plan, &routes.completions));
+    let routes = routes.as_ref();
     let groups = view.groups();
     let mut bridges = vec![plan.functions[a].host_bridge, plan.functions[b].host_bridge];
     bridges.dedup();
@@ -186,11 +207,12 @@ pub(crate) fn report(view: &View<'_>, decision: &MapDecision, (a, b): (usize, us
         schema: SCHEMA,
         client: function(a),
         provider: function(b),
+        rules: plan.linux.to_string(),
         decision: Decision {
             map_type: map_id(decision.map),
             kernel_name: decision.map.kernel_name(),
             distance,
-            address: address_id(address),
+            address: address_id(kind),
             redirects: decision.redirects.iter().map(|at| bdf(*at)).collect(),
             reason,
             reason_at,
@@ -209,43 +231,65 @@ pub(crate) fn report(view: &View<'_>, decision: &MapDecision, (a, b): (usize, us
                 },
             })
             .collect(),
-        requests: routes.by(address).map(|route| leg(plan, &route)),
-        completions: leg(plan, &routes.completions),
+        requests: requests.map(|route| leg(plan, &route)),
+        completions,
         groups: Groups { client: groups[a], provider: groups[b] },
-        warnings: warnings::warnings(view, decision, (a, b)),
-        notes: warnings::notes(view, decision, (a, b)),
-        advice: advice::advice(view, decision, (a, b)),
+        warnings: routes
+            .map_or_else(Vec::new, |routes| warnings::warnings(view, decision, (a, b), routes)),
+        notes: routes
+            .map_or_else(Vec::new, |routes| warnings::notes(view, decision, (a, b), routes)),
+        advice: match routes {
+            Some(routes) if scope == Scope::Whole => advice::advice(view, decision, (a, b), routes),
+            _ => Vec::new(),
+        },
     }
 }
 
-/// The functions from `a` to `b` in the order in which a request passes them.
-fn path(view: &View<'_>, (a, b): (usize, usize)) -> Vec<Hop> {
-    let (all, common) = view.between(a, b);
+/// How much of a report is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of it.
+    Whole,
+    /// Everything but advice, which takes much longer than the rest.
+    WithoutAdvice,
+}
+
+/// The functions from `a` to `b` in the order in which a request passes them, and the bridge above
+/// both.
+pub(crate) fn passed(view: &View<'_>, (a, b): (usize, usize)) -> (Vec<usize>, Option<usize>) {
+    let (mut all, common) = view.between(a, b);
     let split = all
         .iter()
         .position(|at| Some(*at) == common)
         .map_or_else(|| view.plan.path_up(a).count(), |at| at + 1);
-    let (up, down) = all.split_at(split);
-    let hop = |&at: &usize| {
+    all[split..].reverse();
+    (all, common)
+}
+
+fn path(view: &View<'_>, pair: (usize, usize)) -> Vec<Hop> {
+    let (all, common) = passed(view, pair);
+    let hop = |at: usize| {
         let function = &view.plan.functions[at];
         Hop {
             name: function.name.clone(),
-            bdf: function.bdf.to_string(),
+            bdf: address(view.plan, at),
             kind: kind_name(function.kind),
+            acs_state: if function.acs.is_some() { "known" } else { "absent" },
             acs: function.acs.map(|capabilities| AcsReport {
                 capabilities: acs_list(capabilities),
                 enabled: acs_list(view.controls[at]),
+                unknown: Vec::new(),
                 without_effect: acs_list(function.acs_without_effect),
             }),
             redirects: view.redirects(at),
             common: Some(at) == common,
         }
     };
-    up.iter().chain(down.iter().rev()).map(hop).collect()
+    all.into_iter().map(hop).collect()
 }
 
 fn leg(plan: &Plan, route: &Route) -> Leg {
-    let bdf = |at: usize| plan.functions[at].bdf.to_string();
+    let bdf = |at: usize| address(plan, at);
     let (by, finding) = match route.arrival {
         Arrival::Switch => ("switch", None),
         Arrival::RootComplex => ("root-complex", None),
@@ -286,9 +330,25 @@ fn is_device(function: &Planned) -> bool {
     )
 }
 
+/// Address of a function: of a real machine, which may have several segments, with its segment.
+fn address(plan: &Plan, function: usize) -> String {
+    let planned = &plan.functions[function];
+    match plan.real {
+        true if planned.found.is_some_and(|found| found.missing) => planned.name.clone(),
+        true => {
+            let segment = plan.host_bridges[planned.host_bridge].segment;
+            format!("{segment:04x}:{}", planned.bdf)
+        }
+        false => planned.bdf.to_string(),
+    }
+}
+
 fn call(plan: &Plan, function: usize) -> String {
-    let function = &plan.functions[function];
-    format!("{} ({})", function.name, function.bdf)
+    let address = address(plan, function);
+    match plan.functions[function].name.as_str() {
+        name if name == address => address,
+        name => format!("{name} ({address})"),
+    }
 }
 
 fn name_of(plan: &Plan, function: usize) -> &str {

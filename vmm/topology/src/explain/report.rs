@@ -16,6 +16,8 @@ pub struct Report {
     pub client: Function,
     /// The function that has the memory.
     pub provider: Function,
+    /// The kernel by whose rules it is decided: `6.1`, `6.12` or `7.3`.
+    pub rules: String,
     /// What Linux decides.
     pub decision: Decision,
     /// The functions between the two, both included, in the order in which a request passes them.
@@ -25,8 +27,8 @@ pub struct Report {
     /// What the hardware does with requests that carry the address Linux gives; none where Linux
     /// gives none.
     pub requests: Option<Leg>,
-    /// What it does with the completions of reads.
-    pub completions: Leg,
+    /// What it does with the completions of reads; none where there are no requests.
+    pub completions: Option<Leg>,
     /// IOMMU groups.
     pub groups: Groups,
     /// Where Linux's word and the hardware's way differ, or data is lost.
@@ -43,7 +45,8 @@ pub struct Report {
 pub struct Function {
     /// Its name.
     pub name: String,
-    /// Bus, device and function number.
+    /// Bus, device and function number; of a real machine with the segment before them, here and
+    /// wherever else an address stands.
     pub bdf: String,
 }
 
@@ -60,7 +63,8 @@ pub struct Decision {
     pub address: &'static str,
     /// The functions whose ACS controls redirect.
     pub redirects: Vec<String>,
-    /// `common-bridge`, `processor`, `listed`, `same-bridge-only` or `not-listed`.
+    /// `common-bridge`, `processor`, `listed`, `same-bridge-only` or `not-listed`; of a real machine
+    /// also `listed-or-processor`, where either may be what allows it.
     pub reason: &'static str,
     /// The bridge above both, or the host bridge's ID, that is the reason.
     pub reason_at: Option<String>,
@@ -75,7 +79,9 @@ pub struct Hop {
     pub bdf: String,
     /// What it is.
     pub kind: &'static str,
-    /// Its ACS capability; none without one.
+    /// What is known of its ACS capability: `absent`, `known`, `partly` or `unknown`.
+    pub acs_state: &'static str,
+    /// Its ACS capability; none where it is absent or unknown.
     pub acs: Option<Acs>,
     /// Whether Linux takes its ACS controls for redirection.
     pub redirects: bool,
@@ -90,6 +96,8 @@ pub struct Acs {
     pub capabilities: Vec<&'static str>,
     /// What Linux switches on.
     pub enabled: Vec<&'static str>,
+    /// Controls of which is not known whether they are on.
+    pub unknown: Vec<&'static str>,
     /// What has no effect although it can be switched on.
     pub without_effect: Vec<&'static str>,
 }
@@ -151,6 +159,25 @@ pub struct Advice {
     pub map_type: &'static str,
     /// What the DMA address is then.
     pub address: &'static str,
+    /// What it takes for granted, where something that the record of a real machine lacks may still
+    /// redirect.
+    pub given: Vec<String>,
+    /// The ACS controls that a kernel parameter switches, alike ones together.
+    pub switches: Vec<Switches>,
     /// What it costs.
     pub costs: Vec<Remark>,
+    /// The kernel parameter, if it is one that is added.
+    #[serde(skip)]
+    pub(crate) parameter: Option<String>,
+}
+
+/// ACS controls that change at some functions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Switches {
+    /// Where.
+    pub at: Vec<String>,
+    /// What goes on.
+    pub on: Vec<&'static str>,
+    /// What goes off.
+    pub off: Vec<&'static str>,
 }

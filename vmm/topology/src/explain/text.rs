@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Advice, Hop, Remark, Report};
-use super::{acs_label, call};
+use super::report::{Hop, Report};
+use super::{acs_label, call, words};
 use crate::Cpu;
 use crate::linux::{MapDecision, Reason, View, trusted};
 use crate::plan::Plan;
@@ -15,14 +15,7 @@ pub(super) fn text(
     (a, b): (usize, usize),
 ) -> String {
     let plan = view.plan;
-    let mut text = format!(
-        "{} -> {}: {} ({}), distance {}\n\nPath:\n",
-        call(plan, a),
-        call(plan, b),
-        decision.map.name(),
-        decision.map.kernel_name(),
-        report.decision.distance,
-    );
+    let mut text = title(plan, report, (a, b)) + "\n\nPath:\n";
     let turn = plan.path_up(a).count();
     for (index, hop) in report.path.iter().enumerate() {
         if decision.common.is_none() && index == turn {
@@ -32,15 +25,11 @@ pub(super) fn text(
     }
     // Writing to a string does not fail.
     let _ = writeln!(text, "\nWhy: {}.", because(view, decision));
-    for Remark { text: warning, .. } in &report.warnings {
-        let _ = writeln!(text, "Beware: {warning}.");
-    }
-    for note in report.notes.iter().filter(|note| note.id != "groups-not-isolated") {
-        let _ = writeln!(text, "Note: {}.", note.text);
-    }
-    let _ = writeln!(text, "Host bridge on Linux's list: {}", listed(view, (a, b)));
-    let address = view.dma_address(a, decision.map);
-    let _ = writeln!(text, "DMA address of the memory: {}", address.name());
+    words::warnings(&mut text, &report.warnings, "");
+    words::notes(&mut text, report.notes.iter().filter(|note| note.id != "groups-not-isolated"));
+    let _ = writeln!(text, "Host bridge: {}", listed(view, (a, b)));
+    let address = words::address(report.decision.address);
+    let _ = writeln!(text, "DMA address of the memory: {address}");
     let _ = writeln!(text, "IOMMU groups: {}", groups(report));
     advice(&mut text, report);
     text
@@ -69,14 +58,8 @@ fn line(view: &View<'_>, hop: &Hop) -> String {
 }
 
 fn because(view: &View<'_>, decision: &MapDecision) -> String {
-    let redirected = match decision.redirects.as_slice() {
-        [] if decision.common.is_some() => String::new(),
-        [] => "no bridge but the root complex is above both; ".to_owned(),
-        list => {
-            let names: Vec<_> = list.iter().map(|at| call(view.plan, *at)).collect();
-            format!("ACS redirects at {}; ", names.join(", "))
-        }
-    };
+    let names: Vec<_> = decision.redirects.iter().map(|at| call(view.plan, *at)).collect();
+    let redirected = words::redirected(&names, decision.common.is_some());
     let rest = match &decision.reason {
         Reason::CommonBridge(common) => format!(
             "both are below {}, and no ACS control between them redirects, so Linux takes it to \
@@ -102,11 +85,11 @@ fn listed(view: &View<'_>, (a, b): (usize, usize)) -> String {
     bridges.dedup();
     let word = |index: usize| {
         let bridge = &view.plan.host_bridges[index];
-        format!("{} {}: {}", bridge.name, bridge.id, trusted(view.plan.linux, bridge.id))
+        format!("{} {}, {}", bridge.name, bridge.id, trusted(view.plan.linux, bridge.id))
     };
     let mut words: Vec<_> = bridges.into_iter().map(word).collect();
     if view.guest.cpu == Cpu::TrustedForPeerToPeer {
-        words.push("the processor overrides the list".into());
+        words.push("the processor is trusted, whatever the list says".into());
     }
     words.join("; ")
 }
@@ -133,20 +116,17 @@ fn advice(text: &mut String, report: &Report) {
         return;
     }
     *text += "What would change it:\n";
-    for Advice { change, map_type, address, costs, .. } in &report.advice {
-        let map = match *map_type {
-            "bus-address" => "bus address",
-            "through-host-bridge" => "through the host bridge",
-            other => other,
-        };
-        let address = match *address {
-            "iova" => ", by IOVA",
-            "physical" => ", by CPU physical address",
-            _ => "",
-        };
-        let _ = writeln!(text, "  {change}: {map}{address}");
-        for cost in costs {
-            let _ = writeln!(text, "      costs: {}", cost.text);
-        }
-    }
+    words::advice(text, &report.advice);
+}
+
+/// The decision in a line, and one for each warning.
+pub(super) fn brief(view: &View<'_>, report: &Report, pair: (usize, usize)) -> String {
+    let mut text = title(view.plan, report, pair);
+    text.push('\n');
+    words::warnings(&mut text, &report.warnings, "    ");
+    text
+}
+
+fn title(plan: &Plan, report: &Report, (a, b): (usize, usize)) -> String {
+    format!("{} -> {}: {}", call(plan, a), call(plan, b), words::decision(&report.decision))
 }

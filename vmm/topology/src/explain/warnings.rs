@@ -1,10 +1,10 @@
-//! Where Linux's word and the hardware's way differ.
+//! Where Linux's decision and the hardware's route differ.
 
 use device_models::checker::FindingClass;
 use device_models::pci::AcsControl;
 
 use super::report::Remark;
-use super::{call, name_of};
+use super::{address, call, name_of};
 use crate::acs_names;
 use crate::linux::{AddressKind, MapDecision, MapType, View};
 use crate::route::{Arrival, Route, Routes};
@@ -14,20 +14,17 @@ pub(super) fn warnings(
     view: &View<'_>,
     decision: &MapDecision,
     (a, b): (usize, usize),
+    routes: &Routes,
 ) -> Vec<Remark> {
     let mut found = Vec::new();
-    if !view.models_routes(a, b) {
-        return found;
-    }
-    let routes = view.routes_in_effect(a, b);
     let kind = view.dma_address(a, decision.map);
     let Some(requests) = routes.by(kind) else { return found };
     found.extend(lost(view, decision, (a, b), kind, &requests));
     if requests.arrives() {
-        found.extend(lost_completions(view, &routes));
+        found.extend(lost_completions(view, routes));
         if decision.map == MapType::ThroughHostBridge {
             found.extend(
-                straight(view, decision, a, &routes, kind).filter(|_| counted_on(view, decision)),
+                straight(view, decision, a, routes, kind).filter(|_| counted_on(view, decision)),
             );
             found.extend(in_vain(view, decision));
         }
@@ -46,12 +43,9 @@ pub(super) fn notes(
     view: &View<'_>,
     decision: &MapDecision,
     (a, b): (usize, usize),
+    routes: &Routes,
 ) -> Vec<Remark> {
     let mut found = Vec::new();
-    if !view.models_routes(a, b) {
-        return found;
-    }
-    let routes = view.routes_in_effect(a, b);
     if decision.map == MapType::NotSupported {
         let back = routes.completions.arrives();
         // Drivers that do not ask get what the DMA API gives; VFIO has a domain of its own.
@@ -73,21 +67,21 @@ pub(super) fn notes(
             )),
             (false, false) => None,
         };
-        if let Some((id, who)) = through {
-            let text = format!("the hardware would route it; Linux alone refuses. {who}");
+        if let Some((id, bridge)) = through {
+            let text = format!("the hardware would route it; Linux alone refuses. {bridge}");
             found.push(Remark { id, at: None, text });
         }
     }
     let kind = view.dma_address(a, decision.map);
     if decision.map == MapType::ThroughHostBridge && !counted_on(view, decision) {
-        found.extend(straight(view, decision, a, &routes, kind));
+        found.extend(straight(view, decision, a, routes, kind));
     }
-    found.extend(groups_reached(view, (a, b), &routes));
+    found.extend(groups_reached(view, (a, b), routes));
     found
 }
 
 fn remark(id: &'static str, view: &View<'_>, at: Option<usize>, text: String) -> Remark {
-    Remark { id, at: at.map(|at| view.plan.functions[at].bdf.to_string()), text }
+    Remark { id, at: at.map(|at| address(view.plan, at)), text }
 }
 
 /// Requests that do not arrive.
@@ -136,6 +130,16 @@ fn lost(
                  {port}, which does not send the requests on: they are lost"
             );
             ("address-of-another", text)
+        }
+        (FindingClass::TurnedBack, Some(port))
+            if decision.map == MapType::BusAddress && plan.real =>
+        {
+            let text = format!(
+                "both are functions of one device below {port}, which does not send requests back \
+                 to where they came from. Linux does not look at that; unless functions reach each \
+                 other inside the device, which only its maker knows, the requests are lost"
+            );
+            ("turned-back", text)
         }
         (FindingClass::TurnedBack, Some(port)) if decision.map == MapType::BusAddress => (
             "turned-back",
@@ -278,7 +282,7 @@ fn groups_reached(view: &View<'_>, (a, b): (usize, usize), routes: &Routes) -> O
     (two && reached).then(|| {
         let text = format!(
             "the kernel puts them into two IOMMU groups, but requests by bus address go from {} to \
-             {} past the IOMMU: whoever controls the one reaches the other",
+             {} past the IOMMU: a driver that controls one reaches the other",
             name_of(view.plan, a),
             name_of(view.plan, b)
         );

@@ -42,7 +42,8 @@ impl View<'_> {
     }
 
     fn existing(&self, function: usize, groups: &[Option<usize>]) -> Option<usize> {
-        // Upwards until everything above isolates; whoever does not shares its group with what is below.
+        // Upwards until everything above isolates; what does not shares its group with what is
+        // below.
         let mut at = function;
         while let Some(above) = self.plan.functions[at].parent {
             if self.plan.path_up(above).all(|bridge| self.isolates(bridge)) {

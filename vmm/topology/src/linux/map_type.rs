@@ -1,4 +1,4 @@
-//! By which way Linux lets one device reach another's memory (`calc_map_type_and_dist()`).
+//! How Linux lets one device reach another's memory (`calc_map_type_and_dist()`).
 
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
@@ -75,10 +75,15 @@ const REDIRECTS: AcsControl = AcsControl::P2P_REQUEST_REDIRECT
     .union(AcsControl::P2P_COMPLETION_REDIRECT)
     .union(AcsControl::P2P_EGRESS_CONTROL);
 
+/// Whether Linux takes these ACS controls for redirection.
+pub(crate) fn redirects(controls: AcsControl) -> bool {
+    controls.intersects(REDIRECTS)
+}
+
 impl View<'_> {
     /// Whether Linux takes the ACS controls of a function for redirection.
     pub fn redirects(&self, function: usize) -> bool {
-        self.controls[function].intersects(REDIRECTS)
+        redirects(self.controls[function])
     }
 
     /// The functions between the two, both and the common bridge included: first up from `a`, then up from `b`.

@@ -1,4 +1,5 @@
-//! What Linux 7.3 makes of a topology: ACS controls, the way of peer-to-peer DMA, IOMMU groups.
+//! What Linux 7.3 makes of a topology: ACS controls, the map type of peer-to-peer DMA, IOMMU
+//! groups.
 //!
 //! A second account of what the kernel does, made from its source, so that a test can compare the two. The kernel's
 //! own functions are named where they are followed.
@@ -16,7 +17,10 @@ mod version;
 use device_models::pci::AcsControl;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use acs::found as found_acs;
+pub(crate) use map_type::redirects;
 pub use map_type::{MapDecision, MapType, Reason};
+pub(crate) use parameters::{CONFIGURE, DISABLE_REDIRECTION, acs_mask, kept_entries};
 pub use remarks::{Remark, remarks};
 pub use trust::{Trust, of as trust_of};
 pub use version::{Version, VersionError};
@@ -61,12 +65,12 @@ impl AddressKind {
     }
 }
 
-/// What Linux thinks of a host bridge, in words.
+/// Whether a host bridge is on Linux's list, in words.
 pub fn trusted(version: Version, id: PciId) -> &'static str {
     match trust_of(version, id) {
-        Trust::Everywhere => "yes",
-        Trust::SameBridge => "yes, inside one host bridge",
-        Trust::Unknown => "no",
+        Trust::Everywhere => "on Linux's list",
+        Trust::SameBridge => "on Linux's list for traffic inside one host bridge",
+        Trust::Unknown => "not on Linux's list",
     }
 }
 

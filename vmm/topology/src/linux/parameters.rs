@@ -1,5 +1,7 @@
 //! The kernel parameters that change ACS: `pci=disable_acs_redir=`, `pci=config_acs=` and `pci=noats`.
 
+use std::fmt;
+
 use device_models::pci::AcsControl;
 
 use super::scan::Scan;
@@ -7,8 +9,8 @@ use crate::assembly::{PEER_IDS, PORT_IDS};
 use crate::plan::{Kind, Plan};
 
 /// The options of `pci=` that are read here.
-pub(super) const DISABLE_REDIRECTION: &str = "disable_acs_redir=";
-pub(super) const CONFIGURE: &str = "config_acs=";
+pub(crate) const DISABLE_REDIRECTION: &str = "disable_acs_redir=";
+pub(crate) const CONFIGURE: &str = "config_acs=";
 const NO_ATS: &str = "noats";
 
 /// The options of every `pci=` among `parameters`, in their order.
@@ -41,6 +43,21 @@ pub(super) struct Change {
     pub(super) mask: AcsControl,
     /// Those of them that it sets.
     pub(super) flags: AcsControl,
+}
+
+/// As the flags of `config_acs`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for bit in (0..7).rev() {
+            let control = AcsControl::from_bits_truncate(1 << bit);
+            f.write_str(match (self.mask.contains(control), self.flags.contains(control)) {
+                (true, true) => "1",
+                (true, false) => "0",
+                (false, _) => "x",
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// The parameters, as the kernel keeps them: of each the text of the last one.
@@ -137,6 +154,36 @@ pub(super) fn entries(
     })
 }
 
+/// The ACS controls of a function that these parameters set or clear, and those of the plan's own
+/// kernel do not set or clear in the same way; none if there is no difference.
+pub(crate) fn acs_mask(plan: &Plan, function: usize, parameters: &[String]) -> Option<AcsControl> {
+    let then = AcsParameters::read(parameters).of(plan, function);
+    let now = AcsParameters::read(&plan.found_with).of(plan, function);
+    (then != now).then(|| then.map_or(AcsControl::empty(), |change| change.mask))
+}
+
+/// The entries of the last `option` (`config_acs=` or `disable_acs_redir=`) among the parameters that
+/// name functions, but none of `without`.
+pub(crate) fn kept_entries(
+    parameters: &[String],
+    option: &str,
+    plan: &Plan,
+    without: &[usize],
+) -> Vec<String> {
+    let last = options(parameters).filter_map(|it| it.strip_prefix(option)).last();
+    let all = last.map(|text| entries(text, option == CONFIGURE).map_while(Result::ok));
+    let named = |entry: &Entry<'_>, at: usize| names(entry.device, plan, at) == Ok(true);
+    all.into_iter()
+        .flatten()
+        .filter(|entry| (0..plan.functions.len()).any(|at| named(entry, at)))
+        .filter(|entry| !without.iter().any(|at| named(entry, *at)))
+        .map(|entry| match entry.change {
+            Some(change) => format!("{change}@{}", entry.device),
+            None => entry.device.to_owned(),
+        })
+        .collect()
+}
+
 /// How many bytes of `text` the kernel takes for one device: IDs end where their digits do, anything
 /// else at the semicolon.
 fn length(text: &str) -> usize {
@@ -187,7 +234,11 @@ pub(super) fn names(text: &str, plan: &Plan, function: usize) -> Result<bool, No
     let (segment, bus, devfn) =
         scan_address(rest, true).or_else(|| scan_address(rest, false)).ok_or(NoDevice)?;
     let own = plan.functions[at].bdf;
-    Ok(segment == 0 && bus == u64::from(own.bus()) && devfn == own.devfn())
+    if plan.functions[at].found.is_some_and(|found| found.missing) {
+        return Ok(false);
+    }
+    let own_segment = plan.host_bridges[plan.functions[at].host_bridge].segment;
+    Ok(segment == u64::from(own_segment) && bus == u64::from(own.bus()) && devfn == own.devfn())
 }
 
 /// `DEVICE.FUNCTION`, with nothing behind it; of both the kernel takes the bits that there are.
@@ -231,6 +282,11 @@ fn scan_ids(text: &str) -> Option<([u16; 4], usize)> {
 
 fn has_ids([vendor, device, sub_vendor, sub_device]: [u16; 4], plan: &Plan, at: usize) -> bool {
     let function = &plan.functions[at];
+    let is = |wanted: u16, own: u16| wanted == 0 || wanted == own;
+    if let Some(found) = function.found {
+        let mut all = [vendor, device, sub_vendor, sub_device].into_iter().zip(found.ids);
+        return all.all(|(wanted, own)| wanted == 0 || own.is_some_and(|own| is(wanted, own)));
+    }
     let own = match function.kind {
         Kind::RootPort | Kind::SwitchUpstream | Kind::SwitchDownstream => PORT_IDS,
         Kind::Peer(_) => PEER_IDS,
@@ -241,7 +297,6 @@ fn has_ids([vendor, device, sub_vendor, sub_device]: [u16; 4], plan: &Plan, at: 
         }
         Kind::Iommu | Kind::Rng | Kind::OtherBridge => return false,
     };
-    let is = |wanted: u16, own: u16| wanted == 0 || wanted == own;
     // Our ports and devices show their IDs as subsystem IDs, too.
     let matches = |(vendor, device)| is(vendor, own.0) && is(device, own.1);
     matches((vendor, device)) && matches((sub_vendor, sub_device))
@@ -296,6 +351,22 @@ mod tests {
         }
         assert!(of(&["swiotlb=force", "swiotlb=65536"]));
         assert!(!of(&["swiotlb=noforce", "swiotlb=force"]));
+    }
+
+    #[test]
+    fn entries_about_other_functions_are_kept() {
+        let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
+        let kept = |option: &str, text: &str, without: &str| {
+            let own = [format!("pci=noaer,{option}{text}")];
+            let without = plan.find(without).unwrap();
+            kept_entries(&own, option, &plan, &[without])
+        };
+        let disable = |text: &str, without: &str| kept(DISABLE_REDIRECTION, text, without);
+        assert_eq!(disable("02:00.0;02:01.0", "down0"), ["02:01.0"]);
+        assert_eq!(disable("02:00.0;07:00.0;02:01.0", "down1"), ["02:00.0"], "07:00.0 is nothing");
+        assert!(disable("pci:1b36:0", "down1").is_empty(), "it names both");
+        assert_eq!(kept(CONFIGURE, "100x1@02:01.0;12@02:00.0", "down0"), ["xx100x1@02:01.0"]);
+        assert!(kept_entries(&["quiet".into()], CONFIGURE, &plan, &[]).is_empty());
     }
 
     #[test]

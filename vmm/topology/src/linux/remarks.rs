@@ -1,5 +1,5 @@
-//! What is worth saying about kernel parameters: those that do not do what somebody may expect of them, and those that the
-//! prediction leaves out.
+//! What is worth saying about kernel parameters: those that do not do what a user may expect of
+//! them, and those that the prediction leaves out.
 
 use super::parameters::{
     BadFlags, CONFIGURE, DISABLE_REDIRECTION, NoDevice, entries, names, options,
@@ -28,7 +28,7 @@ pub fn remarks(parameters: &[String], plan: &Plan) -> Vec<Remark> {
     for parameter in parameters {
         if let Some(all) = parameter.strip_prefix("pci=") {
             found.extend(all.split(',').flat_map(|option| of_option(option, plan)).map(said));
-        } else if let Some((text, only_left_out)) = of_another(parameter) {
+        } else if let Some((text, only_left_out)) = of_another(parameter, plan.real) {
             found.push(Remark { text: format!("{parameter}: {text}"), only_left_out });
         }
     }
@@ -41,9 +41,18 @@ fn said(text: String) -> Remark {
 }
 
 /// One of those that do not begin with `pci=`.
-fn of_another(parameter: &str) -> Option<(String, bool)> {
+fn of_another(parameter: &str, real: bool) -> Option<(String, bool)> {
     let name = parameter.split('=').next().unwrap_or_default();
     match name {
+        // Of a real machine it is known whether there is an IOMMU, and as what the parameter says.
+        "iommu" if real && ["iommu=pt", "iommu=nopt"].contains(&parameter) => None,
+        "iommu.passthrough" if real => None,
+        "iommu" | "intel_iommu" | "amd_iommu" if real => Some((
+            "not looked at: whether there is an IOMMU is as the file says, and so is what ACS Linux \
+             switches on for its sake"
+                .into(),
+            false,
+        )),
         "swiotlb" => None,
         "pcie_acs_override" => Some((
             "not in mainline Linux, but in a patch of some distributions' kernels; what switches redirection off is \
@@ -70,6 +79,10 @@ fn of_option(option: &str, plan: &Plan) -> Vec<String> {
         _ if option.is_empty() => Vec::new(),
         None => one(format!("Linux has no such option{}", pci_options::meant(option))),
         Some(PciOption::Elsewhere(place)) => one(format!("does nothing: Linux has it {place}")),
+        // What else there is of options was judged by the lab's devices.
+        Some(PciOption::Changes(_) | PciOption::Idle(_)) if plan.real => {
+            one("not looked at".into())
+        }
         Some(PciOption::Changes(what)) => {
             one(format!("the prediction leaves it out; what it changes: {what}"))
         }
@@ -79,6 +92,8 @@ fn of_option(option: &str, plan: &Plan) -> Vec<String> {
                 of_entries(devices, false, plan).into_iter().flat_map(one).collect()
             } else if let Some(rules) = option.strip_prefix(CONFIGURE) {
                 of_entries(rules, true, plan).into_iter().flat_map(one).collect()
+            } else if plan.real {
+                one("switches Translation Blocking on, which changes no way".into())
             } else {
                 one(
                     "besides ATS, which nothing here has, it switches ACS Translation Blocking on, together with the \
@@ -111,7 +126,8 @@ fn of_entries(text: &str, flags: bool, plan: &Plan) -> Vec<String> {
         // A step of a path is read by those functions only that the steps behind it name.
         let broken = all.contains(&Err(NoDevice));
         let stops = if broken { "; Linux cannot read it, and stops there" } else { "" };
-        found.push(format!("{device:?} names no function of this topology{stops}"));
+        let whose = if plan.real { "the file" } else { "this topology" };
+        found.push(format!("{device:?} names no function of {whose}{stops}"));
         if all.iter().all(|it| *it == Err(NoDevice)) {
             break;
         }
@@ -139,7 +155,7 @@ mod tests {
     use super::*;
     use crate::Topology;
 
-    fn told(parameters: &[&str]) -> Vec<String> {
+    fn remarks_on(parameters: &[&str]) -> Vec<String> {
         let plan = Plan::new(&Topology::load("switch-acs").unwrap(), true).unwrap();
         let parameters: Vec<_> = parameters.iter().map(|text| (*text).to_owned()).collect();
         remarks(&parameters, &plan).into_iter().map(|remark| remark.text).collect()
@@ -153,7 +169,7 @@ mod tests {
             "swiotlb=force",
             "pci=",
         ] {
-            assert_eq!(told(&[silent]), Vec::<String>::new(), "{silent}");
+            assert_eq!(remarks_on(&[silent]), Vec::<String>::new(), "{silent}");
         }
         for one in [
             "pci=disable_acs_redir=02:00.0;zz",
@@ -162,16 +178,16 @@ mod tests {
             "pci=config_acs=111x1@05:00.0",
             "quiet",
         ] {
-            assert_eq!(told(&[one]).len(), 1, "{one}");
+            assert_eq!(remarks_on(&[one]).len(), 1, "{one}");
         }
-        assert_eq!(told(&["pci=disable_acs_redirr=02:00.0,noaer"]).len(), 2);
-        let [broken] = told(&["pci=disable_acs_redir=zz;02:00.0"]).try_into().unwrap();
+        assert_eq!(remarks_on(&["pci=disable_acs_redirr=02:00.0,noaer"]).len(), 2);
+        let [broken] = remarks_on(&["pci=disable_acs_redir=zz;02:00.0"]).try_into().unwrap();
         assert!(broken.ends_with("and stops there"), "{broken}");
     }
 
     #[test]
     fn what_linux_never_had_is_told_apart_from_what_is_left_out() {
-        let one = |parameter: &str| told(&[parameter]).remove(0);
+        let one = |parameter: &str| remarks_on(&[parameter]).remove(0);
         assert!(one("pci=noacs").contains("Linux has no such option"));
         assert!(one("pci=nommconf").contains("leaves it out; what it changes: the guest finds no"));
         assert!(one("pci=noats").contains("Translation Blocking"));
@@ -185,7 +201,7 @@ mod tests {
 
     #[test]
     fn of_several_only_the_last_counts() {
-        let [first] = told(&["pci=config_acs=111x1@02:00.0", "pci=config_acs=111x1@02:01.0"])
+        let [first] = remarks_on(&["pci=config_acs=111x1@02:00.0", "pci=config_acs=111x1@02:01.0"])
             .try_into()
             .unwrap();
         assert_eq!(
@@ -195,8 +211,8 @@ mod tests {
         );
         let three =
             "pci=disable_acs_redir=02:00.0,disable_acs_redir=02:01.0,disable_acs_redir=02:00.0";
-        assert_eq!(told(&[three]).len(), 2);
+        assert_eq!(remarks_on(&[three]).len(), 2);
         // Of two different ones both count.
-        assert!(told(&["pci=config_acs=111x1@02:00.0,disable_acs_redir=02:01.0"]).is_empty());
+        assert!(remarks_on(&["pci=config_acs=111x1@02:00.0,disable_acs_redir=02:01.0"]).is_empty());
     }
 }

@@ -36,7 +36,7 @@ pub enum VersionError {
     /// It is not a release.
     #[error("{0:?} is not a kernel release; write 6.1, 6.12 or 7.3")]
     Form(String),
-    /// Nobody has looked.
+    /// Its rules were not read.
     #[error(
         "the rules of Linux {0} are not known here: they were read in the sources of 6.1, 6.12 and \
          7.3, and kernels before 6.1 differ"
@@ -48,7 +48,7 @@ impl Version {
     /// All of them, the oldest first.
     pub const ALL: [Self; 3] = [Self::V6_1, Self::V6_12, Self::V7_3];
 
-    const fn number(self) -> (u32, u32) {
+    const fn release(self) -> (u32, u32) {
         match self {
             Self::V6_1 => (6, 1),
             Self::V6_12 => (6, 12),
@@ -68,9 +68,9 @@ impl Version {
             return Err(VersionError::Form(short));
         };
         let wanted = (major, minor);
-        let known = Self::ALL.into_iter().rfind(|version| version.number() <= wanted);
+        let known = Self::ALL.into_iter().rfind(|version| version.release() <= wanted);
         let known = known.ok_or(VersionError::TooOld(short))?;
-        Ok((known, known.number() == wanted))
+        Ok((known, known.release() == wanted))
     }
 
     /// Whether the kernel knows `pci=config_acs=`.
@@ -86,7 +86,7 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (major, minor) = self.number();
+        let (major, minor) = self.release();
         write!(f, "{major}.{minor}")
     }
 }

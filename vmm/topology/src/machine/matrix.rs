@@ -1,9 +1,11 @@
 //! Every pair of a machine's devices at once.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::report::Kernel;
 use super::{RealMachine, Verdict};
 use crate::explain::map_id;
 use crate::linux::MapType;
@@ -32,6 +34,10 @@ pub struct Cell {
 pub struct MatrixReport {
     /// `peerdma-matrix/1`.
     pub schema: &'static str,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// What to know before anything else.
+    pub warnings: Vec<String>,
     /// The devices, in the order of rows and columns.
     pub devices: Vec<Device>,
     /// All pairs.
@@ -93,7 +99,7 @@ impl<'m> RealMachine<'m> {
         let cell = |a: usize, b: usize| {
             (a != b).then(|| {
                 let verdict = self.decide(a, b);
-                let reason = self.reason(&verdict);
+                let reason = self.reason(&verdict, a, b);
                 Cell { verdict, reason }
             })
         };
@@ -102,16 +108,17 @@ impl<'m> RealMachine<'m> {
         Matrix { machine: self, devices, cells }
     }
 
-    fn reason(&self, verdict: &Verdict) -> String {
-        match verdict.cases.as_slice() {
-            [only] => self.because(only),
-            cases => {
-                let word = |case: &super::Case| {
-                    format!("{} if {}", case.decision.map.name(), case.given.join(", and "))
-                };
-                cases.iter().map(word).collect::<Vec<_>>().join("; ")
-            }
+    fn reason(&self, verdict: &Verdict, a: usize, b: usize) -> String {
+        if let ([only], Some(_)) = (verdict.cases.as_slice(), verdict.certain()) {
+            return self.because(only);
         }
+        let mut maps: Vec<_> = verdict.cases.iter().map(|case| case.decision.map.name()).collect();
+        if verdict.open {
+            maps.push(MapType::BusAddress.name());
+        }
+        maps.sort_unstable();
+        maps.dedup();
+        format!("{}; it depends on {}", maps.join(", or "), self.doubts(verdict, a, b).join("; "))
     }
 }
 
@@ -137,30 +144,47 @@ impl Matrix<'_, '_> {
         text.push('\n');
         text += LEGEND;
         text.push('\n');
-        for (row, a) in self.devices.iter().enumerate() {
-            for (column, b) in self.devices.iter().enumerate().skip(row + 1) {
-                let (Some(there), Some(back)) =
-                    (&self.cells[row][column], &self.cells[column][row])
-                else {
-                    continue;
-                };
-                let both = there.symbol() == back.symbol();
-                let arrow = if both { "<->" } else { "->" };
-                let _ = writeln!(
-                    text,
-                    "{} {arrow} {}: {} {}",
-                    name(a),
-                    name(b),
-                    there.symbol(),
-                    there.reason
-                );
-                if !both {
-                    let line = format!("{} {}", back.symbol(), back.reason);
-                    let _ = writeln!(text, "{} -> {}: {line}", name(b), name(a));
+        for (reason, pairs) in self.reasons() {
+            match pairs.as_slice() {
+                [only] => {
+                    let _ = writeln!(text, "{only}: {reason}");
+                }
+                all => {
+                    let _ = writeln!(text, "{reason}:");
+                    list(&mut text, all);
                 }
             }
         }
         text
+    }
+
+    /// The reasons in the order of the table, each with the pairs that have it.
+    fn reasons(&self) -> Vec<(String, Vec<String>)> {
+        let mut found: Vec<(String, Vec<String>)> = Vec::new();
+        let mut known: BTreeMap<String, usize> = BTreeMap::new();
+        let mut add = |cell: &Cell, a: usize, arrow: &str, b: usize| {
+            let pair = format!("{} {arrow} {}", self.machine.name(a), self.machine.name(b));
+            let reason = format!("{} {}", cell.symbol(), cell.reason);
+            let at = *known.entry(reason.clone()).or_insert_with(|| {
+                found.push((reason, Vec::new()));
+                found.len() - 1
+            });
+            found[at].1.push(pair);
+        };
+        for (row, &a) in self.devices.iter().enumerate() {
+            for (column, &b) in self.devices.iter().enumerate().skip(row + 1) {
+                let cells = (&self.cells[row][column], &self.cells[column][row]);
+                let (Some(there), Some(back)) = cells else { continue };
+                // The two directions name the redirecting ports in another order, no more.
+                if there.symbol() == back.symbol() {
+                    add(there, a, "<->", b);
+                } else {
+                    add(there, a, "->", b);
+                    add(back, b, "->", a);
+                }
+            }
+        }
+        found
     }
 
     /// The table as data.
@@ -197,8 +221,27 @@ impl Matrix<'_, '_> {
         }
         MatrixReport {
             schema: "peerdma-matrix/1",
+            kernel: self.machine.kernel(),
+            warnings: self.machine.warnings().to_vec(),
             devices: self.devices.iter().map(device).collect(),
             pairs,
         }
     }
+}
+
+/// Pairs, as many to a line as there is room for.
+fn list(text: &mut String, pairs: &[String]) {
+    const WIDTH: usize = 100;
+    let mut line = String::new();
+    for pair in pairs {
+        if !line.is_empty() && line.len() + pair.len() + 6 > WIDTH {
+            let _ = writeln!(text, "    {line},");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line += ", ";
+        }
+        line += pair;
+    }
+    let _ = writeln!(text, "    {line}");
 }

@@ -6,18 +6,22 @@
 mod html;
 mod matrix;
 mod plan;
+mod reason;
+mod report;
 mod text;
+mod trust;
 mod twin;
 
 use device_models::pci::AcsControl;
 use peerdma_capture::{Function, Machine};
 
 pub use matrix::{Cell, Matrix, MatrixReport};
-pub use text::PairReport;
+pub use report::PairReport;
 pub use twin::TwinError;
 
 use crate::assembly::IommuMode;
-use crate::linux::{Guest, MapDecision, MapType, Trust, Version, View, trust_of};
+use crate::explain::Scope;
+use crate::linux::{Guest, MapDecision, MapType, Version, View, remarks};
 use crate::plan::{Kind, Plan};
 use crate::{Cpu, ExplainError, Report};
 
@@ -27,9 +31,15 @@ pub struct RealMachine<'m> {
     machine: &'m Machine,
     /// The tree where no unknown ACS control redirects, and where all do.
     plans: [Plan; 2],
+    /// The ACS controls of each.
+    controls: [Vec<AcsControl>; 2],
+    /// With a processor that Linux does not trust, and with one that it does.
+    guests: [Guest; 2],
     /// What is known about the processor; none if nothing is.
     cpu: Option<Cpu>,
-    iommu: IommuMode,
+    /// Kernel parameters that the record's kernel does not have.
+    appended: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// What Linux decides about a pair under one set of assumptions.
@@ -41,6 +51,8 @@ pub struct Case {
     pub given: Vec<String>,
     unknown_redirect: bool,
     cpu: Cpu,
+    /// What allows it, where something that is not known does.
+    allowed_by: Option<&'static str>,
 }
 
 /// All that Linux may decide about a pair: one case, or several that differ.
@@ -48,13 +60,17 @@ pub struct Case {
 pub struct Verdict {
     /// The cases.
     pub cases: Vec<Case>,
+    /// Whether a bridge that the record lacks may be above both, which would make another case.
+    pub open: bool,
 }
 
 impl Verdict {
     /// The map type, if it does not depend on anything unknown.
     pub fn certain(&self) -> Option<MapType> {
         match self.cases.as_slice() {
-            [only] => Some(only.decision.map),
+            [only] if !self.open || only.decision.map == MapType::BusAddress => {
+                Some(only.decision.map)
+            }
             _ => None,
         }
     }
@@ -71,12 +87,54 @@ impl<'m> RealMachine<'m> {
     /// Looks at a record with the eyes of a certain kernel.
     pub fn by_rules_of(version: Version, machine: &'m Machine) -> Self {
         let plans = [false, true].map(|redirect| plan::plan(machine, version, redirect));
-        let iommu = match machine.kernel.iommu_groups {
-            Some(true) if passthrough(machine) => IommuMode::Passthrough,
+        let none = || Guest { iommu: IommuMode::None, cpu: Cpu::Neutral, parameters: Vec::new() };
+        let real = Self {
+            machine,
+            plans,
+            controls: [Vec::new(), Vec::new()],
+            guests: [none(), none()],
+            cpu: trust::cpu(machine),
+            appended: Vec::new(),
+            warnings: Vec::new(),
+        };
+        real.booted_with(Vec::new())
+    }
+
+    /// The same machine, if its kernel were booted with these parameters, one each, behind those
+    /// that it has.
+    #[must_use]
+    pub fn booted_with(mut self, appended: Vec<String>) -> Self {
+        let mut parameters = plan::words(self.machine);
+        parameters.extend(appended.iter().cloned());
+        let iommu = match self.machine.kernel.iommu_groups {
+            Some(true) if passthrough(&parameters) => IommuMode::Passthrough,
             Some(true) => IommuMode::Lazy,
             _ => IommuMode::None,
         };
-        Self { machine, plans, cpu: cpu(machine), iommu }
+        self.warnings
+            .extend(remarks(&appended, &self.plans[0]).into_iter().map(|remark| remark.text));
+        self.appended = appended;
+        self.guests = [Cpu::Neutral, Cpu::TrustedForPeerToPeer].map(|cpu| Guest {
+            iommu,
+            cpu,
+            parameters: parameters.clone(),
+        });
+        let controls = |plan: &Plan| View::new(plan, &self.guests[0]).controls;
+        self.controls = [controls(&self.plans[0]), controls(&self.plans[1])];
+        self
+    }
+
+    /// Something to know before the answers.
+    #[must_use]
+    pub fn warned(mut self, warning: String) -> Self {
+        self.warnings.push(warning);
+        self
+    }
+
+    /// What to know before the answers: rules of another kernel, parameters that do not do what they
+    /// seem to.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The kernel by whose rules it decides.
@@ -104,53 +162,90 @@ impl<'m> RealMachine<'m> {
         &self.plans[0].functions[index].name
     }
 
+    /// A function of the record; none for a bridge that it lacks.
+    fn known(&self, index: usize) -> Option<&'m Function> {
+        self.machine.functions.get(index)
+    }
+
     fn function(&self, index: usize) -> &'m Function {
         &self.machine.functions[index]
     }
 
-    fn guest(&self, cpu: Cpu) -> Guest {
-        Guest { iommu: self.iommu, cpu, parameters: Vec::new() }
+    /// Its address; of a bridge that the record lacks, where it is.
+    fn address(&self, index: usize) -> String {
+        match self.known(index) {
+            Some(function) => function.address.to_string(),
+            None => self.name(index).to_owned(),
+        }
+    }
+
+    /// The tree, with what is unknown in a certain state.
+    fn view(&self, redirect: bool, cpu: Cpu) -> View<'_> {
+        let redirect = usize::from(redirect);
+        View {
+            plan: &self.plans[redirect],
+            guest: &self.guests[usize::from(cpu == Cpu::TrustedForPeerToPeer)],
+            controls: self.controls[redirect].clone(),
+        }
     }
 
     /// The functions between the two, as far as the record knows them, whose ACS controls are not
     /// known.
     fn unknown_acs(&self, a: usize, b: usize) -> Vec<usize> {
-        let guest = self.guest(Cpu::Neutral);
-        let (off, on) = (View::new(&self.plans[0], &guest), View::new(&self.plans[1], &guest));
+        let (off, on) = (self.view(false, Cpu::Neutral), self.view(true, Cpu::Neutral));
         let (path, common) = off.between(b, a);
         let differs = |at: &usize| off.redirects(*at) != on.redirects(*at);
         path.into_iter().filter(|_| common.is_some()).filter(differs).collect()
     }
 
+    /// Whether a bridge that the record lacks may be above both.
+    fn open(&self, a: usize, b: usize) -> bool {
+        let plan = &self.plans[0];
+        let top = |at: usize| plan.path_up(at).last().unwrap_or(at);
+        let (one, other) = (top(a), top(b));
+        let segment = |at: usize| plan.host_bridges[plan.functions[at].host_bridge].segment;
+        let lacks = |at: usize| {
+            // Linux takes a virtual function's bridge from its physical function.
+            let known = self.known(at).map(|it| it.physical_function.unwrap_or(it.address));
+            let own = known.and_then(|address| self.machine.at(address));
+            own.is_none_or(|own| own.parent == peerdma_capture::Parent::Unknown)
+        };
+        one != other && segment(one) == segment(other) && lacks(one) && lacks(other)
+    }
+
     /// What Linux decides for DMA by `a` into the memory of `b`.
     pub fn decide(&self, a: usize, b: usize) -> Verdict {
-        let names: Vec<_> = self.unknown_acs(a, b).iter().map(|at| self.name(*at)).collect();
-        let names = names.join(", ");
+        let unknown: Vec<_> = self.unknown_acs(a, b).iter().map(|at| self.address(*at)).collect();
         let trust = self.trust(a, b);
-        let case = |redirect: bool, cpu: Cpu| {
-            let guest = self.guest(cpu);
-            let decision = View::new(&self.plans[usize::from(redirect)], &guest).decide(b, a);
-            Case { decision, given: Vec::new(), unknown_redirect: redirect, cpu }
-        };
         let of = |redirect: bool| -> Vec<Case> {
-            trust.iter().map(|(cpu, _)| case(redirect, *cpu)).collect()
+            let case = |trust: &trust::Assumed| Case {
+                decision: self.view(redirect, trust.cpu).decide(b, a),
+                given: Vec::new(),
+                unknown_redirect: redirect,
+                cpu: trust.cpu,
+                allowed_by: trust.allowed_by,
+            };
+            trust.iter().map(case).collect()
         };
         let maps = |cases: &[Case]| -> Vec<_> { cases.iter().map(|it| it.decision.map).collect() };
         let (off, on) = (of(false), of(true));
         // What makes no difference is not mentioned.
         let acs_matters = maps(&off) != maps(&on);
         let rows = if acs_matters { vec![off, on] } else { vec![off] };
+        let [none, any] = match unknown.as_slice() {
+            [only] => {
+                [format!("ACS does not redirect at {only}"), format!("ACS redirects at {only}")]
+            }
+            all => ["none", "any"].map(|of| format!("ACS redirects at {of} of {}", all.join(", "))),
+        };
         let mut cases = Vec::new();
-        for (row, given) in rows.into_iter().zip([
-            format!("ACS does not redirect at {names}"),
-            format!("ACS redirects at {names}, or at one of them"),
-        ]) {
+        for (row, given) in rows.into_iter().zip([none, any]) {
             let same = maps(&row).windows(2).all(|pair| pair[0] == pair[1]);
             let acs = acs_matters.then_some(given);
-            for (mut case, (_, trusted)) in row.into_iter().zip(&trust) {
+            for (mut case, trusted) in row.into_iter().zip(&trust) {
                 case.given.extend(acs.clone());
                 if !same {
-                    case.given.extend(trusted.clone());
+                    case.given.extend(trusted.words.clone());
                 }
                 cases.push(case);
                 if same {
@@ -158,54 +253,7 @@ impl<'m> RealMachine<'m> {
                 }
             }
         }
-        Verdict { cases }
-    }
-
-    /// What Linux may make of processor and host bridges, each with what is taken for granted.
-    fn trust(&self, a: usize, b: usize) -> Vec<(Cpu, Option<String>)> {
-        if self.cpu == Some(Cpu::TrustedForPeerToPeer) {
-            return vec![(Cpu::TrustedForPeerToPeer, None)];
-        }
-        let plan = &self.plans[0];
-        let mut bridges = vec![plan.functions[a].host_bridge, plan.functions[b].host_bridge];
-        bridges.dedup();
-        let bridges: Vec<_> = bridges.into_iter().map(|at| &plan.host_bridges[at]).collect();
-        let unknown: Vec<_> = bridges
-            .iter()
-            .filter(|bridge| bridge.id == plan::UNKNOWN)
-            .map(|bridge| bridge.name.as_str())
-            .collect();
-        // Both must be listed: one that is known not to be decides alone.
-        let possible =
-            bridges.iter().filter(|bridge| bridge.id != plan::UNKNOWN).all(
-                |bridge| match trust_of(plan.linux, bridge.id) {
-                    Trust::Everywhere => true,
-                    Trust::SameBridge => bridges.len() == 1,
-                    Trust::Unknown => false,
-                },
-            );
-        let (mut yes, mut no) = (Vec::new(), Vec::new());
-        if possible && !unknown.is_empty() {
-            let names = unknown.join(" and ");
-            let two = if bridges.len() == 2 { ", and not for one bridge only" } else { "" };
-            let [is, is_not] = match unknown.len() {
-                1 => [format!("the host bridge of {names} is"), "not".to_owned()],
-                _ => [format!("the host bridges of {names} are"), "not both".to_owned()],
-            };
-            yes.push(format!("{is} on Linux's list{two}"));
-            no.push(format!("{is} {is_not} on Linux's list{two}"));
-        }
-        if self.cpu.is_none() {
-            yes.push("the processor is AMD's, of family 0x17 or later".into());
-            no.push("the processor is not AMD's, of family 0x17 or later".into());
-        }
-        if yes.is_empty() {
-            return vec![(Cpu::Neutral, None)];
-        }
-        vec![
-            (Cpu::Neutral, Some(no.join(", and "))),
-            (Cpu::TrustedForPeerToPeer, Some(yes.join(", or "))),
-        ]
+        Verdict { cases, open: self.open(a, b) }
     }
 
     /// The devices that people do P2P with: GPUs, network and NVMe controllers, and what offers p2p
@@ -230,10 +278,9 @@ impl<'m> RealMachine<'m> {
     }
 
     /// The report about one case of a pair.
-    fn explain(&self, case: &Case, a: usize, b: usize) -> Report {
-        let guest = self.guest(case.cpu);
-        let view = View::new(&self.plans[usize::from(case.unknown_redirect)], &guest);
-        crate::explain::report(&view, &case.decision, (a, b))
+    fn explain(&self, case: &Case, a: usize, b: usize, scope: Scope) -> Report {
+        let view = self.view(case.unknown_redirect, case.cpu);
+        crate::explain::report(&view, &case.decision, (a, b), scope)
     }
 }
 
@@ -242,30 +289,19 @@ const HOST_BRIDGE: u16 = 0x0600;
 /// ACS controls with which a function redirects.
 const REDIRECT: AcsControl = AcsControl::P2P_REQUEST_REDIRECT;
 
-/// What is known about the processor: from the record, or from the vendor of the host bridges.
-fn cpu(machine: &Machine) -> Option<Cpu> {
-    let known = machine.cpu.as_ref();
-    match known.and_then(|cpu| cpu.vendor.as_deref()) {
-        Some("AuthenticAMD") => {
-            return known.and_then(|cpu| cpu.family).map(|family| match family >= 0x17 {
-                true => Cpu::TrustedForPeerToPeer,
-                false => Cpu::Neutral,
-            });
+/// Whether the IOMMU lets the kernel's drivers through untranslated (`iommu=pt`): the last word
+/// counts.
+fn passthrough(parameters: &[String]) -> bool {
+    let mode = |word: &String| match word.as_str() {
+        "iommu=pt" | "iommu.passthrough=1" | "iommu.passthrough=on" | "iommu.passthrough=y" => {
+            Some(true)
         }
-        Some(_) => return Some(Cpu::Neutral),
-        None => {}
-    }
-    // Intel's host bridges are part of Intel's processors, or sit beside them.
-    let first = machine.functions.first()?;
-    let is_host_bridge =
-        first.class == Some(0x0600) || (first.address.device, first.address.function) == (0, 0);
-    (first.vendor == Some(0x8086) && is_host_bridge).then_some(Cpu::Neutral)
-}
-
-fn passthrough(machine: &Machine) -> bool {
-    let line = machine.kernel.command_line.as_deref().unwrap_or_default();
-    line.split_whitespace()
-        .any(|word| matches!(word, "iommu=pt" | "iommu.passthrough=1" | "iommu.passthrough=on"))
+        "iommu=nopt" | "iommu.passthrough=0" | "iommu.passthrough=off" | "iommu.passthrough=n" => {
+            Some(false)
+        }
+        _ => None,
+    };
+    parameters.iter().filter_map(mode).next_back().unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use device_models::pci::{AcsControl, Bdf};
 use peerdma_capture::{Acs, Address, Function, Header, Machine, Parent, PortType};
 
 use super::REDIRECT;
-use crate::linux::Version;
-use crate::plan::{Kind, Plan, Planned, PlannedBridge};
+use crate::linux::{Version, found_acs};
+use crate::plan::{Found, Kind, Plan, Planned, PlannedBridge};
 use crate::{Item, PciId, PeerRouting};
 
 /// The identity of a host bridge where Linux finds no function to go by.
@@ -28,6 +28,7 @@ pub(super) fn plan(machine: &Machine, version: Version, redirect: bool) -> Plan 
         host_bridges: Vec::new(),
         linux: version,
         real: true,
+        found_with: words(machine),
         addresses: None,
     };
     for function in &machine.functions {
@@ -55,9 +56,21 @@ pub(super) fn plan(machine: &Machine, version: Version, redirect: bool) -> Plan 
             has_memory: true,
             multi_function: function.multi_function.unwrap_or(false),
             item: Item::Whole,
-            acs_found: Some(found),
+            found: Some(Found {
+                controls: found,
+                default: found,
+                firmware: found,
+                missing: false,
+                ids: [
+                    function.vendor,
+                    function.device,
+                    function.subsystem_vendor,
+                    function.subsystem_device,
+                ],
+            }),
         });
     }
+    missing_bridges(machine, &mut plan, redirect);
     for child in 0..plan.functions.len() {
         match plan.functions[child].parent {
             Some(above) => plan.functions[above].children.push(child),
@@ -67,7 +80,73 @@ pub(super) fn plan(machine: &Machine, version: Version, redirect: bool) -> Plan 
             }
         }
     }
+    let request = machine.kernel.iommu_groups;
+    for at in 0..plan.functions.len() {
+        let Some(mut found) = plan.functions[at].found else { continue };
+        let (default, firmware) = found_acs(&plan, at, found.controls, (request, redirect));
+        (found.default, found.firmware) = (default, firmware);
+        plan.functions[at].found = Some(found);
+    }
     plan
+}
+
+/// The parameters of the record's kernel, one each.
+pub(super) fn words(machine: &Machine) -> Vec<String> {
+    let line = machine.kernel.command_line.as_deref().unwrap_or_default();
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Bridges that the record lacks, but that must be there: above what is never on a root bus. They
+/// stand behind the record's functions.
+fn missing_bridges(machine: &Machine, plan: &mut Plan, redirect: bool) {
+    for index in 0..machine.functions.len() {
+        let function = &machine.functions[index];
+        let own = function.physical_function.and_then(|at| machine.at(at)).unwrap_or(function);
+        let below = matches!(
+            own.port,
+            PortType::Endpoint
+                | PortType::LegacyEndpoint
+                | PortType::Upstream
+                | PortType::Downstream
+        );
+        if own.parent != Parent::Unknown || !below {
+            continue;
+        }
+        let (segment, bus) = (own.address.segment, own.address.bus);
+        let name = format!("the bridge above bus {segment:04x}:{bus:02x}");
+        let known = plan.functions.iter().position(|planned| planned.name == name);
+        plan.functions[index].parent = Some(known.unwrap_or(plan.functions.len()));
+        if known.is_some() {
+            continue;
+        }
+        let assumed = if redirect { REDIRECT } else { AcsControl::empty() };
+        let kind = match own.port {
+            PortType::Downstream => Kind::SwitchUpstream,
+            _ => Kind::OtherBridge,
+        };
+        plan.functions.push(Planned {
+            name,
+            kind,
+            parent: None,
+            children: Vec::new(),
+            host_bridge: plan.functions[index].host_bridge,
+            bdf: Bdf::new(bus, 0, 0),
+            buses: None,
+            acs: Some(assumed),
+            acs_without_effect: AcsControl::empty(),
+            hot_plug: false,
+            has_memory: false,
+            multi_function: false,
+            item: Item::Whole,
+            found: Some(Found {
+                controls: assumed,
+                default: assumed,
+                firmware: assumed,
+                missing: true,
+                ids: [None; 4],
+            }),
+        });
+    }
 }
 
 /// What it is for routing.
@@ -132,7 +211,7 @@ fn host_bridge(machine: &Machine, plan: &mut Plan, function: &Function) -> usize
         segment,
         buses: (bus, bus),
         windows: [HostWindow { bus: nothing, offset: 0 }; 2],
-        // Nobody but the machine's maker knows; Linux goes by its list.
+        // Only the machine's maker knows; Linux goes by its list.
         peer_routing: PeerRouting::Everywhere,
         root: Vec::new(),
     });

@@ -247,7 +247,9 @@ impl Twin<'_, '_> {
         let mut rules = Vec::new();
         for (&at, name) in &self.names {
             let Some(index) = plan.find(name) else { continue };
-            let found = self.real.plans[0].functions[at].acs_found.unwrap_or_default();
+            let found = self.real.plans[0].functions[at]
+                .found
+                .map_or(AcsControl::empty(), |found| found.controls);
             if plan.functions[index].acs.is_some() && view.controls[index] != found {
                 let bits = found & AcsControl::all();
                 let flags = format!("{:07b}", bits.bits());

@@ -89,9 +89,9 @@ impl Routes {
 /// The address of a request.
 #[derive(Debug, Clone, Copy)]
 enum Destination {
-    /// This number, on the requester's bus and, untranslated, at the root complex.
+    /// This address, on the requester's bus and, untranslated, at the root complex.
     Address(u64),
-    /// The bus address of this function's memory, where nobody knows the number.
+    /// The bus address of this function's memory, where the address is not known.
     MemoryOf(usize),
 }
 
@@ -218,7 +218,7 @@ impl Router<'_> {
 
     fn without_numbers(&self, requester: usize, owner: usize, offset: u64) -> Route {
         let same = self.same_bridge(requester, owner);
-        // Another number than on the owner's bus, or another bus: it may be anything there.
+        // Another address than on the owner's bus, or another bus: it may be anything there.
         let range = shifted(self.memory_window(owner).bus, offset);
         if (offset != 0 || !same) && self.is_on_bus_of(requester, range) {
             return Route::new(Arrival::Elsewhere);
@@ -280,7 +280,7 @@ impl Router<'_> {
                 if !self.forwards(beside, to) {
                     continue;
                 }
-                // Egress Control goes first (table 6-11): nobody sets its vector, so that it names
+                // Egress Control goes first (table 6-11): its vector stays 0, so that it names
                 // no port, and what it does not name it lets through.
                 let egress = self.is_on(port, AcsControl::P2P_EGRESS_CONTROL);
                 if egress || !self.is_on(port, AcsControl::P2P_REQUEST_REDIRECT) {

@@ -88,7 +88,7 @@ fn functions_of_one_device_depend_on_upstream_forwarding() {
     );
     assert_eq!(of("SV RR CR", "everywhere", strict), [TURNED_BACK, TURNED_BACK, RootComplex, LOST]);
     assert_eq!(of("standard", "nowhere", strict), [UNMAPPED, UNMAPPED, NOT_ROUTED, RootComplex]);
-    // The port is not told to forward, and the root complex's port is not either.
+    // The port is not set to forward, and the root complex's port is not either.
     assert_eq!(
         of("standard", "everywhere", IommuMode::None),
         [TURNED_BACK, TURNED_BACK, TURNED_BACK, LOST]

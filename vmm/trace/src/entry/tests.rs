@@ -1,8 +1,14 @@
-use device_models::fabric::{CompletionStatus, Purpose, RouteKind};
+use device_models::fabric::{CompletionStatus, Purpose, RouteKind, WitnessInput};
 use proptest::prelude::*;
 
+use device_models::checker::FindingClass;
+use device_models::fabric::Kind;
+
 use super::*;
-use crate::names::{PURPOSES, ROUTES, STATUSES};
+use crate::event::{
+    ConfigAccess, Destination, Event, FindingEvent, TestMark, TestResult, TlpRun, TransactionResult,
+};
+use crate::names::{self, PURPOSES, ROUTES, STATUSES};
 
 fn encoded(number: u64, event: &Event) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -104,16 +110,23 @@ fn event() -> impl Strategy<Value = Event> {
                 text,
             })
         ),
-        1 => (".*", 0..4).prop_map(|(name, result)| Event::Test(TestMark {
+        1 => (".*", 0..4_usize).prop_map(|(name, result)| Event::Test(TestMark {
             name,
             result: [
                 None,
                 Some(TestResult::Passed),
                 Some(TestResult::Failed),
                 Some(TestResult::Skipped),
-            ][result as usize],
+            ][result],
         })),
-        1 => (15..0xfe_u8, any::<Vec<u8>>()).prop_map(|(kind, body)| Event::Other { kind, body }),
+        1 => (0..WitnessInput::ALL.len(), proptest::collection::vec(any::<u8>(), 128)).prop_map(
+            |(kind, mut data)| {
+                let kind = WitnessInput::ALL[kind];
+                data.truncate(names::witness_bytes(kind));
+                Event::Witness { kind, data }
+            }
+        ),
+        1 => (16..0xfe_u8, any::<Vec<u8>>()).prop_map(|(kind, body)| Event::Other { kind, body }),
         1 => any::<u64>().prop_map(|entries| Event::Lost { entries }),
         1 => any::<u64>().prop_map(|events| Event::End { events }),
         1 => any::<u64>().prop_map(|events| Event::Cut { events }),
@@ -136,17 +149,17 @@ proptest! {
     #[test]
     fn an_entry_that_is_cut_or_flipped_gives_an_error_or_another_entry(
         event in event(),
-        cut in 0.0..1.0_f64,
-        flip in 0.0..1.0_f64,
+        cut: proptest::sample::Index,
+        flip: proptest::sample::Index,
         bit in 0..8_u8,
     ) {
         let whole = encoded(7, &event);
-        let part = &whole[..(whole.len() as f64 * cut) as usize];
+        let part = &whole[..cut.index(whole.len())];
         if let Ok((_, shorter)) = take(part) {
             prop_assert_ne!(&shorter, &event);
         }
         let mut flipped = whole.clone();
-        flipped[(whole.len() as f64 * flip) as usize] ^= 1 << bit;
+        flipped[flip.index(whole.len())] ^= 1 << bit;
         // The frame's checksum finds this; here only nothing may go wrong.
         if let Ok((_, Event::Transaction(run))) = take(&flipped) {
             prop_assert!(run.tlps().take(10).all(|(_, _, length)| length <= 4096));

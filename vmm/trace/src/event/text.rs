@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::super::names::hex;
+use super::super::witnessed::Words;
 use super::{ConfigAccess, Destination, Event, TestMark, TestResult, TlpRun, TransactionResult};
 use device_models::pci::Bdf;
 
@@ -33,6 +34,7 @@ impl fmt::Display for Event {
             Self::FenceSeen { requester } => {
                 write!(f, "a fence of {} has been seen", Bdf(*requester))
             }
+            Self::Witness { kind, data } => Words(*kind, data).fmt(f),
             Self::Step { function } => write!(f, "turn of function {function}"),
             Self::Outside { function, data } => {
                 write!(f, "value {} from outside for function {function}", hex::text(data))

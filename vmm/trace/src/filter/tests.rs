@@ -1,13 +1,18 @@
 use super::*;
-use crate::event::{ConfigAccess, FindingEvent, FunctionName, Payload, TestResult};
+use crate::event::{
+    ConfigAccess, Destination, FindingEvent, FunctionName, Payload, TestResult, TlpRun,
+    TransactionResult,
+};
 use device_models::checker::FindingClass;
-use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind};
-use peerdma_topology::assembly::LabConfig;
+use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind, WitnessInput};
+use device_models::witness::Builder;
+use guest_protocol::witness::{self as told, record};
+use peerdma_topology::assembly::SystemConfig;
 
 fn header() -> Header {
     let function = |name: &str, requester| FunctionName { name: name.into(), requester };
     Header {
-        lab: LabConfig::default(),
+        system: SystemConfig::default(),
         ram: Vec::new(),
         functions: vec![function("peer0", 0x100), function("peer1", 0x200)],
         payload: Payload::None,
@@ -118,6 +123,16 @@ fn terms_choose_other_entries() {
         })
     };
     let config = ConfigAccess { function: 0x200, offset: 4, length: 2, value: 6 };
+    let record = |kind| {
+        let data = Builder::new(kind)
+            .put_u64(record::ADDRESS, 0x7000)
+            .put_u64(record::LENGTH, 0x1000)
+            .put_u64(record::BUFFER, 7)
+            .put(record::FUNCTION, &0x200_u32.to_le_bytes())
+            .bytes();
+        Event::Witness { kind: WitnessInput::Record, data: data.to_vec() }
+    };
+    let mapped = || record(told::Kind::BufferMap);
     for (event, term, wanted) in [
         (finding("pci.no-target", false), "kind=finding", true),
         (finding("pci.no-target", true), "kind=finding", false),
@@ -128,6 +143,17 @@ fn terms_choose_other_entries() {
         (Event::ConfigWrite(config), "function=peer1", true),
         (Event::ConfigWrite(config), "function=peer0", false),
         (Event::Step { function: 1 }, "function=peer1", true),
+        (mapped(), "kind=witness", true),
+        (mapped(), "record=buffer-map", true),
+        (mapped(), "record=map", false),
+        (mapped(), "buffer=7", true),
+        (mapped(), "buffer=8-", false),
+        (mapped(), "function=peer1", true),
+        (mapped(), "function=peer0", false),
+        (mapped(), "address=0x7fff", true),
+        (mapped(), "address=0x8000", false),
+        // Where its address is that of a fence.
+        (record(told::Kind::FenceAdd), "address=0x7fff", false),
         (Event::Step { function: 9 }, "function=peer1", false),
         (Event::RegisterWrite { address: 0x1000, data: vec![0; 4] }, "address=0x1003", true),
         (Event::RegisterWrite { address: 0x1000, data: vec![0; 4] }, "address=0x1004", false),
@@ -162,6 +188,8 @@ fn a_term_that_makes_no_sense_is_an_error() {
         ("address=", "is not a number or a range"),
         ("address=-", "is not a number or a range"),
         ("address=5-4", "is not a number or a range"),
+        ("record=mapped", "there is no record \"mapped\"; there are loaded, map"),
+        ("buffer=x", "is not a number or a range"),
         ("time=nan", "is not a number of seconds"),
         ("time=1e40", "is not a number of seconds"),
     ] {
@@ -170,7 +198,11 @@ fn a_term_that_makes_no_sense_is_an_error() {
     }
     // Every key that is documented is one.
     for (key, _) in KEYS {
-        let value = if *key == "kind" { "MRd" } else { "1" };
+        let value = match *key {
+            "kind" => "MRd",
+            "record" => "map",
+            _ => "1",
+        };
         assert!(Filter::new(&[format!("{key}={value}")]).is_ok(), "{key}");
     }
     assert!(KINDS.iter().all(|kind| Filter::new(&[format!("kind={kind}")]).is_ok()));

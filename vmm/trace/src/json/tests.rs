@@ -2,10 +2,10 @@ use super::*;
 use crate::reader::{Ending, Reader};
 
 fn first_line(version: u32, rest: &str) -> String {
-    let lab = serde_json::to_string(&Header::nothing().lab).unwrap();
+    let system = serde_json::to_string(&Header::nothing().system).unwrap();
     let ram = "[[0,1048576]]";
     format!(
-        "{{\"format\":\"peerdma-trace\",\"version\":{version},\"lab\":{lab},\"ram\":{ram}}}\n{rest}"
+        "{{\"format\":\"peerdma-trace\",\"version\":{version},\"lab\":{system},\"ram\":{ram}}}\n{rest}"
     )
 }
 
@@ -54,6 +54,37 @@ fn what_the_earlier_version_wrote_is_read() {
 }
 
 #[test]
+fn witness_records_of_version_5_are_read() {
+    let record = format!("0201{}", "00".repeat(126));
+    let lines = [
+        r#"{"event":"witness","kind":"attach","data":"0100000000000000"}"#,
+        r#"{"event":"witness","kind":"drain","data":""}"#,
+        &format!(r#"{{"event":"witness","kind":"record","data":"{record}"}}"#),
+        r#"{"event":"witness","kind":"detach","data":""}"#,
+        r#"{"event":"end","events":4}"#,
+    ];
+    let (bytes, events, whole) = converted(&first_line(5, &(lines.join("\n") + "\n"))).unwrap();
+    assert_eq!((events, whole), (4, true));
+    let all: Vec<_> = Reader::new(&bytes[..]).unwrap().map(|entry| entry.unwrap().event).collect();
+    let data = |kind, data: Vec<u8>| Event::Witness { kind, data };
+    assert_eq!(all[0], data(WitnessInput::Attach, vec![1, 0, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(all[1], data(WitnessInput::Drain, Vec::new()));
+    let Event::Witness { kind: WitnessInput::Record, data: kept } = &all[2] else {
+        panic!("{}", all[2])
+    };
+    assert_eq!((kept.len(), &kept[..3]), (128, &[2, 1, 0][..]));
+    assert_eq!(all[3], data(WitnessInput::Detach, Vec::new()));
+    for (line, what) in [
+        (lines[2].replace("\"0201", "\"01"), "other bytes"),
+        (lines[1].replace("drain", "drown"), "unknown word"),
+        (lines[3].replace("\"\"", "\"00\""), "other bytes"),
+    ] {
+        let error = converted(&first_line(5, &(line + "\n"))).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}
+
+#[test]
 fn a_cut_file_is_converted_to_its_end() {
     let whole = first_line(4, LINES);
     let (bytes, events, complete) = converted(&whole[..whole.len() - 5]).unwrap();
@@ -77,7 +108,7 @@ fn other_files_are_refused() {
             "{other:?}: {error}"
         );
     }
-    for version in [3, 5] {
+    for version in [3, 6] {
         assert!(matches!(converted(&first_line(version, "")), Err(ConvertError::Version(_))));
     }
     let ram = first_line(4, "").replace("[[0,1048576]]", "[[0,18446744073709551615]]");

@@ -1,11 +1,12 @@
-//! The observer of a replay: reads the trace on while the lab does again what was recorded, and compares.
+//! The observer of a replay: reads the trace on while the system does again what was recorded, and compares.
 
 use std::collections::VecDeque;
 use std::io::BufRead;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use device_models::checker::Finding;
-use device_models::fabric::{Delivery, FunctionId, Input, Observer, Transaction};
+use device_models::fabric::{Delivery, FunctionId, Input, Observer, Transaction, WitnessInput};
+use device_models::witness;
 use peerdma_support::warnings::Warnings;
 
 use super::{Difference, Replay, ReplayError};
@@ -47,7 +48,7 @@ impl<R: BufRead> Stage<R> {
             replay: Replay::default(),
             failed: None,
         };
-        let refused = Warnings::of("recorded causes that the lab refused");
+        let refused = Warnings::of("recorded causes that the devices refused");
         Self { script: Arc::new(Mutex::new(script)), refused: Arc::new(refused) }
     }
 
@@ -79,7 +80,7 @@ impl<R: BufRead> Stage<R> {
         }
     }
 
-    /// The lab has answered a read.
+    /// The system has answered a read.
     pub(super) fn compare_answer(&self, cause: Entry, answer: Option<Event>) {
         if answer.as_ref().is_some_and(|answer| *answer != cause.event) {
             self.lock().differ(cause.number, Some(cause.event), answer);
@@ -125,8 +126,8 @@ impl<R: BufRead> Script<R> {
         }
     }
 
-    /// The next entry that is compared; the cause behind it stays.
-    fn next_compared(&mut self) -> Option<Entry> {
+    /// Reads on, so that `ahead` holds the next entry.
+    fn fill(&mut self) {
         if self.ahead.is_empty() {
             match self.read() {
                 Ok(Some(entry)) => self.ahead.push_back(entry),
@@ -134,7 +135,24 @@ impl<R: BufRead> Script<R> {
                 Err(error) => drop(self.failed.get_or_insert(error)),
             }
         }
+    }
+
+    /// The next entry that is compared; the cause behind it stays.
+    fn next_compared(&mut self) -> Option<Entry> {
+        self.fill();
         if self.ahead.front()?.event.is_compared() { self.ahead.pop_front() } else { None }
+    }
+
+    /// The witness record that comes next, if one does.
+    fn next_record(&mut self) -> Option<witness::Bytes> {
+        if self.replay.difference.is_some() || self.failed.is_some() {
+            return None;
+        }
+        self.fill();
+        match &self.ahead.front()?.event {
+            Event::Witness { kind: WitnessInput::Record, data } => data.as_slice().try_into().ok(),
+            _ => None,
+        }
     }
 
     /// The replay did this: did the trace too?
@@ -213,8 +231,22 @@ impl<R: BufRead + Send> Observer for Stage<R> {
     }
 
     fn input(&mut self, input: &Input<'_>) {
-        if let Input::Outside { .. } = input {
+        let compared = matches!(
+            input,
+            Input::Outside { .. } | Input::Witness { kind: WitnessInput::Record, .. }
+        );
+        if compared {
             self.lock().compare(input.into());
+        }
+    }
+
+    fn next_record(&mut self, record: &mut witness::Bytes) -> bool {
+        match self.lock().next_record() {
+            Some(recorded) => {
+                *record = recorded;
+                true
+            }
+            None => false,
         }
     }
 

@@ -6,7 +6,7 @@ use peerdma_support::testing::logged;
 use super::*;
 use crate::event::{FindingEvent, Payload};
 use crate::writer::Writer;
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 
 fn finding(text: &str) -> Event {
     Event::Finding(FindingEvent {
@@ -51,7 +51,7 @@ fn causes_that_are_refused_do_not_fill_the_log() {
         assert_eq!(replay.difference, None);
     });
     assert_eq!(lines.len(), 10, "{lines:#?}");
-    assert_eq!(lines[9], "recorded causes that the lab refused: 500 in all");
+    assert_eq!(lines[9], "recorded causes that the devices refused: 500 in all");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn of_the_findings_the_first_are_kept_and_all_are_counted() {
 fn marks_and_what_other_sources_added_do_not_matter() {
     let mark = crate::event::TestMark { name: "a".into(), result: None };
     let events =
-        [Event::Test(mark), Event::Step { function: 0 }, Event::Other { kind: 15, body: vec![1] }];
+        [Event::Test(mark), Event::Step { function: 0 }, Event::Other { kind: 16, body: vec![1] }];
     let replay = replay(trace(&header(), &events)).unwrap();
     assert_eq!((replay.difference, replay.events), (None, 1));
     assert_eq!(replay.ending, Some(Ending::Complete));
@@ -95,8 +95,8 @@ fn a_header_is_not_believed() {
         assert!(error.to_string().contains(what), "{error}");
         assert!(!error.is_of_the_machine());
     }
-    let lab = LabConfig { local_memory: 3, ..LabConfig::default() };
+    let system = SystemConfig { local_memory: 3, ..SystemConfig::default() };
     let error =
-        replay(trace(&Header { lab, payload: Payload::None, ..header() }, &[])).unwrap_err();
+        replay(trace(&Header { system, payload: Payload::None, ..header() }, &[])).unwrap_err();
     assert!(matches!(error, ReplayError::Assembly(_)), "{error}");
 }

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use device_models::checker::FindingClass;
-use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind};
-use peerdma_topology::assembly::LabConfig;
+use device_models::fabric::{CompletionStatus, Kind, Purpose, RouteKind, WitnessInput};
+use device_models::witness::{Builder, Bytes};
+use guest_protocol::witness as record;
+use peerdma_topology::assembly::SystemConfig;
 use peerdma_trace::{
     ConfigAccess, Destination, Event, FindingEvent, FunctionName, Header, Payload, TestMark,
     TestResult, TlpRun, TransactionResult, Writer,
@@ -32,6 +34,25 @@ pub(crate) fn run(sequence: u64, address: u64, length: u64) -> TlpRun {
         digest: Some(0x1234_5678),
         data: None,
     }
+}
+
+fn witness(kind: WitnessInput, data: &[u8]) -> Event {
+    Event::Witness { kind, data: data.to_vec() }
+}
+
+/// A record of the witness: a dma-buf mapped for the peer.
+pub(crate) fn mapped() -> Bytes {
+    Builder::new(record::Kind::BufferMap)
+        .put_u64(record::record::TICKET, 3)
+        .put_u64(record::record::TIME, 2_000_000)
+        .put_u64(record::record::ADDRESS, 0x40_0000_0000)
+        .put_u64(record::record::LENGTH, 0x1_0000)
+        .put_u64(record::record::GROUP, 0xffff_8880_0012_3400)
+        .put_u64(record::record::BUFFER, 7)
+        .put(record::record::FUNCTION, &0x100_u32.to_le_bytes())
+        .put(record::record::PID, &812_u32.to_le_bytes())
+        .put(record::record::TASK, b"importer")
+        .bytes()
 }
 
 /// One entry of each kind.
@@ -74,7 +95,11 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Plug { port: 0x20 },
         Event::FenceSeen { requester: 0x100 },
         Event::DelayPosted { requester: 0x100, target: None, delay: "pushed".into() },
-        Event::Other { kind: peerdma_trace::WITNESS, body: vec![1; 20] },
+        witness(WitnessInput::Attach, &9_u64.to_le_bytes()),
+        witness(WitnessInput::Drain, &[]),
+        witness(WitnessInput::Record, &mapped()),
+        witness(WitnessInput::Detach, &[]),
+        Event::Other { kind: 16, body: vec![1; 20] },
         mark(Some(TestResult::Failed)),
     ]
 }
@@ -82,7 +107,7 @@ pub(crate) fn events() -> Vec<Event> {
 pub(crate) fn write(path: &Path) {
     let function = |name: &str, requester| FunctionName { name: name.into(), requester };
     let header = Header {
-        lab: LabConfig::default(),
+        system: SystemConfig::default(),
         ram: vec![(0, 1 << 20)],
         functions: vec![function("peer0", 0x100), function("peer1", 0x208)],
         payload: Payload::Digest,

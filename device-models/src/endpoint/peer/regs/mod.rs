@@ -13,7 +13,7 @@ use macros::{constants, registers};
 pub use header::c_header;
 pub use structures::{Descriptor, Record};
 
-/// Who may write a register.
+/// Which side may write a register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Writes are ignored.
@@ -31,7 +31,7 @@ pub struct Register {
     pub name: &'static str,
     /// Byte offset in its block.
     pub offset: u64,
-    /// Who may write it.
+    /// Which side may write it.
     pub access: Access,
     /// Documentation, a line each.
     pub about: &'static [&'static str],
@@ -184,7 +184,7 @@ registers! {
     ERROR_HI = 0x30, ReadOnly;
     /// Lab only, no hardware has this: the checker's class for the first fault of the last
     /// descriptor's transactions (a VERDICT code), 0 when there was none. It covers posted writes,
-    /// of whose failure the device itself never learns.
+    /// whose failure the device itself never learns of.
     VERDICT = 0x80, ReadOnly;
     /// Lab only: number of faulty accesses of the last descriptor.
     VERDICT_COUNT = 0x84, ReadOnly;
@@ -235,7 +235,7 @@ constants! {
     IDLE = 1;
     /// Working on a descriptor.
     BUSY = 2;
-    /// Stopped by an error that no completion record can tell; reset the channel.
+    /// Stopped by an error that no completion record can report; reset the channel.
     HALTED = 3;
 }
 
@@ -283,7 +283,7 @@ constants! {
     DESTINATION_LOCAL = 1 << 2;
     /// Read the last byte of destination back before completing. A read does not pass a posted
     /// write, so the data has arrived when the record is written; and when it cannot be read
-    /// the status tells, where a write alone never would.
+    /// the status says so, where a write alone never would.
     FLUSH = 1 << 3;
 }
 

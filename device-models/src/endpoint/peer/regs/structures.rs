@@ -34,7 +34,8 @@ layout! {
 
 layout! {
     /// A completion record, 32-byte aligned, at the same index as its descriptor. Written as two
-    /// TLPs, the first 24 bytes and then the last 8: who sees the sequence number sees all of it.
+    /// TLPs, the first 24 bytes and then the last 8: software that sees the sequence number sees
+    /// all of it.
     Record, "record", 32;
     /// The descriptor's.
     cookie: U64;

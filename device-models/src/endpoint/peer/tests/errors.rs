@@ -1,4 +1,4 @@
-//! What the device tells of errors, and what it cannot know.
+//! What the device reports of errors, and what it cannot know.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Misbehaviour on demand: one each, and only once.
+//! Misbehaviour on demand: one fault for each request.
 
 use super::super::regs::{channel, control, device, fault, flags, status};
 use super::bench::{Bench, DATA, ENTRIES, FROM_LOCAL, NOWHERE, Ring, TO_LOCAL, copy, pattern};

@@ -29,7 +29,8 @@ fn the_accesses_of_a_copy_are_these_in_this_order() {
             call(false, Purpose::Data, DATA + 65_536, 4464),
             call(true, Purpose::Data, DATA + 0x11_0000, 4464),
             call(false, Purpose::Data, DATA + 0x10_0000 + 69_999, 1),
-            // The sequence number is in the second part: who sees it sees the whole record.
+            // The sequence number is in the second part: a reader that sees it sees the whole
+            // record.
             call(true, Purpose::CompletionRecord, RECORDS, 24),
             call(true, Purpose::CompletionRecord, RECORDS + 24, 8),
             call(true, Purpose::Interrupt, 0, 4),

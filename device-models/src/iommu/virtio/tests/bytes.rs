@@ -80,9 +80,9 @@ fn what_cannot_be_parsed_is_returned_unwritten_and_told() {
         assert_eq!(send(&mut iommu, request), (0, 0xee));
     }
     assert_eq!(iommu.request(&map(1, 0, 0xfff, 0, 1), &mut [0; 3]), 0, "no room for a tail");
-    let told = reasons(&mut iommu);
-    assert_eq!(told.len(), 7);
-    assert!(told[3].contains("type 9") && told[4].contains("too short"), "{told:?}");
+    let reported = reasons(&mut iommu);
+    assert_eq!(reported.len(), 7);
+    assert!(reported[3].contains("type 9") && reported[4].contains("too short"), "{reported:?}");
     iommu.accept_features(0);
     assert_eq!(
         send(&mut iommu, &map(1, 0, 0xfff, 0, 1)),
@@ -123,7 +123,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     /// Whatever arrives: no panic, no more written than there is room, one request counted, a
-    /// status other than OK told to the checker.
+    /// status other than OK reported to the checker.
     #[test]
     fn hostile_bytes(
         requests in prop::collection::vec(

@@ -1,4 +1,4 @@
-//! What an endpoint gets over the life of mappings, domains and the device.
+//! What an endpoint can reach over the life of mappings, domains and the device.
 
 use super::*;
 use crate::AddressRange;

@@ -1,7 +1,8 @@
-//! Does dmatest notice? The engine misbehaves on request, by a register that hardware does not have, and every thread
-//! must say that something is wrong; well-behaved again, it must satisfy them.
+//! Does dmatest notice? The engine misbehaves on request, by a register that hardware does not
+//! have, and every thread must report an error; once it behaves again, all must pass.
 //!
-//! Without an IOMMU only: with one the engine would be caught at writing where it may not, before dmatest sees a byte.
+//! Without an IOMMU only: with one the engine would be caught at writing where it may not, before
+//! dmatest sees a byte.
 
 use super::dmatest::{DmatestResult, Run, Summary};
 use super::{Channels, engines, few, run_dmatest, verified};
@@ -11,7 +12,7 @@ use crate::sys;
 use crate::sys::kernel_log::{KernelLog, OVERWRITTEN};
 use std::fs::File;
 
-/// The lab's register in BAR 0, and what can be asked of it: `device-models/src/endpoint/ioat/regs.rs`.
+/// The register for misbehaviour in BAR 0, and what can be asked of it: `device-models/src/endpoint/ioat/regs.rs`.
 const FAULT: usize = 0x3000;
 const BAR_SIZE: usize = 0x4000;
 const NONE: u32 = 0;
@@ -27,7 +28,7 @@ const GIVEN_UP: f64 = 5.0;
 /// Milliseconds within which an operation ends although the guest is emulated twice.
 const PATIENT: u32 = 3000;
 
-/// The lab's registers of all engines.
+/// The registers for misbehaviour of all engines.
 struct Faults(Vec<View>);
 
 impl Faults {
@@ -50,7 +51,8 @@ impl Drop for Faults {
     }
 }
 
-/// dmatest tells of each wrong byte, and a console is slow: while this lives it shows none of it, the kernel's log all.
+/// dmatest logs each wrong byte, and a console is slow: while this lives it shows none of it, the
+/// kernel's log all.
 struct QuietConsole(String);
 
 impl QuietConsole {
@@ -115,7 +117,9 @@ fn broken(
     few(bench, &Run::of(5), Channels::First)
 }
 
+/// It writes to what dmatest has mapped for reading: the witness of mappings sees that.
 pub(super) fn swap(bench: &mut Bench<'_>) -> Verdict {
+    bench.expect_witnessed("witness.direction", 1, None)?;
     broken(bench, SWAP, "data error", PATIENT, |_| false)
 }
 
@@ -133,11 +137,11 @@ pub(super) fn lost_completion(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// The driver looks by itself after 100 ms, and whenever a client asks how a copy stands, as dmatest does before it calls
-/// one lost: no time-out makes it notice. The lab counts.
+/// one lost: no time-out makes it notice. The VMM counts.
 pub(super) fn lost_interrupts(bench: &mut Bench<'_>) -> Verdict {
     let faults = Faults::new()?;
     faults.set(DROP_INTERRUPT | STICKY);
-    // Now and then nobody looks before dmatest's time is up.
+    // Now and then no thread looks before dmatest's time is up.
     let seen = verified(bench, &Run { timeout: 1000, ..Run::of(1) }, Channels::First);
     faults.set(NONE);
     match seen {

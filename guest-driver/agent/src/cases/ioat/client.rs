@@ -1,4 +1,5 @@
-//! The client of the kernel's DMA engines, `peerdma_dma.ko`: one copy at a time by a channel of our choice.
+//! The client of the kernel's DMA engines, `peerdma_dma.ko`: one copy at a time on a chosen
+//! channel.
 
 use crate::cases::Stop;
 use crate::uapi;

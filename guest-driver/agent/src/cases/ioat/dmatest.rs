@@ -29,7 +29,7 @@ pub(super) struct Run {
     pub(super) iterations: u32,
     /// Bytes of a buffer; each operation takes a part of it, at random.
     pub(super) buffer: u32,
-    /// The driver asks whether an operation is over, and no interrupt tells it.
+    /// The driver asks whether an operation is over, and there is no interrupt.
     pub(super) polled: bool,
     /// Milliseconds that a thread waits for an operation. A guest that is emulated twice may have to wait for its turn.
     pub(super) timeout: u32,

@@ -1,5 +1,5 @@
-//! Intel's DMA engine, which nobody here designed, driven by drivers that know nothing of the lab: the kernel's
-//! `ioatdma`, and its `dmatest` on top.
+//! Intel's DMA engine, which was not designed here, driven by drivers that know nothing of peerdma:
+//! the kernel's `ioatdma`, and its `dmatest` on top.
 
 mod broken;
 mod client;
@@ -13,13 +13,13 @@ mod user_space;
 use super::Kind::{Negative, Partner, Positive};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
-use crate::lab::Counters;
 use crate::sys;
 use crate::sys::kernel_config;
 use crate::sys::kernel_log::complaints;
 use crate::sys::pci::Function;
 use crate::sys::sw_sync;
 use crate::uapi;
+use crate::vmm::Counters;
 use dmatest::{DmatestResult, Operation, Run, Summary};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,13 +35,13 @@ const CLASS: &str = "/sys/class/dma";
 const DRIVER_FOLDER: &str = "/sys/bus/pci/drivers/ioatdma";
 pub(super) const DRIVER: Need = Need::Module(DRIVER_FOLDER, "ioatdma", "CONFIG_INTEL_IOATDMA");
 const DMATEST: Need = Need::Module(dmatest::PARAMETERS, "dmatest", "CONFIG_DMATEST");
-const NEEDS: &[Need] = &[Need::Lab, DRIVER, DMATEST];
+const NEEDS: &[Need] = &[Need::Vmm, DRIVER, DMATEST];
 
 const CLIENT: Need = Need::Module(client::PATH, "peerdma_dma", "CONFIG_DMA_ENGINE");
 const P2P: Need = Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA");
-const THIRD_PARTY: &[Need] = &[Need::Lab, Need::Peer, Need::Other, P2P, DRIVER, CLIENT];
+const THIRD_PARTY: &[Need] = &[Need::Vmm, Need::Peer, Need::Other, P2P, DRIVER, CLIENT];
 
-const MOVING: &[Need] = &[Need::Lab, Need::Peers, P2P, Need::Path, DRIVER, CLIENT];
+const MOVING: &[Need] = &[Need::Vmm, Need::Peers, P2P, Need::Path, DRIVER, CLIENT];
 
 /// What ioatdma says, at level error, when it lets go of an engine.
 pub(super) const LETTING_GO: &str = "Removing dma and dca services";
@@ -81,14 +81,14 @@ pub(super) const CASES: &[Case] = &[
         "ioat",
         "read-of-an-unmapped-address",
         Negative,
-        &[Need::Lab, Need::Peers, Need::Path, Need::Translated, DRIVER, CLIENT],
+        &[Need::Vmm, Need::Peers, Need::Path, Need::Translated, DRIVER, CLIENT],
         third_party::read_unmapped,
     ),
     Case::new(
         "ioat",
         "write-to-an-unmapped-address",
         Negative,
-        &[Need::Lab, Need::Peers, Need::Path, Need::Translated, DRIVER, CLIENT],
+        &[Need::Vmm, Need::Peers, Need::Path, Need::Translated, DRIVER, CLIENT],
         third_party::write_unmapped,
     ),
     Case::new(
@@ -105,7 +105,7 @@ pub(super) const CASES: &[Case] = &[
         "ioat-speed",
         "beside-a-peer-device",
         Partner,
-        &[Need::Lab, Need::Peers, DRIVER, DMATEST],
+        &[Need::Vmm, Need::Peers, DRIVER, DMATEST],
         speed::beside,
     ),
     Case::new("ioat-broken", "swapped-addresses", Partner, NEEDS, broken::swap),
@@ -317,7 +317,7 @@ fn verified(bench: &mut Bench<'_>, run: &Run, on: Channels) -> Result<Vec<Summar
             let of = |stat: &Counters| stat.counter(&path).unwrap_or(0);
             of(&after).saturating_sub(of(&before))
         };
-        ensure!(count("tlps") > 0, "{address}: dmatest ran, and the lab saw no request of it");
+        ensure!(count("tlps") > 0, "{address}: dmatest ran, and the VMM saw no request of it");
         // The driver's timer would do without interrupts, five times a second. Threads of one channel may share one;
         // each channel has a vector of its own.
         let used = channels_used(&engine, on)?;

@@ -7,8 +7,8 @@ use crate::cases::matrix::{Exporter, SIZE, Shared};
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{DeviceError, Object, Pattern, Peer};
-use crate::lab::PathKind;
 use crate::uapi;
+use crate::vmm::PathKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of a copy, with an odd end, and where it begins and goes.
@@ -49,7 +49,8 @@ pub(super) fn between(bench: &mut Bench<'_>) -> Verdict {
     target.close()
 }
 
-/// While somebody moves it to and fro: each copy has what was stored before it, and before at least one move.
+/// While the exporter moves it to and fro: each copy has what was stored before it, and before at
+/// least one move.
 pub(super) fn meanwhile(bench: &mut Bench<'_>) -> Verdict {
     let (owner, other) = bench.take_peers()?;
     let (source, target) =
@@ -93,7 +94,7 @@ fn to_and_fro(
         }
         owner.move_buffer(object, place, 0)?;
         moves.fetch_add(1, Ordering::Relaxed);
-        // Where there is one processor, whoever copies has to come to it between two moves.
+        // Where there is one processor, the thread that copies has to run between two moves.
         std::thread::yield_now();
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! The engine as a third party in whatever topology this is: what the kernel decides about its access to the memory of each
-//! peer device, against what the VMM expects; and by which way its bytes then go.
+//! peer device, against what the VMM expects; and which route its bytes then take.
 
 use super::client::Channel;
 use super::engines;
@@ -10,8 +10,8 @@ use crate::cases::topology::{
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict};
 use crate::device::{Pattern, Peer};
-use crate::lab::{Other, Path, PathKind};
 use crate::sys::pci::Function;
+use crate::vmm::{Other, Path, PathKind};
 use rustix::io::Errno;
 
 /// Bytes of each copy: more than the driver takes at once, and an odd end.
@@ -50,7 +50,7 @@ impl Engine {
 }
 
 /// Every engine on the bus, and every peer device.
-fn everybody(bench: &mut Bench<'_>) -> Result<(Vec<Engine>, Vec<Peer>), Stop> {
+fn engines_and_peers(bench: &mut Bench<'_>) -> Result<(Vec<Engine>, Vec<Peer>), Stop> {
     // ioatdma says so of the descriptor of its own that it starts a channel with, if the channel is given back without
     // a copy before it has looked at that one: on a busy machine.
     bench.expect_message("Freeing 1 in use descriptors!");
@@ -69,10 +69,10 @@ fn everybody(bench: &mut Bench<'_>) -> Result<(Vec<Engine>, Vec<Peer>), Stop> {
 
 /// Distance and kind of DMA address, for every engine and the memory of every peer device.
 pub(super) fn decisions(bench: &mut Bench<'_>) -> Verdict {
-    let (engines, peers) = everybody(bench)?;
+    let (engines, peers) = engines_and_peers(bench)?;
     let mut decisions = Decisions::default();
     for engine in &engines {
-        let numbers = engine.function.numbers();
+        let numbers = engine.function.segment_and_requester_id();
         let (segment, bdf) =
             numbers.ok_or_else(|| Stop::Fail(format!("{} is not an address", engine.address())))?;
         for owner in &peers {
@@ -102,7 +102,7 @@ fn access(engine: &Engine, owner: &Peer) -> Result<Access, Stop> {
 /// out of reach the copy is refused, and not one byte moves. Where the hardware does not take what the kernel allows, the
 /// engine would halt: not tried, the peer devices' own tests do it.
 pub(super) fn routes(bench: &mut Bench<'_>) -> Verdict {
-    let (engines, peers) = everybody(bench)?;
+    let (engines, peers) = engines_and_peers(bench)?;
     for engine in &engines {
         let (mut copies, mut refusals, mut untried) = (0, 0, 0);
         let mut reached = Vec::new();

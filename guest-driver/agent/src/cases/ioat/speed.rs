@@ -1,6 +1,6 @@
-//! How fast the engine is in a guest, beside a peer device: the same sizes, from system memory to system memory, one piece
-//! at a time, each mapped, handed in, waited for by interrupt and unmapped. Figures for whoever reads the report: how long
-//! something takes decides no test.
+//! How fast the engine is in a guest, beside a peer device: the same sizes, from system memory to
+//! system memory, one piece at a time, each mapped, submitted, waited for by interrupt and
+//! unmapped. The figures are for the report: no test fails because something takes long.
 
 use super::dmatest::Run;
 use super::skylake;

@@ -7,12 +7,13 @@ use crate::cases::bench::must;
 use crate::cases::faults::{IOMMU_FAULT, NEVER_MAPPED, PORT_ERROR, class};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Object, Pattern, Peer, Work};
+use crate::sys;
 use crate::sys::dma_buf::{Access, import_sync_file};
 use crate::sys::kernel_log::{KernelLog, Record};
 use crate::sys::patience::await_that;
 use crate::sys::pci::Function;
 use crate::sys::sw_sync::Pending;
-use crate::{sys, uapi};
+use crate::uapi;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -69,8 +70,8 @@ pub(super) fn carry(
     Ok(to.peer.view(to.object)?.expect(3..3 + length, pattern, 1)?)
 }
 
-/// A fence of somebody else's in one of the buffers: the copy waits for it as long as its limit allows. The engine was not
-/// asked for anything, so that its channel is there for the next one.
+/// A foreign fence in one of the buffers: the copy waits for it as long as its limit allows. The
+/// engine was not asked for anything, so that its channel is there for the next one.
 pub(super) fn gives_up(bench: &mut Bench<'_>) -> Verdict {
     let (peer0, peer1) = bench.take_peers()?;
     let (one, other) = (Shared::new(&peer0)?, Shared::new(&peer1)?);
@@ -99,8 +100,8 @@ pub(super) fn gives_up(bench: &mut Bench<'_>) -> Verdict {
     other.close()
 }
 
-/// The read completes with an error, the engine halts, its driver resets it and tells the client; the same channel
-/// then carries on.
+/// The read completes with an error, the engine halts, its driver resets it and notifies the
+/// client; the same channel then carries on.
 pub(super) fn read_unmapped(bench: &mut Bench<'_>) -> Verdict {
     let names = first_channels()?;
     bench.expect(class::UNMAPPED, u32::try_from(names.len())?, None)?;
@@ -115,7 +116,8 @@ pub(super) fn read_unmapped(bench: &mut Bench<'_>) -> Verdict {
             result == uapi::DMA_READ_FAILED,
             "{name}: a read of an unmapped address ended with {result}, not with DMA_TRANS_READ_FAILED"
         );
-        // The driver tells of the error before it throws away what is queued: what comes in between goes with it.
+        // The driver reports the error before it throws away what is queued: what comes in between
+        // goes with it.
         let again = channel.copy(one.at(0), other.at(0), SHORT)?;
         ensure!(
             matches!(again, uapi::DMA_DONE | uapi::DMA_ABORTED),
@@ -127,8 +129,9 @@ pub(super) fn read_unmapped(bench: &mut Bench<'_>) -> Verdict {
     other.close()
 }
 
-/// The write is posted: neither the engine nor its driver can know. The port that the engine hangs below tells the
-/// kernel, whose driver takes the engine out of service and back, and resets whatever else hangs below the port.
+/// The write is posted: neither the engine nor its driver can know. The port above the engine
+/// reports it to the kernel, whose driver takes the engine out of service and back, and resets
+/// whatever else hangs below the port.
 pub(super) fn write_unmapped(bench: &mut Bench<'_>) -> Verdict {
     let names = first_channels()?;
     bench.expect(class::UNMAPPED, u32::try_from(names.len())?, None)?;
@@ -159,7 +162,8 @@ pub(super) fn write_unmapped(bench: &mut Bench<'_>) -> Verdict {
     other.close()
 }
 
-/// Whether there is a port above it that tells the kernel of writes that were lost. On the root bus there is none.
+/// Whether there is a port above it that reports lost writes to the kernel. On the root bus there
+/// is none.
 pub(super) fn has_reporting_port(engine: &Function) -> bool {
     let count = |port: Function| port.aer_count("aer_dev_nonfatal", "UnsupReq");
     engine.upstream().and_then(count).is_some()

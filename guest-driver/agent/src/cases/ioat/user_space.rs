@@ -1,6 +1,7 @@
-//! The engine as a third party in user space's hands, and the peer devices with it: VFIO maps the memories of the peers
-//! for the engine, and does not ask whether there is a way. What the kernel decides for its own drivers does not count
-//! here: the addresses are ours, and the IOMMU translates them at the root complex, whatever a switch could do.
+//! The engine as a third party, assigned to user space together with the peer devices: VFIO maps
+//! the memories of the peers for the engine, and does not ask whether Linux allows the path. What
+//! the kernel decides for its own drivers does not count here: the addresses are ours, and the
+//! IOMMU translates them at the root complex, whatever a switch could do.
 
 use super::client::Channel;
 use super::third_party::{SIZE, Shared, await_recovery, carry, first_channels, has_reporting_port};
@@ -12,13 +13,13 @@ use crate::cases::topology::{expected, peers};
 use crate::cases::traffic::{Traffic, name};
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{self, Pattern, Peer};
-use crate::lab::{Arrival, Other, Path, PathKind};
 use crate::partner::binding::Lent;
 use crate::partner::container::{self, Container, Mapping};
 use crate::partner::user_engine::{READ_DATA, UserEngine};
 use crate::partner::vfio::{DRIVER, Device};
 use crate::sys::kernel_log::KernelLog;
 use crate::sys::pci::Function;
+use crate::vmm::{Arrival, Other, Path, PathKind};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,10 +47,10 @@ const TYPE_1: Need = Need::Module(container::MODULE, "vfio_iommu_type1", "CONFIG
 
 /// What it takes. The IOMMU comes first: where there is none, nothing else is to blame.
 pub(super) const NEEDS: &[Need] =
-    &[Need::Lab, Need::Peer, Need::Other, Need::Iommu, super::DRIVER, VFIO, TYPE_1];
+    &[Need::Vmm, Need::Peer, Need::Other, Need::Iommu, super::DRIVER, VFIO, TYPE_1];
 /// And to see that the kernel's own drivers carry on.
 pub(super) const NEEDS_AND_OWN: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Iommu, Need::Path, super::DRIVER, super::CLIENT, VFIO, TYPE_1];
+    &[Need::Vmm, Need::Peers, Need::Iommu, Need::Path, super::DRIVER, super::CLIENT, VFIO, TYPE_1];
 
 /// The memory of a peer device.
 struct Memory {
@@ -137,7 +138,7 @@ fn at_once<T: Send, R: Send>(
 struct Taken {
     engines: Vec<Engine>,
     memories: Vec<Memory>,
-    /// Open: a device that nobody has open is asleep, and answers nobody.
+    /// Open: a device that is not open is asleep, and does not answer.
     devices: Vec<Device>,
     /// With the file that each brings when it is back.
     lent: Vec<(Lent, PathBuf)>,
@@ -229,8 +230,8 @@ impl Taken {
     }
 }
 
-/// While another driver has a device of the same IOMMU group, VFIO must not let anybody have this one: both would be in
-/// one address space.
+/// While another driver has a device of the same IOMMU group, VFIO must not hand out this one: both
+/// would be in one address space.
 fn refused_beside_others(bench: &mut Bench<'_>, engine: &Function) -> Verdict {
     let group = engine.iommu_group();
     let is_beside = |other: &Function| {
@@ -343,7 +344,8 @@ fn refuse(
     Ok(to.mapping.view().expect(TO..TO + SHORT, old, TO as u64)?)
 }
 
-/// Nor the write, and that is posted: the engine cannot know. The port that it hangs below tells the kernel.
+/// Nor the write, and that is posted: the engine cannot know. The port above it reports it to the
+/// kernel.
 fn lose(
     bench: &mut Bench<'_>,
     taken: &Taken,

@@ -1,4 +1,4 @@
-//! Whoever leaves: drivers that are unbound, processes that are killed, devices that are reset.
+//! Users that go away: drivers that are unbound, processes that are killed, devices that are reset.
 
 use crate::cases::bench::{must, succeeded};
 use crate::cases::busy::{Busy, Load};
@@ -108,7 +108,7 @@ pub(super) fn exporter_waits(bench: &mut Bench<'_>) -> Verdict {
         ensure!(goes, "the driver does not begin to go");
         std::thread::sleep(Duration::from_millis(100));
         let waited = !unbinding.is_finished();
-        // Nobody else has to wait for that importer.
+        // No other device has to wait for that importer.
         drop(other);
         // It is still the importer's: also what it does now is right.
         let used = client.run(Work::checksum(imported.at(0), 64));
@@ -179,7 +179,7 @@ pub(super) fn exporter_killed(bench: &mut Bench<'_>) -> Verdict {
         client.close(local)?;
         drop(shared);
     }
-    load.tell(bench)
+    load.conclude(bench)
 }
 
 /// A reset of the exporter's device takes mappings of its own memory away, and leaves those of RAM alone.

@@ -1,4 +1,4 @@
-//! Shared buffers while somebody moves, revokes, closes, unbinds or dies.
+//! Shared buffers while they are moved or revoked, while a side closes, unbinds or dies.
 
 mod leaving;
 mod patience;
@@ -45,6 +45,13 @@ pub(super) const CASES: &[Case] = &[
         Positive,
         PATH,
         leaving::exporter_waits,
+    ),
+    Case::new(
+        "lifetimes",
+        "exporter-unbinds-before-late-unmaps",
+        Positive,
+        FENCED_PATH,
+        patience::unbinding,
     ),
     Case::new("lifetimes", "exporter-process-killed", Positive, PATH, leaving::exporter_killed),
     Case::new(
@@ -100,8 +107,11 @@ fn move_while_idle(bench: &mut Bench<'_>) -> Verdict {
     owner.move_buffer(shared.object, uapi::PLACE_LOCAL, 0)?;
     both_ways(bench, (&owner, &client), imported, &shared, (12, Where::Peer))?;
     let after = client.counters()?;
-    let (told, mapped) = (after.invalidations - before.invalidations, after.maps - before.maps);
-    ensure!(told == 2 && mapped == 3, "2 moves: notified {told} times, mapped {mapped} times");
+    let (notified, mapped) = (after.invalidations - before.invalidations, after.maps - before.maps);
+    ensure!(
+        notified == 2 && mapped == 3,
+        "2 moves: notified {notified} times, mapped {mapped} times"
+    );
     Ok(())
 }
 
@@ -150,11 +160,11 @@ fn move_under_load(bench: &mut Bench<'_>) -> Verdict {
         sums.push(must(peer, Work::checksum(object.at(0), SIZE))?.result);
     }
     ensure!(sums[0] == sums[1], "the devices find the checksums {sums:#x?}");
-    load.tell(bench)
+    load.conclude(bench)
 }
 
-/// Somebody comes who can only have the buffer in RAM, while a write into it is still to come from who has it where it is:
-/// the buffer moves after that write.
+/// An importer that needs the buffer in RAM attaches while a write of another importer into it is
+/// still outstanding: the buffer moves after that write.
 fn fall_back_under_load(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let mut load = Load::default();
@@ -177,7 +187,7 @@ fn fall_back_under_load(bench: &mut Bench<'_>) -> Verdict {
         client.close(second)?;
         client.close(first)?;
     }
-    load.tell(bench)
+    load.conclude(bench)
 }
 
 /// Work between two imports of one buffer: mapping the second moves it, which takes the mapping of the first away.
@@ -212,7 +222,7 @@ fn pinned_stays(bench: &mut Bench<'_>) -> Verdict {
     let moved = owner.move_buffer(shared.object, uapi::PLACE_SYSTEM, 0);
     busy("moving what is pinned in local memory", moved.err().map(|error| error.errno))?;
     let attached = client.import(&shared.fd, Importer::Static.flags());
-    busy("attaching who needs RAM", attached.err().map(|error| error.errno))?;
+    busy("attaching an importer that needs RAM", attached.err().map(|error| error.errno))?;
     client.close(pinned)?;
 
     let attached = client.import(&shared.fd, Importer::Static.flags())?;
@@ -254,7 +264,7 @@ fn revoke(bench: &mut Bench<'_>) -> Verdict {
             client.close(local)?;
         }
     }
-    load.tell(bench)
+    load.conclude(bench)
 }
 
 /// The importer's file is closed in the midst of its work: what was queued is cancelled, and everything comes back.
@@ -286,10 +296,11 @@ fn close_in_flight(bench: &mut Bench<'_>) -> Verdict {
         shared.view.expect_all(0..SIZE, 0x42)?;
         dma_buf::end_cpu_access(&shared.fd, Access::Read)?;
     }
-    load.tell(bench)
+    load.conclude(bench)
 }
 
-/// Each kind of buffer with each kind of importer, some rounds: whoever counts finds everything where it was.
+/// Each kind of buffer with each kind of importer, some rounds: afterwards every counter has its
+/// old value.
 fn comes_back(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let round = || -> Verdict {
@@ -319,7 +330,8 @@ fn comes_back(bench: &mut Bench<'_>) -> Verdict {
     Ok(())
 }
 
-/// What the importer's device does to the buffer is in the buffer's fences, for anybody who asks.
+/// What the importer's device does to the buffer is in the buffer's fences, for every caller that
+/// asks.
 fn sync_file_out(bench: &mut Bench<'_>) -> Verdict {
     let (owner, client) = bench.take_peers()?;
     let shared = Shared::new(&owner, Exporter::Noncontiguous, SIZE as u64)?;

@@ -1,18 +1,24 @@
-//! A fence of somebody else's that does not come: the caller that needs the buffer waits up to its limit, and reports it.
+//! A foreign fence that does not come: the caller that needs the buffer waits up to its limit, and
+//! reports it.
 
+use crate::cases::bench::succeeded;
+use crate::cases::busy::{Busy, LOADS, Load};
+use crate::cases::lifecycle::{bind, unbind};
 use crate::cases::matrix::{Exporter, Importer, SIZE, Shared};
 use crate::cases::need::Need;
 use crate::cases::{Bench, Stop, Verdict, ensure};
-use crate::device::DeviceError;
-use crate::sys::dma_buf::{Access, import_sync_file};
+use crate::device::{DeviceError, WAIT_MS, Work};
+use crate::sys;
+use crate::sys::dma_buf::{Access, import_sync_file, signalled};
+use crate::sys::patience::await_that;
 use crate::sys::sw_sync::{self, Pending};
-use crate::{sys, uapi};
+use crate::uapi;
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 pub(super) const NEEDS: &[Need] = &[
-    Need::Lab,
+    Need::Vmm,
     Need::Peers,
     Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
     Need::Feature(uapi::FEATURE_SYNC_FILE, "CONFIG_SYNC_FILE"),
@@ -92,10 +98,10 @@ pub(super) fn invalidation(bench: &mut Bench<'_>) -> Verdict {
     client.map(imported, uapi::BIDIRECTIONAL)?;
     let before = client.counters()?.invalidations;
     let is_told = || -> Verdict {
-        let told = client.counters()?.invalidations - before;
+        let notified = client.counters()?.invalidations - before;
         ensure!(
-            told == 1,
-            "the importer was notified {told} times by an invalidation that gave up"
+            notified == 1,
+            "the importer was notified {notified} times by an invalidation that gave up"
         );
         Ok(())
     };
@@ -103,4 +109,56 @@ pub(super) fn invalidation(bench: &mut Bench<'_>) -> Verdict {
     let (segments, _) = client.segments(imported)?;
     ensure!(segments.is_empty(), "the importer keeps what was called back");
     Ok(client.close(imported)?)
+}
+
+/// The importer's work outlasts the exporter's patience: unbinding goes on without its fence, and what
+/// the importer unmaps late does no harm.
+pub(super) fn unbinding(bench: &mut Bench<'_>) -> Verdict {
+    bench.expect_message("has not signalled in 1 ms; taken back without it");
+    let mut load = Load::default();
+    for fills in LOADS {
+        let outlasts = unbind_during_work(bench, fills)?;
+        load.count(outlasts);
+        if outlasts {
+            break;
+        }
+    }
+    load.conclude(bench)
+}
+
+/// Unbinds the exporter behind work of the importer's. Returns whether the work was still under way
+/// when the exporter had given up waiting for its fence.
+fn unbind_during_work(bench: &mut Bench<'_>, fills: u32) -> Result<bool, Stop> {
+    let (owner, client) = bench.take_peers()?;
+    let shared = Shared::new(&owner, Exporter::Local, SIZE as u64)?;
+    let imported = client.import(&shared.fd, Importer::Dynamic.flags())?;
+    client.map(imported, uapi::BIDIRECTIONAL)?;
+    let before = client.counters()?;
+    let busy = Busy::start_of(&client, fills)?;
+    // Its own time limit is the usual one.
+    let (write, fence) = client.submit_fenced(Work::fill(imported.at(0), SIZE as u64, 0))?;
+    let short = Patience::of(1)?;
+    let function = owner.function();
+    let taken = function.clone();
+    let unbinding = std::thread::spawn(move || unbind(&taken));
+    let notified = await_that(Duration::from_secs(10), || -> Result<_, Stop> {
+        Ok(client.counters()?.invalidations > before.invalidations)
+    })?;
+    std::thread::sleep(Duration::from_millis(50));
+    let outlasts = !signalled(&fence, 0)?;
+    let driver = unbinding
+        .join()
+        .map_err(|_| Stop::Fail("the thread that unbinds has panicked".into()))??;
+    let (ended, unmaps) = (signalled(&fence, 0)?, client.counters()?.unmaps - before.unmaps);
+    drop(short);
+    bind(&function, &driver, owner.instance)?;
+    busy.end(&client, &[])?;
+    ensure!(notified, "the importer is not notified of the unbinding");
+    ensure!(
+        ended && unmaps == 1,
+        "the exporter's driver is gone, and the importer's work on its memory is not: ended {ended}, {unmaps} unmaps"
+    );
+    succeeded(&client, client.wait(write, WAIT_MS)?)?;
+    client.close(imported)?;
+    Ok(outlasts)
 }

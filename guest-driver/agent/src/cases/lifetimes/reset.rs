@@ -1,4 +1,4 @@
-//! A reset of the exporter's device while the importer's is at work on its memory.
+//! A reset of the exporter's device while the importer's works on its memory.
 
 use crate::cases::bench::{must, succeeded};
 use crate::cases::busy::{Busy, Load};
@@ -53,7 +53,7 @@ pub(super) fn during_a_transfer(bench: &mut Bench<'_>) -> Verdict {
         "{} resets waited for the importer's work, {told_to_come_again} had others come again",
         load.under_way()
     ));
-    load.tell(bench)?;
+    load.conclude(bench)?;
     ensure!(told_to_come_again > 0, "work that comes during a reset never gets EAGAIN");
     Ok(())
 }
@@ -85,7 +85,7 @@ impl<'p> Transfer<'p> {
         }
         let in_flight = !signalled(&fence, 0)?;
         let other = client.run(Work::checksum(imported.at(0), 64));
-        // Whoever was held up here came after the reset, and is not told to come again.
+        // A caller that was held up here came after the reset, and is not asked to come again.
         let in_flight = in_flight && owner.counters()?.resets == resets;
         resetting
             .join()

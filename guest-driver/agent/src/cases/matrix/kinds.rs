@@ -1,4 +1,4 @@
-//! The two sides of the matrix, and what the contract says where they meet.
+//! The two sides of the matrix, and the expected result of each pair.
 
 use crate::device::{DeviceError, Object, Peer};
 use crate::uapi;
@@ -37,7 +37,7 @@ pub(crate) enum Importer {
     Dynamic,
     /// Dynamic, without it.
     DynamicNoPeers,
-    /// Pinned, and told when it is taken away.
+    /// Pinned, and notified when it is taken away.
     PinnedRevocable,
     /// Pinned, without a callback for invalidation.
     PinnedNotRevocable,

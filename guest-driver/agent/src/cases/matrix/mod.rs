@@ -20,15 +20,15 @@ use std::os::fd::OwnedFd;
 
 /// What a cell cannot run without.
 pub(super) const NEEDS: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+    &[Need::Vmm, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
 
 /// And what a test cannot that goes from device to device.
 pub(super) const PATH: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"), Need::Path];
+    &[Need::Vmm, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"), Need::Path];
 
 /// And what one cannot whose mistake only an IOMMU can notice.
 pub(super) const TRANSLATED: &[Need] = &[
-    Need::Lab,
+    Need::Vmm,
     Need::Peers,
     Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
     Need::Path,
@@ -37,7 +37,7 @@ pub(super) const TRANSLATED: &[Need] = &[
 
 /// And what a test with fences of its own cannot.
 pub(super) const FENCED: &[Need] = &[
-    Need::Lab,
+    Need::Vmm,
     Need::Peers,
     Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
     Need::Feature(uapi::FEATURE_SYNC_FILE, "CONFIG_SYNC_FILE"),
@@ -45,7 +45,7 @@ pub(super) const FENCED: &[Need] = &[
 
 /// And what one cannot that does both.
 pub(super) const FENCED_PATH: &[Need] = &[
-    Need::Lab,
+    Need::Vmm,
     Need::Peers,
     Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA"),
     Need::Feature(uapi::FEATURE_SYNC_FILE, "CONFIG_SYNC_FILE"),

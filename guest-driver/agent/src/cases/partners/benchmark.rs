@@ -1,4 +1,5 @@
-//! What mapping costs, by the kernel's own benchmark: it takes the device from our driver and measures its DMA API.
+//! The cost of mapping, by the kernel's own benchmark: it takes the device from our driver and
+//! measures its DMA API.
 
 use super::super::need::Need;
 use super::super::{Bench, Stop, Verdict, ensure};
@@ -12,7 +13,7 @@ const PROGRAM: &str = "dma_map_benchmark";
 const DRIVER: &str = "dma_map_benchmark";
 
 pub(super) const NEEDS: &[Need] = &[
-    Need::Lab,
+    Need::Vmm,
     Need::Peers,
     Need::File("/sys/bus/pci/drivers/dma_map_benchmark", "CONFIG_DMA_MAP_BENCHMARK"),
 ];
@@ -49,7 +50,7 @@ pub(super) fn run(bench: &mut Bench<'_>, arguments: &[&str]) -> Verdict {
     Ok(())
 }
 
-/// The average latency in microseconds that the line with this beginning tells.
+/// The average latency in microseconds in the line with this beginning.
 fn figure(text: &str, beginning: &str) -> Result<f64, Stop> {
     let line = text.lines().find_map(|line| line.strip_prefix(beginning));
     let value = line.and_then(|line| {

@@ -1,4 +1,4 @@
-//! System memory that others exported, in the hands of our importer.
+//! System memory of other exporters, imported by our driver.
 
 use super::super::bench::must;
 use super::super::{Bench, Stop, Verdict};
@@ -93,7 +93,7 @@ fn out_and_in(peer: &Peer, buffer: &Buffer, flags: u32) -> Verdict {
     Ok(())
 }
 
-/// Local memory that the kernel hands out itself, to whoever maps a file in sysfs.
+/// Local memory that the kernel hands out itself, to a process that maps a file in sysfs.
 pub(super) fn p2pmem(_bench: &mut Bench<'_>) -> Verdict {
     const LENGTH: usize = 8192;
     for instance in 0..2 {

@@ -1,4 +1,5 @@
-//! What nobody here wrote: buffers shared with the kernel's own exporters and importers, and the kernel's own tests.
+//! Code that was not written here: buffers shared with the kernel's own exporters and importers,
+//! and the kernel's own tests.
 //!
 //! All of it needs modules or programs that only some scenarios carry, so none of it is among the positive tests.
 
@@ -34,10 +35,10 @@ const LENT: &[Need] = &[Need::Peers, P2P, Need::Translated, IOMMUFD, VFIO];
 /// The same for an I/OAT engine, which ioatdma gives away. A GiB of memory and copies within seconds are too much for a
 /// kernel that checks its every access.
 const LENT_IOAT: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Translated, Need::Unchecked, IOMMUFD, VFIO, ioat::DRIVER];
+    &[Need::Vmm, Need::Peers, Need::Translated, Need::Unchecked, IOMMUFD, VFIO, ioat::DRIVER];
 /// The same for engines that ioatdma would not take.
 const LENT_BROKEN: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Translated, Need::Unchecked, IOMMUFD, VFIO];
+    &[Need::Vmm, Need::Peers, Need::Translated, Need::Unchecked, IOMMUFD, VFIO];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("partners", "udmabuf-and-both-devices", Partner, &[Need::Peers, UDMABUF], |bench| {
@@ -182,7 +183,7 @@ pub(super) const VFIO_SAYS: &[&str] = &[
     ": reset done",
 ];
 
-/// The PCI function of the lab's peer `instance`, whatever driver it has: instances count in the order of addresses.
+/// The PCI function of the peer device `instance`, whatever driver it has: instances count in the order of addresses.
 fn function(instance: usize) -> Result<Function, Stop> {
     let mut peers = Function::all()?.into_iter().filter(|function| function.is(VENDOR, DEVICE));
     peers

@@ -1,5 +1,5 @@
-//! The kernel's importers, and what they do with our exports. Each takes somebody else's buffer first, so that a refusal
-//! is about ours.
+//! The kernel's importers, and what they do with our exports. Each takes another exporter's buffer
+//! first, so that a refusal is about ours.
 
 use super::super::{Bench, Verdict};
 use super::{buffers, refused, unless_unknown};

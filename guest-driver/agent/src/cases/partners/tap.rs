@@ -4,7 +4,7 @@ use super::known::Known;
 use crate::cases::{Stop, Verdict};
 use std::fmt;
 
-/// How a test of somebody else's ended.
+/// How a test of another project's ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum TestEnd {
     Passed,

@@ -1,4 +1,5 @@
-//! Both devices in user space's hands: iommufd puts the one's BAR into the address space of the other.
+//! Both devices assigned to user space: iommufd maps the BAR of one into the address space of the
+//! other.
 
 use super::super::lane::traffic_goes_on;
 use super::super::{Bench, Verdict, ensure};

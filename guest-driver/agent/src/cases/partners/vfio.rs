@@ -1,4 +1,4 @@
-//! vfio-pci as the exporter: the BAR of a device in user space's hands, in the hands of our driver for the other one.
+//! vfio-pci as the exporter: our driver imports the BAR of a device that is assigned to user space.
 
 use super::super::bench::must;
 use super::super::{Bench, Stop, Verdict, ensure};
@@ -25,7 +25,7 @@ struct Exporter {
     device: Device,
     _space: AddressSpace,
     lent: Lent,
-    /// The lab's number of the device.
+    /// The instance number of the device.
     instance: u32,
 }
 
@@ -156,7 +156,8 @@ pub(super) fn reset(bench: &mut Bench<'_>) -> Verdict {
     exporter.give_back()
 }
 
-/// Memory decoding off, by a write to the command register: nobody may reach the BAR, so the importer loses it.
+/// Memory decoding off, by a write to the command register: no device may reach the BAR, so the
+/// importer loses it.
 pub(super) fn memory_off(bench: &mut Bench<'_>) -> Verdict {
     let exporter = Exporter::new(bench, 0)?;
     let importer = Importer::new(&exporter)?;

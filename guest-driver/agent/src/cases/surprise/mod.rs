@@ -1,7 +1,7 @@
-//! Devices that are pulled out of their slots while they work and are worked with.
+//! Devices that are pulled out of their slots while they work and are in use.
 //!
-//! In a slot with hot-plug the kernel's own driver for it (pciehp) notices and takes the device away; in a plain one
-//! nobody does, until the test asks the kernel to remove what is gone.
+//! In a slot with hot-plug the kernel's own driver for it (pciehp) notices and takes the device
+//! away; in a plain one nothing does, until the test asks the kernel to remove what is gone.
 
 mod slot;
 
@@ -20,7 +20,7 @@ use slot::Slot;
 use std::os::fd::AsFd as _;
 
 const NEEDS: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+    &[Need::Vmm, Need::Peers, Need::Path, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("surprise", "exporter-is-pulled-under-load", Negative, NEEDS, exporter_pulled),
@@ -40,7 +40,7 @@ pub(super) fn failures(peer: &Peer, pending: Vec<u64>) -> Result<usize, Stop> {
     for cookie in pending {
         let error = peer.wait(cookie, WAIT_MS)?.error;
         ensure!(
-            error != -libc::ETIMEDOUT,
+            error != -Errno::TIMEDOUT.raw_os_error(),
             "{}: work that cannot be done does not end by itself",
             peer.name()
         );
@@ -116,8 +116,8 @@ fn exporter_pulled(bench: &mut Bench<'_>) -> Verdict {
     before.await_return(bench)
 }
 
-/// A device goes while its engine works on the memory of the other: that one keeps its buffers, and nobody has them
-/// mapped any more.
+/// A device goes while its engine works on the memory of the other: that one keeps its buffers, and
+/// no device has them mapped any more.
 fn importer_pulled(bench: &mut Bench<'_>) -> Verdict {
     let before = Account::take(bench)?;
     let (peer0, peer1) = bench.take_peers()?;

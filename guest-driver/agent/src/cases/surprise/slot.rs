@@ -1,4 +1,4 @@
-//! Slots: pulling and putting back, and waiting for what the kernel makes of it.
+//! Slots: pulling and plugging, and waiting for the kernel's reaction.
 
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::Peer;
@@ -55,11 +55,10 @@ impl Slot {
         verdict.and(self.put_back(bench))
     }
 
-    /// Out with it. The lab does that between two transactions; what the guest's kernel makes of it comes later.
+    /// Out with it. The VMM does that between two transactions; what the guest's kernel makes of it comes later.
     fn pull(&self, bench: &mut Bench<'_>) -> Verdict {
-        let lab =
-            bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
-        Ok(lab.unplug(self.port.address())?)
+        let vmm = bench.vmm.as_mut().ok_or_else(|| Stop::Skip("the VMM does not answer".into()))?;
+        Ok(vmm.unplug(self.port.address())?)
     }
 
     /// Waits until the kernel has taken the device away, by itself or because it is asked to.
@@ -79,9 +78,8 @@ impl Slot {
 
     /// Back in, and waits until the driver has bound.
     fn put_back(&self, bench: &mut Bench<'_>) -> Verdict {
-        let lab =
-            bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
-        lab.plug(self.port.address())?;
+        let vmm = bench.vmm.as_mut().ok_or_else(|| Stop::Skip("the VMM does not answer".into()))?;
+        vmm.plug(self.port.address())?;
         if !self.watched {
             sys::write("/sys/bus/pci/rescan", "1")?;
         }

@@ -1,12 +1,12 @@
-//! What the hardware makes of addresses that nobody asked the kernel for: between every two devices, whether the kernel
-//! would let them share memory or not.
+//! What the hardware makes of addresses that did not come from the kernel: between every two
+//! devices, whether the kernel would let them share memory or not.
 
 use super::{PairResult, expected, route::expect_refusals};
 use crate::cases::bench::must;
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{Peer, Work, at_address, at_local};
-use crate::lab::{Arrival, Path, PathKind};
+use crate::vmm::{Arrival, Path, PathKind};
 use std::collections::BTreeMap;
 
 /// Bytes of each read: more than one payload, within a page.
@@ -31,8 +31,8 @@ impl Kind {
 }
 
 /// Every device reads a few bytes out of every other one's memory: they come, by the expected way, or they do not, for the
-/// expected reason. Where they come it writes them back; nowhere else, since the port above would tell of a write that is
-/// lost, and its driver reset what is below it.
+/// expected reason. Where they come it writes them back; nowhere else, since the port above would
+/// report a write that is lost, and its driver reset what is below it.
 pub(super) fn all(bench: &mut Bench<'_>, kind: Kind) -> Verdict {
     let all = expected(bench)?.paths;
     let outcome = |path: &Path| PairResult::by(kind.arrival(path), path);
@@ -43,6 +43,12 @@ pub(super) fn all(bench: &mut Bench<'_>, kind: Kind) -> Verdict {
         }
     }
     expect_refusals(bench, &refusals)?;
+    // What arrives is a mistake all the same: the kernel has mapped nothing there.
+    let reached = all.iter().filter(|(.., path)| matches!(outcome(path), PairResult::Moves { .. }));
+    let reached = u32::try_from(reached.count()).unwrap_or(u32::MAX);
+    if reached > 0 {
+        bench.expect_witnessed("witness.unmapped", reached, None)?;
+    }
     let (mut moved, mut refused, mut untried) = (0, 0, 0);
     for (client, owner, path) in &all {
         let (client, owner) = (Peer::open(*client)?, Peer::open(*owner)?);

@@ -3,7 +3,7 @@
 use super::{can_follow, cannot_follow};
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{self, Peer};
-use crate::lab::{Address, Other, Path, PathKind};
+use crate::vmm::{Address, Other, Path, PathKind};
 use std::fmt;
 
 /// Whose DMA it is.
@@ -27,7 +27,7 @@ impl fmt::Display for Client<'_> {
 /// What is expected of a client's DMA into the memory of another device.
 #[derive(Debug)]
 pub(in crate::cases) struct Expectation<'a> {
-    /// Who wants in.
+    /// The device that wants access.
     pub(in crate::cases) client: Client<'a>,
     /// Whose memory it is.
     pub(in crate::cases) owner: &'a Peer,
@@ -107,7 +107,7 @@ pub(in crate::cases) struct Decisions {
 }
 
 impl Decisions {
-    /// One more: told to the VMM and to whoever reads the report, and compared with what is expected.
+    /// One more: sent to the VMM, shown in the report, and compared with what is expected.
     pub(in crate::cases) fn add(
         &mut self,
         bench: &mut Bench<'_>,
@@ -120,11 +120,11 @@ impl Decisions {
             Access::At(value) => Some((expected.kind(*value), *value)),
             Access::NotAttached | Access::NotMapped(_) | Access::Failed(_) => None,
         };
-        if let Some(lab) = bench.lab.as_mut() {
+        if let Some(vmm) = bench.vmm.as_mut() {
             match client {
-                Client::Peer(instance) => lab.path(owner.instance, instance, distance, mapped)?,
+                Client::Peer(instance) => vmm.path(owner.instance, instance, distance, mapped)?,
                 Client::Other(other) => {
-                    lab.path(owner.instance, &other.function, distance, mapped)?
+                    vmm.path(owner.instance, &other.function, distance, mapped)?
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::{PairResult, can_follow, expected};
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Stop, Verdict};
-use crate::lab::{Address, PathKind};
+use crate::vmm::{Address, PathKind};
 
 /// What the VMM expects of the second device's requests into the first one's memory.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
-//! What the kernel decides about peer-to-peer DMA, against what the VMM expects from its topology; and whether the
-//! data then takes that way and no other.
+//! What the kernel decides about peer-to-peer DMA, against what the VMM expects from its topology;
+//! and whether the data then takes that route and no other.
 
 mod address;
 mod decision;
@@ -11,20 +11,20 @@ use super::Kind::{Negative, Positive};
 use super::need::Need;
 use super::{Bench, Case, Stop, Verdict, ensure};
 use crate::device::{DEVICE, DeviceError, Peer, VENDOR};
-use crate::lab::{Address, Arrival, Expected, Path, PathKind};
 use crate::sys::pci::Function;
 use crate::uapi;
+use crate::vmm::{Address, Arrival, Expected, Path, PathKind};
 pub(super) use decision::{Access, Client, Decisions, Expectation, kinds_of};
 pub(super) use first_path::FirstPath;
 use rustix::io::Errno;
 
 const NEEDS: &[Need] =
-    &[Need::Lab, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
-const PEERS: &[Need] = &[Need::Lab, Need::Peers];
+    &[Need::Vmm, Need::Peers, Need::Feature(uapi::FEATURE_P2PDMA, "CONFIG_PCI_P2PDMA")];
+const PEERS: &[Need] = &[Need::Vmm, Need::Peers];
 
 pub(super) const CASES: &[Case] = &[
     Case::new("topology", "kernel-decides-as-predicted", Positive, NEEDS, decisions),
-    Case::new("topology", "iommu-groups-as-predicted", Positive, &[Need::Lab, Need::Peer], groups),
+    Case::new("topology", "iommu-groups-as-predicted", Positive, &[Need::Vmm, Need::Peer], groups),
     Case::new("topology", "route", Positive, NEEDS, route::all),
     Case::new("topology", "requests-by-bus-address", Positive, PEERS, |bench| {
         address::all(bench, address::Kind::Bus)
@@ -36,15 +36,14 @@ pub(super) const CASES: &[Case] = &[
         "topology",
         "wrong-kind-of-address",
         Negative,
-        &[Need::Lab, Need::Peers, Need::Translated],
+        &[Need::Vmm, Need::Peers, Need::Translated],
         wrong_kind::is_caught,
     ),
 ];
 
 pub(super) fn expected(bench: &mut Bench<'_>) -> Result<Expected, Stop> {
-    let lab =
-        bench.lab.as_mut().ok_or_else(|| Stop::Skip("the lab port does not answer".into()))?;
-    let hello = lab.hello()?;
+    let vmm = bench.vmm.as_mut().ok_or_else(|| Stop::Skip("the VMM does not answer".into()))?;
+    let hello = vmm.hello()?;
     let expected =
         hello.expected.ok_or_else(|| Stop::Skip("the VMM expects nothing of the kernel".into()))?;
     let planned = hello.peers.len();

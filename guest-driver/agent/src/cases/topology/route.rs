@@ -1,4 +1,4 @@
-//! By which way the data goes.
+//! The route that data takes.
 
 use super::{PairResult, can_follow, cannot_follow, expected, peers};
 use crate::cases::bench::must;
@@ -7,7 +7,7 @@ use crate::cases::lane::{Engine, Lane};
 use crate::cases::traffic::Traffic;
 use crate::cases::{Bench, Verdict, ensure};
 use crate::device::{Pattern, Peer};
-use crate::lab::{Path, PathKind};
+use crate::vmm::{Path, PathKind};
 use std::collections::BTreeMap;
 
 /// Bytes of the copies: several maximum payloads and read requests, and an odd end.

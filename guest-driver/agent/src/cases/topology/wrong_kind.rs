@@ -4,7 +4,7 @@ use super::expected;
 use crate::cases::faults::class;
 use crate::cases::{Bench, Stop, Verdict, ensure};
 use crate::device::{Work, at_address};
-use crate::lab::{Arrival, PathKind};
+use crate::vmm::{Arrival, PathKind};
 
 /// A driver that takes the CPUs' address of another device's memory for a DMA address, or the bus address where a switch
 /// does not route it: behind an IOMMU neither is one.

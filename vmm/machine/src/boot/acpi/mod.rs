@@ -118,7 +118,7 @@ impl OscControl {
 }
 
 impl Default for OscControl {
-    /// Everything that the lab's ports model.
+    /// Everything that the protocol's ports model.
     fn default() -> Self {
         Self(
             Self::NATIVE_HOT_PLUG

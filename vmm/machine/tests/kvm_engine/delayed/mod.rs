@@ -1,20 +1,20 @@
-//! A memory BAR that leaves the guest's direct map while posted writes to it are delayed, and comes back: with the lab's
+//! A memory BAR that leaves the guest's direct map while posted writes to it are delayed, and comes back: with the
 //! devices behind it, and vCPUs that use it meanwhile.
 
 mod rig;
 pub(crate) mod running;
 
 use libtest_mimic::Trial;
-use peerdma_machine::{FaultKind, LabPort, Reply, RunEnd};
+use peerdma_machine::{FaultKind, ProtocolHandler, Reply, RunEnd};
 use rig::{BAR_AT, Rig};
 
 use crate::harness::{LIMIT, Ran, Skipped, expect_success, platform, with_port};
 use crate::program::program;
 
-/// Does to the lab what the guest asks for, one letter a line.
+/// Does to the devices what the guest asks for, one letter a line.
 struct Orders(Rig);
 
-impl LabPort for Orders {
+impl ProtocolHandler for Orders {
     fn line(&mut self, line: &str) -> Reply {
         let rig = &self.0;
         match line.split(' ').next() {
@@ -28,14 +28,14 @@ impl LabPort for Orders {
     }
 }
 
-/// Says one letter at the lab port.
+/// Says one letter at the protocol port.
 macro_rules! say {
     ($letter:literal) => {
         concat!("mov edx, 0xd10\nmov al, '", $letter, "'\nout dx, al\nmov al, 10\nout dx, al")
     };
 }
 
-/// Runs a program with a lab; its outcome, and what it accessed of the BAR through the lab: reads and writes.
+/// Runs a program with the devices; its outcome, and what it accessed of the BAR through the runtime: reads and writes.
 fn run(code: Vec<u8>) -> Result<(RunEnd, Rig), Skipped> {
     let platform = platform(1)?;
     let rig = Rig::new(&platform);
@@ -104,7 +104,7 @@ fn accesses_of_a_cpu_push_and_the_bar_comes_back() -> Ran {
         "cmp dword ptr [rdi + 4], 0x5a5a5a5a",
         "jne 91f",
         say!("o"),
-        // From here on without the lab.
+        // From here on without the runtime.
         "mov r15d, 4",
         "cmp dword ptr [rdi], 0x04030201",
         "jne 91f",

@@ -1,4 +1,4 @@
-//! A machine with the lab's two peer devices, and their memory where its programs find it.
+//! A machine with two peer devices, and their memory where its programs find it.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -9,11 +9,11 @@ use device_models::endpoint::peer::regs::{
 };
 use device_models::fabric::{InterruptSink, Observer};
 use device_models::pci::Bdf;
-use peerdma_machine::runtime::{LabBus, Stepper};
+use peerdma_machine::runtime::{RuntimeBus, Stepper};
 use peerdma_machine::{
     Backends, DeviceBus, DirectMap, GuestRam, Machine, MappedMemory, Platform, Withheld,
 };
-use peerdma_topology::assembly::{IommuKind, LabConfig};
+use peerdma_topology::assembly::{IommuKind, SystemConfig};
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
@@ -47,10 +47,10 @@ impl Observer for Found {
     }
 }
 
-/// The lab's bus, with a count of what CPUs do to the BAR through it.
+/// The runtime's bus, with a count of what CPUs do to the BAR through it.
 #[derive(Debug)]
 struct Counting {
-    bus: Arc<LabBus>,
+    bus: Arc<RuntimeBus>,
     bar: u64,
     reads: AtomicUsize,
     writes: AtomicUsize,
@@ -108,24 +108,27 @@ pub(super) struct Rig {
 impl Rig {
     pub(super) fn new(platform: &Platform) -> Self {
         let ram = platform.ram().clone();
-        let config =
-            LabConfig { iommu: IommuKind::None, local_memory: 1 << 20, ..LabConfig::default() };
-        let mut lab =
+        let config = SystemConfig {
+            iommu: IommuKind::None,
+            local_memory: 1 << 20,
+            ..SystemConfig::default()
+        };
+        let mut system =
             config.build(ram.memory(), Box::new(NoInterrupts), std::io::repeat(0)).unwrap();
         let found = Found::default();
-        lab.add_observer(Box::new(found.clone()));
+        system.add_observer(Box::new(found.clone()));
         let functions = ["peer0", "peer1"].map(|name| {
-            let function = lab.function(name).unwrap();
-            let bdf = lab.address_map().node(function).requester;
-            lab.config_write(bdf, 4, 2, 6);
+            let function = system.function(name).unwrap();
+            let bdf = system.address_map().node(function).requester;
+            system.config_write(bdf, 4, 2, 6);
             bdf
         });
         let bar = |name: &str, index: u8| {
-            let node = lab.address_map().node(lab.function(name).unwrap());
+            let node = system.address_map().node(system.function(name).unwrap());
             node.bars.iter().find(|bar| bar.index == index).unwrap().range.first
         };
         let (registers, bar) = (bar("peer0", 0), bar("peer1", 2));
-        let (bus, stepper) = LabBus::new(lab, None).unwrap();
+        let (bus, stepper) = RuntimeBus::new(system, None).unwrap();
         let (reads, writes) = Default::default();
         let counting = Arc::new(Counting { bus, bar, reads, writes });
         let (posted, _stepper) = (Arc::default(), Arc::new(stepper));
@@ -192,13 +195,13 @@ impl Rig {
         self.counting.bus.mmio_write(address, &value.to_le_bytes());
     }
 
-    /// Reads and writes of the BAR by CPUs that came to the lab.
+    /// Reads and writes of the BAR by CPUs that came to the runtime.
     pub(super) fn accesses(&self) -> (usize, usize) {
         let Counting { reads, writes, .. } = &*self.counting;
         (reads.load(Ordering::Relaxed), writes.load(Ordering::Relaxed))
     }
 
-    /// What is in the BAR now, as a CPU's read that comes to the lab finds it.
+    /// What is in the BAR now, as a CPU's read that comes to the runtime finds it.
     pub(super) fn read(&self, offset: u64) -> u64 {
         let mut bytes = [0; 8];
         self.counting.bus.mmio_read(self.counting.bar + offset, &mut bytes);

@@ -170,7 +170,7 @@ fn a_bar_that_leaves_and_returns_under_running_vcpus_loses_nothing() -> Ran {
     let (reads, writes) = rig.accesses();
     let switches = switches.into_inner();
     eprintln!("armed {switches} times; {count} writes; {reads} reads, {writes} writes by exits");
-    assert!(reads > 0 && writes > 0, "nothing ever came to the lab");
+    assert!(reads > 0 && writes > 0, "nothing ever came to the runtime");
     Ok(())
 }
 

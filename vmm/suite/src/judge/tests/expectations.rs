@@ -33,8 +33,8 @@ fn a_user_s_test_says_what_it_expects() {
         let wanted = if passes { Status::Passed } else { Status::Failed };
         assert_eq!(case.status, wanted, "{outside:?} {inside:?} {found}: {case:?}");
         assert_eq!(case.expectations.len(), outside.len() + inside.len());
-        let told = case.expectations.iter().any(|text| text.contains("from inside the guest"));
-        assert_eq!(told, !inside.is_empty());
+        let listed = case.expectations.iter().any(|text| text.contains("from inside the guest"));
+        assert_eq!(listed, !inside.is_empty());
         // It is listed all the same.
         assert_eq!(case.findings.is_empty(), found == 0);
     }
@@ -87,7 +87,7 @@ fn a_guest_cannot_take_back_what_the_user_demands_nor_hide_what_was_found() {
     report_finding(&mut judge, FindingClass::Stale, "#1");
     say(&mut judge, &["case end ok"]);
     let report = judge.finish(end(Ending::Exit(0)));
-    assert!(report.cases[0].expectations.iter().any(|told| told.contains("inside the guest")));
+    assert!(report.cases[0].expectations.iter().any(|listed| listed.contains("inside the guest")));
     assert_eq!(report.cases[0].findings.len(), 1);
     // What was demanded has come, although within that test.
     assert_eq!(report.cases[1].status, Status::Passed, "{report:?}");

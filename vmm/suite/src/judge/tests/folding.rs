@@ -76,14 +76,14 @@ fn a_flood_of_findings_is_printed_in_two_lines() {
     report_finding(&mut judge, FindingClass::LinkDown, "down");
     note(&mut judge, FindingClass::BusMasterOff, "left over");
     judge.finish(end(Ending::Exit(0)));
-    let told = events.try_iter().filter_map(|event| match event {
+    let reported = events.try_iter().filter_map(|event| match event {
         Event::Finding { text, note, .. } => Some((text, note)),
         _ => None,
     });
-    let told: Vec<_> = told.collect();
-    let told: Vec<_> = told.iter().map(|(text, note)| (text.as_str(), *note)).collect();
+    let reported: Vec<_> = reported.collect();
+    let reported: Vec<_> = reported.iter().map(|(text, note)| (text.as_str(), *note)).collect();
     assert_eq!(
-        told,
+        reported,
         [
             ("peer0: pci.link-down: down", false),
             ("peer0: pci.link-down: 12031 times in all", false),

@@ -78,7 +78,7 @@ pub(in crate::nested) fn create_below(folder: &OwnedFd, name: &Name) -> io::Resu
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         folder = openat(&folder, part, flags, Mode::empty())?;
     }
-    // A pipe that nobody reads is an error rather than a wait.
+    // A pipe without a reader is an error rather than a wait.
     let flags = OFlags::WRONLY
         | OFlags::CREATE
         | OFlags::TRUNC

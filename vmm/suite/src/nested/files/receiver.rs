@@ -24,7 +24,7 @@ pub(in crate::nested) struct Receiver {
 #[derive(Debug)]
 struct Incoming {
     state: State,
-    /// No more bytes than this, all told.
+    /// No more bytes than this in all.
     limit: u64,
     received: u64,
     /// What the system said first. All that comes after is thrown away.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use peerdma_topology::assembly::LabConfig;
+use peerdma_topology::assembly::SystemConfig;
 
 use super::*;
 use crate::files::Files as _;
@@ -20,7 +20,7 @@ fn job(folder: &Path) -> Job {
         parameters: Vec::new(),
         initramfs: None,
         hello: Hello::new(Mode::Test, "a"),
-        lab: LabConfig::default(),
+        system: SystemConfig::default(),
         setup: None,
         memory: 64,
         cpus: 1,

@@ -1,4 +1,4 @@
-//! What a guest can do, and how likely it is that it does.
+//! What a guest can do, with weights.
 
 use super::RAM_SIZE;
 use crate::endpoint::ioat::regs::{bars, channel, descriptor as bit, device};

@@ -1,5 +1,5 @@
-//! What an engine may access, told from outside: from its registers and from the descriptors that
-//! pass its port.
+//! What an engine may access, as seen from outside: from its registers and from the descriptors
+//! that pass its port.
 //!
 //! Nothing here asks the engine what it makes of a descriptor. It is asked at which descriptor a
 //! channel is, and only to forget the others. With one channel that leaves one descriptor at a
@@ -110,7 +110,7 @@ impl Descriptor {
 
     fn permits(&self, access: &Transaction) -> bool {
         let any = |starts: &[u64]| starts.iter().any(|start| within(access, *start, self.length));
-        // Which of the two stands for the other, nobody knows.
+        // Which of the two stands for the other is not known.
         let swapped = self.swapped && self.writes.is_some();
         let reads = any(&self.reads);
         let writes = any(self.writes.as_slice());
@@ -138,7 +138,7 @@ pub(super) struct Ledger {
     /// CHANCMP of each channel.
     records: Vec<u64>,
     /// Some channel writes a record when it fails.
-    tells_errors: bool,
+    reports_errors: bool,
     /// The engine has been asked to take source and destination for each other.
     swaps: bool,
     /// Addresses of the descriptors that channels are at.
@@ -152,7 +152,7 @@ pub(super) struct Ledger {
     late: Vec<(u64, u64)>,
     /// Steps in which the engine had something to do.
     pub(super) steps: u64,
-    /// Accesses, told from each other as the fabric does, since somebody last set this to 0.
+    /// Accesses, counted as the fabric counts them, since this was last set to 0.
     pub(super) accesses: u64,
     /// Their bytes.
     pub(super) bytes: u64,
@@ -169,15 +169,15 @@ impl Ledger {
         self.swaps = registers.fault & !fault::STICKY == fault::SWAP;
         self.chains.clear();
         self.records.clear();
-        // Who has begun to tell goes on, whatever is written meanwhile.
-        self.tells_errors &=
+        // A channel that has begun to report goes on, whatever is written meanwhile.
+        self.reports_errors &=
             channels.iter().flat_map(|channel| &channel.path.job).any(|job| job.task.failed);
         for channel in channels {
             let image = channel.image();
             self.chains.push(word(&image, channel::CHAIN));
             self.records.push(word(&image, channel::COMPLETION));
             let errors = u64::from(control::ERROR_COMPLETION);
-            self.tells_errors |= word(&image, channel::CONTROL) & errors != 0;
+            self.reports_errors |= word(&image, channel::CONTROL) & errors != 0;
         }
         self.begun.clear();
         self.begun.extend(
@@ -186,7 +186,7 @@ impl Ledger {
         self.current.retain(|descriptor| self.begun.contains(&descriptor.address));
     }
 
-    /// Reads that are under way may be answered until the fabric knows that nobody waits for them.
+    /// Reads that are under way may be answered until the fabric knows that they were given up.
     fn give_up(&mut self) {
         let fetches = self.chains.iter().chain(&self.links).chain(&self.begun);
         self.late.extend(fetches.map(|address| (*address, bit::SIZE as u64)));
@@ -242,7 +242,7 @@ impl Ledger {
 
     fn record(&self, access: &Transaction) -> bool {
         let asked_for = |known: &Descriptor| known.control() & bit::COMPLETION != 0;
-        (self.tells_errors || self.current.iter().any(asked_for))
+        (self.reports_errors || self.current.iter().any(asked_for))
             && self.records.iter().any(|record| within(access, *record, 8))
     }
 

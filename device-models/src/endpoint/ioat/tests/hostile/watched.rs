@@ -1,4 +1,4 @@
-//! A bench on which every access of the engine is held against the ledger.
+//! A bench that compares every access of the engine with the ledger.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,7 +14,7 @@ use crate::pci::FunctionDescription;
 /// registers, of which each channel waits for one at most.
 const BYTES_OF_A_STEP: u64 = (64 << 10) + 64 * 64 + 4 * 4096;
 
-/// The fabric tells accesses to registers from each other by TLP, of 128 bytes at least where the
+/// The fabric counts accesses to registers by TLP, of 128 bytes at least where the
 /// data are not aligned.
 const ACCESSES_OF_A_STEP: u64 = 2 * 64 + (64 << 10) / 128 + 4;
 
