@@ -24,7 +24,10 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// What `out` says.
     pub fn new(out: W, header: &Header, time: Duration) -> io::Result<Self> {
-        Ok(Self { frames: Frames::new(out)?, blocks: Blocks::new(header, time)? })
+        let mut writer = Self { frames: Frames::new(out)?, blocks: Blocks::new(header, time)? };
+        // Behind the first frame any other can be read.
+        writer.flush()?;
+        Ok(writer)
     }
 
     /// Adds an entry of this time since 1970.

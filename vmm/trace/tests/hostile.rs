@@ -95,12 +95,12 @@ fn pack(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn a_trace_reads_packed_and_unpacked() {
     let (bytes, parts) = trace(3, 10);
-    // Three frames of entries, one with the end mark, and the seek table.
-    assert_eq!(parts.len(), 5);
+    // The header's frame, three of entries, one with the end mark, and the seek table.
+    assert_eq!(parts.len(), 6);
     assert_eq!(read(&bytes).unwrap(), (31, Some(Ending::Complete)));
     assert_eq!(read(&unpack(&bytes)).unwrap(), (31, Some(Ending::Complete)));
     let table = zeekstd::SeekTable::from_seekable(&mut Cursor::new(&bytes)).unwrap();
-    assert_eq!(table.num_frames(), 4);
+    assert_eq!(table.num_frames(), 5);
     assert_eq!(table.size_decomp(), unpack(&bytes).len() as u64);
 }
 
@@ -110,29 +110,29 @@ fn frames_that_are_missing_or_in_another_order_are_noticed() {
     let assemble =
         |order: &[usize]| order.iter().flat_map(|&at| parts[at].clone()).collect::<Vec<_>>();
     let error = |order: &[usize]| read(&assemble(order)).unwrap_err().to_string();
-    assert_eq!(read(&assemble(&[0, 1, 2, 3, 4, 5])).unwrap().0, 41);
-    // The second frame begins behind the first.
-    let second = parts[0].len();
-    for order in [vec![0, 2, 3, 4, 5], vec![0, 2, 1, 3, 4, 5], vec![0, 2]] {
+    assert_eq!(read(&assemble(&[0, 1, 2, 3, 4, 5, 6])).unwrap().0, 41);
+    // The second frame of entries begins behind the header's and the first.
+    let second = parts[0].len() + parts[1].len();
+    for order in [vec![0, 1, 3, 4, 5, 6], vec![0, 1, 3, 2, 4, 5, 6], vec![0, 1, 3]] {
         let error = error(&order);
         assert!(error.contains("entry 21 comes where 11 must"), "{error}");
         assert!(error.starts_with("entry 11, at byte "), "{error}");
         assert!(error.contains(&format!("in the frame at byte {second}")), "{error}");
     }
-    assert!(error(&[0, 1, 1, 2]).contains("entry 11 comes where 21 must"));
+    assert!(error(&[0, 1, 2, 2, 3]).contains("entry 11 comes where 21 must"));
     assert!(error(&[0, 0]).contains("a second section begins"));
-    assert!(error(&[0, 1, 2, 3, 4, 1]).contains("behind the end mark"));
+    assert!(error(&[0, 1, 2, 3, 4, 5, 2]).contains("behind the end mark"));
     assert!(matches!(Reader::new(&assemble(&[1, 2])[..]), Err(TraceError::NotATrace(_))));
     // Without the seek table nothing of what was recorded is missing.
-    assert_eq!(read(&assemble(&[0, 1, 2, 3, 4])).unwrap(), (41, Some(Ending::Complete)));
-    let truncated = read(&assemble(&[0, 1, 2, 3])).unwrap();
+    assert_eq!(read(&assemble(&[0, 1, 2, 3, 4, 5])).unwrap(), (41, Some(Ending::Complete)));
+    let truncated = read(&assemble(&[0, 1, 2, 3, 4])).unwrap();
     assert!(matches!(truncated, (40, Some(Ending::Truncated { .. }))), "{truncated:?}");
 }
 
 #[test]
 fn every_cut_reads_to_its_end_and_says_so() {
     let (bytes, parts) = trace(3, 10);
-    let whole: usize = parts[..4].iter().map(Vec::len).sum();
+    let whole: usize = parts[..5].iter().map(Vec::len).sum();
     for cut in 0..bytes.len() {
         match read(&bytes[..cut]) {
             Err(TraceError::NotATrace(_)) => assert!(cut < parts[0].len(), "{cut}"),
@@ -144,9 +144,9 @@ fn every_cut_reads_to_its_end_and_says_so() {
             }
             Ok((count, Some(Ending::Truncated { place, .. }))) => {
                 // Whatever frame is whole is read; of the next one perhaps a part.
-                let flushed = |frames: usize| parts[..frames].iter().map(Vec::len).sum::<usize>();
-                let frames = (0..=3).rev().find(|&frames| cut >= flushed(frames)).unwrap();
-                assert!(count >= frames * 10, "{cut}: {count}");
+                let flushed = |frames: usize| parts[..=frames].iter().map(Vec::len).sum::<usize>();
+                let frames = (0..=3).rev().find(|&frames| cut >= flushed(frames));
+                assert!(count >= frames.unwrap_or(0) * 10, "{cut}: {count}");
                 assert_eq!(place.entry, count as u64 + 1);
                 assert!(place.frame <= cut as u64);
             }
