@@ -50,6 +50,7 @@ struct peerdma_storage {
  * @kind:	PEERDMA_BUFFER_*
  * @storage:	by kind
  * @map:	as in @storage
+ * @any_importer: P2PMEM: importers without peer2peer may attach. Lab only
  * @exports:	its dma-bufs
  * @mappings:	what importers have
  * @mapped:	how many of them
@@ -77,6 +78,7 @@ struct peerdma_buffer {
 	struct peerdma_mapping *(*map)(struct peerdma_buffer *buf,
 				       struct dma_buf_attachment *attach,
 				       enum dma_data_direction dir);
+	bool any_importer;
 	struct list_head exports;
 	struct list_head mappings;
 	u32 mapped;

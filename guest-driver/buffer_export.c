@@ -21,7 +21,7 @@ static int peerdma_buffer_admit(struct peerdma_buffer *buf, struct dma_buf_attac
 	switch (buf->kind) {
 	case PEERDMA_BUFFER_P2PMEM:
 		/* There are pages, but they are a peer's all the same. */
-		if (!attach->peer2peer)
+		if (!attach->peer2peer && !buf->any_importer)
 			return -EOPNOTSUPP;
 		if (pci_p2pdma_distance(buf->base.peer->pdev, attach->dev, false) < 0)
 			return -EREMOTEIO;

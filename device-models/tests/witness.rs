@@ -268,3 +268,48 @@ fn headers_of_a_hostile_guest_are_refused() {
     world.read(0, DATA, 64);
     assert_eq!(world.system.witness().not_witnessed[Gap::NoWitness as usize], 1);
 }
+
+#[test]
+fn without_an_iommu_a_later_mapping_of_another_function_explains_an_address_best() {
+    let at = |time: u64| move |bytes: Builder| bytes.put_u64(record::TIME, time);
+    for (other, expected) in [(3, "witness.unmapped"), (1, "witness.stale")] {
+        let mut world = World::root_ports(Box::new(NoIommu));
+        let mut guest = Guest::attach(&mut world);
+        guest.say(&world, Kind::Map, 0, (DATA, 64), at(1));
+        // In the order of their time.
+        if other == 1 {
+            guest.say(&world, Kind::Map, 1, (DATA, 64), at(other));
+        }
+        guest.say(&world, Kind::Unmap, 0, (DATA, 64), at(2));
+        if other == 3 {
+            guest.say(&world, Kind::Map, 1, (DATA, 64), at(other));
+        }
+        world.read(0, DATA, 64);
+        let found = said(&world);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{found:#?}");
+        assert!(found[0].contains("for robot1 ("), "{found:#?}");
+        assert!(found[0].contains("unmapped"), "{found:#?}");
+    }
+}
+
+#[test]
+fn behind_an_iommu_equal_addresses_of_two_functions_mean_nothing() {
+    let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
+    iommu.accept_features(iommu.offered_features().bits());
+    let mut world = World::root_ports(Box::new(iommu));
+    let endpoints = ["robot0", "robot1"].map(|name| u32::from(world.bdf(name).0));
+    let iommu = world.system.virtio_iommu().unwrap();
+    for (domain, endpoint) in [1, 2].into_iter().zip(endpoints) {
+        iommu.attach(domain, endpoint, 0).unwrap();
+        iommu.map(domain, 0xf000, 0xffff, DATA, 3).unwrap();
+    }
+    let mut guest = Guest::attach(&mut world);
+    let at = |time: u64| move |bytes: Builder| bytes.put_u64(record::TIME, time);
+    guest.say(&world, Kind::Map, 0, (0xf000, 64), at(1));
+    guest.say(&world, Kind::Unmap, 0, (0xf000, 64), at(2));
+    guest.say(&world, Kind::Map, 1, (0xf000, 64), at(3));
+    // Lazily: the IOMMU still has it.
+    world.read(0, 0xf000, 64);
+    let found = said(&world);
+    assert!(found.len() == 1 && found[0].starts_with("witness.stale"), "{found:#?}");
+}

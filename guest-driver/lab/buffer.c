@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Buffers whose exporter makes mistakes: it gives importers addresses that were not
- * mapped for them, or moves a buffer while they use it.
+ * mapped for them or that they do not take, or moves a buffer while they use it.
  */
 #include <linux/slab.h>
 
@@ -65,10 +65,15 @@ int peerdma_lab_buffer(struct peerdma_buffer *buf, u32 flags)
 {
 	bool coherent = buf->kind == PEERDMA_BUFFER_COHERENT;
 
-	if (flags & ~(PEERDMA_BUFFER_LAB_PHYSICAL | PEERDMA_BUFFER_LAB_SGTABLE))
+	if (flags & ~(PEERDMA_BUFFER_LAB_PHYSICAL | PEERDMA_BUFFER_LAB_SGTABLE |
+		      PEERDMA_BUFFER_LAB_ANY_IMPORTER))
 		return -EINVAL;
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
+	if (flags == PEERDMA_BUFFER_LAB_ANY_IMPORTER && buf->kind == PEERDMA_BUFFER_P2PMEM) {
+		buf->any_importer = true;
+		return 0;
+	}
 	/* Each kind has its own mistake. */
 	if (flags != (coherent ? PEERDMA_BUFFER_LAB_SGTABLE : PEERDMA_BUFFER_LAB_PHYSICAL))
 		return -EINVAL;

@@ -55,6 +55,7 @@ static const struct peerdma_ioctl peerdma_lab_ioctls[] = {
 	PEERDMA_IOCTL(PEERDMA_LAB_MAP_PHYS, peerdma_lab_map_phys, peerdma_ioctl_lab_map_phys),
 	PEERDMA_IOCTL(PEERDMA_LAB_REGISTER, peerdma_lab_register, peerdma_ioctl_lab_register),
 	PEERDMA_IOCTL(PEERDMA_LAB_READ_PAGE, peerdma_lab_read_page, peerdma_ioctl_lab_read_page),
+	PEERDMA_IOCTL(PEERDMA_LAB_FORGET, peerdma_handle, peerdma_ioctl_lab_forget),
 };
 
 static const struct peerdma_ioctl *peerdma_lab_ioctl(unsigned int nr)

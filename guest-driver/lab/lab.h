@@ -28,5 +28,6 @@ int peerdma_lab_move(struct peerdma_buffer *buf, const struct peerdma_buffer_mov
 /* import.c */
 const struct dma_buf_attach_ops *peerdma_lab_import(u32 flags);
 int peerdma_ioctl_lab_read_page(struct peerdma_call *call, void *data);
+int peerdma_ioctl_lab_forget(struct peerdma_call *call, void *data);
 
 #endif /* PEERDMA_LAB_H */

@@ -14,11 +14,13 @@
  * @sys:	a system object; its @dma is the range's DMA address
  * @phys:	physical address
  * @attrs:	DMA_ATTR_*
+ * @leak:	never unmapped
  */
 struct peerdma_lab_range {
 	struct peerdma_system sys;
 	phys_addr_t phys;
 	unsigned long attrs;
+	bool leak;
 };
 
 static struct peerdma_lab_range *to_range(struct peerdma_object *obj)
@@ -50,8 +52,9 @@ static void peerdma_lab_range_unmap(struct peerdma_object *obj)
 	struct peerdma_lab_range *range = to_range(obj);
 
 	lockdep_assert_held(&obj->lock);
-	dma_unmap_phys(peerdma_system_dev(&range->sys), range->sys.dma, obj->size, obj->direction,
-		       range->attrs);
+	if (!range->leak)
+		dma_unmap_phys(peerdma_system_dev(&range->sys), range->sys.dma, obj->size,
+			       obj->direction, range->attrs);
 	kvfree(obj->segments);
 	obj->segments = NULL;
 }
@@ -86,7 +89,7 @@ int peerdma_ioctl_lab_map_phys(struct peerdma_call *call, void *data)
 	struct peerdma_object *obj;
 	int ret;
 
-	if (arg->flags & ~PEERDMA_LAB_MAP_MMIO || arg->reserved ||
+	if (arg->flags & ~(PEERDMA_LAB_MAP_MMIO | PEERDMA_LAB_MAP_LEAK) || arg->reserved ||
 	    arg->direction > PEERDMA_FROM_DEVICE || !arg->length ||
 	    arg->length > PEERDMA_MAX_SYSTEM || arg->phys + arg->length < arg->phys)
 		return -EINVAL;
@@ -100,6 +103,7 @@ int peerdma_ioctl_lab_map_phys(struct peerdma_call *call, void *data)
 		return -ENOMEM;
 	range->phys = arg->phys;
 	range->attrs = mmio ? DMA_ATTR_MMIO : 0;
+	range->leak = arg->flags & PEERDMA_LAB_MAP_LEAK;
 	obj = &range->sys.base;
 	peerdma_system_init(&range->sys, call->file->peer, PEERDMA_SYSTEM_TYPE_OTHER, arg->length,
 			    &peerdma_lab_range_ops);

@@ -95,7 +95,7 @@ impl Fabric {
 
     /// Takes what the guest has reported so far.
     #[inline]
-    pub(super) fn drain_witness(&mut self) {
+    pub(crate) fn drain_witness(&mut self) {
         if self.witness.is_attached()
             && (self.witness.has_records() || (!self.witness.has_rings() && self.watch.is_on()))
         {
@@ -212,6 +212,13 @@ impl Fabric {
         }
     }
 
+    /// Whether the IOMMU translates for `function` at present.
+    fn is_translated(&mut self, function: FunctionId) -> bool {
+        let requester = self.map.node(function).requester;
+        let iommu = self.iommu.as_virtio();
+        iommu.is_some_and(|iommu| iommu.translating_domain(requester).is_some())
+    }
+
     #[cold]
     fn report_mistake(
         &mut self,
@@ -220,6 +227,10 @@ impl Fabric {
         mistake: &Mistake,
     ) -> FindingClass {
         let Transaction { function, kind, address, tlp_limit, .. } = *transaction;
+        let mistake = &match self.is_translated(function) {
+            true => *mistake,
+            false => self.witness.unless_recycled(function, mistake),
+        };
         let Mistake { first, last, .. } = *mistake;
         let now = if Witness::tells_time(mistake) { self.guest_now(function) } else { 0 };
         let explained = self.witness.explain(function, kind, begun, mistake, now);

@@ -51,6 +51,10 @@ impl System {
     /// Runs `function` once.
     pub(super) fn run_function(&mut self, function: FunctionId) -> Progress {
         let mut progress = self.finish_reset(function);
+        if self.fabric.untranslated() == Some(function) {
+            // What the guest has mapped is judged by the translation that it had then.
+            self.fabric.drain_witness();
+        }
         if self.deliver(function) | self.deliver_held_back(function) {
             progress = Progress::Worked;
         }

@@ -95,6 +95,11 @@ impl Witness {
                 let text = "never mapped for this function".to_owned();
                 Explanation { class: FindingClass::WitnessUnmapped, cause: None, text }
             }
+            Reason::Recycled(dead) => {
+                let (mapping, ended) = (Described(&dead.mapping), ended(&dead, now));
+                let text = format!("not mapped for this function since {mapping} was {ended}");
+                Explanation { class: FindingClass::WitnessUnmapped, cause: None, text }
+            }
             Reason::Stale(dead) => Explanation {
                 class: FindingClass::WitnessStale,
                 cause: group(dead.mapping.group),
@@ -174,18 +179,37 @@ impl Witness {
         (mistake.reason != Reason::Unmapped).then_some(mistake)
     }
 
-    /// Another function for which `address` is mapped, and the mapping.
+    /// The mistake, if `mistake` is one of a function that nothing translates for: where another
+    /// function's mapping has come since its own was unmapped, it is that one's address which the
+    /// function has been given. Behind an IOMMU equal addresses of two functions mean nothing.
+    pub(crate) fn unless_recycled(&self, function: FunctionId, mistake: &Mistake) -> Mistake {
+        let Reason::Stale(dead) = mistake.reason else { return *mistake };
+        let recycled = dead.end.event().is_some_and(|end| {
+            self.mapped_for_others(function, mistake.first)
+                .any(|(_, mapping)| mapping.event.time > end.time)
+        });
+        let reason = if recycled { Reason::Recycled(dead) } else { mistake.reason };
+        Mistake { reason, ..*mistake }
+    }
+
+    /// Another function for which `address` is mapped, and the mapping: the latest.
     pub(crate) fn mapped_for_another(
         &self,
         function: FunctionId,
         address: u64,
     ) -> Option<(FunctionId, Mapping)> {
-        (0..).zip(&self.functions).map(|(index, tracked)| (FunctionId(index), tracked)).find_map(
-            |(other, tracked)| {
-                let mapping = tracked.ledger.find(address, None)?;
-                (other != function).then_some((other, *mapping))
-            },
-        )
+        self.mapped_for_others(function, address).max_by_key(|(_, mapping)| mapping.event.time)
+    }
+
+    fn mapped_for_others(
+        &self,
+        function: FunctionId,
+        address: u64,
+    ) -> impl Iterator<Item = (FunctionId, Mapping)> {
+        let all = (0..).zip(&self.functions).map(|(index, tracked)| (FunctionId(index), tracked));
+        all.filter(move |(other, _)| *other != function).filter_map(move |(other, tracked)| {
+            tracked.ledger.find(address, None).map(|mapping| (other, *mapping))
+        })
     }
 }
 

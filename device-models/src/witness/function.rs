@@ -36,6 +36,8 @@ pub(crate) enum Reason {
     Unmapped,
     /// What was mapped there is not any more.
     Stale(Dead),
+    /// The same, and another function's mapping has come there since.
+    Recycled(Dead),
     /// What is mapped there allows the other direction only; which group that is.
     Direction { group: u64 },
     /// The bytes before are in a mapping that ends here: its group.

@@ -63,6 +63,19 @@ pub enum End {
     Freed(Event),
 }
 
+impl End {
+    /// When, and who did it, where that is known.
+    pub(super) fn event(&self) -> Option<Event> {
+        match *self {
+            Self::Unmapped(event)
+            | Self::Reused(event)
+            | Self::Unbound(event)
+            | Self::Freed(event) => Some(event),
+            Self::Translation => None,
+        }
+    }
+}
+
 /// A mapping that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dead {

@@ -29,6 +29,7 @@
 /* struct peerdma_buffer_alloc.flags: what the dma-bufs of the buffer give away */
 #define PEERDMA_BUFFER_LAB_PHYSICAL	(1U << 0) /* CPU physical addresses */
 #define PEERDMA_BUFFER_LAB_SGTABLE	(1U << 1) /* COHERENT: dma_get_sgtable() */
+#define PEERDMA_BUFFER_LAB_ANY_IMPORTER	(1U << 2) /* P2PMEM: also without peer2peer */
 
 /*
  * struct peerdma_buffer_move.flags: waits for no fences, and unmaps the mappings of
@@ -36,8 +37,9 @@
  */
 #define PEERDMA_MOVE_LAB_NO_WAIT (1U << 0)
 
-/* struct peerdma_import.flags: unmaps at once when invalidated, with work in flight */
-#define PEERDMA_IMPORT_LAB_UNMAP_EARLY	(1U << 4)
+/* struct peerdma_import.flags: what the importer does when it is invalidated */
+#define PEERDMA_IMPORT_LAB_UNMAP_EARLY	(1U << 4) /* unmaps with work in flight */
+#define PEERDMA_IMPORT_LAB_IGNORE_INVALIDATE (1U << 5) /* keeps its mapping, and uses it */
 
 /**
  * struct peerdma_lab_bus_master - PEERDMA_LAB_BUS_MASTER
@@ -53,13 +55,14 @@ struct peerdma_lab_bus_master {
 
 /* struct peerdma_lab_map_phys.flags */
 #define PEERDMA_LAB_MAP_MMIO	(1U << 0) /* DMA_ATTR_MMIO */
+#define PEERDMA_LAB_MAP_LEAK	(1U << 1) /* never unmapped, not even by closing */
 
 /**
  * struct peerdma_lab_map_phys - PEERDMA_LAB_MAP_PHYS: maps any physical range
  * @phys:	[in] CPU physical address
  * @length:	[in] bytes, 1..256 MiB
  * @direction:	[in] PEERDMA_BIDIRECTIONAL, ...
- * @flags:	[in] PEERDMA_LAB_MAP_MMIO for everything that is not RAM
+ * @flags:	[in] PEERDMA_LAB_MAP_*; MMIO for everything that is not RAM
  * @handle:	[out] a system object (without mmap)
  * @reserved:	zero
  * @address:	[out] its DMA address
@@ -110,5 +113,11 @@ struct peerdma_lab_read_page {
 #define PEERDMA_LAB_MAP_PHYS	PEERDMA_IOC(0x81, struct peerdma_lab_map_phys)
 #define PEERDMA_LAB_REGISTER	PEERDMA_IOC(0x82, struct peerdma_lab_register)
 #define PEERDMA_LAB_READ_PAGE	PEERDMA_IOC(0x88, struct peerdma_lab_read_page)
+/*
+ * An import, mapped or not, loses its attachment without unmapping or detaching: only
+ * its reference to the dma-buf is left, which goes when it is closed. The mapping and
+ * the attachment leak.
+ */
+#define PEERDMA_LAB_FORGET	PEERDMA_IOC(0x89, struct peerdma_handle)
 
 #endif /* _UAPI_PEERDMA_LAB_H */

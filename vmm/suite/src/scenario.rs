@@ -17,6 +17,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("basic", include_str!("../scenarios/basic.toml")),
     ("matrix", include_str!("../scenarios/matrix.toml")),
     ("seed", include_str!("../scenarios/seed.toml")),
+    ("bugs", include_str!("../scenarios/bugs.toml")),
     ("dma-map-benchmark", include_str!("../scenarios/dma-map-benchmark.toml")),
     ("ioat", include_str!("../scenarios/ioat.toml")),
     ("ioat-lazy", include_str!("../scenarios/ioat-lazy.toml")),
@@ -119,9 +120,13 @@ pub struct Scenario {
     /// Whether it takes many minutes: `peerdma test --all` leaves it out, `--all --long` does not.
     #[serde(default)]
     pub long: bool,
-    /// The IOMMU and how the guest's kernel uses it.
+    /// The IOMMU and how the guest's kernel uses it. A file may have a list: then it stands for one scenario for each,
+    /// `NAME-MODE`.
     #[serde(default)]
     pub iommu: IommuMode,
+    /// The name of a file with several modes of the IOMMU, of which this is one.
+    #[serde(skip)]
+    pub family: Option<String>,
     /// Whether the kernel bounces what no IOMMU translates.
     #[serde(default)]
     pub swiotlb: Swiotlb,
@@ -257,13 +262,50 @@ fn nearest(near: &Option<String>) -> String {
 }
 
 impl Scenario {
-    /// Reads a scenario from the text of `file`.
+    /// Reads the scenarios from the text of `file`: one, or one for each mode of the IOMMU that it lists.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; when the list is empty or has a mode twice.
+    pub fn parse_all(file: &str, text: &str) -> Result<Vec<Self>, ScenarioError> {
+        let syntax = |source| ScenarioError::Syntax { file: file.into(), source };
+        let wrong = |what: &str| ScenarioError::Value { file: file.into(), what: what.into() };
+        let mut table: toml::Table = toml::from_str(text).map_err(syntax)?;
+        let Some(toml::Value::Array(modes)) = table.get("iommu").cloned() else {
+            return Ok(vec![Self::parse(file, text)?]);
+        };
+        if modes.is_empty() {
+            return Err(wrong("iommu is an empty list: name a mode, or several"));
+        }
+        let mut scenarios: Vec<Self> = Vec::new();
+        for mode in modes {
+            table.insert("iommu".into(), mode);
+            let mut scenario: Self = table.clone().try_into().map_err(syntax)?;
+            scenario.complete(file)?;
+            let family = scenario.name.clone();
+            scenario.name = format!("{family}-{}", scenario.iommu.name());
+            scenario.family = Some(family);
+            if scenarios.iter().any(|other| other.iommu == scenario.iommu) {
+                return Err(wrong("iommu lists a mode twice"));
+            }
+            scenarios.push(scenario);
+        }
+        Ok(scenarios)
+    }
+
+    /// Reads a scenario from the text of `file`, which has one mode of the IOMMU.
     ///
     /// # Errors
     /// When it is not TOML, has unknown keys, or values out of range.
     pub fn parse(file: &str, text: &str) -> Result<Self, ScenarioError> {
         let mut scenario: Self = toml::from_str(text)
             .map_err(|source| ScenarioError::Syntax { file: file.into(), source })?;
+        scenario.complete(file)?;
+        Ok(scenario)
+    }
+
+    /// Fills in what the file leaves out, and looks at the values.
+    fn complete(&mut self, file: &str) -> Result<(), ScenarioError> {
+        let scenario = self;
         if scenario.name.is_empty() {
             let stem = Path::new(file).file_stem().unwrap_or_default();
             scenario.name = stem.to_string_lossy().into_owned();
@@ -305,15 +347,16 @@ impl Scenario {
                 "a finding that may come or not goes under allow: expect wants a MIN of 1 or more",
             );
         }
-        scenario.allow = scenario.allow.into_iter().map(Expectation::allowed).collect();
-        Ok(scenario)
+        let allow = std::mem::take(&mut scenario.allow);
+        scenario.allow = allow.into_iter().map(Expectation::allowed).collect();
+        Ok(())
     }
 
-    /// Reads a scenario of the user's own. Relative paths in it begin at the file's folder.
+    /// Reads a scenario of the user's own, or several. Relative paths in it begin at the file's folder.
     ///
     /// # Errors
     /// When the file cannot be read, or does not hold a scenario.
-    pub fn load(path: &Path) -> Result<Self, ScenarioError> {
+    pub fn load(path: &Path) -> Result<Vec<Self>, ScenarioError> {
         let file = path.display().to_string();
         let read = || -> std::io::Result<String> {
             use std::io::Read as _;
@@ -325,18 +368,20 @@ impl Scenario {
             Ok(text)
         };
         let text = read().map_err(|source| ScenarioError::File { file: file.clone(), source })?;
-        let mut scenario = Self::parse(&file, &text)?;
+        let mut scenarios = Self::parse_all(&file, &text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        if is_file_name(&scenario.topology) {
-            scenario.topology = folder.join(&scenario.topology).to_string_lossy().into_owned();
+        for scenario in &mut scenarios {
+            if is_file_name(&scenario.topology) {
+                scenario.topology = folder.join(&scenario.topology).to_string_lossy().into_owned();
+            }
+            for driver in &mut scenario.drivers {
+                *driver = folder.join(&*driver);
+            }
+            for file in &mut scenario.files {
+                *file = folder.join(&*file).to_string_lossy().into_owned();
+            }
         }
-        for driver in &mut scenario.drivers {
-            *driver = folder.join(&*driver);
-        }
-        for file in &mut scenario.files {
-            *file = folder.join(&*file).to_string_lossy().into_owned();
-        }
-        Ok(scenario)
+        Ok(scenarios)
     }
 
     /// Its files, as [`OwnFile`] reads them.
@@ -354,7 +399,13 @@ impl Scenario {
     /// # Errors
     /// None for the files that come with the program, which a test reads.
     pub fn all() -> Result<Vec<Self>, ScenarioError> {
-        BUILT_IN.iter().map(|(file, text)| Self::parse(file, text)).collect()
+        let read = BUILT_IN.iter().map(|(file, text)| Self::parse_all(file, text));
+        Ok(read.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// Whether it is called so, or is one of several of a file that is.
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.family.as_deref() == Some(name)
     }
 
     /// The scenarios of these names, in the order asked for; without names those that run by default. What looks like a
@@ -369,22 +420,26 @@ impl Scenario {
         }
         let mut chosen: Vec<Self> = Vec::new();
         for name in names {
-            let scenario = if is_file_name(name) {
+            let named = if is_file_name(name) {
                 Self::load(Path::new(name))?
             } else {
-                all.iter().find(|scenario| &scenario.name == name).cloned().ok_or_else(|| {
-                    let candidates = all.iter().map(|scenario| scenario.name.as_str());
-                    let near = nearest_name(name, candidates);
-                    ScenarioError::Unknown { name: name.clone(), near }
-                })?
+                all.iter().filter(|scenario| scenario.is_called(name)).cloned().collect()
             };
-            match chosen.iter().find(|other| other.name == scenario.name) {
-                None => chosen.push(scenario),
-                Some(other) if *other == scenario && !is_file_name(name) => {}
-                // Their logs would lie in the same folder.
-                Some(_) => {
-                    let what = format!("another scenario is named {:?} as well", scenario.name);
-                    return Err(ScenarioError::Value { file: name.clone(), what });
+            if named.is_empty() {
+                let families = all.iter().filter_map(|scenario| scenario.family.as_deref());
+                let candidates = all.iter().map(|scenario| scenario.name.as_str()).chain(families);
+                let near = nearest_name(name, candidates);
+                return Err(ScenarioError::Unknown { name: name.clone(), near });
+            }
+            for scenario in named {
+                match chosen.iter().find(|other| other.name == scenario.name) {
+                    None => chosen.push(scenario),
+                    Some(other) if *other == scenario && !is_file_name(name) => {}
+                    // Their logs would lie in the same folder.
+                    Some(_) => {
+                        let what = format!("another scenario is named {:?} as well", scenario.name);
+                        return Err(ScenarioError::Value { file: name.clone(), what });
+                    }
                 }
             }
         }
@@ -411,10 +466,11 @@ mod tests {
     #[test]
     fn the_scenarios_that_come_with_the_program_are_right() {
         let all = Scenario::all().unwrap();
-        for ((file, _), scenario) in BUILT_IN.iter().zip(&all) {
-            assert_eq!(file, &scenario.name);
-            assert!(!scenario.description.is_empty());
-        }
+        let names = all.iter().map(|scenario| scenario.family.as_ref().unwrap_or(&scenario.name));
+        let mut names: Vec<_> = names.map(String::as_str).collect();
+        names.dedup();
+        assert_eq!(names, BUILT_IN.iter().map(|(file, _)| *file).collect::<Vec<_>>());
+        assert!(all.iter().all(|scenario| !scenario.description.is_empty()));
         assert!(!Scenario::select(&[]).unwrap().is_empty());
     }
 
@@ -473,6 +529,27 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_modes_stands_for_a_scenario_each() {
+        let names = |wanted: &[&str]| -> Vec<String> {
+            let wanted: Vec<_> = wanted.iter().map(|name| (*name).to_owned()).collect();
+            Scenario::select(&wanted).unwrap().into_iter().map(|scenario| scenario.name).collect()
+        };
+        let all = ["bugs-strict", "bugs-lazy", "bugs-passthrough", "bugs-none"];
+        assert_eq!(names(&["bugs"]), all);
+        assert_eq!(names(&["bugs-none"]), ["bugs-none"]);
+        assert_eq!(names(&["bugs-lazy", "bugs"]), ["bugs-lazy", all[0], all[2], all[3]]);
+        // The topology's family has no list.
+        assert_eq!(names(&["topology"]), ["topology"]);
+        let error = Scenario::select(&["bgus".into()]).unwrap_err().to_string();
+        assert!(error.contains("did you mean \"bugs\"?"), "{error}");
+
+        let text = "name='x'\niommu=['none','lazy']\ncommand=['t']\n";
+        let own = Scenario::parse_all("f", text).unwrap();
+        let own: Vec<_> = own.iter().map(|s| (s.name.as_str(), s.iommu.name())).collect();
+        assert_eq!(own, [("x-none", "none"), ("x-lazy", "lazy")]);
+    }
+
+    #[test]
     fn names_select_once_each_and_a_wrong_one_gets_a_hint() {
         let chosen = Scenario::select(&["user".into(), "basic".into(), "user".into()]).unwrap();
         assert_eq!(chosen.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["user", "basic"]);
@@ -503,6 +580,10 @@ mod tests {
             let error = format!("{error}");
             assert!(error.contains(part), "{text:?}: {error}");
         }
+        for (modes, part) in [("[]", "empty"), ("['none','none']", "twice"), ("['nnoe']", "nnoe")] {
+            let error = Scenario::parse_all("f", &format!("{base}iommu={modes}")).unwrap_err();
+            assert!(error.to_string().contains(part), "{modes}: {error}");
+        }
         assert_eq!(Scenario::parse("f", base).unwrap().limit(0), 5);
         assert_eq!(Scenario::parse("f", base).unwrap().limit(u64::MAX), u64::MAX);
     }
@@ -514,7 +595,7 @@ mod tests {
         let text = "topology='mine.toml'\ndrivers=['.', '/abs.ko']\nfiles=['t.sh:/bin/t']\ncommand=['t']\n\
                     expect=['pci.link-down:peer0']\nallow=['pci.no-target']\n";
         std::fs::write(&path, text).unwrap();
-        let scenario = Scenario::load(&path).unwrap();
+        let scenario = Scenario::load(&path).unwrap().remove(0);
         assert_eq!((scenario.name.as_str(), scenario.timeout), ("pull-it-out", 600));
         assert_eq!(scenario.topology, folder.path().join("mine.toml").to_string_lossy());
         assert_eq!(scenario.drivers, [folder.path().join("."), "/abs.ko".into()]);
@@ -535,6 +616,6 @@ mod tests {
         );
         // A preset is not a file.
         std::fs::write(&path, "topology='switch'\ngroups=['copy']\n").unwrap();
-        assert_eq!(Scenario::load(&path).unwrap().topology, "switch");
+        assert_eq!(Scenario::load(&path).unwrap()[0].topology, "switch");
     }
 }

@@ -7,7 +7,7 @@ use crate::uapi;
 use crate::vmm::{Counters, Hello, Vmm};
 
 /// There as long as the witness of mappings is loaded.
-const WITNESS: &str = "/sys/module/dma_witness";
+pub(super) const WITNESS: &str = "/sys/module/dma_witness";
 
 /// The devices, the VMM, and what the test says about what must be found.
 #[derive(Debug)]

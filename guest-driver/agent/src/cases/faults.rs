@@ -57,6 +57,19 @@ pub(super) mod class {
     pub(in crate::cases) const RECORD_BEFORE_DATA: &str = "order.record-before-data";
     pub(in crate::cases) const INTERRUPT_BEFORE_DATA: &str = "order.interrupt-before-data";
     pub(in crate::cases) const FENCE_BEFORE_DATA: &str = "order.fence-before-data";
+    pub(in crate::cases) const MEMORY_DECODE_OFF: &str = "pci.memory-decode-off";
+    pub(in crate::cases) const TURNED_BACK: &str = "pci.turned-back";
+    pub(in crate::cases) const MMIO_FLAG_ON_RAM: &str = "iommu.mmio-flag-on-ram";
+    pub(in crate::cases) const MALFORMED: &str = "msi.malformed";
+    pub(in crate::cases) const BAD_DESCRIPTOR: &str = "device.bad-descriptor";
+    pub(in crate::cases) const WITNESS_UNMAPPED: &str = "witness.unmapped";
+    pub(in crate::cases) const WITNESS_STALE: &str = "witness.stale";
+    pub(in crate::cases) const WITNESS_DIRECTION: &str = "witness.direction";
+    pub(in crate::cases) const WITNESS_PAST_END: &str = "witness.past-end";
+    pub(in crate::cases) const WITNESS_LEAKED: &str = "witness.leaked";
+    pub(in crate::cases) const WRITE_AFTER_INVALIDATE: &str = "buffer.write-after-invalidate";
+    pub(in crate::cases) const PEER2PEER_NOT_ALLOWED: &str = "buffer.peer2peer-not-allowed";
+    pub(in crate::cases) const BUFFER_FREED: &str = "buffer.freed";
     #[cfg(test)]
     pub(in crate::cases) const ALL: &[&str] = &[
         UNMAPPED,
@@ -73,6 +86,19 @@ pub(super) mod class {
         RECORD_BEFORE_DATA,
         INTERRUPT_BEFORE_DATA,
         FENCE_BEFORE_DATA,
+        MEMORY_DECODE_OFF,
+        TURNED_BACK,
+        MMIO_FLAG_ON_RAM,
+        MALFORMED,
+        BAD_DESCRIPTOR,
+        WITNESS_UNMAPPED,
+        WITNESS_STALE,
+        WITNESS_DIRECTION,
+        WITNESS_PAST_END,
+        WITNESS_LEAKED,
+        WRITE_AFTER_INVALIDATE,
+        PEER2PEER_NOT_ALLOWED,
+        BUFFER_FREED,
     ];
 }
 
@@ -239,7 +265,7 @@ fn write_read_only(bench: &mut Bench<'_>) -> Verdict {
 }
 
 /// With bus mastering off nothing leaves the device: no data, no completion record, no interrupt.
-fn bus_mastering_off(bench: &mut Bench<'_>) -> Verdict {
+pub(super) fn bus_mastering_off(bench: &mut Bench<'_>) -> Verdict {
     bench.expect(class::BUS_MASTER_OFF, 1, None)?;
     bench.expect_message("peerdma");
     let (peer, other) = bench.take_peers()?;
@@ -271,7 +297,7 @@ fn bus_mastering_off(bench: &mut Bench<'_>) -> Verdict {
 
 /// A mapping that is longer than the BAR it is of: the bytes before the end arrive, those after it
 /// reach no BAR.
-fn past_the_bar(bench: &mut Bench<'_>) -> Verdict {
+pub(super) fn past_the_bar(bench: &mut Bench<'_>) -> Verdict {
     bench.expect(class::BAR_EDGE, 2, None)?;
     bench.expect_messages(PORT_ERROR);
     let (owner, peer) = bench.take_peers()?;
@@ -311,7 +337,7 @@ fn bar_with_nothing_behind(peer: &Peer) -> Result<u64, Stop> {
 }
 
 /// A device writes a dword into the interrupt window that none of its vectors is.
-fn not_a_vector(bench: &mut Bench<'_>) -> Verdict {
+pub(super) fn not_a_vector(bench: &mut Bench<'_>) -> Verdict {
     /// The window with a destination that no CPU has: whatever the VMM does with the write, no CPU
     /// is interrupted.
     const NO_CPU: u64 = 0xfee0_0000 | 0xfe << 12;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod bounce;
+mod bugs;
 mod need;
 mod run;
 mod watchdog;
@@ -145,6 +146,8 @@ pub fn all() -> Vec<Case> {
         lifetimes::CASES,
         ordering::CASES,
         misuse::CASES,
+        bugs::LEGAL,
+        &bugs::bugs(),
         bounce::CASES,
         seed::CASES,
         reprogramming::CASES,

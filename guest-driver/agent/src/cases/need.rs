@@ -39,6 +39,8 @@ pub enum Need {
     Unchecked,
     /// The kernel looks for lost memory.
     Kmemleak,
+    /// The guest tells what its kernel maps.
+    Witness,
 }
 
 impl Need {
@@ -96,9 +98,23 @@ impl Need {
             }
             Self::Unchecked if kernel_config::option("CONFIG_KASAN").is_none() => Ok(()),
             Self::Unchecked => skip("the test's own limit of 30 s for each of its parts is too short for a kernel with CONFIG_KASAN".into()),
+            Self::Witness => Self::check_witness(),
             Self::Kmemleak if leaks::has_kmemleak() => Ok(()),
             Self::Kmemleak => skip("this kernel lacks CONFIG_DEBUG_KMEMLEAK".into()),
         }
+    }
+}
+
+impl Need {
+    /// Whether the witness is loaded.
+    ///
+    /// # Errors
+    /// A SKIP if it is not.
+    pub(super) fn check_witness() -> Verdict {
+        if Path::new(super::bench::WITNESS).exists() {
+            return Ok(());
+        }
+        Err(Stop::Skip("the witness is not loaded (--no-witness, or a kernel without it)".into()))
     }
 }
 

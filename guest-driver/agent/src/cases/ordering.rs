@@ -54,7 +54,7 @@ const LENGTH: usize = 12_345;
 
 /// What software takes for the end of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signal {
+pub(super) enum Signal {
     /// The completion record: the driver looks for it itself, and no interrupt is asked for.
     Record,
     /// The interrupt, by which the driver learns of the record.
@@ -192,7 +192,7 @@ fn with_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
 
 /// A driver that leaves the reading back out is caught: the signal is there, the data is not, and the finding names what
 /// came too early.
-fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
+pub(super) fn without_flush(bench: &mut Bench<'_>, signal: Signal) -> Verdict {
     let (before, after) = (Pattern::new(112), Pattern::new(113));
     let kinds = kinds(bench, &KINDS)?;
     let each = u32::try_from(kinds.len())?;

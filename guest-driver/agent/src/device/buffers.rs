@@ -83,6 +83,15 @@ impl Peer {
         Ok(argument)
     }
 
+    /// Takes an import's attachment away without unmapping or detaching, as no importer may.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn forget(&self, import: Object) -> Result<(), DeviceError> {
+        let mut argument = uapi::Handle { handle: import.handle, ..uapi::Handle::default() };
+        uapi::lab_forget(&self.file, &mut argument).map_err(self.failed("LAB_FORGET"))
+    }
+
     /// Hands work to a channel; gives the cookie, and a `sync_file` that signals when it has ended.
     ///
     /// # Errors

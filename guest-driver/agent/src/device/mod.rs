@@ -386,7 +386,20 @@ impl Peer {
         length: u64,
         direction: u32,
     ) -> Result<(Object, u64), DeviceError> {
-        let flags = uapi::LAB_MAP_MMIO;
+        self.map_range(phys, length, direction, uapi::LAB_MAP_MMIO)
+    }
+
+    /// Maps any physical range, with `LAB_MAP_*` flags; gives the object and its DMA address.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn map_range(
+        &self,
+        phys: u64,
+        length: u64,
+        direction: u32,
+        flags: u32,
+    ) -> Result<(Object, u64), DeviceError> {
         let mut argument =
             uapi::LabMapPhys { phys, length, direction, flags, ..uapi::LabMapPhys::default() };
         uapi::lab_map_phys(&self.file, &mut argument).map_err(self.failed("LAB_MAP_PHYS"))?;

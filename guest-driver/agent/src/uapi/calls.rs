@@ -80,6 +80,8 @@ calls! {
     "BUFFER_STATE" buffer_state 0x4a BufferState;
     /// Looks at the pages of an import's table. Lab only.
     "LAB_READ_PAGE" lab_read_page 0x88 LabReadPage;
+    /// Takes an import's attachment away without unmapping or detaching. Lab only.
+    "LAB_FORGET" lab_forget 0x89 Handle;
     /// Copies by a channel of any DMA engine; a call of `/dev/peerdma-dma`.
     "DMA_COPY" dma_copy 0x70 DmaCopy;
     /// Where a channel's device finds a byte of a dma-buf; likewise.

@@ -60,6 +60,8 @@ constants! {
 
     /// Unmaps with work in flight. Lab only.
     IMPORT_LAB_UNMAP_EARLY = 1 << 4;
+    /// Keeps a mapping that was invalidated, and uses it. Lab only.
+    IMPORT_LAB_IGNORE_INVALIDATE = 1 << 5;
 
     /// Local memory without struct pages.
     BUFFER_LOCAL = 0;
@@ -79,6 +81,8 @@ constants! {
     BUFFER_LAB_PHYSICAL = 1 << 0;
     /// Its dma-bufs give away what `dma_get_sgtable()` makes. Lab only.
     BUFFER_LAB_SGTABLE = 1 << 1;
+    /// Importers without peer2peer are given peer-to-peer addresses. Lab only.
+    BUFFER_LAB_ANY_IMPORTER = 1 << 2;
     /// In the device.
     PLACE_LOCAL = 0;
     /// In RAM.
@@ -140,6 +144,8 @@ constants! {
 
     /// The range is not RAM. Lab only.
     LAB_MAP_MMIO = 1 << 0;
+    /// Never unmapped. Lab only.
+    LAB_MAP_LEAK = 1 << 1;
 
     /// Bytes of a channel's name, with the 0.
     DMA_NAME = 20;

@@ -9,6 +9,7 @@ use guest_protocol::Traffic;
 use peerdma_machine::runtime::{traffic, watched};
 use peerdma_topology::{Client, Plan};
 
+use super::catalogue;
 use super::ktap::plain;
 use super::merge::MergedReport;
 use super::model::{FindingReport, RunReport, ScenarioReport, Status};
@@ -41,6 +42,7 @@ pub fn to_markdown(report: &RunReport) -> String {
         report.totals
     );
     report.scenarios.iter().for_each(|scenario| section(&mut text, scenario));
+    text.push_str(&catalogue::section(report).unwrap_or_default());
     text
 }
 

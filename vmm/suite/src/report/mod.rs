@@ -4,6 +4,7 @@
 //! The verdicts are made elsewhere ([`crate`]); this module only writes them down and uses no other module of the crate.
 //! [`ktap`] also reads, since guests report in that format.
 
+mod catalogue;
 mod file;
 pub mod junit;
 pub mod ktap;

@@ -1,7 +1,7 @@
 //! Shared buffers while they are moved or revoked, while a side closes, unbinds or dies.
 
 mod leaving;
-mod patience;
+pub(super) mod patience;
 mod reset;
 
 use super::Kind::Positive;

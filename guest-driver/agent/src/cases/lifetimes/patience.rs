@@ -27,14 +27,14 @@ pub(super) const NEEDS: &[Need] = &[
 ];
 
 /// The driver's patience, shorter while this lives.
-struct Patience {
+pub(in crate::cases) struct Patience {
     before: String,
 }
 
 impl Patience {
     const PARAMETER: &str = "/sys/module/peerdma/parameters/timeout_ms";
 
-    fn of(milliseconds: u32) -> Result<Self, Stop> {
+    pub(in crate::cases) fn of(milliseconds: u32) -> Result<Self, Stop> {
         let before = sys::read(Self::PARAMETER)?;
         sys::write(Self::PARAMETER, &milliseconds.to_string())?;
         Ok(Self { before })
