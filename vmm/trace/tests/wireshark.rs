@@ -44,6 +44,22 @@ fn tshark_opens_a_trace_without_a_dissector() {
     assert_eq!(found.lines().count(), 1, "{found}");
 }
 
+/// Wireshark 4.0 finds a frame behind another only where its input buffer begins.
+#[test]
+fn tshark_reads_a_long_trace_of_many_frames_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.pcapng.zst");
+    let frames = 150;
+    sample::write_long(&path, frames);
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert!(size > 3 * 131_075, "{size}");
+    let Some(out) = tshark(&["-r", path.to_str().unwrap(), "-T", "fields", "-e", "frame.number"])
+    else {
+        return;
+    };
+    assert_eq!(out.lines().count(), frames * 20 + 2);
+}
+
 #[test]
 fn tshark_filters_with_the_dissector() {
     let folder = tempfile::tempdir().unwrap();

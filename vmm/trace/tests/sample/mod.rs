@@ -124,3 +124,32 @@ pub(crate) fn write(path: &Path) {
     writer.append(&Event::End { events: count }, Duration::from_secs(1_700_000_001)).unwrap();
     writer.finish().unwrap();
 }
+
+/// A trace of many frames, of 20 entries each, with data that is hardly compressed.
+pub(crate) fn write_long(path: &Path, frames: usize) {
+    let header = Header {
+        system: SystemConfig::default(),
+        ram: vec![(0, 1 << 20)],
+        functions: Vec::new(),
+        payload: Payload::Full,
+        part: false,
+    };
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = Writer::new(file, &header, Duration::from_secs(1)).unwrap();
+    let mut random = 1_u64;
+    for number in 0..frames as u64 * 20 {
+        let mut byte = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            random.to_be_bytes()[0]
+        };
+        let data = Some((0..150).map(|_| byte()).collect());
+        let run = TlpRun { data, ..run(number, 0x1000, 256) };
+        writer.append(&Event::Transaction(run), Duration::from_secs(1)).unwrap();
+        if number % 20 == 19 {
+            writer.flush().unwrap();
+        }
+    }
+    let events = writer.events();
+    writer.append(&Event::End { events }, Duration::from_secs(2)).unwrap();
+    writer.finish().unwrap();
+}
