@@ -9,31 +9,16 @@ use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
-use bench::{Bench, DATA, NOWHERE, NoInterrupts, RAM, descriptor, events, open, play, rewrite};
+use bench::{Bench, DATA, NoInterrupts, RAM, descriptor, events, play, recorded, rewrite};
 use device_models::endpoint::Progress;
 use device_models::endpoint::peer::regs::{channel, channel_control, flags, opcode};
-use device_models::fabric::{PostedDelay, Purpose};
+use device_models::fabric::{CompletionStatus, Kind, PostedDelay, Purpose, RouteKind};
 use peerdma_topology::assembly::{IommuKind, SystemConfig};
 use peerdma_trace::{
-    ConfigAccess, Ending, Event, Header, Payload, Reader, RecordOptions, Recording, Writer, replay,
+    Destination, Ending, Event, FindingEvent, Header, Payload, Reader, RecordOptions, Recording,
+    TlpRun, TransactionResult, Writer, replay,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-
-/// A copy to the peer's memory, a checksum over data that no trace holds, a read and a write into nowhere, and a
-/// write of bulk data into the peer's registers.
-fn record(path: &Path, options: RecordOptions) {
-    let mut bench = Bench::new(path, options);
-    bench.ram.write_slice(&[0xc3; 0x2_0000], GuestAddress(DATA)).unwrap();
-    let (memory, registers) = (bench.bar("peer1", 2), bench.bar("peer1", 0));
-    bench.run(&[
-        descriptor(opcode::COPY, 0, DATA, memory + 3, 0x1_2345),
-        descriptor(opcode::CHECKSUM, 0, DATA, 0, 0x1_0000),
-        descriptor(opcode::COPY, flags::DESTINATION_LOCAL, NOWHERE, 0, 16),
-        descriptor(opcode::COPY, flags::SOURCE_LOCAL, 0, NOWHERE, 16),
-        descriptor(opcode::COPY, 0, DATA, registers + 0x28, 8),
-    ]);
-    bench.recording.finish().unwrap();
-}
 
 /// The peer is pulled and a copy goes to where it was; after it is back, its memory has no address yet.
 fn record_surprise(path: &Path) {
@@ -107,14 +92,6 @@ fn record_cpu_pushes(path: &Path) {
         assert_eq!(word, [0x5a; 8]);
     }
     bench.recording.finish().unwrap();
-}
-
-/// A recorded run in a folder of its own.
-fn recorded() -> (tempfile::TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.trace");
-    record(&path, RecordOptions::default());
-    (folder, path)
 }
 
 #[test]
@@ -194,6 +171,56 @@ fn what_a_cpu_pushed_is_pushed_in_the_replay() {
     }
 }
 
+/// Whatever a replay compares is compared: each field of a transaction and of a finding.
+#[test]
+fn a_change_of_any_field_is_a_difference() {
+    let (_folder, path) = recorded();
+    let (header, all) = events(&path);
+    let failed = TransactionResult::Failed(CompletionStatus::CompleterAbort);
+    type Change = fn(&mut TlpRun, TransactionResult);
+    let changes: [Change; 10] = [
+        |run, _| run.sequence += 1,
+        |run, _| run.requester ^= 8,
+        |run, _| run.function = Some(0),
+        |run, _| {
+            run.kind =
+                if run.kind == Kind::MemoryRead { Kind::MemoryWrite } else { Kind::MemoryRead }
+        },
+        |run, _| run.purpose = Purpose::VirtQueue,
+        |run, _| run.length += 4,
+        |run, _| run.tlp_limit = 128,
+        |run, failed| run.outcome = failed,
+        |run, _| {
+            let TransactionResult::Delivered { route, .. } = &mut run.outcome else { panic!() };
+            *route = RouteKind::BusAddress;
+        },
+        |run, _| {
+            let TransactionResult::Delivered { target, .. } = &mut run.outcome else { panic!() };
+            *target = Destination::Ram { offset: 4 };
+        },
+    ];
+    let bulk = |event: &Event| matches!(event, Event::Transaction(run) if run.digest.is_some());
+    let index = all.iter().position(bulk).unwrap();
+    for (number, change) in changes.iter().enumerate() {
+        let mut changed = all.clone();
+        let Event::Transaction(run) = &mut changed[index] else { unreachable!() };
+        change(run, failed);
+        rewrite(&path, &header, &changed);
+        let difference = play(&path).difference.unwrap_or_else(|| panic!("change {number}"));
+        assert_eq!(difference.entry, index as u64 + 1, "change {number}: {difference}");
+    }
+    let found = all.iter().position(|event| matches!(event, Event::Finding(_))).unwrap();
+    let changes: [fn(&mut FindingEvent); 3] =
+        [|it| it.class = "pci.bar-edge".into(), |it| it.note = true, |it| it.text.push('x')];
+    for change in changes {
+        let mut changed = all.clone();
+        let Event::Finding(finding) = &mut changed[found] else { unreachable!() };
+        change(finding);
+        rewrite(&path, &header, &changed);
+        assert_eq!(play(&path).difference.expect("noticed").entry, found as u64 + 1);
+    }
+}
+
 #[test]
 fn a_changed_address_is_the_first_difference() {
     let (_folder, path) = recorded();
@@ -259,117 +286,6 @@ fn a_truncated_trace_replays_as_far_as_it_goes() {
         }
     }
     assert!(most > all.len() as u64 / 2, "{most} of {}", all.len());
-}
-
-#[test]
-fn a_trace_is_cut_at_its_limit() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.trace");
-    let options = RecordOptions { limit: 4000, ..RecordOptions::default() };
-    let mut bench = Bench::new(&path, options);
-    let memory = bench.bar("peer1", 2);
-    for _ in 0..2000 {
-        bench.register(channel::CTRL, u64::from(channel_control::RESET));
-        bench.run(&[descriptor(opcode::COPY, 0, DATA, memory, 64)]);
-    }
-    let summary = bench.recording.finish().unwrap();
-    assert!(summary.cut && summary.bytes <= options.largest(), "{summary:?}");
-    assert_eq!(std::fs::metadata(&path).unwrap().len(), summary.bytes);
-    let (_, all) = events(&path);
-    assert!(all.len() < 20_000, "{}", all.len());
-    let replay = play(&path);
-    assert_eq!(replay.ending, Some(Ending::Cut));
-    assert_eq!(replay.difference, None);
-}
-
-#[test]
-fn what_is_kept_of_bulk_data_changes_no_replay() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.trace");
-    let mut found = Vec::new();
-    for payload in [Payload::None, Payload::Digest, Payload::Full] {
-        record(&path, RecordOptions { payload, ..RecordOptions::default() });
-        let replay = play(&path);
-        assert_eq!((replay.difference, replay.ending), (None, Some(Ending::Complete)));
-        found.push((replay.events, replay.transactions, replay.findings));
-        let (header, all) = events(&path);
-        assert_eq!(header.payload, payload);
-        let (mut bulk, mut registers) = (0, 0);
-        for event in all {
-            let Event::Transaction(run) = event else { continue };
-            let arrived = !matches!(run.outcome, peerdma_trace::TransactionResult::Failed(_));
-            if run.purpose != Purpose::Data || !arrived {
-                assert_eq!(run.digest, None);
-                continue;
-            }
-            match (payload, run.digest, &run.data) {
-                // What goes to registers steers a device.
-                (_, None, Some(data)) if run.length == 8 => {
-                    assert_eq!(data[..], [0xc3; 8]);
-                    registers += 1;
-                }
-                (Payload::None, None, None) => bulk += 1,
-                (Payload::Digest, Some(digest), None) => {
-                    let bytes = vec![0xc3; usize::try_from(run.length).unwrap()];
-                    assert_eq!(digest, crc32c::crc32c(&bytes));
-                    bulk += 1;
-                }
-                (Payload::Full, Some(_), Some(data)) => {
-                    let kept = usize::try_from(run.length.min(64 << 10)).unwrap();
-                    assert_eq!(data[..], vec![0xc3; kept]);
-                    bulk += 1;
-                }
-                _ => panic!("{payload:?}: {run:?}"),
-            }
-        }
-        assert!(bulk > 2 && registers == 1, "{bulk} {registers}");
-    }
-    assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{found:#?}");
-}
-
-#[test]
-fn a_finding_is_at_its_transaction_too() {
-    let (_folder, path) = recorded();
-    let (_, all) = events(&path);
-    let mut marked = 0;
-    for pair in all.windows(2) {
-        let Event::Transaction(run) = &pair[0] else { continue };
-        match &pair[1] {
-            Event::Finding(finding) => {
-                assert_eq!(run.verdict.unwrap().name(), finding.class);
-                assert_eq!(finding.transaction, Some(run.sequence));
-                marked += 1;
-            }
-            _ => assert_eq!(run.verdict, None),
-        }
-    }
-    assert_eq!(marked, 2);
-}
-
-#[test]
-fn entries_have_times_that_never_go_back_and_sources() {
-    let (_folder, path) = recorded();
-    let mut reader = open(&path);
-    let names = reader.interfaces();
-    let mut last = reader.begun();
-    assert!(last > Duration::from_secs(1_500_000_000));
-    let mut seen = std::collections::BTreeSet::new();
-    for entry in reader.by_ref() {
-        let entry = entry.unwrap();
-        assert!(entry.time >= last);
-        last = entry.time;
-        seen.insert(names[entry.interface as usize].clone());
-        if let Event::Transaction(run) = &entry.event
-            && run.purpose == Purpose::Data
-        {
-            assert_eq!(names[entry.interface as usize], "peer0");
-        }
-        if let Event::ConfigWrite(ConfigAccess { offset, .. }) = entry.event {
-            assert_eq!((offset, names[entry.interface as usize].as_str()), (4, "configuration"));
-        }
-    }
-    let wanted = ["configuration", "cpu", "peer0", "peer1", "trace"];
-    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
 }
 
 /// Copies that write gigabytes leave no gigabytes behind: what the devices of a replay write is given back.

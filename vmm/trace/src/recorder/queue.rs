@@ -23,8 +23,12 @@ const WAITING: usize = 8;
 /// The devices wait no longer for a disk that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 10 });
 
-/// The findings about a transaction come right behind it; after this time none comes any more.
+/// The findings about a transaction come behind it, perhaps with a value from outside in between; after this time none
+/// comes any more.
 const FINDINGS_COME: Duration = Duration::from_millis(10);
+
+/// As many values may come in between.
+const BEHIND: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -44,6 +48,8 @@ struct State {
     waiting: VecDeque<Vec<u8>>,
     /// A transaction whose findings may still come.
     held: Option<(TlpRun, Duration)>,
+    /// What came behind it, and can come between a transaction and its findings.
+    behind: Vec<(Event, Duration)>,
     /// When it began: since 1970, and on the clock that never goes back.
     begun: (Duration, Instant),
     flushed: Instant,
@@ -81,6 +87,7 @@ impl Shared {
             blocks,
             waiting: VecDeque::new(),
             held: None,
+            behind: Vec::new(),
             begun: (epoch, Instant::now()),
             flushed: Instant::now(),
             frames: 0,
@@ -124,6 +131,14 @@ impl Shared {
     pub(super) fn append(&self, event: Event) {
         let mut state = self.state();
         let now = state.now();
+        let between = matches!(event, Event::Outside { .. } | Event::Witness { .. })
+            && !event.is_cause()
+            && state.held.is_some()
+            && state.behind.len() < BEHIND;
+        if between {
+            state.behind.push((event, now));
+            return;
+        }
         state.release();
         state.push(&event, now);
         self.hand_on(state);
@@ -239,10 +254,13 @@ impl State {
         }
     }
 
-    /// Adds the transaction that was held.
+    /// Adds the transaction that was held, and what came behind it.
     fn release(&mut self) {
         if let Some((run, time)) = self.held.take() {
             self.push(&Event::Transaction(run), time);
+            let mut behind = std::mem::take(&mut self.behind);
+            behind.drain(..).for_each(|(event, time)| self.push(&event, time));
+            self.behind = behind;
         }
     }
 

@@ -1,6 +1,9 @@
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 
+use device_models::checker::{Cause, FindingClass, Severity};
+use device_models::fabric::{CompletionStatus, Kind, Purpose};
+
 use super::*;
 use crate::reader::{Ending, Reader};
 
@@ -170,4 +173,48 @@ fn a_disk_that_takes_nothing_holds_the_devices_up_for_a_bounded_time() {
     let error = recording.finish().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     disk.close(false);
+}
+
+/// A device may take the time before it is told what was wrong with its request.
+#[test]
+fn a_finding_is_at_its_transaction_where_a_value_from_outside_comes_in_between() {
+    let header = Header { ram: vec![(0, 1 << 20)], ..Header::nothing() };
+    let system = crate::replay::build(&header).unwrap();
+    let (function, node) = system.address_map().functions().last().unwrap();
+    let transaction = Transaction {
+        sequence: 5,
+        requester: node.requester,
+        function,
+        kind: Kind::MemoryRead,
+        purpose: Purpose::Data,
+        address: 0x1000,
+        length: 64,
+        tlp_limit: 512,
+    };
+    let finding = Finding {
+        class: FindingClass::Stale,
+        severity: Severity::Finding,
+        cause: Cause::Function,
+        transaction: Some(transaction),
+        function: "peer0".into(),
+        explanation: "x".into(),
+    };
+    let outside = Event::Outside { function: 0, data: vec![1] };
+    let step = Event::Step { function: 0 };
+    // A turn of its own ends what belongs together.
+    for (between, marked) in [(vec![outside; 3], true), (vec![step], false)] {
+        let disk = Disk::default();
+        let recording = begin(&disk, RecordOptions::default());
+        let status = CompletionStatus::UnsupportedRequest;
+        recording.recorder().transaction(&transaction, &Delivery::Failed(status), None);
+        between.iter().for_each(|event| recording.0.append(event.clone()));
+        recording.recorder().finding(&finding);
+        recording.finish().unwrap();
+        let reader = Reader::new(io::Cursor::new(disk.bytes())).unwrap();
+        let all: Vec<_> = reader.map(|entry| entry.unwrap().event).collect();
+        let Event::Transaction(run) = &all[0] else { panic!("{all:?}") };
+        assert_eq!(run.verdict, marked.then_some(FindingClass::Stale));
+        assert_eq!(all[1..=between.len()], between);
+        assert!(matches!(all[between.len() + 1], Event::Finding(_)), "{all:?}");
+    }
 }

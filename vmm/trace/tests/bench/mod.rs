@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use device_models::endpoint::Progress;
 use device_models::endpoint::peer::regs::{
-    Descriptor, channel, channel_control, layout_of_bars as layout,
+    Descriptor, channel, channel_control, flags, layout_of_bars as layout, opcode,
 };
 use device_models::fabric::InterruptSink;
 use device_models::system::System;
@@ -132,4 +132,28 @@ pub(crate) fn rewrite(path: &Path, header: &Header, events: &[Event]) {
         .unwrap();
     }
     writer.finish().unwrap();
+}
+
+/// A copy to the peer's memory, a checksum over data that no trace holds, a read and a write into nowhere, and a
+/// write of bulk data into the peer's registers.
+pub(crate) fn record(path: &Path, options: RecordOptions) {
+    let mut bench = Bench::new(path, options);
+    bench.ram.write_slice(&[0xc3; 0x2_0000], GuestAddress(DATA)).unwrap();
+    let (memory, registers) = (bench.bar("peer1", 2), bench.bar("peer1", 0));
+    bench.run(&[
+        descriptor(opcode::COPY, 0, DATA, memory + 3, 0x1_2345),
+        descriptor(opcode::CHECKSUM, 0, DATA, 0, 0x1_0000),
+        descriptor(opcode::COPY, flags::DESTINATION_LOCAL, NOWHERE, 0, 16),
+        descriptor(opcode::COPY, flags::SOURCE_LOCAL, 0, NOWHERE, 16),
+        descriptor(opcode::COPY, 0, DATA, registers + 0x28, 8),
+    ]);
+    bench.recording.finish().unwrap();
+}
+
+/// A recorded run in a folder of its own.
+pub(crate) fn recorded() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.trace");
+    record(&path, RecordOptions::default());
+    (folder, path)
 }
