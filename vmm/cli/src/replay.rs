@@ -87,8 +87,8 @@ pub(super) fn ending(ending: &Ending) -> String {
         Ending::Complete => "the trace is complete".to_owned(),
         Ending::Cut => "the trace was cut at its size limit".to_owned(),
         Ending::Truncated { place, reason } => format!(
-            "the trace has no end mark, so its recorder was killed, the disk was full, or the file was cut: {reason}, \
-             behind {place}"
+            "the trace has no end mark, so its recorder was killed, the disk was full, or the file was cut: it ends \
+             before {place}: {reason}"
         ),
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(
             text(&result),
             "#1 x\nthe trace has no end mark, so its recorder was killed, the disk was full, or the file was cut: \
-             a block is cut, behind entry 5, at byte 600 unpacked, in the frame at byte 70\n\
+             it ends before entry 5, at byte 600 unpacked, in the frame at byte 70: a block is cut\n\
              identical as far as the trace goes: 3 events, 2 transactions, 1 findings\n"
         );
         result.difference =

@@ -336,7 +336,7 @@ fn traces_are_looked_at() {
     // Without its seek table, within its first frame, and with a byte changed.
     for (bytes, code, what) in [
         (&whole[..whole.len() - 3], 1, "seek table is missing"),
-        (&whole[..whole.len() - 60], 1, "behind entry"),
+        (&whole[..whole.len() - 60], 1, "it ends before entry"),
         (&[&whole[..200], &[!whole[200]], &whole[201..]].concat(), 2, ""),
     ] {
         fs::write(&cut, bytes).unwrap();
