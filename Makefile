@@ -88,6 +88,9 @@ vm-mistakes: build ## Drivers' mistakes in guests: each is found, said right, an
 vm-broken: build ## Hardware that is broken on purpose: exactly the tests that should notice fail
 	ci/broken.sh target/vm-broken $(ARGS)
 
+vm-killed: build ## Recordings that are killed at random moments: each trace reads to its end
+	ci/record-killed.sh $(ARGS)
+
 vm-install: setup ## Installed by cargo, without the source tree and with a new cache: the quick set
 	ci/install.sh $(ARGS)
 

@@ -303,6 +303,12 @@ impl Fabric {
         memory.copy_from(data);
         self.delivered(transaction, to.route, to.owner);
         let shown = transaction.purpose != super::Purpose::Data;
+        if !shown
+            && self.watch.wants_bulk()
+            && let Some(observer) = self.watch.observer()
+        {
+            observer.bulk(data);
+        }
         let delivery = Delivery::Delivered {
             route: to.route,
             target: Some(to.target(skip)),

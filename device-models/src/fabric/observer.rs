@@ -165,6 +165,17 @@ pub trait Observer: Send {
         let _ = (transaction, delivery, data);
     }
 
+    /// Whether [`bulk`](Self::bulk) is wanted, which costs a second copy of the data.
+    fn wants_bulk(&self) -> bool {
+        false
+    }
+
+    /// Bytes of the bulk data of the transaction that is shown next, as they were moved, piece by
+    /// piece. Called for those whose `data` is not kept, if anybody [wants](Self::wants_bulk) it.
+    fn bulk(&mut self, bytes: &[u8]) {
+        let _ = bytes;
+    }
+
     /// The checker has found a mistake, or has a note.
     fn finding(&mut self, finding: &Finding) {
         let _ = finding;

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::checker::FindingClass;
 
+/// Bulk data is shown to observers in pieces of this size, in bytes.
+const PIECE: usize = 4096;
+
 /// A request to a [`Port`](super::Port), as asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
@@ -280,6 +283,8 @@ impl Fabric {
             }
             to.copy_from(&bytes[..]);
             shown = Some(bytes);
+        } else if self.watch.wants_bulk() {
+            self.move_shown(from, to);
         } else {
             from.copy_to_volatile_slice(*to);
         }
@@ -289,6 +294,37 @@ impl Fabric {
             address: resolved.address.wrapping_add(skip),
         };
         self.observe(transaction, &delivery, shown.as_deref());
+    }
+
+    /// Moves bulk data by way of a buffer: what observers see is what arrives, whatever the guest
+    /// does to the source meanwhile.
+    fn move_shown(&mut self, from: &VolatileSlice<'_>, to: &VolatileSlice<'_>) {
+        let (mut small, mut whole) = ([0; PIECE], Vec::new());
+        // Where they overlap, nothing may be written before all is read.
+        let (source, destination) = (from.ptr_guard().as_ptr(), to.ptr_guard().as_ptr());
+        let apart = source.addr().abs_diff(destination.addr()) >= from.len();
+        let buffer = if apart {
+            &mut small[..]
+        } else {
+            whole.resize(from.len(), 0);
+            &mut whole[..]
+        };
+        let mut done = 0;
+        while done < from.len() {
+            let length = buffer.len().min(from.len() - done);
+            let (Ok(source), Ok(destination)) =
+                (from.subslice(done, length), to.subslice(done, length))
+            else {
+                return;
+            };
+            let bytes = &mut buffer[..length];
+            source.copy_to(bytes);
+            destination.copy_from(bytes);
+            if let Some(observer) = self.watch.observer() {
+                observer.bulk(bytes);
+            }
+            done += length;
+        }
     }
 
     /// Bytes of `request` behind the first `done` have been moved: a look at the mappings, where it

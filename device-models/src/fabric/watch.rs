@@ -26,6 +26,11 @@ impl Watch {
         !self.observers.0.is_empty()
     }
 
+    /// Whether an observer wants the bytes of bulk data.
+    pub(super) fn wants_bulk(&self) -> bool {
+        self.observers.wants_bulk()
+    }
+
     /// A turn begins.
     pub(super) fn begin_turn(&mut self, function: FunctionId) {
         self.turn = Some(function);
@@ -60,6 +65,18 @@ impl Observer for Observers {
     ) {
         for observer in &mut self.0 {
             observer.transaction(transaction, delivery, data);
+        }
+    }
+
+    fn wants_bulk(&self) -> bool {
+        self.0.iter().any(|observer| observer.wants_bulk())
+    }
+
+    fn bulk(&mut self, bytes: &[u8]) {
+        for observer in &mut self.0 {
+            if observer.wants_bulk() {
+                observer.bulk(bytes);
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
+use super::record::RecordFlags;
 use super::test::{prepare_folder, time_factor, venue};
 use super::{Exit, Failure, reporting};
 
@@ -44,13 +45,15 @@ Examples:
   peerdma boot --topology switch --iommu none
   peerdma boot --device ioat --device peer,below=host-bridge
   peerdma boot --device ioat --modprobe ioatdma --modprobe 'dmatest iterations=10 run=1'
-  peerdma boot --module my.ko --record bug.trace")]
+  peerdma boot --module my.ko --record bug.pcapng.zst")]
 pub(super) struct Arguments {
     #[command(flatten)]
     guest: GuestOptions,
-    /// Record everything that the devices do in this file, for `peerdma replay`
+    /// Record everything that the devices do in this file, for `peerdma replay`, `peerdma trace` and Wireshark
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    #[command(flatten)]
+    recording: RecordFlags,
     /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
@@ -201,6 +204,7 @@ fn job(
         initramfs: prepared.initramfs.clone(),
         out: out.to_owned(),
         record: folder,
+        recording: arguments.recording.options(),
         at_once: 1,
         jitter: None,
         runs: vec![run],

@@ -13,6 +13,7 @@ mod kernel;
 mod list;
 mod machine;
 mod output;
+mod record;
 mod replay;
 mod report;
 mod reporting;
@@ -20,6 +21,7 @@ mod shares;
 mod substitute;
 mod test;
 mod topology;
+mod trace;
 mod values;
 
 use std::process::ExitCode;
@@ -103,6 +105,8 @@ enum Command {
     Findings(findings::Arguments),
     /// Replay a trace on fresh device models and compare the findings
     Replay(replay::Arguments),
+    /// Look at a trace, check it, cut it, export it
+    Trace(trace::Arguments),
     #[command(name = nested::SUBCOMMAND, hide = true)]
     NestedInit,
 }
@@ -146,6 +150,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Report(arguments) => report::run(&arguments),
         Command::Findings(arguments) => findings::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::NestedInit => Ok(Exit::Usage as u8),
     };
     // Whatever an interrupted command says about itself, the reason was the user.

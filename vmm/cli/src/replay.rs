@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use peerdma_suite::report::ktap::plain;
-use peerdma_trace::{Reader, Replay, ReplayError, replay};
+use peerdma_trace::{Ending, Reader, Replay, ReplayError, replay};
 use serde_json::json;
 
 use super::{Exit, Failure, output};
@@ -22,28 +22,19 @@ Ends with 0 when everything came out as recorded, with 1 at the first difference
 
 Example:
   peerdma test --record traces
-  peerdma replay traces/basic.trace")]
+  peerdma replay traces/basic.pcapng.zst")]
 pub(super) struct Arguments {
     /// The trace, as `--record` wrote it
     #[arg(value_name = "FILE")]
-    record: PathBuf,
+    trace: PathBuf,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let path = &arguments.record;
-    let file = File::open(path).map_err(|error| Failure::usage(named(path, error)))?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(Failure::usage(named(path, "it is a folder; name a trace file")));
-    }
-    let failed = |error: ReplayError| match error.is_of_the_machine() {
-        true => Failure::environment(named(path, error)),
-        false => Failure::usage(named(path, error)),
-    };
-    let mut reader = Reader::new(BufReader::new(file)).map_err(|error| failed(error.into()))?;
-    let result = replay(&mut reader).map_err(failed)?;
+    let path = &arguments.trace;
+    let result = replay(open(path)?).map_err(|error| failure(path, &error))?;
     if arguments.json {
         output::json(&json!({
             "events": result.events,
@@ -52,12 +43,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             "findings-in-all": result.found,
             "identical": result.difference.is_none(),
             "difference": result.difference.as_ref().map(|difference| json!({
-                "line": difference.line,
+                "entry": difference.entry,
                 "recorded": difference.recorded,
                 "replayed": difference.replayed,
             })),
-            "truncated": result.truncated,
-            "cut": result.cut,
+            "truncated": matches!(result.ending, Some(Ending::Truncated { .. })),
+            "cut": result.ending == Some(Ending::Cut),
+            "ending": result.ending.as_ref().map(ending),
         }))?;
     } else {
         output::print(&text(&result))?;
@@ -65,7 +57,43 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     Ok(if result.difference.is_some() { Exit::Failed as u8 } else { Exit::Success as u8 })
 }
 
-fn named(path: &Path, error: impl std::fmt::Display) -> String {
+/// Opens a trace.
+pub(super) fn open(path: &Path) -> Result<Reader<BufReader<File>>, Failure> {
+    let file = open_file(path)?;
+    Reader::new(BufReader::with_capacity(1 << 17, file))
+        .map_err(|error| failure(path, &ReplayError::Trace(error)))
+}
+
+/// Opens a file that may be a trace.
+pub(super) fn open_file(path: &Path) -> Result<File, Failure> {
+    let file = File::open(path).map_err(|error| Failure::usage(named(path, error)))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(Failure::usage(named(path, "it is a folder; name a trace file")));
+    }
+    Ok(file)
+}
+
+/// A trace that cannot be used, or a machine that lacks something.
+pub(super) fn failure(path: &Path, error: &ReplayError) -> Failure {
+    match error.is_of_the_machine() {
+        true => Failure::environment(named(path, error)),
+        false => Failure::usage(named(path, error)),
+    }
+}
+
+/// How a trace ends, in a sentence without a full stop.
+pub(super) fn ending(ending: &Ending) -> String {
+    match ending {
+        Ending::Complete => "the trace is complete".to_owned(),
+        Ending::Cut => "the trace was cut at its size limit".to_owned(),
+        Ending::Truncated { place, reason } => format!(
+            "the trace has no end mark, so its recorder was killed, the disk was full, or the file was cut: it ends \
+             before {place}: {reason}"
+        ),
+    }
+}
+
+pub(super) fn named(path: &Path, error: impl std::fmt::Display) -> String {
     // What is wrong with a file may quote it.
     format!("{}: {}", path.display(), plain(&error.to_string()))
 }
@@ -84,7 +112,7 @@ fn text(result: &Replay) -> String {
         line(&mut text, format_args!("and {} more", result.found - shown));
     }
     if let Some(difference) = &result.difference {
-        line(&mut text, format_args!("first difference, at line {}:", difference.line));
+        line(&mut text, format_args!("first difference, at entry {}:", difference.entry));
         let event = |event: &Option<_>| {
             event
                 .as_ref()
@@ -94,16 +122,12 @@ fn text(result: &Replay) -> String {
         line(&mut text, format_args!("  recorded: {}", event(&difference.recorded)));
         line(&mut text, format_args!("  replayed: {}", event(&difference.replayed)));
     }
-    if result.truncated {
-        line(
-            &mut text,
-            format_args!("the trace has no end mark: it was cut, or its writer was killed"),
-        );
+    if result.is_partial()
+        && let Some(how) = &result.ending
+    {
+        line(&mut text, format_args!("{}", ending(how)));
     }
-    if result.cut {
-        line(&mut text, format_args!("the trace was cut at its size limit"));
-    }
-    let verdict = match (&result.difference, result.truncated || result.cut) {
+    let verdict = match (&result.difference, result.is_partial()) {
         (Some(_), _) => "different",
         (None, true) => "identical as far as the trace goes",
         (None, false) => "identical",
@@ -120,26 +144,28 @@ fn text(result: &Replay) -> String {
 
 #[cfg(test)]
 mod tests {
-    use peerdma_trace::{Difference, Event};
+    use peerdma_trace::{Difference, Event, Place};
 
     use super::*;
 
     #[test]
     fn a_difference_is_named() {
-        let mut result =
-            Replay { events: 3, transactions: 2, truncated: true, ..Replay::default() };
+        let place = Place { entry: 5, offset: 600, frame: 70 };
+        let ending = Some(Ending::Truncated { place, reason: "a block is cut".into() });
+        let mut result = Replay { events: 3, transactions: 2, ending, ..Replay::default() };
         result.findings.push("#1 x".into());
         result.found = 1;
         assert_eq!(
             text(&result),
-            "#1 x\nthe trace has no end mark: it was cut, or its writer was killed\n\
+            "#1 x\nthe trace has no end mark, so its recorder was killed, the disk was full, or the file was cut: \
+             it ends before entry 5, at byte 600 unpacked, in the frame at byte 70: a block is cut\n\
              identical as far as the trace goes: 3 events, 2 transactions, 1 findings\n"
         );
         result.difference =
-            Some(Difference { line: 7, recorded: Some(Event::End { events: 1 }), replayed: None });
+            Some(Difference { entry: 7, recorded: Some(Event::End { events: 1 }), replayed: None });
         let text = text(&result);
         assert!(
-            text.contains("first difference, at line 7:\n  recorded: {\"event\":\"end\""),
+            text.contains("first difference, at entry 7:\n  recorded: {\"event\":\"end\""),
             "{text}"
         );
         assert!(
@@ -149,9 +175,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_record_is_a_usage_error() {
-        let run =
-            |record: &Path| run(&Arguments { record: record.into(), json: false }).unwrap_err();
+    fn what_is_not_a_trace_is_a_usage_error() {
+        let run = |trace: &Path| run(&Arguments { trace: trace.into(), json: false }).unwrap_err();
         assert_eq!(run(Path::new("/no/such/file")).exit, Exit::Usage);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");

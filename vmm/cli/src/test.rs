@@ -20,7 +20,7 @@ use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use peerdma_suite::report::{
-    RunReport, ScenarioReport, Setup, Shard, junit, markdown, write_whole,
+    RunReport, ScenarioReport, Setup, Shard, Status, junit, markdown, write_whole,
 };
 use peerdma_suite::scenario::{Scenario, Swiotlb, Witness};
 use peerdma_suite::test_host;
@@ -28,6 +28,7 @@ use peerdma_support::say;
 use rustix::fs::{FlockOperation, flock};
 
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
+use super::record::{self, RecordFlags, RecordOn};
 use super::shares::Shares;
 use super::substitute;
 use super::{Exit, Failure, list, output, reporting};
@@ -91,10 +92,15 @@ pub(super) struct Arguments {
     /// Folder for reports and logs [default: target/vm-test; on the debug, stock and lts kernels target/vm-test-KERNEL]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Record everything that the devices do, one file per scenario in this folder, for `peerdma
-    /// replay`
+    /// Record everything that the devices do, a file per scenario in this folder, for `peerdma replay`, `peerdma trace` and
+    /// Wireshark
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Which traces are kept
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, requires = "record")]
+    record_on: RecordOn,
+    #[command(flatten)]
+    recording: RecordFlags,
     /// Seconds after which a guest counts as hung, instead of the scenario's limit
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
@@ -179,8 +185,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let factor = time_factor(&kernel)?.saturating_mul(jitter.factor);
     let out = prepare_folder(&out, "output")?;
     let _lock = lock(&out, "--out")?;
-    let record =
-        arguments.record.as_deref().map(|folder| prepare_folder(folder, "record")).transpose()?;
+    let record = arguments.record.as_deref().filter(|_| arguments.record_on != RecordOn::Never);
+    let record = record.map(|folder| prepare_folder(folder, "record")).transpose()?;
     let _record_lock = record
         .as_ref()
         .filter(|record| **record != out)
@@ -222,6 +228,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let (scenarios, lost) = execute(&venue, &job, factor, has_stdout, &mut findings)?;
     let suppressions = job.runs.iter().flat_map(|run| &run.suppressions);
     let unused_suppressions = reporting::unused(suppressions, &scenarios);
+    if arguments.record_on == RecordOn::Failed {
+        forget_passed(&job, &scenarios)?;
+    }
     let report = RunReport {
         version: RunReport::VERSION,
         totals: RunReport::totals_of(&scenarios),
@@ -254,6 +263,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         closing::next(&report, &out);
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
+}
+
+/// Removes the traces of scenarios that did not fail.
+fn forget_passed(job: &Job, scenarios: &[ScenarioReport]) -> Result<(), Failure> {
+    for run in &job.runs {
+        let (Some(folder), Some(name)) = (&job.record, &run.record) else { continue };
+        let report = scenarios.iter().find(|report| report.name == run.name);
+        if report.is_none_or(|report| report.status == Status::Failed) {
+            continue;
+        }
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::environment(format_args!("{}: {error}", path.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// More parts than scenarios: there is nothing to run in this one, and its report says as much.
@@ -380,7 +408,9 @@ fn job(
             stop_on: arguments.guest.reporting.stop_on.clone(),
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
-            record: record.is_some().then(|| PathBuf::from(format!("{}.trace", scenario.name))),
+            record: record
+                .is_some()
+                .then(|| PathBuf::from(format!("{}.{}", scenario.name, record::EXTENSION))),
             interactive: false,
             all_findings: arguments.guest.all_findings,
         })
@@ -391,6 +421,7 @@ fn job(
         runs: guests.iter().map(run).collect::<Result<_, Failure>>()?,
         out,
         record,
+        recording: arguments.recording.options(),
         at_once,
         jitter: None,
     })

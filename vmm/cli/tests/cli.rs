@@ -297,6 +297,58 @@ fn wrong_names_and_flags_are_usage_errors_with_the_nearest_name() {
     }
 }
 
+/// A trace of a few entries is shown, added up, checked, cut and compared.
+#[test]
+fn traces_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let lab = serde_json::to_string(&SystemConfig::default()).unwrap();
+    let lines = [
+        format!(
+            "{{\"format\":\"peerdma-trace\",\"version\":4,\"lab\":{lab},\"ram\":[[0,1048576]]}}"
+        ),
+        r#"{"event":"config-write","function":256,"offset":4,"length":2,"value":6}"#.into(),
+        r#"{"event":"step","function":3}"#.into(),
+        r#"{"event":"end","events":2}"#.into(),
+    ];
+    fs::write(path("old"), lines.join("\n") + "\n").unwrap();
+    let trace = path("t.pcapng.zst");
+    assert_eq!(run(&["trace", "convert", &path("old"), &trace]).1, "2 entries\n");
+    let (code, out, err) = run(&["trace", "show", &trace]);
+    let wanted = "       1     0.000000 configuration  configuration write of 2 bytes, 0x6, at 01:00.0+0x4\n";
+    assert!(out.starts_with(wanted) && out.lines().count() == 3, "{out}");
+    assert!(!out.contains('\u{1b}'), "a pipe gets no colours");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let (_, out, _) = run(&["trace", "show", &trace, "kind=turn", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&line["event"], &line["entry"]), (&"step".into(), &2.into()), "{out}");
+    assert_eq!(run(&["trace", "show", &trace, "--limit", "1"]).1.lines().count(), 1);
+    assert_eq!(run(&["trace", "export", "--to", "jsonl", &trace]).1.lines().count(), 3);
+    let (_, out, _) = run(&["trace", "stats", &trace, "--json"]);
+    let stats: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(stats["kinds"]["turn"], 1, "{out}");
+    assert!(run(&["trace", "stats", &trace]).1.contains("entries by kind:"));
+    let (code, out, _) = run(&["trace", "verify", &trace]);
+    assert!(code == 0 && out.contains("the trace is complete"), "{out}");
+    assert_eq!(run(&["trace", "diff", &trace, &trace]).0, 0);
+    let whole = fs::read(&trace).unwrap();
+    let cut = path("cut.pcapng.zst");
+    // Without its seek table, within its first frame, and with a byte changed.
+    for (bytes, code, what) in [
+        (&whole[..whole.len() - 3], 1, "seek table is missing"),
+        (&whole[..whole.len() - 60], 1, "it ends before entry"),
+        (&[&whole[..200], &[!whole[200]], &whole[201..]].concat(), 2, ""),
+    ] {
+        fs::write(&cut, bytes).unwrap();
+        let (status, out, err) = run(&["trace", "verify", &cut]);
+        assert_eq!(status, code, "{out}{err}");
+        assert!(out.contains(what), "{out}{err}");
+    }
+    let (code, out, err) = run(&["trace", "cut", &trace, &cut, "--from", "0.0"]);
+    assert_eq!((code, out.as_str()), (0, "2 entries\n"), "{err}");
+    assert_eq!(run(&["trace", "diff", &trace, &cut]).0, 0);
+}
+
 /// What the user names is wrong: 2, whichever command it is, and never what a machine lacks.
 #[test]
 fn bad_input_is_a_usage_error_everywhere() {
@@ -318,8 +370,15 @@ fn bad_input_is_a_usage_error_everywhere() {
     fs::write(path("noise"), [0xff; 100]).unwrap();
     fs::write(path("summary.json"), "{}").unwrap();
     let good = record("good", "[[0,1048576]]", "");
-    let (code, _, err) = run(&["replay", &good]);
+    let (new, packed) = (path("new.pcapng.zst"), path("good.pcapng.zst"));
+    let (code, _, err) = run(&["trace", "convert", &good, &packed]);
     assert_eq!(code, 0, "{err}");
+    let (code, out, err) = run(&["replay", &packed]);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "identical: 0 events, 0 transactions, 0 findings\n"),
+        "{err}"
+    );
     let event = |name: &str, event: &str| {
         let path = record(name, "[[0,1048576]]", "");
         let header = fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
@@ -329,19 +388,53 @@ fn bad_input_is_a_usage_error_everywhere() {
     let long = format!("{{\"event\":\"step\",\"function\":0{}}}", " ".repeat(300_000));
     let wide = r#"{"event":"register-write","address":0,"data":"000000000000000000"}"#;
     for (arguments, part) in [
-        (vec!["replay", &event("i", r#"{"event":"\u001b[2J"}"#)], "line 2 is not an event"),
-        (vec!["replay", &event("j", &long)], "line 2 is not an event: it is longer than"),
-        (vec!["replay", &event("k", wide)], "not a trace made with --record: line 2: a register"),
+        (
+            vec!["trace", "convert", &event("i", r#"{"event":"\u001b[2J"}"#), &new],
+            "line 2 is not an event",
+        ),
+        (
+            vec!["trace", "convert", &event("j", &long), &new],
+            "line 2 is not an event: it is longer than",
+        ),
+        (
+            vec!["trace", "convert", &event("k", wide), &new],
+            "line 2 is not an event: a CPU accesses 1 to 8 bytes",
+        ),
         (vec!["replay", &here], "it is a folder"),
         (vec!["replay", &path("noise")], "not a trace"),
-        (vec!["replay", &record("a", "[[0,18446744073709551615]]", "")], "RAM that no guest has"),
-        (vec!["replay", &record("b", "[[0,99999999999999]]", "")], "RAM that no guest has"),
-        (vec!["replay", &record("c", "[[0,0]]", "")], "RAM that no guest has"),
-        (vec!["replay", &record("d", "[]", "")], "RAM that no guest has"),
-        (vec!["replay", &record("e", "[[0,8192],[4096,8192]]", "")], "RAM that no guest has"),
-        (vec!["replay", &record("f", "[[0,4096],[18446744073709551615,4096]]", "")], "RAM that no"),
-        (vec!["replay", &record("g", "[[0,-1]]", "")], "not a trace"),
-        (vec!["replay", &record("h", "[[0,1048576]]", "3")], "power of two"),
+        (
+            vec!["trace", "convert", &record("a", "[[0,18446744073709551615]]", ""), &new],
+            "RAM that no guest has",
+        ),
+        (
+            vec!["trace", "convert", &record("b", "[[0,99999999999999]]", ""), &new],
+            "RAM that no guest has",
+        ),
+        (vec!["trace", "convert", &record("c", "[[0,0]]", ""), &new], "RAM that no guest has"),
+        (vec!["trace", "convert", &record("d", "[]", ""), &new], "RAM that no guest has"),
+        (
+            vec!["trace", "convert", &record("e", "[[0,8192],[4096,8192]]", ""), &new],
+            "RAM that no guest has",
+        ),
+        (
+            vec![
+                "trace",
+                "convert",
+                &record("f", "[[0,4096],[18446744073709551615,4096]]", ""),
+                &new,
+            ],
+            "RAM that no",
+        ),
+        (vec!["trace", "convert", &record("g", "[[0,-1]]", ""), &new], "not a trace"),
+        (vec!["trace", "convert", &record("h", "[[0,1048576]]", "3"), &new], "power of two"),
+        (vec!["replay", &good], "`peerdma trace convert`"),
+        (vec!["trace", "verify", &path("noise")], "not a trace"),
+        (vec!["trace", "show", &here], "it is a folder"),
+        (vec!["trace", "show", &packed, "colour=red"], "there is no key \"colour\""),
+        (vec!["trace", "stats", &packed, "kind=TLP"], "there is no kind"),
+        (vec!["trace", "cut", &packed, &here], "it is a folder"),
+        (vec!["trace", "cut", &packed, &new, "--test", "none"], "nothing in the trace"),
+        (vec!["trace", "diff", &packed, &good], "`peerdma trace convert`"),
         (vec!["explain", "peer0", "peer1", "--run", &path("noise")], "is not a peerdma report"),
         (vec!["explain", "peer0", "peer1", "--run", &here], "is not a peerdma report"),
         (vec!["report", "merge", &here, "--out", &path("out")], "is not a peerdma report"),

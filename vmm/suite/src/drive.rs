@@ -303,6 +303,7 @@ mod tests {
             initramfs: "/none".into(),
             out: "/none".into(),
             record: None,
+            recording: peerdma_trace::RecordOptions::default(),
             at_once: 1,
             jitter: None,
             runs: Vec::new(),

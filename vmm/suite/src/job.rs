@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use peerdma_machine::layout::COMMAND_LINE_CAPACITY;
 use peerdma_topology::assembly::SystemConfig;
+use peerdma_trace::RecordOptions;
 use serde::{Deserialize, Serialize};
 
 use super::expectation::Expectation;
@@ -69,6 +70,9 @@ pub struct Job {
     pub out: PathBuf,
     /// The folder for traces.
     pub record: Option<PathBuf>,
+    /// How they are recorded.
+    #[serde(default)]
+    pub recording: RecordOptions,
     /// How many guests run beside each other, at least 1.
     pub at_once: usize,
     /// The seed by which devices and processors stand still now and then; none if they do not.
@@ -144,6 +148,7 @@ mod tests {
             initramfs: "/i".into(),
             out: "/o".into(),
             record: None,
+            recording: RecordOptions { limit: 7, ..RecordOptions::default() },
             at_once: 2,
             jitter: Some(u64::MAX),
             runs: vec![run.clone(), run],

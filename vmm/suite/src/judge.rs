@@ -21,6 +21,7 @@ use guest_protocol::{CaseEnd, FAIL, OK, RAM, Request};
 use self::case::{Case, Origin};
 pub use self::finish::{End, Ending};
 use peerdma_topology::{MAX_ENDPOINTS, MAX_PEERS};
+use peerdma_trace::{Recording, TestMark, TestResult};
 
 use self::folds::Keep;
 use super::event::{Event, Events};
@@ -144,6 +145,8 @@ pub struct Judge {
     gave_up: Option<String>,
     /// A bound was exceeded: said once.
     overflow: Option<&'static str>,
+    /// Where begin and end of each test are marked.
+    marks: Option<Recording>,
 }
 
 impl Judge {
@@ -177,7 +180,19 @@ impl Judge {
             started: false,
             gave_up: None,
             overflow: None,
+            marks: None,
         })
+    }
+
+    /// From here on begin and end of each test are marked in this trace.
+    pub fn record_marks(&mut self, recording: Recording) {
+        self.marks = Some(recording);
+    }
+
+    fn mark(&self, name: &str, result: Option<TestResult>) {
+        if let Some(recording) = &self.marks {
+            recording.mark(TestMark { name: name.to_owned(), result });
+        }
     }
 
     /// From here on each finding is kept, up to a bound, and those with the same cause are not folded into one.
@@ -323,7 +338,9 @@ impl Judge {
             }
             Request::CaseBegin(name) => {
                 self.break_off("it did not end before the next one began");
-                self.current = Some(self.new_case(&shorten(&ktap::plain(name))));
+                let name = shorten(&ktap::plain(name));
+                self.mark(&name, None);
+                self.current = Some(self.new_case(&name));
                 Answer::ok()
             }
             Request::CaseExpect(expectation) => match &mut self.current {
@@ -442,6 +459,12 @@ impl Judge {
             return;
         }
         self.keep = self.keep.after(case.findings.len());
+        let result = match case.status {
+            Status::Passed => TestResult::Passed,
+            Status::Failed => TestResult::Failed,
+            Status::Skipped => TestResult::Skipped,
+        };
+        self.mark(&case.name, Some(result));
         let name = case.name.clone();
         let mut number = self.names.get(&name).copied().unwrap_or(1);
         while self.names.contains_key(&case.name) {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use device_models::system::System;
 use peerdma_machine::boot::acpi::PciConfig;
 use peerdma_machine::boot::{KernelBoot, Protocol};
 use peerdma_machine::jitter::{Stalls, Stream};
@@ -16,7 +17,7 @@ use peerdma_machine::{
     Backends, CpuProfile, Machine, MachineConfig, MachineError, Platform, RunEnd, StopHandle,
     Workload,
 };
-use peerdma_topology::assembly::{AssemblyError, SystemConfig};
+use peerdma_topology::assembly::AssemblyError;
 use peerdma_trace::{Header, Output, Recording};
 use rustix::rand::{GetRandomFlags, getrandom};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
@@ -172,11 +173,12 @@ fn guest(
     let platform = Platform::new(vcpus, run.memory)?;
     let interrupts = Box::new(Interrupts::new(platform.msi()));
     let system_config = run.system.clone();
-    let recording = start_recording(job, run, files, &system_config, &platform)?;
     let mut system =
         system_config.build_planned(&plan, platform.ram().memory(), interrupts, Entropy)?;
+    let recording = start_recording(job, run, files, &system, &platform)?;
     if let Some((recording, _)) = &recording {
         system.add_observer(Box::new(recording.recorder()));
+        judge.lock().record_marks(recording.clone());
     }
     let freezer = Freezer::default();
     let names = system.address_map().functions().map(|(_, node)| node.name.to_string()).collect();
@@ -250,7 +252,18 @@ fn guest(
                 let size = summary.bytes;
                 incomplete.push(format!("the trace {path} was cut at its limit, {size} bytes"));
             }
-            Ok(_) => {}
+            Ok(summary) => {
+                let milliseconds = u64::try_from(summary.stalled.as_millis()).unwrap_or(u64::MAX);
+                for (name, value) in [
+                    ("record-entries", summary.events),
+                    ("record-bytes", summary.bytes),
+                    ("record-lost", summary.lost),
+                    ("record-stalls", summary.stalls),
+                    ("record-stalled-ms", milliseconds),
+                ] {
+                    report.counters.insert(name.into(), value);
+                }
+            }
             Err(error) => incomplete.push(format!("the trace {path} is not complete: {error}")),
         }
     }
@@ -281,7 +294,7 @@ fn start_recording(
     job: &Job,
     run: &GuestRun,
     files: &dyn Files,
-    system: &SystemConfig,
+    system: &System,
     platform: &Platform,
 ) -> Result<Option<(Recording, PathBuf)>, RunError> {
     let (Some(_), Some(name)) = (&job.record, &run.record) else { return Ok(None) };
@@ -291,9 +304,9 @@ fn start_recording(
         .iter()
         .map(|region| (region.start_addr().0, region.len()))
         .collect();
-    let header = Header { system: system.clone(), ram };
+    let header = Header::of(&run.system, ram, system, job.recording.payload);
     let out = create(files, Folder::Record, name)?;
-    let recording = Recording::new(out, header, peerdma_trace::DEFAULT_LIMIT)
+    let recording = Recording::new(out, &header, job.recording)
         .map_err(RunError::file("writing", &files.path(Folder::Record, name)))?;
     Ok(Some((recording, name.clone())))
 }
@@ -338,6 +351,8 @@ mod tests {
     use crate::event::QUEUE;
     use crate::files::Local;
     use crate::hello::{Hello, Mode};
+    use peerdma_topology::assembly::SystemConfig;
+    use peerdma_trace::RecordOptions;
 
     #[test]
     fn entropy_is_never_the_same_and_never_ends() {
@@ -373,6 +388,7 @@ mod tests {
             initramfs: "/no/such/initramfs".into(),
             out: "/none".into(),
             record: None,
+            recording: RecordOptions::default(),
             at_once,
             jitter: None,
             runs: (0..guests).map(run).collect(),

@@ -3,15 +3,49 @@
 //! Recording a system and replaying the trace: the same devices, the same inputs, the same findings, and no guest.
 //!
 //! A trace holds what came in from outside (accesses by CPUs, the order in which functions took their turns, values
-//! that cannot be computed again) and what the devices made of it (transactions, findings). Bytes that
-//! steer a device are kept; bulk data is not, because no device looks at it.
+//! that cannot be computed again) and what the devices made of it (transactions, findings). Bytes that steer a device are
+//! kept in full; of bulk data, which no device looks at, a digest.
 
+#![forbid(unsafe_code)]
+
+mod blocks;
+mod cut;
+mod diff;
+mod entry;
 mod event;
-mod format;
+mod export;
+mod fields;
+mod filter;
+mod frames;
+mod json;
+mod names;
+#[cfg(feature = "perfetto")]
+mod perfetto;
+mod reader;
 mod recorder;
 mod replay;
+mod source;
+mod stats;
+mod table;
+mod tlp;
+mod witnessed;
+mod writer;
 
-pub use event::{Event, Header, TransactionResult};
-pub use format::{Reader, TraceError, Writer};
-pub use recorder::{DEFAULT_LIMIT, LARGEST, Output, RecordSummary, Recorder, Recording};
+pub use cut::{CutError, Part, cut};
+pub use diff::{Diff, diff};
+pub use event::{
+    ConfigAccess, Destination, Event, FindingEvent, FunctionName, Header, Payload, TestMark,
+    TestResult, TlpRun, TransactionResult,
+};
+pub use export::jsonl;
+pub use filter::{BadFilter, Context, Filter, KEYS, kind_of};
+pub use json::{ConvertError, convert};
+#[cfg(feature = "perfetto")]
+pub use perfetto::Perfetto;
+pub use reader::{Ending, Entry, Place, Reader, TraceError};
+pub use recorder::{DEFAULT_LIMIT, Output, RecordOptions, RecordSummary, Recorder, Recording};
 pub use replay::{Difference, Replay, ReplayError, replay};
+pub use stats::{Stats, Traffic};
+pub use table::check_seek_table;
+pub use tlp::{MemoryRequest, TlpHeader};
+pub use writer::Writer;

@@ -1,79 +1,122 @@
 //! Recording: an observer that writes every event into the trace.
+//!
+//! The device models' thread makes blocks in memory; a thread of its own packs and writes them. Where the disk does not
+//! keep up, the devices wait for a bounded time, which is accounted for, or, if the user chose so, entries are dropped
+//! and counted.
+
+mod queue;
 
 use std::fmt::Debug;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use device_models::checker::Finding;
 use device_models::fabric::{Delivery, Input, Observer, Transaction};
+use serde::{Deserialize, Serialize};
 
-use super::{Event, Header, Writer};
+use self::queue::Shared;
+use super::blocks::MAX_KEPT;
+use super::event::{Event, Header, Payload, TestMark, TlpRun};
 
-/// A trace is cut at this size unless its owner says otherwise: a guest shall not fill a disk.
+/// A trace is cut at this size, in bytes, unless its owner says otherwise: a guest shall not fill a disk.
 pub const DEFAULT_LIMIT: u64 = 1 << 30;
-/// No trace of that limit is larger, in bytes: its first line, the event that reaches the limit, and the end mark.
-pub const LARGEST: u64 = DEFAULT_LIMIT + (8 << 20);
 
-/// Events after which the file is brought up to date, so that a killed run leaves something.
-const FLUSH_EVERY: u64 = 256;
-
-/// As much is collected before it is written, in bytes: about [`FLUSH_EVERY`] events.
-const COLLECTED: usize = 64 << 10;
+/// What is packed when a trace reaches its limit still comes behind it, in bytes.
+const BEHIND_LIMIT: u64 = 32 << 20;
 
 /// Where a trace, or another file of a run, is written to.
 pub trait Output: Write + Send + Debug {}
 
 impl<T: Write + Send + Debug> Output for T {}
 
+/// How to record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordOptions {
+    /// The trace is cut at about this size, in bytes.
+    pub limit: u64,
+    /// Where the disk does not keep up, entries are dropped; otherwise the devices wait.
+    pub lossy: bool,
+    /// What is kept of bulk data.
+    pub payload: Payload,
+}
+
+impl Default for RecordOptions {
+    fn default() -> Self {
+        Self { limit: DEFAULT_LIMIT, lossy: false, payload: Payload::default() }
+    }
+}
+
+impl RecordOptions {
+    /// No trace of these options is larger, in bytes.
+    pub fn largest(&self) -> u64 {
+        self.limit.saturating_add(BEHIND_LIMIT)
+    }
+}
+
 /// A trace that is being written.
 #[derive(Debug, Clone)]
-pub struct Recording(Arc<Mutex<State>>);
+pub struct Recording(Arc<Shared>);
 
 /// The observer to give to the system.
 #[derive(Debug)]
-pub struct Recorder(Recording);
-
-#[derive(Debug)]
-struct State {
-    writer: Writer<BufWriter<Box<dyn Output>>>,
-    limit: u64,
-    over: Option<io::Result<()>>,
+pub struct Recorder {
+    recording: Recording,
+    payload: Payload,
+    /// CRC-32C and bytes of the bulk data of the transaction that comes next.
+    digest: Option<u32>,
+    bulk: Vec<u8>,
 }
 
 /// What has been recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordSummary {
-    /// Events written.
+    /// Entries, with those that were dropped.
     pub events: u64,
     /// Bytes written.
     pub bytes: u64,
     /// Whether the trace was cut at its limit.
     pub cut: bool,
+    /// Entries that were dropped.
+    pub lost: u64,
+    /// How often the devices waited for the disk.
+    pub stalls: u64,
+    /// How long, all told.
+    pub stalled: Duration,
 }
 
 impl Recording {
-    /// Begins a trace in the file at `path`, which is replaced; at most about `limit` bytes.
+    /// Begins a trace in the file at `path`, which is replaced.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn create(path: &Path, header: Header, limit: u64) -> io::Result<Self> {
-        Self::new(Box::new(File::create(path)?), header, limit)
+    pub fn create(path: &Path, header: &Header, options: RecordOptions) -> io::Result<Self> {
+        Self::new(Box::new(File::create(path)?), header, options)
     }
 
-    /// Begins a trace that goes to `out`; at most about `limit` bytes.
+    /// Begins a trace that goes to `out`.
     ///
     /// # Errors
-    /// When `out` takes nothing.
-    pub fn new(out: Box<dyn Output>, header: Header, limit: u64) -> io::Result<Self> {
-        let writer = Writer::new(BufWriter::with_capacity(COLLECTED, out), header)?;
-        Ok(Self(Arc::new(Mutex::new(State { writer, limit, over: None }))))
+    /// When `out` takes nothing, or the system gives no thread.
+    pub fn new(out: Box<dyn Output>, header: &Header, options: RecordOptions) -> io::Result<Self> {
+        Ok(Self(Shared::new(out, header, options)?))
     }
 
     /// The observer that feeds it.
     pub fn recorder(&self) -> Recorder {
-        Recorder(self.clone())
+        Recorder {
+            recording: self.clone(),
+            payload: self.0.payload(),
+            digest: None,
+            bulk: Vec::new(),
+        }
+    }
+
+    /// A test begins, or has ended.
+    pub fn mark(&self, mark: TestMark) {
+        self.0.append(Event::Test(mark));
     }
 
     /// Ends the trace with its end mark.
@@ -81,61 +124,46 @@ impl Recording {
     /// # Errors
     /// When something could not be written, now or before; the file then ends where it failed.
     pub fn finish(&self) -> io::Result<RecordSummary> {
-        let mut state = self.state();
-        let cut = state.over.is_some();
-        if let Some(over) = state.over.take() {
-            over?;
-        }
-        if !cut {
-            let events = state.writer.events();
-            state.writer.append(&Event::End { events })?;
-        }
-        state.over = Some(Ok(()));
-        state.writer.flush()?;
-        let (events, bytes) = (state.writer.events(), state.writer.bytes());
-        Ok(RecordSummary { events, bytes, cut })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn append(&self, event: &Event) {
-        let mut state = self.state();
-        if state.over.is_some() {
-            return;
-        }
-        if let Err(error) = state.append(event) {
-            state.over = Some(Err(error));
-        }
-    }
-}
-
-impl State {
-    fn append(&mut self, event: &Event) -> io::Result<()> {
-        self.writer.append(event)?;
-        if self.writer.bytes() >= self.limit {
-            let events = self.writer.events();
-            self.writer.append(&Event::Cut { events })?;
-            self.writer.flush()?;
-            self.over = Some(Ok(()));
-        } else if self.writer.events().is_multiple_of(FLUSH_EVERY) {
-            self.writer.flush()?;
-        }
-        Ok(())
+        self.0.finish()
     }
 }
 
 impl Observer for Recorder {
     fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
-        self.0.append(&Event::transaction(transaction, delivery, data));
+        let Event::Transaction(run) = Event::transaction(transaction, delivery, data) else {
+            return;
+        };
+        let digest = self.digest.take();
+        let data = match (run.data, digest, self.payload) {
+            (None, Some(_), Payload::Full) => Some(std::mem::take(&mut self.bulk)),
+            (data, _, _) => data,
+        };
+        self.recording.0.hold(TlpRun { digest, data, ..run });
     }
 
     fn finding(&mut self, finding: &Finding) {
-        self.0.append(&finding.into());
+        self.recording.0.finding(finding);
     }
 
     fn input(&mut self, input: &Input<'_>) {
-        self.0.append(&input.into());
+        self.recording.0.append(input.into());
+    }
+
+    fn wants_bulk(&self) -> bool {
+        self.payload != Payload::None
+    }
+
+    fn bulk(&mut self, bytes: &[u8]) {
+        if self.digest.is_none() {
+            self.bulk.clear();
+        }
+        self.digest = Some(crc32c::crc32c_append(self.digest.unwrap_or(0), bytes));
+        if self.payload == Payload::Full {
+            let room = MAX_KEPT.saturating_sub(self.bulk.len()).min(bytes.len());
+            self.bulk.extend(bytes.get(..room).unwrap_or_default());
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

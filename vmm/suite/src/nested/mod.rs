@@ -378,6 +378,7 @@ mod tests {
             initramfs: PathBuf::new(),
             out: folder.path().to_owned(),
             record: None,
+            recording: peerdma_trace::RecordOptions::default(),
             at_once: 1,
             jitter: None,
             runs: Vec::new(),

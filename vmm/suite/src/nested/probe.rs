@@ -47,6 +47,7 @@ fn job(folder: &Path) -> Job {
         initramfs: PathBuf::new(),
         out: folder.to_owned(),
         record: None,
+        recording: peerdma_trace::RecordOptions::default(),
         at_once: 1,
         jitter: None,
         runs: Vec::new(),

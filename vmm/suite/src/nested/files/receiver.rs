@@ -54,7 +54,8 @@ impl Receiver {
         for run in &job.runs {
             let log = run.console_log.iter().map(|name| (Folder::Out, name, console::MAX_LOG));
             let record = run.record.iter().filter(|_| job.record.is_some());
-            let record = record.map(|name| (Folder::Record, name, peerdma_trace::LARGEST));
+            let largest = job.recording.largest();
+            let record = record.map(|name| (Folder::Record, name, largest));
             for (folder, name, limit) in log.chain(record) {
                 let file = Incoming { state: State::Awaited, limit, received: 0, error: None };
                 files.insert((folder, Name::new(name)?), file);

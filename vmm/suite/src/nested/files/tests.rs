@@ -44,6 +44,7 @@ fn job(folder: &Path) -> Job {
         initramfs: "/i".into(),
         out: folder("out"),
         record: Some(folder("record")),
+        recording: peerdma_trace::RecordOptions::default(),
         at_once: 1,
         jitter: None,
         runs: vec![run],

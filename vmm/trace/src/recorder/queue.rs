@@ -1,0 +1,363 @@
+//! Between the devices' thread, which makes blocks, and the one that packs and writes them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use device_models::checker::{Finding, Severity};
+
+use super::{Output, RecordOptions, RecordSummary};
+use crate::blocks::Blocks;
+use crate::event::{Event, Header, Payload, TlpRun};
+use crate::frames::Frames;
+use crate::writer::FRAME;
+
+/// A frame ends after this time, if anything came in it: so much may be lost when the program is killed.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+
+/// Frames that may wait for being written.
+const WAITING: usize = 8;
+
+/// The devices wait no longer for a disk that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 10 });
+
+/// The findings about a transaction come behind it, perhaps with a value from outside in between; after this time none
+/// comes any more.
+const FINDINGS_COME: Duration = Duration::from_millis(10);
+
+/// As many values may come in between.
+const BEHIND: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    options: RecordOptions,
+    state: Mutex<State>,
+    /// Something waits for the writer, or the trace ends.
+    filled: Condvar,
+    /// The writer has taken something, or has ended.
+    taken: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    blocks: Blocks,
+    /// Number of the first entry that is neither written nor in `waiting`.
+    first: u64,
+    waiting: VecDeque<Vec<u8>>,
+    /// A transaction whose findings may still come.
+    held: Option<(TlpRun, Duration)>,
+    /// What came behind it, and can come between a transaction and its findings.
+    behind: Vec<(Event, Duration)>,
+    /// When it began: since 1970, and on the clock that never goes back.
+    begun: (Duration, Instant),
+    flushed: Instant,
+    /// Frames that the writer has dealt with.
+    frames: u64,
+    bytes: u64,
+    lost: u64,
+    /// Of those, dropped since the last that was not.
+    gap: u64,
+    stalls: u64,
+    stalled: Duration,
+    /// Nothing more is taken.
+    over: bool,
+    cut: bool,
+    failed: Option<io::Error>,
+    /// The writer has ended.
+    ended: bool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        out: Box<dyn Output>,
+        header: &Header,
+        options: RecordOptions,
+    ) -> io::Result<Arc<Self>> {
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let header = &Header { payload: options.payload, ..header.clone() };
+        let mut blocks = Blocks::new(header, epoch)?;
+        let mut frames = Frames::new(out)?;
+        // The first frame is there before anything happens.
+        frames.frame(blocks.made())?;
+        blocks.made().clear();
+        let state = State {
+            first: 1,
+            blocks,
+            waiting: VecDeque::new(),
+            held: None,
+            behind: Vec::new(),
+            begun: (epoch, Instant::now()),
+            flushed: Instant::now(),
+            frames: 0,
+            bytes: frames.written(),
+            lost: 0,
+            gap: 0,
+            stalls: 0,
+            stalled: Duration::ZERO,
+            over: false,
+            cut: false,
+            failed: None,
+            ended: false,
+        };
+        let shared = Arc::new(Self {
+            options,
+            state: Mutex::new(state),
+            filled: Condvar::new(),
+            taken: Condvar::new(),
+        });
+        let theirs = Arc::clone(&shared);
+        let builder = thread::Builder::new().name("recorder".into());
+        drop(builder.spawn(move || write(&theirs, frames))?);
+        Ok(shared)
+    }
+
+    pub(super) fn payload(&self) -> Payload {
+        self.options.payload
+    }
+
+    /// Whether the devices would wait.
+    #[cfg(test)]
+    pub(super) fn is_full(&self) -> bool {
+        self.state().waiting.len() >= WAITING
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an entry.
+    pub(super) fn append(&self, event: Event) {
+        let mut state = self.state();
+        let now = state.now();
+        let between = matches!(event, Event::Outside { .. } | Event::Witness { .. })
+            && !event.is_cause()
+            && state.held.is_some()
+            && state.behind.len() < BEHIND;
+        if between {
+            state.behind.push((event, now));
+            return;
+        }
+        state.release();
+        state.push(&event, now);
+        self.hand_on(state);
+    }
+
+    /// Adds a transaction once it is known what was found about it.
+    pub(super) fn hold(&self, run: TlpRun) {
+        let mut state = self.state();
+        let now = state.now();
+        state.release();
+        state.held = Some((run, now));
+        self.hand_on(state);
+    }
+
+    /// Adds a finding, and to the transaction that it is about its class.
+    pub(super) fn finding(&self, finding: &Finding) {
+        let mut state = self.state();
+        let now = state.now();
+        if let (Some((run, _)), Some(about)) = (&mut state.held, &finding.transaction)
+            && run.requester == about.requester.0
+            && about.sequence.wrapping_sub(run.sequence) < run.tlp_count().unwrap_or(1)
+            && (run.verdict.is_none() || finding.severity == Severity::Finding)
+        {
+            run.verdict = run.verdict.filter(|_| finding.severity == Severity::Note);
+            run.verdict.get_or_insert(finding.class);
+        }
+        state.release();
+        state.push(&finding.into(), now);
+        self.hand_on(state);
+    }
+
+    /// Gives the writer what makes a frame. Waits for it where too much waits already, or drops what there is.
+    fn hand_on<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        let frame = usize::try_from(self.options.limit).unwrap_or(usize::MAX).clamp(1, FRAME);
+        if state.over || state.blocks.made().len() < frame {
+            return;
+        }
+        if state.waiting.len() >= WAITING {
+            if self.options.lossy {
+                state.drop_made();
+                return;
+            }
+            state = self.wait(state);
+        }
+        if !state.over {
+            state.enqueue();
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits for room, for a bounded time.
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let begun = Instant::now();
+        let full = |state: &mut State| state.waiting.len() >= WAITING && !state.over;
+        let (mut state, waited) = self
+            .taken
+            .wait_timeout_while(state, PATIENCE, full)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.stalls += 1;
+        state.stalled += begun.elapsed();
+        if waited.timed_out() {
+            state.fail(slow());
+        }
+        state
+    }
+
+    pub(super) fn finish(&self) -> io::Result<RecordSummary> {
+        let mut state = self.state();
+        let now = state.now();
+        state.release();
+        if !state.over {
+            let events = state.blocks.events();
+            state.push(&Event::End { events }, now);
+            state.enqueue();
+            state.over = true;
+        }
+        self.filled.notify_one();
+        while !state.ended {
+            let frames = state.frames;
+            let idle = |state: &mut State| !state.ended && state.frames == frames;
+            let (next, waited) = self
+                .taken
+                .wait_timeout_while(state, PATIENCE, idle)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if waited.timed_out() {
+                return Err(slow());
+            }
+        }
+        if let Some(error) = state.failed.take() {
+            return Err(error);
+        }
+        let State { bytes, cut, lost, stalls, stalled, .. } = *state;
+        Ok(RecordSummary { events: state.blocks.events(), bytes, cut, lost, stalls, stalled })
+    }
+}
+
+fn slow() -> io::Error {
+    let what = format!("the disk took nothing for {} s", PATIENCE.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl State {
+    fn now(&self) -> Duration {
+        self.begun.0 + self.begun.1.elapsed()
+    }
+
+    fn push(&mut self, event: &Event, time: Duration) {
+        if !self.over
+            && let Err(error) = self.blocks.push(event, time)
+        {
+            self.fail(error);
+        }
+    }
+
+    /// Adds the transaction that was held, and what came behind it.
+    fn release(&mut self) {
+        if let Some((run, time)) = self.held.take() {
+            self.push(&Event::Transaction(run), time);
+            let mut behind = std::mem::take(&mut self.behind);
+            behind.drain(..).for_each(|(event, time)| self.push(&event, time));
+            self.behind = behind;
+        }
+    }
+
+    fn enqueue(&mut self) {
+        let made = self.blocks.made();
+        if !made.is_empty() {
+            let made = std::mem::replace(made, Vec::with_capacity(FRAME + (FRAME >> 4)));
+            self.waiting.push_back(made);
+            (self.first, self.gap) = (self.blocks.events() + 1, 0);
+        }
+    }
+
+    /// Drops what was made; a mark says how much.
+    fn drop_made(&mut self) {
+        self.blocks.made().clear();
+        // A mark of a gap before may be among them.
+        let lost = self.blocks.events() + 1 - self.first;
+        self.lost += lost - self.gap;
+        self.gap = lost;
+        let now = self.now();
+        self.push(&Event::Lost { entries: lost }, now);
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.over = true;
+        self.failed.get_or_insert(error);
+    }
+}
+
+/// The writer's thread.
+fn write(shared: &Arc<Shared>, mut frames: Frames<Box<dyn Output>>) {
+    let result = loop {
+        let Some(made) = next(shared) else { break Ok(()) };
+        if let Err(error) = frames.frame(&made) {
+            break Err(error);
+        }
+        let written = frames.written();
+        let mut state = shared.state();
+        state.bytes = written;
+        state.frames += 1;
+        if written >= shared.options.limit && !state.over {
+            state.release();
+            let (events, now) = (state.blocks.events(), state.now());
+            state.push(&Event::Cut { events }, now);
+            state.enqueue();
+            (state.over, state.cut) = (true, true);
+        }
+        drop(state);
+        shared.taken.notify_all();
+    };
+    // Without an end mark nothing follows: the table would make the file look whole.
+    let complete = shared.state().over && shared.state().failed.is_none() && result.is_ok();
+    let result = match result {
+        Ok(()) if complete => frames.finish().map(|(_, bytes)| bytes),
+        Ok(()) => Ok(frames.written()),
+        Err(error) => Err(error),
+    };
+    let mut state = shared.state();
+    match result {
+        Ok(bytes) => state.bytes = bytes,
+        Err(error) => state.fail(error),
+    }
+    state.ended = true;
+    drop(state);
+    shared.taken.notify_all();
+}
+
+/// What is to be written next: a frame that waits, or, after some time, what there is; none at the end.
+fn next(shared: &Arc<Shared>) -> Option<Vec<u8>> {
+    let mut state = shared.state();
+    loop {
+        if let Some(made) = state.waiting.pop_front() {
+            state.flushed = Instant::now();
+            return Some(made);
+        }
+        if state.over {
+            return None;
+        }
+        let age = state.flushed.elapsed();
+        if age >= FLUSH_AFTER {
+            // Nobody records any more, and nobody will say that the trace is complete.
+            let abandoned = Arc::strong_count(shared) == 1;
+            let now = state.now();
+            if state.held.as_ref().is_some_and(|(_, at)| abandoned || now - *at > FINDINGS_COME) {
+                state.release();
+            }
+            state.enqueue();
+            state.flushed = Instant::now();
+            if state.waiting.is_empty() && abandoned {
+                return None;
+            }
+            continue;
+        }
+        state = shared
+            .filled
+            .wait_timeout(state, FLUSH_AFTER - age)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+    }
+}

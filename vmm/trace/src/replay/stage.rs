@@ -1,0 +1,276 @@
+//! The observer of a replay: reads the trace on while the system does again what was recorded, and compares.
+
+use std::collections::VecDeque;
+use std::io::BufRead;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use device_models::checker::Finding;
+use device_models::fabric::{Delivery, FunctionId, Input, Observer, Transaction, WitnessInput};
+use device_models::witness;
+use peerdma_support::warnings::Warnings;
+
+use super::{Difference, Replay, ReplayError};
+use crate::event::{Event, FindingEvent};
+use crate::reader::{Entry, Reader};
+
+/// What is looked for ahead comes next, or behind what was found on the way to it.
+const MAX_AHEAD: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Stage<R: BufRead> {
+    script: Arc<Mutex<Script<R>>>,
+    pub(super) refused: Arc<Warnings>,
+}
+
+impl<R: BufRead> Clone for Stage<R> {
+    fn clone(&self) -> Self {
+        Self { script: Arc::clone(&self.script), refused: Arc::clone(&self.refused) }
+    }
+}
+
+#[derive(Debug)]
+struct Script<R: BufRead> {
+    reader: Option<Reader<R>>,
+    /// What was read ahead: entries that are compared, and behind them at most one that is not.
+    ahead: VecDeque<Entry>,
+    /// Number of the cause that is played.
+    cause: u64,
+    replay: Replay,
+    failed: Option<ReplayError>,
+}
+
+impl<R: BufRead> Stage<R> {
+    pub(super) fn new(reader: Reader<R>) -> Self {
+        let script = Script {
+            reader: Some(reader),
+            ahead: VecDeque::new(),
+            cause: 0,
+            replay: Replay::default(),
+            failed: None,
+        };
+        let refused = Warnings::of("recorded causes that the devices refused");
+        Self { script: Arc::new(Mutex::new(script)), refused: Arc::new(refused) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Script<R>> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cause has been played: nothing may be left of what came of it. The next cause; none when it is over.
+    pub(super) fn finish_cause(&self) -> Result<Option<Entry>, ReplayError> {
+        let mut script = self.lock();
+        if let Some(error) = script.failed.take() {
+            return Err(error);
+        }
+        if script.replay.difference.is_some() {
+            return Ok(None);
+        }
+        let next = script.next_entry()?;
+        match next {
+            None => Ok(None),
+            Some(entry) if entry.event.is_cause() => {
+                script.cause = entry.number;
+                script.replay.events += 1;
+                Ok(Some(entry))
+            }
+            Some(entry) => {
+                script.differ(entry.number, Some(entry.event), None);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The system has answered a read.
+    pub(super) fn compare_answer(&self, cause: Entry, answer: Option<Event>) {
+        if answer.as_ref().is_some_and(|answer| *answer != cause.event) {
+            self.lock().differ(cause.number, Some(cause.event), answer);
+        }
+    }
+
+    pub(super) fn into_replay(self) -> Result<Replay, ReplayError> {
+        let mut script = self.lock();
+        if let Some(error) = script.failed.take() {
+            return Err(error);
+        }
+        let mut replay = std::mem::take(&mut script.replay);
+        replay.ending = script.reader.as_ref().and_then(|reader| reader.ending().cloned());
+        Ok(replay)
+    }
+}
+
+impl<R: BufRead> Script<R> {
+    /// The next entry that is a cause or compared.
+    fn next_entry(&mut self) -> Result<Option<Entry>, ReplayError> {
+        match self.ahead.pop_front() {
+            Some(entry) => Ok(Some(entry)),
+            None => self.read(),
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<Entry>, ReplayError> {
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        loop {
+            let entry = reader.next().transpose()?;
+            match entry {
+                Some(Entry { event: Event::Lost { .. }, number, .. }) => {
+                    return Err(ReplayError::Lost(number));
+                }
+                Some(Entry { event, .. }) if event.is_last() => return Ok(None),
+                Some(entry) if entry.event.is_cause() || entry.event.is_compared() => {
+                    return Ok(Some(entry));
+                }
+                // Marks, and what other sources have added.
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Reads on, so that `ahead` holds the next entry.
+    fn fill(&mut self) {
+        if self.ahead.is_empty() {
+            match self.read() {
+                Ok(Some(entry)) => self.ahead.push_back(entry),
+                Ok(None) => {}
+                Err(error) => drop(self.failed.get_or_insert(error)),
+            }
+        }
+    }
+
+    /// The next entry that is compared; the cause behind it stays.
+    fn next_compared(&mut self) -> Option<Entry> {
+        self.fill();
+        if self.ahead.front()?.event.is_compared() { self.ahead.pop_front() } else { None }
+    }
+
+    /// The witness record that comes next, if one does.
+    fn next_record(&mut self) -> Option<witness::Bytes> {
+        if self.replay.difference.is_some() || self.failed.is_some() {
+            return None;
+        }
+        self.fill();
+        match &self.ahead.front()?.event {
+            Event::Witness { kind: WitnessInput::Record, data } => data.as_slice().try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// The replay did this: did the trace too?
+    fn compare(&mut self, now: Event) {
+        if self.replay.difference.is_some() || self.failed.is_some() {
+            return;
+        }
+        match self.next_compared() {
+            Some(recorded) if recorded.event.is_same(&now) => {
+                self.replay.events += 1;
+                match now {
+                    Event::Transaction(_) => self.replay.transactions += 1,
+                    Event::Finding(FindingEvent { text, note: false, .. }) => self.replay.add(text),
+                    Event::Finding(FindingEvent { text, note: true, .. }) => {
+                        self.replay.add(format!("note: {text}"));
+                    }
+                    _ => {}
+                }
+            }
+            Some(recorded) => self.differ(recorded.number, Some(recorded.event), Some(now)),
+            // Where the trace was cut, the replay goes on a little further.
+            None if self.failed.is_some() || self.is_at_a_cut() => {}
+            None => self.differ(self.cause, None, Some(now)),
+        }
+    }
+
+    /// Whether the trace ends here without saying that it is complete.
+    fn is_at_a_cut(&self) -> bool {
+        use crate::reader::Ending;
+        let ending = self.reader.as_ref().and_then(Reader::ending);
+        self.ahead.is_empty() && matches!(ending, Some(Ending::Cut | Ending::Truncated { .. }))
+    }
+
+    fn differ(&mut self, entry: u64, recorded: Option<Event>, replayed: Option<Event>) {
+        self.replay.difference.get_or_insert(Difference { entry, recorded, replayed });
+    }
+
+    /// Looks ahead for the next entry of which `wanted` gives something, up to the next cause.
+    fn look_ahead<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> Option<T> {
+        if self.replay.difference.is_some() || self.failed.is_some() {
+            // What is next is not known any more, and need not be looked for.
+            return None;
+        }
+        let mut at = 0;
+        while at < MAX_AHEAD {
+            if at == self.ahead.len() {
+                match self.read() {
+                    Ok(Some(entry)) => self.ahead.push_back(entry),
+                    Ok(None) => return None,
+                    Err(error) => {
+                        self.failed.get_or_insert(error);
+                        return None;
+                    }
+                }
+            }
+            let event = &self.ahead.get(at)?.event;
+            if let Some(found) = wanted(event) {
+                return Some(found);
+            }
+            if event.is_cause() {
+                return None;
+            }
+            at += 1;
+        }
+        None
+    }
+}
+
+impl<R: BufRead + Send> Observer for Stage<R> {
+    fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
+        self.lock().compare(Event::transaction(transaction, delivery, data));
+    }
+
+    fn finding(&mut self, finding: &Finding) {
+        self.lock().compare(finding.into());
+    }
+
+    fn input(&mut self, input: &Input<'_>) {
+        let compared = matches!(
+            input,
+            Input::Outside { .. } | Input::Witness { kind: WitnessInput::Record, .. }
+        );
+        if compared {
+            self.lock().compare(input.into());
+        }
+    }
+
+    fn next_record(&mut self, record: &mut witness::Bytes) -> bool {
+        match self.lock().next_record() {
+            Some(recorded) => {
+                *record = recorded;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn replace_read(&mut self, _transaction: &Transaction, data: &mut [u8]) -> bool {
+        let recorded = self.lock().look_ahead(|event| match event {
+            Event::Transaction(run) => Some(run.data.clone()),
+            _ => None,
+        });
+        match recorded.flatten() {
+            Some(recorded) if recorded.len() == data.len() => {
+                data.copy_from_slice(&recorded);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn replace_outside(&mut self, _function: FunctionId, data: &mut [u8]) {
+        let recorded = self.lock().look_ahead(|event| match event {
+            Event::Outside { data, .. } => Some(data.clone()),
+            _ => None,
+        });
+        if let Some(recorded) = recorded.filter(|recorded| recorded.len() == data.len()) {
+            data.copy_from_slice(&recorded);
+        }
+    }
+}

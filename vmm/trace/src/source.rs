@@ -1,0 +1,144 @@
+//! The bytes of a trace: those in its zstd frames, or, of a trace that was unpacked, the file itself.
+
+use std::io::{self, BufRead, Read};
+
+use zstd::stream::read::Decoder;
+
+/// The largest window that is taken from a frame's word, as a power of two: 8 MiB.
+const MAX_WINDOW: u32 = 23;
+
+/// A file whose position is known.
+#[derive(Debug)]
+struct Counted<R> {
+    input: R,
+    at: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.consume(count);
+        self.at += count as u64;
+    }
+}
+
+enum State<R: BufRead> {
+    Plain(Counted<R>),
+    Between(Counted<R>),
+    Frame(Decoder<'static, Counted<R>>),
+    /// Something went wrong before.
+    Broken,
+}
+
+/// Reads what was packed.
+pub(crate) struct Source<R: BufRead> {
+    state: State<R>,
+    /// Where in the file the present frame begins.
+    frame: u64,
+    /// Bytes that were unpacked.
+    unpacked: u64,
+}
+
+impl<R: BufRead> std::fmt::Debug for Source<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { frame, unpacked, .. } = self;
+        f.debug_struct("Source")
+            .field("frame", frame)
+            .field("unpacked", unpacked)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a file begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    Zstd,
+    Pcapng,
+    Json,
+    Empty,
+    Other,
+}
+
+impl<R: BufRead> Source<R> {
+    /// Of a file; what it begins with decides how it is read.
+    pub(crate) fn new(mut input: R) -> io::Result<(Self, Beginning)> {
+        let beginning = match input.fill_buf()? {
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Beginning::Zstd,
+            // A skippable frame.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Beginning::Zstd,
+            [0x0a, 0x0d, 0x0d, 0x0a, ..] => Beginning::Pcapng,
+            [b'{', ..] => Beginning::Json,
+            [] => Beginning::Empty,
+            _ => Beginning::Other,
+        };
+        let input = Counted { input, at: 0 };
+        let state = match beginning {
+            Beginning::Pcapng => State::Plain(input),
+            _ => State::Between(input),
+        };
+        Ok((Self { state, frame: 0, unpacked: 0 }, beginning))
+    }
+
+    /// Whether it has zstd frames.
+    pub(crate) fn is_packed(&self) -> bool {
+        !matches!(self.state, State::Plain(_))
+    }
+
+    /// Where in the file the present frame begins.
+    pub(crate) fn frame(&self) -> u64 {
+        self.frame
+    }
+
+    /// How many bytes have been read, unpacked.
+    pub(crate) fn unpacked(&self) -> u64 {
+        self.unpacked
+    }
+}
+
+impl<R: BufRead> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Broken) {
+                State::Broken => return Ok(0),
+                State::Plain(mut input) => {
+                    self.frame = input.at;
+                    let count = input.read(buffer)?;
+                    self.unpacked += count as u64;
+                    self.state = State::Plain(input);
+                    return Ok(count);
+                }
+                State::Between(mut input) => {
+                    self.frame = input.at;
+                    if input.fill_buf()?.is_empty() {
+                        self.state = State::Between(input);
+                        return Ok(0);
+                    }
+                    let mut decoder = Decoder::with_buffer(input)?.single_frame();
+                    decoder.window_log_max(MAX_WINDOW)?;
+                    self.state = State::Frame(decoder);
+                }
+                State::Frame(mut decoder) => {
+                    let count = decoder.read(buffer)?;
+                    if count > 0 || buffer.is_empty() {
+                        self.unpacked += count as u64;
+                        self.state = State::Frame(decoder);
+                        return Ok(count);
+                    }
+                    decoder.finish_frame()?;
+                    self.state = State::Between(decoder.into_inner());
+                }
+            }
+        }
+    }
+}

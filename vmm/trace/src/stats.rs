@@ -1,0 +1,124 @@
+//! What a trace adds up to, in memory that does not grow with it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use device_models::fabric::{Kind, Purpose};
+use serde::Serialize;
+
+use super::event::{Event, Header, TestResult, TransactionResult};
+use super::filter::{Context, kind_of};
+use super::reader::Entry;
+use super::witnessed;
+
+/// Rows beyond which nothing new is listed: no recorder writes so many.
+const MAX_ROWS: usize = 10_000;
+
+/// Sums over entries.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Stats {
+    /// Entries.
+    pub entries: u64,
+    /// From the first to the last, in seconds.
+    pub seconds: f64,
+    /// How many of each kind.
+    pub kinds: BTreeMap<&'static str, u64>,
+    /// Transactions, by function and by route, or by status where they failed.
+    pub traffic: BTreeMap<String, BTreeMap<String, Traffic>>,
+    /// Findings and notes, by class.
+    pub findings: BTreeMap<String, u64>,
+    /// Transactions by their sizes: of up to so many bytes, a power of two.
+    pub sizes: BTreeMap<u64, u64>,
+    /// Requests for the IOMMU: transactions of its virtqueues.
+    pub iommu: Traffic,
+    /// Records of the witness, by what they report.
+    pub records: BTreeMap<&'static str, u64>,
+    /// Tests that ended, by how.
+    pub tests: BTreeMap<&'static str, u64>,
+    /// Entries that were dropped.
+    pub lost: u64,
+    #[serde(skip)]
+    first: Option<Duration>,
+}
+
+/// Sums over transactions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Traffic {
+    /// Runs of TLPs.
+    pub transactions: u64,
+    /// TLPs, where it is known how many a run has.
+    pub tlps: u64,
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, kind: Kind, bytes: u64, tlps: u64) {
+        self.transactions += 1;
+        self.tlps = self.tlps.saturating_add(tlps);
+        let sum = match kind {
+            Kind::MemoryRead => &mut self.read,
+            Kind::MemoryWrite => &mut self.written,
+        };
+        *sum = sum.saturating_add(bytes);
+    }
+}
+
+impl Stats {
+    /// Adds an entry of a trace with this header.
+    pub fn add(&mut self, entry: &Entry, header: &Header, context: &Context) {
+        self.entries += 1;
+        *self.kinds.entry(kind_of(&entry.event)).or_default() += 1;
+        let first = *self.first.get_or_insert(entry.time);
+        self.seconds = entry.time.saturating_sub(first).as_secs_f64();
+        match &entry.event {
+            Event::Transaction(run) => {
+                let name = run
+                    .function
+                    .and_then(|function| header.name(usize::from(function)))
+                    .map_or_else(|| context.of(run.requester), ToOwned::to_owned);
+                let route = match run.outcome {
+                    TransactionResult::Delivered { route, .. } => route.name(),
+                    TransactionResult::Failed(status) => status.name(),
+                };
+                let tlps = run.tlp_count().unwrap_or(0);
+                if name == "virtio-iommu" && run.purpose == Purpose::VirtQueue {
+                    self.iommu.add(run.kind, run.length, tlps);
+                }
+                if self.traffic.len() < MAX_ROWS || self.traffic.contains_key(&name) {
+                    let routes = self.traffic.entry(name).or_default();
+                    match routes.get_mut(route) {
+                        Some(traffic) => traffic.add(run.kind, run.length, tlps),
+                        None => routes
+                            .entry(route.to_owned())
+                            .or_default()
+                            .add(run.kind, run.length, tlps),
+                    }
+                }
+                let size = run.length.checked_next_power_of_two().unwrap_or(u64::MAX);
+                *self.sizes.entry(size).or_default() += 1;
+            }
+            Event::Finding(finding)
+                if self.findings.len() < MAX_ROWS || self.findings.contains_key(&finding.class) =>
+            {
+                *self.findings.entry(finding.class.clone()).or_default() += 1;
+            }
+            Event::Test(mark) => {
+                if let Some(result) = mark.result {
+                    *self.tests.entry(TestResult::name(result)).or_default() += 1;
+                }
+            }
+            Event::Witness { kind, data } => {
+                if let Some(record) = witnessed::record(*kind, data) {
+                    *self.records.entry(witnessed::word(&record)).or_default() += 1;
+                }
+            }
+            Event::Lost { entries } => self.lost = self.lost.saturating_add(*entries),
+            _ => {}
+        }
+    }
+}
