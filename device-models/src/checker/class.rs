@@ -103,6 +103,9 @@ classes! {
     PeerToPeerNotAllowed = 97, "buffer.peer2peer-not-allowed";
     /// A dma-buf was freed while it was mapped for a function.
     BufferFreed = 98, "buffer.freed";
+    /// A dma-buf that was in another device's memory was mapped in system memory, for an importer
+    /// that does not take peer-to-peer addresses.
+    FellBack = 99, "buffer.fell-back";
 
     /// A device was given work that makes no sense to it.
     BadDescriptor = 64, "device.bad-descriptor";

@@ -97,9 +97,35 @@ pub(crate) enum Notice {
     },
     /// A dma-buf was freed while it was mapped for a function.
     Freed { function: FunctionId, attachment: u64, buffer: String, mapping: Mapping, event: Event },
-    /// A table of a dma-buf was mapped for a function whose driver does not take peer-to-peer
-    /// addresses: a mistake if it is one.
-    NotPeerToPeer { function: FunctionId, attachment: u64, buffer: String, mapping: Mapping },
+    /// A table of a dma-buf was mapped, and where it leads to matters: a mistake if it is another
+    /// device's memory and the driver does not take peer-to-peer addresses.
+    Placed(Box<Placed>),
+}
+
+/// A table of a dma-buf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) function: FunctionId,
+    attachment: u64,
+    pub(crate) buffer: u64,
+    name: String,
+    pub(crate) mapping: Mapping,
+    /// The importer takes peer-to-peer addresses.
+    pub(crate) takes_peer_to_peer: bool,
+    /// Where it leads to, as far as it has been looked up.
+    pub(crate) place: Place,
+}
+
+/// Where a table of a dma-buf leads to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Not looked up, or nowhere.
+    #[default]
+    Unknown,
+    /// Into another device's memory.
+    Device,
+    /// Into system memory, and into another device's before.
+    Memory,
 }
 
 /// What the fabric knows about a record.
@@ -293,6 +319,16 @@ impl Witness {
         all.truncate(most);
         all.sort_by_key(|mapping| mapping.range.first);
         Some((all.into_iter().map(Mapping::words).collect(), count))
+    }
+
+    /// A dma-buf is in another device's memory.
+    pub(crate) fn found_in_device(&mut self, buffer: u64) {
+        self.buffers.set_in_device(buffer);
+    }
+
+    /// Whether a dma-buf was in another device's memory when it was mapped before.
+    pub(crate) fn was_in_device(&self, buffer: u64) -> bool {
+        self.buffers.was_in_device(buffer)
     }
 
     /// Whether anything is mapped for a function.

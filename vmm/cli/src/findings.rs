@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(found("").len(), pages.len());
         assert_eq!(found("iommu.stale"), ["page of iommu.stale"]);
         assert_eq!(found(" IOMMU.Stale "), ["page of iommu.stale"]);
-        assert_eq!(found("buffer.f"), ["buffer.freed"]);
+        assert_eq!(found("buffer.fr"), ["buffer.freed"]);
         assert_eq!(found("msi"), ["msi.not-a-vector", "msi.malformed"]);
         assert_eq!(found("stale"), ["iommu.stale", "witness.stale"]);
         assert_eq!(found("past-end"), ["page of witness.past-end"]);
