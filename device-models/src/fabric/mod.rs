@@ -29,6 +29,7 @@ mod route;
 mod stats;
 mod transaction;
 mod watch;
+mod what_if;
 mod witnessed;
 mod write;
 
@@ -48,6 +49,8 @@ pub use transaction::{
     CompletionStatus, FunctionId, Kind, Purpose, ReadOutcome, Tag, Transaction, WriteOutcome,
 };
 
+pub use what_if::{Alternative, Fate, MapChange};
+
 pub(crate) use delayed::MAX_PATHS as MAX_DELAYED_PATHS;
 pub(crate) use inbox::Message;
 
@@ -64,6 +67,7 @@ use interrupt::Interrupts;
 use outstanding::Outstanding;
 use request::Request;
 use watch::Watch;
+use what_if::WhatIf;
 
 /// Where a dword write is an interrupt on x86 platforms.
 pub const INTERRUPT_WINDOW: AddressRange = AddressRange { first: 0xfee0_0000, last: 0xfeef_ffff };
@@ -114,6 +118,8 @@ pub(crate) struct Fabric {
     witness: Witness,
     /// The last function that used what was unmapped, as the witness told, and the cause.
     stale: Option<(FunctionId, Cause)>,
+    /// What would become of each transaction with another map: for replays.
+    what_if: Option<WhatIf>,
     sequence: u64,
     tag: u32,
 }
@@ -159,6 +165,7 @@ impl Fabric {
             caches: each(functions),
             witness: Witness::new(functions),
             stale: None,
+            what_if: None,
             sequence: 0,
             tag: 0,
         }
@@ -315,6 +322,9 @@ impl Fabric {
     fn observe(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
         if let Some(observer) = self.watch.observer() {
             observer.transaction(transaction, delivery, data);
+        }
+        if self.what_if.is_some() {
+            self.observe_alternatives(transaction);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Observers: reports, recorders and replays.
 
 use super::route::Target;
-use super::{CompletionStatus, FunctionId, PostedDelay, RouteKind, Transaction};
+use super::{Alternative, CompletionStatus, FunctionId, PostedDelay, RouteKind, Transaction};
 use crate::checker::Finding;
 use crate::iommu::virtio::Request;
 use crate::pci::Bdf;
@@ -163,6 +163,12 @@ pub trait Observer: Send {
     /// transactions](super::Purpose::is_control) need keep them.
     fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
         let _ = (transaction, delivery, data);
+    }
+
+    /// A part of the transaction that was shown last would have ended in another way, if what
+    /// [`System::set_what_if`](crate::system::System::set_what_if) asks were so.
+    fn alternative(&mut self, transaction: &Transaction, alternative: &Alternative) {
+        let _ = (transaction, alternative);
     }
 
     /// Whether [`bulk`](Self::bulk) is wanted, which costs a second copy of the data.

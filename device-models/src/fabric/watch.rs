@@ -68,6 +68,12 @@ impl Observer for Observers {
         }
     }
 
+    fn alternative(&mut self, transaction: &super::Transaction, alternative: &super::Alternative) {
+        for observer in &mut self.0 {
+            observer.alternative(transaction, alternative);
+        }
+    }
+
     fn wants_bulk(&self) -> bool {
         self.0.iter().any(|observer| observer.wants_bulk())
     }

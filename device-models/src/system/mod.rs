@@ -34,7 +34,7 @@ pub use topology::{Function, FunctionKind, HostBridge, Topology};
 
 use crate::AddressRange;
 use crate::fabric::{
-    AddressMap, Fabric, FunctionId, InterruptPolicy, Observer, RootComplex, Stats,
+    AddressMap, Fabric, FunctionId, InterruptPolicy, MapChange, Observer, RootComplex, Stats,
 };
 use crate::iommu::VirtioIommu;
 use function::FunctionState;
@@ -91,6 +91,13 @@ impl System {
     /// Lets `observer` see everything from now on, after those that were there before.
     pub fn add_observer(&mut self, observer: Box<dyn Observer>) {
         self.fabric.add_observer(observer);
+    }
+
+    /// Tells the observers, behind each transaction, which parts of it would have ended in another
+    /// way with `change`: ACS controls, or how far host bridges take requests between functions.
+    /// Nothing else may change in the map. The system itself goes on as it is.
+    pub fn set_what_if(&mut self, change: MapChange) {
+        self.fabric.set_what_if(change);
     }
 
     /// What to do with interrupt writes that are not a vector of their requester.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use peerdma_suite::report::ktap::plain;
-use peerdma_trace::{Ending, Reader, Replay, ReplayError, replay};
+use peerdma_trace::{Change, Changes, Ending, Reader, Replay, ReplayError, replay_what_if};
 use serde_json::json;
 
 use super::{Exit, Failure, output};
@@ -22,11 +22,17 @@ Ends with 0 when everything came out as recorded, with 1 at the first difference
 
 Example:
   peerdma test --record traces
-  peerdma replay traces/basic.pcapng.zst")]
+  peerdma replay traces/basic.pcapng.zst
+  peerdma replay traces/switch.pcapng.zst --what-if down0.acs=+RR --what-if down1.acs=+RR")]
 pub(super) struct Arguments {
     /// The trace, as `--record` wrote it
     #[arg(value_name = "FILE")]
     trace: PathBuf,
+    /// List the transactions that would have ended in another way: PORT.acs=+RR,-CR (or a list of what is on),
+    /// PORT.acs-without-effect=RR, BRIDGE.peer-routing=nowhere, or strict, for addresses that the kernel has unmapped;
+    /// may be given several times
+    #[arg(long, value_name = "CHANGE")]
+    what_if: Vec<Change>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -34,7 +40,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let path = &arguments.trace;
-    let result = replay(open(path)?).map_err(|error| failure(path, &error))?;
+    let result =
+        replay_what_if(open(path)?, &arguments.what_if).map_err(|error| failure(path, &error))?;
     if arguments.json {
         output::json(&json!({
             "events": result.events,
@@ -47,6 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
                 "recorded": difference.recorded,
                 "replayed": difference.replayed,
             })),
+            "what-if": result.changes.as_ref().map(changes_json),
             "truncated": matches!(result.ending, Some(Ending::Truncated { .. })),
             "cut": result.ending == Some(Ending::Cut),
             "ending": result.ending.as_ref().map(ending),
@@ -55,6 +63,45 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::print(&text(&result))?;
     }
     Ok(if result.difference.is_some() { Exit::Failed as u8 } else { Exit::Success as u8 })
+}
+
+/// What would have been, for programs.
+fn changes_json(changes: &Changes) -> serde_json::Value {
+    let list: Vec<_> = changes
+        .list
+        .iter()
+        .map(|it| {
+            json!({
+                "tlp": it.tlp,
+                "function": it.function,
+                "kind": it.kind.to_string(),
+                "address": it.address,
+                "length": it.length,
+                "was": it.was,
+                "would-be": it.would_be,
+            })
+        })
+        .collect();
+    json!({ "changes": list, "count": changes.count })
+}
+
+/// What would have been, for people.
+fn changes_text(changes: &Changes, text: &mut String) {
+    for changed in changes.list.iter().take(SHOWN) {
+        let _ = writeln!(text, "{}", plain(&changed.to_string()));
+    }
+    let shown = changes.list.len().min(SHOWN) as u64;
+    if changes.count > shown {
+        let _ = writeln!(text, "and {} more", changes.count - shown);
+    }
+    for ((function, was, would_be), (count, bytes)) in &changes.sums {
+        let line = format!("{function}: {was} -> {would_be}: {count} transactions, {bytes} bytes");
+        let _ = writeln!(text, "{}", plain(&line));
+    }
+    let _ = match changes.count {
+        0 => writeln!(text, "no transaction would have ended in another way"),
+        count => writeln!(text, "{count} transactions, or parts, would have ended in another way"),
+    };
 }
 
 /// Opens a trace.
@@ -110,6 +157,9 @@ fn text(result: &Replay) -> String {
     let shown = result.findings.len().min(SHOWN) as u64;
     if result.found > shown {
         line(&mut text, format_args!("and {} more", result.found - shown));
+    }
+    if let Some(changes) = &result.changes {
+        changes_text(changes, &mut text);
     }
     if let Some(difference) = &result.difference {
         line(&mut text, format_args!("first difference, at entry {}:", difference.entry));
@@ -176,7 +226,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_trace_is_a_usage_error() {
-        let run = |trace: &Path| run(&Arguments { trace: trace.into(), json: false }).unwrap_err();
+        let run = |trace: &Path| {
+            run(&Arguments { trace: trace.into(), what_if: Vec::new(), json: false }).unwrap_err()
+        };
         assert_eq!(run(Path::new("/no/such/file")).exit, Exit::Usage);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");

@@ -28,6 +28,7 @@ mod source;
 mod stats;
 mod table;
 mod tlp;
+mod what_if;
 mod witnessed;
 mod writer;
 
@@ -44,8 +45,9 @@ pub use json::{ConvertError, convert};
 pub use perfetto::Perfetto;
 pub use reader::{Ending, Entry, Place, Reader, TraceError};
 pub use recorder::{DEFAULT_LIMIT, Output, RecordOptions, RecordSummary, Recorder, Recording};
-pub use replay::{Difference, Replay, ReplayError, replay};
+pub use replay::{Changed, Changes, Difference, Replay, ReplayError, replay, replay_what_if};
 pub use stats::{Stats, Traffic};
 pub use table::check_seek_table;
 pub use tlp::{MemoryRequest, TlpHeader};
+pub use what_if::{BadChange, Change};
 pub use writer::Writer;

@@ -3,6 +3,7 @@
 //! The trace is read while it is played: of what came of a cause, no more is in memory than the entry that is compared
 //! next.
 
+mod changed;
 mod perform;
 mod stage;
 #[cfg(test)]
@@ -19,10 +20,13 @@ use peerdma_topology::assembly::AssemblyError;
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
+use self::changed::Collector;
+pub use self::changed::{Changed, Changes};
 use self::perform::perform;
 use self::stage::Stage;
 use super::event::{Event, Header};
 use super::reader::{Ending, Reader, TraceError};
+use super::what_if::{self, BadChange, Change};
 
 /// More ranges of RAM than any guest has: there is one below 4 GiB and one above.
 const MAX_RANGES: usize = 16;
@@ -58,6 +62,8 @@ pub struct Replay {
     pub found: u64,
     /// The first difference.
     pub difference: Option<Difference>,
+    /// What a what-if question found out.
+    pub changes: Option<Changes>,
     /// How the trace ends; none if it was not read to its end, because of a difference.
     pub ending: Option<Ending>,
 }
@@ -96,6 +102,9 @@ pub enum ReplayError {
         "entries were dropped when the trace was recorded (--record-lossy): at entry {0} the replay cannot go on"
     )]
     Lost(u64),
+    /// The what-if question cannot be answered.
+    #[error(transparent)]
+    WhatIf(#[from] BadChange),
     /// Memory of the size of the guest's RAM is not to be had.
     #[error("no memory for the guest RAM that was recorded: {0}")]
     Ram(#[source] MmapRegionError),
@@ -110,7 +119,7 @@ impl ReplayError {
         match self {
             Self::Trace(error) => matches!(error, TraceError::Read(_)),
             Self::Assembly(error) => error.is_of_the_machine(),
-            Self::NotRam(_) | Self::Part | Self::Lost(_) => false,
+            Self::NotRam(_) | Self::Part | Self::Lost(_) | Self::WhatIf(_) => false,
             Self::Ram(_) | Self::RamFile(_) => true,
         }
     }
@@ -159,12 +168,32 @@ pub(crate) fn build(header: &Header) -> Result<System, ReplayError> {
 /// # Errors
 /// When it cannot be read on, or its devices cannot be built.
 pub fn replay<R: BufRead + Send + 'static>(reader: Reader<R>) -> Result<Replay, ReplayError> {
+    replay_what_if(reader, &[])
+}
+
+/// Replays a whole trace, and finds out which of its transactions would have ended in another way
+/// if `changes` were so.
+///
+/// # Errors
+/// When it cannot be read on, or its devices cannot be built, or the changes make no sense there.
+pub fn replay_what_if<R: BufRead + Send + 'static>(
+    reader: Reader<R>,
+    changes: &[Change],
+) -> Result<Replay, ReplayError> {
     let header = reader.header();
     if header.part {
         return Err(ReplayError::Part);
     }
     let mut system = build(header)?;
-    let stage = Stage::new(reader);
+    let question = what_if::question(changes, header, &system)?;
+    let collector = (!changes.is_empty()).then(|| {
+        let names = system.address_map().functions().map(|(_, node)| node.name.to_string());
+        Collector::new(names.collect(), question.strict)
+    });
+    if let Some(change) = question.change {
+        system.set_what_if(change);
+    }
+    let stage = Stage::new(reader, collector);
     system.add_observer(Box::new(stage.clone()));
     let mut turns = 0;
     // What came before the first cause.

@@ -129,6 +129,16 @@ fn what_the_guests_witness_reported_is_held_against_the_replay() {
     }
     let replay = play(&path);
     assert_eq!(replay.difference, None);
+    // What the witness finds is at the transaction, too.
+    let (_, all) = events(&path);
+    let verdicts: Vec<_> = all
+        .iter()
+        .filter_map(|event| match event {
+            Event::Transaction(run) => run.verdict.map(|class| class.name()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(verdicts, ["witness.past-end", "witness.stale"]);
     // Without one of its records the replay goes another way.
     let (header, mut all) = events(&path);
     let records =

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use device_models::checker::{Finding, Severity};
+use device_models::checker::{Finding, FindingClass, Severity};
 
 use super::{Output, RecordOptions, RecordSummary};
 use crate::blocks::Blocks;
@@ -48,6 +48,8 @@ struct State {
     waiting: VecDeque<Vec<u8>>,
     /// A transaction whose findings may still come.
     held: Option<(TlpRun, Duration)>,
+    /// A finding about a transaction that has not come yet: requester, number of the TLP, class.
+    ahead: Option<(u16, u64, FindingClass)>,
     /// What came behind it, and can come between a transaction and its findings.
     behind: Vec<(Event, Duration)>,
     /// When it began: since 1970, and on the clock that never goes back.
@@ -87,6 +89,7 @@ impl Shared {
             blocks,
             waiting: VecDeque::new(),
             held: None,
+            ahead: None,
             behind: Vec::new(),
             begun: (epoch, Instant::now()),
             flushed: Instant::now(),
@@ -145,10 +148,16 @@ impl Shared {
     }
 
     /// Adds a transaction once it is known what was found about it.
-    pub(super) fn hold(&self, run: TlpRun) {
+    pub(super) fn hold(&self, mut run: TlpRun) {
         let mut state = self.state();
         let now = state.now();
         state.release();
+        if let Some((requester, sequence, class)) = state.ahead.take()
+            && requester == run.requester
+            && sequence.wrapping_sub(run.sequence) < run.tlp_count().unwrap_or(1)
+        {
+            run.verdict = Some(class);
+        }
         state.held = Some((run, now));
         self.hand_on(state);
     }
@@ -164,6 +173,9 @@ impl Shared {
         {
             run.verdict = run.verdict.filter(|_| finding.severity == Severity::Note);
             run.verdict.get_or_insert(finding.class);
+        } else if let Some(about) = &finding.transaction {
+            // What the witness finds comes in front.
+            state.ahead = Some((about.requester.0, about.sequence, finding.class));
         }
         state.release();
         state.push(&finding.into(), now);

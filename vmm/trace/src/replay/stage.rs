@@ -5,13 +5,17 @@ use std::io::BufRead;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use device_models::checker::Finding;
-use device_models::fabric::{Delivery, FunctionId, Input, Observer, Transaction, WitnessInput};
+use device_models::fabric::{
+    Alternative, Delivery, FunctionId, Input, Observer, Transaction, WitnessInput,
+};
 use device_models::witness;
 use peerdma_support::warnings::Warnings;
 
+use super::changed::Collector;
 use super::{Difference, Replay, ReplayError};
 use crate::event::{Event, FindingEvent};
 use crate::reader::{Entry, Reader};
+use crate::what_if;
 
 /// What is looked for ahead comes next, or behind what was found on the way to it.
 const MAX_AHEAD: usize = 64;
@@ -37,16 +41,18 @@ struct Script<R: BufRead> {
     cause: u64,
     replay: Replay,
     failed: Option<ReplayError>,
+    what_if: Option<Collector>,
 }
 
 impl<R: BufRead> Stage<R> {
-    pub(super) fn new(reader: Reader<R>) -> Self {
+    pub(super) fn new(reader: Reader<R>, what_if: Option<Collector>) -> Self {
         let script = Script {
             reader: Some(reader),
             ahead: VecDeque::new(),
             cause: 0,
             replay: Replay::default(),
             failed: None,
+            what_if,
         };
         let refused = Warnings::of("recorded causes that the devices refused");
         Self { script: Arc::new(Mutex::new(script)), refused: Arc::new(refused) }
@@ -93,6 +99,12 @@ impl<R: BufRead> Stage<R> {
             return Err(error);
         }
         let mut replay = std::mem::take(&mut script.replay);
+        if let Some(Collector { changes, strict, has_witness, .. }) = script.what_if.take() {
+            if strict && !has_witness {
+                return Err(what_if::no_witness().into());
+            }
+            replay.changes = Some(changes);
+        }
         replay.ending = script.reader.as_ref().and_then(|reader| reader.ending().cloned());
         Ok(replay)
     }
@@ -179,6 +191,11 @@ impl<R: BufRead> Script<R> {
         }
     }
 
+    /// What a question finds out, as long as the replay does what the trace has.
+    fn what_if(&mut self) -> Option<&mut Collector> {
+        self.what_if.as_mut().filter(|_| self.replay.difference.is_none() && self.failed.is_none())
+    }
+
     /// Whether the trace ends here without saying that it is complete.
     fn is_at_a_cut(&self) -> bool {
         use crate::reader::Ending;
@@ -223,14 +240,33 @@ impl<R: BufRead> Script<R> {
 
 impl<R: BufRead + Send> Observer for Stage<R> {
     fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
-        self.lock().compare(Event::transaction(transaction, delivery, data));
+        let mut script = self.lock();
+        script.compare(Event::transaction(transaction, delivery, data));
+        if let Some(what_if) = script.what_if() {
+            what_if.transaction(transaction, delivery);
+        }
     }
 
     fn finding(&mut self, finding: &Finding) {
-        self.lock().compare(finding.into());
+        let mut script = self.lock();
+        script.compare(finding.into());
+        if let Some(what_if) = script.what_if() {
+            what_if.finding(finding);
+        }
+    }
+
+    fn alternative(&mut self, transaction: &Transaction, alternative: &Alternative) {
+        if let Some(what_if) = self.lock().what_if() {
+            what_if.alternative(transaction, alternative);
+        }
     }
 
     fn input(&mut self, input: &Input<'_>) {
+        if let Input::Witness { kind: WitnessInput::Attach, .. } = input
+            && let Some(what_if) = self.lock().what_if()
+        {
+            what_if.has_witness = true;
+        }
         let compared = matches!(
             input,
             Input::Outside { .. } | Input::Witness { kind: WitnessInput::Record, .. }

@@ -11,7 +11,7 @@ use device_models::endpoint::Progress;
 use device_models::endpoint::peer::regs::{
     Descriptor, channel, channel_control, flags, layout_of_bars as layout, opcode,
 };
-use device_models::fabric::InterruptSink;
+use device_models::fabric::{InterruptSink, Node, NodeKind};
 use device_models::system::System;
 use peerdma_topology::assembly::{IommuKind, SystemConfig};
 use peerdma_trace::{Event, Header, Reader, RecordOptions, Recording, Replay, Writer, replay};
@@ -44,15 +44,22 @@ impl Bench {
             local_memory: 1 << 20,
             ..SystemConfig::default()
         };
+        Self::of(path, options, config)
+    }
+
+    pub(crate) fn of(path: &Path, options: RecordOptions, config: SystemConfig) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
         let mut system = config.build(&ram, Box::new(NoInterrupts), std::io::repeat(0x5a)).unwrap();
         let header = Header::of(&config, vec![(0, RAM as u64)], &system, options.payload);
         let recording = Recording::create(path, &header, options).unwrap();
         system.add_observer(Box::new(recording.recorder()));
         let mut bench = Self { system, ram, recording };
-        for peer in ["peer0", "peer1"] {
-            let function = bench.system.function(peer).unwrap();
-            let bdf = bench.system.address_map().node(function).requester;
+        let map = bench.system.address_map();
+        let endpoints =
+            |node: &&Node| node.kind != NodeKind::Endpoint || node.name.starts_with("peer");
+        let functions = map.functions().map(|(_, node)| node).filter(endpoints);
+        let all: Vec<_> = functions.map(|node| node.requester).collect();
+        for bdf in all {
             bench.system.config_write(bdf, 4, 2, 6);
         }
         bench
