@@ -26,7 +26,7 @@ use peerdma_support::say;
 
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::test::{prepare_folder, time_factor, venue};
-use super::{Exit, Failure, reporting};
+use super::{Exit, Failure, rebind, reporting};
 
 /// Whose guest is booted: its kernel parameters and its size.
 const SCENARIO: &str = "user";
@@ -72,6 +72,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     choose::tell_scenario_remarks(&scenario, &devices.plan);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let suppressions = arguments.guest.reporting.suppressions(&scenario)?;
+    let rebind = rebind::functions(&scenario, &arguments.guest.rebind, &devices.plan)?;
     if arguments.guest.reporting.to_stdout() {
         return Err(Failure::usage("stdout is the guest's console: give --findings a file"));
     }
@@ -97,6 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     for run in &mut job.runs {
         run.expectations.clone_from(&expectations);
         run.suppressions.clone_from(&suppressions);
+        run.hello.rebind.clone_from(&rebind);
         run.stop_on.clone_from(&arguments.guest.reporting.stop_on);
     }
     job.jitter = jitter.seed;
