@@ -321,12 +321,16 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     }
     // They were printed when they happened.
     let findings = report.cases.iter().flat_map(|case| &case.findings);
-    match findings.filter(|finding| finding.is_mistake()).count() {
+    let mistakes: Vec<_> = findings.filter(|finding| finding.is_mistake()).collect();
+    match mistakes.len() {
         0 => {}
         1 => say!("1 finding, see above"),
         // The report keeps no more of them.
         MAX_FINDINGS.. => say!("{MAX_FINDINGS} findings or more, see above"),
         count => say!("{count} findings, see above"),
+    }
+    if let Some(first) = mistakes.first() {
+        say!("`peerdma findings {}` explains the first", first.class);
     }
     Ok(exit_code(&report, command))
 }

@@ -1,6 +1,7 @@
 //! Findings for programs, findings that end a run, findings that are known.
 
 use super::*;
+use crate::found::Found;
 use crate::suppression::Suppression;
 
 fn found(events: &Receiver<Event>) -> Vec<Found> {
