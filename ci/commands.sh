@@ -73,5 +73,7 @@ if [ "$status" != 0 ] || grep -q 'not-witnessed-bound-before' "$out/rebound/summ
     cat "$out/rebound.log"
     echo "rebound: exit status $status, or not watched"
     failed=1
+else
+    echo "rebound: watched, as it must be"
 fi
 exit $failed
