@@ -13,6 +13,7 @@ mod kernel;
 mod list;
 mod machine;
 mod output;
+mod rebind;
 mod record;
 mod replay;
 mod report;
