@@ -237,10 +237,13 @@ impl Notice {
                 let severity = if *gone { Severity::Note } else { Severity::Finding };
                 let by = By { event: mapping.event, now };
                 let what = Described(mapping);
-                let text = format!(
-                    "{count} mappings of {bytes} bytes were left behind by the driver, among them \
-                     {what}, mapped {by}"
-                );
+                let text = match count {
+                    1 => format!("the driver left a mapping behind: {what}, mapped {by}"),
+                    _ => format!(
+                        "the driver left {count} mappings of {bytes} bytes behind, among them \
+                         {what}, mapped {by}"
+                    ),
+                };
                 let class = FindingClass::WitnessLeaked;
                 let cause = Some(Cause::Mapped { group: mapping.group });
                 (*function, severity, Explanation { class, cause, text })

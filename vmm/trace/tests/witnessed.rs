@@ -120,7 +120,7 @@ fn what_the_guests_witness_reported_is_held_against_the_replay() {
          bytes at 0x10000 (DMA_TO_DEVICE), mapped 5.0 ms earlier by pid 812 (insmod)",
         "addr=0x10000 len=4096: witness.stale: 4096 bytes at 0x10000 (DMA_TO_DEVICE), unmapped 7.0 \
          ms earlier by pid 812 (insmod)",
-        "peer0: witness.leaked: 3 mappings of 1056768 bytes were left behind by the driver, among \
+        "peer0: witness.leaked: the driver left 3 mappings of 1056768 bytes behind, among \
          them 4096 bytes at 0x1000 (DMA_BIDIRECTIONAL), mapped 8.0 ms earlier by pid 812 (insmod)",
     ];
     assert_eq!(findings.len(), expected.len(), "{findings:#?}");

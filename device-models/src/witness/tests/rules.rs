@@ -171,7 +171,7 @@ fn mappings_that_are_left_behind_are_told_once() {
     let (_, _, explained) = notices[0].explain(1_000_000);
     assert_eq!(
         explained.text,
-        "2 mappings of 128 bytes were left behind by the driver, among them 64 bytes at 0x1000 \
+        "the driver left 2 mappings of 128 bytes behind, among them 64 bytes at 0x1000 \
          (DMA_TO_DEVICE), mapped 999.0 us earlier by pid 5 (insmod)"
     );
     rig.hear(say(What::Bind, 4));
