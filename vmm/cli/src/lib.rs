@@ -11,6 +11,7 @@ mod guest;
 mod kernel;
 mod list;
 mod machine;
+mod minimise;
 mod output;
 mod record;
 mod replay;

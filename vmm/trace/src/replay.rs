@@ -22,7 +22,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
 use self::changed::Collector;
 pub use self::changed::{Changed, Changes};
-use self::perform::perform;
+pub(crate) use self::perform::perform;
 use self::stage::Stage;
 use super::event::{Event, Header};
 use super::reader::{Ending, Reader, TraceError};
@@ -204,10 +204,10 @@ pub fn replay_what_if<R: BufRead + Send + 'static>(
             discard(&system);
         }
         if let Event::ConfigRead(_) | Event::RegisterRead { .. } = next.event {
-            let answer = perform(&mut system, &next.event, &stage.refused);
+            let answer = perform(&mut system, &next.event, Some(&stage.refused));
             stage.compare_answer(next, answer);
         } else {
-            perform(&mut system, &next.event, &stage.refused);
+            perform(&mut system, &next.event, Some(&stage.refused));
         }
         cause = stage.finish_cause()?;
     }
