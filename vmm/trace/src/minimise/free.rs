@@ -21,6 +21,8 @@ pub(super) struct Signature {
     severity: Severity,
     function: Arc<str>,
     kind: Option<Kind>,
+    /// A descriptor that is fetched from a wrong address is not the data that was.
+    purpose: Option<Purpose>,
     target: Option<FunctionId>,
 }
 
@@ -45,6 +47,8 @@ struct State {
     /// All records of the scene are handed out.
     drains: bool,
     scene: Option<usize>,
+    /// How much has happened.
+    events: u64,
     found: Vec<Found>,
     /// Everything that happened, with the scene of each.
     recorded: Option<Vec<(Option<usize>, Event)>>,
@@ -77,9 +81,11 @@ impl Run {
         })
     }
 
-    /// Plays scenes until a finding comes that is the same; in which scene.
-    pub(super) fn finds(&mut self, scenes: &[&Scene], wanted: &Found) -> Option<usize> {
-        self.play(scenes, |found| is_same(found, wanted)).map(|found| found.scene)
+    /// Plays scenes until a finding comes that is the same: in which scene, and how much had
+    /// happened by its end.
+    pub(super) fn finds(&mut self, scenes: &[&Scene], wanted: &Found) -> Option<(usize, u64)> {
+        let found = self.play(scenes, |found| is_same(found, wanted))?;
+        Some((found.scene, self.stage.lock().events))
     }
 
     /// Plays all scenes; what a recorder would have seen.
@@ -138,6 +144,7 @@ impl Stage {
 
 impl State {
     fn record(&mut self, event: Event) {
+        self.events += 1;
         let scene = self.scene;
         if let Some(recorded) = &mut self.recorded {
             recorded.push((scene, event));
@@ -158,7 +165,7 @@ impl State {
             _ => false,
         };
         // A ring's entry has another place if the ring has fewer.
-        let exact = transaction.purpose != Purpose::VirtQueue;
+        let exact = !matches!(transaction.purpose, Purpose::VirtQueue | Purpose::DescriptorFetch);
         let at = self
             .given
             .iter()
@@ -219,6 +226,7 @@ impl Observer for Stage {
             severity: finding.severity,
             function: Arc::clone(&finding.function),
             kind: transaction.map(|transaction| transaction.kind),
+            purpose: transaction.map(|transaction| transaction.purpose),
             target,
         };
         let found = Found {
