@@ -43,4 +43,23 @@ finding='--module examples/first-finding --file examples/first-finding/check.sh'
     boot finding 1 $finding "$@" -- sh -c 'check.sh copy_physical; exit 0'
     boot own-status 5 $finding "$@" -- sh -c 'check.sh copy_physical; exit 5'
 }
+# What is found goes to a file, the guest is frozen there, and what is known fails nothing.
+stale='#[0-9]* 01:00.0 peer0 MWr .*: witness.unmapped: '
+# shellcheck disable=SC2086 # the list is to be split
+boot stopped 1 $finding --iommu none --findings "$out/stopped.jsonl" --stop-on finding "$@" -- \
+    sh -c 'check.sh copy_physical; echo too far; exit 0'
+grep -q '"class":"witness.unmapped","severity":"finding","expected":false,' "$out/stopped.jsonl" &&
+    grep -q "the guest was frozen at: $stale" "$out/stopped.log" &&
+    ! grep -q 'too far' "$out/stopped" || {
+    echo "stopped: not as it must be"
+    failed=1
+}
+printf 'witness.unmapped peer? # the example is wrong on purpose\niommu.stale # unused\n' >"$out/known.txt"
+# shellcheck disable=SC2086 # the list is to be split
+boot known 0 $finding --iommu none --suppress "$out/known.txt" "$@" -- sh -c 'check.sh copy_physical; exit 0'
+grep -q "suppressed finding: $stale.*; the example is wrong on purpose" "$out/known.log" &&
+    grep -q 'warning: nothing was found for the suppression iommu.stale (at .*:2): unused' "$out/known.log" || {
+    echo "known: not as it must be"
+    failed=1
+}
 exit $failed

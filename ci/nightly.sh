@@ -56,6 +56,9 @@ night stock-kernel target/peerdma kernel build --kernel stock
 night vm-test-stock make vm-test KERNEL=stock ARGS="--all --jobs 1" OUT=target/vm-test-stock
 night lts-kernel target/peerdma kernel build --kernel lts
 night vm-test-lts make vm-test KERNEL=lts ARGS="--all --jobs 1" OUT=target/vm-test-lts
+# Ten minutes of everything legal at once, with stalls; a long comparison of the witness with its model.
+night stress make vm-test KERNEL=lab ARGS="--scenario stress --jobs 1 --jitter=1" OUT=target/vm-test-stress
+night witness env PEERDMA_WITNESS_STEPS=400000 cargo test --locked --release -p device-models witness::tests::reference
 # A million operations of dmatest, and the VFIO selftests on I/OAT.
 long=(ioat-million ioat-many-strict ioat-many-lazy kselftest-vfio-ioat kselftest-vfio-ioat-broken)
 night vm-test-long make vm-test KERNEL=lab ARGS="--jobs 1 ${long[*]/#/--scenario }" OUT=target/vm-test-long

@@ -41,6 +41,12 @@ impl AddressRange {
         self.first <= other.last.saturating_add(1) && other.first <= self.last.saturating_add(1)
     }
 
+    /// How far `address` is from the range; 0 inside of it.
+    #[must_use]
+    pub const fn distance(&self, address: u64) -> u64 {
+        self.first.saturating_sub(address) + address.saturating_sub(self.last)
+    }
+
     /// The smallest range that holds both.
     #[must_use]
     pub fn hull(&self, other: &Self) -> Self {

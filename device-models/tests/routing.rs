@@ -145,6 +145,31 @@ fn the_end_of_a_bar_is_exact() {
 }
 
 #[test]
+fn bars_that_a_reset_has_cleared_are_remembered_until_memory_is_decoded_again() {
+    /// BAR 2 and its upper half.
+    const BAR: [u16; 2] = [0x18, 0x1c];
+    let mut world = World::root_ports(Box::new(NoIommu));
+    let memory = world.bar(1, 2);
+    let old = BAR.map(|at| world.system.config_read(world.bdf("robot1"), at, 4));
+    world.config_write(1, COMMAND, 2, 4);
+    assert_eq!(world.read(0, memory, 4), refused_read());
+    BAR.into_iter().for_each(|at| world.config_write(1, at, 4, 0));
+    assert_eq!(world.read(0, memory + (1 << 20) - 4, 4), refused_read());
+    // Behind its end something else is wrong.
+    assert_eq!(world.read(0, memory + (1 << 20), 4), refused_read());
+    let text = world.log.0.lock().unwrap().findings[1].explanation.clone();
+    assert!(text.contains("until its BARs and Memory Space Enable were cleared"), "{text}");
+    let off = "pci.memory-decode-off";
+    assert_eq!(world.log.classes(), [off, off, "pci.no-target"]);
+    // Enabled without its BARs: the address is nobody's.
+    world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
+    assert_eq!(world.read(0, memory + 0x1000, 4), refused_read());
+    assert_eq!(world.log.classes().last().map(|class| &**class), Some("pci.no-target"));
+    BAR.into_iter().zip(old).for_each(|(at, value)| world.config_write(1, at, 4, value));
+    assert!(matches!(world.read(0, memory, 4), Saw::Read(CompletionStatus::Success, _)));
+}
+
+#[test]
 fn memory_decode_off_and_nothing_there_are_distinguished() {
     let mut world = World::root_ports(Box::new(NoIommu));
     let memory = world.bar(1, 2);

@@ -313,3 +313,41 @@ fn behind_an_iommu_equal_addresses_of_two_functions_mean_nothing() {
     let found = said(&world);
     assert!(found.len() == 1 && found[0].starts_with("witness.stale"), "{found:#?}");
 }
+
+#[test]
+fn a_dma_buf_that_leaves_a_device_for_an_importer_is_noted() {
+    for (first, second, expected) in [
+        // Into the device for one importer, then into RAM for one that takes nothing else.
+        ((true, flags::PEER2PEER), (false, 0), 1),
+        // The other importer would have taken the device's memory.
+        ((true, flags::PEER2PEER), (false, flags::PEER2PEER), 0),
+        // It was never in the device, as far as is known.
+        ((false, flags::PEER2PEER), (false, 0), 0),
+        ((false, 0), (false, 0), 0),
+    ] {
+        let mut world = World::root_ports(Box::new(NoIommu));
+        let mut guest = Guest::attach(&mut world);
+        let bar = world.bar(1, 2);
+        for (group, (in_device, peer)) in [(64, first), (65, second)] {
+            let attach = move |bytes: Builder| {
+                let bytes = bytes.put_u64(record::GROUP, group).put_u64(record::BUFFER, 9);
+                bytes.put(record::FLAGS, &[flags::DYNAMIC | peer])
+            };
+            guest.say(&world, Kind::Attach, 0, (0, 0), attach);
+            let place = (if in_device { bar } else { DATA }, 64);
+            guest.say(&world, Kind::BufferMap, 0, place, attach);
+        }
+        world.write(0, DATA, &[1; 64]);
+        let findings = std::mem::take(&mut world.log.0.lock().unwrap().findings);
+        let notes: Vec<_> = findings
+            .iter()
+            .filter(|found| found.severity == Severity::Note)
+            .map(|found| found.class.name())
+            .collect();
+        assert_eq!(
+            notes,
+            vec!["buffer.fell-back"; expected],
+            "{first:?} {second:?}: {findings:#?}"
+        );
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Cause, FindingClass};
 use crate::fabric::{Kind, Purpose, Transaction};
+use crate::pci::Bdf;
 
 /// How much a finding weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +38,8 @@ pub struct Finding {
     pub cause: Cause,
     /// The transaction, narrowed to the part that is wrong; none for what no transaction caused.
     pub transaction: Option<Transaction>,
+    /// The requester ID of the function concerned.
+    pub requester: Bdf,
     /// The name of the function concerned, for example `peer0`.
     pub function: Arc<str>,
     /// What is wrong and which event explains it, without a full stop.

@@ -86,6 +86,9 @@ pub struct Node {
     pub windows: [Option<AddressRange>; 2],
     /// The BARs, whether decoded or not.
     pub bars: Vec<MappedBar>,
+    /// With Memory Space Enable clear: where BARs were decoded when it was set last, and are no
+    /// more.
+    pub lost: Vec<AddressRange>,
 }
 
 impl Node {

@@ -298,8 +298,10 @@ impl Fabric {
         if severity == Severity::Finding {
             self.stats.of_mut(function).findings += 1;
         }
-        let name = Arc::clone(&self.map.node(function).name);
-        let finding = Finding { class, severity, cause, transaction, function: name, explanation };
+        let node = self.map.node(function);
+        let (name, requester) = (Arc::clone(&node.name), node.requester);
+        let finding =
+            Finding { class, severity, cause, transaction, requester, function: name, explanation };
         log::debug!("{}: {finding}", severity.name());
         if let Some(observer) = self.watch.observer() {
             observer.finding(&finding);

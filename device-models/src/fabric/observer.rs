@@ -3,6 +3,7 @@
 use super::route::Target;
 use super::{Alternative, CompletionStatus, FunctionId, PostedDelay, RouteKind, Transaction};
 use crate::checker::Finding;
+use crate::iommu::virtio::Request;
 use crate::pci::Bdf;
 use crate::witness;
 
@@ -184,6 +185,12 @@ pub trait Observer: Send {
     /// The checker has found a mistake, or has a note.
     fn finding(&mut self, finding: &Finding) {
         let _ = finding;
+    }
+
+    /// The guest's IOMMU driver has made a request, the IOMMU's number `number`; what came of it is
+    /// a finding if it was refused.
+    fn iommu_request(&mut self, number: u64, request: &Request) {
+        let _ = (number, request);
     }
 
     /// A CPU or the VMM did something.

@@ -6,6 +6,7 @@ use super::request::Request;
 use super::{Fabric, FunctionId, Input, Kind, MAX_RUN, Purpose, ReadOutcome, Tag, WriteOutcome};
 use crate::checker::{Cause, FindingClass};
 use crate::iommu::VirtioIommu;
+use crate::iommu::virtio::Request as IommuRequest;
 use crate::pci::Bdf;
 
 /// The only way by which a model reaches memory, other functions and the interrupt controllers.
@@ -140,6 +141,16 @@ impl<'a> Port<'a> {
     /// class with the same cause count as one mistake.
     pub fn report(&mut self, class: FindingClass, cause: Cause, explanation: String) {
         self.fabric.report(self.function, class, cause, None, explanation);
+    }
+
+    /// Shows observers a request to the IOMMU, which has just been served.
+    pub(crate) fn show_iommu_request(&mut self, bytes: &[u8]) {
+        let number = self.fabric.iommu.as_virtio().map_or(0, |iommu| iommu.requests());
+        if let (Some(observer), Some(request)) =
+            (self.fabric.watch.observer(), IommuRequest::of(bytes))
+        {
+            observer.iommu_request(number, &request);
+        }
     }
 
     /// Gives up waiting for a read: its completion will be dropped.

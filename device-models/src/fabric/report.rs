@@ -14,6 +14,11 @@ impl Fabric {
         format!("{} ({})", node.name, node.requester)
     }
 
+    /// Whether a function has no BARs any more.
+    fn has_lost_bars(&self, function: Option<FunctionId>) -> bool {
+        function.is_some_and(|function| !self.map.node(function).lost.is_empty())
+    }
+
     /// Reports a request that a port or the root complex refused; `begun` is where the addresses
     /// begin that the function was given.
     pub(super) fn report_refused(
@@ -29,6 +34,12 @@ impl Fabric {
             FindingClass::NoTarget => format!("nothing claims the address at {by}"),
             FindingClass::BarEdge => {
                 format!("a BAR of {near} ends just before this address, and nothing claims it")
+            }
+            FindingClass::MemoryDecodeOff if self.has_lost_bars(refusal.near) => {
+                format!(
+                    "{near} claimed the address until its BARs and Memory Space Enable were \
+                     cleared, as a reset does"
+                )
             }
             FindingClass::MemoryDecodeOff => {
                 format!("{near} would claim the address, but its Memory Space Enable is clear")

@@ -266,6 +266,10 @@ fn among(
             }
             near_miss = Some((silent, function));
         }
+        if let Some(range) = node.lost.iter().find(|range| range.contains(address)) {
+            length = range.clip(address, length);
+            near_miss = near_miss.or(Some((FindingClass::MemoryDecodeOff, function)));
+        }
         if let Some(window) = node.window_at(address) {
             length = window.clip(address, length);
             if decodes {
@@ -273,7 +277,8 @@ fn among(
             }
             near_miss = Some((silent, function));
         }
-        let edges = node.bars.iter().map(|bar| &bar.range).chain(node.windows.iter().flatten());
+        let bars = node.bars.iter().map(|bar| &bar.range);
+        let edges = bars.chain(node.windows.iter().flatten()).chain(&node.lost);
         length = clip_before(edges, address, length);
     }
     let near_miss = near_miss.or_else(|| {

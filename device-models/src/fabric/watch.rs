@@ -92,6 +92,12 @@ impl Observer for Observers {
         }
     }
 
+    fn iommu_request(&mut self, number: u64, request: &crate::iommu::virtio::Request) {
+        for observer in &mut self.0 {
+            observer.iommu_request(number, request);
+        }
+    }
+
     fn input(&mut self, input: &Input<'_>) {
         for observer in &mut self.0 {
             observer.input(input);

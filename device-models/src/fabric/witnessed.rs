@@ -11,8 +11,8 @@ use crate::iommu::VirtioIommu;
 use crate::memory::Memory;
 use crate::pci::Bdf;
 use crate::witness::{
-    BadHeader, Bytes, Clock, Context, Counters, Explanation, Judgement, Mistake, Notice, Reason,
-    Record, Rings, Witness,
+    BadHeader, Bytes, Clock, Context, Counters, Explanation, Judgement, Mistake, Notice, Place,
+    Placed, Reason, Record, Rings, Witness,
 };
 
 impl Fabric {
@@ -28,6 +28,16 @@ impl Fabric {
     /// What the witness has seen, and what was held against it.
     pub(crate) fn witness_counters(&self) -> &Counters {
         self.witness.counters()
+    }
+
+    /// See [`Witness::mappings_near`].
+    pub(crate) fn witnessed_mappings(
+        &self,
+        function: FunctionId,
+        address: u64,
+        most: usize,
+    ) -> Option<(Vec<String>, usize)> {
+        self.witness.mappings_near(function, address, most)
     }
 
     /// The header of a witness is in this page frame; 0: the witness that there is goes.
@@ -156,11 +166,12 @@ impl Fabric {
 
     #[cold]
     fn report_notices(&mut self) {
-        for notice in self.witness.take_notices() {
-            if let Notice::NotPeerToPeer { function, mapping, .. } = &notice
-                && !self.is_another_functions(*function, mapping.range.first)
-            {
-                continue;
+        for mut notice in self.witness.take_notices() {
+            if let Notice::Placed(placed) = &mut notice {
+                placed.place = self.place_of(placed);
+                if placed.takes_peer_to_peer || placed.place == Place::Unknown {
+                    continue;
+                }
             }
             let now = self.guest_now(notice.function());
             let (function, severity, Explanation { class, cause, text }) = notice.explain(now);
@@ -169,13 +180,23 @@ impl Fabric {
         }
     }
 
-    /// Whether `address` leads into a BAR of another function.
-    fn is_another_functions(&mut self, from: FunctionId, address: u64) -> bool {
-        match self.resolve(from, Kind::MemoryWrite, address, 1).outcome {
-            ResolveOutcome::Reached { target, .. } => {
-                target.owner().is_some_and(|owner| owner != from)
+    /// Where a table of a dma-buf leads to, by its first byte.
+    fn place_of(&mut self, placed: &Placed) -> Place {
+        let Placed { function, buffer, mapping, .. } = *placed;
+        // What is mapped for the other direction only is resolved, too.
+        let kind = match mapping.direction.allows(Kind::MemoryWrite) {
+            true => Kind::MemoryWrite,
+            false => Kind::MemoryRead,
+        };
+        let outcome = self.resolve(function, kind, mapping.range.first, 1).outcome;
+        let ResolveOutcome::Reached { target, .. } = outcome else { return Place::Unknown };
+        match target.owner() {
+            Some(owner) if owner != function => {
+                self.witness.found_in_device(buffer);
+                Place::Device
             }
-            _ => false,
+            None if self.witness.was_in_device(buffer) => Place::Memory,
+            _ => Place::Unknown,
         }
     }
 

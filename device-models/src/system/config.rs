@@ -109,8 +109,12 @@ impl System {
             ..AddressMap::default()
         };
         let addresses = self.bdfs();
-        for (state, address) in self.states.iter().zip(&addresses) {
-            map.nodes.push(node(state, *address, &mut map.memories));
+        for (state, address) in self.states.iter_mut().zip(&addresses) {
+            let node = node(state, *address, &mut map.memories);
+            if node.memory_enabled {
+                state.decoded = node.bars.iter().map(|bar| bar.range).collect();
+            }
+            map.nodes.push(node);
         }
         for (function, address) in (0u16..).map(FunctionId).zip(&addresses) {
             if let Some(address) = address {
@@ -188,6 +192,11 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
             bars.push(MappedBar { index: bar.index, range, target });
         }
     }
+    let is_there = |range: &AddressRange| bars.iter().any(|bar| bar.range == *range);
+    let lost = match config.memory_enabled() {
+        true => Vec::new(),
+        false => state.decoded.iter().filter(|range| !is_there(range)).copied().collect(),
+    };
     Node {
         name: Arc::clone(&state.name),
         kind: state.kind(),
@@ -211,6 +220,7 @@ fn node(state: &FunctionState, address: Option<Bdf>, memories: &mut Vec<Memory>)
             window.map(|range| AddressRange { first: *range.start(), last: *range.end() })
         }),
         bars,
+        lost,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::AddressRange;
+
 use crate::endpoint::Endpoint;
 use crate::fabric::{FunctionId, NodeKind};
 use crate::memory::Memory;
@@ -39,6 +41,8 @@ pub(super) struct FunctionState {
     /// requests carry it even after the bridges above have lost their bus numbers (PCIe 6.0,
     /// 2.2.6.2).
     pub(super) captured: Option<Bdf>,
+    /// The BARs that it decoded when Memory Space Enable was set last. A reset clears both.
+    pub(super) decoded: Vec<AddressRange>,
     /// What is below this port has been pulled out of its slot.
     pub(super) emptied: bool,
     /// Port Number of a bridge (PCIe 6.0, 7.5.3.6): its bit in the egress control vectors of the

@@ -19,6 +19,7 @@ mod hot_plug;
 mod interrupts;
 mod links;
 mod reset;
+mod scene;
 mod schedule;
 mod topology;
 mod witness;

@@ -76,6 +76,7 @@ impl VirtioIommuFunction {
 fn serve_request(port: &mut Port<'_>, request: &[u8], reply: &mut [u8]) -> usize {
     let Some(iommu) = port.virtio_iommu() else { return 0 };
     let written = iommu.request(request, reply);
+    port.show_iommu_request(request);
     while let Some(refusal) = port.virtio_iommu().and_then(VirtioIommu::next_refusal) {
         let (request, status) = (refusal.request.request_type(), refusal.status as u8);
         let cause = Cause::Refused { request, status };

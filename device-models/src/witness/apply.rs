@@ -6,7 +6,7 @@ use super::counters::Gap;
 use super::function::Tracked;
 use super::ledger::{End, Mapping};
 use super::segments::TooMany;
-use super::{Context, MAX_LIVE, Notice, Record, Witness};
+use super::{Context, MAX_LIVE, Notice, Place, Placed, Record, Witness};
 use crate::AddressRange;
 use crate::fabric::FunctionId;
 
@@ -212,10 +212,17 @@ impl Witness {
         let (buffer, peer) = (attachment.buffer, attachment.takes_peer_to_peer());
         let attached = attachment.ticket;
         let mapping = Mapping { buffer, ..mapping };
-        if !peer {
-            let buffer = self.buffers.name(buffer);
-            let attachment = record.group;
-            self.notices.push(Notice::NotPeerToPeer { function, attachment, buffer, mapping });
+        if !peer || !self.buffers.was_in_device(buffer) {
+            let name = self.buffers.name(buffer);
+            self.notices.push(Notice::Placed(Box::new(Placed {
+                function,
+                attachment: record.group,
+                buffer,
+                name,
+                mapping,
+                takes_peer_to_peer: peer,
+                place: Place::Unknown,
+            })));
         }
         let room = self.buffers.map(record, mapping);
         self.check(room);

@@ -22,6 +22,8 @@ const MAX_FENCES: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     exporter: Option<Text<40>>,
+    /// It was mapped in another device's memory.
+    in_device: bool,
     /// Fences in its reservation that have not signalled.
     fences: BTreeSet<u64>,
     /// Moves whose fences have not all signalled.
@@ -95,6 +97,16 @@ impl Buffers {
             return None;
         }
         Some(self.buffers.entry(number).or_default())
+    }
+
+    pub(super) fn set_in_device(&mut self, number: u64) {
+        if let Some(buffer) = self.buffer(number) {
+            buffer.in_device = true;
+        }
+    }
+
+    pub(super) fn was_in_device(&self, number: u64) -> bool {
+        self.buffers.get(&number).is_some_and(|buffer| buffer.in_device)
     }
 
     /// A buffer was exported. False: there are too many.

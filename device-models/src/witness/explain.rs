@@ -5,7 +5,7 @@ use std::fmt;
 use super::clock::Span;
 use super::ledger::{Dead, End, Mapping};
 use super::record::Event;
-use super::{Mistake, Notice, Reason, Witness};
+use super::{Mistake, Notice, Place, Placed, Reason, Witness};
 use crate::checker::{Cause, FindingClass, Severity};
 use crate::fabric::{FunctionId, Kind};
 
@@ -224,9 +224,8 @@ impl Notice {
     /// The function concerned.
     pub(crate) fn function(&self) -> FunctionId {
         match self {
-            Self::Leaked { function, .. }
-            | Self::Freed { function, .. }
-            | Self::NotPeerToPeer { function, .. } => *function,
+            Self::Leaked { function, .. } | Self::Freed { function, .. } => *function,
+            Self::Placed(placed) => placed.function,
         }
     }
 
@@ -254,16 +253,29 @@ impl Notice {
                 let cause = Some(Cause::Mapped { group: *attachment });
                 (*function, Severity::Finding, Explanation { class, cause, text })
             }
-            Self::NotPeerToPeer { function, attachment, buffer, mapping } => {
-                let text = format!(
-                    "{buffer} was mapped as {} {}, which is another device's memory, for an \
-                     importer without allow_peer2peer",
-                    Described(mapping),
-                    By { event: mapping.event, now }
-                );
-                let class = FindingClass::PeerToPeerNotAllowed;
+            Self::Placed(placed) => {
+                let Placed { function, attachment, name, mapping, place, .. } = &**placed;
+                let (what, by) = (Described(mapping), By { event: mapping.event, now });
                 let cause = Some(Cause::Mapped { group: *attachment });
-                (*function, Severity::Finding, Explanation { class, cause, text })
+                let (class, severity, text) = match place {
+                    Place::Memory => (
+                        FindingClass::FellBack,
+                        Severity::Note,
+                        format!(
+                            "{name}, which was in another device's memory, was mapped in system \
+                             memory as {what} {by}, for an importer without allow_peer2peer"
+                        ),
+                    ),
+                    Place::Device | Place::Unknown => (
+                        FindingClass::PeerToPeerNotAllowed,
+                        Severity::Finding,
+                        format!(
+                            "{name} was mapped as {what} {by}, which is another device's memory, \
+                             for an importer without allow_peer2peer"
+                        ),
+                    ),
+                };
+                (*function, severity, Explanation { class, cause, text })
             }
         }
     }

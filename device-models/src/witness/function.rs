@@ -13,7 +13,7 @@ const PAGE: u64 = 0x1000;
 /// What was found allowed last: where a long range of addresses has got to.
 #[derive(Debug, Clone, Copy, Default)]
 struct Walk {
-    generation: u64,
+    generation: u32,
     group: u64,
     first: u64,
     last: u64,
@@ -47,12 +47,14 @@ pub(crate) enum Reason {
 /// A function. See the module.
 #[derive(Debug)]
 pub(super) struct Tracked {
+    /// It is given physical addresses, whatever is mapped for it.
+    pub(super) physical: bool,
     /// Whether all mappings of the function are known; why not.
     pub(super) coverage: Result<(), Gap>,
     pub(super) segments: Segments,
     pub(super) ledger: Ledger,
-    /// Grows whenever something stops being allowed; begins with 1.
-    generation: u64,
+    /// Counts what stops being allowed; never 0.
+    generation: u32,
     caches: [Cache; 2],
     walks: [Walk; 2],
 }
@@ -60,6 +62,7 @@ pub(super) struct Tracked {
 impl Default for Tracked {
     fn default() -> Self {
         Self {
+            physical: false,
             coverage: Err(Gap::BoundBefore),
             segments: Segments::default(),
             ledger: Ledger::default(),
@@ -71,6 +74,17 @@ impl Default for Tracked {
 }
 
 impl Tracked {
+    /// One of which nothing has been reported.
+    pub(super) fn begin_anew(&self) -> Self {
+        Self { physical: self.physical, ..Self::default() }
+    }
+
+    /// Whether a missing mapping is a mistake; why not.
+    #[inline]
+    pub(super) fn is_covered(&self) -> Result<(), Gap> {
+        if self.physical { Err(Gap::Physical) } else { self.coverage }
+    }
+
     /// A mapping was made. `translated`: its addresses are the IOMMU's, which has none of them
     /// twice; otherwise identical mappings and such that overlap are counted.
     pub(super) fn map(
@@ -147,7 +161,7 @@ impl Tracked {
         if !mapping.covers {
             return Ok(());
         }
-        self.generation += 1;
+        self.forget_allowed();
         self.segments.remove(mapping.range, mapping.direction, mapping.group)
     }
 
@@ -158,7 +172,7 @@ impl Tracked {
         is_one: impl Fn(&Mapping) -> bool,
     ) -> Result<(), TooMany> {
         for old in self.ledger.supersede(mapping.range, is_one) {
-            self.generation += 1;
+            self.forget_allowed();
             self.segments.remove(old.range, old.direction, old.group)?;
         }
         self.segments.add(mapping.range, mapping.direction, mapping.group)
@@ -183,7 +197,7 @@ impl Tracked {
 
     /// Forgets what is in force. What is remembered of the dead stays.
     pub(super) fn clear(&mut self) {
-        self.generation += 1;
+        self.forget_allowed();
         self.ledger.clear();
         self.segments = Segments::default();
     }
@@ -194,6 +208,16 @@ impl Tracked {
     pub(super) fn allows(&mut self, kind: Kind, begun: u64, at: u64, last: u64) -> bool {
         self.caches[kind as usize].holds(self.generation, begun, at, last)
             || self.finds(kind, begun, at, last)
+    }
+
+    /// Something is not allowed any more.
+    fn forget_allowed(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            self.generation = 1;
+            self.caches.iter_mut().for_each(Cache::clear);
+            self.walks = Default::default();
+        }
     }
 
     fn finds(&mut self, kind: Kind, begun: u64, at: u64, last: u64) -> bool {

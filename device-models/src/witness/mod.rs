@@ -97,9 +97,35 @@ pub(crate) enum Notice {
     },
     /// A dma-buf was freed while it was mapped for a function.
     Freed { function: FunctionId, attachment: u64, buffer: String, mapping: Mapping, event: Event },
-    /// A table of a dma-buf was mapped for a function whose driver does not take peer-to-peer
-    /// addresses: a mistake if it is one.
-    NotPeerToPeer { function: FunctionId, attachment: u64, buffer: String, mapping: Mapping },
+    /// A table of a dma-buf was mapped, and where it leads to matters: a mistake if it is another
+    /// device's memory and the driver does not take peer-to-peer addresses.
+    Placed(Box<Placed>),
+}
+
+/// A table of a dma-buf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) function: FunctionId,
+    attachment: u64,
+    pub(crate) buffer: u64,
+    name: String,
+    pub(crate) mapping: Mapping,
+    /// The importer takes peer-to-peer addresses.
+    pub(crate) takes_peer_to_peer: bool,
+    /// Where it leads to, as far as it has been looked up.
+    pub(crate) place: Place,
+}
+
+/// Where a table of a dma-buf leads to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Not looked up, or nowhere.
+    #[default]
+    Unknown,
+    /// Into another device's memory.
+    Device,
+    /// Into system memory, and into another device's before.
+    Memory,
 }
 
 /// What the fabric knows about a record.
@@ -130,8 +156,6 @@ pub(crate) struct Witness {
     pub(crate) clock: GuestClock,
     counters: Counters,
     functions: Vec<Tracked>,
-    /// Virtio functions that are given physical addresses.
-    physical: Vec<bool>,
     buffers: Buffers,
     notices: Vec<Notice>,
     /// A header was refused, and a warning has said so.
@@ -148,7 +172,6 @@ impl Witness {
             clock: GuestClock::default(),
             counters: Counters::default(),
             functions: std::iter::repeat_with(Tracked::default).take(functions).collect(),
-            physical: vec![false; functions],
             buffers: Buffers::default(),
             notices: Vec::new(),
             refused: false,
@@ -183,7 +206,9 @@ impl Witness {
     pub(crate) fn detach(&mut self) {
         self.attached = false;
         self.rings = None;
-        self.functions.iter_mut().for_each(|tracked| *tracked = Tracked::default());
+        for tracked in &mut self.functions {
+            *tracked = tracked.begin_anew();
+        }
         self.buffers = Buffers::default();
         self.counters.live = 0;
     }
@@ -209,8 +234,8 @@ impl Witness {
 
     /// Whether `function` is given physical addresses, whatever is mapped for it.
     pub(crate) fn set_physical(&mut self, function: FunctionId, physical: bool) {
-        if let Some(known) = self.physical.get_mut(function.index()) {
-            *known = physical;
+        if let Some(tracked) = self.functions.get_mut(function.index()) {
+            tracked.physical = physical;
         }
     }
 
@@ -220,10 +245,7 @@ impl Witness {
         if !self.attached {
             return Err(Gap::NoWitness);
         }
-        if self.physical.get(function.index()).copied().unwrap_or(false) {
-            return Err(Gap::Physical);
-        }
-        self.functions.get(function.index()).map_or(Err(Gap::BoundBefore), |known| known.coverage)
+        self.functions.get(function.index()).map_or(Err(Gap::BoundBefore), Tracked::is_covered)
     }
 
     /// Judges the bytes from `range.first` to `range.last` of a request, as a part of what begins at
@@ -238,15 +260,16 @@ impl Witness {
         tlps: u64,
     ) -> Judgement {
         let AddressRange { first, last } = range;
-        if let Err(gap) = self.coverage(function) {
+        let Some(tracked) = self.functions.get_mut(function.index()) else {
+            return Judgement::Fine;
+        };
+        let gap = if self.attached { tracked.is_covered() } else { Err(Gap::NoWitness) };
+        if let Err(gap) = gap {
             self.counters.not_witnessed[gap as usize] += tlps;
             return Judgement::Fine;
         }
         self.counters.transactions += tlps;
         self.counters.bytes = self.counters.bytes.saturating_add((last - first).saturating_add(1));
-        let Some(tracked) = self.functions.get_mut(function.index()) else {
-            return Judgement::Fine;
-        };
         if tracked.allows(kind, begun, first, last) {
             return Judgement::Fine;
         }
@@ -278,6 +301,34 @@ impl Witness {
                 self.change(function, |tracked| tracked.end_translation(range));
             }
         }
+    }
+
+    /// The mappings of `function` that are nearest to `address`, at most `most`, by address and in words; and how many
+    /// there are. None if not all are known.
+    pub(crate) fn mappings_near(
+        &self,
+        function: FunctionId,
+        address: u64,
+        most: usize,
+    ) -> Option<(Vec<String>, usize)> {
+        self.coverage(function).ok()?;
+        let tracked = self.functions.get(function.index())?;
+        let mut all: Vec<_> = tracked.ledger.iter().filter(|mapping| mapping.covers).collect();
+        let count = all.len();
+        all.sort_by_key(|mapping| mapping.range.distance(address));
+        all.truncate(most);
+        all.sort_by_key(|mapping| mapping.range.first);
+        Some((all.into_iter().map(Mapping::words).collect(), count))
+    }
+
+    /// A dma-buf is in another device's memory.
+    pub(crate) fn found_in_device(&mut self, buffer: u64) {
+        self.buffers.set_in_device(buffer);
+    }
+
+    /// Whether a dma-buf was in another device's memory when it was mapped before.
+    pub(crate) fn was_in_device(&self, buffer: u64) -> bool {
+        self.buffers.was_in_device(buffer)
     }
 
     /// Whether anything is mapped for a function.

@@ -27,7 +27,7 @@ use peerdma_support::say;
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::record::RecordFlags;
 use super::test::{prepare_folder, time_factor, venue};
-use super::{Exit, Failure};
+use super::{Exit, Failure, reporting};
 
 /// Whose guest is booted: its kernel parameters and its size.
 const SCENARIO: &str = "user";
@@ -74,6 +74,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let expectations = arguments.guest.expectations(&scenario, &devices.plan)?;
     choose::tell_scenario_remarks(&scenario, &devices.plan);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
+    let suppressions = arguments.guest.reporting.suppressions(&scenario)?;
+    if arguments.guest.reporting.to_stdout() {
+        return Err(Failure::usage("stdout is the guest's console: give --findings a file"));
+    }
+    let mut findings = arguments.guest.reporting.writer()?;
     let place = arguments.guest.place()?;
     if arguments.guest.is_substitute(&kernel) {
         say!("{}", auto::explain(None).map_err(Failure::internal)?);
@@ -94,6 +99,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut job = job(arguments, &scenario, devices, &prepared, out.path(), record, factor);
     for run in &mut job.runs {
         run.expectations.clone_from(&expectations);
+        run.suppressions.clone_from(&suppressions);
+        run.stop_on.clone_from(&arguments.guest.reporting.stop_on);
     }
     job.jitter = jitter.seed;
     venue.adapt(&mut job);
@@ -109,8 +116,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let mut report = None;
     let end = drive(&venue, &job, Some(theirs), factor, |event| match event {
         Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
-        Event::Finding { text, note: false, .. } => say!("\n[peerdma] finding: {text}"),
-        Event::Finding { text, note: true, .. } => say!("\n[peerdma] note: {text}"),
+        Event::Finding { text, note, suppressed, .. } => {
+            let kind = if note { "note" } else { "finding" };
+            match suppressed {
+                None => say!("\n[peerdma] {kind}: {text}"),
+                Some(reason) => say!("\n[peerdma] suppressed {kind}: {text}; {reason}"),
+            }
+        }
+        Event::Found { found } => {
+            if let Some(findings) = &mut findings {
+                findings.write(&found);
+            }
+        }
         // The keys' thread may be gone.
         Event::Running { .. } => drop(running.send(())),
         Event::Ended { report: ended } => report = Some(*ended),
@@ -123,6 +140,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     drop(terminal);
     let command = !arguments.command.is_empty();
+    reporting::finish(findings)?;
+    for unused in report
+        .iter()
+        .flat_map(|report| reporting::unused(suppressions.iter(), std::slice::from_ref(report)))
+    {
+        say!("warning: nothing was found for the suppression {unused}");
+    }
     conclude(end.map_err(Failure::environment)?, report, command)
 }
 
@@ -168,6 +192,8 @@ fn job(
         limit: limit(arguments, scenario, factor),
         at_least: 0,
         expectations: Vec::new(),
+        suppressions: Vec::new(),
+        stop_on: Vec::new(),
         console_log: None,
         record: file,
         interactive: true,
@@ -288,6 +314,7 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     }
     let Some(report) = report else { return Err(Failure::internal("the guest was not run")) };
     report.failures.iter().for_each(|failure| say!("{failure}"));
+    report.scene.iter().for_each(|line| say!("{line}"));
     // A command's own status needs no words.
     let status = report.exit_code.map(|code| format!("exit status {code}"));
     let failed = report.cases.iter().filter(|case| case.status == Status::Failed);
@@ -309,6 +336,7 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
 /// A command's own status where it is not 0, otherwise whether something was found. A shell's end means nothing.
 fn exit_code(report: &ScenarioReport, command: bool) -> u8 {
     match report.exit_code {
+        None if report.stopped => Exit::Failed as u8,
         Some(_) if report.not_run => Exit::Internal as u8,
         Some(_) if !command => Exit::Success as u8,
         Some(0) if report.status == Status::Failed => Exit::Failed as u8,

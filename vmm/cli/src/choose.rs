@@ -19,6 +19,7 @@ use peerdma_topology::linux::{Guest, remarks};
 use peerdma_topology::{AddedDevice, Plan, Topology, device_kinds};
 
 use super::Failure;
+use super::reporting::FindingOptions;
 use super::values::{BounceBuffers, Iommu, WitnessChoice};
 
 /// The kernel where none is named.
@@ -81,6 +82,8 @@ pub(super) struct GuestOptions {
     /// Do not load the witness: `--witness off`
     #[arg(long, conflicts_with = "witness")]
     no_witness: bool,
+    #[command(flatten)]
+    pub(super) reporting: FindingOptions,
     #[command(flatten)]
     pub(super) machine: MachineOptions,
 }

@@ -7,6 +7,7 @@ mod choose;
 mod doctor;
 mod explain;
 mod failure;
+mod findings;
 mod guest;
 mod kernel;
 mod list;
@@ -16,6 +17,7 @@ mod output;
 mod record;
 mod replay;
 mod report;
+mod reporting;
 mod shares;
 mod substitute;
 mod test;
@@ -44,11 +46,12 @@ Examples:
   peerdma boot -- lspci -vvv
   peerdma topology switch              draw a preset
   peerdma explain peer0 peer1 --topology switch-acs --iommu none
+  peerdma findings iommu.stale         what a finding means, and how to fix it
   sudo peerdma machine capture >box.json    what a real machine has on PCIe
 
 Exit codes:
   0  everything passed or was skipped, a replay was identical, a kernel decided as predicted
-  1  tests failed, a replay or a decision was different
+  1  tests failed, a guest was stopped on a finding, a replay or a decision was different
   2  usage error, or a file or folder on the command line is not valid
   3  this machine lacks something (see peerdma doctor), or a file cannot be written
   4  a guest hung or could not be run, or the program itself failed
@@ -99,6 +102,8 @@ enum Command {
     Machine(machine::Arguments),
     /// Merge the reports of several test runs
     Report(report::Arguments),
+    /// List the classes of findings, or explain one
+    Findings(findings::Arguments),
     /// Replay a trace on fresh device models and compare the findings
     Replay(replay::Arguments),
     /// Look at a trace, check it, cut it, export it
@@ -144,6 +149,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Machine(arguments) => machine::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Findings(arguments) => findings::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::NestedInit => Ok(Exit::Usage as u8),

@@ -12,6 +12,8 @@ use guest_protocol::Input;
 use peerdma_suite::carried::{self, Carried};
 use peerdma_suite::collector::Collector;
 use peerdma_suite::drive::{JobEnd, Venue, drive};
+use peerdma_suite::event::Event;
+use peerdma_suite::found::Writer;
 use peerdma_suite::hello::{self, Hello, Mode};
 use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::job::{GuestRun, Job};
@@ -29,7 +31,7 @@ use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::record::{self, RecordFlags, RecordOn};
 use super::shares::Shares;
 use super::substitute;
-use super::{Exit, Failure, list, output};
+use super::{Exit, Failure, list, output, reporting};
 
 mod closing;
 mod selection;
@@ -137,6 +139,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         )
         .hint("give all parts the same --jitter=SEED"));
     }
+    if arguments.json && arguments.guest.reporting.to_stdout() {
+        return Err(Failure::usage("--json and --findings - both want stdout")
+            .hint("give --findings a file"));
+    }
     let mut scenarios = scenarios(arguments)?;
     let arguments = &with_scenario_file(arguments, &scenarios)?;
     have_tests(arguments, &scenarios)?;
@@ -167,6 +173,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .for_each(|(scenario, devices)| choose::tell_scenario_remarks(scenario, &devices.plan));
     for (scenario, devices) in scenarios.iter().zip(&all_devices) {
         arguments.guest.expectations(scenario, &devices.plan)?;
+        arguments.guest.reporting.suppressions(scenario)?;
     }
     if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
         scenarios
@@ -185,6 +192,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         .filter(|record| **record != out)
         .map(|record| lock(record, "--record"))
         .transpose()?;
+    let mut findings = arguments.guest.reporting.writer()?;
     let place = arguments.guest.place()?;
     if matches!(place, HostChoice::Nested { .. }) {
         say!("{place}");
@@ -216,7 +224,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     job.jitter = jitter.seed;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
-    let (scenarios, lost) = execute(&venue, &job, factor, arguments.json)?;
+    let has_stdout = !arguments.json && !arguments.guest.reporting.to_stdout();
+    let (scenarios, lost) = execute(&venue, &job, factor, has_stdout, &mut findings)?;
+    let suppressions = job.runs.iter().flat_map(|run| &run.suppressions);
+    let unused_suppressions = reporting::unused(suppressions, &scenarios);
     if arguments.record_on == RecordOn::Failed {
         forget_passed(&job, &scenarios)?;
     }
@@ -230,6 +241,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         shard: arguments.shard,
         split,
+        unused_suppressions,
         scenarios,
     };
     write_reports(&report, &out)?;
@@ -237,6 +249,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::json(&report)?;
     }
     closing::failures(&report, &out);
+    closing::suppressions(&report);
+    reporting::finish(findings)?;
     if let Some(watched) = report.watched() {
         say!("{watched}");
     }
@@ -245,7 +259,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         say!("{line}");
     }
     // Not for programs, for parts of a run, or for a user's own test.
-    if !arguments.json && arguments.shard.is_none() && arguments.command.is_empty() {
+    if has_stdout && arguments.shard.is_none() && arguments.command.is_empty() {
         closing::next(&report, &out);
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
@@ -390,6 +404,8 @@ fn job(
             cpus: scenario.cpus,
             limit: Some(arguments.timeout.unwrap_or_else(|| scenario.limit(factor))),
             expectations: arguments.guest.expectations(scenario, &devices.plan)?,
+            suppressions: arguments.guest.reporting.suppressions(scenario)?,
+            stop_on: arguments.guest.reporting.stop_on.clone(),
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record
@@ -433,9 +449,10 @@ fn execute(
     venue: &Venue,
     job: &Job,
     factor: u64,
-    json: bool,
+    has_stdout: bool,
+    findings: &mut Option<Writer>,
 ) -> Result<(Vec<ScenarioReport>, bool), Failure> {
-    let stdout = (!json).then(|| Box::new(io::stdout()) as Box<dyn Write>);
+    let stdout = has_stdout.then(|| Box::new(io::stdout()) as Box<dyn Write>);
     let broken =
         |error: io::Error| Failure::environment(format_args!("writing to stdout: {error}"));
     let mut collector = Collector::new(stdout, job.runs.len()).map_err(broken)?;
@@ -443,8 +460,13 @@ fn execute(
         Venue::Here => "starting",
         Venue::Nested(_) => "starting the nested test host",
     });
-    let end = drive(venue, job, None, factor, |event| collector.event(event))
-        .map_err(Failure::environment)?;
+    let each = |event| {
+        if let (Event::Found { found }, Some(findings)) = (&event, findings.as_mut()) {
+            findings.write(found);
+        }
+        collector.event(event);
+    };
+    let end = drive(venue, job, None, factor, each).map_err(Failure::environment)?;
     let names: Vec<String> = job.runs.iter().map(|run| run.name.clone()).collect();
     let lost = match end {
         JobEnd::Done => false,
@@ -503,6 +525,7 @@ mod tests {
             milliseconds: 0,
             shard: None,
             split: Vec::new(),
+            unused_suppressions: Vec::new(),
             scenarios: vec![scenario],
         }
     }

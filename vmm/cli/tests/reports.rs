@@ -47,6 +47,7 @@ fn report_of(topology: &str, decision: &str) -> RunReport {
         milliseconds: 0,
         shard: None,
         split: Vec::new(),
+        unused_suppressions: Vec::new(),
     }
 }
 

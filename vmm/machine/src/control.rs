@@ -2,10 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fault::{Registers, RunEnd};
 use super::kick::Kicker;
+
+/// How long a freeze waits for the vCPUs: a host that is busy gets there, one that hangs does not.
+const FREEZE_LIMIT: Duration = Duration::from_secs(5);
+/// How long it waits in between.
+const FREEZE_PAUSE: Duration = Duration::from_micros(20);
 
 /// Shared by all threads of a machine.
 #[derive(Debug, Default)]
@@ -54,6 +59,24 @@ impl Control {
         }
     }
 
+    /// Ends the run, and waits until no vCPU executes the guest's code any more; a thread that serves an exit does not,
+    /// and will not again. False: the host did not get one out in time.
+    pub(crate) fn freeze(&self, outcome: RunEnd) -> bool {
+        self.finish(outcome);
+        let kickers = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.kickers.clone()
+        };
+        let begun = Instant::now();
+        while kickers.iter().any(|kicker| kicker.is_inside()) {
+            if begun.elapsed() > FREEZE_LIMIT {
+                return false;
+            }
+            std::thread::sleep(FREEZE_PAUSE);
+        }
+        true
+    }
+
     /// Waits for the end, at most until `deadline`, and takes the outcome. `None`: the time is up.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<RunEnd> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,6 +111,17 @@ impl StopHandle {
     /// Ends the run with an outcome of the caller's choice, unless it has ended already.
     pub fn finish(&self, outcome: RunEnd) {
         self.0.finish(outcome);
+    }
+
+    /// Ends the run with [`RunEnd::Stopped`], unless it has ended already, and returns when no vCPU executes the guest's
+    /// code any more: what happens afterwards the guest does not see. Safe from any thread, also a vCPU's own while it
+    /// serves an exit.
+    pub fn freeze(&self) {
+        if !self.0.freeze(RunEnd::Stopped) {
+            log::warn!(
+                "a virtual processor did not stop in time: the guest may have gone on for a moment"
+            );
+        }
     }
 
     /// Whether the run has ended.

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use kvm_bindings::kvm_run;
@@ -23,6 +23,8 @@ pub(crate) struct Kicker {
     page: NonNull<kvm_run>,
     /// Kernel thread ID of the thread that runs the vCPU, while there is one.
     thread: Mutex<Option<i32>>,
+    /// Whether the thread is in `KVM_RUN`, or about to be.
+    inside: AtomicBool,
 }
 
 // SAFETY: the page is shared memory that lives until drop, and only its `immediate_exit` byte is touched, as an
@@ -68,7 +70,7 @@ impl Kicker {
         let page = NonNull::new(page.cast::<kvm_run>()).ok_or_else(|| {
             MachineError::host("map a vCPU's kvm_run page")(std::io::Error::other("null mapping"))
         })?;
-        Ok(Self { page, thread: Mutex::new(None) })
+        Ok(Self { page, thread: Mutex::new(None), inside: AtomicBool::new(false) })
     }
 
     fn immediate_exit(&self) -> &AtomicU8 {
@@ -86,6 +88,21 @@ impl Kicker {
     /// The thread will not run the vCPU any more; its ID may be used again by the kernel.
     pub(crate) fn leave(&self) {
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Runs the vCPU once by `run`, which calls `KVM_RUN`.
+    pub(crate) fn inside<R>(&self, run: impl FnOnce() -> R) -> R {
+        // Ordered with the kick's store of `immediate_exit`: a thread that is not seen inside after a kick finds that
+        // flag, and returns without having entered the guest.
+        self.inside.store(true, Ordering::SeqCst);
+        let result = run();
+        self.inside.store(false, Ordering::SeqCst);
+        result
+    }
+
+    /// Whether the thread may be executing the guest's code.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.inside.load(Ordering::SeqCst)
     }
 
     /// Makes the thread return from `KVM_RUN`, now or at its next try, for good.

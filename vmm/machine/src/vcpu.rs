@@ -85,7 +85,7 @@ impl Vcpu {
     fn run(mut self, shared: &Shared) {
         let mut in_a_row = 0;
         while !shared.control.ending() {
-            let next = match self.fd.run() {
+            let next = match self.kicker.inside(|| self.fd.run()) {
                 Ok(exit) => serve(exit, shared),
                 Err(error) => match Errno::from_raw_os_error(error.errno()) {
                     // A kick, a signal for the process, or a vCPU that waits for its start-up IPI.

@@ -102,7 +102,7 @@ impl<'a> Collector<'a> {
             }
             Event::Ended { report } => self.ended(*report),
             Event::Broken { message } => log::error!("{message}"),
-            Event::Probed { .. } | Event::Done => {}
+            Event::Found { .. } | Event::Probed { .. } | Event::Done => {}
         }
     }
 
@@ -198,7 +198,9 @@ impl<'a> Collector<'a> {
             Event::Plan { count, .. } => self.print(|printer| printer.plan(count)),
             Event::Case { case, .. } => self.print(|printer| printer.case(&case)),
             Event::Diagnostic { text, .. } => self.print(|printer| printer.diagnostic(&text)),
-            Event::Finding { text, note, .. } => self.print(|printer| printer.finding(&text, note)),
+            Event::Finding { text, note, suppressed, .. } => {
+                self.print(|printer| printer.finding(&text, note, suppressed.as_deref()));
+            }
             _ => {}
         }
     }
@@ -291,6 +293,7 @@ mod tests {
                         scenario: "a".into(),
                         text: "#1 bad".into(),
                         note: false,
+                        suppressed: None,
                     });
                 }
                 let mut report = ScenarioReport::new("a");

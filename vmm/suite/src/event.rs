@@ -9,6 +9,7 @@ use std::sync::mpsc::SyncSender;
 use peerdma_machine::kvm_probe::KvmProbe;
 use serde::{Deserialize, Serialize};
 
+use crate::found::Found;
 use crate::report::{CaseReport, ScenarioReport};
 
 /// Longest JSON line that is accepted, in bytes. A scenario's report with its bounded numbers of cases and findings
@@ -82,6 +83,14 @@ pub enum Event {
         /// It is worth a note, and no mistake for certain.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         note: bool,
+        /// Why it is suppressed; none if it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        suppressed: Option<String>,
+    },
+    /// The checker found something, or more of what it had found before: for programs.
+    Found {
+        /// All about it.
+        found: Box<Found>,
     },
     /// A guest's run is over; the report is complete.
     Ended {

@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use device_models::checker::FindingClass;
 use device_models::pci::Bdf;
-use peerdma_support::names::nearest_name;
 use serde::{Deserialize, Serialize};
+
+use crate::stop::parse_class;
 
 /// How many findings of a class, by any function or by one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +31,7 @@ impl Expectation {
     /// When there is no such class; the sentence names the one that was probably meant.
     pub fn of(words: &guest_protocol::Expectation<'_>) -> Result<Self, String> {
         let guest_protocol::Expectation { class, function, min, max } = *words;
-        let class = class.parse().map_err(|error| {
-            match nearest_name(class, FindingClass::ALL.iter().map(|class| class.name())) {
-                Some(near) => format!("{error}; did you mean {near}?"),
-                None => format!("{error}"),
-            }
-        })?;
+        let class = parse_class(class)?;
         Ok(Self { class, function: function.map(str::to_owned), least: min, most: max })
     }
 

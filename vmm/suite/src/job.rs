@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::expectation::Expectation;
 use super::hello::{self, Hello};
 use crate::report::Setup;
+use crate::stop::StopOn;
+use crate::suppression::Suppression;
 
 /// One guest's run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,12 @@ pub struct GuestRun {
     /// Findings that the command must or may bring about; of the lab's own tests, what each may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expectations: Vec<Expectation>,
+    /// Findings that fail no test, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressions: Vec<Suppression>,
+    /// Findings at which the guest is frozen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop_on: Vec<StopOn>,
     /// Where its console output goes besides; relative to [`Job::out`].
     pub console_log: Option<PathBuf>,
     /// Where the trace goes; relative to [`Job::record`].
@@ -122,6 +130,8 @@ mod tests {
             limit: Some(60),
             at_least: 3,
             expectations: vec!["iommu.stale:peer0".parse().unwrap()],
+            suppressions: Suppression::parse_all("iommu.stale peer0 a* # why", "f").unwrap(),
+            stop_on: vec!["finding".parse().unwrap(), "iommu.stale".parse().unwrap()],
             console_log: Some("basic/console.log".into()),
             record: None,
             interactive: false,

@@ -10,6 +10,7 @@ mod folds;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use device_models::checker::{Finding, Severity};
@@ -26,8 +27,11 @@ use self::folds::Keep;
 use super::event::{Event, Events};
 use super::expectation::Expectation;
 use super::hello::{self, Hello, Mode, TooLong};
+use crate::found::Found;
 use crate::report::ktap::{self, Line};
 use crate::report::{CaseReport, FindingReport, ObservedPath, ScenarioReport, Status};
+use crate::stop::StopOn;
+use crate::suppression::{Suppression, Suppressions};
 
 /// Most tests in one run.
 const MAX_CASES: usize = 10_000;
@@ -88,6 +92,17 @@ impl Answer {
     }
 }
 
+/// The finding that has ended a run.
+#[derive(Debug, Clone)]
+pub struct Stopped {
+    /// The finding.
+    pub finding: Finding,
+    /// Its line.
+    pub text: String,
+    /// What happened before it, a line each.
+    pub before: Vec<String>,
+}
+
 /// Judges one guest's run.
 #[derive(Debug)]
 pub struct Judge {
@@ -106,6 +121,15 @@ pub struct Judge {
     stray: Case,
     /// Findings that each test may bring about.
     allowed: Vec<Expectation>,
+    /// Findings that do not count.
+    suppressions: Arc<Suppressions>,
+    /// Findings that end the run.
+    stop_on: Vec<StopOn>,
+    /// The one that has ended it: nothing counts that comes later.
+    stopped: Option<Stopped>,
+    /// Findings with a number of their own, and how often one was reported to programs.
+    found: u64,
+    sent: usize,
     /// Names and numbers of the functions.
     functions: Vec<(String, Bdf)>,
     /// Results that the guest announced, at the outermost level.
@@ -141,8 +165,13 @@ impl Judge {
             names: BTreeMap::new(),
             current: None,
             keep: Keep::Folded,
-            stray: Case::new(COMMAND, Keep::Folded),
+            stray: stray(hello.mode, Keep::Folded, Arc::default()),
             allowed: Vec::new(),
+            suppressions: Arc::default(),
+            stop_on: Vec::new(),
+            stopped: None,
+            found: 0,
+            sent: 0,
             functions: Vec::new(),
             planned: None,
             depth: 0,
@@ -182,44 +211,96 @@ impl Judge {
         }
     }
 
-    /// The checker found something.
+    /// Findings that do not fail a test. `functions` are those that may be named by number.
+    pub fn suppress(&mut self, all: &[Suppression], functions: &[(String, Bdf)]) {
+        self.suppressions = Arc::new(Suppressions::new(&self.report.name, all, functions));
+        self.stray.suppress(Arc::clone(&self.suppressions));
+    }
+
+    /// Findings that end the run, unless the running test expects them, or they are suppressed.
+    pub fn stop_on(&mut self, wanted: &[StopOn]) {
+        self.stop_on = wanted.to_vec();
+    }
+
+    /// The finding that has ended the run.
+    pub fn stopped(&self) -> Option<&Stopped> {
+        self.stopped.as_ref()
+    }
+
+    /// The checker found something; `before` gives what happened before it. Whether that ends the run.
     ///
     /// Where no tests report, a user looks on: a finding is printed as it happens, and how many have been folded into those
     /// already printed, when another one comes.
-    pub fn finding(&mut self, finding: &Finding) {
-        let case = self.current.as_mut().unwrap_or(&mut self.stray);
-        let Some(text) = case.finding(finding) else {
-            if case.is_first_dropped() {
-                self.report(
-                    finding.severity,
-                    format!("{MAX_FINDINGS} causes are listed; what has others is only counted from here on"),
-                );
-            }
-            return;
-        };
-        if self.mode == Mode::Test {
-            return;
+    #[must_use = "the guest is to be frozen"]
+    pub fn finding(&mut self, finding: &Finding, before: impl FnOnce() -> Vec<String>) -> bool {
+        if self.stopped.is_some() {
+            return false;
         }
-        let text = text.to_owned();
-        self.tell_sums();
-        self.report(finding.severity, text);
+        let case = self.current.as_mut().unwrap_or(&mut self.stray);
+        let stops = self.stop_on.iter().any(|stop| stop.covers(finding))
+            && case.is_mistake(finding.class, &finding.function);
+        let kept = case.finding(finding).map(|fold| {
+            self.found += 1;
+            fold.found.number = self.found;
+            fold.found.scenario.clone_from(&self.report.name);
+            fold.found.milliseconds = milliseconds(self.begun);
+            fold.found.before = before();
+            (fold.text.clone(), fold.found.clone())
+        });
+        if stops {
+            let (text, before) = match &kept {
+                Some((text, found)) => (text.clone(), found.before.clone()),
+                None => (shorten(&finding.to_string()), Vec::new()),
+            };
+            self.stopped = Some(Stopped { finding: finding.clone(), text, before });
+        }
+        let Some((text, found)) = kept else {
+            if case.is_first_dropped() {
+                let text = format!(
+                    "{MAX_FINDINGS} causes are listed; what has others is only counted from here on"
+                );
+                self.report(finding.severity, None, text);
+            }
+            return stops;
+        };
+        let found = case.judged(finding.class, &finding.function, found);
+        let suppressed = found.suppressed.clone();
+        self.send_found([found]);
+        if self.mode != Mode::Test {
+            self.tell_sums();
+            self.report(finding.severity, suppressed, text);
+        }
+        stops
     }
 
     /// Reports how many findings have been folded into those already reported.
     fn tell_sums(&mut self) {
+        let mut grown = self.stray.grown();
+        grown.extend(self.current.as_mut().map(Case::grown).unwrap_or_default());
+        self.send_found(grown);
         if self.mode == Mode::Test {
             return;
         }
         let mut sums = self.stray.sums();
         sums.extend(self.current.as_mut().map(Case::sums).unwrap_or_default());
-        sums.into_iter().for_each(|(severity, text)| self.report(severity, text));
+        sums.into_iter().for_each(|(severity, text)| self.report(severity, None, text));
     }
 
-    fn report(&mut self, severity: Severity, text: String) {
+    /// Findings for programs.
+    fn send_found(&mut self, all: impl IntoIterator<Item = Found>) {
+        for found in all {
+            if self.sent < MAX_DIAGNOSTICS {
+                self.sent += 1;
+                self.events.send(Event::Found { found: Box::new(found) });
+            }
+        }
+    }
+
+    fn report(&mut self, severity: Severity, suppressed: Option<String>, text: String) {
         if self.reported < MAX_DIAGNOSTICS {
             self.reported += 1;
             let (scenario, note) = (self.report.name.clone(), severity == Severity::Note);
-            self.events.send(Event::Finding { scenario, text, note });
+            self.events.send(Event::Finding { scenario, text, note, suppressed });
         }
     }
 
@@ -300,7 +381,7 @@ impl Judge {
 
     /// A test with what every one may bring about.
     fn new_case(&self, name: &str) -> Case {
-        let mut case = Case::new(name, self.keep);
+        let mut case = Case::new(name, self.keep, Arc::clone(&self.suppressions));
         for expectation in &self.allowed {
             case.expect(expectation.clone(), Origin::Outside);
         }
@@ -472,6 +553,14 @@ impl Judge {
 
     fn stage(&self, text: &str) {
         self.events.send(Event::Stage { scenario: self.report.name.clone(), text: text.into() });
+    }
+}
+
+/// What belongs to no test; a user's own command is all there is, and reported as one.
+fn stray(mode: Mode, keep: Keep, suppressions: Arc<Suppressions>) -> Case {
+    match mode {
+        Mode::Test => Case::outside(keep, suppressions),
+        Mode::Command | Mode::Shell => Case::new(COMMAND, keep, suppressions),
     }
 }
 

@@ -1,12 +1,15 @@
 //! The judge's inputs: the guest protocol's port, and an observer of the checker's findings.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use device_models::checker::Finding;
-use device_models::fabric::Observer;
+use device_models::fabric::{Delivery, Input, Observer, Transaction, WitnessInput};
+use device_models::iommu::virtio::Request;
+use device_models::witness::Record;
 use peerdma_machine::runtime::RuntimeBus;
-use peerdma_machine::{ProtocolHandler, Reply};
+use peerdma_machine::{ProtocolHandler, Reply, StopHandle};
 
+use super::history::History;
 use super::judge::{Answer, Judge};
 
 /// A judge that both inputs share. Lock order: the system's lock before this one.
@@ -25,13 +28,64 @@ impl SharedJudge {
     }
 }
 
-/// Hands findings to the judge.
+/// Freezes a guest.
+#[derive(Debug, Clone, Default)]
+pub struct Freezer(Arc<OnceLock<(StopHandle, Weak<RuntimeBus>)>>);
+
+impl Freezer {
+    /// From here on it freezes this machine and its devices.
+    pub fn arm(&self, machine: StopHandle, bus: &Arc<RuntimeBus>) {
+        // Armed once: there is one machine.
+        let _ = self.0.set((machine, Arc::downgrade(bus)));
+    }
+
+    fn freeze(&self) {
+        let Some((machine, bus)) = self.0.get() else { return };
+        if let Some(bus) = bus.upgrade() {
+            bus.halt();
+        }
+        machine.freeze();
+    }
+}
+
+/// Hands findings to the judge, with what happened before them.
 #[derive(Debug)]
-pub struct Findings(pub SharedJudge);
+pub struct Findings {
+    judge: SharedJudge,
+    history: History,
+    freezer: Freezer,
+}
+
+impl Findings {
+    /// For this judge; what ends the run freezes the guest through `freezer`.
+    pub fn new(judge: SharedJudge, history: History, freezer: Freezer) -> Self {
+        Self { judge, history, freezer }
+    }
+}
 
 impl Observer for Findings {
+    fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, _: Option<&[u8]>) {
+        self.history.request(transaction, delivery);
+    }
+
+    fn input(&mut self, input: &Input<'_>) {
+        if let Input::Witness { kind: WitnessInput::Record, data } = input
+            && let Ok(bytes) = (*data).try_into()
+        {
+            self.history.record(&Record::of(bytes));
+        }
+    }
+
+    fn iommu_request(&mut self, number: u64, request: &Request) {
+        self.history.iommu(number, request);
+    }
+
     fn finding(&mut self, finding: &Finding) {
-        self.0.lock().finding(finding);
+        let stops = self.judge.lock().finding(finding, || self.history.before(finding));
+        // Here the system's lock is held, and what comes of the request has not reached the guest.
+        if stops {
+            self.freezer.freeze();
+        }
     }
 }
 

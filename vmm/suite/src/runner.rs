@@ -26,9 +26,11 @@ use super::console::{ConsoleWatch, Outputs};
 use super::event::{Event, Events};
 use super::files::{Files, Folder};
 use super::hello::TooLong;
+use super::history::History;
 use super::job::{GuestRun, Job};
 use super::judge::{End, Ending, Judge};
-use super::port::{Findings, JudgePort, SharedJudge};
+use super::port::{Findings, Freezer, JudgePort, SharedJudge};
+use super::scene;
 use crate::host::ctrl_c::{Hook, interrupted};
 use crate::report::ScenarioReport;
 
@@ -152,6 +154,8 @@ fn guest(
         judge.list_each_finding();
     }
     let plan = run.system.plan().map_err(AssemblyError::from)?;
+    judge.suppress(&run.suppressions, &plan.addresses());
+    judge.stop_on(&run.stop_on);
     judge.expect(&run.expectations, plan.addresses());
     let judge = SharedJudge::new(judge);
     let watch = ConsoleWatch::default();
@@ -176,7 +180,10 @@ fn guest(
         system.add_observer(Box::new(recording.recorder()));
         judge.lock().record_marks(recording.clone());
     }
-    system.add_observer(Box::new(Findings(judge.clone())));
+    let freezer = Freezer::default();
+    let names = system.address_map().functions().map(|(_, node)| node.name.to_string()).collect();
+    let findings = Findings::new(judge.clone(), History::new(names), freezer.clone());
+    system.add_observer(Box::new(findings));
     let stalls = job.jitter.map(Stalls::of);
     let jitter = stalls.as_ref().map(|stalls| stalls.stream(Stream::Devices));
     let (bus, engine) = RuntimeBus::new(system, jitter).map_err(RunError::Thread)?;
@@ -201,6 +208,7 @@ fn guest(
     )?
     .with_stalls(stalls.clone());
     let stop = machine.stop_handle();
+    freezer.arm(stop.clone(), &bus);
     let _hook = {
         let stop = stop.clone();
         Hook::new(move || stop.stop())
@@ -217,17 +225,23 @@ fn guest(
     }
     let outcome = machine.run(run.limit.map(Duration::from_secs))?;
     drop(engine);
+    let stopped = judge.lock().stopped().cloned();
+    let scene = stopped.as_ref().map(|stopped| scene::lines(stopped, &bus)).unwrap_or_default();
     // What was overtaken and never pushed is found even if the delay was not switched off.
     bus.end_delays();
     let counters = bus.counters().totals();
     let end = End {
-        ending: ending(outcome, run.limit),
+        ending: match stopped {
+            Some(_) => Ending::StoppedOnFinding,
+            None => ending(outcome, run.limit),
+        },
         complaints: watch.complaints(),
         console_tail: watch.tail(),
     };
     let mut report = judge.lock().finish(end);
     report.counters = counters;
     report.setup.clone_from(&run.setup);
+    report.scene = scene;
     let mut incomplete = Vec::new();
     if let Some((recording, name)) = recording {
         let path = files.path(Folder::Record, &name);
@@ -362,6 +376,8 @@ mod tests {
             limit: Some(5),
             at_least: 0,
             expectations: Vec::new(),
+            suppressions: Vec::new(),
+            stop_on: Vec::new(),
             console_log: None,
             record: None,
             interactive: false,

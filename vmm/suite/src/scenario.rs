@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::expectation::Expectation;
 use super::hello::Module;
 use super::own::OwnFile;
+use super::suppression::Suppression;
 
 /// The files, as they were when the program was built: it needs no source tree to run them.
 const BUILT_IN: &[(&str, &str)] = &[
@@ -33,6 +34,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("kunit-dmabuf", include_str!("../scenarios/kunit-dmabuf.toml")),
     ("lazy", include_str!("../scenarios/lazy.toml")),
     ("partners", include_str!("../scenarios/partners.toml")),
+    ("stress", include_str!("../scenarios/stress.toml")),
     ("surprise", include_str!("../scenarios/surprise.toml")),
     ("surprise-switch", include_str!("../scenarios/surprise-switch.toml")),
     ("user", include_str!("../scenarios/user.toml")),
@@ -167,6 +169,9 @@ pub struct Scenario {
     /// Findings that it may bring about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Expectation>,
+    /// Findings that are known and fail no test, as the lines of a suppression file have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppress: Vec<String>,
     /// Kernel options without which its own tests are skipped: those that the lab kernel has and the distribution's has
     /// not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -347,6 +352,9 @@ impl Scenario {
                 "a finding that may come or not goes under allow: expect wants a MIN of 1 or more",
             );
         }
+        if let Err(what) = scenario.suppressions() {
+            return wrong(&what);
+        }
         let allow = std::mem::take(&mut scenario.allow);
         scenario.allow = allow.into_iter().map(Expectation::allowed).collect();
         Ok(())
@@ -392,6 +400,21 @@ impl Scenario {
         let parse =
             |text: &String| text.parse::<OwnFile>().map_err(|error| format!("{text:?}: {error}"));
         self.files.iter().map(parse).collect()
+    }
+
+    /// Its suppressions.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is none.
+    pub fn suppressions(&self) -> Result<Vec<Suppression>, String> {
+        let parse = |(index, line): (usize, &String)| {
+            let place = format!("{}, suppress entry {}", self.name, index + 1);
+            let parsed = Suppression::parse(line, &place);
+            parsed
+                .and_then(|parsed| parsed.ok_or_else(|| "it is empty".to_owned()))
+                .map_err(|error| format!("suppress entry {}: {error}", index + 1))
+        };
+        self.suppress.iter().enumerate().map(parse).collect()
     }
 
     /// All scenarios that the program knows, by name.

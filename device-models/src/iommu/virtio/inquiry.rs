@@ -98,6 +98,33 @@ impl VirtioIommu {
         })
     }
 
+    /// The mappings for `requester` that are nearest to `address`, at most `most`, by address and in words; and how many
+    /// there are. None if nothing is translated for it.
+    #[must_use]
+    pub fn mappings_near(
+        &self,
+        requester: Bdf,
+        address: u64,
+        most: usize,
+    ) -> Option<(Vec<String>, usize)> {
+        let (_, domain) = self.space_of(requester)?;
+        let distance = |mapping: &&Mapping| mapping.range.distance(address);
+        let mut all: Vec<_> = domain.table.iter().collect();
+        let count = all.len();
+        all.sort_by_key(distance);
+        all.truncate(most);
+        all.sort_by_key(|mapping| mapping.range.first);
+        let words = |mapping: &Mapping| {
+            format!(
+                "{}, by request #{}, flags {:#x}",
+                mapping.range,
+                mapping.born(),
+                mapping.flags().bits()
+            )
+        };
+        Some((all.into_iter().map(words).collect(), count))
+    }
+
     /// An address at or above 4 GiB that is mapped for `requester` and has `low` as its lower half.
     #[must_use]
     pub fn mapped_above(&self, requester: Bdf, low: u32) -> Option<u64> {

@@ -130,6 +130,42 @@ impl VirtioIommu {
     }
 }
 
+impl Request {
+    /// What the bytes of a request ask for; none where they are too few for their type, or have a
+    /// type that is unknown.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let (head, body) = Head::read_from_prefix(bytes).ok()?;
+        match head.r#type {
+            request_type::ATTACH => prefix(body).map(|body: Attach| Self::Attach {
+                domain: body.domain.get(),
+                endpoint: body.endpoint.get(),
+                flags: body.flags.get(),
+            }),
+            request_type::DETACH => prefix(body).map(|body: Detach| Self::Detach {
+                domain: body.domain.get(),
+                endpoint: body.endpoint.get(),
+            }),
+            request_type::MAP => prefix(body).map(|body: Map| Self::Map {
+                domain: body.domain.get(),
+                virt_start: body.virt_start.get(),
+                virt_end: body.virt_end.get(),
+                phys_start: body.phys_start.get(),
+                flags: body.flags.get(),
+            }),
+            request_type::UNMAP => prefix(body).map(|body: Unmap| Self::Unmap {
+                domain: body.domain.get(),
+                virt_start: body.virt_start.get(),
+                virt_end: body.virt_end.get(),
+            }),
+            request_type::PROBE => {
+                prefix(body).map(|body: Probe| Self::Probe { endpoint: body.endpoint.get() })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Writes the tail at `offset` of the reply, and gives the bytes written by then.
 fn answer(outcome: Result<(), Status>, offset: usize, reply: &mut [u8]) -> usize {
     let end = offset + TAIL_LENGTH;

@@ -93,9 +93,18 @@ fn an_importer_without_peer_to_peer_is_noticed_when_it_is_mapped() {
     let mut rig = attached(flags::DYNAMIC);
     rig.hear(map(3, 0x1000));
     let notices = rig.witness.take_notices();
-    assert!(matches!(notices[..], [Notice::NotPeerToPeer { function: A, .. }]), "{notices:?}");
+    let is_from = |notice: &Notice, peer: bool| match notice {
+        Notice::Placed(placed) => placed.function == A && placed.takes_peer_to_peer == peer,
+        _ => false,
+    };
+    assert!(notices.len() == 1 && is_from(&notices[0], false), "{notices:?}");
+    // Of others it is looked up once where they lead to.
     let mut rig = attached(ALL);
     rig.hear(map(3, 0x1000));
+    let notices = rig.witness.take_notices();
+    assert!(notices.len() == 1 && is_from(&notices[0], true), "{notices:?}");
+    rig.witness.found_in_device(42);
+    rig.hear(map(4, 0x3000));
     assert_eq!(rig.witness.take_notices(), []);
 }
 
@@ -105,12 +114,15 @@ fn a_buffer_that_is_freed_while_mapped_is_noticed() {
     rig.hear(map(3, 0x1000));
     rig.hear(say(What::Release, 4).buffer(42).pid(6));
     let notices = rig.witness.take_notices();
-    assert!(matches!(notices[..], [Notice::Freed { attachment: ATTACHMENT, .. }]), "{notices:?}");
+    let [Notice::Placed(_), Notice::Freed { attachment: ATTACHMENT, .. }] = notices[..] else {
+        panic!("{notices:?}");
+    };
     assert_eq!(rig.class(READ, 0x1000, 0x1000, 8), "witness.stale");
 
     let mut rig = attached(ALL);
     rig.hear(map(3, 0x1000));
     rig.hear(unmap(4, 0x1000));
     rig.hear(say(What::Release, 5).buffer(42));
-    assert_eq!(rig.witness.take_notices(), []);
+    let notices = rig.witness.take_notices();
+    assert!(matches!(notices[..], [Notice::Placed(_)]), "{notices:?}");
 }

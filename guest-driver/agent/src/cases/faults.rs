@@ -58,6 +58,7 @@ pub(super) mod class {
     pub(in crate::cases) const INTERRUPT_BEFORE_DATA: &str = "order.interrupt-before-data";
     pub(in crate::cases) const FENCE_BEFORE_DATA: &str = "order.fence-before-data";
     pub(in crate::cases) const MEMORY_DECODE_OFF: &str = "pci.memory-decode-off";
+    pub(in crate::cases) const NOT_IN_D0: &str = "pci.not-in-d0";
     pub(in crate::cases) const TURNED_BACK: &str = "pci.turned-back";
     pub(in crate::cases) const MMIO_FLAG_ON_RAM: &str = "iommu.mmio-flag-on-ram";
     pub(in crate::cases) const MALFORMED: &str = "msi.malformed";
@@ -87,6 +88,7 @@ pub(super) mod class {
         INTERRUPT_BEFORE_DATA,
         FENCE_BEFORE_DATA,
         MEMORY_DECODE_OFF,
+        NOT_IN_D0,
         TURNED_BACK,
         MMIO_FLAG_ON_RAM,
         MALFORMED,

@@ -26,6 +26,7 @@ mod ordering;
 mod partners;
 mod reprogramming;
 mod seed;
+mod stress;
 mod surprise;
 mod system;
 mod topology;
@@ -150,6 +151,7 @@ pub fn all() -> Vec<Case> {
         &bugs::bugs(),
         bounce::CASES,
         seed::CASES,
+        stress::CASES,
         reprogramming::CASES,
         surprise::CASES,
     ]

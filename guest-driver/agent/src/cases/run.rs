@@ -70,7 +70,7 @@ pub fn run(
     patience::stretch(factor);
     let watchdog = Watchdog::start(factor, hang);
     for (number, case) in (1..).zip(cases) {
-        watchdog.test(&case.full_name(), case.kind);
+        watchdog.test(case);
         let verdict = run_one(case, vmm.as_deref_mut(), log.as_mut(), (&boot, &predicted), output)?;
         summary.count(&verdict);
         for line in ktap::result(number, &case.full_name(), status(&verdict)) {

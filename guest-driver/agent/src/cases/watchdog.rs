@@ -1,7 +1,7 @@
 //! Reports a test that does not end: otherwise the guest would be killed from outside without a
 //! report.
 
-use super::Kind;
+use super::{Case, Kind};
 use crate::sys;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -10,8 +10,11 @@ use std::time::Duration;
 /// How long one test may take, times what the VMM stretches limits by. The longest one here takes some ten seconds
 /// where everything is emulated twice, and the host may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
-/// And one that runs a whole program of another project's, likewise.
-const PARTNER_LIMIT: Duration = Duration::from_secs(1500);
+/// And one that runs a whole program of another project's, or a stress of ten minutes, likewise.
+const LONG_LIMIT: Duration = Duration::from_secs(1500);
+
+/// The group of the long ones.
+const STRESS: &str = "stress";
 
 /// Watches tests from a thread of its own, until it is dropped.
 #[derive(Debug)]
@@ -35,11 +38,12 @@ impl Watchdog {
     }
 
     /// A test begins, and with it a new limit.
-    pub(super) fn test(&self, name: &str, kind: Kind) {
-        let limit = if kind == Kind::Partner { PARTNER_LIMIT } else { LIMIT };
+    pub(super) fn test(&self, case: &Case) {
+        let is_long = case.kind == Kind::Partner || case.group == STRESS;
+        let limit = if is_long { LONG_LIMIT } else { LIMIT };
         let limit = limit.saturating_mul(self.factor);
         if let Some(sender) = &self.sender {
-            let _ = sender.send((name.to_owned(), limit));
+            let _ = sender.send((case.full_name(), limit));
         }
     }
 }
@@ -88,8 +92,8 @@ mod tests {
     #[test]
     fn it_ends_with_the_tests() {
         let watchdog = Watchdog::start(1, no_hang);
-        watchdog.test("a.b", Kind::Positive);
-        watchdog.test("a.c", Kind::Partner);
+        watchdog.test(&Case::new("a", "b", Kind::Positive, &[], |_| Ok(())));
+        watchdog.test(&Case::new("a", "c", Kind::Partner, &[], |_| Ok(())));
         drop(watchdog);
     }
 

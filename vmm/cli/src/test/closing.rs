@@ -18,8 +18,10 @@ pub(super) fn failures(report: &RunReport, out: &Path) {
         for failure in &scenario.failures {
             say!("{}: {failure}", scenario.name);
         }
-        let findings = scenario.cases.iter().flat_map(|case| &case.findings);
-        if findings.chain(&scenario.stray_findings).any(FindingReport::is_mistake) {
+        for line in &scenario.scene {
+            say!("{}: {line}", scenario.name);
+        }
+        if scenario.findings().any(FindingReport::is_mistake) {
             say!("{}: findings: {}", scenario.name, out.join("report.md").display());
         }
         say!(
@@ -27,6 +29,20 @@ pub(super) fn failures(report: &RunReport, out: &Path) {
             scenario.name,
             out.join(&scenario.name).join("console.log").display()
         );
+    }
+}
+
+/// What was known of findings, and what of that is not needed any more. A part of a run does not know the latter.
+pub(super) fn suppressions(report: &RunReport) {
+    match report.suppressed() {
+        0 => {}
+        1 => say!("1 finding suppressed, report.md has the reason"),
+        count => say!("{count} findings suppressed, report.md has the reasons"),
+    }
+    if report.shard.is_none() {
+        for unused in &report.unused_suppressions {
+            say!("warning: nothing was found for the suppression {unused}");
+        }
     }
 }
 

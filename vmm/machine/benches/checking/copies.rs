@@ -27,7 +27,9 @@ const LOCAL: u64 = 64 << 20;
 pub const RINGS: u64 = 0x10_0000;
 pub const RECORDS: u64 = 0x12_0000;
 const DATA: u64 = 16 << 20;
-const PLACES: u64 = (RAM - DATA) / CHUNK;
+/// RAM that nothing uses, up to the data.
+pub const FREE: u64 = 8 << 20;
+pub const PLACES: u64 = (RAM - DATA) / CHUNK;
 pub const IOVA: u64 = 0x1_0000_0000;
 pub const DOMAIN: u32 = 1;
 
@@ -145,7 +147,7 @@ impl Bench {
     }
 
     /// All copies by the device's engine, in seconds.
-    fn checked(&mut self, direction: Direction) -> f64 {
+    pub fn checked(&mut self, direction: Direction) -> f64 {
         self.checked_of(direction, CHUNK)
     }
 

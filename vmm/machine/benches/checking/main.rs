@@ -16,6 +16,7 @@ mod options;
 mod report;
 mod rig;
 mod transactions;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,9 @@ fn main() -> std::io::Result<ExitCode> {
     }
     if options.wants("transactions") {
         transactions::run(&mut report, rounds);
+    }
+    if options.wants("witness") {
+        witness::run(&mut report, rounds);
     }
     if options.wants("mappings") {
         mappings::run(&mut report, rounds);

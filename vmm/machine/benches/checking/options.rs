@@ -1,7 +1,7 @@
 //! The command line of the bench.
 
 /// What it can measure, each with a name of its own.
-pub const GROUPS: [&str; 5] = ["copies", "ioat", "transactions", "mappings", "memory"];
+pub const GROUPS: [&str; 6] = ["copies", "ioat", "transactions", "witness", "mappings", "memory"];
 
 /// What it was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -68,7 +68,8 @@ pub struct Rig {
 impl Rig {
     /// `mappings` mappings of `size` bytes each, in a scattered order of RAM.
     pub fn new(mappings: u64, size: u64) -> Self {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), to_usize(RAM))])
+        // Some more behind it, for a witness.
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), to_usize(RAM + (4 << 20)))])
             .expect("RAM for the bench");
         let issuer = Issuer::default();
         let port = BridgeDescription::new(PortKind::RootPort);

@@ -7,10 +7,10 @@ use crate::clock::Stopwatch;
 use crate::report::{Figure, Goal, Report, median};
 use crate::rig::{Rig, iova, physical, to_usize};
 
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 const SIZE: usize = 64;
-const COUNT: usize = 1 << 20;
-const MAPPINGS: u64 = 16 << 10;
+pub const COUNT: usize = 1 << 20;
+pub const MAPPINGS: u64 = 16 << 10;
 
 pub fn run(report: &mut Report, rounds: usize) {
     let mut rig = Rig::new(MAPPINGS, PAGE);
@@ -24,18 +24,7 @@ pub fn run(report: &mut Report, rounds: usize) {
         let mut rates = Vec::new();
         let mut ratios = Vec::new();
         for _ in 0..rounds {
-            let addresses: Vec<u64> =
-                offsets.iter().map(|&(page, offset)| iova(page, PAGE) + offset).collect();
-            let checked = rig.issue(move |port| {
-                let mut data = [0x5a_u8; SIZE];
-                let data = vm_memory::VolatileSlice::from(&mut data[..]);
-                let start = Stopwatch::start();
-                for &address in &addresses {
-                    let outcome = port.write(Purpose::Data, address, &data);
-                    assert!(matches!(outcome, WriteOutcome::Posted { verdict: None }));
-                }
-                start.seconds()
-            });
+            let checked = checked(&mut rig, &offsets);
             let plain = plain(&rig, &offsets);
             rates.push(COUNT as f64 / checked / 1e6);
             ratios.push(plain / checked);
@@ -51,8 +40,24 @@ pub fn run(report: &mut Report, rounds: usize) {
     }
 }
 
+/// All writes by the device, in seconds.
+pub fn checked(rig: &mut Rig, offsets: &[(u64, u64)]) -> f64 {
+    let addresses: Vec<u64> =
+        offsets.iter().map(|&(page, offset)| iova(page, PAGE) + offset).collect();
+    rig.issue(move |port| {
+        let mut data = [0x5a_u8; SIZE];
+        let data = vm_memory::VolatileSlice::from(&mut data[..]);
+        let start = Stopwatch::start();
+        for &address in &addresses {
+            let outcome = port.write(Purpose::Data, address, &data);
+            assert!(matches!(outcome, WriteOutcome::Posted { verdict: None }));
+        }
+        start.seconds()
+    })
+}
+
 /// Pages and offsets in them, the same in every run.
-fn offsets(pages: u64) -> Vec<(u64, u64)> {
+pub fn offsets(pages: u64) -> Vec<(u64, u64)> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
         state ^= state << 13;

@@ -99,6 +99,11 @@ impl RuntimeBus {
         work(&mut self.system.urgent())
     }
 
+    /// The devices do nothing more of their own: the step that is under way is the last.
+    pub fn halt(&self) {
+        self.bell.end();
+    }
+
     /// Pulls everything below the port at `port` out of its slot.
     ///
     /// # Errors

@@ -32,7 +32,8 @@ impl Stepper {
                     // Before the work, not after: a ring meanwhile means one more round.
                     bell.clear();
                     while !bell.is_over() {
-                        if turn(&system, &after, jitter.as_mut()) == Progress::Idle {
+                        let is_over = || bell.is_over();
+                        if turn(&system, &after, &is_over, jitter.as_mut()) == Progress::Idle {
                             break;
                         }
                     }
@@ -43,11 +44,12 @@ impl Stepper {
     }
 }
 
-/// Steps until there is nothing to do or an urgent user wants the lock: one step more at most,
-/// which is 64 KiB. With jitter one step, which may be late.
+/// Steps until there is nothing to do, it is over, or an urgent user wants the lock: one step more
+/// at most, which is 64 KiB. With jitter one step, which may be late.
 fn turn(
     system: &PriorityLock<System>,
     after: &impl Fn(&System),
+    is_over: &impl Fn() -> bool,
     jitter: Option<&mut Jitter>,
 ) -> Progress {
     let single = jitter.is_some();
@@ -58,7 +60,7 @@ fn turn(
     loop {
         let progress = system.step();
         after(&system);
-        if progress == Progress::Idle || single || system.wanted() {
+        if progress == Progress::Idle || single || is_over() || system.wanted() {
             return progress;
         }
     }

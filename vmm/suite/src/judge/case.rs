@@ -9,6 +9,9 @@ use device_models::checker::{Finding, FindingClass, Severity};
 use super::folds::{Fold, Folds, Keep};
 use super::{CaseReport, FindingReport, Status, milliseconds, shorten};
 use crate::expectation::Expectation;
+use crate::found::Found;
+use crate::report::Suppressed;
+use crate::suppression::{Suppression, Suppressions};
 
 /// Most objections to one test whose text is kept.
 const MAX_OBJECTIONS: usize = 8;
@@ -44,10 +47,13 @@ pub(super) struct Case {
     told_full: bool,
     /// What is wrong with the test itself.
     objections: Vec<String>,
+    suppressions: Arc<Suppressions>,
+    /// Whether it stands for what happens outside of all tests.
+    outside: bool,
 }
 
 impl Case {
-    pub(super) fn new(name: &str, keep: Keep) -> Self {
+    pub(super) fn new(name: &str, keep: Keep, suppressions: Arc<Suppressions>) -> Self {
         Self {
             name: name.into(),
             begun: Instant::now(),
@@ -59,15 +65,32 @@ impl Case {
             lists_own: false,
             told_full: false,
             objections: Vec::new(),
+            suppressions,
+            outside: false,
         }
+    }
+
+    /// What happens outside of all tests.
+    pub(super) fn outside(keep: Keep, suppressions: Arc<Suppressions>) -> Self {
+        Self { outside: true, ..Self::new("", keep, suppressions) }
+    }
+
+    /// Findings that do not count, from here on.
+    pub(super) fn suppress(&mut self, suppressions: Arc<Suppressions>) {
+        self.suppressions = suppressions;
+    }
+
+    /// The name; none outside of all tests.
+    pub(super) fn test(&self) -> Option<&str> {
+        (!self.outside).then_some(self.name.as_str())
     }
 
     pub(super) fn list_each_finding(&mut self) {
         self.findings.keep_each();
     }
 
-    /// Takes in a finding; its text, unless it is one more of those that are known.
-    pub(super) fn finding(&mut self, finding: &Finding) -> Option<&str> {
+    /// Takes in a finding; what is kept of it, unless it is one more of those that are known.
+    pub(super) fn finding(&mut self, finding: &Finding) -> Option<&mut Fold> {
         let counts = match finding.severity {
             Severity::Finding => &mut self.counts,
             Severity::Note => &mut self.notes,
@@ -80,6 +103,35 @@ impl Case {
     /// Whether the finding that was just taken in is the first for which there was no room.
     pub(super) fn is_first_dropped(&mut self) -> bool {
         self.findings.dropped > 0 && !std::mem::replace(&mut self.told_full, true)
+    }
+
+    /// What has come to its findings since that was last reported to programs.
+    pub(super) fn grown(&mut self) -> Vec<Found> {
+        let grown = self.findings.grown();
+        grown
+            .into_iter()
+            .map(|(class, function, found)| self.judged(class, &function, found))
+            .collect()
+    }
+
+    /// `found` with what this test thinks of it.
+    pub(super) fn judged(&self, class: FindingClass, function: &str, found: Found) -> Found {
+        Found {
+            test: self.test().map(str::to_owned),
+            expected: self.is_wanted(class, function),
+            suppressed: self.suppressed(class, function).map(|suppressed| suppressed.reason),
+            ..found
+        }
+    }
+
+    /// Why findings of this class about this function do not count, if that is so. What a test expects does count.
+    pub(super) fn suppressed(&self, class: FindingClass, function: &str) -> Option<Suppressed> {
+        if self.is_wanted(class, function) {
+            return None;
+        }
+        let Suppression { reason, place, .. } =
+            self.suppressions.find(class, function, self.test())?;
+        Some(Suppressed { reason: reason.clone(), place: place.clone() })
     }
 
     /// What has come to its findings since that was last reported.
@@ -139,7 +191,7 @@ impl Case {
     /// itself: all that it has is this line, so the first finding stands in it.
     pub(super) fn objection(&self, said: Status) -> Option<String> {
         let mut unexpected = self.findings.iter().filter(|fold| self.is_unexpected(fold));
-        let first = unexpected.next().map(|fold| fold.report(false));
+        let first = unexpected.next().map(|fold| fold.report(false, None));
         let others = unexpected.next().is_some();
         let unexpected = self.unexpected().map(|count| match (others, first) {
             (_, None) => count,
@@ -150,7 +202,12 @@ impl Case {
     }
 
     fn is_unexpected(&self, fold: &Fold) -> bool {
-        fold.severity == Severity::Finding && !self.is_wanted(fold.class, &fold.function)
+        fold.severity == Severity::Finding && self.is_mistake(fold.class, &fold.function)
+    }
+
+    /// Whether findings of this class about this function are neither expected nor suppressed.
+    pub(super) fn is_mistake(&self, class: FindingClass, function: &str) -> bool {
+        !self.is_wanted(class, function) && self.suppressed(class, function).is_none()
     }
 
     fn is_wanted(&self, class: FindingClass, function: &str) -> bool {
@@ -187,7 +244,7 @@ impl Case {
     /// their own.
     pub(super) fn unexpected(&self) -> Option<String> {
         let unexpected =
-            self.counts.iter().filter(|((class, function), _)| !self.is_wanted(*class, function));
+            self.counts.iter().filter(|((class, function), _)| self.is_mistake(*class, function));
         let all = unexpected.map(|(_, count)| *count).fold(0, u64::saturating_add);
         let causes = self.findings.iter().filter(|fold| self.is_unexpected(fold)).count() as u64;
         match (causes, all) {
@@ -200,7 +257,10 @@ impl Case {
     }
 
     pub(super) fn finding_reports(&self) -> Vec<FindingReport> {
-        let report = |fold: &Fold| fold.report(self.is_wanted(fold.class, &fold.function));
+        let report = |fold: &Fold| {
+            let Fold { class, function, .. } = fold;
+            fold.report(self.is_wanted(*class, function), self.suppressed(*class, function))
+        };
         self.findings.iter().map(report).collect()
     }
 

@@ -1,9 +1,11 @@
 //! The end of a run: what it says about the run as a whole.
 
+use std::sync::Arc;
+
 use guest_protocol::exit;
 
 use super::super::console::agents_words;
-use super::{COMMAND, Judge, MAX_FINDINGS, Mode, ScenarioReport, Status, milliseconds};
+use super::{Judge, MAX_FINDINGS, Mode, ScenarioReport, Status, milliseconds};
 use crate::report::CaseReport;
 
 /// The guest agent's exit code for "at least one test failed".
@@ -27,6 +29,8 @@ pub enum Ending {
     },
     /// The user wanted it to end.
     Interrupted,
+    /// It was frozen at a finding, see [`Judge::stopped`](super::Judge::stopped).
+    StoppedOnFinding,
 }
 
 /// All that is known at the end besides what the judge has seen.
@@ -48,6 +52,7 @@ impl Judge {
         self.break_off(match &end.ending {
             Ending::TimedOut { .. } => "the guest hung while it ran",
             Ending::Interrupted => "interrupted",
+            Ending::StoppedOnFinding => "stopped on finding",
             Ending::Exit(_) | Ending::PowerOff | Ending::Broke(_) => {
                 "the guest came to its end while it ran"
             }
@@ -57,17 +62,20 @@ impl Judge {
         // Whatever ended the guest before that is nothing that the command has to say.
         self.report.not_run |= self.mode == Mode::Command
             && !self.started
-            && !matches!(end.ending, Ending::Interrupted);
+            && !matches!(end.ending, Ending::Interrupted | Ending::StoppedOnFinding);
         for complaint in &end.complaints {
             self.report.failures.push(format!("the guest's kernel complained: {complaint}"));
         }
         if self.mode == Mode::Test
-            && !matches!(end.ending, Ending::TimedOut { .. } | Ending::Interrupted)
+            && matches!(end.ending, Ending::Exit(_) | Ending::PowerOff | Ending::Broke(_))
         {
             self.count();
         }
         if let Some(overflow) = self.overflow {
             self.report.failures.push(overflow.into());
+        }
+        if matches!(end.ending, Ending::StoppedOnFinding) && self.mode == Mode::Command {
+            self.conclude_command(Status::Failed, "stopped on finding");
         }
         self.findings_outside();
         self.report.failures.truncate(MAX_FINDINGS);
@@ -107,6 +115,13 @@ impl Judge {
                 Some(format!("the guest hung: it was killed after {limit} s{what}"))
             }
             Ending::Interrupted => Some(format!("interrupted{while_running}")),
+            Ending::StoppedOnFinding => {
+                self.report.stopped = true;
+                let text = self.stopped.as_ref().map_or("", |stopped| stopped.text.as_str());
+                // A user's own command is a test, which says the same.
+                (self.mode != Mode::Command || running.is_some())
+                    .then(|| format!("stopped on finding{while_running}: {text}"))
+            }
         };
         self.report.failures.extend(failure);
     }
@@ -152,13 +167,17 @@ impl Judge {
                         (Status::Failed, format!("exit status {code}: {reason}"))
                     }
                 };
-                let stray =
-                    std::mem::replace(&mut self.stray, super::Case::new(COMMAND, self.keep));
-                let report: CaseReport = stray.conclude(status, &detail);
-                self.push(report);
+                self.conclude_command(status, &detail);
                 None
             }
         }
+    }
+
+    /// The user's command is over, and what was found while it ran belongs to it.
+    fn conclude_command(&mut self, status: Status, detail: &str) {
+        let next = super::stray(self.mode, self.keep, Arc::clone(&self.suppressions));
+        let report: CaseReport = std::mem::replace(&mut self.stray, next).conclude(status, detail);
+        self.push(report);
     }
 
     /// Whether all tests that were to report have done so.

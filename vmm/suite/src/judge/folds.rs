@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use device_models::checker::{Cause, Finding, FindingClass, Severity};
 
+use device_models::fabric::Kind;
+
 use super::{MAX_FINDINGS, shorten};
-use crate::report::{FindingReport, Repeated};
+use crate::found::Found;
+use crate::report::{FindingReport, Repeated, Suppressed};
 
 /// Most findings that are kept where each is wanted on its own.
 const MAX_EACH: usize = 10_000;
@@ -49,12 +52,16 @@ pub(super) struct Fold {
     pub(super) severity: Severity,
     cause: Cause,
     /// The first, whole.
-    text: String,
+    pub(super) text: String,
     /// The first without what it says.
     head: String,
     repeated: Repeated,
     /// How many there were when that was last reported.
     reported: u64,
+    /// The first, for programs.
+    pub(super) found: Found,
+    /// How many there were when that was last reported to programs.
+    sent: u64,
 }
 
 impl Fold {
@@ -70,6 +77,8 @@ impl Fold {
             text: shorten(&text),
             repeated: repeated(finding),
             reported: 1,
+            found: found(finding),
+            sent: 1,
         }
     }
 
@@ -80,8 +89,12 @@ impl Fold {
             && self.function == finding.function
     }
 
-    pub(super) fn report(&self, expected: bool) -> FindingReport {
+    pub(super) fn report(&self, expected: bool, suppressed: Option<Suppressed>) -> FindingReport {
+        // What explains a mistake; there may be many of all others.
+        let is_mistake = self.severity == Severity::Finding && !expected && suppressed.is_none();
         FindingReport {
+            before: if is_mistake { self.found.before.clone() } else { Vec::new() },
+            suppressed,
             class: self.class.name().into(),
             function: self.function.to_string(),
             text: self.text.clone(),
@@ -89,6 +102,30 @@ impl Fold {
             note: self.severity == Severity::Note,
             repeated: Some(self.repeated).filter(|repeated| repeated.count > 1),
         }
+    }
+}
+
+/// A finding as programs get it, without what only the judge knows.
+fn found(finding: &Finding) -> Found {
+    let transaction = finding.transaction.as_ref();
+    let operation = |kind: Kind| match kind {
+        Kind::MemoryRead => "read",
+        Kind::MemoryWrite => "write",
+    };
+    Found {
+        class: finding.class.name().into(),
+        severity: finding.severity.name().into(),
+        function: finding.function.to_string(),
+        requester: finding.requester.to_string(),
+        sequence: transaction.map(|transaction| transaction.sequence),
+        operation: transaction.map(|transaction| operation(transaction.kind).into()),
+        purpose: transaction.map(|transaction| transaction.purpose.name().into()),
+        address: transaction.map(|transaction| format!("{:#x}", transaction.address)),
+        length: transaction.map(|transaction| transaction.length),
+        message: shorten(&finding.explanation),
+        count: 1,
+        bytes: transaction.map_or(0, |transaction| transaction.length),
+        ..Found::default()
     }
 }
 
@@ -131,8 +168,8 @@ impl Folds {
         self.folds.len()
     }
 
-    /// Takes in a finding; its text if it is kept as one of its own.
-    pub(super) fn take(&mut self, finding: &Finding) -> Option<&str> {
+    /// Takes in a finding; what is kept of it if that is on its own.
+    pub(super) fn take(&mut self, finding: &Finding) -> Option<&mut Fold> {
         let folds = self.keep == Keep::Folded;
         if folds && let Some(fold) = self.folds.iter_mut().rfind(|fold| fold.is_same(finding)) {
             fold.repeated.add(&repeated(finding));
@@ -150,7 +187,20 @@ impl Folds {
             return None;
         }
         self.folds.push(Fold::new(finding));
-        self.folds.last().map(|fold| fold.text.as_str())
+        self.folds.last_mut()
+    }
+
+    /// Those to which more have come since that was last reported to programs, each with its sum.
+    pub(super) fn grown(&mut self) -> Vec<(FindingClass, Arc<str>, Found)> {
+        let grown = self.folds.iter_mut().filter(|fold| fold.repeated.count > fold.sent);
+        grown
+            .map(|fold| {
+                let Repeated { count, bytes, .. } = fold.repeated;
+                fold.sent = count;
+                let found = Found { count, bytes, ..fold.found.clone() };
+                (fold.class, Arc::clone(&fold.function), found)
+            })
+            .collect()
     }
 
     /// What has come to the folds since that was last reported, a line for each.
@@ -175,6 +225,7 @@ mod tests {
             severity: Severity::Finding,
             cause,
             transaction: None,
+            requester: device_models::pci::Bdf::new(1, 0, 0),
             function: "peer0".into(),
             explanation: "why".into(),
         }
@@ -186,8 +237,11 @@ mod tests {
     fn one_cause_is_one_and_what_differs_is_not() {
         let mut folds = Folds::new(Keep::Folded);
         let first = finding(UNMAPPING);
-        assert_eq!(folds.take(&first), Some("peer0: iommu.stale: why"));
-        assert_eq!(folds.take(&first), None);
+        assert_eq!(
+            folds.take(&first).map(|fold| fold.text.as_str()),
+            Some("peer0: iommu.stale: why")
+        );
+        assert!(folds.take(&first).is_none());
         let others = [
             finding(Cause::Unmapping { request: 10 }),
             Finding { function: "peer1".into(), ..first.clone() },

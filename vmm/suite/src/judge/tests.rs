@@ -8,6 +8,7 @@ use super::*;
 
 mod expectations;
 mod folding;
+mod outputs;
 
 fn judge(mode: Mode, at_least: usize) -> (Judge, Receiver<Event>) {
     let (sender, receiver) = sync_channel(1 << 16);
@@ -43,17 +44,20 @@ fn finding(class: FindingClass, text: &str) -> Finding {
         severity: Severity::Finding,
         cause: Cause::Message { address, data: 0 },
         transaction: None,
+        requester: Bdf::new(1, 0, 0),
         function: "peer0".into(),
         explanation: text.into(),
     }
 }
 
 fn report_finding(judge: &mut Judge, class: FindingClass, text: &str) {
-    judge.finding(&finding(class, text));
+    let stops = judge.finding(&finding(class, text), || vec![format!("before {text}")]);
+    assert!(!stops);
 }
 
 fn note(judge: &mut Judge, class: FindingClass, text: &str) {
-    judge.finding(&Finding { severity: Severity::Note, ..finding(class, text) });
+    let note = Finding { severity: Severity::Note, ..finding(class, text) };
+    assert!(!judge.finding(&note, Vec::new));
 }
 
 #[test]
@@ -446,12 +450,12 @@ fn floods_are_bounded_and_fail_the_run() {
     assert_eq!(report.status, Status::Failed);
     // The reader ends when no sender is left.
     drop(judge);
-    assert!(reader.join().unwrap() < MAX_CASES + MAX_DIAGNOSTICS + 10);
+    assert!(reader.join().unwrap() < MAX_CASES + 2 * MAX_DIAGNOSTICS + 10);
 }
 
 #[test]
 fn the_first_finding_of_every_class_is_kept() {
-    let mut case = Case::new("f", Keep::Folded);
+    let mut case = Case::new("f", Keep::Folded, Arc::default());
     for i in 0..1000 {
         case.finding(&finding(FindingClass::Unmapped, &format!("#{i}")));
     }

@@ -67,14 +67,15 @@ fn suite(name: &str, scenario: &ScenarioReport, report: &RunReport) -> TestSuite
     }
     if scenario.failures.is_empty() && !scenario.stray_findings.is_empty() {
         // Notes, or the test would have failed.
-        suite.set_system_out(findings(&scenario.stray_findings));
+        suite.set_system_out(findings(&scenario.stray_findings, true));
     }
     if !scenario.failures.is_empty() {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
         status.set_message(scenario.failures.join("; "));
         let mut case = TestCase::new(SCENARIO_CASE, status);
         case.set_classname(name);
-        let mut text = findings(&scenario.stray_findings);
+        let mut text = findings(&scenario.stray_findings, true);
+        scenario.scene.iter().for_each(|line| text.extend([line, "\n"]));
         text.push_str(&scenario.console_tail.join("\n"));
         case.set_system_out(text);
         suite.add_test_case(case);
@@ -83,13 +84,14 @@ fn suite(name: &str, scenario: &ScenarioReport, report: &RunReport) -> TestSuite
 }
 
 fn test_case(suite: &str, case: &CaseReport) -> TestCase {
-    let found = findings(&case.findings);
+    let found = findings(&case.findings, false);
     let status = match case.status {
         Status::Passed => TestCaseStatus::success(),
         Status::Failed => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             status.set_message(case.detail.as_str());
-            status.set_description(format!("{}\n{found}", case.detail));
+            let explained = findings(&case.findings, true);
+            status.set_description(format!("{}\n{explained}", case.detail));
             status
         }
         Status::Skipped => {
@@ -108,11 +110,18 @@ fn test_case(suite: &str, case: &CaseReport) -> TestCase {
     test
 }
 
-fn findings(findings: &[FindingReport]) -> String {
+/// A line for each; if they are `explained`, and what happened before it.
+fn findings(findings: &[FindingReport], explained: bool) -> String {
     let mut text = String::new();
     for finding in findings {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{}: {finding}", finding.kind());
+        if let Some(suppressed) = &finding.suppressed {
+            let _ = writeln!(text, "    reason: {suppressed}");
+        }
+        for event in finding.before.iter().filter(|_| explained) {
+            let _ = writeln!(text, "    before: {event}");
+        }
     }
     text
 }
@@ -123,7 +132,9 @@ mod tests {
     use crate::report::model::Totals;
 
     fn case(name: &str, status: Status, detail: &str) -> CaseReport {
-        let finding = FindingReport { text: "#7 <peer0> & co".into(), ..FindingReport::default() };
+        let before = vec!["IOMMU: <1>".to_owned(), "kernel: 2".to_owned()];
+        let text = "#7 <peer0> & co".to_owned();
+        let finding = FindingReport { text, before, ..FindingReport::default() };
         CaseReport {
             expectations: Vec::new(),
             name: name.into(),
@@ -153,6 +164,7 @@ mod tests {
             milliseconds: 0,
             shard: None,
             split: Vec::new(),
+            unused_suppressions: Vec::new(),
             scenarios: vec![scenario],
         };
         let xml = to_xml(std::slice::from_ref(&report)).unwrap();
@@ -165,6 +177,10 @@ mod tests {
         assert!(xml.contains("a &lt; b"), "{xml}");
         assert!(xml.contains(r#"<property name="jitter" value="7""#), "{xml}");
         assert!(xml.contains("#7 &lt;peer0&gt; &amp; co"), "{xml}");
+        // In the failure's text only, and there for each finding.
+        let events =
+            "#7 &lt;peer0&gt; &amp; co\n    before: IOMMU: &lt;1&gt;\n    before: kernel: 2\n";
+        assert_eq!(xml.matches(events).count(), 1, "{xml}");
         assert!(xml.contains(r#"<skipped message="needs CONFIG_X"#), "{xml}");
         assert!(!xml.contains('\u{1}'), "{xml}");
 

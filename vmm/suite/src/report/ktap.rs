@@ -234,9 +234,13 @@ impl<W: Write> Printer<W> {
     ///
     /// # Errors
     /// See [`Printer::new`].
-    pub fn finding(&mut self, text: &str, note: bool) -> io::Result<()> {
+    pub fn finding(&mut self, text: &str, note: bool, suppressed: Option<&str>) -> io::Result<()> {
         self.live = true;
-        self.diagnostic(&format!("{}: {text}", if note { "note" } else { "finding" }))
+        let kind = if note { "note" } else { "finding" };
+        match suppressed {
+            None => self.diagnostic(&format!("{kind}: {text}")),
+            Some(reason) => self.diagnostic(&format!("suppressed {kind}: {text}; {reason}")),
+        }
     }
 
     /// The scenario is over.
@@ -247,8 +251,9 @@ impl<W: Write> Printer<W> {
         self.scenarios = self.scenarios.saturating_add(1);
         for finding in report.stray_findings.iter().filter(|_| !self.live) {
             let kind = if finding.note { "note" } else { "finding" };
+            let suppressed = if finding.suppressed.is_some() { "suppressed " } else { "" };
             let text = finding.to_string();
-            writeln!(self.out, "  # {kind} outside of any test: {}", plain(&text))?;
+            writeln!(self.out, "  # {suppressed}{kind} outside of any test: {}", plain(&text))?;
         }
         for failure in &report.failures {
             writeln!(self.out, "  # {}", plain(failure))?;

@@ -41,6 +41,12 @@ pub fn to_markdown(report: &RunReport) -> String {
         cell(&report.kernel),
         report.totals
     );
+    if !report.unused_suppressions.is_empty() {
+        let _ = writeln!(text, "\nUnused suppressions:\n");
+    }
+    for unused in &report.unused_suppressions {
+        let _ = writeln!(text, "- {}", cell(unused));
+    }
     report.scenarios.iter().for_each(|scenario| section(&mut text, scenario));
     text.push_str(&catalogue::section(report).unwrap_or_default());
     text
@@ -72,6 +78,7 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
         );
     }
     findings(text, scenario);
+    scene(text, scenario);
     decisions(text, scenario);
     traffic(text, scenario);
     if let Some(watched) = watched::sentence(&scenario.counters) {
@@ -105,10 +112,17 @@ fn findings(text: &mut String, scenario: &ScenarioReport) {
         }
         for (whose, finding) in listed {
             let _ = writeln!(text, "- {whose}: {}", cell(&finding.to_string()));
+            if let Some(suppressed) = &finding.suppressed {
+                let _ = writeln!(text, "  - reason: {}", cell(&suppressed.to_string()));
+            }
+            for event in &finding.before {
+                let _ = writeln!(text, "  - before: {}", cell(event));
+            }
         }
     };
     list("Unexpected findings", FindingReport::is_mistake);
-    list("Notes", |finding| finding.note);
+    list("Suppressed findings", |finding| finding.suppressed.is_some());
+    list("Notes", |finding| finding.note && finding.suppressed.is_none());
     for case in scenario.cases.iter().filter(|case| !case.expectations.is_empty()) {
         let _ = writeln!(text, "\nExpectations of `{}`:\n", cell(&case.name));
         for expectation in &case.expectations {
@@ -118,6 +132,18 @@ fn findings(text: &mut String, scenario: &ScenarioReport) {
         for finding in expected {
             let _ = writeln!(text, "- found: {}", cell(&finding.to_string()));
         }
+    }
+}
+
+/// What was to be seen when the guest was frozen.
+fn scene(text: &mut String, scenario: &ScenarioReport) {
+    if scenario.scene.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\nWhere the guest was frozen:\n");
+    for line in &scenario.scene {
+        // Indented, it is code whatever it holds.
+        let _ = writeln!(text, "    {}", plain(line));
     }
 }
 
@@ -201,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::report::ObservedPath;
-    use crate::report::model::{CaseReport, Repeated, Totals};
+    use crate::report::model::{CaseReport, Repeated, Suppressed, Totals};
 
     #[test]
     fn each_test_has_a_row_whatever_it_is_called() {
@@ -228,6 +254,10 @@ mod tests {
             Some(Repeated { count: 7, range: Some((0x1000, 0x1fff)), bytes: 4096 });
         scenario.cases[0].findings =
             vec![FindingReport { note: true, ..finding("#4 left over", false) }];
+        scenario.cases[1].findings[1].before = vec!["kernel: mapped | x".into()];
+        let suppressed = Some(Suppressed { reason: "bug 7".into(), place: "k.txt:3".into() });
+        scenario.cases[0].findings.push(FindingReport { suppressed, ..finding("#5 known", false) });
+        scenario.scene = vec!["frozen".into()];
         scenario.stray_findings = vec![finding("#3 late", false)];
         scenario.failures = vec!["it hung".into()];
         scenario.counters = [
@@ -248,6 +278,7 @@ mod tests {
             milliseconds: 0,
             shard: None,
             split: Vec::new(),
+            unused_suppressions: vec!["iommu.stale (at k.txt:1): x".into()],
         };
         let text = to_markdown(&report);
         assert!(
@@ -261,8 +292,11 @@ mod tests {
         assert!(text.contains("| `a` | passed | 12 | IOVA, 5 \\| 6 bytes |\n"), "{text}");
         assert!(text.contains("| peer1 | 0 | 9 |\n"), "{text}");
         let row = text.lines().find(|line| line.contains("**failed** | 12")).unwrap();
-        let list = "Unexpected findings:\n\n- `b'\\|`: #2 bad; 7 times in all, 0x1000..=0x1fff, 4096 bytes\n- outside \
-                    of any test: #3 late\n\nNotes:\n\n- `a`: #4 left over\n";
+        let list = "Unexpected findings:\n\n- `b'\\|`: #2 bad; 7 times in all, 0x1000..=0x1fff, 4096 bytes\n  \
+                    - before: kernel: mapped \\| x\n- outside of any test: #3 late\n\nSuppressed findings:\n\n\
+                    - `a`: #5 known\n  - reason: bug 7 (k.txt:3)\n\nNotes:\n\n- `a`: #4 left over\n";
+        assert!(text.contains("\nWhere the guest was frozen:\n\n    frozen\n"), "{text}");
+        assert!(text.contains("Unused suppressions:\n\n- iommu.stale (at k.txt:1): x\n"), "{text}");
         assert!(text.contains(list) && !text.contains("#1 wanted"), "{text}");
         assert_eq!(row.matches('|').count() - row.matches("\\|").count(), 5, "{row}");
     }

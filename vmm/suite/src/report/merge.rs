@@ -168,7 +168,11 @@ fn join(mut reports: Vec<RunReport>) -> Result<RunReport, MergeError> {
     let Some(mut all) = reports.next() else {
         return Err(MergeError::Mixed { kernel, why: "there are none".into() });
     };
-    all.scenarios.extend(reports.flat_map(|report| report.scenarios));
+    for report in reports {
+        // What one part needed is in use.
+        all.unused_suppressions.retain(|unused| report.unused_suppressions.contains(unused));
+        all.scenarios.extend(report.scenarios);
+    }
     all.totals = RunReport::totals_of(&all.scenarios);
     all.milliseconds = milliseconds;
     all.shard = None;
@@ -275,6 +279,7 @@ mod tests {
             milliseconds: 1000,
             shard: shard.map(|(index, of)| Shard { index, of }),
             split: Vec::new(),
+            unused_suppressions: Vec::new(),
             scenarios,
         }
     }

@@ -16,6 +16,8 @@ pub mod shard;
 
 pub use file::write_whole;
 pub use merge::MergedReport;
-pub use model::{CaseReport, FindingReport, Repeated, RunReport, ScenarioReport, Status, Totals};
+pub use model::{
+    CaseReport, FindingReport, Repeated, RunReport, ScenarioReport, Status, Suppressed, Totals,
+};
 pub use observed::{ObservedPath, Setup};
 pub use shard::Shard;

@@ -39,19 +39,47 @@ pub struct FindingReport {
     /// All of them in numbers, where there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<Repeated>,
+    /// What happened before the first one, the oldest first; only where it fails its test.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<String>,
+    /// Why it fails no test although none expected it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<Suppressed>,
+}
+
+/// The suppression of a finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suppressed {
+    /// The reason that its line gives.
+    pub reason: String,
+    /// The file and the line, `FILE:LINE`.
+    pub place: String,
+}
+
+impl fmt::Display for Suppressed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.reason, self.place)
+    }
 }
 
 impl FindingReport {
     /// Whether it fails its test.
     pub fn is_mistake(&self) -> bool {
-        !self.expected && !self.note
+        !self.expected && !self.note && self.suppressed.is_none()
+    }
+
+    /// How many it stands for.
+    pub fn count(&self) -> u64 {
+        self.repeated.map_or(1, |repeated| repeated.count)
     }
 
     /// What it is to its test.
     pub fn kind(&self) -> &'static str {
         match (self.note, self.expected) {
+            (true, _) if self.suppressed.is_some() => "suppressed note",
             (true, _) => "note",
             (false, true) => "expected finding",
+            (false, false) if self.suppressed.is_some() => "suppressed finding",
             (false, false) => "unexpected finding",
         }
     }
@@ -136,6 +164,12 @@ pub struct ScenarioReport {
     pub cases: Vec<CaseReport>,
     /// Whether the guest or its test host was killed because it no longer answered.
     pub hung: bool,
+    /// Whether the guest was frozen at a finding, because the user wanted that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+    /// What was to be seen at that moment, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scene: Vec<String>,
     /// Whether the user's command, or the shell, was not run, or not to its end: the exit code is none of theirs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not_run: bool,
@@ -169,6 +203,8 @@ impl ScenarioReport {
             stray_findings: Vec::new(),
             cases: Vec::new(),
             hung: false,
+            stopped: false,
+            scene: Vec::new(),
             not_run: false,
             exit_code: None,
             milliseconds: 0,
@@ -178,6 +214,11 @@ impl ScenarioReport {
             counters: BTreeMap::new(),
             console_tail: Vec::new(),
         }
+    }
+
+    /// All findings, those of tests first.
+    pub fn findings(&self) -> impl Iterator<Item = &FindingReport> {
+        self.cases.iter().flat_map(|case| &case.findings).chain(&self.stray_findings)
     }
 
     /// Says how the scenario ended, from its parts.
@@ -235,6 +276,9 @@ pub struct RunReport {
     /// The names of all scenarios of the run that was split, in order; empty: the whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub split: Vec<String>,
+    /// Suppressions that no finding needed, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused_suppressions: Vec<String>,
     /// The scenarios, in the order in which they were run.
     pub scenarios: Vec<ScenarioReport>,
 }
@@ -248,6 +292,12 @@ impl RunReport {
             *total = total.saturating_add(*count);
         }
         watched::sentence(&sum)
+    }
+
+    /// How many findings were suppressed.
+    pub fn suppressed(&self) -> u64 {
+        let all = self.scenarios.iter().flat_map(ScenarioReport::findings);
+        all.filter(|finding| finding.suppressed.is_some()).map(FindingReport::count).sum()
     }
 
     /// Version of the form that this program writes.
@@ -348,6 +398,7 @@ mod tests {
             kernel: "lab".into(),
             milliseconds: 5,
             shard: Some(Shard { index: 1, of: 2 }),
+            unused_suppressions: Vec::new(),
             split: vec!["s".into(), "t".into()],
             scenarios: vec![scenario],
         };

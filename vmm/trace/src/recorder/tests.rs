@@ -197,6 +197,7 @@ fn a_finding_is_at_its_transaction_where_a_value_from_outside_comes_in_between()
         cause: Cause::Function,
         transaction: Some(transaction),
         function: "peer0".into(),
+        requester: transaction.requester,
         explanation: "x".into(),
     };
     let outside = Event::Outside { function: 0, data: vec![1] };

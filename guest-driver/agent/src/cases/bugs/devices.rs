@@ -20,6 +20,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("bugs", "pci.bar-edge", Negative, NEEDS, faults::past_the_bar),
     Case::new("bugs", "pci.no-target", Negative, NEEDS, no_target),
     Case::new("bugs", "pci.memory-decode-off", Negative, NEEDS, decode_off),
+    Case::new("bugs", "pci.not-in-d0", Negative, NEEDS, asleep),
     Case::new("bugs", "pci.turned-back", Negative, NEEDS, turned_back),
     Case::new("bugs", "iommu.mmio-flag-on-ram", Negative, TRANSLATED, mmio_flag),
     Case::new("bugs", "msi.not-a-vector", Negative, NEEDS, faults::not_a_vector),
@@ -82,6 +83,33 @@ fn decode_off(bench: &mut Bench<'_>) -> Verdict {
     let outcome = read_at(&client, address);
     function.write_config(COMMAND, command)?;
     outcome?;
+    Ok(client.close(object)?)
+}
+
+/// The peer is put to sleep under a mapping of its BAR.
+fn asleep(bench: &mut Bench<'_>) -> Verdict {
+    const POWER_MANAGEMENT: u8 = 1;
+    const D3_HOT: u32 = 3;
+    expect(bench, class::NOT_IN_D0, 1)?;
+    let (owner, client) = bench.take_peers()?;
+    let (object, address) =
+        client.map_physical(owner.info.memory_phys, 4096, uapi::BIDIRECTIONAL)?;
+    read_at(&client, address)?;
+    let function = owner.function();
+    let space = function.config_space()?;
+    let capability = space
+        .find(POWER_MANAGEMENT)
+        .ok_or_else(|| Stop::Skip("the device has no power management".into()))?;
+    let control = u16::try_from(capability + 4)?;
+    let state = space.u32(control.into());
+    ensure!(state & D3_HOT == 0, "the device was not in D0 before the test");
+    function.write_config(control, state | D3_HOT)?;
+    let outcome = read_at(&client, address);
+    function.write_config(control, state)?;
+    // PCIe 6.0, 5.9: a function may take 10 ms from D3hot to D0.
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    outcome?;
+    read_at(&client, address)?;
     Ok(client.close(object)?)
 }
 

@@ -31,6 +31,8 @@ fn job(folder: &Path) -> Job {
         interactive: false,
         all_findings: false,
         expectations: Vec::new(),
+        suppressions: Vec::new(),
+        stop_on: Vec::new(),
     };
     let folder = |name: &str| {
         let path = folder.join(name);
