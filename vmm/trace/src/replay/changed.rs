@@ -171,6 +171,7 @@ mod tests {
             cause: Cause::Function,
             transaction: Some(transaction),
             function: Arc::clone(&node.name),
+            requester: node.requester,
             explanation: String::new(),
         };
         let stale = finding(FindingClass::WitnessStale, Severity::Finding);
