@@ -36,7 +36,7 @@ const MAX_FINDINGS: usize = 10_000;
 
 /// So many turns, and the memory that the devices have written to is given back: no device of a replay interprets what is
 /// there, because what steers a device comes from the trace. In one turn a device writes 64 KiB.
-const DISCARD_AFTER: u64 = 256;
+pub(crate) const DISCARD_AFTER: u64 = 256;
 
 /// A difference beyond which nothing more can be compared: later events depend on what came before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,7 +216,7 @@ pub fn replay_what_if<R: BufRead + Send + 'static>(
 }
 
 /// Gives back what the devices have written: what they copied is in no trace, so nothing depends on it.
-fn discard(system: &System) {
+pub(crate) fn discard(system: &System) {
     for memory in &system.address_map().memories {
         // One that cannot be given back stays as it is; all of them are files here.
         let _ = memory.discard();

@@ -13,7 +13,7 @@ use device_models::witness;
 use super::scene::{Given, Scene};
 use super::{Wanted, is_same};
 use crate::event::Event;
-use crate::replay::perform;
+use crate::replay::{DISCARD_AFTER, discard, perform};
 
 /// What makes two findings the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +111,9 @@ impl Run {
                 let mut state = self.stage.lock();
                 state.given = scene.given.iter().cloned().collect();
                 state.scene = Some(index);
+            }
+            if (index as u64).is_multiple_of(DISCARD_AFTER) {
+                discard(&self.system);
             }
             drop(perform(&mut self.system, &scene.cause, None));
             self.drain();
