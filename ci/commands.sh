@@ -62,4 +62,18 @@ grep -q "suppressed finding: $stale.*; the example is wrong on purpose" "$out/kn
     echo "known: not as it must be"
     failed=1
 }
+# A built-in driver that is bound anew is watched like any other.
+echo "=== rebound"
+status=0
+target/peerdma test --kernel "${KERNEL:-lab}" --iommu none --rebind virtio-rng --out "$out/rebound" "$@" -- \
+    sh -c 'head -c 4096 /dev/hwrng >/dev/null' </dev/null >"$out/rebound.log" 2>&1 || status=$?
+[ "$status" != 130 ] || exit 130
+if [ "$status" != 0 ] || grep -q 'not-witnessed-bound-before' "$out/rebound/summary.json" ||
+    ! grep -q '"witness-transactions": [0-9][0-9]' "$out/rebound/summary.json"; then
+    cat "$out/rebound.log"
+    echo "rebound: exit status $status, or not watched"
+    failed=1
+else
+    echo "rebound: watched, as it must be"
+fi
 exit $failed

@@ -161,7 +161,7 @@ fn bars_that_a_reset_has_cleared_are_remembered_until_memory_is_decoded_again() 
     assert!(text.contains("until its BARs and Memory Space Enable were cleared"), "{text}");
     let off = "pci.memory-decode-off";
     assert_eq!(world.log.classes(), [off, off, "pci.no-target"]);
-    // Enabled without its BARs: the address is nobody's.
+    // Enabled without its BARs: no function claims the address.
     world.config_write(1, COMMAND, 2, MEMORY_AND_MASTER);
     assert_eq!(world.read(0, memory + 0x1000, 4), refused_read());
     assert_eq!(world.log.classes().last().map(|class| &**class), Some("pci.no-target"));

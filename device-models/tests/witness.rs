@@ -135,6 +135,50 @@ fn without_an_iommu_only_the_witness_sees_it() {
 }
 
 #[test]
+fn a_frozen_function_shows_its_state_and_what_is_mapped_nearby() {
+    let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
+    iommu.accept_features(iommu.offered_features().bits());
+    let mut world = World::root_ports(Box::new(iommu));
+    let endpoint = u32::from(world.bdf("robot0").0);
+    let robot = world.system.function("robot0").unwrap();
+    let bare = world.system.scene(robot, None);
+    assert!(bare.iter().all(|line| !line.contains("map")), "nothing is known: {bare:?}");
+    let iommu = world.system.virtio_iommu().unwrap();
+    iommu.attach(1, endpoint, 0).unwrap();
+    for page in 1..=10_u64 {
+        let first = page << 12;
+        iommu.map(1, first, first + 0xfff, DATA, 2).unwrap();
+    }
+    let mut guest = Guest::attach(&mut world);
+    guest.map(&world, 0, (0x5000, 0x800), TO_DEVICE);
+    guest.map(&world, 0, (0x1000, 0x40), FROM_DEVICE);
+    guest.map(&world, 1, (0x5000, 0x40), FROM_DEVICE);
+    world.read(0, 0x5000, 4);
+    let scene = world.system.scene(robot, Some(0x5900));
+    let robot0 = world.bdf("robot0");
+    assert_eq!(
+        scene[0],
+        format!("robot0 ({robot0}): Bus Master Enable on, Memory Space Enable on")
+    );
+    let mapped = scene.iter().position(|line| line.starts_with("the guest's kernel")).unwrap();
+    assert!(scene[1..mapped].iter().all(|line| line.starts_with("  BAR ")), "{scene:?}");
+    assert_eq!(
+        scene[mapped..mapped + 4],
+        [
+            "the guest's kernel has mapped for robot0:",
+            "  64 bytes at 0x1000 (DMA_FROM_DEVICE), mapped by pid 812 (insmod)",
+            "  2048 bytes at 0x5000 (DMA_TO_DEVICE), mapped by pid 812 (insmod)",
+            "the IOMMU maps for robot0, the nearest 6 of 10:",
+        ]
+    );
+    // By address, and around the one in question.
+    let pages: Vec<_> =
+        scene[mapped + 4..].iter().map(|line| line.split_once("..").unwrap().0).collect();
+    assert_eq!(pages, ["  0x3000", "  0x4000", "  0x5000", "  0x6000", "  0x7000", "  0x8000"]);
+    assert!(scene[mapped + 4].contains(" for writing, by request #"), "{scene:?}");
+}
+
+#[test]
 fn what_the_iommu_refuses_is_one_finding_that_names_the_unmap() {
     let mut iommu = VirtioIommu::new(VirtioIommuConfig::default());
     iommu.accept_features(iommu.offered_features().bits());

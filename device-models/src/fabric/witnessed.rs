@@ -11,7 +11,7 @@ use crate::iommu::VirtioIommu;
 use crate::memory::Memory;
 use crate::pci::Bdf;
 use crate::witness::{
-    BadHeader, Bytes, Clock, Context, Counters, Explanation, Judgement, Mistake, Notice, Place,
+    BadHeader, Bytes, Clock, Context, Counters, Explanation, Judgement, LeadsTo, Mistake, Notice,
     Placed, Reason, Record, Rings, Witness,
 };
 
@@ -169,7 +169,7 @@ impl Fabric {
         for mut notice in self.witness.take_notices() {
             if let Notice::Placed(placed) = &mut notice {
                 placed.place = self.place_of(placed);
-                if placed.takes_peer_to_peer || placed.place == Place::Unknown {
+                if placed.takes_peer_to_peer || placed.place == LeadsTo::Unknown {
                     continue;
                 }
             }
@@ -181,7 +181,7 @@ impl Fabric {
     }
 
     /// Where a table of a dma-buf leads to, by its first byte.
-    fn place_of(&mut self, placed: &Placed) -> Place {
+    fn place_of(&mut self, placed: &Placed) -> LeadsTo {
         let Placed { function, buffer, mapping, .. } = *placed;
         // What is mapped for the other direction only is resolved, too.
         let kind = match mapping.direction.allows(Kind::MemoryWrite) {
@@ -189,14 +189,14 @@ impl Fabric {
             false => Kind::MemoryRead,
         };
         let outcome = self.resolve(function, kind, mapping.range.first, 1).outcome;
-        let ResolveOutcome::Reached { target, .. } = outcome else { return Place::Unknown };
+        let ResolveOutcome::Reached { target, .. } = outcome else { return LeadsTo::Unknown };
         match target.owner() {
             Some(owner) if owner != function => {
                 self.witness.found_in_device(buffer);
-                Place::Device
+                LeadsTo::Device
             }
-            None if self.witness.was_in_device(buffer) => Place::Memory,
-            _ => Place::Unknown,
+            None if self.witness.was_in_device(buffer) => LeadsTo::Memory,
+            _ => LeadsTo::Unknown,
         }
     }
 

@@ -6,7 +6,7 @@ use super::counters::Gap;
 use super::function::Tracked;
 use super::ledger::{End, Mapping};
 use super::segments::TooMany;
-use super::{Context, MAX_LIVE, Notice, Place, Placed, Record, Witness};
+use super::{Context, LeadsTo, MAX_LIVE, Notice, Placed, Record, Witness};
 use crate::AddressRange;
 use crate::fabric::FunctionId;
 
@@ -221,7 +221,7 @@ impl Witness {
                 name,
                 mapping,
                 takes_peer_to_peer: peer,
-                place: Place::Unknown,
+                place: LeadsTo::Unknown,
             })));
         }
         let room = self.buffers.map(record, mapping);

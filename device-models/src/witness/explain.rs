@@ -5,7 +5,7 @@ use std::fmt;
 use super::clock::Span;
 use super::ledger::{Dead, End, Mapping};
 use super::record::Event;
-use super::{Mistake, Notice, Place, Placed, Reason, Witness};
+use super::{LeadsTo, Mistake, Notice, Placed, Reason, Witness};
 use crate::checker::{Cause, FindingClass, Severity};
 use crate::fabric::{FunctionId, Kind};
 
@@ -258,7 +258,7 @@ impl Notice {
                 let (what, by) = (Described(mapping), By { event: mapping.event, now });
                 let cause = Some(Cause::Mapped { group: *attachment });
                 let (class, severity, text) = match place {
-                    Place::Memory => (
+                    LeadsTo::Memory => (
                         FindingClass::FellBack,
                         Severity::Note,
                         format!(
@@ -266,7 +266,7 @@ impl Notice {
                              memory as {what} {by}, for an importer without allow_peer2peer"
                         ),
                     ),
-                    Place::Device | Place::Unknown => (
+                    LeadsTo::Device | LeadsTo::Unknown => (
                         FindingClass::PeerToPeerNotAllowed,
                         Severity::Finding,
                         format!(

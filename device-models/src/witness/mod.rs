@@ -113,12 +113,12 @@ pub(crate) struct Placed {
     /// The importer takes peer-to-peer addresses.
     pub(crate) takes_peer_to_peer: bool,
     /// Where it leads to, as far as it has been looked up.
-    pub(crate) place: Place,
+    pub(crate) place: LeadsTo,
 }
 
 /// Where a table of a dma-buf leads to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum LeadsTo {
     /// Not looked up, or nowhere.
     #[default]
     Unknown,

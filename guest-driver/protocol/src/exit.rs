@@ -18,7 +18,7 @@ pub const PANIC: u8 = 120;
 pub const MOUNT: u8 = 121;
 /// The VMM answered with something that is not an answer, or not at all in the middle of a conversation.
 pub const PROTOCOL: u8 = 122;
-/// A module could not be loaded.
+/// A module could not be loaded, or a driver not bound anew.
 pub const MODULE: u8 = 123;
 /// The console or a child process could not be set up.
 pub const PROCESS: u8 = 124;

@@ -68,6 +68,9 @@ pub struct Hello {
     /// kernel cannot have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witness: Option<Module>,
+    /// Functions, `bb:dd.f`, whose drivers are bound anew behind the witness, so that it sees all their mappings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rebind: Vec<String>,
     /// Modules to load first, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<Module>,
@@ -103,6 +106,7 @@ impl Hello {
             groups: Vec::new(),
             command: Vec::new(),
             witness: None,
+            rebind: Vec::new(),
             modules: Vec::new(),
             environment: Vec::new(),
             peers: Vec::new(),
@@ -146,6 +150,7 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<Hello>(&line).unwrap(), hello);
         hello.witness = Some(Module { path: "/lib/w.ko".into(), parameters: "callers=1".into() });
+        hello.rebind = vec!["00:03.0".into()];
         hello.groups = vec!["copy".into()];
         hello.environment = vec!["A=b".into()];
         hello.peers = vec!["gpu".into(), "nic".into()];

@@ -27,7 +27,7 @@ use peerdma_support::say;
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::record::RecordFlags;
 use super::test::{prepare_folder, time_factor, venue};
-use super::{Exit, Failure, reporting};
+use super::{Exit, Failure, rebind, reporting};
 
 /// Whose guest is booted: its kernel parameters and its size.
 const SCENARIO: &str = "user";
@@ -75,6 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     choose::tell_scenario_remarks(&scenario, &devices.plan);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
     let suppressions = arguments.guest.reporting.suppressions(&scenario)?;
+    let rebind = rebind::functions(&scenario, &arguments.guest.rebind, &devices.plan)?;
     if arguments.guest.reporting.to_stdout() {
         return Err(Failure::usage("stdout is the guest's console: give --findings a file"));
     }
@@ -100,6 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     for run in &mut job.runs {
         run.expectations.clone_from(&expectations);
         run.suppressions.clone_from(&suppressions);
+        run.hello.rebind.clone_from(&rebind);
         run.stop_on.clone_from(&arguments.guest.reporting.stop_on);
     }
     job.jitter = jitter.seed;
@@ -323,12 +325,16 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     }
     // They were printed when they happened.
     let findings = report.cases.iter().flat_map(|case| &case.findings);
-    match findings.filter(|finding| finding.is_mistake()).count() {
+    let mistakes: Vec<_> = findings.filter(|finding| finding.is_mistake()).collect();
+    match mistakes.len() {
         0 => {}
         1 => say!("1 finding, see above"),
         // The report keeps no more of them.
         MAX_FINDINGS.. => say!("{MAX_FINDINGS} findings or more, see above"),
         count => say!("{count} findings, see above"),
+    }
+    if let Some(first) = mistakes.first() {
+        say!("`peerdma findings {}` explains the first", first.class);
     }
     Ok(exit_code(&report, command))
 }

@@ -82,6 +82,10 @@ pub(super) struct GuestOptions {
     /// Do not load the witness: `--witness off`
     #[arg(long, conflicts_with = "witness")]
     no_witness: bool,
+    /// Bind the driver of this function anew behind the witness, which then knows all its mappings: for drivers that are
+    /// built into the kernel; may be repeated
+    #[arg(long, value_name = "FUNCTION")]
+    pub(super) rebind: Vec<String>,
     #[command(flatten)]
     pub(super) reporting: FindingOptions,
     #[command(flatten)]

@@ -31,7 +31,7 @@ use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::record::{self, RecordFlags, RecordOn};
 use super::shares::Shares;
 use super::substitute;
-use super::{Exit, Failure, list, output, reporting};
+use super::{Exit, Failure, list, output, rebind, reporting};
 
 mod closing;
 mod selection;
@@ -174,6 +174,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     for (scenario, devices) in scenarios.iter().zip(&all_devices) {
         arguments.guest.expectations(scenario, &devices.plan)?;
         arguments.guest.reporting.suppressions(scenario)?;
+        rebind::functions(scenario, &arguments.guest.rebind, &devices.plan)?;
     }
     if arguments.command.is_empty() && arguments.guest.machine.topology.is_some() {
         scenarios
@@ -382,6 +383,7 @@ fn job(
             groups: scenario.groups.clone(),
             command: arguments.command.clone(),
             witness: arguments.guest.witness(scenario).module(prepared.witness.as_ref()),
+            rebind: rebind::functions(scenario, &arguments.guest.rebind, &devices.plan)?,
             modules: prepared.modules.iter().chain(&carried.modules).cloned().collect(),
             peers: devices.plan.peer_names(),
             // A user's own command needs the room of the line, and would not read it.

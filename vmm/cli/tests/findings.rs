@@ -60,6 +60,8 @@ fn wrong_options_about_findings_are_refused_before_anything_starts() {
         (&["--suppress", &unknown], 2, "b:1: there is no finding class \"iommu.stael\""),
         (&["--suppress", "/no/such"], 2, "suppression file /no/such: "),
         (&["--stop-on", "iommu.stael"], 2, "did you mean iommu.stale?"),
+        (&["--rebind", "virtio_rng"], 2, "did you mean \"virtio-rng\"?"),
+        (&["--rebind", "virtio-iommu"], 2, "cannot do without its IOMMU"),
         (&["--findings", place], 3, "--findings "),
         (&["--findings", "/"], 3, "--findings /: "),
     ] {

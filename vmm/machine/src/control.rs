@@ -138,3 +138,39 @@ impl StopHandle {
         registers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn freezing_waits_for_those_that_are_inside_and_for_no_other() {
+        let control = Arc::new(Control::default());
+        let (busy, idle) = (Arc::new(Kicker::of_nothing()), Arc::new(Kicker::of_nothing()));
+        control.register(Arc::clone(&busy));
+        control.register(idle);
+        let (entered, is_inside) = channel();
+        let (leave, may_leave) = channel::<()>();
+        let vcpu = thread::spawn(move || {
+            busy.inside(|| {
+                entered.send(()).unwrap();
+                may_leave.recv().unwrap();
+            });
+        });
+        is_inside.recv().unwrap();
+        let (frozen, is_frozen) = channel();
+        let freezer = {
+            let control = Arc::clone(&control);
+            thread::spawn(move || frozen.send(control.freeze(RunEnd::Stopped)).unwrap())
+        };
+        assert!(is_frozen.recv_timeout(Duration::from_millis(50)).is_err(), "it did not wait");
+        assert!(control.ending());
+        leave.send(()).unwrap();
+        assert_eq!(is_frozen.recv_timeout(FREEZE_LIMIT), Ok(true));
+        vcpu.join().unwrap();
+        freezer.join().unwrap();
+    }
+}

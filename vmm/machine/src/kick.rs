@@ -73,6 +73,19 @@ impl Kicker {
         Ok(Self { page, thread: Mutex::new(None), inside: AtomicBool::new(false) })
     }
 
+    /// One without a vCPU.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        let flags = ProtFlags::READ | ProtFlags::WRITE;
+        let length = size_of::<kvm_run>();
+        // SAFETY: a fresh anonymous mapping; no existing mapping is replaced.
+        let page = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), length, flags, MapFlags::PRIVATE)
+        };
+        let page = NonNull::new(page.unwrap().cast::<kvm_run>()).unwrap();
+        Self { page, thread: Mutex::new(None), inside: AtomicBool::new(false) }
+    }
+
     fn immediate_exit(&self) -> &AtomicU8 {
         // SAFETY: the page is mapped until drop; KVM and we access the byte only whole, and nothing
         // in this process through a plain reference.

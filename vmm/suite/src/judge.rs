@@ -4,6 +4,7 @@
 //! not. Every amount that a guest controls has a bound; going over one fails the run.
 
 mod case;
+mod findings;
 mod finish;
 mod folds;
 #[cfg(test)]
@@ -13,12 +14,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use device_models::checker::{Finding, Severity};
 use device_models::fabric::PostedDelay;
 use device_models::pci::Bdf;
 use guest_protocol::{CaseEnd, FAIL, OK, RAM, Request};
 
 use self::case::{Case, Origin};
+pub use self::findings::Stopped;
 pub use self::finish::{End, Ending};
 use peerdma_topology::{MAX_ENDPOINTS, MAX_PEERS};
 use peerdma_trace::{Recording, TestMark, TestResult};
@@ -27,11 +28,10 @@ use self::folds::Keep;
 use super::event::{Event, Events};
 use super::expectation::Expectation;
 use super::hello::{self, Hello, Mode, TooLong};
-use crate::found::Found;
 use crate::report::ktap::{self, Line};
 use crate::report::{CaseReport, FindingReport, ObservedPath, ScenarioReport, Status};
 use crate::stop::StopOn;
-use crate::suppression::{Suppression, Suppressions};
+use crate::suppression::Suppressions;
 
 /// Most tests in one run.
 const MAX_CASES: usize = 10_000;
@@ -90,17 +90,6 @@ impl Answer {
     fn fail(reason: impl std::fmt::Display) -> Self {
         Self::Line(format!("{FAIL} {reason}"))
     }
-}
-
-/// The finding that has ended a run.
-#[derive(Debug, Clone)]
-pub struct Stopped {
-    /// The finding.
-    pub finding: Finding,
-    /// Its line.
-    pub text: String,
-    /// What happened before it, a line each.
-    pub before: Vec<String>,
 }
 
 /// Judges one guest's run.
@@ -208,99 +197,6 @@ impl Judge {
         for expectation in expectations {
             self.allowed.push(expectation.clone().allowed());
             self.stray.expect(expectation.clone(), Origin::Outside);
-        }
-    }
-
-    /// Findings that do not fail a test. `functions` are those that may be named by number.
-    pub fn suppress(&mut self, all: &[Suppression], functions: &[(String, Bdf)]) {
-        self.suppressions = Arc::new(Suppressions::new(&self.report.name, all, functions));
-        self.stray.suppress(Arc::clone(&self.suppressions));
-    }
-
-    /// Findings that end the run, unless the running test expects them, or they are suppressed.
-    pub fn stop_on(&mut self, wanted: &[StopOn]) {
-        self.stop_on = wanted.to_vec();
-    }
-
-    /// The finding that has ended the run.
-    pub fn stopped(&self) -> Option<&Stopped> {
-        self.stopped.as_ref()
-    }
-
-    /// The checker found something; `before` gives what happened before it. Whether that ends the run.
-    ///
-    /// Where no tests report, a user looks on: a finding is printed as it happens, and how many have been folded into those
-    /// already printed, when another one comes.
-    #[must_use = "the guest is to be frozen"]
-    pub fn finding(&mut self, finding: &Finding, before: impl FnOnce() -> Vec<String>) -> bool {
-        if self.stopped.is_some() {
-            return false;
-        }
-        let case = self.current.as_mut().unwrap_or(&mut self.stray);
-        let stops = self.stop_on.iter().any(|stop| stop.covers(finding))
-            && case.is_mistake(finding.class, &finding.function);
-        let kept = case.finding(finding).map(|fold| {
-            self.found += 1;
-            fold.found.number = self.found;
-            fold.found.scenario.clone_from(&self.report.name);
-            fold.found.milliseconds = milliseconds(self.begun);
-            fold.found.before = before();
-            (fold.text.clone(), fold.found.clone())
-        });
-        if stops {
-            let (text, before) = match &kept {
-                Some((text, found)) => (text.clone(), found.before.clone()),
-                None => (shorten(&finding.to_string()), Vec::new()),
-            };
-            self.stopped = Some(Stopped { finding: finding.clone(), text, before });
-        }
-        let Some((text, found)) = kept else {
-            if case.is_first_dropped() {
-                let text = format!(
-                    "{MAX_FINDINGS} causes are listed; what has others is only counted from here on"
-                );
-                self.report(finding.severity, None, text);
-            }
-            return stops;
-        };
-        let found = case.judged(finding.class, &finding.function, found);
-        let suppressed = found.suppressed.clone();
-        self.send_found([found]);
-        if self.mode != Mode::Test {
-            self.tell_sums();
-            self.report(finding.severity, suppressed, text);
-        }
-        stops
-    }
-
-    /// Reports how many findings have been folded into those already reported.
-    fn tell_sums(&mut self) {
-        let mut grown = self.stray.grown();
-        grown.extend(self.current.as_mut().map(Case::grown).unwrap_or_default());
-        self.send_found(grown);
-        if self.mode == Mode::Test {
-            return;
-        }
-        let mut sums = self.stray.sums();
-        sums.extend(self.current.as_mut().map(Case::sums).unwrap_or_default());
-        sums.into_iter().for_each(|(severity, text)| self.report(severity, None, text));
-    }
-
-    /// Findings for programs.
-    fn send_found(&mut self, all: impl IntoIterator<Item = Found>) {
-        for found in all {
-            if self.sent < MAX_DIAGNOSTICS {
-                self.sent += 1;
-                self.events.send(Event::Found { found: Box::new(found) });
-            }
-        }
-    }
-
-    fn report(&mut self, severity: Severity, suppressed: Option<String>, text: String) {
-        if self.reported < MAX_DIAGNOSTICS {
-            self.reported += 1;
-            let (scenario, note) = (self.report.name.clone(), severity == Severity::Note);
-            self.events.send(Event::Finding { scenario, text, note, suppressed });
         }
     }
 

@@ -135,6 +135,9 @@ pub struct Scenario {
     /// Whether the guest tells what its kernel maps.
     #[serde(default, skip_serializing_if = "Witness::is_on")]
     pub witness: Witness,
+    /// Functions whose drivers are bound anew behind the witness, by their names in the topology.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rebind: Vec<String>,
     /// The devices: a preset or a file of topology, see `peerdma topology`.
     #[serde(default = "default_topology")]
     pub topology: String,

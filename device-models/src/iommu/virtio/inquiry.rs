@@ -1,8 +1,8 @@
 //! What the checker asks about mappings, to explain what has gone wrong. Nothing here changes
 //! anything.
-use super::VirtioIommu;
 use super::domain::Domain;
 use super::table::Mapping;
+use super::{MapFlags, VirtioIommu};
 use crate::AddressRange;
 use crate::pci::Bdf;
 
@@ -115,12 +115,15 @@ impl VirtioIommu {
         all.truncate(most);
         all.sort_by_key(|mapping| mapping.range.first);
         let words = |mapping: &Mapping| {
-            format!(
-                "{}, by request #{}, flags {:#x}",
-                mapping.range,
-                mapping.born(),
-                mapping.flags().bits()
-            )
+            let flags = mapping.flags();
+            let access = match (flags.contains(MapFlags::READ), flags.contains(MapFlags::WRITE)) {
+                (true, true) => "reading and writing",
+                (true, false) => "reading",
+                (false, true) => "writing",
+                (false, false) => "no access",
+            };
+            let mmio = if flags.contains(MapFlags::MMIO) { ", MMIO" } else { "" };
+            format!("{} for {access}{mmio}, by request #{}", mapping.range, mapping.born())
         };
         Some((all.into_iter().map(words).collect(), count))
     }

@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case] = &[Case::new("stress", "mixed", Positive, PATH,
 const DURATION: Duration = Duration::from_secs(600);
 /// Between two resets.
 const RESETS: Duration = Duration::from_secs(4);
-/// At least so many transfers of each kind have to succeed, or it was no stress.
+/// Transfers of each kind that have to succeed, or it was not a stress.
 const ENOUGH: u64 = 100;
 
 /// xorshift64*, from a seed of its own in each thread.

@@ -6,6 +6,7 @@ mod module;
 mod mount;
 mod power;
 mod processors;
+mod rebind;
 mod terminal;
 
 use crate::exit::{self, Failure};
@@ -58,6 +59,7 @@ fn live() -> Result<u8, Failure> {
         eprintln!("peerdma agent: there is no witness of mappings: {failure}");
     }
     processors::start_all();
+    hello.rebind.iter().try_for_each(|function| rebind::rebind(function))?;
     for module in &hello.modules {
         module::load(module)?;
     }

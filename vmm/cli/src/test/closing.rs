@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use peerdma_suite::report::{FindingReport, RunReport, ScenarioReport, Status};
+use peerdma_suite::report::{RunReport, ScenarioReport, Status};
 use peerdma_support::say;
 
 /// The example that [`after_success`] proposes, if this is the source tree.
@@ -21,8 +21,13 @@ pub(super) fn failures(report: &RunReport, out: &Path) {
         for line in &scenario.scene {
             say!("{}: {line}", scenario.name);
         }
-        if scenario.findings().any(FindingReport::is_mistake) {
-            say!("{}: findings: {}", scenario.name, out.join("report.md").display());
+        if let Some(finding) = scenario.findings().find(|finding| finding.is_mistake()) {
+            say!(
+                "{}: findings: {}; `peerdma findings {}` explains the first",
+                scenario.name,
+                out.join("report.md").display(),
+                finding.class
+            );
         }
         say!(
             "{}: console log: {}",

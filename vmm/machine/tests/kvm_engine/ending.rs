@@ -1,10 +1,11 @@
 //! How runs end: by faults with a clear message, and from outside at any moment.
 
 use libtest_mimic::Trial;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use peerdma_machine::{DeviceBus, EmptyBus, FaultKind, MappedMemory, RunEnd};
+use peerdma_machine::{DeviceBus, EmptyBus, FaultKind, MappedMemory, RunEnd, StopHandle};
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::harness::{LIMIT, Ran, machine, platform, quiet, run};
 use crate::program::program;
@@ -61,6 +62,70 @@ fn a_guest_is_stopped_from_another_thread_whatever_it_does() -> Ran {
         assert!(matches!(outcome, RunEnd::Stopped), "{outcome}");
         assert!(ended.saturating_duration_since(stopper.join().unwrap()) < SOON);
     }
+    Ok(())
+}
+
+/// Where a program counts.
+const COUNTER: u64 = 0x30_0000;
+
+fn a_frozen_guest_runs_no_more_when_freezing_returns() -> Ran {
+    for _ in 0..20 {
+        let platform = platform(1)?;
+        let ram = platform.ram().clone();
+        let count = || ram.memory().read_obj::<u64>(GuestAddress(COUNTER)).unwrap();
+        let code = program!("mov ebx, 0x300000", "20:", "inc qword ptr [rbx]", "jmp 20b");
+        let machine = machine(platform, code, Arc::new(EmptyBus), quiet());
+        let stop = machine.stop_handle();
+        let guest = std::thread::spawn(move || machine.run(Some(LIMIT)).unwrap());
+        while count() == 0 {
+            std::thread::yield_now();
+        }
+        stop.freeze();
+        let frozen = count();
+        assert!(matches!(guest.join().unwrap(), RunEnd::Stopped));
+        assert_eq!(count(), frozen, "it went on");
+    }
+    Ok(())
+}
+
+/// Freezes its guest with each write.
+#[derive(Debug, Default)]
+struct FreezingBus(OnceLock<StopHandle>);
+
+impl DeviceBus for FreezingBus {
+    fn config_read(&self, _function: u16, _offset: u16, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn config_write(&self, _function: u16, _offset: u16, _data: &[u8]) {}
+
+    fn mmio_read(&self, _address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn mmio_write(&self, _address: u64, _data: &[u8]) {
+        self.0.get().unwrap().freeze();
+    }
+
+    fn memory_epoch(&self) -> u64 {
+        0
+    }
+
+    fn memory(&self) -> Vec<MappedMemory> {
+        Vec::new()
+    }
+}
+
+fn a_vcpu_that_freezes_its_own_guest_does_not_wait_for_itself() -> Ran {
+    let platform = platform(2)?;
+    let bus = Arc::new(FreezingBus::default());
+    // What follows the write is not executed.
+    let code = program!("mov eax, 0xc0000000", "mov dword ptr [rax], 1", "mov r15d, 9");
+    let machine = machine(platform, code, bus.clone(), quiet());
+    bus.0.set(machine.stop_handle()).unwrap();
+    let begun = Instant::now();
+    assert!(matches!(machine.run(Some(LIMIT)).unwrap(), RunEnd::Stopped));
+    assert!(begun.elapsed() < SOON);
     Ok(())
 }
 
@@ -124,6 +189,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_triple_fault_says_where_it_happened,
         an_instruction_that_kvm_cannot_emulate_is_named,
         a_guest_is_stopped_from_another_thread_whatever_it_does,
+        a_frozen_guest_runs_no_more_when_freezing_returns,
+        a_vcpu_that_freezes_its_own_guest_does_not_wait_for_itself,
         a_stop_before_the_start_counts,
         a_limit_ends_a_guest_that_hangs,
         a_panic_of_a_device_ends_the_run_instead_of_hanging_it,

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use device_models::checker::{Cause, FindingClass};
+use device_models::checker::{Cause, Finding, FindingClass, Severity};
 
 use super::*;
 

@@ -43,6 +43,23 @@ fn send(iommu: &mut VirtioIommu, request: &[u8]) -> (usize, u8) {
 }
 
 #[test]
+fn observers_see_what_the_driver_asked_for() {
+    use super::super::Request;
+    let words = |bytes: &[u8]| Request::of(bytes).map(|request| request.to_string());
+    let of = |bytes: Vec<u8>| words(&bytes).unwrap();
+    assert_eq!(of(attach(1, 0x100)), "ATTACH domain=1 endpoint=0x0100 flags=0x0");
+    assert_eq!(
+        of(map(2, 0x1000, 0x1fff, 0xa000, 3)),
+        "MAP domain=2 virt=0x1000..=0x1fff phys=0xa000 flags=0x3"
+    );
+    assert_eq!(of(unmap(3, 0, u64::MAX)), "UNMAP domain=3 virt=0x0..=0xffffffffffffffff");
+    // Too short, or of no type that there is.
+    let whole = map(2, 0x1000, 0x1fff, 0xa000, 3);
+    assert!((0..whole.len()).all(|length| words(&whole[..length]).is_none()));
+    assert_eq!(words(&[9; 64]), None);
+}
+
+#[test]
 fn requests_do_what_they_say() {
     let mut iommu = iommu(VirtioIommuConfig::default());
     assert_eq!(send(&mut iommu, &attach(1, id(A))), (4, 0));

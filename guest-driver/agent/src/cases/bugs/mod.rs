@@ -72,7 +72,7 @@ impl Mode {
     }
 }
 
-/// Exactly `count` findings of `class`, and no other. What the kernel says of them is no complaint.
+/// Exactly `count` findings of `class`, and no other. The kernel's messages about them belong to the test.
 fn expect(bench: &mut Bench<'_>, class: &str, count: u32) -> Verdict {
     bench.expect_messages(IOMMU_FAULT);
     bench.expect_messages(PORT_ERROR);
@@ -129,7 +129,7 @@ struct Pages {
 }
 
 impl Pages {
-    /// `SIZE` bytes; only the first page is sure to be followed by nothing of somebody else.
+    /// `SIZE` bytes; the pages need not follow each other.
     fn new(owner: &Peer, client: &Peer) -> Result<Self, Stop> {
         let object = owner.buffer(uapi::BUFFER_PAGES, SIZE as u64, 1, uapi::BUFFER_LAB_PHYSICAL)?;
         let shared = Shared::of(owner, object)?;

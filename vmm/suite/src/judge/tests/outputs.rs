@@ -1,6 +1,7 @@
 //! Findings for programs, findings that end a run, findings that are known.
 
 use super::*;
+use crate::found::Found;
 use crate::suppression::Suppression;
 
 fn found(events: &Receiver<Event>) -> Vec<Found> {
@@ -96,6 +97,7 @@ fn a_suppressed_finding_fails_nothing_and_its_neighbours_do() {
     let suppressed = first.suppressed.as_ref().unwrap();
     assert_eq!(suppressed.to_string(), "known bug (k.txt:1)");
     assert_eq!(report.cases[4].findings[0].kind(), "expected finding");
+    assert_eq!(report.cases[4].findings[0].suppressed, None, "its suppression is not in use");
     assert_eq!(report.failures, ["outside of any test: 1 unexpected finding"]);
 }
 
