@@ -306,7 +306,9 @@ fn a_replay_needs_memory_as_its_trace_has_size() {
         let bdf = bench.system.address_map().node(function).requester;
         bench.system.config_write(bdf, 4, 2, 6);
     }
-    bench.run(&[descriptor(opcode::FILL, flags::DESTINATION_LOCAL, 0, 0, 256 << 20)]);
+    let memory = bench.bar("peer1", 2);
+    let fill = |part: u64| descriptor(opcode::FILL, 0, 0, memory + (part << 24), 16 << 20);
+    bench.run(&(0..16).map(fill).collect::<Vec<_>>());
     bench.recording.finish().unwrap();
     let shared = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -333,6 +335,7 @@ fn a_replay_needs_memory_as_its_trace_has_size() {
     over.store(true, std::sync::atomic::Ordering::Relaxed);
     watcher.join().unwrap();
     assert_eq!((replay.difference, replay.ending), (None, Some(Ending::Complete)));
+    assert!(replay.transactions > 4000, "{}", replay.transactions);
     let most = most.load(std::sync::atomic::Ordering::Relaxed);
     assert!(most < before + 100, "{most} MiB, {before} before");
 }
