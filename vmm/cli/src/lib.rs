@@ -12,6 +12,7 @@ mod guest;
 mod kernel;
 mod list;
 mod machine;
+mod minimise;
 mod output;
 mod rebind;
 mod record;

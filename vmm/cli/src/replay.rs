@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use peerdma_suite::report::ktap::plain;
-use peerdma_trace::{Change, Changes, Ending, Reader, Replay, ReplayError, replay_what_if};
+use peerdma_trace::{Change, Changes, Ending, Reader, Replay, ReplayError, Wanted, replay_what_if};
 use serde_json::json;
 
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, minimise, output};
 
 /// Findings that are printed; the rest are counted.
 const SHOWN: usize = 1000;
@@ -23,6 +24,7 @@ Ends with 0 when everything came out as recorded, with 1 at the first difference
 Example:
   peerdma test --record traces
   peerdma replay traces/basic.pcapng.zst
+  peerdma replay traces/basic.pcapng.zst --minimise iommu.stale --out stale.pcapng.zst
   peerdma replay traces/switch.pcapng.zst --what-if down0.acs=+RR --what-if down1.acs=+RR")]
 pub(super) struct Arguments {
     /// The trace, as `--record` wrote it
@@ -33,6 +35,18 @@ pub(super) struct Arguments {
     /// may be given several times
     #[arg(long, value_name = "CHANGE")]
     what_if: Vec<Change>,
+    /// Make the smallest trace that still has this finding: the first of a class, as iommu.stale, or about a TLP, as #1042
+    #[arg(long, value_name = "FINDING", conflicts_with_all = ["what_if", "json"])]
+    minimise: Option<Wanted>,
+    /// Where the small trace goes [default: FILE with .min before its ending]
+    #[arg(long, value_name = "FILE", requires = "minimise")]
+    out: Option<PathBuf>,
+    /// Time for making it small; the best that was found by then is written
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60s", requires = "minimise")]
+    budget: Duration,
+    /// Put the small trace into this folder of regression cases instead, named for its finding
+    #[arg(long, value_name = "DIR", requires = "minimise", conflicts_with = "out")]
+    to_test: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -40,6 +54,15 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let path = &arguments.trace;
+    if let Some(wanted) = arguments.minimise {
+        let out = minimise::destination(
+            path,
+            arguments.out.as_deref(),
+            arguments.to_test.as_deref(),
+            wanted,
+        )?;
+        return minimise::run(path, wanted, arguments.budget, &out);
+    }
     let result =
         replay_what_if(open(path)?, &arguments.what_if).map_err(|error| failure(path, &error))?;
     if arguments.json {
@@ -63,6 +86,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::print(&text(&result))?;
     }
     Ok(if result.difference.is_some() { Exit::Failed as u8 } else { Exit::Success as u8 })
+}
+
+/// A time, for example `60s`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse::<f64>().ok();
+    let time = number.and_then(|number| Duration::try_from_secs_f64(number).ok());
+    time.filter(|time| *time <= Duration::from_secs(86_400))
+        .ok_or_else(|| "a time is a number of seconds, at most a day".to_owned())
 }
 
 /// What would have been, for programs.
@@ -227,7 +258,16 @@ mod tests {
     #[test]
     fn what_is_not_a_trace_is_a_usage_error() {
         let run = |trace: &Path| {
-            run(&Arguments { trace: trace.into(), what_if: Vec::new(), json: false }).unwrap_err()
+            run(&Arguments {
+                trace: trace.into(),
+                what_if: Vec::new(),
+                minimise: None,
+                out: None,
+                budget: Duration::ZERO,
+                to_test: None,
+                json: false,
+            })
+            .unwrap_err()
         };
         assert_eq!(run(Path::new("/no/such/file")).exit, Exit::Usage);
         let folder = tempfile::tempdir().unwrap();

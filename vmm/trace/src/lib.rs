@@ -18,6 +18,7 @@ mod fields;
 mod filter;
 mod frames;
 mod json;
+mod minimise;
 mod names;
 #[cfg(feature = "perfetto")]
 mod perfetto;
@@ -41,6 +42,7 @@ pub use event::{
 pub use export::jsonl;
 pub use filter::{BadFilter, Context, Filter, KEYS, kind_of};
 pub use json::{ConvertError, convert};
+pub use minimise::{MinimiseError, Minimised, Wanted, minimise};
 #[cfg(feature = "perfetto")]
 pub use perfetto::Perfetto;
 pub use reader::{Ending, Entry, Place, Reader, TraceError};

@@ -22,7 +22,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
 use self::changed::Collector;
 pub use self::changed::{Changed, Changes};
-use self::perform::perform;
+pub(crate) use self::perform::perform;
 use self::stage::Stage;
 use super::event::{Event, Header};
 use super::reader::{Ending, Reader, TraceError};
@@ -36,7 +36,7 @@ const MAX_FINDINGS: usize = 10_000;
 
 /// So many turns, and the memory that the devices have written to is given back: no device of a replay interprets what is
 /// there, because what steers a device comes from the trace. In one turn a device writes 64 KiB.
-const DISCARD_AFTER: u64 = 256;
+pub(crate) const DISCARD_AFTER: u64 = 256;
 
 /// A difference beyond which nothing more can be compared: later events depend on what came before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,10 +204,10 @@ pub fn replay_what_if<R: BufRead + Send + 'static>(
             discard(&system);
         }
         if let Event::ConfigRead(_) | Event::RegisterRead { .. } = next.event {
-            let answer = perform(&mut system, &next.event, &stage.refused);
+            let answer = perform(&mut system, &next.event, Some(&stage.refused));
             stage.compare_answer(next, answer);
         } else {
-            perform(&mut system, &next.event, &stage.refused);
+            perform(&mut system, &next.event, Some(&stage.refused));
         }
         cause = stage.finish_cause()?;
     }
@@ -216,7 +216,7 @@ pub fn replay_what_if<R: BufRead + Send + 'static>(
 }
 
 /// Gives back what the devices have written: what they copied is in no trace, so nothing depends on it.
-fn discard(system: &System) {
+pub(crate) fn discard(system: &System) {
     for memory in &system.address_map().memories {
         // One that cannot be given back stays as it is; all of them are files here.
         let _ = memory.discard();

@@ -44,11 +44,17 @@ enum State<R: BufRead> {
 /// Reads what was packed.
 pub(crate) struct Source<R: BufRead> {
     state: State<R>,
-    /// Where in the file the present frame begins.
+    /// Where in the file the frame begins that the buffer's bytes come from.
     frame: u64,
-    /// Bytes that were unpacked.
+    /// Bytes that were read, unpacked.
     unpacked: u64,
+    /// Unpacked bytes of one frame, and how many of them have been read.
+    buffer: Vec<u8>,
+    done: usize,
 }
+
+/// Bytes that are unpacked at a time.
+const BUFFER: usize = 64 << 10;
 
 impl<R: BufRead> std::fmt::Debug for Source<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,7 +93,8 @@ impl<R: BufRead> Source<R> {
             Beginning::Pcapng => State::Plain(input),
             _ => State::Between(input),
         };
-        Ok((Self { state, frame: 0, unpacked: 0 }, beginning))
+        let buffer = Vec::with_capacity(BUFFER);
+        Ok((Self { state, frame: 0, unpacked: 0, buffer, done: 0 }, beginning))
     }
 
     /// Whether it has zstd frames.
@@ -108,13 +115,34 @@ impl<R: BufRead> Source<R> {
 
 impl<R: BufRead> Read for Source<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.done == self.buffer.len() {
+            let mut more = std::mem::take(&mut self.buffer);
+            more.resize(BUFFER, 0);
+            let count = self.unpack(&mut more);
+            more.truncate(*count.as_ref().unwrap_or(&0));
+            (self.buffer, self.done) = (more, 0);
+            count?;
+        }
+        let ready = self.buffer.get(self.done..).unwrap_or_default();
+        let count = ready.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), ready.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.done += count;
+        self.unpacked += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> Source<R> {
+    /// Unpacks more, of one frame.
+    fn unpack(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match std::mem::replace(&mut self.state, State::Broken) {
                 State::Broken => return Ok(0),
                 State::Plain(mut input) => {
                     self.frame = input.at;
                     let count = input.read(buffer)?;
-                    self.unpacked += count as u64;
                     self.state = State::Plain(input);
                     return Ok(count);
                 }
@@ -131,7 +159,6 @@ impl<R: BufRead> Read for Source<R> {
                 State::Frame(mut decoder) => {
                     let count = decoder.read(buffer)?;
                     if count > 0 || buffer.is_empty() {
-                        self.unpacked += count as u64;
                         self.state = State::Frame(decoder);
                         return Ok(count);
                     }

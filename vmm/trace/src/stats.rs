@@ -1,5 +1,6 @@
 //! What a trace adds up to, in memory that does not grow with it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl Stats {
                 let name = run
                     .function
                     .and_then(|function| header.name(usize::from(function)))
-                    .map_or_else(|| context.of(run.requester), ToOwned::to_owned);
+                    .map_or_else(|| Cow::Owned(context.of(run.requester)), Cow::Borrowed);
                 let route = match run.outcome {
                     TransactionResult::Delivered { route, .. } => route.name(),
                     TransactionResult::Failed(status) => status.name(),
@@ -89,8 +90,8 @@ impl Stats {
                 if name == "virtio-iommu" && run.purpose == Purpose::VirtQueue {
                     self.iommu.add(run.kind, run.length, tlps);
                 }
-                if self.traffic.len() < MAX_ROWS || self.traffic.contains_key(&name) {
-                    let routes = self.traffic.entry(name).or_default();
+                let is_full = self.traffic.len() >= MAX_ROWS;
+                if let Some(routes) = self.traffic.get_mut(&*name) {
                     match routes.get_mut(route) {
                         Some(traffic) => traffic.add(run.kind, run.length, tlps),
                         None => routes
@@ -98,6 +99,9 @@ impl Stats {
                             .or_default()
                             .add(run.kind, run.length, tlps),
                     }
+                } else if !is_full {
+                    let routes = self.traffic.entry(name.into_owned()).or_default();
+                    routes.entry(route.to_owned()).or_default().add(run.kind, run.length, tlps);
                 }
                 let size = run.length.checked_next_power_of_two().unwrap_or(u64::MAX);
                 *self.sizes.entry(size).or_default() += 1;

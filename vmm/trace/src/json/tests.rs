@@ -143,3 +143,28 @@ fn a_line_without_end_is_not_read_to_its_end() {
     let error = error.unwrap_err().to_string();
     assert_eq!(error, "line 2 is not an event: it is longer than 262144 bytes");
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_change_of_a_file_gives_a_trace_or_an_error(
+        changes in proptest::collection::vec(
+            (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()),
+            1..6,
+        ),
+        cut: proptest::sample::Index,
+    ) {
+        let mut text = first_line(5, LINES).into_bytes();
+        for (at, value) in changes {
+            let at = at.index(text.len());
+            text[at] = value;
+        }
+        let mut out = Vec::new();
+        if convert(&text[..], &mut out).is_ok() {
+            // What was converted can be read, and replayed or not.
+            let reader = Reader::new(io::Cursor::new(out)).unwrap();
+            let _ = replay::replay(reader);
+        }
+        text.truncate(cut.index(text.len()));
+        let _ = convert(&text[..], io::sink());
+    }
+}

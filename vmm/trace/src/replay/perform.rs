@@ -10,8 +10,16 @@ use peerdma_support::warnings::Warnings;
 use crate::event::{ConfigAccess, Event};
 
 /// Does to the system what was done to it. For a read: what it answers now.
-pub(super) fn perform(system: &mut System, cause: &Event, refused: &Warnings) -> Option<Event> {
-    let refuse = |error: &dyn fmt::Display| refused.warn(format_args!("{error}"));
+pub(crate) fn perform(
+    system: &mut System,
+    cause: &Event,
+    refused: Option<&Warnings>,
+) -> Option<Event> {
+    let refuse = |error: &dyn fmt::Display| {
+        if let Some(refused) = refused {
+            refused.warn(format_args!("{error}"));
+        }
+    };
     match cause {
         Event::ConfigWrite(ConfigAccess { function, offset, length, value }) => {
             system.config_write(Bdf(*function), *offset, *length, *value);

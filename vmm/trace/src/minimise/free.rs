@@ -1,0 +1,281 @@
+//! Replaying some causes of a trace without comparing what comes of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use device_models::checker::{Cause, Finding, FindingClass, Severity};
+use device_models::fabric::{
+    AddressMap, Delivery, FunctionId, Input, Kind, Observer, Purpose, Transaction, WitnessInput,
+};
+use device_models::system::System;
+use device_models::witness;
+
+use super::scene::{Given, Scene};
+use super::{Wanted, is_same};
+use crate::event::Event;
+use crate::replay::{DISCARD_AFTER, discard, perform};
+
+/// What makes two findings the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Signature {
+    severity: Severity,
+    function: Arc<str>,
+    kind: Option<Kind>,
+    /// A descriptor that is fetched from a wrong address is not the data that was.
+    purpose: Option<Purpose>,
+    target: Option<FunctionId>,
+}
+
+/// A finding of a run.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) class: FindingClass,
+    pub(super) signature: (FindingClass, Signature),
+    tlps: Option<(u64, u64)>,
+    /// The function that is its requester.
+    pub(super) requester: Option<FunctionId>,
+    pub(super) target: Option<FunctionId>,
+    /// In which scene it came.
+    pub(super) scene: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    given: VecDeque<Given>,
+    /// What the indices of available rings have grown to.
+    indices: BTreeMap<u64, u16>,
+    /// All records of the scene are handed out.
+    drains: bool,
+    scene: Option<usize>,
+    /// How much has happened.
+    events: u64,
+    found: Vec<Found>,
+    /// Everything that happened, with the scene of each.
+    recorded: Option<Vec<(Option<usize>, Event)>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Stage(Arc<Mutex<State>>);
+
+/// One free replay.
+#[derive(Debug)]
+pub(super) struct Run {
+    system: System,
+    stage: Stage,
+}
+
+impl Run {
+    pub(super) fn new(mut system: System) -> Self {
+        let stage = Stage::default();
+        system.add_observer(Box::new(stage.clone()));
+        Self { system, stage }
+    }
+
+    /// Plays all scenes, and looks for the first finding that is wanted.
+    pub(super) fn search(&mut self, scenes: &[&Scene], wanted: Wanted) -> Option<Found> {
+        self.play(scenes, |found| match wanted {
+            Wanted::Class(class) => found.class == class,
+            Wanted::Tlp(number) => {
+                found.tlps.is_some_and(|(first, count)| number.wrapping_sub(first) < count)
+            }
+        })
+    }
+
+    /// Plays scenes until a finding comes that is the same: in which scene, and how much had
+    /// happened by its end.
+    pub(super) fn finds(&mut self, scenes: &[&Scene], wanted: &Found) -> Option<(usize, u64)> {
+        let found = self.play(scenes, |found| is_same(found, wanted))?;
+        Some((found.scene, self.stage.lock().events))
+    }
+
+    /// Plays all scenes; what a recorder would have seen.
+    pub(super) fn record(&mut self, scenes: &[&Scene]) -> Vec<(Option<usize>, Event)> {
+        self.stage.lock().recorded = Some(Vec::new());
+        self.play(scenes, |_| false);
+        self.stage.lock().recorded.take().unwrap_or_default()
+    }
+
+    /// All findings so far.
+    pub(super) fn found(&self) -> Vec<Found> {
+        self.stage.lock().found.clone()
+    }
+
+    pub(super) fn map(&self) -> Arc<AddressMap> {
+        Arc::clone(self.system.address_map())
+    }
+
+    fn play(&mut self, scenes: &[&Scene], is_wanted: impl Fn(&Found) -> bool) -> Option<Found> {
+        let mut seen = 0;
+        for (index, scene) in scenes.iter().enumerate() {
+            {
+                let mut state = self.stage.lock();
+                state.given = scene.given.iter().cloned().collect();
+                state.scene = Some(index);
+            }
+            if (index as u64).is_multiple_of(DISCARD_AFTER) {
+                discard(&self.system);
+            }
+            drop(perform(&mut self.system, &scene.cause, None));
+            self.drain();
+            let state = self.stage.lock();
+            let new = state.found.get(seen..).unwrap_or_default();
+            if let Some(found) = new.iter().find(|found| is_wanted(found)) {
+                return Some(found.clone());
+            }
+            seen = state.found.len();
+        }
+        None
+    }
+
+    /// Hands out records for which nothing has asked in this scene.
+    fn drain(&mut self) {
+        let is_record = |given: &Given| matches!(given, Given::Record(_));
+        if !self.stage.lock().given.iter().any(is_record) {
+            return;
+        }
+        self.stage.lock().drains = true;
+        self.system.witness_input(WitnessInput::Drain, &[]);
+        self.stage.lock().drains = false;
+    }
+}
+
+impl Stage {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn record(&mut self, event: Event) {
+        self.events += 1;
+        let scene = self.scene;
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push((scene, event));
+        }
+    }
+
+    /// Takes what was read at this place in the trace: in the same order, but for what was left
+    /// out in between.
+    fn read(&mut self, transaction: &Transaction, length: usize) -> Option<Vec<u8>> {
+        let from = u16::try_from(transaction.function.index()).ok();
+        let fits = |given: &Given, exact: bool| match given {
+            Given::Read { function, purpose, address, data, .. } => {
+                (function.is_none() || *function == from)
+                    && *purpose == transaction.purpose
+                    && data.len() == length
+                    && (!exact || *address == transaction.address)
+            }
+            _ => false,
+        };
+        // A ring's entry has another place if the ring has fewer.
+        let exact = !matches!(transaction.purpose, Purpose::VirtQueue | Purpose::DescriptorFetch);
+        let at = self
+            .given
+            .iter()
+            .position(|given| fits(given, true))
+            .or_else(|| self.given.iter().position(|given| !exact && fits(given, false)))?;
+        let Some(Given::Read { address, data, grown, .. }) = self.given.remove(at) else {
+            return None;
+        };
+        match grown {
+            Some(grown) => {
+                let index = self.indices.entry(address).or_default();
+                *index = index.wrapping_add(grown);
+                Some(index.to_le_bytes().to_vec())
+            }
+            None => Some(data),
+        }
+    }
+
+    /// A transaction has come: what stands in front of its like in the trace is over.
+    fn pass(&mut self, transaction: &Transaction) {
+        let from = u16::try_from(transaction.function.index()).ok();
+        let at = self.given.iter().position(|given| {
+            matches!(given, Given::Other { function, address }
+                if (function.is_none() || *function == from) && *address == transaction.address)
+        });
+        if let Some(at) = at {
+            self.given.remove(at);
+        }
+    }
+
+    fn next_record(&mut self) -> Option<witness::Bytes> {
+        let at = match self.drains {
+            true => self.given.iter().position(|given| matches!(given, Given::Record(_)))?,
+            false => 0,
+        };
+        let Some(Given::Record(data)) = self.given.get(at) else { return None };
+        let bytes = data.as_slice().try_into().ok();
+        self.given.remove(at);
+        bytes
+    }
+}
+
+impl Observer for Stage {
+    fn transaction(&mut self, transaction: &Transaction, delivery: &Delivery, data: Option<&[u8]>) {
+        let mut state = self.lock();
+        state.pass(transaction);
+        state.record(Event::transaction(transaction, delivery, data));
+    }
+
+    fn finding(&mut self, finding: &Finding) {
+        let mut state = self.lock();
+        let target = match finding.cause {
+            Cause::Target { function, .. } => Some(function),
+            _ => None,
+        };
+        let transaction = finding.transaction.as_ref();
+        let signature = Signature {
+            severity: finding.severity,
+            function: Arc::clone(&finding.function),
+            kind: transaction.map(|transaction| transaction.kind),
+            purpose: transaction.map(|transaction| transaction.purpose),
+            target,
+        };
+        let found = Found {
+            class: finding.class,
+            signature: (finding.class, signature),
+            tlps: transaction.map(|it| (it.sequence, it.tlp_count())),
+            requester: transaction.map(|transaction| transaction.function),
+            target,
+            scene: state.scene.unwrap_or(0),
+        };
+        state.found.push(found);
+        state.record(finding.into());
+    }
+
+    fn input(&mut self, input: &Input<'_>) {
+        self.lock().record(input.into());
+    }
+
+    fn replace_read(&mut self, transaction: &Transaction, data: &mut [u8]) -> bool {
+        match self.lock().read(transaction, data.len()) {
+            Some(read) => {
+                data.iter_mut().zip(read).for_each(|(byte, read)| *byte = read);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn next_record(&mut self, record: &mut witness::Bytes) -> bool {
+        match self.lock().next_record() {
+            Some(bytes) => {
+                *record = bytes;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn replace_outside(&mut self, function: FunctionId, data: &mut [u8]) {
+        let mut state = self.lock();
+        let at = state.given.iter().position(|given| {
+            matches!(given, Given::Outside { function: of, data: value }
+                if *of == function.index() && value.len() == data.len())
+        });
+        if let Some(Given::Outside { data: value, .. }) = at.and_then(|at| state.given.remove(at)) {
+            data.iter_mut().zip(value).for_each(|(byte, value)| *byte = value);
+        }
+    }
+}
