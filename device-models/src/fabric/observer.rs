@@ -177,7 +177,7 @@ pub trait Observer: Send {
     }
 
     /// Bytes of the bulk data of the transaction that is shown next, as they were moved, piece by
-    /// piece. Called for those whose `data` is not kept, if anybody [wants](Self::wants_bulk) it.
+    /// piece. Called for those whose `data` is not kept, if the observer [wants](Self::wants_bulk) it.
     fn bulk(&mut self, bytes: &[u8]) {
         let _ = bytes;
     }

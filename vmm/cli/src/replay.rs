@@ -225,13 +225,13 @@ fn text(result: &Replay) -> String {
 
 #[cfg(test)]
 mod tests {
-    use peerdma_trace::{Difference, Event, Place};
+    use peerdma_trace::{Difference, Event, TracePlace};
 
     use super::*;
 
     #[test]
     fn a_difference_is_named() {
-        let place = Place { entry: 5, offset: 600, frame: 70 };
+        let place = TracePlace { entry: 5, offset: 600, frame: 70 };
         let ending = Some(Ending::Truncated { place, reason: "a block is cut".into() });
         let mut result = Replay { events: 3, transactions: 2, ending, ..Replay::default() };
         result.findings.push("#1 x".into());

@@ -1,6 +1,6 @@
 //! How an entry of a trace is encoded: docs/trace-format.md. Numbers are big-endian, as in a TLP.
 //!
-//! Nothing of what is decoded is believed before it is checked: no length is used but to take so many bytes of those that
+//! Nothing of what is decoded is believed before it is checked: no length is used but to take that number of bytes of those that
 //! are there.
 
 mod put;

@@ -360,7 +360,7 @@ pub enum TestResult {
 }
 
 impl Event {
-    /// What the guest's witness reported, if this is a record of it.
+    /// What the guest's witness reported, if this is a witness record.
     pub fn witness_record(&self) -> Option<Record> {
         match self {
             Self::Witness { kind, data } => witnessed::record(*kind, data),
@@ -381,7 +381,7 @@ impl Event {
             | Self::DelayPosted { .. }
             | Self::FenceSeen { .. }
             | Self::Step { .. } => true,
-            // A record comes within what else happens.
+            // A witness record comes within what else happens.
             Self::Witness { kind, .. } => *kind != WitnessInput::Record,
             Self::Outside { .. }
             | Self::Transaction(_)

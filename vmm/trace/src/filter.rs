@@ -280,7 +280,7 @@ fn value(key: Key, text: &str) -> Result<Value, String> {
             Some(word) => Ok(Value::Text(word.to_owned())),
             None => {
                 let words: Vec<_> = witnessed::words().collect();
-                Err(format!("there is no record {text:?}; there are {}", words.join(", ")))
+                Err(format!("there is no witness record {text:?}; there are {}", words.join(", ")))
             }
         },
         _ => Ok(Value::Text(text.to_owned())),

@@ -45,7 +45,7 @@ pub use json::{ConvertError, convert};
 pub use minimise::{MinimiseError, Minimised, Wanted, minimise};
 #[cfg(feature = "perfetto")]
 pub use perfetto::Perfetto;
-pub use reader::{Ending, Entry, Place, Reader, TraceError};
+pub use reader::{Ending, Entry, Reader, TraceError, TracePlace};
 pub use recorder::{DEFAULT_LIMIT, Output, RecordOptions, RecordSummary, Recorder, Recording};
 pub use replay::{Changed, Changes, Difference, Replay, ReplayError, replay, replay_what_if};
 pub use stats::{Stats, Traffic};

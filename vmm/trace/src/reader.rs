@@ -10,7 +10,7 @@ use std::time::Duration;
 use pcap_file::pcapng::{Block, PcapNgParser};
 
 use self::block::{Next, failed, read_block, reason};
-pub use self::error::{Ending, Place, TraceError};
+pub use self::error::{Ending, TraceError, TracePlace};
 use super::blocks::{
     FORMAT, HeaderText, LINK_TYPE, MAX_BLOCK, MAX_FIRST_BLOCK, MAX_INTERFACES, TAGS,
 };
@@ -45,7 +45,7 @@ pub struct Reader<R: BufRead> {
     header: Header,
     begun: Duration,
     next: u64,
-    place: Place,
+    place: TracePlace,
     ending: Option<Ending>,
     failed: bool,
     entries_lost: u64,
@@ -87,7 +87,7 @@ impl<R: BufRead> Reader<R> {
             Err(TraceError::Damaged { reason, .. }) => Err(not(reason)),
             Err(error) => Err(error),
         };
-        let start = Place { entry: 0, offset: 0, frame: 0 };
+        let start = TracePlace { entry: 0, offset: 0, frame: 0 };
         first(read_block(&mut source, &mut block, MAX_BLOCK, start))?;
         // Blocks of a trace are big-endian.
         if block.get(8..12) != Some(&[0x1a, 0x2b, 0x3c, 0x4d]) {
@@ -144,7 +144,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The place of the entry that was read last.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> TracePlace {
         self.place
     }
 
@@ -180,8 +180,11 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn read_block(&mut self, limit: u32) -> Result<Next, TraceError> {
-        self.place =
-            Place { entry: self.next, offset: self.source.unpacked(), frame: self.source.frame() };
+        self.place = TracePlace {
+            entry: self.next,
+            offset: self.source.unpacked(),
+            frame: self.source.frame(),
+        };
         let next = read_block(&mut self.source, &mut self.block, limit, self.place);
         // A block that is the first of its frame: only now is it known where that begins.
         self.place.frame = self.source.frame();
@@ -286,9 +289,10 @@ impl<R: BufRead> Reader<R> {
             // Its checksum stands behind the end mark.
             Err(error) if same_frame => match failed(error, place)? {
                 Next::Block => Ending::Complete,
-                Next::Nothing(reason) => {
-                    Ending::Truncated { place: Place { entry: place.entry + 1, ..place }, reason }
-                }
+                Next::Nothing(reason) => Ending::Truncated {
+                    place: TracePlace { entry: place.entry + 1, ..place },
+                    reason,
+                },
             },
             // A seek table that is cut, or damaged, costs nothing of what was recorded.
             Ok(0) | Err(_) if cut => Ending::Cut,

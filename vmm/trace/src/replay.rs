@@ -34,7 +34,7 @@ const MAX_RANGES: usize = 16;
 /// Findings that are kept; the others are counted.
 const MAX_FINDINGS: usize = 10_000;
 
-/// So many turns, and the memory that the devices have written to is given back: no device of a replay interprets what is
+/// After this number of turns the memory that the devices have written to is given back: no device of a replay interprets what is
 /// there, because what steers a device comes from the trace. In one turn a device writes 64 KiB.
 pub(crate) const DISCARD_AFTER: u64 = 256;
 

@@ -12,7 +12,7 @@ use super::filter::{Context, kind_of};
 use super::reader::Entry;
 use super::witnessed;
 
-/// Rows beyond which nothing new is listed: no recorder writes so many.
+/// Rows beyond which nothing new is listed: no recorder writes as many.
 const MAX_ROWS: usize = 10_000;
 
 /// Sums over entries.
@@ -29,7 +29,7 @@ pub struct Stats {
     pub traffic: BTreeMap<String, BTreeMap<String, Traffic>>,
     /// Findings and notes, by class.
     pub findings: BTreeMap<String, u64>,
-    /// Transactions by their sizes: of up to so many bytes, a power of two.
+    /// Transactions by their sizes: of up to this number of bytes, a power of two.
     pub sizes: BTreeMap<u64, u64>,
     /// Requests for the IOMMU: transactions of its virtqueues.
     pub iommu: Traffic,

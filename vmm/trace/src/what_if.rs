@@ -19,11 +19,11 @@ use super::event::Header;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     text: String,
-    what: What,
+    what: Setting,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
+enum Setting {
     /// ACS controls of a port that are switched on, and off.
     Acs { port: String, on: AcsControl, off: AcsControl },
     /// ACS controls of a port that have no effect; all others have.
@@ -48,7 +48,7 @@ impl FromStr for Change {
     fn from_str(text: &str) -> Result<Self, BadChange> {
         let bad = |reason: String| BadChange { change: text.to_owned(), reason };
         if text == "strict" {
-            return Ok(Self { text: text.to_owned(), what: What::Strict });
+            return Ok(Self { text: text.to_owned(), what: Setting::Strict });
         }
         let (place, value) = text.split_once('=').unwrap_or((text, ""));
         let (name, key) = place.rsplit_once('.').unwrap_or(("", place));
@@ -56,11 +56,11 @@ impl FromStr for Change {
         let what = match key {
             "acs" if !name.is_empty() => {
                 let (on, off) = controls(value).map_err(bad)?;
-                What::Acs { port: name, on, off }
+                Setting::Acs { port: name, on, off }
             }
             "acs-without-effect" if !name.is_empty() => {
                 let controls = listed(value).map_err(bad)?;
-                What::WithoutEffect { port: name, controls }
+                Setting::WithoutEffect { port: name, controls }
             }
             "peer-routing" if !name.is_empty() => {
                 let routing = match value {
@@ -73,7 +73,7 @@ impl FromStr for Change {
                         ));
                     }
                 };
-                What::PeerRouting { bridge: name, routing }
+                Setting::PeerRouting { bridge: name, routing }
             }
             _ => {
                 return Err(bad("only PORT.acs, PORT.acs-without-effect, BRIDGE.peer-routing and strict leave the \
@@ -153,7 +153,7 @@ pub(crate) fn question(
             None => Err(bad(format!("the topology has no port {name}"))),
         };
         match what {
-            What::Acs { port: name, on, off } => {
+            Setting::Acs { port: name, on, off } => {
                 let (id, on, off) = (port(name)?.index(), *on, *off);
                 all.push(Box::new(move |map| {
                     if let Some(node) = map.nodes.get_mut(id) {
@@ -162,7 +162,7 @@ pub(crate) fn question(
                     }
                 }));
             }
-            What::WithoutEffect { port: name, controls } => {
+            Setting::WithoutEffect { port: name, controls } => {
                 let (id, controls) = (port(name)?.index(), *controls);
                 all.push(Box::new(move |map| {
                     if let Some(node) = map.nodes.get_mut(id) {
@@ -172,7 +172,7 @@ pub(crate) fn question(
                     }
                 }));
             }
-            What::PeerRouting { bridge, routing } => {
+            Setting::PeerRouting { bridge, routing } => {
                 let index = bridges.iter().position(|name| name == bridge);
                 let index = index.ok_or_else(|| {
                     bad(format!("there is no host bridge {bridge}, but {}", bridges.join(", ")))
@@ -184,15 +184,15 @@ pub(crate) fn question(
                     }
                 }));
             }
-            What::Strict if header.system.iommu == IommuKind::None => {
+            Setting::Strict if header.system.iommu == IommuKind::None => {
                 return Err(bad("there is no IOMMU that translates".to_owned()));
             }
-            What::Strict => strict = true,
+            Setting::Strict => strict = true,
         }
     }
     let change: MapChange = Box::new(move |map| all.iter().for_each(|change| change(map)));
     Ok(Question {
-        change: changes.iter().any(|it| it.what != What::Strict).then_some(change),
+        change: changes.iter().any(|it| it.what != Setting::Strict).then_some(change),
         strict,
     })
 }

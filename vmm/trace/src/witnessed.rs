@@ -7,13 +7,13 @@ use device_models::witness::{Bytes, Record};
 use guest_protocol::witness::Kind;
 use serde::Serialize;
 
-/// The record of an input, if it is one.
+/// The witness record of an input, if it is one.
 pub(crate) fn record(kind: WitnessInput, data: &[u8]) -> Option<Record> {
     let bytes: &Bytes = data.try_into().ok()?;
     (kind == WitnessInput::Record).then(|| Record::of(bytes))
 }
 
-/// What a record reports, in a word.
+/// What a witness record reports, in a word.
 pub(crate) fn word(record: &Record) -> &'static str {
     match record.kind {
         None => "unknown",
@@ -64,7 +64,7 @@ pub(crate) fn has_addresses(record: &Record) -> bool {
     )
 }
 
-/// A record with its fields by name, for JSON.
+/// A witness record with its fields by name, for JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct Named {
     record: &'static str,

@@ -82,7 +82,7 @@ fn record_cpu_pushes(path: &Path) {
             0 => bench.system.mmio_read(memory + 64, &mut word),
             1 => bench.system.mmio_write(memory, &[7; 8]),
             2 => bench.system.mmio_read(registers, &mut word),
-            // Nobody looks: found when the delay is switched off.
+            // Nothing pushes them: found when the delay is switched off.
             _ => Progress::Idle,
         };
         while bench.system.step() == Progress::Worked {}
@@ -157,7 +157,7 @@ fn what_a_cpu_pushed_is_pushed_in_the_replay() {
     let (header, all) = events(&path);
     let pushes = all.iter().filter(|event| matches!(event, Event::CpuPush { .. })).count();
     assert_eq!(pushes, 3, "one for each that changed anything");
-    // Without one of them more is found; and nobody is misled by a function that is not there.
+    // Without one of them more is found; and a function that is not there misleads no reader.
     for function in [None, Some(usize::MAX)] {
         let mut changed = all.clone();
         let first =

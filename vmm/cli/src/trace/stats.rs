@@ -70,7 +70,7 @@ pub(super) fn text(stats: &Stats) -> String {
         }
     }
     if !stats.sizes.is_empty() {
-        let _ = writeln!(text, "\ntransactions by size, up to so many bytes:");
+        let _ = writeln!(text, "\ntransactions by size, in bytes, up to:");
         for (size, count) in &stats.sizes {
             let _ = writeln!(text, "{size:>16} {count:>12}");
         }

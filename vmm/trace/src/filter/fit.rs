@@ -139,7 +139,7 @@ fn is_at(event: &Event, from: u64, to: u64) -> bool {
     }
 }
 
-/// Whether the record's buffer is a fence's identity.
+/// Whether its buffer is a fence's identity.
 fn is_fence(record: &Record) -> bool {
     matches!(record.kind, Some(Kind::FenceSignaled))
 }

@@ -188,7 +188,7 @@ fn a_term_that_makes_no_sense_is_an_error() {
         ("address=", "is not a number or a range"),
         ("address=-", "is not a number or a range"),
         ("address=5-4", "is not a number or a range"),
-        ("record=mapped", "there is no record \"mapped\"; there are loaded, map"),
+        ("record=mapped", "there is no witness record \"mapped\"; there are loaded, map"),
         ("buffer=x", "is not a number or a range"),
         ("time=nan", "is not a number of seconds"),
         ("time=1e40", "is not a number of seconds"),

@@ -41,7 +41,7 @@ pub(super) enum Given {
     Other { function: Option<u16>, address: u64 },
     /// A value from outside.
     Outside { function: usize, data: Vec<u8> },
-    /// A record of the witness.
+    /// A witness record.
     Record(Vec<u8>),
 }
 

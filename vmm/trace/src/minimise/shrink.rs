@@ -150,7 +150,7 @@ impl<'a> Shrink<'a> {
     }
 
     /// Tries smaller numbers where CPUs write registers: how far a ring is filled, above all. What
-    /// was left out of a ring's work is then not made up for with work that nobody asked for.
+    /// was left out of a ring's work is then not made up for with work that was not asked for.
     fn lower(&mut self) -> Finished {
         for at in 0..self.scenes.len() {
             let Some(Event::RegisterWrite { data, .. }) = self.scenes.get(at).map(|it| &it.cause)

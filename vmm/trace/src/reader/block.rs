@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::error::{Place, TraceError};
+use super::error::{TraceError, TracePlace};
 
 /// As much of a parser's words as is of use.
 const MAX_REASON: usize = 200;
@@ -20,7 +20,7 @@ pub(super) fn read_block(
     source: &mut impl Read,
     block: &mut Vec<u8>,
     limit: u32,
-    place: Place,
+    place: TracePlace,
 ) -> Result<Next, TraceError> {
     let damaged = |reason: String| Err(TraceError::Damaged { place, reason });
     block.clear();
@@ -64,7 +64,7 @@ fn read_all(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// What an error of reading or unpacking means.
-pub(super) fn failed(error: io::Error, place: Place) -> Result<Next, TraceError> {
+pub(super) fn failed(error: io::Error, place: TracePlace) -> Result<Next, TraceError> {
     match error.kind() {
         // That is what zstd says at the end of a file within a frame.
         io::ErrorKind::UnexpectedEof => Ok(Next::Nothing("a zstd frame is cut".to_owned())),

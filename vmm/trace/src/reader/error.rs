@@ -25,7 +25,7 @@ pub enum TraceError {
     #[error("{place}: {reason}")]
     Damaged {
         /// Where.
-        place: Place,
+        place: TracePlace,
         /// What is wrong.
         reason: String,
     },
@@ -33,7 +33,7 @@ pub enum TraceError {
 
 /// A place in a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct TracePlace {
     /// Number of the entry.
     pub entry: u64,
     /// Where its block begins, in bytes of the unpacked trace.
@@ -42,7 +42,7 @@ pub struct Place {
     pub frame: u64,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for TracePlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { entry, offset, frame } = self;
         write!(f, "entry {entry}, at byte {offset} unpacked, in the frame at byte {frame}")
@@ -59,7 +59,7 @@ pub enum Ending {
     /// Without a mark: its recorder was killed, the disk was full, or the file was cut.
     Truncated {
         /// Behind what can be read.
-        place: Place,
+        place: TracePlace,
         /// What is there.
         reason: String,
     },

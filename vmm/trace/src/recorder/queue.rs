@@ -353,7 +353,7 @@ fn next(shared: &Arc<Shared>) -> Option<Vec<u8>> {
         }
         let age = state.flushed.elapsed();
         if age >= FLUSH_AFTER {
-            // Nobody records any more, and nobody will say that the trace is complete.
+            // Nothing is recorded any more, and no end mark will come.
             let abandoned = Arc::strong_count(shared) == 1;
             let now = state.now();
             if state.held.as_ref().is_some_and(|(_, at)| abandoned || now - *at > FINDINGS_COME) {

@@ -140,7 +140,7 @@ fn what_a_full_disk_took_is_read_to_its_end() {
 fn what_was_recorded_is_in_the_file_after_a_moment() {
     let disk = Disk::default();
     let recording = begin(&disk, RecordOptions::default());
-    // Whoever is killed at once leaves a header.
+    // A program that is killed at once leaves a header.
     assert_eq!(read(&disk.bytes()).0, 0);
     for round in 1..4 {
         fill(&recording, round, 10);
@@ -152,7 +152,7 @@ fn what_was_recorded_is_in_the_file_after_a_moment() {
     }
     let bytes = disk.bytes();
     assert!(matches!(read(&bytes).2, Some(Ending::Truncated { .. })));
-    // Nobody finishes it: its thread ends by itself, and marks no end.
+    // It is not finished: its thread ends by itself, and marks no end.
     drop(recording);
     let begun = Instant::now();
     while Arc::strong_count(&disk.0) > 1 {

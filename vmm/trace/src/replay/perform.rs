@@ -62,7 +62,7 @@ pub(crate) fn perform(
         Event::FenceSeen { requester } => {
             system.fence_seen(Bdf(*requester)).unwrap_or_else(|error| refuse(&error));
         }
-        // A record is part of what else happens: the stage hands it out.
+        // A witness record is part of what else happens: the stage hands it out.
         Event::Witness { kind: WitnessInput::Record, .. } => {}
         Event::Witness { kind, data } => system.witness_input(*kind, data),
         Event::Step { function } => {

@@ -41,7 +41,7 @@ fn whatever_else_is_refused_with_the_reason() {
         ("port0.acs=+RR CR", "neither switched on (+) nor off (-)"),
         ("peer0.acs=RR", "peer0 is an endpoint"),
         ("down7.acs=RR", "no port down7"),
-        ("nobody.peer-routing=nowhere", "there is no host bridge nobody, but "),
+        ("no-bridge.peer-routing=nowhere", "there is no host bridge no-bridge, but "),
         ("host-bridge.peer-routing=far", "everywhere, same-bridge or nowhere"),
         ("acs=RR", "only PORT.acs"),
         ("peer0.bar2=0x1000", "other numbers or addresses"),

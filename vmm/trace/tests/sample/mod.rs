@@ -40,7 +40,7 @@ fn witness(kind: WitnessInput, data: &[u8]) -> Event {
     Event::Witness { kind, data: data.to_vec() }
 }
 
-/// A record of the witness: a dma-buf mapped for the peer.
+/// A witness record: a dma-buf mapped for the peer.
 pub(crate) fn mapped() -> Bytes {
     Builder::new(record::Kind::BufferMap)
         .put_u64(record::record::TICKET, 3)
