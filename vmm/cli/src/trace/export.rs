@@ -1,6 +1,6 @@
 //! `peerdma trace export`.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -46,6 +46,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             write(arguments, &mut out)?.and_then(|()| out.flush()).map_err(failed)?;
             drop(out);
             whole.keep()?;
+        }
+        None if !matches!(arguments.to, Format::Jsonl) && io::stdout().is_terminal() => {
+            return Err(Failure::usage("this format is binary, and stdout is a terminal")
+                .hint("give --out FILE, or a pipe"));
         }
         None => {
             let mut out = BufWriter::new(io::stdout().lock());
