@@ -192,7 +192,10 @@ impl Fabric {
         let ResolveOutcome::Reached { target, .. } = outcome else { return LeadsTo::Unknown };
         match target.owner() {
             Some(owner) if owner != function => {
-                self.witness.found_in_device(buffer);
+                // What was mapped there for others is a mistake of its own.
+                if placed.takes_peer_to_peer {
+                    self.witness.found_in_device(buffer);
+                }
                 LeadsTo::Device
             }
             None if self.witness.was_in_device(buffer) => LeadsTo::Memory,

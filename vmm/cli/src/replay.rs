@@ -163,7 +163,7 @@ pub(super) fn failure(path: &Path, error: &ReplayError) -> Failure {
 pub(super) fn ending(ending: &Ending) -> String {
     match ending {
         Ending::Complete => "the trace is complete".to_owned(),
-        Ending::Cut => "the trace was cut at its size limit".to_owned(),
+        Ending::Cut => "the trace was cut, by its size limit or `trace cut`".to_owned(),
         Ending::Truncated { place, reason } => format!(
             "the trace has no end mark, so its recorder was killed, the disk was full, or the file was cut: it ends \
              before {place}: {reason}"

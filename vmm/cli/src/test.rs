@@ -255,6 +255,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if let Some(watched) = report.watched() {
         say!("{watched}");
     }
+    tell_traces(&job);
     shares.part("guests");
     if let Some(line) = shares.line() {
         say!("{line}");
@@ -283,6 +284,20 @@ fn forget_passed(job: &Job, scenarios: &[ScenarioReport]) -> Result<(), Failure>
         }
     }
     Ok(())
+}
+
+/// Where the traces are, if there are any.
+fn tell_traces(job: &Job) {
+    let Some(folder) = &job.record else { return };
+    let files = job.runs.iter().filter_map(|run| run.record.as_ref()).map(|file| folder.join(file));
+    let files: Vec<_> = files.filter(|file| file.exists()).collect();
+    match files.as_slice() {
+        [] => {}
+        [file] => say!("trace: peerdma replay {}", file.display()),
+        [file, ..] => {
+            say!("{} traces: peerdma replay {}, and so on", files.len(), file.display());
+        }
+    }
 }
 
 /// More parts than scenarios: there is nothing to run in this one, and its report says as much.

@@ -6,13 +6,17 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use device_models::checker::FindingClass;
 use device_models::pci::Bdf;
 
 use self::fit::fits;
 use super::event::{Event, Header, TestMark};
-use super::names::kind_name;
+use super::names::{PURPOSES, ROUTES, STATUSES, kind_name};
 use super::reader::Entry;
 use super::witnessed;
+
+/// Findings of any class.
+const ANY: &str = "any";
 
 /// Terms that must all hold.
 #[derive(Debug, Clone, Default)]
@@ -151,6 +155,36 @@ impl Filter {
         terms.iter().map(|term| term.as_ref().parse()).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether the functions that it names are in a trace.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check(&self, header: &Header) -> Result<(), BadFilter> {
+        for Term { key, values, .. } in &self.0 {
+            let (name, others): (_, &[&str]) = match key {
+                Key::Function => ("function", &[]),
+                Key::Requester => ("requester", &[]),
+                Key::Target => ("target", &["ram", "interrupts"]),
+                _ => continue,
+            };
+            for value in values {
+                let Value::Text(text) = value else { continue };
+                let known = header.functions.iter().any(|it| it.name == *text)
+                    || others.contains(&text.as_str())
+                    || text.parse::<Bdf>().is_ok();
+                if !known {
+                    let all = header.functions.iter().map(|it| it.name.as_str());
+                    let all: Vec<_> = all.chain(others.iter().copied()).collect();
+                    return Err(BadFilter {
+                        term: format!("{name}={text}"),
+                        reason: format!("the trace has no {text:?}; it has {}", all.join(", ")),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether nothing is left out.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -283,8 +317,30 @@ fn value(key: Key, text: &str) -> Result<Value, String> {
                 Err(format!("there is no witness record {text:?}; there are {}", words.join(", ")))
             }
         },
+        Key::Purpose => one_of(text, "purpose", PURPOSES.iter().map(|it| it.name())),
+        Key::Route => one_of(text, "route", ROUTES.iter().map(|it| it.name())),
+        Key::Status => one_of(text, "status", STATUSES.iter().map(|(it, _)| it.name())),
+        Key::Finding if !begins_a_class(text) => {
+            Err(format!("there is no class or group {text:?}; `peerdma findings` lists them"))
+        }
         _ => Ok(Value::Text(text.to_owned())),
     }
+}
+
+fn one_of(
+    text: &str,
+    what: &str,
+    all: impl Iterator<Item = &'static str>,
+) -> Result<Value, String> {
+    let all: Vec<_> = all.collect();
+    match all.iter().find(|word| word.eq_ignore_ascii_case(text)) {
+        Some(word) => Ok(Value::Text((*word).to_owned())),
+        None => Err(format!("there is no {what} {text:?}; there are {}", all.join(", "))),
+    }
+}
+
+fn begins_a_class(text: &str) -> bool {
+    text == ANY || FindingClass::ALL.iter().any(|class| fit::begins(class.name(), text))
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -84,7 +84,7 @@ fn a_test_is_cut_out_with_its_marks() {
             "turn of function 1",
             "turn of function 2",
             "test a passed",
-            "cut at the size limit after 4 entries"
+            "cut after 4 entries, by a size limit or trace cut"
         ]
     );
     assert_eq!(ending, Some(Ending::Cut));

@@ -1,6 +1,6 @@
 //! `peerdma trace cut`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -39,6 +39,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let Arguments { trace, out, from, to, test } = arguments;
     let reader = open(trace)?;
+    not_itself(trace, out)?;
     let whole = Whole::create(out)?;
     let part = Part { from: *from, to: *to, test: test.clone() };
     let events = cut(reader, whole.file(), &part).map_err(|error| match error {
@@ -49,6 +50,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     whole.keep()?;
     output::print(&format!("{events} entries\n"))?;
     Ok(Exit::Success as u8)
+}
+
+/// The part would take the place of the trace.
+fn not_itself(trace: &Path, out: &Path) -> Result<(), Failure> {
+    match (trace.canonicalize(), out.canonicalize()) {
+        (Ok(trace), Ok(out)) if trace == out => {
+            Err(Failure::usage("the part would replace the trace that it is of")
+                .hint("give it another name"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -8,7 +8,7 @@ use peerdma_trace::{Context, Entry, ReplayError};
 
 use super::super::replay::{failure, named, open};
 use super::super::{Exit, Failure};
-use super::{convert::Whole, filter, remark};
+use super::{convert::Whole, filter, fits_to, remark};
 
 /// What to write, and how.
 #[derive(Debug, Args)]
@@ -71,6 +71,7 @@ type Sink<'a> = Box<dyn FnMut(&Entry, &str, &Context) -> io::Result<()> + 'a>;
 fn write<'a>(arguments: &Arguments, out: &'a mut impl Write) -> Result<io::Result<()>, Failure> {
     let filter = filter(&arguments.filters)?;
     let mut reader = open(&arguments.trace)?;
+    fits_to(&filter, reader.header())?;
     let mut context = Context::new(reader.header(), reader.begun());
     let interfaces = reader.interfaces();
     let mut sink: Sink<'a> = match arguments.to {

@@ -10,7 +10,7 @@ mod verify;
 
 use clap::{Args, Subcommand};
 use peerdma_support::say;
-use peerdma_trace::{Ending, Filter};
+use peerdma_trace::{Ending, Filter, Header};
 
 use super::replay::ending;
 use super::{Failure, output};
@@ -67,6 +67,11 @@ fn filter(terms: &[String]) -> Result<Filter, Failure> {
     Filter::new(terms).map_err(|error| {
         Failure::usage(error).hint("`peerdma trace show --help` explains the keys")
     })
+}
+
+/// Whether a trace has the functions that a filter names.
+fn fits_to(filter: &Filter, header: &Header) -> Result<(), Failure> {
+    filter.check(header).map_err(Failure::usage)
 }
 
 /// Says so where a trace is not complete.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use peerdma_suite::report::ktap::plain;
+use peerdma_support::say;
 use peerdma_trace::{Context, Entry, Event, ReplayError, TransactionResult};
 
 use super::super::replay::{failure, open};
 use super::super::{Exit, Failure};
-use super::{filter, remark};
+use super::{filter, fits_to, remark};
 
 /// What to print.
 #[derive(Debug, Args)]
@@ -17,7 +18,8 @@ use super::{filter, remark};
 A filter is KEY=VALUE, with several values separated by commas, or KEY!=VALUE; all filters must fit. Keys: function, \
 requester, target (names, addresses, ram), address and tlp and entry (a number or FROM-TO), kind (MRd, MWr, finding, note, \
 turn, test, config-write and so on), purpose, route, status, finding (a class, the beginning of one, or any), test (a name, \
-or the beginning of one and *), time (seconds, or FROM-TO).
+or the beginning of one and *), time (seconds, or FROM-TO), record (a witness record: map, unmap, buffer-map and so on), \
+buffer (the inode number of a dma-buf in those).
 
 Columns: number of the entry, seconds since the beginning, source, and what happened.
 
@@ -46,13 +48,15 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let filter = filter(&arguments.filters)?;
     let mut reader = open(&arguments.trace)?;
+    fits_to(&filter, reader.header())?;
     let mut context = Context::new(reader.header(), reader.begun());
     let interfaces = reader.interfaces();
     let stdout = io::stdout().lock();
     let colours =
         stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
     let mut out = BufWriter::with_capacity(1 << 16, stdout);
-    let mut left = arguments.limit.unwrap_or(u64::MAX);
+    let limit = arguments.limit.unwrap_or(u64::MAX);
+    let mut left = limit;
     let mut printed = Ok(());
     let mut failed = None;
     for entry in reader.by_ref() {
@@ -92,6 +96,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     if let Some(error) = failed {
         return Err(failure(&arguments.trace, &ReplayError::Trace(error)));
+    }
+    if left == limit && limit > 0 && !arguments.filters.is_empty() {
+        say!("no entry fits to the filters");
     }
     remark(reader.ending());
     Ok(Exit::Success as u8)

@@ -9,7 +9,7 @@ use peerdma_trace::{Context, ReplayError, Stats, Traffic};
 
 use super::super::replay::{failure, open};
 use super::super::{Exit, Failure};
-use super::{filter, output, remark};
+use super::{filter, fits_to, output, remark};
 
 /// What to add up.
 #[derive(Debug, Args)]
@@ -28,6 +28,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let filter = filter(&arguments.filters)?;
     let mut reader = open(&arguments.trace)?;
+    fits_to(&filter, reader.header())?;
     let header = reader.header().clone();
     let mut context = Context::new(&header, reader.begun());
     let mut stats = Stats::default();

@@ -26,8 +26,8 @@ pub(super) fn section(report: &RunReport) -> Option<String> {
     let columns: Vec<_> = with_bugs.iter().map(|scenario| Column::of(scenario)).collect();
     let mut text = String::from(
         "\n## Bugs committed on purpose\n\nTests that committed a bug of this class and had it found, by \
-         how the guest used its IOMMU. The tests of the group `legal` are near-misses, in which nothing \
-         may be found.\n\n| Class |",
+         how the guest used its IOMMU; a test counts for each class that it provokes. The tests of the \
+         group `legal` are near-misses, in which nothing may be found.\n\n| Class |",
     );
     for column in &columns {
         let _ = write!(text, " {} |", column.mode);
@@ -53,7 +53,12 @@ pub(super) fn section(report: &RunReport) -> Option<String> {
     let _ = write!(text, "\n| near-misses silent |");
     columns.iter().for_each(|column| _ = write!(text, " {} of {} |", column.silent, column.legal));
     if !absent.is_empty() {
-        let _ = write!(text, "\n\nNot committed in this run: {}.", absent.join(", "));
+        let _ = write!(
+            text,
+            "\n\nNot committed in this run: {}. They need another topology, another mode of the \
+             IOMMU, or a driver that this guest has not got; other scenarios and unit tests have most.",
+            absent.join(", ")
+        );
     }
     text.push('\n');
     Some(text)

@@ -50,7 +50,9 @@ impl fmt::Display for Event {
             }
             Self::Lost { entries } => write!(f, "{entries} entries were dropped here"),
             Self::End { events } => write!(f, "end after {events} entries"),
-            Self::Cut { events } => write!(f, "cut at the size limit after {events} entries"),
+            Self::Cut { events } => {
+                write!(f, "cut after {events} entries, by a size limit or trace cut")
+            }
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn fits(key: Key, value: &Value, entry: &Entry, context: &Context) ->
                 Event::Transaction(run) => run.verdict.map(|class| class.name()),
                 _ => None,
             };
-            class.is_some_and(|class| text == "any" || begins(class, text))
+            class.is_some_and(|class| text == super::ANY || begins(class, text))
         }
         (Key::Test, Value::Text(text)) => context.test().is_some_and(|name| {
             text.strip_suffix('*').map_or(name == text, |beginning| name.starts_with(beginning))
@@ -67,7 +67,7 @@ pub(super) fn fits(key: Key, value: &Value, entry: &Entry, context: &Context) ->
 }
 
 /// Whether a class is `text`, or of the group `text`.
-fn begins(class: &str, text: &str) -> bool {
+pub(super) fn begins(class: &str, text: &str) -> bool {
     class.strip_prefix(text).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
