@@ -79,7 +79,6 @@ fn terms_choose_transactions() {
         ("finding=any", true),
         ("finding=iommu", true),
         ("finding=iommu.stale", true),
-        ("finding=iommu.st", false),
         ("finding!=any", false),
         ("test=unmap*", true),
         ("test=unmap, then write", true),
@@ -183,6 +182,10 @@ fn a_term_that_makes_no_sense_is_an_error() {
         ("peer0", "a filter is KEY=VALUE"),
         ("colour=red", "there is no key \"colour\""),
         ("kind=TLP", "there is no kind \"TLP\"; there are MRd"),
+        ("purpose=zz", "there is no purpose \"zz\"; there are descriptor, data"),
+        ("route=nowhere", "there is no route \"nowhere\"; there are memory"),
+        ("status=OK", "there is no status \"OK\"; there are SC, UR"),
+        ("finding=iommu.st", "there is no class or group \"iommu.st\""),
         ("function=", "there is no value"),
         ("address=x", "is not a number or a range"),
         ("address=", "is not a number or a range"),
@@ -201,9 +204,28 @@ fn a_term_that_makes_no_sense_is_an_error() {
         let value = match *key {
             "kind" => "MRd",
             "record" => "map",
+            "purpose" => "DATA",
+            "route" => "memory",
+            "status" => "sc",
+            "finding" => "iommu",
             _ => "1",
         };
         assert!(Filter::new(&[format!("{key}={value}")]).is_ok(), "{key}");
     }
     assert!(KINDS.iter().all(|kind| Filter::new(&[format!("kind={kind}")]).is_ok()));
+}
+
+#[test]
+fn a_function_that_a_trace_has_not_got_is_an_error() {
+    let check = |term: &str| {
+        let filter = Filter::new(&[term]).unwrap();
+        filter.check(&header()).map_err(|error| error.to_string())
+    };
+    for term in ["function=peer0", "requester!=peer1", "target=ram", "target=05:00.0", "kind=MRd"] {
+        assert_eq!(check(term), Ok(()), "{term}");
+    }
+    for term in ["function=peer9", "requester=peer0,peer9", "requester=ram"] {
+        let error = check(term).unwrap_err();
+        assert!(error.contains("the trace has no \"") && error.contains("peer0, "), "{error}");
+    }
 }
