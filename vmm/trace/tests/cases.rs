@@ -1,5 +1,6 @@
 //! Regression cases: small traces, each with a finding that must come out again. `peerdma replay
-//! --minimise FINDING --to-test vmm/trace/tests/cases` makes one of a trace of any size.
+//! --minimise FINDING --to-test vmm/trace/tests/cases` makes one of a trace of any size. What a case
+//! finds is what its name says, and notes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -29,6 +30,12 @@ fn every_case_has_its_findings_again() {
         let difference = replay.difference.map(|difference| difference.to_string());
         assert_eq!((difference, replay.ending), (None, Some(Ending::Complete)), "{name}");
         assert_eq!(replay.found, found.len() as u64, "{name}");
+        let others: Vec<_> = replay
+            .findings
+            .iter()
+            .filter(|text| !text.starts_with("note: ") && !text.contains(&format!(": {class}")))
+            .collect();
+        assert!(others.is_empty(), "{name}: {others:#?}");
         cases += 1;
     }
     assert!(cases >= 5, "{cases}");

@@ -3,40 +3,28 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use device_models::checker::{Cause, Finding, FindingClass, Severity};
+use device_models::checker::Finding;
 use device_models::fabric::{
-    AddressMap, Delivery, FunctionId, Input, Kind, Observer, Purpose, Transaction, WitnessInput,
+    AddressMap, Delivery, FunctionId, Input, Observer, Purpose, Transaction, WitnessInput,
 };
 use device_models::system::System;
 use device_models::witness;
 
+use super::Wanted;
+use super::found::{Found, Tally};
 use super::scene::{Given, Scene};
-use super::{Wanted, is_same};
 use crate::event::Event;
 use crate::replay::{DISCARD_AFTER, discard, perform};
 
-/// What makes two findings the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Signature {
-    severity: Severity,
-    function: Arc<str>,
-    kind: Option<Kind>,
-    /// A descriptor that is fetched from a wrong address is not the data that was.
-    purpose: Option<Purpose>,
-    target: Option<FunctionId>,
-}
-
-/// A finding of a run.
-#[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub(super) class: FindingClass,
-    pub(super) signature: (FindingClass, Signature),
-    tlps: Option<(u64, u64)>,
-    /// The function that is its requester.
-    pub(super) requester: Option<FunctionId>,
-    pub(super) target: Option<FunctionId>,
-    /// In which scene it came.
+/// What came of scenes in which the finding is.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The scene of the finding.
     pub(super) scene: usize,
+    /// How much had happened by its end.
+    pub(super) events: u64,
+    /// All findings by then.
+    pub(super) findings: Tally,
 }
 
 #[derive(Debug, Default)]
@@ -75,17 +63,15 @@ impl Run {
     pub(super) fn search(&mut self, scenes: &[&Scene], wanted: Wanted) -> Option<Found> {
         self.play(scenes, |found| match wanted {
             Wanted::Class(class) => found.class == class,
-            Wanted::Tlp(number) => {
-                found.tlps.is_some_and(|(first, count)| number.wrapping_sub(first) < count)
-            }
+            Wanted::Tlp(number) => found.is_about(number),
         })
     }
 
-    /// Plays scenes until a finding comes that is the same: in which scene, and how much had
-    /// happened by its end.
-    pub(super) fn finds(&mut self, scenes: &[&Scene], wanted: &Found) -> Option<(usize, u64)> {
-        let found = self.play(scenes, |found| is_same(found, wanted))?;
-        Some((found.scene, self.stage.lock().events))
+    /// Plays scenes until a finding comes that is the same.
+    pub(super) fn finds(&mut self, scenes: &[&Scene], wanted: &Found) -> Option<Kept> {
+        let scene = self.play(scenes, |found| found.is_same(wanted))?.scene;
+        let state = self.stage.lock();
+        Some(Kept { scene, events: state.events, findings: Tally::of(&state.found) })
     }
 
     /// Plays all scenes; what a recorder would have seen.
@@ -220,26 +206,7 @@ impl Observer for Stage {
 
     fn finding(&mut self, finding: &Finding) {
         let mut state = self.lock();
-        let target = match finding.cause {
-            Cause::Target { function, .. } => Some(function),
-            _ => None,
-        };
-        let transaction = finding.transaction.as_ref();
-        let signature = Signature {
-            severity: finding.severity,
-            function: Arc::clone(&finding.function),
-            kind: transaction.map(|transaction| transaction.kind),
-            purpose: transaction.map(|transaction| transaction.purpose),
-            target,
-        };
-        let found = Found {
-            class: finding.class,
-            signature: (finding.class, signature),
-            tlps: transaction.map(|it| (it.sequence, it.tlp_count())),
-            requester: transaction.map(|transaction| transaction.function),
-            target,
-            scene: state.scene.unwrap_or(0),
-        };
+        let found = Found::new(finding, state.scene.unwrap_or(0));
         state.found.push(found);
         state.record(finding.into());
     }

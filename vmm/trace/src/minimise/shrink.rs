@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use device_models::fabric::{AddressMap, FunctionId, NodeKind, Purpose, Target, for_cpu};
 
-use super::free::{Found, Run};
+use super::found::{Found, Tally};
+use super::free::Run;
 use super::scene::{Given, Scene};
 use crate::event::{Event, Header};
 use crate::replay::{ReplayError, build};
@@ -20,6 +21,8 @@ pub(super) struct Shrink<'a> {
     runs: u64,
     /// How much happens with what is left.
     events: u64,
+    /// What is found with it: nothing else may come.
+    findings: Tally,
 }
 
 /// Descriptors that are tried each by itself.
@@ -29,16 +32,19 @@ const MAX_ALONE: usize = 64;
 type Finished = Result<bool, ReplayError>;
 
 impl<'a> Shrink<'a> {
-    /// Begins with all scenes up to the one in which the finding came.
+    /// Begins with all scenes up to the one in which the finding came, and with what the trace had
+    /// found by then.
     pub(super) fn new(
         header: &'a Header,
         mut scenes: Vec<Scene>,
         wanted: Found,
+        findings: Tally,
         deadline: Instant,
         map: Arc<AddressMap>,
     ) -> Result<Self, ReplayError> {
         scenes.truncate(wanted.scene + 1);
-        let mut this = Self { header, scenes, wanted, deadline, map, runs: 0, events: u64::MAX };
+        let mut this =
+            Self { header, scenes, wanted, findings, deadline, map, runs: 0, events: u64::MAX };
         let states: Vec<bool> =
             this.scenes.iter().map(|scene| this.is_state(&scene.cause)).collect();
         this.scenes.iter_mut().zip(states).for_each(|(scene, is)| scene.is_state = is);
@@ -49,8 +55,8 @@ impl<'a> Shrink<'a> {
         self.runs
     }
 
-    pub(super) fn class(&self) -> device_models::checker::FindingClass {
-        self.wanted.class
+    pub(super) fn wanted(&self) -> &Found {
+        &self.wanted
     }
 
     pub(super) fn scenes(&self) -> Vec<Scene> {
@@ -72,19 +78,22 @@ impl<'a> Shrink<'a> {
         Ok(finished)
     }
 
-    /// Whether these scenes still have the finding, and less happens. Without a ring's address, say, a
-    /// device might come to the same finding by way of much that makes no sense. Scenes behind the
-    /// finding are over.
+    /// Whether these scenes still have the finding, less happens, and nothing is found that was not
+    /// before. Without a ring's address, say, a device might come to the same finding by way of much
+    /// that makes no sense; without the address of completion records it writes them to 0. Scenes
+    /// behind the finding are over.
     fn try_scenes(&mut self, scenes: Vec<Scene>) -> Finished {
         self.runs += 1;
         let mut run = Run::new(build(self.header)?);
         let found = run.finds(&scenes.iter().collect::<Vec<_>>(), &self.wanted);
-        let Some((at, events)) = found.filter(|(_, events)| *events <= self.events) else {
+        let Some(kept) = found
+            .filter(|kept| kept.events <= self.events && kept.findings.is_within(&self.findings))
+        else {
             return Ok(false);
         };
-        self.events = events;
+        (self.events, self.findings) = (kept.events, kept.findings);
         self.scenes = scenes;
-        self.scenes.truncate(at + 1);
+        self.scenes.truncate(kept.scene + 1);
         Ok(true)
     }
 
