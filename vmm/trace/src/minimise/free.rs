@@ -13,7 +13,7 @@ use device_models::witness;
 use super::Wanted;
 use super::found::{Found, Tally};
 use super::scene::{Given, Scene};
-use crate::event::Event;
+use crate::event::{Ahead, Event};
 use crate::replay::{DISCARD_AFTER, discard, perform};
 
 /// What came of scenes in which the finding is.
@@ -40,6 +40,10 @@ struct State {
     found: Vec<Found>,
     /// Everything that happened, with the scene of each.
     recorded: Option<Vec<(Option<usize>, Event)>>,
+    /// Where among it the last transaction is, if no finding, and no cause, came since.
+    held: Option<usize>,
+    /// A finding about a transaction that has not come yet.
+    ahead: Option<Ahead>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -132,11 +136,29 @@ impl Stage {
 }
 
 impl State {
-    fn record(&mut self, event: Event) {
+    fn record(&mut self, mut event: Event) {
         self.events += 1;
         let scene = self.scene;
-        if let Some(recorded) = &mut self.recorded {
-            recorded.push((scene, event));
+        let Some(recorded) = &mut self.recorded else { return };
+        if let Event::Transaction(run) = &mut event {
+            run.found_ahead(self.ahead.take());
+            self.held = Some(recorded.len());
+        } else if event.is_cause() {
+            self.held = None;
+        }
+        recorded.push((scene, event));
+    }
+
+    /// Gives the transaction that a finding is about its class, as a recorder does.
+    fn judge(&mut self, finding: &Finding) {
+        let held = self.held.take();
+        let run = self.recorded.as_mut().zip(held).and_then(|(all, at)| all.get_mut(at));
+        let is_held = match run {
+            Some((_, Event::Transaction(run))) => run.found(finding),
+            _ => false,
+        };
+        if let Some(ahead) = Ahead::new(finding).filter(|_| !is_held) {
+            self.ahead = Some(ahead);
         }
     }
 
@@ -208,6 +230,7 @@ impl Observer for Stage {
         let mut state = self.lock();
         let found = Found::new(finding, state.scene.unwrap_or(0));
         state.found.push(found);
+        state.judge(finding);
         state.record(finding.into());
     }
 
