@@ -3,6 +3,7 @@
 //! Candidates are replayed freely: what the devices do is not compared with the trace, which only
 //! gives them what they read. What is left is recorded anew, so that it replays like any other.
 
+mod doorbell;
 mod found;
 mod free;
 mod scene;

@@ -11,6 +11,7 @@ use device_models::system::System;
 use device_models::witness;
 
 use super::Wanted;
+use super::doorbell::Tails;
 use super::found::{Found, Tally};
 use super::scene::{Given, Scene};
 use crate::event::{Ahead, Event};
@@ -30,8 +31,10 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 struct State {
     given: VecDeque<Given>,
-    /// What the indices of available rings have grown to.
-    indices: BTreeMap<u64, u16>,
+    /// What the indices of available rings have grown to, and whether that is not what the trace has.
+    indices: BTreeMap<u64, (u16, bool)>,
+    /// The tail of a peer's ring has not been where the trace has it.
+    tails_moved: bool,
     /// All records of the scene are handed out.
     drains: bool,
     scene: Option<usize>,
@@ -95,7 +98,7 @@ impl Run {
     }
 
     fn play(&mut self, scenes: &[&Scene], is_wanted: impl Fn(&Found) -> bool) -> Option<Found> {
-        let mut seen = 0;
+        let (mut seen, mut tails) = (0, Tails::default());
         for (index, scene) in scenes.iter().enumerate() {
             {
                 let mut state = self.stage.lock();
@@ -105,7 +108,13 @@ impl Run {
             if (index as u64).is_multiple_of(DISCARD_AFTER) {
                 discard(&self.system);
             }
-            drop(perform(&mut self.system, &scene.cause, None));
+            match (tails.next(scene.tail), &scene.cause) {
+                (Some(value), Event::RegisterWrite { address, data }) => {
+                    self.stage.lock().tails_moved |= value.to_le_bytes() != data.as_slice();
+                    self.system.mmio_write(*address, &value.to_le_bytes());
+                }
+                (_, cause) => drop(perform(&mut self.system, cause, None)),
+            }
             self.drain();
             let state = self.stage.lock();
             let new = state.found.get(seen..).unwrap_or_default();
@@ -175,21 +184,40 @@ impl State {
             }
             _ => false,
         };
-        // A ring's entry has another place if the ring has fewer.
-        let exact = !matches!(transaction.purpose, Purpose::VirtQueue | Purpose::DescriptorFetch);
-        let at = self
-            .given
-            .iter()
-            .position(|given| fits(given, true))
-            .or_else(|| self.given.iter().position(|given| !exact && fits(given, false)))?;
+        let index = self.indices.get(&transaction.address).map(|(index, _)| *index);
+        // A ring's entry has another place if the ring has fewer. Where it now is there may have
+        // been another one: once places have moved, the first is the one.
+        let (is_entry, moved) = match transaction.purpose {
+            Purpose::DescriptorFetch => (true, self.tails_moved),
+            Purpose::VirtQueue => {
+                let ring = self.indices.range(..transaction.address).next_back();
+                let moved = length == 2 && ring.is_some_and(|(_, (_, moved))| *moved);
+                (index.is_none(), moved)
+            }
+            _ => (false, false),
+        };
+        let is_index = |given: &Given| matches!(given, Given::Read { grown: Some(_), .. });
+        let first = |given: &Given| is_entry && !is_index(given) && fits(given, false);
+        let exact = |given: &Given| fits(given, true);
+        let mut given = self.given.iter();
+        let at = match is_entry && moved {
+            true => given.position(first).or_else(|| self.given.iter().position(exact)),
+            false => given.position(exact).or_else(|| self.given.iter().position(first)),
+        };
+        let Some(at) = at else {
+            // It is as it was when the device last read it: nothing has become available since.
+            return index.filter(|_| length == 2).map(|index| index.to_le_bytes().to_vec());
+        };
         let Some(Given::Read { address, data, grown, .. }) = self.given.remove(at) else {
             return None;
         };
         match grown {
             Some(grown) => {
-                let index = self.indices.entry(address).or_default();
+                let (index, moved) = self.indices.entry(address).or_default();
                 *index = index.wrapping_add(grown);
-                Some(index.to_le_bytes().to_vec())
+                let now = index.to_le_bytes().to_vec();
+                *moved = now != data;
+                Some(now)
             }
             None => Some(data),
         }
