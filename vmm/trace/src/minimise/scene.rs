@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
-use device_models::fabric::Purpose;
+use device_models::fabric::{Kind, Purpose};
 
 use super::MinimiseError;
 use super::doorbell::Tail;
@@ -78,6 +78,14 @@ pub(super) fn read_scenes<R: BufRead>(reader: Reader<R>) -> Result<Vec<Scene>, M
 
 fn given(event: Event) -> Option<Given> {
     match event {
+        // What a device writes into a queue, nobody reads here.
+        Event::Transaction(TlpRun {
+            function,
+            purpose: Purpose::VirtQueue,
+            kind: Kind::MemoryWrite,
+            address,
+            ..
+        }) => Some(Given::Other { function, address }),
         Event::Transaction(TlpRun { function, purpose, address, data: Some(data), .. }) => {
             Some(Given::Read { function, purpose, address, data, grown: None })
         }
