@@ -1,6 +1,6 @@
 //! The tails of the peers' rings. Where work is left out, a doorbell must stand for as much as it
-//! did, not at the same index: otherwise the engine would take descriptors that nobody had asked
-//! for.
+//! did, not at the same index: otherwise the engine would take descriptors that the driver never
+//! queued.
 
 use std::collections::BTreeMap;
 

@@ -78,7 +78,7 @@ pub(super) fn read_scenes<R: BufRead>(reader: Reader<R>) -> Result<Vec<Scene>, M
 
 fn given(event: Event) -> Option<Given> {
     match event {
-        // What a device writes into a queue, nobody reads here.
+        // A device does not read back what it writes into a queue.
         Event::Transaction(TlpRun {
             function,
             purpose: Purpose::VirtQueue,
