@@ -98,7 +98,6 @@ fn what_the_trace_had_not_found_does_not_come() {
     let whole = bench::play(&path).findings;
     let (result, bytes) = small(&path, "pci.no-target", 60).unwrap();
     let found = play(&bytes).findings;
-    // Without their address, the completion records would go to 0.
     assert_eq!(found, std::slice::from_ref(&result.finding));
     assert!(result.others.is_empty(), "{result:?}");
     // Time for nothing but what is behind it: all that came in front is named.
@@ -107,6 +106,16 @@ fn what_the_trace_had_not_found_does_not_come() {
     let (result, bytes) = small(&path, tlp, 0).unwrap();
     assert_eq!((&result.others[..], &result.finding), (&whole[..last], &whole[last]));
     assert_eq!(play(&bytes).findings, whole);
+}
+
+#[test]
+fn behind_an_iommu_nothing_else_is_found() {
+    // Without their address, the completion records would go to 0, which is not mapped.
+    let case = "tests/cases/iommu.stale-basic.pcapng.zst";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(case);
+    let (result, bytes) = small(&path, "iommu.stale", 60).unwrap();
+    assert_eq!(play(&bytes).findings, [result.finding]);
+    assert!(result.others.is_empty(), "{:#?}", result.others);
 }
 
 #[test]
