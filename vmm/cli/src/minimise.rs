@@ -68,10 +68,12 @@ pub(super) fn run(
 }
 
 fn text(result: &Minimised, out: &Path) -> String {
-    let Minimised { finding, snapshot, events, runs, finished } = result;
+    let Minimised { finding, others, snapshot, events, runs, finished } = result;
     let end = if *finished { "" } else { "; time was up before all was tried" };
+    let others: String =
+        others.iter().map(|other| format!("with it: {}\n", plain(other))).collect();
     format!(
-        "{}\n{}: {events} entries behind a state of {snapshot}, after {runs} replays{end}\n",
+        "{}\n{others}{}: {events} entries behind a state of {snapshot}, after {runs} replays{end}\n",
         plain(finding),
         out.display()
     )

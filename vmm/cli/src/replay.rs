@@ -19,7 +19,8 @@ const SHOWN: usize = 1000;
 /// What to replay.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Ends with 0 when everything came out as recorded, with 1 at the first difference, which is then printed.
+Ends with 0 when everything came out as recorded, with 1 at the first difference, which is then printed,
+and with 2 when nothing could be compared.
 
 Example:
   peerdma test --record traces
@@ -65,6 +66,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     let result =
         replay_what_if(open(path)?, &arguments.what_if).map_err(|error| failure(path, &error))?;
+    if result.events == 0 && result.difference.is_none() {
+        return Err(Failure::usage(named(path, nothing(&result))));
+    }
     if arguments.json {
         output::json(&json!({
             "events": result.events,
@@ -86,6 +90,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::print(&text(&result))?;
     }
     Ok(if result.difference.is_some() { Exit::Failed as u8 } else { Exit::Success as u8 })
+}
+
+/// Why nothing was compared.
+fn nothing(result: &Replay) -> String {
+    let why = match &result.ending {
+        Some(how) if result.is_partial() => ending(how),
+        _ => "the trace has no entries that a replay could compare".to_owned(),
+    };
+    format!("nothing was compared: {why}")
 }
 
 /// A time, for example `60s`.
@@ -255,20 +268,56 @@ mod tests {
         );
     }
 
+    fn run_on(trace: &Path, json: bool) -> Result<u8, Failure> {
+        run(&Arguments {
+            trace: trace.into(),
+            what_if: Vec::new(),
+            minimise: None,
+            out: None,
+            budget: Duration::ZERO,
+            to_test: None,
+            json,
+        })
+    }
+
+    #[test]
+    fn where_nothing_was_compared_nothing_is_identical() {
+        use peerdma_trace::{Header, Payload, Writer};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let header = Header {
+            system: peerdma_topology::assembly::SystemConfig::default(),
+            ram: vec![(0, 1 << 20)],
+            functions: Vec::new(),
+            payload: Payload::None,
+            part: false,
+        };
+        // No entry, with and without an end mark; a cause is something to replay.
+        for (events, what) in [
+            (vec![], Some("the trace has no end mark")),
+            (vec![Event::End { events: 0 }], Some("no entries that a replay could compare")),
+            (vec![Event::Step { function: 0 }], None),
+        ] {
+            let mut writer =
+                Writer::new(File::create(&path).unwrap(), &header, Duration::ZERO).unwrap();
+            events.iter().for_each(|event| writer.append(event, Duration::ZERO).unwrap());
+            writer.finish().unwrap();
+            for json in [false, true] {
+                match (run_on(&path, json), what) {
+                    (Err(failure), Some(what)) => {
+                        assert_eq!(failure.exit, Exit::Usage);
+                        assert!(failure.message.contains("nothing was compared: "), "{what}");
+                        assert!(failure.message.contains(what), "{}", failure.message);
+                    }
+                    (result, what) => assert_eq!((result.unwrap(), what), (0, None)),
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_is_not_a_trace_is_a_usage_error() {
-        let run = |trace: &Path| {
-            run(&Arguments {
-                trace: trace.into(),
-                what_if: Vec::new(),
-                minimise: None,
-                out: None,
-                budget: Duration::ZERO,
-                to_test: None,
-                json: false,
-            })
-            .unwrap_err()
-        };
+        let run = |trace: &Path| run_on(trace, false).unwrap_err();
         assert_eq!(run(Path::new("/no/such/file")).exit, Exit::Usage);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");

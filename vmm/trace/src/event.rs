@@ -1,6 +1,7 @@
 //! The events of a trace.
 
 mod text;
+mod verdict;
 
 use device_models::checker::{Finding, FindingClass, Severity};
 use device_models::fabric::{
@@ -11,6 +12,7 @@ use device_models::witness::Record;
 use peerdma_topology::assembly::SystemConfig;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::verdict::Ahead;
 use super::names::{self, hex};
 use super::witnessed;
 

@@ -3,6 +3,8 @@
 //! Candidates are replayed freely: what the devices do is not compared with the trace, which only
 //! gives them what they read. What is left is recorded anew, so that it replays like any other.
 
+mod doorbell;
+mod found;
 mod free;
 mod scene;
 mod shrink;
@@ -13,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use device_models::checker::FindingClass;
 
-use self::free::{Found, Run};
+use self::found::{Found, Tally};
+use self::free::Run;
 use self::scene::{Scene, read_scenes};
 use self::shrink::Shrink;
-use super::event::{Event, Header, Payload};
+use super::event::{Event, FindingEvent, Header, Payload};
 use super::reader::{Reader, TraceError};
 use super::replay::{ReplayError, build};
 use super::writer::Writer;
@@ -50,6 +53,9 @@ impl FromStr for Wanted {
 pub struct Minimised {
     /// The finding as the small trace has it.
     pub finding: String,
+    /// What else the small trace has found: all of it comes with the finding, as it did before.
+    /// Notes begin with `note: `.
+    pub others: Vec<String>,
     /// Entries that make up the state at the start: configuration, the IOMMU's domains and
     /// mappings, what the witness had reported.
     pub snapshot: u64,
@@ -110,10 +116,11 @@ pub fn minimise<R: BufRead, W: Write>(
         let list = classes.into_iter().collect::<Vec<_>>().join(", ");
         MinimiseError::NotFound(if list.is_empty() { "none".to_owned() } else { list })
     })?;
-    let mut shrink = Shrink::new(&header, scenes, found, deadline, whole.map())?;
+    let before = Tally::of(&whole.found());
+    let mut shrink = Shrink::new(&header, scenes, found, before, deadline, whole.map())?;
     let finished = shrink.shrink()?;
-    let (scenes, runs, class) = (shrink.scenes(), shrink.runs(), shrink.class());
-    let small = write(&header, &scenes, class, out)?;
+    let (scenes, runs) = (shrink.scenes(), shrink.runs());
+    let small = write(&header, &scenes, shrink.wanted(), out)?;
     Ok(Minimised { runs, finished, ..small })
 }
 
@@ -121,7 +128,7 @@ pub fn minimise<R: BufRead, W: Write>(
 fn write<W: Write>(
     header: &Header,
     scenes: &[Scene],
-    class: FindingClass,
+    wanted: &Found,
     out: W,
 ) -> Result<Minimised, MinimiseError> {
     let header = Header { payload: Payload::None, ..header.clone() };
@@ -129,25 +136,27 @@ fn write<W: Write>(
     let entries = run.record(&scenes.iter().collect::<Vec<_>>());
     let mut writer = Writer::new(out, &header, Duration::ZERO)?;
     let (mut snapshot, mut events, mut is_state) = (0, 0, true);
-    let mut finding = String::new();
+    let (mut finding, mut others) = (None, Vec::new());
+    // In the order of their entries.
+    let found = run.found();
+    let mut founds = found.iter();
     let states: Vec<bool> = scenes.iter().map(|scene| scene.is_state).collect();
     for (index, entry) in &entries {
         is_state &= index.is_none_or(|index| states.get(index).copied().unwrap_or(false));
         *(if is_state { &mut snapshot } else { &mut events }) += 1;
-        if let Event::Finding(found) = entry
-            && found.class == class.name()
-        {
-            finding.clone_from(&found.text);
+        if let Event::Finding(FindingEvent { text, note, .. }) = entry {
+            let is_it = founds.next().is_some_and(|found| found.is_same(wanted));
+            match note {
+                _ if is_it && finding.is_none() => finding = Some(text.clone()),
+                true => others.push(format!("note: {text}")),
+                false => others.push(text.clone()),
+            }
         }
         writer.append(entry, Duration::ZERO)?;
     }
     let count = writer.events();
     writer.append(&Event::End { events: count }, Duration::ZERO)?;
     writer.finish()?;
-    Ok(Minimised { finding, snapshot, events, runs: 0, finished: false })
-}
-
-/// Two findings are the same: class, requester, target and kind of request.
-fn is_same(one: &Found, other: &Found) -> bool {
-    one.signature == other.signature
+    let finding = finding.unwrap_or_default();
+    Ok(Minimised { finding, others, snapshot, events, runs: 0, finished: false })
 }

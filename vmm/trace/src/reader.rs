@@ -81,14 +81,26 @@ impl<R: BufRead> Reader<R> {
     fn open(mut source: Source<R>) -> Result<Self, TraceError> {
         let not = |why: String| TraceError::NotATrace(why);
         let mut block = Vec::new();
-        let first = |next: Result<Next, TraceError>| match next {
-            Ok(Next::Block) => Ok(()),
-            Ok(Next::Nothing(why)) => Err(not(why)),
-            Err(TraceError::Damaged { reason, .. }) => Err(not(reason)),
-            Err(error) => Err(error),
-        };
         let start = TracePlace { entry: 0, offset: 0, frame: 0 };
-        first(read_block(&mut source, &mut block, MAX_BLOCK, start))?;
+        match in_header(read_block(&mut source, &mut block, MAX_BLOCK, start))? {
+            Next::Block => {}
+            Next::Nothing(why) => {
+                return Err(match usize::try_from(source.unpacked()).unwrap_or(usize::MAX) {
+                    0 if source.is_between() => not("it is empty".to_owned()),
+                    // What there is of the first block is a section's.
+                    got if SECTION_HEADER
+                        .to_be_bytes()
+                        .iter()
+                        .zip(&block)
+                        .take(got)
+                        .all(|(a, b)| a == b) =>
+                    {
+                        TraceError::CutInHeader
+                    }
+                    _ => not(why),
+                });
+            }
+        }
         // Blocks of a trace are big-endian.
         if block.get(8..12) != Some(&[0x1a, 0x2b, 0x3c, 0x4d]) {
             return Err(not("it does not begin with a big-endian pcapng section".to_owned()));
@@ -107,7 +119,9 @@ impl<R: BufRead> Reader<R> {
             entries_lost: 0,
         };
         let (begun, json) = loop {
-            first(reader.read_block(MAX_FIRST_BLOCK))?;
+            if let Next::Nothing(_) = in_header(reader.read_block(MAX_FIRST_BLOCK))? {
+                return Err(TraceError::CutInHeader);
+            }
             match reader.packet() {
                 Ok(Some((time, _, bytes))) => {
                     let mut fields = Fields::new(bytes);
@@ -188,7 +202,12 @@ impl<R: BufRead> Reader<R> {
         let next = read_block(&mut self.source, &mut self.block, limit, self.place);
         // A block that is the first of its frame: only now is it known where that begins.
         self.place.frame = self.source.frame();
-        next
+        match next {
+            Err(TraceError::Damaged { reason, .. }) => {
+                Err(TraceError::Damaged { place: self.place, reason })
+            }
+            next => next,
+        }
     }
 
     /// The packet in the buffer: its time, its interface and its entry; none if the block is another's.
@@ -299,6 +318,14 @@ impl<R: BufRead> Reader<R> {
             Ok(0) | Err(_) => Ending::Complete,
         });
         Ok(())
+    }
+}
+
+/// Damage in front of the first entry: the file may as well be something else.
+fn in_header(next: Result<Next, TraceError>) -> Result<Next, TraceError> {
+    match next {
+        Err(TraceError::Damaged { reason, .. }) => Err(TraceError::NotATrace(reason)),
+        next => next,
     }
 }
 

@@ -80,7 +80,7 @@ impl<R: BufRead> Source<R> {
     /// Of a file; what it begins with decides how it is read.
     pub(crate) fn new(mut input: R) -> io::Result<(Self, Beginning)> {
         let beginning = match input.fill_buf()? {
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Beginning::Zstd,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x28, 0xb5] | [0x28, 0xb5, 0x2f] => Beginning::Zstd,
             // A skippable frame.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Beginning::Zstd,
             [0x0a, 0x0d, 0x0d, 0x0a, ..] => Beginning::Pcapng,
@@ -100,6 +100,11 @@ impl<R: BufRead> Source<R> {
     /// Whether it has zstd frames.
     pub(crate) fn is_packed(&self) -> bool {
         !matches!(self.state, State::Plain(_))
+    }
+
+    /// Whether all frames so far are whole.
+    pub(crate) fn is_between(&self) -> bool {
+        matches!(self.state, State::Between(_))
     }
 
     /// Where in the file the present frame begins.

@@ -135,7 +135,8 @@ fn every_cut_reads_to_its_end_and_says_so() {
     let whole: usize = parts[..5].iter().map(Vec::len).sum();
     for cut in 0..bytes.len() {
         match read(&bytes[..cut]) {
-            Err(TraceError::NotATrace(_)) => assert!(cut < parts[0].len(), "{cut}"),
+            Err(TraceError::NotATrace(_)) => assert!(cut < 2, "{cut}"),
+            Err(TraceError::CutInHeader) => assert!(cut < parts[0].len(), "{cut}"),
             Err(error) => panic!("cut at {cut}: {error}"),
             Ok((count, Some(Ending::Complete))) => assert!(cut >= whole && count == 31, "{cut}"),
             Ok((31, Some(Ending::Truncated { place, .. }))) => {
@@ -228,11 +229,53 @@ fn another_version_is_named() {
         (&b""[..], "it is empty"),
         (b"hello", "it is not a zstd file"),
         (b"{\"format\":", "JSON format of an earlier version"),
-        (b"\x28\xb5\x2f\xfd", "a zstd frame is cut"),
-        (b"\x0a\x0d\x0d\x0a\0\0", "a block is cut"),
+        (b"\x28\xb5\x2f\xfd", "the trace is cut within its header"),
+        (b"\x0a\x0d\x0d\x0a\0\0", "the trace is cut within its header"),
+        (&pack(b"hello"), "this is not a trace made with --record: a block is cut"),
+        (&pack(b"hello, world"), "this is not a trace made with --record"),
+        (&pack(b""), "this is not a trace made with --record: it is empty"),
     ] {
         let error = Reader::new(other).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_cut_within_the_header_is_named() {
+    let (bytes, parts) = trace(1, 10);
+    let header = parts[0].len();
+    let plain = unpack(&parts[0]);
+    let packed = (2..header).map(|cut| &bytes[..cut]);
+    for cut in packed.chain((4..plain.len()).map(|cut| &plain[..cut])) {
+        match Reader::new(cut).map(Iterator::collect::<Vec<_>>) {
+            Err(TraceError::CutInHeader) => {}
+            // Only the checksum of the header's frame is missing.
+            Ok(entries) if cut.len() + 8 > header => assert!(entries.is_empty()),
+            other => panic!("{} of {header} bytes: {other:?}", cut.len()),
+        }
+    }
+    assert!(Reader::new(&bytes[..header]).is_ok() && Reader::new(&plain[..]).is_ok());
+}
+
+#[test]
+fn the_place_of_damage_is_in_the_frame_that_is_damaged() {
+    let (bytes, parts) = trace(4, 100);
+    let mut begin = 0;
+    // The header's frame gives no place, and behind the last comes the seek table.
+    for (index, part) in parts.iter().enumerate().take(parts.len() - 1) {
+        for at in (4..part.len()).filter(|_| index > 0) {
+            let mut damaged = bytes.clone();
+            damaged[begin + at..].iter_mut().take(8).for_each(|byte| *byte ^= 0xff);
+            match read(&damaged) {
+                Err(TraceError::Damaged { place, .. }) => {
+                    assert_eq!(place.frame, begin as u64, "byte {at} of frame {index}");
+                }
+                // An end mark that is there may have lost its checksum, or the file ends in a frame.
+                Ok((_, ending)) => assert_ne!(ending, None, "byte {at} of frame {index}"),
+                Err(error) => panic!("byte {at} of frame {index}: {error}"),
+            }
+        }
+        begin += part.len();
     }
 }
 

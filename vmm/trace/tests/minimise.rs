@@ -93,6 +93,50 @@ fn the_same_finding_is_of_the_same_kind_of_request() {
 }
 
 #[test]
+fn what_the_trace_had_not_found_does_not_come() {
+    let (_folder, path) = recorded();
+    let whole = bench::play(&path).findings;
+    let (result, bytes) = small(&path, "pci.no-target", 60).unwrap();
+    let found = play(&bytes).findings;
+    assert_eq!(found, std::slice::from_ref(&result.finding));
+    assert!(result.others.is_empty(), "{result:?}");
+    // Time for nothing but what is behind it: all that came in front is named.
+    let last = whole.len() - 1;
+    let tlp = whole[last].split(' ').next().unwrap();
+    let (result, bytes) = small(&path, tlp, 0).unwrap();
+    assert_eq!((&result.others[..], &result.finding), (&whole[..last], &whole[last]));
+    assert_eq!(play(&bytes).findings, whole);
+}
+
+#[test]
+fn behind_an_iommu_nothing_else_is_found() {
+    // Without their address, the completion records would go to 0, which is not mapped.
+    let case = "tests/cases/iommu.stale-basic.pcapng.zst";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(case);
+    let (result, bytes) = small(&path, "iommu.stale", 60).unwrap();
+    assert_eq!(play(&bytes).findings, [result.finding]);
+    assert!(result.others.is_empty(), "{:#?}", result.others);
+}
+
+#[test]
+fn transactions_keep_their_verdicts() {
+    let (_folder, path) = recorded();
+    let verdicts = |path: &Path| {
+        let (_, all) = events(path);
+        let verdict = |event| match event {
+            Event::Transaction(run) => run.verdict.map(|verdict| (run.sequence, verdict)),
+            _ => None,
+        };
+        all.into_iter().filter_map(verdict).collect::<Vec<_>>()
+    };
+    let whole = verdicts(&path);
+    assert_eq!(whole.len(), 2, "{whole:?}");
+    let (_, bytes) = small(&path, &format!("#{}", whole[1].0), 0).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(verdicts(&path), whole);
+}
+
+#[test]
 fn when_time_is_up_the_best_is_written() {
     let (_folder, path) = recorded();
     let (result, bytes) = small(&path, "pci.no-target", 0).unwrap();

@@ -3,47 +3,38 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use device_models::checker::{Cause, Finding, FindingClass, Severity};
+use device_models::checker::Finding;
 use device_models::fabric::{
-    AddressMap, Delivery, FunctionId, Input, Kind, Observer, Purpose, Transaction, WitnessInput,
+    AddressMap, Delivery, FunctionId, Input, Observer, Purpose, Transaction, WitnessInput,
 };
 use device_models::system::System;
 use device_models::witness;
 
+use super::Wanted;
+use super::doorbell::Tails;
+use super::found::{Found, Tally};
 use super::scene::{Given, Scene};
-use super::{Wanted, is_same};
-use crate::event::Event;
+use crate::event::{Ahead, Event};
 use crate::replay::{DISCARD_AFTER, discard, perform};
 
-/// What makes two findings the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Signature {
-    severity: Severity,
-    function: Arc<str>,
-    kind: Option<Kind>,
-    /// A descriptor that is fetched from a wrong address is not the data that was.
-    purpose: Option<Purpose>,
-    target: Option<FunctionId>,
-}
-
-/// A finding of a run.
-#[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub(super) class: FindingClass,
-    pub(super) signature: (FindingClass, Signature),
-    tlps: Option<(u64, u64)>,
-    /// The function that is its requester.
-    pub(super) requester: Option<FunctionId>,
-    pub(super) target: Option<FunctionId>,
-    /// In which scene it came.
+/// What came of scenes in which the finding is.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The scene of the finding.
     pub(super) scene: usize,
+    /// How much had happened by its end.
+    pub(super) events: u64,
+    /// All findings by then.
+    pub(super) findings: Tally,
 }
 
 #[derive(Debug, Default)]
 struct State {
     given: VecDeque<Given>,
-    /// What the indices of available rings have grown to.
-    indices: BTreeMap<u64, u16>,
+    /// What the indices of available rings have grown to, and whether that is not what the trace has.
+    indices: BTreeMap<u64, (u16, bool)>,
+    /// The tail of a peer's ring has not been where the trace has it.
+    tails_moved: bool,
     /// All records of the scene are handed out.
     drains: bool,
     scene: Option<usize>,
@@ -52,6 +43,10 @@ struct State {
     found: Vec<Found>,
     /// Everything that happened, with the scene of each.
     recorded: Option<Vec<(Option<usize>, Event)>>,
+    /// Where among it the last transaction is, if no finding, and no cause, came since.
+    held: Option<usize>,
+    /// A finding about a transaction that has not come yet.
+    ahead: Option<Ahead>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -75,17 +70,15 @@ impl Run {
     pub(super) fn search(&mut self, scenes: &[&Scene], wanted: Wanted) -> Option<Found> {
         self.play(scenes, |found| match wanted {
             Wanted::Class(class) => found.class == class,
-            Wanted::Tlp(number) => {
-                found.tlps.is_some_and(|(first, count)| number.wrapping_sub(first) < count)
-            }
+            Wanted::Tlp(number) => found.is_about(number),
         })
     }
 
-    /// Plays scenes until a finding comes that is the same: in which scene, and how much had
-    /// happened by its end.
-    pub(super) fn finds(&mut self, scenes: &[&Scene], wanted: &Found) -> Option<(usize, u64)> {
-        let found = self.play(scenes, |found| is_same(found, wanted))?;
-        Some((found.scene, self.stage.lock().events))
+    /// Plays scenes until a finding comes that is the same.
+    pub(super) fn finds(&mut self, scenes: &[&Scene], wanted: &Found) -> Option<Kept> {
+        let scene = self.play(scenes, |found| found.is_same(wanted))?.scene;
+        let state = self.stage.lock();
+        Some(Kept { scene, events: state.events, findings: Tally::of(&state.found) })
     }
 
     /// Plays all scenes; what a recorder would have seen.
@@ -105,7 +98,7 @@ impl Run {
     }
 
     fn play(&mut self, scenes: &[&Scene], is_wanted: impl Fn(&Found) -> bool) -> Option<Found> {
-        let mut seen = 0;
+        let (mut seen, mut tails) = (0, Tails::default());
         for (index, scene) in scenes.iter().enumerate() {
             {
                 let mut state = self.stage.lock();
@@ -115,7 +108,13 @@ impl Run {
             if (index as u64).is_multiple_of(DISCARD_AFTER) {
                 discard(&self.system);
             }
-            drop(perform(&mut self.system, &scene.cause, None));
+            match (tails.next(scene.tail), &scene.cause) {
+                (Some(value), Event::RegisterWrite { address, data }) => {
+                    self.stage.lock().tails_moved |= value.to_le_bytes() != data.as_slice();
+                    self.system.mmio_write(*address, &value.to_le_bytes());
+                }
+                (_, cause) => drop(perform(&mut self.system, cause, None)),
+            }
             self.drain();
             let state = self.stage.lock();
             let new = state.found.get(seen..).unwrap_or_default();
@@ -146,11 +145,29 @@ impl Stage {
 }
 
 impl State {
-    fn record(&mut self, event: Event) {
+    fn record(&mut self, mut event: Event) {
         self.events += 1;
         let scene = self.scene;
-        if let Some(recorded) = &mut self.recorded {
-            recorded.push((scene, event));
+        let Some(recorded) = &mut self.recorded else { return };
+        if let Event::Transaction(run) = &mut event {
+            run.found_ahead(self.ahead.take());
+            self.held = Some(recorded.len());
+        } else if event.is_cause() {
+            self.held = None;
+        }
+        recorded.push((scene, event));
+    }
+
+    /// Gives the transaction that a finding is about its class, as a recorder does.
+    fn judge(&mut self, finding: &Finding) {
+        let held = self.held.take();
+        let run = self.recorded.as_mut().zip(held).and_then(|(all, at)| all.get_mut(at));
+        let is_held = match run {
+            Some((_, Event::Transaction(run))) => run.found(finding),
+            _ => false,
+        };
+        if let Some(ahead) = Ahead::new(finding).filter(|_| !is_held) {
+            self.ahead = Some(ahead);
         }
     }
 
@@ -167,21 +184,40 @@ impl State {
             }
             _ => false,
         };
-        // A ring's entry has another place if the ring has fewer.
-        let exact = !matches!(transaction.purpose, Purpose::VirtQueue | Purpose::DescriptorFetch);
-        let at = self
-            .given
-            .iter()
-            .position(|given| fits(given, true))
-            .or_else(|| self.given.iter().position(|given| !exact && fits(given, false)))?;
+        let index = self.indices.get(&transaction.address).map(|(index, _)| *index);
+        // A ring's entry has another place if the ring has fewer. Where it now is there may have
+        // been another one: once places have moved, the first is the one.
+        let (is_entry, moved) = match transaction.purpose {
+            Purpose::DescriptorFetch => (true, self.tails_moved),
+            Purpose::VirtQueue => {
+                let ring = self.indices.range(..transaction.address).next_back();
+                let moved = length == 2 && ring.is_some_and(|(_, (_, moved))| *moved);
+                (index.is_none(), moved)
+            }
+            _ => (false, false),
+        };
+        let is_index = |given: &Given| matches!(given, Given::Read { grown: Some(_), .. });
+        let first = |given: &Given| is_entry && !is_index(given) && fits(given, false);
+        let exact = |given: &Given| fits(given, true);
+        let mut given = self.given.iter();
+        let at = match is_entry && moved {
+            true => given.position(first).or_else(|| self.given.iter().position(exact)),
+            false => given.position(exact).or_else(|| self.given.iter().position(first)),
+        };
+        let Some(at) = at else {
+            // It is as it was when the device last read it: nothing has become available since.
+            return index.filter(|_| length == 2).map(|index| index.to_le_bytes().to_vec());
+        };
         let Some(Given::Read { address, data, grown, .. }) = self.given.remove(at) else {
             return None;
         };
         match grown {
             Some(grown) => {
-                let index = self.indices.entry(address).or_default();
+                let (index, moved) = self.indices.entry(address).or_default();
                 *index = index.wrapping_add(grown);
-                Some(index.to_le_bytes().to_vec())
+                let now = index.to_le_bytes().to_vec();
+                *moved = now != data;
+                Some(now)
             }
             None => Some(data),
         }
@@ -220,27 +256,9 @@ impl Observer for Stage {
 
     fn finding(&mut self, finding: &Finding) {
         let mut state = self.lock();
-        let target = match finding.cause {
-            Cause::Target { function, .. } => Some(function),
-            _ => None,
-        };
-        let transaction = finding.transaction.as_ref();
-        let signature = Signature {
-            severity: finding.severity,
-            function: Arc::clone(&finding.function),
-            kind: transaction.map(|transaction| transaction.kind),
-            purpose: transaction.map(|transaction| transaction.purpose),
-            target,
-        };
-        let found = Found {
-            class: finding.class,
-            signature: (finding.class, signature),
-            tlps: transaction.map(|it| (it.sequence, it.tlp_count())),
-            requester: transaction.map(|transaction| transaction.function),
-            target,
-            scene: state.scene.unwrap_or(0),
-        };
+        let found = Found::new(finding, state.scene.unwrap_or(0));
         state.found.push(found);
+        state.judge(finding);
         state.record(finding.into());
     }
 

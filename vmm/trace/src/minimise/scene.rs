@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
-use device_models::fabric::Purpose;
+use device_models::fabric::{Kind, Purpose};
 
 use super::MinimiseError;
+use super::doorbell::Tail;
 use crate::event::{Event, TestMark, TlpRun};
 use crate::reader::Reader;
 use crate::replay::ReplayError;
@@ -23,6 +24,8 @@ pub(super) struct Scene {
     pub(super) test: u32,
     /// It sets up configuration, or the IOMMU: part of the state at the start.
     pub(super) is_state: bool,
+    /// What it does to the tail of a peer's ring, if that is not to stay at the trace's index.
+    pub(super) tail: Option<Tail>,
 }
 
 /// What the devices were given.
@@ -59,7 +62,8 @@ pub(super) fn read_scenes<R: BufRead>(reader: Reader<R>) -> Result<Vec<Scene>, M
             Event::Lost { .. } => return Err(ReplayError::Lost(entry.number).into()),
             Event::Test(TestMark { result: None, .. }) => test += 1,
             event if event.is_cause() => {
-                scenes.push(Scene { cause: event, given: Vec::new(), test, is_state: false });
+                let given = Vec::new();
+                scenes.push(Scene { cause: event, given, test, is_state: false, tail: None });
             }
             event => {
                 if let (Some(scene), Some(given)) = (scenes.last_mut(), given(event)) {
@@ -74,6 +78,14 @@ pub(super) fn read_scenes<R: BufRead>(reader: Reader<R>) -> Result<Vec<Scene>, M
 
 fn given(event: Event) -> Option<Given> {
     match event {
+        // A device does not read back what it writes into a queue.
+        Event::Transaction(TlpRun {
+            function,
+            purpose: Purpose::VirtQueue,
+            kind: Kind::MemoryWrite,
+            address,
+            ..
+        }) => Some(Given::Other { function, address }),
         Event::Transaction(TlpRun { function, purpose, address, data: Some(data), .. }) => {
             Some(Given::Read { function, purpose, address, data, grown: None })
         }

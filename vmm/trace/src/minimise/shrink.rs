@@ -1,11 +1,14 @@
 //! Leaving out causes, and records of the witness, as long as the finding remains.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use device_models::fabric::{AddressMap, FunctionId, NodeKind, Purpose, Target, for_cpu};
 
-use super::free::{Found, Run};
+use super::doorbell::{Tail, note_tails};
+use super::found::{Found, Tally};
+use super::free::Run;
 use super::scene::{Given, Scene};
 use crate::event::{Event, Header};
 use crate::replay::{ReplayError, build};
@@ -20,6 +23,8 @@ pub(super) struct Shrink<'a> {
     runs: u64,
     /// How much happens with what is left.
     events: u64,
+    /// What is found with it: nothing else may come.
+    findings: Tally,
 }
 
 /// Descriptors that are tried each by itself.
@@ -29,16 +34,19 @@ const MAX_ALONE: usize = 64;
 type Finished = Result<bool, ReplayError>;
 
 impl<'a> Shrink<'a> {
-    /// Begins with all scenes up to the one in which the finding came.
+    /// Begins with all scenes up to the one in which the finding came, and with what the trace had
+    /// found by then.
     pub(super) fn new(
         header: &'a Header,
         mut scenes: Vec<Scene>,
         wanted: Found,
+        findings: Tally,
         deadline: Instant,
         map: Arc<AddressMap>,
     ) -> Result<Self, ReplayError> {
         scenes.truncate(wanted.scene + 1);
-        let mut this = Self { header, scenes, wanted, deadline, map, runs: 0, events: u64::MAX };
+        let mut this =
+            Self { header, scenes, wanted, findings, deadline, map, runs: 0, events: u64::MAX };
         let states: Vec<bool> =
             this.scenes.iter().map(|scene| this.is_state(&scene.cause)).collect();
         this.scenes.iter_mut().zip(states).for_each(|(scene, is)| scene.is_state = is);
@@ -49,8 +57,8 @@ impl<'a> Shrink<'a> {
         self.runs
     }
 
-    pub(super) fn class(&self) -> device_models::checker::FindingClass {
-        self.wanted.class
+    pub(super) fn wanted(&self) -> &Found {
+        &self.wanted
     }
 
     pub(super) fn scenes(&self) -> Vec<Scene> {
@@ -61,6 +69,9 @@ impl<'a> Shrink<'a> {
     pub(super) fn shrink(&mut self) -> Finished {
         let all = self.scenes.clone();
         self.try_scenes(all)?;
+        let mut relative = self.scenes.clone();
+        note_tails(&self.map, &mut relative);
+        self.try_scenes(relative)?;
         self.leave_out_others()?;
         let mut finished = self.halve()? && self.lower()?;
         finished &= self.halve_records()?;
@@ -72,19 +83,22 @@ impl<'a> Shrink<'a> {
         Ok(finished)
     }
 
-    /// Whether these scenes still have the finding, and less happens. Without a ring's address, say, a
-    /// device might come to the same finding by way of much that makes no sense. Scenes behind the
-    /// finding are over.
+    /// Whether these scenes still have the finding, less happens, and nothing is found that was not
+    /// before. Without a ring's address, say, a device might come to the same finding by way of much
+    /// that makes no sense; without the address of completion records it writes them to 0. Scenes
+    /// behind the finding are over.
     fn try_scenes(&mut self, scenes: Vec<Scene>) -> Finished {
         self.runs += 1;
         let mut run = Run::new(build(self.header)?);
         let found = run.finds(&scenes.iter().collect::<Vec<_>>(), &self.wanted);
-        let Some((at, events)) = found.filter(|(_, events)| *events <= self.events) else {
+        let Some(kept) = found
+            .filter(|kept| kept.events <= self.events && kept.findings.is_within(&self.findings))
+        else {
             return Ok(false);
         };
-        self.events = events;
+        (self.events, self.findings) = (kept.events, kept.findings);
         self.scenes = scenes;
-        self.scenes.truncate(at + 1);
+        self.scenes.truncate(kept.scene + 1);
         Ok(true)
     }
 
@@ -112,6 +126,15 @@ impl<'a> Shrink<'a> {
         let test = self.scenes.last().map_or(0, |scene| scene.test);
         self.try_without(|_, scene| !scene.is_state && scene.test != test)?;
         self.try_without(|_, scene| scene.test != test)?;
+        // Only their work: how a driver has set up a device may matter in tests behind it.
+        self.try_without(|_, scene| scene.test != test && !scene.is_state && is_work(scene))?;
+        let tests: BTreeSet<u32> = self.scenes.iter().map(|scene| scene.test).collect();
+        for other in tests.into_iter().filter(|other| *other != test) {
+            if !self.try_without(|_, scene| scene.test == other)? {
+                self.try_without(|_, scene| scene.test == other && !scene.is_state)?;
+                self.try_without(|_, scene| scene.test == other && is_work(scene))?;
+            }
+        }
         let map = Arc::clone(&self.map);
         for (id, node) in map.functions() {
             let takes_part = Some(id) == self.wanted.requester || Some(id) == self.wanted.target;
@@ -160,6 +183,10 @@ impl<'a> Shrink<'a> {
             let Ok(value) = <[u8; 4]>::try_from(data.as_slice()).map(u32::from_le_bytes) else {
                 continue;
             };
+            let value = match self.scenes.get(at).and_then(|scene| scene.tail) {
+                Some(Tail::Grows { by, .. }) => by,
+                _ => value,
+            };
             let lower = [1, 2, 3, 4, value / 2].into_iter().filter(|lower| *lower < value);
             let plain = lower.map(|lower| (lower, None));
             // One descriptor alone, the last ones first: one of those led to the finding.
@@ -182,10 +209,12 @@ impl<'a> Shrink<'a> {
     /// the descriptors that were fetched; accepted only if less happens.
     fn try_number(&mut self, at: usize, number: u32, alone: Option<usize>) -> Finished {
         let mut scenes = self.scenes.clone();
-        if let Some(Event::RegisterWrite { data, .. }) =
-            scenes.get_mut(at).map(|scene| &mut scene.cause)
-        {
-            *data = number.to_le_bytes().to_vec();
+        match scenes.get_mut(at) {
+            Some(Scene { tail: Some(Tail::Grows { by, .. }), .. }) => *by = number,
+            Some(Scene { cause: Event::RegisterWrite { data, .. }, .. }) => {
+                *data = number.to_le_bytes().to_vec();
+            }
+            _ => {}
         }
         if let (Some(alone), Some(last)) = (alone, scenes.last_mut()) {
             let mut fetched = 0;
@@ -257,6 +286,14 @@ impl<'a> Shrink<'a> {
             cause => about(&self.map, cause)
                 .is_some_and(|id| self.map.node(id).requester == peerdma_topology::IOMMU),
         }
+    }
+}
+
+/// Whether it makes a device work, or is about work that is under way.
+fn is_work(scene: &Scene) -> bool {
+    match scene.cause {
+        Event::Step { .. } | Event::CpuPush { .. } | Event::FenceSeen { .. } => true,
+        _ => matches!(scene.tail, Some(Tail::Grows { .. })),
     }
 }
 

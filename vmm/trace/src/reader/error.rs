@@ -13,6 +13,9 @@ pub enum TraceError {
     /// The file is something else.
     #[error("this is not a trace made with --record: {0}")]
     NotATrace(String),
+    /// It begins like a trace, and ends before anything could be in it.
+    #[error("the trace is cut within its header")]
+    CutInHeader,
     /// It has the format of an earlier version of the program.
     #[error(
         "this trace is in the JSON format of an earlier version; `peerdma trace convert` makes one of today's of it"

@@ -6,11 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use device_models::checker::{Finding, FindingClass, Severity};
+use device_models::checker::Finding;
 
 use super::{Output, RecordOptions, RecordSummary};
 use crate::blocks::Blocks;
-use crate::event::{Event, Header, Payload, TlpRun};
+use crate::event::{Ahead, Event, Header, Payload, TlpRun};
 use crate::frames::Frames;
 use crate::writer::FRAME;
 
@@ -48,8 +48,8 @@ struct State {
     waiting: VecDeque<Vec<u8>>,
     /// A transaction whose findings may still come.
     held: Option<(TlpRun, Duration)>,
-    /// A finding about a transaction that has not come yet: requester, number of the TLP, class.
-    ahead: Option<(u16, u64, FindingClass)>,
+    /// A finding about a transaction that has not come yet.
+    ahead: Option<Ahead>,
     /// What came behind it, and can come between a transaction and its findings.
     behind: Vec<(Event, Duration)>,
     /// When it began: since 1970, and on the clock that never goes back.
@@ -152,12 +152,7 @@ impl Shared {
         let mut state = self.state();
         let now = state.now();
         state.release();
-        if let Some((requester, sequence, class)) = state.ahead.take()
-            && requester == run.requester
-            && sequence.wrapping_sub(run.sequence) < run.tlp_count().unwrap_or(1)
-        {
-            run.verdict = Some(class);
-        }
+        run.found_ahead(state.ahead.take());
         state.held = Some((run, now));
         self.hand_on(state);
     }
@@ -166,16 +161,10 @@ impl Shared {
     pub(super) fn finding(&self, finding: &Finding) {
         let mut state = self.state();
         let now = state.now();
-        if let (Some((run, _)), Some(about)) = (&mut state.held, &finding.transaction)
-            && run.requester == about.requester.0
-            && about.sequence.wrapping_sub(run.sequence) < run.tlp_count().unwrap_or(1)
-            && (run.verdict.is_none() || finding.severity == Severity::Finding)
-        {
-            run.verdict = run.verdict.filter(|_| finding.severity == Severity::Note);
-            run.verdict.get_or_insert(finding.class);
-        } else if let Some(about) = &finding.transaction {
+        let is_held = state.held.as_mut().is_some_and(|(run, _)| run.found(finding));
+        if let Some(ahead) = Ahead::new(finding).filter(|_| !is_held) {
             // What the witness finds comes in front.
-            state.ahead = Some((about.requester.0, about.sequence, finding.class));
+            state.ahead = Some(ahead);
         }
         state.release();
         state.push(&finding.into(), now);
