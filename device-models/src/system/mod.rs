@@ -30,6 +30,7 @@ pub use build::BuildError;
 pub use config_mapping::ConfigMapping;
 pub use delay::DelayError;
 pub use hot_plug::PlugError;
+pub use scene::{DmaMappings, Listed};
 pub use topology::{Function, FunctionKind, HostBridge, Topology};
 
 use crate::AddressRange;

@@ -6,7 +6,42 @@ use crate::fabric::FunctionId;
 /// Mappings that are shown, at most.
 const MAPPINGS: usize = 6;
 
+/// What is mapped for a function.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DmaMappings {
+    /// By the guest's kernel, as its witness says; none without a witness.
+    pub kernel: Option<Listed>,
+    /// By the IOMMU; none where none translates for the function.
+    pub iommu: Option<Listed>,
+}
+
+/// Some of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// In words, one each, by address.
+    pub lines: Vec<String>,
+    /// How many there are.
+    pub all: usize,
+}
+
 impl System {
+    /// The mappings for `function` that are nearest to `address` (without one, to 0), at most `most` of each kind.
+    /// Nothing changes by that.
+    pub fn dma_mappings(
+        &mut self,
+        function: FunctionId,
+        address: Option<u64>,
+        most: usize,
+    ) -> DmaMappings {
+        let requester = self.address_map().node(function).requester;
+        let near = address.unwrap_or(0);
+        let listed = |(lines, all)| Listed { lines, all };
+        let kernel = self.fabric.witnessed_mappings(function, near, most).map(listed);
+        let iommu = self.fabric.virtio_iommu();
+        let iommu = iommu.and_then(|iommu| iommu.mappings_near(requester, near, most)).map(listed);
+        DmaMappings { kernel, iommu }
+    }
+
     /// The state of `function` and what is mapped for it near `address`, a line each; without an address any mapping.
     /// Nothing changes by that.
     pub fn scene(&mut self, function: FunctionId, address: Option<u64>) -> Vec<String> {
@@ -25,22 +60,17 @@ impl System {
             let crate::AddressRange { first, last } = bar.range;
             lines.push(format!("  BAR {} at bus addresses {first:#x}..={last:#x}", bar.index));
         }
-        let requester = node.requester;
         let name = node.name.to_string();
-        let near = address.unwrap_or(0);
-        let mapped = self.fabric.witnessed_mappings(function, near, MAPPINGS);
-        list(&mut lines, &format!("the guest's kernel has mapped for {name}"), mapped);
-        if let Some(iommu) = self.fabric.virtio_iommu() {
-            let mapped = iommu.mappings_near(requester, near, MAPPINGS);
-            list(&mut lines, &format!("the IOMMU maps for {name}"), mapped);
-        }
+        let DmaMappings { kernel, iommu } = self.dma_mappings(function, address, MAPPINGS);
+        list(&mut lines, &format!("the guest's kernel has mapped for {name}"), kernel);
+        list(&mut lines, &format!("the IOMMU maps for {name}"), iommu);
         lines
     }
 }
 
 /// Adds `mapped`, of which the second half says how many there are in all; none where nothing is known.
-fn list(lines: &mut Vec<String>, what: &str, mapped: Option<(Vec<String>, usize)>) {
-    let Some((mapped, all)) = mapped else { return };
+fn list(lines: &mut Vec<String>, what: &str, mapped: Option<Listed>) {
+    let Some(Listed { lines: mapped, all }) = mapped else { return };
     match all {
         0 => lines.push(format!("{what}: nothing")),
         _ if mapped.len() < all => {

@@ -1,21 +1,24 @@
 //! `peerdma boot`.
 
-use std::io::{self, IsTerminal, Read, Write};
+mod console;
+
+use std::io::{self, IsTerminal};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, mpsc};
 
 use clap::Args;
-use guest_protocol::{END_OF_INPUT, Input};
+use guest_protocol::Input;
 use peerdma_suite::auto;
-use peerdma_suite::drive::{JobEnd, drive};
+use peerdma_suite::control::link::Link;
+use peerdma_suite::control::server::Desk;
+use peerdma_suite::drive::{JobEnd, Streams, drive};
 use peerdma_suite::event::Event;
 use peerdma_suite::hello::{Hello, Mode};
 use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::host::ctrl_c;
-use peerdma_suite::host::terminal::{self, Key, Keys, RawTerminal};
+use peerdma_suite::host::terminal::{self, RawTerminal};
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::judge::MAX_FINDINGS;
 use peerdma_suite::parameters::{Purpose, parameters};
@@ -25,14 +28,13 @@ use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
+use super::control::ControlOptions;
 use super::record::RecordFlags;
 use super::test::{prepare_folder, time_factor, venue};
 use super::{Exit, Failure, rebind, reporting};
 
 /// Whose guest is booted: its kernel parameters and its size.
 const SCENARIO: &str = "user";
-/// What Ctrl-A h prints.
-const KEYS: &str = "\nCtrl-A x  leave    Ctrl-A Ctrl-A  a Ctrl-A for the guest    Ctrl-A h  this";
 
 /// What to boot.
 #[derive(Debug, Args)]
@@ -54,7 +56,9 @@ pub(super) struct Arguments {
     record: Option<PathBuf>,
     #[command(flatten)]
     recording: RecordFlags,
-    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell]
+    #[command(flatten)]
+    control: ControlOptions,
+    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell or with --pause-on]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
     /// Run this command in the guest instead of a shell; its exit status becomes that of peerdma,
@@ -103,20 +107,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         run.suppressions.clone_from(&suppressions);
         run.hello.rebind.clone_from(&rebind);
         run.stop_on.clone_from(&arguments.guest.reporting.stop_on);
+        run.pause_on.clone_from(&arguments.control.pause_on);
     }
     job.jitter = jitter.seed;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
 
     let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;
+    let (control, guest_control) = UnixStream::pair().map_err(Failure::internal)?;
+    let desk = Arc::new(Desk::new(Link::new(control).map_err(Failure::internal)?));
+    let server = arguments.control.listen(Arc::clone(&desk))?;
     let terminal = RawTerminal::enter().map_err(Failure::internal)?;
     if terminal.is_some() && arguments.command.is_empty() {
         say!("starting the guest; Ctrl-A x leaves");
     }
     let (running, is_running) = mpsc::channel();
-    let screen = pump(&ours, is_running).map_err(Failure::internal)?;
+    let screen = console::pump(&ours, is_running, Arc::clone(&desk)).map_err(Failure::internal)?;
     let mut report = None;
-    let end = drive(&venue, &job, Some(theirs), factor, |event| match event {
+    let streams = Streams { console: Some(theirs), control: Some(guest_control) };
+    let end = drive(&venue, &job, streams, factor, |event| match event {
         Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
         Event::Finding { text, note, suppressed, .. } => {
             let kind = if note { "note" } else { "finding" };
@@ -129,7 +138,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             if let Some(findings) = &mut findings {
                 findings.write(&found);
             }
+            desk.found(*found);
         }
+        Event::Paused { reason, .. } => say!("\n[peerdma] {}", paused(&reason)),
+        Event::Resumed { .. } => say!("\n[peerdma] the guest goes on"),
         // The keys' thread may be gone.
         Event::Running { .. } => drop(running.send(())),
         Event::Ended { report: ended } => report = Some(*ended),
@@ -140,6 +152,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if end.is_ok() && !ctrl_c::interrupted() {
         drop(screen.join());
     }
+    drop(server);
     drop(terminal);
     let command = !arguments.command.is_empty();
     reporting::finish(findings)?;
@@ -196,6 +209,7 @@ fn job(
         expectations: Vec::new(),
         suppressions: Vec::new(),
         stop_on: Vec::new(),
+        pause_on: Vec::new(),
         console_log: None,
         record: file,
         interactive: true,
@@ -213,11 +227,19 @@ fn job(
     }
 }
 
+/// What is said of a guest that stands still.
+fn paused(reason: &str) -> String {
+    format!(
+        "the guest and its devices are paused: {reason}\n[peerdma] look with `peerdma ctl status`, `peerdma ctl mappings \
+         FUNCTION`; go on with Ctrl-A r or `peerdma ctl resume`"
+    )
+}
+
 /// When the guest is taken for hung, in seconds: a user at the console notices, a script does not.
 fn limit(arguments: &Arguments, scenario: &Scenario, factor: u64) -> Option<u64> {
     match arguments.timeout {
         Some(seconds) => Some(seconds),
-        None if arguments.command.is_empty() => None,
+        None if arguments.command.is_empty() || !arguments.control.pause_on.is_empty() => None,
         None => Some(scenario.limit(factor)),
     }
 }
@@ -236,73 +258,6 @@ fn record_place(path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((prepare_folder(folder, "record")?, name.into()))
-}
-
-/// Carries keys from stdin to the guest, and the guest's output to stdout. The thread that is given back ends when the
-/// guest's output does. A file or a pipe waits until something in the guest reads it: what comes earlier gets lost there.
-fn pump(stream: &UnixStream, is_running: Receiver<()>) -> io::Result<JoinHandle<()>> {
-    let (mut keys, mut output) = (stream.try_clone()?, stream.try_clone()?);
-    thread::Builder::new().name("keys".into()).spawn(move || {
-        let interactive = io::stdin().is_terminal();
-        if !interactive && is_running.recv().is_err() {
-            return;
-        }
-        if carry_keys(&mut io::stdin(), &mut keys, interactive).is_ok() && !interactive {
-            let _ = keys.write_all(&END_OF_INPUT);
-        }
-    })?;
-    thread::Builder::new().name("screen".into()).spawn(move || {
-        // For a file or a pipe, lines end as files have it.
-        let bare = !io::stdout().is_terminal();
-        let mut buffer = [0; 16 << 10];
-        while let Ok(count @ 1..) = output.read(&mut buffer) {
-            let bytes = buffer.get(..count).unwrap_or_default();
-            let written = if bare {
-                let bytes: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != b'\r').collect();
-                write_out(&bytes)
-            } else {
-                write_out(bytes)
-            };
-            if written.is_err() {
-                // The reader is gone: the guest goes on without a screen.
-                let _ = io::copy(&mut output, &mut io::sink());
-                return;
-            }
-        }
-    })
-}
-
-fn write_out(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
-}
-
-/// Until the input ends, the guest does, or the user leaves.
-fn carry_keys(input: &mut impl Read, guest: &mut impl Write, interactive: bool) -> io::Result<()> {
-    let mut decoder = Keys::default();
-    let mut buffer = [0; 1024];
-    loop {
-        let count = input.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(());
-        }
-        let bytes = buffer.get(..count).unwrap_or_default();
-        if !interactive {
-            guest.write_all(bytes)?;
-            continue;
-        }
-        for key in bytes.iter().filter_map(|byte| decoder.key(*byte)) {
-            match key {
-                Key::Byte(byte) => guest.write_all(&[byte])?,
-                Key::Help => say!("{KEYS}"),
-                Key::Quit => {
-                    ctrl_c::quit();
-                    return Ok(());
-                }
-            }
-        }
-    }
 }
 
 fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Result<u8, Failure> {
@@ -357,16 +312,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_reach_the_guest_and_a_pipe_needs_no_escapes() {
-        let mut guest = Vec::new();
-        carry_keys(&mut &b"a\x01\x01b"[..], &mut guest, true).unwrap();
-        assert_eq!(guest, b"a\x01b");
-        let mut guest = Vec::new();
-        carry_keys(&mut &b"a\x01xb"[..], &mut guest, false).unwrap();
-        assert_eq!(guest, b"a\x01xb");
-    }
-
-    #[test]
     fn the_end_decides_the_exit_code() {
         let mut report = ScenarioReport::new("user");
         let code = |report: &ScenarioReport, command| {
@@ -402,6 +347,7 @@ mod tests {
             |line: &[&str]| limit(&Line::try_parse_from(line).unwrap().arguments, &scenario, 2);
         assert_eq!(limit(&["boot"]), None);
         assert_eq!(limit(&["boot", "--", "true"]), Some(1200));
+        assert_eq!(limit(&["boot", "--pause-on", "fault", "--", "true"]), None);
         assert_eq!(limit(&["boot", "--timeout", "5", "--", "true"]), Some(5));
     }
 

@@ -4,6 +4,8 @@
 
 mod boot;
 mod choose;
+mod control;
+mod ctl;
 mod doctor;
 mod explain;
 mod failure;
@@ -93,6 +95,8 @@ enum Command {
     Test(test::Arguments),
     /// Boot a guest with a console, or run one command in it
     Boot(boot::Arguments),
+    /// Ask a guest that runs, hold it, change its machine
+    Ctl(ctl::Arguments),
     /// Build the guest's kernel
     Kernel(kernel::Arguments),
     /// Draw a topology, or list the presets
@@ -145,6 +149,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
+        Command::Ctl(arguments) => ctl::run(&arguments),
         Command::Kernel(arguments) => kernel::run(&arguments),
         Command::Topology(arguments) => topology::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

@@ -17,9 +17,9 @@ pub(super) struct FindingOptions {
     /// Write each finding into this file as it happens, as a line of JSON (docs/findings.md)
     #[arg(long, value_name = "FILE")]
     findings: Option<PathBuf>,
-    /// Freeze the guest at the first finding, or at the first of a class, and show what led to it; may be repeated.
-    /// Expected and suppressed findings do not count
-    #[arg(long, value_name = "finding|CLASS")]
+    /// End the run at the first finding, the first request that the IOMMU refuses, or the first finding of a class, and
+    /// show what led to it; may be repeated. Expected and suppressed findings do not count
+    #[arg(long, value_name = "finding|fault|CLASS")]
     pub(super) stop_on: Vec<StopOn>,
     /// Findings that are known and fail no test: lines of CLASS [FUNCTION [TEST]] # REASON; may be repeated
     #[arg(long, value_name = "FILE")]

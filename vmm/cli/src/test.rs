@@ -11,7 +11,7 @@ use clap::Args;
 use guest_protocol::Input;
 use peerdma_suite::carried::{self, Carried};
 use peerdma_suite::collector::Collector;
-use peerdma_suite::drive::{JobEnd, Venue, drive};
+use peerdma_suite::drive::{JobEnd, Streams, Venue, drive};
 use peerdma_suite::event::Event;
 use peerdma_suite::found::Writer;
 use peerdma_suite::hello::{self, Hello, Mode};
@@ -423,6 +423,7 @@ fn job(
             expectations: arguments.guest.expectations(scenario, &devices.plan)?,
             suppressions: arguments.guest.reporting.suppressions(scenario)?,
             stop_on: arguments.guest.reporting.stop_on.clone(),
+            pause_on: Vec::new(),
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record
@@ -483,7 +484,7 @@ fn execute(
         }
         collector.event(event);
     };
-    let end = drive(venue, job, None, factor, each).map_err(Failure::environment)?;
+    let end = drive(venue, job, Streams::default(), factor, each).map_err(Failure::environment)?;
     let names: Vec<String> = job.runs.iter().map(|run| run.name.clone()).collect();
     let lost = match end {
         JobEnd::Done => false,

@@ -1,8 +1,13 @@
-//! The one place where a run ends: the first reason counts, all threads are woken and leave.
+//! The one place where a run ends: the first reason counts, all threads are woken and leave. And where it stands still in
+//! between: all vCPUs leave the guest and wait, and do what a debugger asks of them.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use kvm_ioctls::VcpuFd;
 
 use super::fault::{Registers, RunEnd};
 use super::kick::Kicker;
@@ -16,6 +21,7 @@ const FREEZE_PAUSE: Duration = Duration::from_micros(20);
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     ending: AtomicBool,
+    pausing: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -25,6 +31,31 @@ struct State {
     outcome: Option<RunEnd>,
     kickers: Vec<Arc<Kicker>>,
     registers: Vec<(u8, Registers)>,
+    /// Since when it stands still.
+    paused: Option<Instant>,
+    /// How long it stood still before that.
+    stood: Duration,
+    tasks: VecDeque<Task>,
+}
+
+impl State {
+    /// How long the guest has stood still in all.
+    fn stood_until(&self, now: Instant) -> Duration {
+        let open = self.paused.map(|since| now.saturating_duration_since(since));
+        self.stood.saturating_add(open.unwrap_or_default())
+    }
+}
+
+/// What the thread of a vCPU is to do with it while it stands still.
+pub(crate) struct Task {
+    pub(crate) vcpu: u8,
+    pub(crate) work: Box<dyn FnOnce(&VcpuFd) + Send>,
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("vcpu", &self.vcpu).finish_non_exhaustive()
+    }
 }
 
 impl Control {
@@ -36,7 +67,7 @@ impl Control {
     /// Registers a vCPU to be kicked at the end; at once if the end has come already.
     pub(crate) fn register(&self, kicker: Arc<Kicker>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.ending() {
+        if self.ending() || self.pausing() {
             kicker.kick();
         }
         state.kickers.push(kicker);
@@ -63,6 +94,75 @@ impl Control {
     /// and will not again. False: the host did not get one out in time.
     pub(crate) fn freeze(&self, outcome: RunEnd) -> bool {
         self.finish(outcome);
+        self.all_outside()
+    }
+
+    /// Has the vCPUs stand still, and waits until no vCPU executes the guest's code any more. It may be called again,
+    /// and from any thread, a vCPU's own included while that serves an exit. False as for [`Control::freeze`].
+    pub(crate) fn pause(&self) -> bool {
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.paused.is_none() && !self.ending() {
+                state.paused = Some(Instant::now());
+                self.pausing.store(true, Ordering::Release);
+                state.kickers.iter().for_each(|kicker| kicker.kick());
+                self.changed.notify_all();
+            }
+        }
+        self.all_outside()
+    }
+
+    /// They go on.
+    pub(crate) fn resume(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(since) = state.paused.take() else { return };
+        state.stood = state.stood.saturating_add(since.elapsed());
+        self.pausing.store(false, Ordering::Release);
+        // Under the lock: an end that comes now finds it taken, and kicks afterwards.
+        if !self.ending() {
+            state.kickers.iter().for_each(|kicker| kicker.release());
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether the vCPUs are to stand still.
+    pub(crate) fn pausing(&self) -> bool {
+        self.pausing.load(Ordering::Acquire)
+    }
+
+    /// How many vCPUs there are.
+    pub(crate) fn vcpus(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).kickers.len()
+    }
+
+    /// Waits on a vCPU's thread as long as it is to stand still, and does what is asked for meanwhile.
+    pub(crate) fn park(&self, vcpu: u8, fd: &VcpuFd) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.pausing() && !self.ending() {
+            let next = state.tasks.iter().position(|task| task.vcpu == vcpu);
+            match next.and_then(|next| state.tasks.remove(next)) {
+                Some(task) => {
+                    drop(state);
+                    (task.work)(fd);
+                    state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                }
+                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        // Whoever waits for an answer to these learns that none comes.
+        state.tasks.retain(|task| task.vcpu != vcpu);
+    }
+
+    /// Asks the thread of a vCPU that stands still.
+    pub(crate) fn ask(&self, task: Task) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.pausing() && !self.ending() {
+            state.tasks.push_back(task);
+            self.changed.notify_all();
+        }
+    }
+
+    fn all_outside(&self) -> bool {
         let kickers = {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.kickers.clone()
@@ -77,7 +177,8 @@ impl Control {
         true
     }
 
-    /// Waits for the end, at most until `deadline`, and takes the outcome. `None`: the time is up.
+    /// Waits for the end, at most until `deadline`, and takes the outcome. `None`: the time is up. While the guest stands
+    /// still no time passes.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<RunEnd> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -87,7 +188,10 @@ impl Control {
             state = match deadline {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let now = Instant::now();
+                    let left = deadline
+                        .checked_add(state.stood_until(now))
+                        .map_or(FREEZE_LIMIT, |end| end.saturating_duration_since(now));
                     if left.is_zero() {
                         return None;
                     }

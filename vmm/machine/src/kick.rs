@@ -118,7 +118,12 @@ impl Kicker {
         self.inside.load(Ordering::SeqCst)
     }
 
-    /// Makes the thread return from `KVM_RUN`, now or at its next try, for good.
+    /// Takes back what a kick has done: the thread may enter the guest again.
+    pub(crate) fn release(&self) {
+        self.immediate_exit().store(0, Ordering::SeqCst);
+    }
+
+    /// Makes the thread return from `KVM_RUN`, now or at its next try, until it is released.
     pub(crate) fn kick(&self) {
         self.immediate_exit().store(1, Ordering::SeqCst);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);

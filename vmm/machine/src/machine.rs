@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::bus::{DeviceBus, DirectMap};
 use super::control::{Control, StopHandle};
 use super::cpuid::CpuProfile;
+use super::debug::DebugHandle;
 use super::error::MachineError;
 use super::fault::RunEnd;
 use super::layout;
@@ -134,6 +135,11 @@ impl Machine {
     /// Ends the run from any thread.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle(Arc::clone(&self.shared.control))
+    }
+
+    /// Has the virtual processors stand still and looks at them, from any thread.
+    pub fn debug_handle(&self) -> DebugHandle {
+        DebugHandle::new(Arc::clone(&self.shared))
     }
 
     /// Feeds the serial console.

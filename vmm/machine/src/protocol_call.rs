@@ -104,7 +104,7 @@ impl<'a> Buffer<'a> {
     }
 
     /// All of them, or none.
-    fn find(memory: &'a impl LinearMemory, start: u64, length: usize) -> Option<Self> {
+    pub(crate) fn find(memory: &'a impl LinearMemory, start: u64, length: usize) -> Option<Self> {
         let found = Self::reach(memory, start, length);
         let bytes: usize = found.pieces.iter().map(|(_, length)| length).sum();
         (bytes == length).then_some(found)
@@ -134,7 +134,7 @@ impl<'a> Buffer<'a> {
         bytes
     }
 
-    fn write(&self, offset: usize, bytes: &[u8]) {
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
         let mut rest = bytes;
         for (address, part) in self.parts(offset, bytes.len()) {
             let Some((piece, behind)) = rest.split_at_checked(part) else { break };

@@ -53,12 +53,14 @@ pub(crate) struct Vcpu {
     pub(crate) kicker: Arc<Kicker>,
     /// Decides when it stands still; none: never of itself.
     jitter: Option<Jitter>,
+    /// The last exit's access has been completed: nothing of an instruction is left to do.
+    completed: bool,
 }
 
 impl Vcpu {
     pub(crate) fn new(index: u8, fd: VcpuFd) -> Result<Self, MachineError> {
         let kicker = Arc::new(Kicker::new(&fd)?);
-        Ok(Self { index, fd, kicker, jitter: None })
+        Ok(Self { index, fd, kicker, jitter: None, completed: false })
     }
 
     /// Starts the thread. It leaves when the run ends, and ends the run when it cannot go on.
@@ -85,11 +87,23 @@ impl Vcpu {
     fn run(mut self, shared: &Shared) {
         let mut in_a_row = 0;
         while !shared.control.ending() {
+            if shared.control.pausing() && in_a_row == 0 && self.completed {
+                shared.control.park(self.index, &self.fd);
+                self.completed = false;
+                continue;
+            }
             let next = match self.kicker.inside(|| self.fd.run()) {
-                Ok(exit) => serve(exit, shared),
+                Ok(exit) => {
+                    self.completed = false;
+                    serve(exit, shared)
+                }
                 Err(error) => match Errno::from_raw_os_error(error.errno()) {
                     // A kick, a signal for the process, or a vCPU that waits for its start-up IPI.
-                    Errno::INTR | Errno::AGAIN => Ok(Next::Resume),
+                    // KVM has completed the access that the guest had left for: its registers are those after it.
+                    Errno::INTR | Errno::AGAIN => {
+                        self.completed = true;
+                        Ok(Next::Resume)
+                    }
                     _ => Err(FaultKind::Run(error.into())),
                 },
             };

@@ -102,7 +102,12 @@ impl<'a> Collector<'a> {
             }
             Event::Ended { report } => self.ended(*report),
             Event::Broken { message } => log::error!("{message}"),
-            Event::Found { .. } | Event::Probed { .. } | Event::Done => {}
+            // Only an interactive guest is paused.
+            Event::Paused { .. }
+            | Event::Resumed { .. }
+            | Event::Found { .. }
+            | Event::Probed { .. }
+            | Event::Done => {}
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::event::{self, Event, Events};
 use super::files::Local;
 use super::job::Job;
-use super::runner::{self, Console};
+use super::runner::{self, Channels, Duplex};
 use super::test_host::TestHostKernel;
 use crate::host::PROGRAM;
 use crate::host::ctrl_c::interrupted;
@@ -97,6 +97,28 @@ pub enum JobEnd {
 /// How long a test host's power-off may take after an interactive guest.
 const LAST_OUTPUT: Duration = Duration::from_secs(3);
 
+/// The other ends of what the user of an interactive guest reaches it by.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// The guest's console: what is written there the guest reads, and the other way round.
+    pub console: Option<UnixStream>,
+    /// The control channel.
+    pub control: Option<UnixStream>,
+}
+
+impl Streams {
+    fn open(self) -> std::io::Result<Channels> {
+        let duplex = |stream: Option<UnixStream>| {
+            let open = |stream: UnixStream| {
+                let output = Box::new(stream.try_clone()?);
+                std::io::Result::Ok(Duplex { input: Box::new(stream), output })
+            };
+            stream.map(open).transpose()
+        };
+        Ok(Channels { console: duplex(self.console)?, control: duplex(self.control)? })
+    }
+}
+
 /// Something that runs a job.
 #[derive(Debug)]
 enum Runner {
@@ -104,20 +126,20 @@ enum Runner {
     Nested(TestHost),
 }
 
-/// Runs `job` at `venue`; hands every event to `each`. `console` is the guest's console, for an interactive job: what
-/// is written there the guest reads, and the other way round. `factor` stretches limits of the test host's own.
+/// Runs `job` at `venue`; hands every event to `each`. `streams` reach the guest of an interactive job. `factor`
+/// stretches limits of the test host's own.
 ///
 /// # Errors
 /// When the test host cannot be started.
 pub fn drive(
     venue: &Venue,
     job: &Job,
-    console: Option<UnixStream>,
+    streams: Streams,
     factor: u64,
     mut each: impl FnMut(Event),
 ) -> Result<JobEnd, NestedError> {
-    let interactive = console.is_some();
-    let (runner, events) = start(venue, job, console)?;
+    let interactive = streams.console.is_some();
+    let (runner, events) = start(venue, job, streams)?;
     let end = follow(&events, matches!(runner, Runner::Nested(_)), factor, &mut each);
     Ok(match runner {
         Runner::Nested(host) => {
@@ -143,27 +165,21 @@ pub fn drive(
 fn start(
     venue: &Venue,
     job: &Job,
-    console: Option<UnixStream>,
+    streams: Streams,
 ) -> Result<(Runner, Receiver<Event>), NestedError> {
     match venue {
         Venue::Nested(recipe) => {
-            let (host, events) = TestHost::start(recipe, job, console)?;
+            let (host, events) = TestHost::start(recipe, job, streams)?;
             Ok((Runner::Nested(host), events))
         }
         Venue::Here => {
             let failed = |what| move |source| NestedError::Host { what, source };
-            let console = console
-                .map(|stream| {
-                    let output = Box::new(stream.try_clone()?);
-                    std::io::Result::Ok(Console { input: Box::new(stream), output })
-                })
-                .transpose()
-                .map_err(failed("a channel for the console"))?;
+            let channels = streams.open().map_err(failed("the guest's channels"))?;
             let (sender, receiver) = sync_channel(event::QUEUE);
             let job = job.clone();
             let thread = thread::Builder::new()
                 .name("runner".into())
-                .spawn(move || runner::run(&job, &Local(&job), console, &Events::new(sender)))
+                .spawn(move || runner::run(&job, &Local(&job), channels, &Events::new(sender)))
                 .map_err(failed("a thread for the guests"))?;
             Ok((Runner::Here(Some(thread)), receiver))
         }
@@ -194,6 +210,8 @@ fn follow(
     let boot = Duration::from_secs(nested::BOOT_LIMIT).saturating_mul(factor);
     // Of the guests that run; one without a limit has none.
     let mut running: BTreeMap<String, Option<Instant>> = BTreeMap::new();
+    // The limits of those that stand still, meanwhile.
+    let mut paused: BTreeMap<String, Duration> = BTreeMap::new();
     // Of the next guest's start, while none runs.
     let mut start = after(boot).filter(|_| boots);
     loop {
@@ -220,6 +238,17 @@ fn follow(
             Event::Started { scenario, limit } => {
                 let limit = (*limit > 0).then(|| Duration::from_secs(*limit).saturating_add(GRACE));
                 running.insert(scenario.clone(), limit.and_then(after));
+            }
+            Event::Paused { scenario, .. } => {
+                if let Some(deadline) = running.get_mut(scenario).and_then(Option::take) {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    paused.insert(scenario.clone(), left);
+                }
+            }
+            Event::Resumed { scenario } => {
+                if let Some(left) = paused.remove(scenario) {
+                    running.insert(scenario.clone(), after(left));
+                }
             }
             Event::HostUp { .. } => start = after(boot),
             Event::Ended { report } => {
@@ -308,6 +337,6 @@ mod tests {
             jitter: None,
             runs: Vec::new(),
         };
-        assert_eq!(drive(&Venue::Here, &job, None, 1, |_| ()).unwrap(), JobEnd::Done);
+        assert_eq!(drive(&Venue::Here, &job, Streams::default(), 1, |_| ()).unwrap(), JobEnd::Done);
     }
 }

@@ -97,6 +97,18 @@ pub enum Event {
         /// All about it.
         report: Box<ScenarioReport>,
     },
+    /// A guest stands still: by a user's wish, at a finding, or in a debugger.
+    Paused {
+        /// The scenario.
+        scenario: String,
+        /// Why.
+        reason: String,
+    },
+    /// It goes on.
+    Resumed {
+        /// The scenario.
+        scenario: String,
+    },
     /// The job as a whole cannot go on.
     Broken {
         /// Why.

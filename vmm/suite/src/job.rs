@@ -48,6 +48,9 @@ pub struct GuestRun {
     /// Findings at which the guest is frozen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop_on: Vec<StopOn>,
+    /// Findings at which the guest is paused; only where there is a control channel, by which it can go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pause_on: Vec<StopOn>,
     /// Where its console output goes besides; relative to [`Job::out`].
     pub console_log: Option<PathBuf>,
     /// Where the trace goes; relative to [`Job::record`].
@@ -132,6 +135,7 @@ mod tests {
             expectations: vec!["iommu.stale:peer0".parse().unwrap()],
             suppressions: Suppression::parse_all("iommu.stale peer0 a* # why", "f").unwrap(),
             stop_on: vec!["finding".parse().unwrap(), "iommu.stale".parse().unwrap()],
+            pause_on: vec!["fault".parse().unwrap()],
             console_log: Some("basic/console.log".into()),
             record: None,
             interactive: false,

@@ -19,7 +19,7 @@ use device_models::pci::Bdf;
 use guest_protocol::{CaseEnd, FAIL, OK, RAM, Request};
 
 use self::case::{Case, Origin};
-pub use self::findings::Stopped;
+pub use self::findings::{Reaction, Stopped};
 pub use self::finish::{End, Ending};
 use peerdma_topology::{MAX_ENDPOINTS, MAX_PEERS};
 use peerdma_trace::{Recording, TestMark, TestResult};
@@ -114,6 +114,10 @@ pub struct Judge {
     suppressions: Arc<Suppressions>,
     /// Findings that end the run.
     stop_on: Vec<StopOn>,
+    /// Findings that pause the guest.
+    pause_on: Vec<StopOn>,
+    /// The one at which it was paused last.
+    paused: Option<Stopped>,
     /// The one that has ended it: nothing counts that comes later.
     stopped: Option<Stopped>,
     /// Findings with a number of their own, and how often one was reported to programs.
@@ -158,6 +162,8 @@ impl Judge {
             allowed: Vec::new(),
             suppressions: Arc::default(),
             stop_on: Vec::new(),
+            pause_on: Vec::new(),
+            paused: None,
             stopped: None,
             found: 0,
             sent: 0,

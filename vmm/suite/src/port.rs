@@ -10,7 +10,8 @@ use peerdma_machine::runtime::RuntimeBus;
 use peerdma_machine::{ProtocolHandler, Reply, StopHandle};
 
 use super::history::History;
-use super::judge::{Answer, Judge};
+use super::judge::{Answer, Judge, Reaction};
+use super::pause::Pauser;
 
 /// A judge that both inputs share. Lock order: the system's lock before this one.
 #[derive(Debug, Clone)]
@@ -54,12 +55,14 @@ pub struct Findings {
     judge: SharedJudge,
     history: History,
     freezer: Freezer,
+    pauser: Pauser,
 }
 
 impl Findings {
-    /// For this judge; what ends the run freezes the guest through `freezer`.
-    pub fn new(judge: SharedJudge, history: History, freezer: Freezer) -> Self {
-        Self { judge, history, freezer }
+    /// For this judge; what ends the run freezes the guest through `freezer`, and what pauses it does so through
+    /// `pauser`.
+    pub fn new(judge: SharedJudge, history: History, freezer: Freezer, pauser: Pauser) -> Self {
+        Self { judge, history, freezer, pauser }
     }
 }
 
@@ -81,10 +84,12 @@ impl Observer for Findings {
     }
 
     fn finding(&mut self, finding: &Finding) {
-        let stops = self.judge.lock().finding(finding, || self.history.before(finding));
+        let reaction = self.judge.lock().finding(finding, || self.history.before(finding));
         // Here the system's lock is held, and what comes of the request has not reached the guest.
-        if stops {
-            self.freezer.freeze();
+        match reaction {
+            Reaction::GoOn => {}
+            Reaction::Pause => self.pauser.pause(&finding.to_string()),
+            Reaction::Stop => self.freezer.freeze(),
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use device_models::system::System;
 use peerdma_machine::boot::acpi::PciConfig;
@@ -23,12 +24,14 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::console::{ConsoleWatch, Outputs};
+use super::control::{Controlled, link};
 use super::event::{Event, Events};
 use super::files::{Files, Folder};
 use super::hello::TooLong;
 use super::history::History;
 use super::job::{GuestRun, Job};
 use super::judge::{End, Ending, Judge};
+use super::pause::Pauser;
 use super::port::{Findings, Freezer, JudgePort, SharedJudge};
 use super::scene;
 use crate::host::ctrl_c::{Hook, interrupted};
@@ -48,18 +51,27 @@ impl Read for Entropy {
     }
 }
 
-/// The console of an interactive guest.
-pub struct Console {
-    /// Keys.
+/// A stream in both directions.
+pub struct Duplex {
+    /// What comes.
     pub input: Box<dyn Read + Send>,
-    /// The screen.
+    /// Where answers go.
     pub output: Box<dyn Write + Send>,
 }
 
-impl fmt::Debug for Console {
+impl fmt::Debug for Duplex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Console").finish_non_exhaustive()
+        f.debug_struct("Duplex").finish_non_exhaustive()
     }
+}
+
+/// What the user of an interactive guest reaches it by.
+#[derive(Debug, Default)]
+pub struct Channels {
+    /// Keys and screen of its console.
+    pub console: Option<Duplex>,
+    /// Requests of the control channel.
+    pub control: Option<Duplex>,
 }
 
 /// Why a guest could not be run.
@@ -100,13 +112,13 @@ impl RunError {
 /// What is left of a job.
 struct Waiting<'a> {
     runs: std::slice::Iter<'a, GuestRun>,
-    console: Option<Console>,
+    channels: Channels,
 }
 
 /// Runs the guests in their order, [`Job::at_once`] beside each other, and reports to `events`.
-/// What they leave goes into `files`, `console` to the interactive one.
-pub fn run(job: &Job, files: &dyn Files, console: Option<Console>, events: &Events) {
-    let waiting = Mutex::new(Waiting { runs: job.runs.iter(), console });
+/// What they leave goes into `files`, `channels` to the interactive one.
+pub fn run(job: &Job, files: &dyn Files, channels: Channels, events: &Events) {
+    let waiting = Mutex::new(Waiting { runs: job.runs.iter(), channels });
     let lane = || while one(job, files, &waiting, events) {};
     thread::scope(|scope| {
         for _ in 1..job.at_once.min(job.runs.len()) {
@@ -123,16 +135,16 @@ pub fn run(job: &Job, files: &dyn Files, console: Option<Console>, events: &Even
 
 /// Runs the next guest; false when there is none, or the user has had enough.
 fn one(job: &Job, files: &dyn Files, waiting: &Mutex<Waiting<'_>>, events: &Events) -> bool {
-    let (run, console) = {
+    let (run, channels) = {
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let next = waiting.runs.next().filter(|_| !interrupted());
         let Some(run) = next else { return false };
         // Reported under the lock: reports come in the order in which guests begin, which is that
         // of the job.
         events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
-        (run, if run.interactive { waiting.console.take() } else { None })
+        (run, if run.interactive { take(&mut waiting.channels) } else { Channels::default() })
     };
-    let report = guest(job, run, files, console, events).unwrap_or_else(|error| {
+    let report = guest(job, run, files, channels, events).unwrap_or_else(|error| {
         let mut report = ScenarioReport::new(&run.name);
         report.failures.push(format!("the guest could not be run: {error}"));
         report.conclude();
@@ -146,7 +158,7 @@ fn guest(
     job: &Job,
     run: &GuestRun,
     files: &dyn Files,
-    console: Option<Console>,
+    channels: Channels,
     events: &Events,
 ) -> Result<ScenarioReport, RunError> {
     let mut judge = Judge::new(&run.hello, run.at_least, events.clone())?;
@@ -156,11 +168,12 @@ fn guest(
     let plan = run.system.plan().map_err(AssemblyError::from)?;
     judge.suppress(&run.suppressions, &plan.addresses());
     judge.stop_on(&run.stop_on);
+    judge.pause_on(&run.pause_on);
     judge.expect(&run.expectations, plan.addresses());
     let judge = SharedJudge::new(judge);
     let watch = ConsoleWatch::default();
-    let (input, screen) = match console {
-        Some(Console { input, output }) => (Some(input), Some(output)),
+    let (input, screen) = match channels.console {
+        Some(Duplex { input, output }) => (Some(input), Some(output)),
         None => (None, None),
     };
     let log = match &run.console_log {
@@ -182,7 +195,9 @@ fn guest(
     }
     let freezer = Freezer::default();
     let names = system.address_map().functions().map(|(_, node)| node.name.to_string()).collect();
-    let findings = Findings::new(judge.clone(), History::new(names), freezer.clone());
+    let pauser = Pauser::new(&run.name, events.clone());
+    let history = History::new(names);
+    let findings = Findings::new(judge.clone(), history, freezer.clone(), pauser.clone());
     system.add_observer(Box::new(findings));
     let stalls = job.jitter.map(Stalls::of);
     let jitter = stalls.as_ref().map(|stalls| stalls.stream(Stream::Devices));
@@ -209,6 +224,18 @@ fn guest(
     .with_stalls(stalls.clone());
     let stop = machine.stop_handle();
     freezer.arm(stop.clone(), &bus);
+    pauser.arm(machine.debug_handle(), &bus);
+    if let Some(Duplex { input, output }) = channels.control {
+        let guest = Controlled {
+            scenario: run.name.clone(),
+            begun: Instant::now(),
+            bus: bus.clone(),
+            machine: machine.debug_handle(),
+            stop: stop.clone(),
+            pauser,
+        };
+        start("control-channel", move || link::serve(input, output, &guest))?;
+    }
     let _hook = {
         let stop = stop.clone();
         Hook::new(move || stop.stop())
@@ -216,12 +243,7 @@ fn guest(
     if let Some(input) = input {
         let keys = machine.console_input();
         let feeder = move || feed(input, &stop, |bytes| keys.send(bytes));
-        drop(
-            thread::Builder::new()
-                .name("console-input".into())
-                .spawn(feeder)
-                .map_err(RunError::Thread)?,
-        );
+        start("console-input", feeder)?;
     }
     let outcome = machine.run(run.limit.map(Duration::from_secs))?;
     drop(engine);
@@ -287,6 +309,12 @@ fn guest(
         report.conclude();
     }
     Ok(report)
+}
+
+/// Starts a thread that ends when its input does.
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), RunError> {
+    let thread = thread::Builder::new().name(name.into()).spawn(work);
+    thread.map(drop).map_err(RunError::Thread)
 }
 
 /// Begins the trace, if one is wanted.
@@ -378,6 +406,7 @@ mod tests {
             expectations: Vec::new(),
             suppressions: Vec::new(),
             stop_on: Vec::new(),
+            pause_on: Vec::new(),
             console_log: None,
             record: None,
             interactive: false,
@@ -400,7 +429,7 @@ mod tests {
         for (guests, at_once) in [(0, 2), (1, 4), (5, 1), (7, 3), (3, 0)] {
             let (sender, receiver) = sync_channel(QUEUE);
             let job = job(guests, at_once);
-            run(&job, &Local(&job), None, &Events::new(sender));
+            run(&job, &Local(&job), Channels::default(), &Events::new(sender));
             let (mut begun, mut ended) = (Vec::new(), Vec::new());
             let mut last = None;
             for event in receiver {

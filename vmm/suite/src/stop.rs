@@ -1,4 +1,4 @@
-//! Which findings freeze a guest: `--stop-on finding|CLASS`.
+//! Which findings end a guest's run, or pause it: `--stop-on` and `--pause-on finding|fault|CLASS`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,13 +9,20 @@ use serde::{Deserialize, Serialize};
 
 /// The word for any class.
 const ANY: &str = "finding";
+/// The word for what the IOMMU refuses to translate.
+const FAULT: &str = "fault";
+/// The classes of these.
+const FAULTS: [FindingClass; 4] =
+    [FindingClass::NoDomain, FindingClass::Unmapped, FindingClass::Stale, FindingClass::Permission];
 
-/// What freezes a guest. Findings that the running test expects, and suppressed ones, never do.
+/// What ends a guest's run, or pauses it. Findings that the running test expects, and suppressed ones, never do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum StopOn {
     /// Any finding; notes do not count.
     Finding,
+    /// A request that the IOMMU refuses to translate.
+    Fault,
     /// What has this class, notes included.
     Class(FindingClass),
 }
@@ -25,6 +32,7 @@ impl StopOn {
     pub fn covers(self, finding: &Finding) -> bool {
         match self {
             Self::Finding => finding.severity == Severity::Finding,
+            Self::Fault => finding.severity == Severity::Finding && FAULTS.contains(&finding.class),
             Self::Class(class) => finding.class == class,
         }
     }
@@ -36,6 +44,7 @@ impl FromStr for StopOn {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             ANY => Ok(Self::Finding),
+            FAULT => Ok(Self::Fault),
             class => parse_class(class).map(Self::Class),
         }
     }
@@ -75,6 +84,7 @@ impl fmt::Display for StopOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Finding => ANY,
+            Self::Fault => FAULT,
             Self::Class(class) => class.name(),
         })
     }
@@ -120,6 +130,9 @@ mod tests {
             [stop.covers(&stale), stop.covers(&note)]
         };
         assert_eq!(covers("finding"), [true, false]);
+        assert_eq!(covers("fault"), [true, false]);
+        let late = finding(FindingClass::WitnessStale, Severity::Finding);
+        assert!(!StopOn::Fault.covers(&late), "the IOMMU has let it through");
         assert_eq!(covers("iommu.stale"), [true, false]);
         assert_eq!(covers("iommu.mapping-edge"), [false, true]);
         let error = "iommu.stael".parse::<StopOn>().unwrap_err();

@@ -8,6 +8,8 @@ pub(super) struct Bell {
     /// Something may be to do. Read without the lock, so that ringing a bell that rings costs nothing.
     rung: AtomicBool,
     over: AtomicBool,
+    /// Rings wait until it is let go.
+    held: AtomicBool,
     lock: Mutex<()>,
     changed: Condvar,
 }
@@ -32,7 +34,7 @@ impl Bell {
     pub(super) fn wait(&self) -> bool {
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         // The end may be rung between the last look at `over` and `clear`, which takes the ring away.
-        while !self.rung.load(Ordering::Acquire) && !self.is_over() {
+        while (!self.rung.load(Ordering::Acquire) || self.is_held()) && !self.is_over() {
             guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         !self.is_over()
@@ -47,6 +49,29 @@ impl Bell {
     /// Whether [`Bell::end`] has been called.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+
+    /// Nothing is to be done until [`Bell::let_go`].
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// What was rung for while it was held is to be done now.
+    pub(super) fn let_go(&self) {
+        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.held.store(false, Ordering::Release);
+        // The stepping thread may have cleared a ring and then found the bell held.
+        self.rung.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Whether work has to wait, or is over.
+    pub(super) fn rests(&self) -> bool {
+        self.is_held() || self.is_over()
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
     }
 }
 
@@ -77,8 +102,36 @@ mod tests {
         waiter.join().unwrap();
         bell.end();
         assert!(!bell.wait());
+        bell.hold();
+        assert!(!bell.wait(), "the end counts while it is held");
         bell.clear();
         assert!(!bell.wait(), "an end that was rung too early to be heard still counts");
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod hold_tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_ring_waits_while_the_bell_is_held() {
+        let bell = Arc::new(Bell::default());
+        bell.hold();
+        bell.ring();
+        let (sender, receiver) = channel();
+        let waiter = {
+            let bell = Arc::clone(&bell);
+            thread::spawn(move || sender.send(bell.wait()).is_ok())
+        };
+        assert!(receiver.recv_timeout(Duration::from_millis(20)).is_err());
+        bell.let_go();
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Ok(true));
+        waiter.join().unwrap();
     }
 }
 
@@ -140,6 +193,29 @@ mod loom_tests {
             bell.ring();
             ringer.join().unwrap();
             assert_eq!(server.join().unwrap(), 2);
+        });
+    }
+
+    #[test]
+    fn work_that_a_hold_interrupted_is_taken_up_again() {
+        model(|| {
+            let (bell, work) = (Arc::new(Bell::default()), Arc::new(AtomicUsize::new(0)));
+            let server = {
+                let (bell, work) = (Arc::clone(&bell), Arc::clone(&work));
+                thread::spawn(move || {
+                    while bell.wait() {
+                        bell.clear();
+                        if !bell.rests() && work.load(Ordering::Relaxed) == 1 {
+                            return;
+                        }
+                    }
+                })
+            };
+            work.fetch_add(1, Ordering::Relaxed);
+            bell.ring();
+            bell.hold();
+            bell.let_go();
+            server.join().unwrap();
         });
     }
 

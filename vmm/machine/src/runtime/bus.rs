@@ -104,6 +104,17 @@ impl RuntimeBus {
         self.bell.end();
     }
 
+    /// The devices stand still until [`RuntimeBus::resume`]: the step that is under way is the last. Who may have the
+    /// system's lock in between, as by [`RuntimeBus::with`], finds it as it stands.
+    pub fn pause(&self) {
+        self.bell.hold();
+    }
+
+    /// The devices go on.
+    pub fn resume(&self) {
+        self.bell.let_go();
+    }
+
     /// Pulls everything below the port at `port` out of its slot.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub use stepper::Stepper;
 
 use std::collections::BTreeMap;
 
-use device_models::fabric::{InterruptSink, RouteKind};
+use device_models::fabric::InterruptSink;
 use device_models::system::System;
 use device_models::witness;
 use guest_protocol::{Counters, Traffic};
@@ -73,10 +73,6 @@ impl RuntimeCounters {
             counters.live_mappings = iommu.live_mappings() as u64;
             counters.iommu_requests = iommu.requests();
         }
-        let by_route = |bytes: &[u64; 4]| -> BTreeMap<_, _> {
-            let named = RouteKind::ALL.iter().zip(bytes).filter(|(_, bytes)| **bytes > 0);
-            named.map(|(route, bytes)| (route.name().to_owned(), *bytes)).collect()
-        };
         let map = system.address_map().clone();
         for (id, node) in map.functions() {
             let name = node.requester.to_string();
@@ -87,7 +83,8 @@ impl RuntimeCounters {
                 counters.findings.insert(name.clone(), of.findings);
             }
             traffic::add(&mut by_target, &traffic::of(system, id));
-            let (read, written) = (by_route(&of.bytes_read), by_route(&of.bytes_written));
+            let (read, written) =
+                (traffic::by_route(&of.bytes_read), traffic::by_route(&of.bytes_written));
             if !read.is_empty() {
                 counters.read.insert(name.clone(), read);
             }

@@ -31,9 +31,9 @@ impl Stepper {
                 while bell.wait() {
                     // Before the work, not after: a ring meanwhile means one more round.
                     bell.clear();
-                    while !bell.is_over() {
-                        let is_over = || bell.is_over();
-                        if turn(&system, &after, &is_over, jitter.as_mut()) == Progress::Idle {
+                    while !bell.rests() {
+                        let rests = || bell.rests();
+                        if turn(&system, &after, &rests, jitter.as_mut()) == Progress::Idle {
                             break;
                         }
                     }
@@ -44,12 +44,12 @@ impl Stepper {
     }
 }
 
-/// Steps until there is nothing to do, it is over, or an urgent user wants the lock: one step more
+/// Steps until there is nothing to do, it is over or held, or an urgent user wants the lock: one step more
 /// at most, which is 64 KiB. With jitter one step, which may be late.
 fn turn(
     system: &PriorityLock<System>,
     after: &impl Fn(&System),
-    is_over: &impl Fn() -> bool,
+    rests: &impl Fn() -> bool,
     jitter: Option<&mut Jitter>,
 ) -> Progress {
     let single = jitter.is_some();
@@ -57,10 +57,14 @@ fn turn(
         jitter.moment();
     }
     let mut system = system.background();
+    // Whoever holds the bell and then has had the lock finds that nothing moves any more.
+    if rests() {
+        return Progress::Worked;
+    }
     loop {
         let progress = system.step();
         after(&system);
-        if progress == Progress::Idle || single || is_over() || system.wanted() {
+        if progress == Progress::Idle || single || rests() || system.wanted() {
             return progress;
         }
     }

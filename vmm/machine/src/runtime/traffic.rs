@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use device_models::fabric::{FunctionId, Moved};
+use device_models::fabric::{FunctionId, Moved, RouteKind};
 use device_models::system::System;
 use guest_protocol::{RAM, Traffic};
 
@@ -23,6 +23,12 @@ pub fn of(system: &System, function: FunctionId) -> Traffic {
         }
     }
     traffic
+}
+
+/// Bytes by the names of their routes, as far as there are any.
+pub fn by_route(bytes: &[u64; 4]) -> BTreeMap<String, u64> {
+    let named = RouteKind::ALL.iter().zip(bytes).filter(|(_, bytes)| **bytes > 0);
+    named.map(|(route, bytes)| (route.name().to_owned(), *bytes)).collect()
 }
 
 /// Adds to `sum` what another function has moved.

@@ -17,6 +17,7 @@ mod harness;
 mod interrupts;
 mod memory;
 mod mmio;
+mod pausing;
 mod ports;
 mod program;
 mod smp;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         interrupts::trials(),
         memory::trials(),
         mmio::trials(),
+        pausing::trials(),
         ports::trials(),
         smp::trials(),
     ];

@@ -67,6 +67,12 @@ pub enum Key {
     Quit,
     /// Ctrl-A h or ?: the user wants to know the keys.
     Help,
+    /// Ctrl-A p: the guest is to stand still.
+    Pause,
+    /// Ctrl-A r: it is to go on.
+    Resume,
+    /// Ctrl-A d: the view of what the devices do.
+    View,
 }
 
 /// Separates keys for the guest from those for the program: Ctrl-A begins one of the latter, Ctrl-A
@@ -87,6 +93,9 @@ impl Keys {
             (false, byte) | (true, byte @ ESCAPE) => Some(Key::Byte(byte)),
             (true, b'x' | b'X') => Some(Key::Quit),
             (true, b'h' | b'H' | b'?') => Some(Key::Help),
+            (true, b'p' | b'P') => Some(Key::Pause),
+            (true, b'r' | b'R') => Some(Key::Resume),
+            (true, b'd' | b'D') => Some(Key::View),
             (true, _) => None,
         }
     }
@@ -99,9 +108,20 @@ mod tests {
     #[test]
     fn ctrl_a_begins_a_command() {
         let mut keys = Keys::default();
-        let all: Vec<_> =
-            b"a\x01x\x01\x01\x01zb\x01?".iter().filter_map(|byte| keys.key(*byte)).collect();
-        let expected = [Key::Byte(b'a'), Key::Quit, Key::Byte(1), Key::Byte(b'b'), Key::Help];
+        let all: Vec<_> = b"a\x01x\x01\x01\x01zb\x01?\x01p\x01R\x01d"
+            .iter()
+            .filter_map(|byte| keys.key(*byte))
+            .collect();
+        let expected = [
+            Key::Byte(b'a'),
+            Key::Quit,
+            Key::Byte(1),
+            Key::Byte(b'b'),
+            Key::Help,
+            Key::Pause,
+            Key::Resume,
+            Key::View,
+        ];
         assert_eq!(all, expected);
     }
 

@@ -12,7 +12,19 @@ use crate::found::Found;
 use crate::stop::StopOn;
 use crate::suppression::{Suppression, Suppressions};
 
-/// The finding that has ended a run.
+/// What a finding does to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "the guest is to be frozen"]
+pub enum Reaction {
+    /// Nothing.
+    GoOn,
+    /// It stands still from here on, and a user may look at it.
+    Pause,
+    /// Its run is over.
+    Stop,
+}
+
+/// The finding that has ended or paused a run.
 #[derive(Debug, Clone)]
 pub struct Stopped {
     /// The finding.
@@ -35,23 +47,37 @@ impl Judge {
         self.stop_on = wanted.to_vec();
     }
 
+    /// Findings that pause the guest, under the same conditions.
+    pub fn pause_on(&mut self, wanted: &[StopOn]) {
+        self.pause_on = wanted.to_vec();
+    }
+
     /// The finding that has ended the run.
     pub fn stopped(&self) -> Option<&Stopped> {
         self.stopped.as_ref()
     }
 
-    /// The checker found something; `before` gives what happened before it. Whether that ends the run.
+    /// The finding at which the guest was paused last, line by line.
+    pub fn paused_at(&self) -> Option<&Stopped> {
+        self.paused.as_ref()
+    }
+
+    /// The checker found something; `before` gives what happened before it. What becomes of the guest.
     ///
     /// Where no tests report, a user looks on: a finding is printed as it happens, and how many have been folded into those
     /// already printed, when another one comes.
-    #[must_use = "the guest is to be frozen"]
-    pub fn finding(&mut self, finding: &Finding, before: impl FnOnce() -> Vec<String>) -> bool {
+    pub fn finding(&mut self, finding: &Finding, before: impl FnOnce() -> Vec<String>) -> Reaction {
         if self.stopped.is_some() {
-            return false;
+            return Reaction::GoOn;
         }
         let case = self.current.as_mut().unwrap_or(&mut self.stray);
-        let stops = self.stop_on.iter().any(|stop| stop.covers(finding))
-            && case.is_mistake(finding.class, &finding.function);
+        let wanted = |all: &[StopOn]| all.iter().any(|stop| stop.covers(finding));
+        let reaction = match (wanted(&self.stop_on), wanted(&self.pause_on)) {
+            _ if !case.is_mistake(finding.class, &finding.function) => Reaction::GoOn,
+            (true, _) => Reaction::Stop,
+            (false, true) => Reaction::Pause,
+            (false, false) => Reaction::GoOn,
+        };
         let kept = case.finding(finding).map(|fold| {
             self.found += 1;
             fold.found.number = self.found;
@@ -60,12 +86,16 @@ impl Judge {
             fold.found.before = before();
             (fold.text.clone(), fold.found.clone())
         });
-        if stops {
+        if reaction != Reaction::GoOn {
             let (text, before) = match &kept {
                 Some((text, found)) => (text.clone(), found.before.clone()),
                 None => (shorten(&finding.to_string()), Vec::new()),
             };
-            self.stopped = Some(Stopped { finding: finding.clone(), text, before });
+            let scene = Some(Stopped { finding: finding.clone(), text, before });
+            match reaction {
+                Reaction::Stop => self.stopped = scene,
+                _ => self.paused = scene,
+            }
         }
         let Some((text, found)) = kept else {
             if case.is_first_dropped() {
@@ -74,7 +104,7 @@ impl Judge {
                 );
                 self.report(finding.severity, None, text);
             }
-            return stops;
+            return reaction;
         };
         let found = case.judged(finding.class, &finding.function, found);
         let suppressed = found.suppressed.clone();
@@ -83,7 +113,7 @@ impl Judge {
             self.tell_sums();
             self.report(finding.severity, suppressed, text);
         }
-        stops
+        reaction
     }
 
     /// Reports how many findings have been folded into those already reported.

@@ -51,8 +51,8 @@ fn finding(class: FindingClass, text: &str) -> Finding {
 }
 
 fn report_finding(judge: &mut Judge, class: FindingClass, text: &str) {
-    let stops = judge.finding(&finding(class, text), || vec![format!("before {text}")]);
-    assert!(!stops);
+    let reaction = judge.finding(&finding(class, text), || vec![format!("before {text}")]);
+    assert_eq!(reaction, Reaction::GoOn);
 }
 
 fn note(judge: &mut Judge, class: FindingClass, text: &str) {

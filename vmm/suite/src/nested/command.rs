@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread::available_parallelism;
 
+use crate::drive::Streams;
+
 use super::{Recipe, SUBCOMMAND, clock, descriptor_path, inside};
 
 /// RAM of the test host in MiB for itself: its kernel, this program, and the guests' kernels and folders, all of which
@@ -48,7 +50,7 @@ pub(super) struct Machine<'a> {
     pub(super) archive: &'a OwnedFd,
     pub(super) events: &'a UnixStream,
     pub(super) files: &'a UnixStream,
-    pub(super) console: Option<&'a UnixStream>,
+    pub(super) streams: &'a Streams,
     /// What the test host's serial port sends.
     pub(super) log: &'a UnixStream,
     /// How many guests run beside each other.
@@ -86,12 +88,17 @@ impl Machine<'_> {
 
         command.arg("-chardev").arg(format!("socket,id=log,fd={}", self.log.as_raw_fd()));
         // Port 0 is kept for a console of the kernel's.
-        command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci,max_ports=4"]);
+        command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci,max_ports=8"]);
         port(&mut command, "events", inside::EVENTS, self.events.as_raw_fd());
         port(&mut command, "files", inside::FILES, self.files.as_raw_fd());
-        if let Some(console) = self.console {
-            descriptors.push(console.as_raw_fd());
-            port(&mut command, "console", inside::CONSOLE, console.as_raw_fd());
+        let Streams { console, control } = self.streams;
+        for (id, name, stream) in
+            [("console", inside::CONSOLE, console), ("control", inside::CONTROL, control)]
+        {
+            if let Some(stream) = stream {
+                descriptors.push(stream.as_raw_fd());
+                port(&mut command, id, name, stream.as_raw_fd());
+            }
         }
         WithDescriptors { command, descriptors }
     }
@@ -171,12 +178,14 @@ mod tests {
         let archive = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let (events, console) = UnixStream::pair().unwrap();
         let (files, log) = UnixStream::pair().unwrap();
+        let (control, _) = UnixStream::pair().unwrap();
+        let inner = [&console, &control].map(AsRawFd::as_raw_fd);
         let machine = Machine {
             recipe: &recipe,
             archive: &archive,
             events: &events,
             files: &files,
-            console: Some(&console),
+            streams: &Streams { console: Some(console), control: Some(control) },
             log: &log,
             at_once: 2,
             guest_memory: vec![512, 3072, 512, 700],
@@ -184,7 +193,8 @@ mod tests {
         // The two largest beside each other.
         assert_eq!(machine.ram(), 1536 + 3072 + 512 + 700 + 512);
         let WithDescriptors { command, descriptors } = machine.command();
-        let sockets = [&log, &events, &files, &console].map(AsRawFd::as_raw_fd);
+        let sockets = [&log, &events, &files].map(AsRawFd::as_raw_fd);
+        let sockets: Vec<_> = sockets.into_iter().chain(inner).collect();
         let opened = [archive.as_raw_fd(), recipe.kernel.image.elf.as_raw_fd()];
         assert_eq!((&descriptors[..2], &descriptors[2..]), (&opened[..], &sockets[..]));
         let line =

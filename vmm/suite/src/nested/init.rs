@@ -22,7 +22,7 @@ use super::inside;
 use super::probe::PAYLOAD_LIMIT;
 use crate::event::{self, Event, Events};
 use crate::job::Job;
-use crate::runner::{self, Console};
+use crate::runner::{self, Channels, Duplex};
 
 /// How long the virtio-serial ports may take to appear; they come a moment after the first process.
 const PORTS_LIMIT: Duration = Duration::from_secs(10);
@@ -67,12 +67,13 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     }
     leave_first_cpu();
     load_workaround();
-    let console = match job.runs.iter().any(|run| run.interactive) {
-        true => {
-            let port = port(inside::CONSOLE)?;
-            Some(Console { input: Box::new(port.try_clone()?), output: Box::new(port) })
-        }
-        false => None,
+    let duplex = |name| -> Result<_, Box<dyn Error>> {
+        let port = port(name)?;
+        Ok(Some(Duplex { input: Box::new(port.try_clone()?), output: Box::new(port) }))
+    };
+    let channels = match job.runs.iter().any(|run| run.interactive) {
+        true => Channels { console: duplex(inside::CONSOLE)?, control: duplex(inside::CONTROL)? },
+        false => Channels::default(),
     };
     let (sender, receiver) = sync_channel::<Event>(event::QUEUE);
     let writer = thread::Builder::new().name("events".into()).spawn(move || {
@@ -83,7 +84,7 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
     })?;
     let port = port(inside::FILES)?;
     let files = Sender::new(port.try_clone()?, port);
-    runner::run(&job, &files, console, &Events::new(sender));
+    runner::run(&job, &files, channels, &Events::new(sender));
     match writer.join() {
         Ok(result) => Ok(result?),
         Err(_) => Err("the thread that sends events panicked".into()),

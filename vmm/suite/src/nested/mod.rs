@@ -3,7 +3,7 @@
 //!
 //! What the job needs goes in as an initramfs, put together in memory: program, guest kernel, guest initramfs. What
 //! comes out goes through virtio-serial ports: events as JSON lines through one, files (console logs, traces) through
-//! another. A third is the guest's console for an interactive user. The test host reaches nothing
+//! another. For an interactive user there are the guest's console and the control channel. The test host reaches nothing
 //! else of this machine.
 
 mod clock;
@@ -31,6 +31,7 @@ use peerdma_images::initramfs::{Initramfs, InitramfsError};
 
 use self::process::Process;
 use crate::console;
+use crate::drive::Streams;
 use crate::event::{self, Event};
 use crate::host::qemu::Qemu;
 use crate::job::Job;
@@ -58,6 +59,7 @@ mod inside {
     pub(super) const EVENTS: &str = "peerdma.events";
     pub(super) const FILES: &str = "peerdma.files";
     pub(super) const CONSOLE: &str = "peerdma.console";
+    pub(super) const CONTROL: &str = "peerdma.control";
 }
 
 /// Why there is no test host.
@@ -128,7 +130,7 @@ pub struct TestHost {
 }
 
 impl TestHost {
-    /// Starts a test host for `job`. `console` is the guest's console, for an interactive job.
+    /// Starts a test host for `job`. `streams` reach the guest of an interactive job.
     /// Without guests it probes its KVM and reports that.
     ///
     /// Events come through the receiver; it closes when the test host is gone.
@@ -139,7 +141,7 @@ impl TestHost {
     pub fn start(
         recipe: &Recipe,
         job: &Job,
-        console: Option<UnixStream>,
+        streams: Streams,
     ) -> Result<(Self, Receiver<Event>), NestedError> {
         let archive = pack(recipe, job)?;
         let pair = |what| UnixStream::pair().map_err(NestedError::host(what));
@@ -158,13 +160,13 @@ impl TestHost {
             archive: &archive,
             events: &their_events,
             files: &their_files,
-            console: console.as_ref(),
+            streams: &streams,
             log: &their_serial,
             at_once: job.at_once,
             guest_memory: job.runs.iter().map(|run| run.memory).collect(),
         };
         let process = Process::start(machine.command())?;
-        drop((their_events, their_files, their_serial, console, archive));
+        drop((their_events, their_files, their_serial, streams, archive));
         let (sender, receiver) = sync_channel(event::QUEUE);
         let broken = sender.clone();
         let writers = vec![

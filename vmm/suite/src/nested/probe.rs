@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use peerdma_machine::kvm_probe::KvmProbe;
 
 use super::{BOOT_LIMIT, NestedError, Recipe, TestHost};
+use crate::drive::Streams;
 use crate::event::Event;
 use crate::job::Job;
 
@@ -22,7 +23,7 @@ const PAYLOADS_LIMIT: Duration = Duration::from_secs(60);
 pub fn probe(recipe: &Recipe, folder: &Path) -> Result<KvmProbe, NestedError> {
     let limit = Duration::from_secs(BOOT_LIMIT) + PAYLOADS_LIMIT;
     let deadline = Instant::now() + limit;
-    let (host, events) = TestHost::start(recipe, &job(folder), None)?;
+    let (host, events) = TestHost::start(recipe, &job(folder), Streams::default())?;
     let mut is_up = false;
     let how = loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -33,6 +33,7 @@ fn job(folder: &Path) -> Job {
         expectations: Vec::new(),
         suppressions: Vec::new(),
         stop_on: Vec::new(),
+        pause_on: Vec::new(),
     };
     let folder = |name: &str| {
         let path = folder.join(name);

@@ -1,0 +1,95 @@
+//! The control socket of a guest: where it is, and what may pause the guest.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+
+use clap::Args;
+use peerdma_images::cache::Cache;
+use peerdma_suite::control::client::Client;
+use peerdma_suite::control::server::{Desk, Server};
+use peerdma_suite::stop::StopOn;
+use rustix::process::getuid;
+
+use super::Failure;
+
+/// How a guest is looked at and held while it runs.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct ControlOptions {
+    /// Listen for `peerdma ctl` and `peerdma top` at this socket [default: a place of its own, which they find]
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
+    /// Pause the guest and its devices at each finding, each request that the IOMMU refuses, or each finding of a class;
+    /// may be repeated. `peerdma ctl` shows the scene; Ctrl-A r goes on
+    #[arg(long, value_name = "finding|fault|CLASS")]
+    pub(super) pause_on: Vec<StopOn>,
+}
+
+impl ControlOptions {
+    /// Begins to listen.
+    pub(super) fn listen(&self, desk: Arc<Desk>) -> Result<Server, Failure> {
+        let path = self.control.clone().map_or_else(own, Ok)?;
+        Server::start(&path, desk).map_err(|error| {
+            Failure::environment(format_args!("the control socket {}: {error}", path.display()))
+        })
+    }
+}
+
+/// Ends the names of sockets in the folder of all.
+const SUFFIX: &str = ".control";
+
+/// The folder in which guests have their sockets when they are not told otherwise; only this user gets in.
+fn folder() -> Result<PathBuf, Failure> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let folder = match runtime.filter(|path| path.is_dir()) {
+        Some(runtime) => runtime.join("peerdma"),
+        None => Cache::open().map_err(Failure::environment)?.root().join("run"),
+    };
+    let failed = |error| Failure::environment(format_args!("{}: {error}", folder.display()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+    let metadata = fs::metadata(&folder).map_err(failed)?;
+    if metadata.uid() != getuid().as_raw() || metadata.permissions().mode() & 0o077 != 0 {
+        return Err(Failure::environment(format_args!(
+            "{} must belong to you, and to nobody else: chmod 700 it, or name a socket with --control",
+            folder.display()
+        )));
+    }
+    Ok(folder)
+}
+
+/// A place for the socket of this process's guest.
+fn own() -> Result<PathBuf, Failure> {
+    Ok(folder()?.join(format!("{}{SUFFIX}", process::id())))
+}
+
+/// Connects to `path`, or without one to the only guest that runs.
+pub(super) fn connect(path: Option<&Path>) -> Result<Client, Failure> {
+    if let Some(path) = path {
+        return Client::connect(path).map_err(|error| {
+            Failure::usage(error).hint("`peerdma boot --control PATH` opens such a socket")
+        });
+    }
+    let folder = folder()?;
+    let entries = fs::read_dir(&folder)
+        .map_err(|error| Failure::environment(format_args!("{}: {error}", folder.display())))?;
+    let mut sockets: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    sockets.retain(|path| path.to_string_lossy().ends_with(SUFFIX));
+    sockets.sort();
+    // One that was left behind by a program that was killed does not answer.
+    let mut alive: Vec<_> = sockets
+        .into_iter()
+        .filter_map(|path| Client::connect(&path).ok().map(|client| (path, client)))
+        .collect();
+    match alive.len() {
+        0 => Err(Failure::usage("no guest is running that could be asked")
+            .hint("start one with `peerdma boot` in another terminal")),
+        1 => Ok(alive.remove(0).1),
+        count => {
+            let paths: Vec<_> = alive.iter().map(|(path, _)| path.display().to_string()).collect();
+            Err(Failure::usage(format_args!("{count} guests are running"))
+                .hint(format!("choose one with --control: {}", paths.join(", "))))
+        }
+    }
+}
