@@ -75,13 +75,23 @@ impl Build<'_> {
         let title = format!("compiling the {} kernel", self.flavour.name());
         progress.phase(&title, Some(last.unwrap_or(self.flavour.usual_steps())));
         let mut steps: u64 = 0;
-        let job = self.make("Compiling the kernel").args(["vmlinux", "modules"]);
+        let mut job = self.make("Compiling the kernel").args(["vmlinux", "modules"]);
+        if self.flavour == Flavour::Gdb {
+            job = job.arg("scripts_gdb");
+        }
         job.run_watched(progress, &mut |event| {
             steps += u64::from(matches!(event, Event::Line(line) if is_step(line)));
             progress.advance(steps);
         })?;
         cache.write_file(NOTES, &note, steps.to_string().as_bytes())?;
         Ok(())
+    }
+
+    /// Writes the kernel without its debug information.
+    pub(super) fn strip(&self, to: &Path, progress: &dyn Progress) -> Result<(), KernelError> {
+        progress.phase("stripping the kernel", None);
+        let job = Job::new("Stripping the kernel", "objcopy").arg("--strip-debug");
+        Ok(job.arg(self.output.join("vmlinux")).arg(to).run(progress)?)
     }
 
     /// Makes only what modules from elsewhere are built with.

@@ -8,6 +8,7 @@ use super::Flavour;
 
 const LAB: &str = include_str!("../../kernel/lab.config");
 const DEBUG: &str = include_str!("../../kernel/debug.config");
+const GDB: &str = include_str!("../../kernel/gdb.config");
 const LTS: &str = include_str!("../../kernel/lts.config");
 
 /// Options by name (with `CONFIG_`), and their values as a `.config` writes them; `n` for "is not set".
@@ -20,6 +21,7 @@ pub(super) fn wanted(flavour: Flavour) -> Options {
         Flavour::Lab | Flavour::Stock => {}
         Flavour::Debug => options.extend(parse(DEBUG)),
         Flavour::Lts => options.extend(parse(LTS)),
+        Flavour::Gdb => options.extend(parse(GDB)),
     }
     options
 }

@@ -16,11 +16,13 @@ pub enum Flavour {
     Stock,
     /// Our configuration on the long-term series.
     Lts,
+    /// Our configuration with debug information, and the kernel's own commands for gdb; guests only.
+    Gdb,
 }
 
 impl Flavour {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Lab, Self::Debug, Self::Stock, Self::Lts];
+    pub const ALL: [Self; 5] = [Self::Lab, Self::Debug, Self::Stock, Self::Lts, Self::Gdb];
 
     /// Its name on command lines and in file names.
     pub fn name(self) -> &'static str {
@@ -29,13 +31,14 @@ impl Flavour {
             Self::Debug => "debug",
             Self::Stock => "stock",
             Self::Lts => "lts",
+            Self::Gdb => "gdb",
         }
     }
 
     /// How much slower than the lab kernel its guests are, at most: the factor for time limits.
     pub fn time_factor(self) -> u64 {
         match self {
-            Self::Lab => 1,
+            Self::Lab | Self::Gdb => 1,
             Self::Lts | Self::Stock => 2,
             Self::Debug => 5,
         }
@@ -44,7 +47,7 @@ impl Flavour {
     /// The lock under which its source is unpacked. What shares a source shares a lock.
     pub(super) fn source_lock(self) -> &'static str {
         match self {
-            Self::Lab | Self::Debug | Self::Stock => "source",
+            Self::Lab | Self::Debug | Self::Stock | Self::Gdb => "source",
             Self::Lts => "source-lts",
         }
     }
@@ -56,13 +59,14 @@ impl Flavour {
             Self::Debug => "kernel-debug",
             Self::Stock => "kernel-stock",
             Self::Lts => "kernel-lts",
+            Self::Gdb => "kernel-gdb",
         }
     }
 
     /// The variable by which users name a source tree of their own for it.
     pub(super) fn tree_variable(self) -> Option<&'static str> {
         match self {
-            Self::Lab | Self::Debug => Some("PEERDMA_KERNEL_TREE"),
+            Self::Lab | Self::Debug | Self::Gdb => Some("PEERDMA_KERNEL_TREE"),
             Self::Stock => None,
             Self::Lts => Some("PEERDMA_KERNEL_TREE_LTS"),
         }
@@ -72,7 +76,7 @@ impl Flavour {
     pub(super) fn usual_steps(self) -> u64 {
         match self {
             Self::Lab | Self::Lts => 2600,
-            Self::Debug => 2500,
+            Self::Debug | Self::Gdb => 2500,
             Self::Stock => 200,
         }
     }
@@ -81,7 +85,7 @@ impl Flavour {
     pub(super) fn space(self) -> u64 {
         match self {
             Self::Lab | Self::Lts => 400 << 20,
-            Self::Debug => 1600 << 20,
+            Self::Debug | Self::Gdb => 1600 << 20,
             Self::Stock => 300 << 20,
         }
     }

@@ -49,6 +49,8 @@ use super::progress::Progress;
 const RECIPE: u32 = 1;
 /// The cache's folder of kernels.
 const KERNELS: &str = "kernels";
+/// The kernel without its debug information, in its own folder.
+const STRIPPED: &str = "vmlinux";
 /// What describes a kernel, in its own folder.
 const RECORD: &str = "kernel.json";
 /// Where a kernel's source comes from.
@@ -102,15 +104,17 @@ pub struct BuiltKernel {
 }
 
 impl BuiltKernel {
-    /// The kernel itself: an ELF file with a PVH entry and symbols, or the distribution's bzImage.
+    /// The kernel itself: an ELF file with a PVH entry and symbols, or the distribution's bzImage. What is booted of a
+    /// kernel with debug information has none: it would travel into each guest's test host.
     pub fn image(&self) -> PathBuf {
         match self.flavour {
             Flavour::Stock => self.folder.join(stock::IMAGE),
+            Flavour::Gdb => self.folder.join(STRIPPED),
             Flavour::Lab | Flavour::Debug | Flavour::Lts => self.vmlinux(),
         }
     }
 
-    /// The ELF file of a kernel that was built here.
+    /// The ELF file of a kernel that was built here, with all that it has for debuggers.
     pub fn vmlinux(&self) -> PathBuf {
         self.build_tree().join("vmlinux")
     }
@@ -253,7 +257,9 @@ fn key(
         .field(source.path.as_os_str().as_encoded_bytes())
         .field(match flavour {
             Flavour::Stock => stock::RECIPE_TEXT.to_owned(),
-            Flavour::Lab | Flavour::Debug | Flavour::Lts => config::write(&config::wanted(flavour)),
+            Flavour::Lab | Flavour::Debug | Flavour::Lts | Flavour::Gdb => {
+                config::write(&config::wanted(flavour))
+            }
         })
         .field(version("gcc").unwrap_or_default())
         .field(version("ld").unwrap_or_default());
@@ -291,6 +297,9 @@ fn compile(
     let build = Build { source, output, final_output, log, flavour, wanted, jobs };
     build.configure(progress)?;
     build.compile(cache, progress)?;
+    if flavour == Flavour::Gdb {
+        build.strip(&staging.path().join(STRIPPED), progress)?;
+    }
     let release = build.release()?;
     build.prune()?;
     finish(staging, flavour, release, source, key)

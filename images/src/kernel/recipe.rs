@@ -53,7 +53,7 @@ impl Recipe {
     /// The recipe as it is written: another text may mean another source.
     pub(super) fn text(flavour: Flavour) -> &'static str {
         match flavour {
-            Flavour::Lab | Flavour::Debug | Flavour::Stock => CURRENT,
+            Flavour::Lab | Flavour::Debug | Flavour::Stock | Flavour::Gdb => CURRENT,
             Flavour::Lts => LTS,
         }
     }

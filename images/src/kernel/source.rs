@@ -19,7 +19,7 @@ pub(super) const SOURCES: &str = "sources";
 /// The files there that say which source was chosen.
 fn resolved_name(flavour: Flavour) -> &'static str {
     match flavour {
-        Flavour::Lab | Flavour::Debug | Flavour::Stock => "chosen.json",
+        Flavour::Lab | Flavour::Debug | Flavour::Stock | Flavour::Gdb => "chosen.json",
         Flavour::Lts => "chosen-lts.json",
     }
 }

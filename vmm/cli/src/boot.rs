@@ -22,7 +22,7 @@ use peerdma_suite::host::terminal::{self, RawTerminal};
 use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::judge::MAX_FINDINGS;
 use peerdma_suite::parameters::{Purpose, parameters};
-use peerdma_suite::prepare::{self, Prepared, Quiet};
+use peerdma_suite::prepare::{self, Prepared, Quiet, Symbols};
 use peerdma_suite::report::{ScenarioReport, Status};
 use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     recording: RecordFlags,
     #[command(flatten)]
     control: ControlOptions,
-    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell or with --pause-on]
+    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell or with --pause-on or --gdb]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
     /// Run this command in the guest instead of a shell; its exit status becomes that of peerdma,
@@ -117,6 +117,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let (control, guest_control) = UnixStream::pair().map_err(Failure::internal)?;
     let desk = Arc::new(Desk::new(Link::new(control).map_err(Failure::internal)?));
     let server = arguments.control.listen(Arc::clone(&desk))?;
+    let (gdb, gdb_target) = arguments.control.listen_for_gdb()?.unzip();
+    if let Some(target) = gdb_target {
+        say!("{}", gdb_words(&target, &prepared));
+    }
     let terminal = RawTerminal::enter().map_err(Failure::internal)?;
     if terminal.is_some() && arguments.command.is_empty() {
         say!("starting the guest; Ctrl-A x leaves");
@@ -124,7 +128,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let (running, is_running) = mpsc::channel();
     let screen = console::pump(&ours, is_running, Arc::clone(&desk)).map_err(Failure::internal)?;
     let mut report = None;
-    let streams = Streams { console: Some(theirs), control: Some(guest_control) };
+    let streams = Streams { console: Some(theirs), control: Some(guest_control), gdb };
     let end = drive(&venue, &job, streams, factor, |event| match event {
         Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
         Event::Finding { text, note, suppressed, .. } => {
@@ -210,6 +214,7 @@ fn job(
         suppressions: Vec::new(),
         stop_on: Vec::new(),
         pause_on: Vec::new(),
+        gdb: arguments.control.gdb.is_some(),
         console_log: None,
         record: file,
         interactive: true,
@@ -227,6 +232,26 @@ fn job(
     }
 }
 
+/// How to attach.
+fn gdb_words(target: &str, prepared: &Prepared) -> String {
+    let Some(Symbols { vmlinux, modules }) = &prepared.symbols else {
+        return format!("attach with: gdb -ex 'target remote {target}'; no symbols are known");
+    };
+    let folders: Vec<_> = modules.iter().map(|folder| folder.display().to_string()).collect();
+    let scripts = vmlinux.with_file_name("vmlinux-gdb.py");
+    let hint = match scripts.exists() {
+        true => format!(
+            " -ex 'source {}'\n  there, `lx-symbols {}` loads the modules' symbols",
+            scripts.display(),
+            folders.join(" ")
+        ),
+        false => {
+            "\n  `--kernel gdb` boots a kernel with debug information and gdb's commands".into()
+        }
+    };
+    format!("attach with: gdb {} -ex 'target remote {target}'{hint}", vmlinux.display())
+}
+
 /// What is said of a guest that stands still.
 fn paused(reason: &str) -> String {
     format!(
@@ -239,7 +264,7 @@ fn paused(reason: &str) -> String {
 fn limit(arguments: &Arguments, scenario: &Scenario, factor: u64) -> Option<u64> {
     match arguments.timeout {
         Some(seconds) => Some(seconds),
-        None if arguments.command.is_empty() || !arguments.control.pause_on.is_empty() => None,
+        None if arguments.command.is_empty() || arguments.control.may_pause() => None,
         None => Some(scenario.limit(factor)),
     }
 }

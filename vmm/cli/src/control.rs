@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use clap::Args;
 use peerdma_images::cache::Cache;
 use peerdma_suite::control::client::Client;
 use peerdma_suite::control::server::{Desk, Server};
+use peerdma_suite::gdb::{Listener, Place};
 use peerdma_suite::stop::StopOn;
 use rustix::process::getuid;
 
@@ -25,15 +27,37 @@ pub(super) struct ControlOptions {
     /// may be repeated. `peerdma ctl` shows the scene; Ctrl-A r goes on
     #[arg(long, value_name = "finding|fault|CLASS")]
     pub(super) pause_on: Vec<StopOn>,
+    /// Let gdb attach to the guest's kernel, at this port or socket; `--kernel gdb` has the debug information
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
+    pub(super) gdb: Option<Place>,
 }
 
 impl ControlOptions {
+    /// Whether the guest may stand still for as long as a person thinks.
+    pub(super) fn may_pause(&self) -> bool {
+        !self.pause_on.is_empty() || self.gdb.is_some()
+    }
+
     /// Begins to listen.
     pub(super) fn listen(&self, desk: Arc<Desk>) -> Result<Server, Failure> {
         let path = self.control.clone().map_or_else(own, Ok)?;
         Server::start(&path, desk).map_err(|error| {
             Failure::environment(format_args!("the control socket {}: {error}", path.display()))
         })
+    }
+}
+
+impl ControlOptions {
+    /// Begins to listen for gdb, if that is wanted; where the guest's end of the stream is to go.
+    pub(super) fn listen_for_gdb(&self) -> Result<Option<(UnixStream, String)>, Failure> {
+        let Some(place) = &self.gdb else { return Ok(None) };
+        let listener = Listener::new(place).map_err(|error| {
+            Failure::environment(format_args!("--gdb: {error}")).hint("choose another, --gdb=PORT")
+        })?;
+        let target = listener.target.clone();
+        let (ours, guest) = UnixStream::pair().map_err(Failure::internal)?;
+        listener.start(ours).map_err(Failure::internal)?;
+        Ok(Some((guest, target)))
     }
 }
 

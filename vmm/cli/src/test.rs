@@ -424,6 +424,7 @@ fn job(
             suppressions: arguments.guest.reporting.suppressions(scenario)?,
             stop_on: arguments.guest.reporting.stop_on.clone(),
             pause_on: Vec::new(),
+            gdb: false,
             at_least: if arguments.command.is_empty() { scenario.at_least } else { 0 },
             console_log: Some(Path::new(&scenario.name).join("console.log")),
             record: record

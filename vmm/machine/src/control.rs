@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::VcpuFd;
 
+use super::debug::{Breakpoints, Stop};
 use super::fault::{Registers, RunEnd};
 use super::kick::Kicker;
 
@@ -22,6 +23,9 @@ const FREEZE_PAUSE: Duration = Duration::from_micros(20);
 pub(crate) struct Control {
     ending: AtomicBool,
     pausing: AtomicBool,
+    /// Those that stand still when the others go on, a bit each.
+    held: AtomicU64,
+    pub(crate) breakpoints: Breakpoints,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -36,6 +40,8 @@ struct State {
     /// How long it stood still before that.
     stood: Duration,
     tasks: VecDeque<Task>,
+    /// Where vCPUs have come to a breakpoint, or to the end of a step, and nobody has been told yet.
+    stops: VecDeque<(u8, Stop)>,
 }
 
 impl State {
@@ -67,7 +73,7 @@ impl Control {
     /// Registers a vCPU to be kicked at the end; at once if the end has come already.
     pub(crate) fn register(&self, kicker: Arc<Kicker>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.ending() || self.pausing() {
+        if self.ending() || self.pausing.load(Ordering::Acquire) {
             kicker.kick();
         }
         state.kickers.push(kicker);
@@ -112,22 +118,43 @@ impl Control {
         self.all_outside()
     }
 
-    /// They go on.
-    pub(crate) fn resume(&self) {
+    /// A vCPU has come to a breakpoint, or has made its step: all stand still.
+    pub(crate) fn stop_at(&self, vcpu: u8, stop: Stop) {
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.stops.push_back((vcpu, stop));
+        }
+        self.pause();
+    }
+
+    /// The first that has not been taken yet.
+    pub(crate) fn take_stop(&self) -> Option<(u8, Stop)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).stops.pop_front()
+    }
+
+    /// They go on, but for those with a bit in `held`.
+    pub(crate) fn resume(&self, held: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(since) = state.paused.take() else { return };
         state.stood = state.stood.saturating_add(since.elapsed());
+        self.held.store(held, Ordering::Release);
         self.pausing.store(false, Ordering::Release);
         // Under the lock: an end that comes now finds it taken, and kicks afterwards.
         if !self.ending() {
-            state.kickers.iter().for_each(|kicker| kicker.release());
+            let free = state.kickers.iter().zip(0_u8..).filter(|(_, vcpu)| !is_in(held, *vcpu));
+            free.for_each(|(kicker, _)| kicker.release());
         }
         self.changed.notify_all();
     }
 
-    /// Whether the vCPUs are to stand still.
+    /// Whether the machine as a whole is to stand still.
     pub(crate) fn pausing(&self) -> bool {
         self.pausing.load(Ordering::Acquire)
+    }
+
+    /// Whether this vCPU is.
+    pub(crate) fn stands(&self, vcpu: u8) -> bool {
+        self.pausing() || is_in(self.held.load(Ordering::Acquire), vcpu)
     }
 
     /// How many vCPUs there are.
@@ -138,7 +165,7 @@ impl Control {
     /// Waits on a vCPU's thread as long as it is to stand still, and does what is asked for meanwhile.
     pub(crate) fn park(&self, vcpu: u8, fd: &VcpuFd) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.pausing() && !self.ending() {
+        while self.stands(vcpu) && !self.ending() {
             let next = state.tasks.iter().position(|task| task.vcpu == vcpu);
             match next.and_then(|next| state.tasks.remove(next)) {
                 Some(task) => {
@@ -200,6 +227,11 @@ impl Control {
             };
         }
     }
+}
+
+/// Whether `vcpu` has its bit.
+fn is_in(bits: u64, vcpu: u8) -> bool {
+    bits >> vcpu.min(63) & 1 != 0
 }
 
 /// Ends a machine's run from any thread; a signal handler's thread for example. Clones are the same handle.

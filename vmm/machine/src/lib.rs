@@ -14,7 +14,7 @@ pub mod boot;
 pub mod bus;
 mod control;
 pub mod cpuid;
-mod debug;
+pub mod debug;
 mod error;
 mod fault;
 mod instruction;

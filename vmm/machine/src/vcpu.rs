@@ -11,6 +11,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::bus::{self, DirectMap};
 use super::control::Control;
+use super::debug::Stop;
 use super::error::MachineError;
 use super::fault::{Access, Fault, FaultKind, Registers, RunEnd};
 use super::kick::Kicker;
@@ -55,12 +56,14 @@ pub(crate) struct Vcpu {
     jitter: Option<Jitter>,
     /// The last exit's access has been completed: nothing of an instruction is left to do.
     completed: bool,
+    /// The breakpoint that it has come to, whose instruction it is to execute when it goes on.
+    broke_at: Option<u64>,
 }
 
 impl Vcpu {
     pub(crate) fn new(index: u8, fd: VcpuFd) -> Result<Self, MachineError> {
         let kicker = Arc::new(Kicker::new(&fd)?);
-        Ok(Self { index, fd, kicker, jitter: None, completed: false })
+        Ok(Self { index, fd, kicker, jitter: None, completed: false, broke_at: None })
     }
 
     /// Starts the thread. It leaves when the run ends, and ends the run when it cannot go on.
@@ -87,7 +90,10 @@ impl Vcpu {
     fn run(mut self, shared: &Shared) {
         let mut in_a_row = 0;
         while !shared.control.ending() {
-            if shared.control.pausing() && in_a_row == 0 && self.completed {
+            if shared.control.stands(self.index) && in_a_row == 0 && self.completed {
+                if let Some(address) = self.broke_at.take() {
+                    self.go_to(address);
+                }
                 shared.control.park(self.index, &self.fd);
                 self.completed = false;
                 continue;
@@ -95,7 +101,18 @@ impl Vcpu {
             let next = match self.kicker.inside(|| self.fd.run()) {
                 Ok(exit) => {
                     self.completed = false;
-                    serve(exit, shared)
+                    match exit {
+                        VcpuExit::Debug(debug) => {
+                            let stop = Stop::of(debug.exception, debug.dr6);
+                            shared.control.stop_at(self.index, stop);
+                            Ok(Next::Resume)
+                        }
+                        // What stands in the place of an instruction with a breakpoint; see `debug::breakpoints`.
+                        VcpuExit::IoOut(port, &[byte]) if shared.control.breakpoints.in_use() => {
+                            self.output_or_breakpoint(port, byte, shared)
+                        }
+                        exit => serve(exit, shared),
+                    }
                 }
                 Err(error) => match Errno::from_raw_os_error(error.errno()) {
                     // A kick, a signal for the process, or a vCPU that waits for its start-up IPI.
@@ -133,6 +150,35 @@ impl Vcpu {
         }
         if let Some(registers) = self.registers() {
             shared.control.left(self.index, registers);
+        }
+    }
+
+    /// An output of one byte: the guest's own, or that of a breakpoint.
+    fn output_or_breakpoint(
+        &mut self,
+        port: u16,
+        byte: u8,
+        shared: &Shared,
+    ) -> Result<Next, FaultKind> {
+        let at = self.fd.get_regs().map_err(|error| FaultKind::Run(error.into()))?.rip;
+        // KVM steps over an output to this port before it leaves the guest.
+        let at = if port == 0x7e { at.wrapping_sub(1) } else { at };
+        if !shared.control.breakpoints.is_at(at) {
+            return serve(VcpuExit::IoOut(port, &[byte]), shared);
+        }
+        self.broke_at = Some(at);
+        shared.control.stop_at(self.index, Stop::Breakpoint);
+        Ok(Next::Resume)
+    }
+
+    /// Has it go on at `address`.
+    fn go_to(&self, address: u64) {
+        let moved = self.fd.get_regs().and_then(|mut registers| {
+            registers.rip = address;
+            self.fd.set_regs(&registers)
+        });
+        if let Err(error) = moved {
+            log::warn!("a processor cannot be put back to its breakpoint: {error}");
         }
     }
 

@@ -104,6 +104,8 @@ pub struct Streams {
     pub console: Option<UnixStream>,
     /// The control channel.
     pub control: Option<UnixStream>,
+    /// A debugger's messages.
+    pub gdb: Option<UnixStream>,
 }
 
 impl Streams {
@@ -115,7 +117,8 @@ impl Streams {
             };
             stream.map(open).transpose()
         };
-        Ok(Channels { console: duplex(self.console)?, control: duplex(self.control)? })
+        let (console, control) = (duplex(self.console)?, duplex(self.control)?);
+        Ok(Channels { console, control, gdb: duplex(self.gdb)? })
     }
 }
 

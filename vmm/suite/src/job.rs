@@ -51,6 +51,9 @@ pub struct GuestRun {
     /// Findings at which the guest is paused; only where there is a control channel, by which it can go on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pause_on: Vec<StopOn>,
+    /// Whether a debugger may come; only for an interactive guest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gdb: bool,
     /// Where its console output goes besides; relative to [`Job::out`].
     pub console_log: Option<PathBuf>,
     /// Where the trace goes; relative to [`Job::record`].
@@ -136,6 +139,7 @@ mod tests {
             suppressions: Suppression::parse_all("iommu.stale peer0 a* # why", "f").unwrap(),
             stop_on: vec!["finding".parse().unwrap(), "iommu.stale".parse().unwrap()],
             pause_on: vec!["fault".parse().unwrap()],
+            gdb: true,
             console_log: Some("basic/console.log".into()),
             record: None,
             interactive: false,

@@ -15,6 +15,7 @@ pub mod event;
 pub mod expectation;
 pub mod files;
 pub mod found;
+pub mod gdb;
 pub mod hello;
 pub mod history;
 pub mod host;

@@ -1,11 +1,17 @@
 //! A guest that stands still, devices and all, and goes on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use peerdma_machine::DebugHandle;
+use peerdma_machine::debug::gdb::Halt;
 use peerdma_machine::runtime::RuntimeBus;
 
 use crate::event::{Event, Events};
+
+/// Why a debugger's guest stands still.
+const IN_GDB: &str = "in gdb";
+const NOT_PAUSED: &str = "the guest is not paused";
 
 /// Pauses a guest and lets it go on. Clones are the same.
 ///
@@ -20,13 +26,16 @@ struct Inner {
     guest: OnceLock<(DebugHandle, Weak<RuntimeBus>)>,
     /// Why it stands still; none if it does not.
     reason: Mutex<Option<String>>,
+    /// Whether there is a debugger: then only that lets the guest go on.
+    debugged: AtomicBool,
 }
 
 impl Pauser {
     /// Of the guest of this scenario, which is not there yet.
     pub fn new(scenario: &str, events: Events) -> Self {
         let (guest, reason) = (OnceLock::new(), Mutex::default());
-        Self(Arc::new(Inner { scenario: scenario.to_owned(), events, guest, reason }))
+        let debugged = AtomicBool::new(false);
+        Self(Arc::new(Inner { scenario: scenario.to_owned(), events, guest, reason, debugged }))
     }
 
     /// From here on it pauses this machine and its devices.
@@ -47,11 +56,19 @@ impl Pauser {
     /// Stops the devices behind the step that is under way, and the processors where they are. The caller may be any
     /// thread, and hold the system's lock. What stands still already keeps its reason.
     pub fn pause(&self, why: &str) {
-        let Some((machine, bus)) = self.0.guest.get() else { return };
+        if self.hold(why) {
+            let (scenario, reason) = (self.0.scenario.clone(), why.to_owned());
+            self.0.events.send(Event::Paused { scenario, reason });
+        }
+    }
+
+    /// The same without a word; false if it stood still already.
+    fn hold(&self, why: &str) -> bool {
+        let Some((machine, bus)) = self.0.guest.get() else { return false };
         {
             let mut reason = self.reason();
             if reason.is_some() || machine.ended() {
-                return;
+                return false;
             }
             *reason = Some(why.to_owned());
         }
@@ -61,21 +78,55 @@ impl Pauser {
         if let Err(error) = machine.pause() {
             log::warn!("{error}: the guest may have gone on for a moment");
         }
-        let (scenario, reason) = (self.0.scenario.clone(), why.to_owned());
-        self.0.events.send(Event::Paused { scenario, reason });
+        true
     }
 
-    /// Lets processors and devices go on; false if they did already.
-    pub fn resume(&self) -> bool {
-        let Some((machine, bus)) = self.0.guest.get() else { return false };
-        if self.reason().take().is_none() {
-            return false;
+    /// Lets processors and devices go on.
+    ///
+    /// # Errors
+    /// Why not, in a sentence.
+    pub fn resume(&self) -> Result<(), String> {
+        if self.0.debugged.load(Ordering::Acquire) {
+            return Err("gdb has the guest: go on there, or detach".into());
         }
-        if let Some(bus) = bus.upgrade() {
-            bus.resume();
+        let Some((machine, _)) = self.0.guest.get() else { return Err(NOT_PAUSED.into()) };
+        if !self.release() {
+            return Err(NOT_PAUSED.into());
         }
         machine.resume();
         self.0.events.send(Event::Resumed { scenario: self.0.scenario.clone() });
-        true
+        Ok(())
+    }
+
+    /// The devices go on; false if they did already.
+    fn release(&self) -> bool {
+        let was = self.reason().take();
+        let bus = self.0.guest.get().and_then(|(_, bus)| bus.upgrade());
+        if let Some(bus) = bus.filter(|_| was.is_some()) {
+            bus.resume();
+        }
+        was.is_some()
+    }
+}
+
+impl Halt for Pauser {
+    fn pause(&mut self) {
+        self.hold(IN_GDB);
+        // The step that was under way is over when the lock has been had.
+        if let Some(bus) = self.0.guest.get().and_then(|(_, bus)| bus.upgrade()) {
+            bus.with(|_| ());
+        }
+    }
+
+    fn resume(&mut self) {
+        self.release();
+    }
+
+    fn is_paused(&self) -> bool {
+        self.why().is_some()
+    }
+
+    fn attached(&mut self, is: bool) {
+        self.0.debugged.store(is, Ordering::Release);
     }
 }

@@ -179,6 +179,15 @@ impl PrepareError {
     }
 }
 
+/// Where a debugger finds a guest's symbols.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Symbols {
+    /// Of the kernel.
+    pub vmlinux: PathBuf,
+    /// The folders with the modules that the guest loads, each once.
+    pub modules: Vec<PathBuf>,
+}
+
 /// A guest, ready to be loaded.
 #[derive(Debug)]
 pub struct Prepared {
@@ -194,6 +203,8 @@ pub struct Prepared {
     pub modules: Vec<Module>,
     /// What goes on the kernel's command line for modules that it has built in.
     pub parameters: Vec<String>,
+    /// For a debugger; none where there is nothing of the kind.
+    pub symbols: Option<Symbols>,
     /// What the user should know: for example why our driver is not there.
     pub notes: Vec<String>,
     /// The initramfs before it was packed, for scenarios whose guests carry more.
@@ -291,8 +302,10 @@ pub fn prepare(
     let early: Vec<_> = first.iter().map(|file| (file.clone(), asked_for(file))).collect();
     let asked = kernel_modules.into_iter().filter(|(file, _)| !first.contains(file));
     let own = driver.into_iter().chain(modules).map(|file| (file, String::new()));
+    let mut folders: Vec<PathBuf> = Vec::new();
     for (file, parameters) in early.into_iter().chain(asked).chain(own) {
         initramfs.module(&file)?;
+        folders.extend(file.parent().map(Path::to_owned));
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         loaded.push(Module { path: format!("/lib/modules/{name}"), parameters });
     }
@@ -304,6 +317,10 @@ pub fn prepare(
         }
         None => None,
     };
+    folders.sort();
+    folders.dedup();
+    let vmlinux = built.as_ref().map(BuiltKernel::vmlinux).filter(|path| path.exists());
+    let symbols = vmlinux.map(|vmlinux| Symbols { vmlinux, modules: folders });
     Ok(Prepared {
         kernel: elf,
         kernel_name,
@@ -311,6 +328,7 @@ pub fn prepare(
         witness,
         modules: loaded,
         parameters,
+        symbols,
         notes,
         base: initramfs,
         tree,
@@ -340,7 +358,7 @@ fn find_kernel(choice: &KernelChoice, progress: &dyn Progress) -> Result<Found, 
             let name = format!("{flavour} {} ({})", built.release, built.source);
             let tree = Some(built.build_tree());
             if *flavour != Flavour::Stock {
-                let elf = built.vmlinux();
+                let elf = built.image();
                 return Ok(Found { elf, name, tree, image: None, built: Some(built) });
             }
             // A bzImage, as it was in the distribution's package.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use device_models::system::System;
 use peerdma_machine::boot::acpi::PciConfig;
 use peerdma_machine::boot::{KernelBoot, Protocol};
+use peerdma_machine::debug::gdb;
 use peerdma_machine::jitter::{Stalls, Stream};
 use peerdma_machine::runtime::{Interrupts, RuntimeBus};
 use peerdma_machine::{
@@ -72,6 +73,8 @@ pub struct Channels {
     pub console: Option<Duplex>,
     /// Requests of the control channel.
     pub control: Option<Duplex>,
+    /// A debugger's messages.
+    pub gdb: Option<Duplex>,
 }
 
 /// Why a guest could not be run.
@@ -232,7 +235,7 @@ fn guest(
             bus: bus.clone(),
             machine: machine.debug_handle(),
             stop: stop.clone(),
-            pauser,
+            pauser: pauser.clone(),
         };
         start("control-channel", move || link::serve(input, output, &guest))?;
     }
@@ -244,6 +247,10 @@ fn guest(
         let keys = machine.console_input();
         let feeder = move || feed(input, &stop, |bytes| keys.send(bytes));
         start("console-input", feeder)?;
+    }
+    if let Some(Duplex { input, output }) = channels.gdb {
+        let (machine, halt) = (machine.debug_handle(), Box::new(pauser));
+        start("gdb", move || gdb::serve(input, output, machine, halt))?;
     }
     let outcome = machine.run(run.limit.map(Duration::from_secs))?;
     drop(engine);
@@ -407,6 +414,7 @@ mod tests {
             suppressions: Vec::new(),
             stop_on: Vec::new(),
             pause_on: Vec::new(),
+            gdb: false,
             console_log: None,
             record: None,
             interactive: false,

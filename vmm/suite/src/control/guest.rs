@@ -58,10 +58,7 @@ impl Controlled {
             }
             Command::Findings { .. } => Err("findings are not kept here".into()),
             Command::Pause {} => self.pause(),
-            Command::Resume {} => match self.pauser.resume() {
-                true => Ok(Value::Null),
-                false => Err("the guest is not paused".into()),
-            },
+            Command::Resume {} => self.pauser.resume().map(|()| Value::Null),
             Command::PowerOff {} => {
                 self.stop.finish(RunEnd::PowerOff);
                 Ok(Value::Null)

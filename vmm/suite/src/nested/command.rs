@@ -91,10 +91,12 @@ impl Machine<'_> {
         command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci,max_ports=8"]);
         port(&mut command, "events", inside::EVENTS, self.events.as_raw_fd());
         port(&mut command, "files", inside::FILES, self.files.as_raw_fd());
-        let Streams { console, control } = self.streams;
-        for (id, name, stream) in
-            [("console", inside::CONSOLE, console), ("control", inside::CONTROL, control)]
-        {
+        let Streams { console, control, gdb } = self.streams;
+        for (id, name, stream) in [
+            ("console", inside::CONSOLE, console),
+            ("control", inside::CONTROL, control),
+            ("gdb", inside::GDB, gdb),
+        ] {
             if let Some(stream) = stream {
                 descriptors.push(stream.as_raw_fd());
                 port(&mut command, id, name, stream.as_raw_fd());
@@ -185,7 +187,7 @@ mod tests {
             archive: &archive,
             events: &events,
             files: &files,
-            streams: &Streams { console: Some(console), control: Some(control) },
+            streams: &Streams { console: Some(console), control: Some(control), gdb: None },
             log: &log,
             at_once: 2,
             guest_memory: vec![512, 3072, 512, 700],

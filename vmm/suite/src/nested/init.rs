@@ -71,10 +71,14 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
         let port = port(name)?;
         Ok(Some(Duplex { input: Box::new(port.try_clone()?), output: Box::new(port) }))
     };
-    let channels = match job.runs.iter().any(|run| run.interactive) {
-        true => Channels { console: duplex(inside::CONSOLE)?, control: duplex(inside::CONTROL)? },
-        false => Channels::default(),
-    };
+    let mut channels = Channels::default();
+    if job.runs.iter().any(|run| run.interactive) {
+        channels.console = duplex(inside::CONSOLE)?;
+        channels.control = duplex(inside::CONTROL)?;
+    }
+    if job.runs.iter().any(|run| run.gdb) {
+        channels.gdb = duplex(inside::GDB)?;
+    }
     let (sender, receiver) = sync_channel::<Event>(event::QUEUE);
     let writer = thread::Builder::new().name("events".into()).spawn(move || {
         for event in receiver {

@@ -60,6 +60,7 @@ mod inside {
     pub(super) const FILES: &str = "peerdma.files";
     pub(super) const CONSOLE: &str = "peerdma.console";
     pub(super) const CONTROL: &str = "peerdma.control";
+    pub(super) const GDB: &str = "peerdma.gdb";
 }
 
 /// Why there is no test host.

@@ -34,6 +34,7 @@ fn job(folder: &Path) -> Job {
         suppressions: Vec::new(),
         stop_on: Vec::new(),
         pause_on: Vec::new(),
+        gdb: false,
     };
     let folder = |name: &str| {
         let path = folder.join(name);

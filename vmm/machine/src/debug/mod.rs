@@ -1,21 +1,52 @@
-//! A look at a machine that stands still: its processors' registers, and memory as they see it.
+//! A look at a machine that stands still: its processors' registers, and memory as they see it; and what a debugger needs
+//! besides.
+
+mod breakpoints;
+pub mod gdb;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use kvm_bindings::{kvm_guest_debug, kvm_regs};
+pub(crate) use breakpoints::Breakpoints;
+use kvm_bindings::{kvm_fpu, kvm_guest_debug, kvm_regs};
 use kvm_ioctls::VcpuFd;
 
-use super::control::Task;
-use super::fault::Registers;
-use super::machine::Shared;
-use super::memory::GuestRam;
-use super::protocol_call::{Buffer, VcpuMemory};
+use crate::control::Task;
+use crate::fault::Registers;
+use crate::machine::Shared;
+use crate::memory::GuestRam;
+use crate::protocol_call::{Buffer, VcpuMemory};
 
 /// How long a processor's thread may take to answer: it may have an access to serve first, behind a device's lock.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a processor has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It is about to execute an instruction with a breakpoint of [`Breakpoints`].
+    Breakpoint,
+    /// It has executed one instruction.
+    Step,
+    /// A debug register of this number, 0 to 3, has hit.
+    Register(u8),
+    /// Something else that KVM stops it for.
+    Other,
+}
+
+impl Stop {
+    /// Of `KVM_EXIT_DEBUG`, by what DR6 says (Intel SDM vol. 3, 18.2.3).
+    pub(crate) fn of(exception: u32, dr6: u64) -> Self {
+        const DB: u32 = 1;
+        const SINGLE_STEP: u64 = 1 << 14;
+        match (exception, dr6 & 0xf) {
+            (DB, 0) if dr6 & SINGLE_STEP != 0 => Self::Step,
+            (DB, hit @ 1..) => Self::Register(u8::try_from(hit.trailing_zeros()).unwrap_or(0)),
+            _ => Self::Other,
+        }
+    }
+}
 
 /// Why a processor cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +97,16 @@ impl DebugHandle {
 
     /// Lets them go on.
     pub fn resume(&self) {
-        self.0.control.resume();
+        self.0.control.resume(0);
+    }
+
+    /// Lets those go on that have no bit in `held`.
+    fn resume_but(&self, held: u64) {
+        self.0.control.resume(held);
+    }
+
+    fn take_stop(&self) -> Option<(u8, Stop)> {
+        self.0.control.take_stop()
     }
 
     /// Whether they are to stand still.
@@ -100,6 +140,15 @@ impl DebugHandle {
             source: error.into(),
         };
         Ok(Registers { general: general.map_err(failed)?, system: system.map_err(failed)? })
+    }
+
+    /// The registers of a processor for floating-point numbers and vectors.
+    ///
+    /// # Errors
+    /// When it runs, or KVM refuses.
+    pub fn vectors(&self, vcpu: u8) -> Result<kvm_fpu, DebugError> {
+        let read = self.on(vcpu, |fd| fd.get_fpu())?;
+        read.map_err(|error| DebugError::Kvm { what: "read registers", source: error.into() })
     }
 
     /// Changes the general registers of a processor.
