@@ -1,6 +1,7 @@
 //! `peerdma boot`.
 
 mod console;
+mod screen;
 
 use std::io::{self, IsTerminal};
 use std::net::Shutdown;
@@ -27,6 +28,7 @@ use peerdma_suite::report::{ScenarioReport, Status};
 use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 
+use self::screen::Screen;
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::control::ControlOptions;
 use super::record::RecordFlags;
@@ -126,16 +128,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         say!("starting the guest; Ctrl-A x leaves");
     }
     let (running, is_running) = mpsc::channel();
-    let screen = console::pump(&ours, is_running, Arc::clone(&desk)).map_err(Failure::internal)?;
+    let shown = Arc::new(Screen::default());
+    let screen = console::pump(&ours, is_running, Arc::clone(&desk), Arc::clone(&shown))
+        .map_err(Failure::internal)?;
     let mut report = None;
     let streams = Streams { console: Some(theirs), control: Some(guest_control), gdb };
     let end = drive(&venue, &job, streams, factor, |event| match event {
-        Event::Diagnostic { text, .. } => say!("\n[peerdma] {text}"),
+        Event::Diagnostic { text, .. } => shown.say(format!("\n[peerdma] {text}")),
         Event::Finding { text, note, suppressed, .. } => {
             let kind = if note { "note" } else { "finding" };
             match suppressed {
-                None => say!("\n[peerdma] {kind}: {text}"),
-                Some(reason) => say!("\n[peerdma] suppressed {kind}: {text}; {reason}"),
+                None => shown.say(format!("\n[peerdma] {kind}: {text}")),
+                Some(reason) => {
+                    shown.say(format!("\n[peerdma] suppressed {kind}: {text}; {reason}"))
+                }
             }
         }
         Event::Found { found } => {
@@ -144,13 +150,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             }
             desk.found(*found);
         }
-        Event::Paused { reason, .. } => say!("\n[peerdma] {}", paused(&reason)),
-        Event::Resumed { .. } => say!("\n[peerdma] the guest goes on"),
+        Event::Paused { reason, .. } => shown.say(format!("\n[peerdma] {}", paused(&reason))),
+        Event::Resumed { .. } => shown.say("\n[peerdma] the guest goes on".into()),
         // The keys' thread may be gone.
         Event::Running { .. } => drop(running.send(())),
         Event::Ended { report: ended } => report = Some(*ended),
         _ => {}
     });
+    shown.uncover();
     // No more keys: readers of them stop, and what the guest has written can be read to its end.
     let _ = ours.shutdown(Shutdown::Write);
     if end.is_ok() && !ctrl_c::interrupted() {

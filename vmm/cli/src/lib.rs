@@ -24,6 +24,7 @@ mod reporting;
 mod shares;
 mod substitute;
 mod test;
+mod top;
 mod topology;
 mod trace;
 mod values;
@@ -97,6 +98,8 @@ enum Command {
     Boot(boot::Arguments),
     /// Ask a guest that runs, hold it, change its machine
     Ctl(ctl::Arguments),
+    /// Watch what a running guest's devices do
+    Top(top::Arguments),
     /// Build the guest's kernel
     Kernel(kernel::Arguments),
     /// Draw a topology, or list the presets
@@ -150,6 +153,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Test(arguments) => test::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
         Command::Ctl(arguments) => ctl::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Kernel(arguments) => kernel::run(&arguments),
         Command::Topology(arguments) => topology::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

@@ -5,14 +5,19 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use guest_protocol::END_OF_INPUT;
 use peerdma_suite::control::message::Command;
 use peerdma_suite::control::server::Desk;
 use peerdma_suite::host::ctrl_c;
 use peerdma_suite::host::terminal::{Key, Keys};
-use peerdma_support::say;
 
+use super::screen::Screen;
+use crate::top;
+
+/// How often the view is renewed.
+const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// What Ctrl-A h prints.
 const KEYS: &str = "
 Ctrl-A x       leave                      Ctrl-A p  pause the guest and its devices
@@ -25,14 +30,17 @@ pub(super) fn pump(
     stream: &UnixStream,
     is_running: Receiver<()>,
     desk: Arc<Desk>,
+    screen: Arc<Screen>,
 ) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(&screen);
     let (mut keys, mut output) = (stream.try_clone()?, stream.try_clone()?);
     thread::Builder::new().name("keys".into()).spawn(move || {
         let interactive = io::stdin().is_terminal();
         if !interactive && is_running.recv().is_err() {
             return;
         }
-        if carry_keys(&mut io::stdin(), &mut keys, interactive, |key| act(key, &desk)).is_ok()
+        if carry_keys(&mut io::stdin(), &mut keys, interactive, |key| act(key, &desk, &shared))
+            .is_ok()
             && !interactive
         {
             let _ = keys.write_all(&END_OF_INPUT);
@@ -46,9 +54,9 @@ pub(super) fn pump(
             let bytes = buffer.get(..count).unwrap_or_default();
             let written = if bare {
                 let bytes: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != b'\r').collect();
-                write_out(&bytes)
+                screen.write(&bytes)
             } else {
-                write_out(bytes)
+                screen.write(bytes)
             };
             if written.is_err() {
                 // The reader is gone: the guest goes on without a screen.
@@ -57,12 +65,6 @@ pub(super) fn pump(
             }
         }
     })
-}
-
-fn write_out(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
 }
 
 /// Until the input ends, the guest does, or the user leaves.
@@ -98,15 +100,27 @@ fn carry_keys(
 }
 
 /// Does what a key asks of the program.
-fn act(key: Key, desk: &Desk) {
+fn act(key: Key, desk: &Desk, screen: &Screen) {
     let command = match key {
         Key::Pause => Command::Pause {},
         Key::Resume => Command::Resume {},
-        Key::Help => return say!("{KEYS}"),
-        Key::Byte(_) | Key::Quit | Key::View => return,
+        Key::Help => return screen.say(KEYS.into()),
+        Key::View => return view(desk, screen),
+        Key::Byte(_) | Key::Quit => return,
     };
     if let Err(error) = desk.answer(&command) {
-        say!("\n[peerdma] {error}");
+        screen.say(format!("\n[peerdma] {error}"));
+    }
+}
+
+/// Shows what the devices do, until the user has seen enough.
+fn view(mut desk: &Desk, screen: &Screen) {
+    if !io::stdout().is_terminal() {
+        return screen.say("\n[peerdma] the view needs a terminal".into());
+    }
+    let shown = screen.cover(|| top::show(&mut desk, VIEW_INTERVAL, &|| screen.is_over()));
+    if let Err(error) = shown {
+        screen.say(format!("\n[peerdma] {error}"));
     }
 }
 

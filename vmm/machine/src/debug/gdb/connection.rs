@@ -23,6 +23,8 @@ pub(super) struct Gone;
 /// Messages to and from clients, one client at a time.
 pub(super) struct Messages {
     incoming: Receiver<Vec<u8>>,
+    /// A client has come, and its going has not been seen.
+    present: bool,
     read: VecDeque<u8>,
     output: Box<dyn Write + Send>,
     written: Vec<u8>,
@@ -66,7 +68,8 @@ impl Messages {
                 }
             }
         })?;
-        Ok(Self { incoming, read: VecDeque::new(), output, written: Vec::new() })
+        let (read, written) = (VecDeque::new(), Vec::new());
+        Ok(Self { incoming, present: false, read, output, written })
     }
 
     /// Waits for a client; false when there will be none.
@@ -75,7 +78,12 @@ impl Messages {
         self.written.clear();
         loop {
             match self.incoming.recv() {
-                Ok(bytes) if bytes.is_empty() => return true,
+                Ok(bytes) if bytes.is_empty() => {
+                    self.present = !self.present;
+                    if self.present {
+                        return true;
+                    }
+                }
                 // What the last one has sent after its session was over.
                 Ok(_) => {}
                 Err(_) => return false,
@@ -102,6 +110,7 @@ impl Messages {
 
     fn take(&mut self, bytes: Vec<u8>) -> Result<(), Gone> {
         if bytes.is_empty() {
+            self.present = false;
             return Err(Gone);
         }
         self.read.extend(bytes);
@@ -176,11 +185,14 @@ mod tests {
 
     #[test]
     fn clients_come_one_after_the_other() {
-        let mut messages = messages(&[b"late", b"", b"ab", b"", b"x", b"", b"c"]);
+        let mut messages = messages(&[b"", b"ab", b"", b"", b"x", b"y", b"", b"", b"c"]);
         assert!(messages.next_client());
         assert_eq!((messages.read().unwrap(), messages.read().unwrap()), (b'a', b'b'));
         assert!(messages.read().is_err(), "it is gone");
-        // What is left of its session does not reach the next one.
+        // The second one's session ends before it goes: what is left of it does not reach the third, and its going is not
+        // taken for that one's coming.
+        assert!(messages.next_client());
+        assert_eq!(messages.read().unwrap(), b'x');
         assert!(messages.next_client());
         assert_eq!(messages.read().unwrap(), b'c');
         assert!(messages.read().is_err());
