@@ -25,6 +25,7 @@ use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
+use super::exchange::ExchangeOptions;
 use super::record::RecordFlags;
 use super::test::{prepare_folder, time_factor, venue};
 use super::{Exit, Failure, rebind, reporting};
@@ -45,7 +46,8 @@ Examples:
   peerdma boot --topology switch --iommu none
   peerdma boot --device ioat --device peer,below=host-bridge
   peerdma boot --device ioat --modprobe ioatdma --modprobe 'dmatest iterations=10 run=1'
-  peerdma boot --module my.ko --record bug.pcapng.zst")]
+  peerdma boot --module my.ko --record bug.pcapng.zst
+  peerdma boot --module my.ko --share my.ko --results out    then `guest-agent reload my.ko` in the guest")]
 pub(super) struct Arguments {
     #[command(flatten)]
     guest: GuestOptions,
@@ -54,6 +56,8 @@ pub(super) struct Arguments {
     record: Option<PathBuf>,
     #[command(flatten)]
     recording: RecordFlags,
+    #[command(flatten)]
+    exchange: ExchangeOptions,
     /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
@@ -80,6 +84,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return Err(Failure::usage("stdout is the guest's console: give --findings a file"));
     }
     let mut findings = arguments.guest.reporting.writer()?;
+    let exchange = arguments.exchange.exchange()?;
     let place = arguments.guest.place()?;
     if arguments.guest.is_substitute(&kernel) {
         say!("{}", auto::explain(None).map_err(Failure::internal)?);
@@ -105,6 +110,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         run.stop_on.clone_from(&arguments.guest.reporting.stop_on);
     }
     job.jitter = jitter.seed;
+    job.exchange = exchange;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
 
@@ -209,6 +215,7 @@ fn job(
         recording: arguments.recording.options(),
         at_once: 1,
         jitter: None,
+        exchange: peerdma_suite::exchange::Exchange::default(),
         runs: vec![run],
     }
 }

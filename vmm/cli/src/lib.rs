@@ -5,6 +5,7 @@
 mod boot;
 mod choose;
 mod doctor;
+mod exchange;
 mod explain;
 mod failure;
 mod findings;

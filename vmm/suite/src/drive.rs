@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::event::{self, Event, Events};
+use super::exchange::{Link, Server};
 use super::files::Local;
 use super::job::Job;
 use super::runner::{self, Console};
@@ -159,15 +160,25 @@ fn start(
                 })
                 .transpose()
                 .map_err(failed("a channel for the console"))?;
+            let link = link(job).map_err(failed("the files that are shared"))?;
             let (sender, receiver) = sync_channel(event::QUEUE);
             let job = job.clone();
             let thread = thread::Builder::new()
                 .name("runner".into())
-                .spawn(move || runner::run(&job, &Local(&job), console, &Events::new(sender)))
+                .spawn(move || runner::run(&job, &Local(&job), console, link, &Events::new(sender)))
                 .map_err(failed("a thread for the guests"))?;
             Ok((Runner::Here(Some(thread)), receiver))
         }
     }
+}
+
+/// Where a guest of this process asks for files; none if there are none to ask for.
+fn link(job: &Job) -> std::io::Result<Option<Link>> {
+    if job.exchange.is_empty() {
+        return Ok(None);
+    }
+    let mut server = Server::new(&job.exchange)?;
+    Link::start(move |line| server.answer(line)).map(Some)
 }
 
 /// Why following a job's events ended.
@@ -306,6 +317,7 @@ mod tests {
             recording: peerdma_trace::RecordOptions::default(),
             at_once: 1,
             jitter: None,
+            exchange: crate::exchange::Exchange::default(),
             runs: Vec::new(),
         };
         assert_eq!(drive(&Venue::Here, &job, None, 1, |_| ()).unwrap(), JobEnd::Done);

@@ -11,6 +11,7 @@ pub mod console;
 pub mod doctor;
 pub mod drive;
 pub mod event;
+pub mod exchange;
 pub mod expectation;
 pub mod files;
 pub mod found;

@@ -24,6 +24,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::console::{ConsoleWatch, Outputs};
 use super::event::{Event, Events};
+use super::exchange::Link;
 use super::files::{Files, Folder};
 use super::hello::TooLong;
 use super::history::History;
@@ -101,12 +102,19 @@ impl RunError {
 struct Waiting<'a> {
     runs: std::slice::Iter<'a, GuestRun>,
     console: Option<Console>,
+    link: Option<Link>,
 }
 
 /// Runs the guests in their order, [`Job::at_once`] beside each other, and reports to `events`.
-/// What they leave goes into `files`, `console` to the interactive one.
-pub fn run(job: &Job, files: &dyn Files, console: Option<Console>, events: &Events) {
-    let waiting = Mutex::new(Waiting { runs: job.runs.iter(), console });
+/// What they leave goes into `files`; the interactive one has the `console`, and the `link` to what is shared with it.
+pub fn run(
+    job: &Job,
+    files: &dyn Files,
+    console: Option<Console>,
+    link: Option<Link>,
+    events: &Events,
+) {
+    let waiting = Mutex::new(Waiting { runs: job.runs.iter(), console, link });
     let lane = || while one(job, files, &waiting, events) {};
     thread::scope(|scope| {
         for _ in 1..job.at_once.min(job.runs.len()) {
@@ -123,16 +131,19 @@ pub fn run(job: &Job, files: &dyn Files, console: Option<Console>, events: &Even
 
 /// Runs the next guest; false when there is none, or the user has had enough.
 fn one(job: &Job, files: &dyn Files, waiting: &Mutex<Waiting<'_>>, events: &Events) -> bool {
-    let (run, console) = {
+    let (run, console, link) = {
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let next = waiting.runs.next().filter(|_| !interrupted());
         let Some(run) = next else { return false };
         // Reported under the lock: reports come in the order in which guests begin, which is that
         // of the job.
         events.send(Event::Started { scenario: run.name.clone(), limit: run.limit.unwrap_or(0) });
-        (run, if run.interactive { waiting.console.take() } else { None })
+        match run.interactive {
+            true => (run, waiting.console.take(), waiting.link.take()),
+            false => (run, None, None),
+        }
     };
-    let report = guest(job, run, files, console, events).unwrap_or_else(|error| {
+    let report = guest(job, run, files, (console, link), events).unwrap_or_else(|error| {
         let mut report = ScenarioReport::new(&run.name);
         report.failures.push(format!("the guest could not be run: {error}"));
         report.conclude();
@@ -146,7 +157,7 @@ fn guest(
     job: &Job,
     run: &GuestRun,
     files: &dyn Files,
-    console: Option<Console>,
+    (console, link): (Option<Console>, Option<Link>),
     events: &Events,
 ) -> Result<ScenarioReport, RunError> {
     let mut judge = Judge::new(&run.hello, run.at_least, events.clone())?;
@@ -199,7 +210,7 @@ fn guest(
         cpu_profile: CpuProfile::of(&system_config.topology),
         pci: Some(PciConfig::of(&plan)),
     };
-    let protocol = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
+    let protocol = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone(), link });
     let machine = Machine::new(
         platform,
         config,
@@ -391,6 +402,7 @@ mod tests {
             recording: RecordOptions::default(),
             at_once,
             jitter: None,
+            exchange: crate::exchange::Exchange::default(),
             runs: (0..guests).map(run).collect(),
         }
     }
@@ -400,7 +412,7 @@ mod tests {
         for (guests, at_once) in [(0, 2), (1, 4), (5, 1), (7, 3), (3, 0)] {
             let (sender, receiver) = sync_channel(QUEUE);
             let job = job(guests, at_once);
-            run(&job, &Local(&job), None, &Events::new(sender));
+            run(&job, &Local(&job), None, None, &Events::new(sender));
             let (mut begun, mut ended) = (Vec::new(), Vec::new());
             let mut last = None;
             for event in receiver {

@@ -49,6 +49,8 @@ pub(super) struct Machine<'a> {
     pub(super) events: &'a UnixStream,
     pub(super) files: &'a UnixStream,
     pub(super) console: Option<&'a UnixStream>,
+    /// Requests of the guest about files; none if nothing is exchanged.
+    pub(super) exchange: Option<&'a UnixStream>,
     /// What the test host's serial port sends.
     pub(super) log: &'a UnixStream,
     /// How many guests run beside each other.
@@ -86,12 +88,16 @@ impl Machine<'_> {
 
         command.arg("-chardev").arg(format!("socket,id=log,fd={}", self.log.as_raw_fd()));
         // Port 0 is kept for a console of the kernel's.
-        command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci,max_ports=4"]);
+        command.args(["-serial", "chardev:log", "-device", "virtio-serial-pci,max_ports=8"]);
         port(&mut command, "events", inside::EVENTS, self.events.as_raw_fd());
         port(&mut command, "files", inside::FILES, self.files.as_raw_fd());
         if let Some(console) = self.console {
             descriptors.push(console.as_raw_fd());
             port(&mut command, "console", inside::CONSOLE, console.as_raw_fd());
+        }
+        if let Some(exchange) = self.exchange {
+            descriptors.push(exchange.as_raw_fd());
+            port(&mut command, "exchange", inside::EXCHANGE, exchange.as_raw_fd());
         }
         WithDescriptors { command, descriptors }
     }
@@ -171,12 +177,14 @@ mod tests {
         let archive = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let (events, console) = UnixStream::pair().unwrap();
         let (files, log) = UnixStream::pair().unwrap();
+        let (exchange, _other) = UnixStream::pair().unwrap();
         let machine = Machine {
             recipe: &recipe,
             archive: &archive,
             events: &events,
             files: &files,
             console: Some(&console),
+            exchange: Some(&exchange),
             log: &log,
             at_once: 2,
             guest_memory: vec![512, 3072, 512, 700],
@@ -184,7 +192,7 @@ mod tests {
         // The two largest beside each other.
         assert_eq!(machine.ram(), 1536 + 3072 + 512 + 700 + 512);
         let WithDescriptors { command, descriptors } = machine.command();
-        let sockets = [&log, &events, &files, &console].map(AsRawFd::as_raw_fd);
+        let sockets = [&log, &events, &files, &console, &exchange].map(AsRawFd::as_raw_fd);
         let opened = [archive.as_raw_fd(), recipe.kernel.image.elf.as_raw_fd()];
         assert_eq!((&descriptors[..2], &descriptors[2..]), (&opened[..], &sockets[..]));
         let line =

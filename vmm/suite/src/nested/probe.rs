@@ -50,6 +50,7 @@ fn job(folder: &Path) -> Job {
         recording: peerdma_trace::RecordOptions::default(),
         at_once: 1,
         jitter: None,
+        exchange: crate::exchange::Exchange::default(),
         runs: Vec::new(),
     }
 }
