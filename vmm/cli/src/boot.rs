@@ -12,7 +12,7 @@ use guest_protocol::{END_OF_INPUT, Input};
 use peerdma_suite::auto;
 use peerdma_suite::drive::{JobEnd, drive};
 use peerdma_suite::event::Event;
-use peerdma_suite::hello::{Hello, Mode};
+use peerdma_suite::hello::{self, Hello, Mode};
 use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::host::ctrl_c;
 use peerdma_suite::host::terminal::{self, Key, Keys, RawTerminal};
@@ -169,7 +169,10 @@ fn job(
 ) -> Job {
     let mode = if arguments.command.is_empty() { Mode::Shell } else { Mode::Command };
     let size = terminal::size(io::stdout());
-    let hello = Hello {
+    let mut all = parameters(scenario, Purpose::Use);
+    all.extend(prepared.parameters.iter().cloned());
+    let guest = devices.guest(scenario.iommu, &all);
+    let mut hello = Hello {
         command: arguments.command.clone(),
         witness: arguments.guest.witness(scenario).module(prepared.witness.as_ref()),
         modules: prepared.modules.clone(),
@@ -179,14 +182,17 @@ fn job(
             .into_iter()
             .collect(),
         peers: devices.plan.peer_names(),
+        expected: Some(hello::expected(&devices.plan, &guest)),
         time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
         input: if io::stdin().is_terminal() { Input::Terminal } else { Input::Pipe },
         rows: size.map(|(rows, _)| rows),
         columns: size.map(|(_, columns)| columns),
         ..Hello::new(mode, &scenario.name)
     };
-    let mut all = parameters(scenario, Purpose::Use);
-    all.extend(prepared.parameters.iter().cloned());
+    // What is expected of the kernel is for tests by hand: the user's command goes before it.
+    if hello::line(&hello).is_err() {
+        hello.expected = None;
+    }
     let (folder, file) = record.unzip();
     let run = GuestRun {
         name: scenario.name.clone(),

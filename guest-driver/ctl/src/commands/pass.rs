@@ -89,9 +89,9 @@ pub(super) fn receive(
     let owner = word("owner");
     let owner = owner
         .and_then(|owner| Session::all_devices().into_iter().find(|n| device::name(*n) == owner));
-    let of = format!("{}, from another process", word("of").unwrap_or_else(|| "memory".into()));
+    let of = word("of").unwrap_or_else(|| "memory".into());
     let name = session.name(name, 'b')?;
-    let text = format!("{name}: a dma-buf of {}, {of}", bytes(size));
+    let text = format!("{name}: a dma-buf of {}, {of}, from another process", bytes(size));
     let json = json!({ "buffer": name, "size": size, "of": of });
     session.buffers.insert(name, Buffer { fd, size, owner, of });
     Ok(Answer::new(text, json))
