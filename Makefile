@@ -26,7 +26,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random vm-dumps oracle
+.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-interactive vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random vm-dumps oracle
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -78,6 +78,9 @@ vm-dumps: build ## The guest's own lspci and capture lead back to the decisions 
 
 vm-commands: build ## Commands in guests: what they begin with, and how their end reaches the shell
 	ci/commands.sh target/vm-commands $(ARGS)
+
+vm-interactive: build ## By hand: transfers, mistakes on purpose, files fetched and a module loaded anew in guests
+	ci/interactive.sh target/vm-interactive $(ARGS)
 
 nightly: ## What CI leaves out: other kernels and distributions, long scenarios, stalls, broken hardware
 	ci/nightly.sh $(ARGS)

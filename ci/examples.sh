@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 out=$1
 shift
 rm -rf "$out"
+mkdir -p "$out"
 failed=0
 
 # one NAME STATUS CLASS ARGUMENT...: CLASS is the finding's, or "none": any finding makes the status another than 0.
@@ -44,4 +45,7 @@ engine='--device ioat,channels=1 --module examples/engine-copy --file examples/e
     one engine-copy-right 0 none $engine "$@" -- check.sh copy
     one engine-copy-wrong 1 iommu.stale $engine "$@" -- check.sh copy_early
 }
+# The same transfer in C, by the driver's header alone.
+cc -std=gnu11 -Wall -Wextra -Werror -O2 -Iguest-driver/include/uapi examples/by-hand/p2p_copy.c -o "$out/p2p_copy"
+one by-hand 0 none --file "$out/p2p_copy" "$@" -- p2p_copy
 exit $failed

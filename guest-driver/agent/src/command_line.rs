@@ -2,8 +2,9 @@
 
 use crate::init::hang;
 use crate::vmm::{self, Expectation, PortWire, Vmm};
-use crate::{cases, exit, ktap};
+use crate::{cases, exit, files, ktap};
 use guest_protocol::started;
+use std::path::Path;
 
 const HELP: &str = "\
 First process and test program of a peerdma guest.
@@ -12,6 +13,13 @@ Usage:
   guest-agent list [GROUP|TEST]...    every test, or those, with the kind of its verdict
   guest-agent test [GROUP|TEST]...    run tests: all, groups, a kind (positive, negative,
                                       partner), or single ones
+  guest-agent get                     list what the host shares (peerdma boot --share PATH)
+  guest-agent get NAME[/PATH] [TARGET]
+                                      fetch a file or folder of it, as it is there now
+  guest-agent reload NAME.ko [PARAMETER=VALUE]...
+                                      fetch a module, unload the one of its name, load the new one
+  guest-agent put FILE|- [NAME]       bring a file, or standard input, into the host's folder for
+                                      results (peerdma boot --results FOLDER)
   guest-agent stat                    the counters of the VMM
   guest-agent unplug PORT             pull what sits below a port (BUS:DEVICE.FUNCTION) out of
                                       its slot, without notice
@@ -40,6 +48,12 @@ enum Request {
     Help,
     List(Vec<String>),
     Test(Vec<String>),
+    /// What, and where to.
+    Get(Option<String>, Option<String>),
+    /// A module, and its parameters.
+    Reload(String, String),
+    /// A file, and what it is called outside.
+    Put(String, Option<String>),
     Stat,
     Unplug(String),
     Plug(String),
@@ -58,6 +72,16 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
         [] | ["help" | "--help" | "-h"] => Ok(Request::Help),
         ["list", names @ ..] => Ok(Request::List(owned(names))),
         ["test", names @ ..] => Ok(Request::Test(owned(names))),
+        ["get"] => Ok(Request::Get(None, None)),
+        ["get", name] => Ok(Request::Get(Some((*name).to_owned()), None)),
+        ["get", name, target] => {
+            Ok(Request::Get(Some((*name).to_owned()), Some((*target).to_owned())))
+        }
+        ["reload", name, parameters @ ..] => {
+            Ok(Request::Reload((*name).to_owned(), parameters.join(" ")))
+        }
+        ["put", file] => Ok(Request::Put((*file).to_owned(), None)),
+        ["put", file, name] => Ok(Request::Put((*file).to_owned(), Some((*name).to_owned()))),
         ["stat"] => Ok(Request::Stat),
         ["unplug", port] => Ok(Request::Unplug((*port).to_owned())),
         ["plug", port] => Ok(Request::Plug((*port).to_owned())),
@@ -128,6 +152,28 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
             );
             Ok(summary.exit_code())
         }
+        Request::Get(None, _) => {
+            let mut vmm = vmm().ok_or_else(no_vmm)?;
+            print!("{}", files::list(&mut vmm).map_err(files_failed)?);
+            Ok(exit::SUCCESS)
+        }
+        Request::Get(Some(name), target) => {
+            let target = target.as_deref().map(Path::new);
+            let mut vmm = vmm().ok_or_else(no_vmm)?;
+            print_lines(&files::fetch(&mut vmm, &name, target).map_err(files_failed)?);
+            Ok(exit::SUCCESS)
+        }
+        Request::Reload(name, parameters) => {
+            let mut vmm = vmm().ok_or_else(no_vmm)?;
+            print_lines(&files::reload(&mut vmm, &name, &parameters).map_err(files_failed)?);
+            Ok(exit::SUCCESS)
+        }
+        Request::Put(file, name) => {
+            let mut vmm = vmm().ok_or_else(no_vmm)?;
+            let line = files::put(&mut vmm, Path::new(&file), name.as_deref());
+            println!("{}", line.map_err(files_failed)?);
+            Ok(exit::SUCCESS)
+        }
         Request::Stat => {
             let stat = vmm().ok_or_else(no_vmm)?.stat().map_err(broken)?;
             let text = serde_json::to_string_pretty(&stat);
@@ -173,6 +219,16 @@ fn serve(request: Request) -> Result<u8, (u8, String)> {
     }
 }
 
+fn files_failed(error: files::FilesError) -> (u8, String) {
+    (exit::TESTS_FAILED, error.to_string())
+}
+
+fn print_lines(lines: &[String]) {
+    for line in lines {
+        println!("{line}");
+    }
+}
+
 fn selection(names: &[String]) -> Result<Vec<cases::Case>, (u8, String)> {
     cases::select(names).map_err(|error| (exit::USAGE, error.to_string()))
 }
@@ -210,6 +266,13 @@ mod tests {
             Ok(Request::Test(vec!["copy".into(), "faults.x".into()]))
         );
         assert_eq!(parsed("list copy"), Ok(Request::List(vec!["copy".into()])));
+        assert_eq!(parsed("get"), Ok(Request::Get(None, None)));
+        assert_eq!(parsed("get a/b /c"), Ok(Request::Get(Some("a/b".into()), Some("/c".into()))));
+        assert_eq!(parsed("reload a.ko x=1 y"), Ok(Request::Reload("a.ko".into(), "x=1 y".into())));
+        assert_eq!(parsed("put - log"), Ok(Request::Put("-".into(), Some("log".into()))));
+        assert!(
+            parsed("reload").is_err() && parsed("put").is_err() && parsed("get a b c").is_err()
+        );
         assert_eq!(parsed("exit 7"), Ok(Request::Exit(7)));
         assert!(parsed("exit 256").is_err());
         assert_eq!(parsed("unplug 00:04.0"), Ok(Request::Unplug("00:04.0".into())));

@@ -11,6 +11,7 @@ pub mod cases;
 pub mod command_line;
 pub mod device;
 pub mod exit;
+pub mod files;
 pub mod init;
 pub mod ktap;
 pub mod partner;

@@ -10,6 +10,7 @@
 //! alone.
 
 mod counters;
+pub mod exchange;
 pub mod exit;
 mod expected;
 mod hello;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Address;
+use super::exchange::FileRequest;
 
 /// One request. Written by [`fmt::Display`], read by [`Request::parse`]; what one writes the other reads.
 ///
@@ -54,6 +55,8 @@ pub enum Request<'a> {
     Unplug(&'a str),
     /// Plug it in again.
     Plug(&'a str),
+    /// A shared file, or a result.
+    Files(FileRequest<'a>),
     /// The user's command begins: from here on an exit code is its status.
     Started,
     /// End the guest. Not answered.
@@ -168,7 +171,7 @@ impl fmt::Display for RequestError {
             Self::Unknown(word) => write!(
                 f,
                 "{word:?} is not a request; these are: hello, ktap, case, expect, path, stat, traffic, delay, fence, \
-                 settle, unplug, plug, started, exit"
+                 settle, unplug, plug, share, result, started, exit"
             ),
             Self::Arguments(word, wanted, found) => {
                 write!(f, "{word} wants {wanted}, not {found:?}")
@@ -188,7 +191,7 @@ impl std::error::Error for RequestError {}
 pub const MAX_QUOTE: usize = 200;
 
 /// At most [`MAX_QUOTE`] bytes of `text`.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     let mut end = text.len().min(MAX_QUOTE);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -229,6 +232,8 @@ impl<'a> Request<'a> {
             "settle" => Ok(Self::Settle),
             "unplug" => function("unplug", rest).map(Self::Unplug),
             "plug" => function("plug", rest).map(Self::Plug),
+            "share" => FileRequest::share(rest).map(Self::Files),
+            "result" => FileRequest::result(rest).map(Self::Files),
             "started" => Ok(Self::Started),
             "exit" => Self::exit(rest.trim()),
             _ => Err(RequestError::Unknown(shorten(word))),
@@ -328,6 +333,7 @@ impl fmt::Display for Request<'_> {
             Self::Settle => f.write_str("settle"),
             Self::Unplug(port) => write!(f, "unplug {port}"),
             Self::Plug(port) => write!(f, "plug {port}"),
+            Self::Files(request) => write!(f, "{request}"),
             Self::Started => f.write_str("started"),
             Self::Exit { code, reason } => write!(f, "exit {code}{}", more(reason)),
         }

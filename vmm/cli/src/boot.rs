@@ -16,7 +16,7 @@ use peerdma_suite::control::link::Link;
 use peerdma_suite::control::server::Desk;
 use peerdma_suite::drive::{JobEnd, Streams, drive};
 use peerdma_suite::event::Event;
-use peerdma_suite::hello::{Hello, Mode};
+use peerdma_suite::hello::{self, Hello, Mode};
 use peerdma_suite::host::choice::HostChoice;
 use peerdma_suite::host::ctrl_c;
 use peerdma_suite::host::terminal::{self, RawTerminal};
@@ -31,6 +31,7 @@ use peerdma_support::say;
 use self::screen::Screen;
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::control::ControlOptions;
+use super::exchange::ExchangeOptions;
 use super::record::RecordFlags;
 use super::test::{prepare_folder, time_factor, venue};
 use super::{Exit, Failure, rebind, reporting};
@@ -49,7 +50,8 @@ Examples:
   peerdma boot --topology switch --iommu none
   peerdma boot --device ioat --device peer,below=host-bridge
   peerdma boot --device ioat --modprobe ioatdma --modprobe 'dmatest iterations=10 run=1'
-  peerdma boot --module my.ko --record bug.pcapng.zst")]
+  peerdma boot --module my.ko --record bug.pcapng.zst
+  peerdma boot --module my.ko --share my.ko --results out    then `guest-agent reload my.ko` in the guest")]
 pub(super) struct Arguments {
     #[command(flatten)]
     guest: GuestOptions,
@@ -60,6 +62,8 @@ pub(super) struct Arguments {
     recording: RecordFlags,
     #[command(flatten)]
     control: ControlOptions,
+    #[command(flatten)]
+    exchange: ExchangeOptions,
     /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell or with --pause-on or --gdb]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
@@ -86,6 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return Err(Failure::usage("stdout is the guest's console: give --findings a file"));
     }
     let mut findings = arguments.guest.reporting.writer()?;
+    let exchange = arguments.exchange.exchange()?;
     let place = arguments.guest.place()?;
     if arguments.guest.is_substitute(&kernel) {
         say!("{}", auto::explain(None).map_err(Failure::internal)?);
@@ -112,6 +117,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         run.pause_on.clone_from(&arguments.control.pause_on);
     }
     job.jitter = jitter.seed;
+    job.exchange = exchange;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
 
@@ -187,7 +193,10 @@ fn job(
 ) -> Job {
     let mode = if arguments.command.is_empty() { Mode::Shell } else { Mode::Command };
     let size = terminal::size(io::stdout());
-    let hello = Hello {
+    let mut all = parameters(scenario, Purpose::Use);
+    all.extend(prepared.parameters.iter().cloned());
+    let guest = devices.guest(scenario.iommu, &all);
+    let mut hello = Hello {
         command: arguments.command.clone(),
         witness: arguments.guest.witness(scenario).module(prepared.witness.as_ref()),
         modules: prepared.modules.clone(),
@@ -197,14 +206,17 @@ fn job(
             .into_iter()
             .collect(),
         peers: devices.plan.peer_names(),
+        expected: Some(hello::expected(&devices.plan, &guest)),
         time_factor: u32::try_from(factor).unwrap_or(u32::MAX),
         input: if io::stdin().is_terminal() { Input::Terminal } else { Input::Pipe },
         rows: size.map(|(rows, _)| rows),
         columns: size.map(|(_, columns)| columns),
         ..Hello::new(mode, &scenario.name)
     };
-    let mut all = parameters(scenario, Purpose::Use);
-    all.extend(prepared.parameters.iter().cloned());
+    // What is expected of the kernel is for tests by hand: the user's command goes before it.
+    if hello::line(&hello).is_err() {
+        hello.expected = None;
+    }
     let (folder, file) = record.unzip();
     let run = GuestRun {
         name: scenario.name.clone(),
@@ -235,6 +247,7 @@ fn job(
         recording: arguments.recording.options(),
         at_once: 1,
         jitter: None,
+        exchange: peerdma_suite::exchange::Exchange::default(),
         runs: vec![run],
     }
 }

@@ -1,6 +1,6 @@
-//! This program inside a guest: its first process, and the `guest-agent` of its command line.
+//! This program inside a guest: its first process, and `guest-agent` and `peerdmactl` of its command line.
 //!
-//! Every guest's initramfs holds the program as `/init`, with a link from `/bin/guest-agent`. The
+//! Every guest's initramfs holds the program as `/init`, with links from `/bin/guest-agent` and `/bin/peerdmactl`. The
 //! name by which it was started decides which. The process number alone would not do: in a
 //! container the program may well be process 1.
 
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use guest_agent::command_line;
 use guest_agent::init;
-use peerdma_suite::prepare::{AGENT, INIT};
+use peerdma_suite::prepare::{AGENT, CTL, INIT};
 
 /// What the program is in a guest.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ enum Life {
     Init,
     /// A command at the guest's prompt.
     Command,
+    /// Transfers by hand, there too.
+    Ctl,
 }
 
 impl Life {
@@ -27,7 +29,11 @@ impl Life {
         if process == 1 && path == Path::new(INIT) {
             return Some(Self::Init);
         }
-        (path.file_name() == Some(OsStr::new(AGENT))).then_some(Self::Command)
+        match path.file_name()?.to_str()? {
+            AGENT => Some(Self::Command),
+            CTL => Some(Self::Ctl),
+            _ => None,
+        }
     }
 }
 
@@ -35,6 +41,7 @@ impl Life {
 pub(super) fn run() -> Option<u8> {
     let mut arguments = std::env::args_os();
     match Life::of(arguments.next().as_deref(), std::process::id())? {
+        Life::Ctl => Some(peerdmactl::run(std::env::args_os())),
         Life::Init => init::run(),
         Life::Command => {
             let text = |argument: std::ffi::OsString| argument.to_string_lossy().into_owned();
@@ -60,6 +67,7 @@ mod tests {
             assert_eq!(life("guest-agent", process), Some(Life::Command));
             assert_eq!(life("/bin/guest-agent", process), Some(Life::Command));
         }
+        assert_eq!(life("/bin/peerdmactl", 77), Some(Life::Ctl));
         assert_eq!(life("/opt/guest-agent/peerdma", 77), None);
         assert_eq!(Life::of(None, 1), None);
     }

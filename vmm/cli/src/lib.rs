@@ -7,6 +7,7 @@ mod choose;
 mod control;
 mod ctl;
 mod doctor;
+mod exchange;
 mod explain;
 mod failure;
 mod findings;

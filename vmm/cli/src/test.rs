@@ -437,6 +437,7 @@ fn job(
     Ok(Job {
         kernel: prepared.kernel.clone(),
         initramfs: prepared.initramfs.clone(),
+        exchange: peerdma_suite::exchange::Exchange::default(),
         runs: guests.iter().map(run).collect::<Result<_, Failure>>()?,
         out,
         record,

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::event::{self, Event, Events};
+use super::exchange::{Link, Server};
 use super::files::Local;
 use super::job::Job;
 use super::runner::{self, Channels, Duplex};
@@ -118,7 +119,7 @@ impl Streams {
             stream.map(open).transpose()
         };
         let (console, control) = (duplex(self.console)?, duplex(self.control)?);
-        Ok(Channels { console, control, gdb: duplex(self.gdb)? })
+        Ok(Channels { console, control, gdb: duplex(self.gdb)?, exchange: None })
     }
 }
 
@@ -177,7 +178,8 @@ fn start(
         }
         Venue::Here => {
             let failed = |what| move |source| NestedError::Host { what, source };
-            let channels = streams.open().map_err(failed("the guest's channels"))?;
+            let mut channels = streams.open().map_err(failed("the guest's channels"))?;
+            channels.exchange = link(job).map_err(failed("the files that are shared"))?;
             let (sender, receiver) = sync_channel(event::QUEUE);
             let job = job.clone();
             let thread = thread::Builder::new()
@@ -187,6 +189,15 @@ fn start(
             Ok((Runner::Here(Some(thread)), receiver))
         }
     }
+}
+
+/// Where a guest of this process asks for files; none if there are none to ask for.
+fn link(job: &Job) -> std::io::Result<Option<Link>> {
+    if job.exchange.is_empty() {
+        return Ok(None);
+    }
+    let mut server = Server::new(&job.exchange)?;
+    Link::start(move |line| server.answer(line)).map(Some)
 }
 
 /// Why following a job's events ended.
@@ -338,6 +349,7 @@ mod tests {
             recording: peerdma_trace::RecordOptions::default(),
             at_once: 1,
             jitter: None,
+            exchange: crate::exchange::Exchange::default(),
             runs: Vec::new(),
         };
         assert_eq!(drive(&Venue::Here, &job, Streams::default(), 1, |_| ()).unwrap(), JobEnd::Done);

@@ -8,6 +8,7 @@ use peerdma_topology::assembly::SystemConfig;
 use peerdma_trace::RecordOptions;
 use serde::{Deserialize, Serialize};
 
+use super::exchange::Exchange;
 use super::expectation::Expectation;
 use super::hello::{self, Hello};
 use crate::report::Setup;
@@ -84,6 +85,9 @@ pub struct Job {
     /// The seed by which devices and processors stand still now and then; none if they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<u64>,
+    /// What the interactive guest may fetch from this machine, and where its results go.
+    #[serde(default, skip_serializing_if = "Exchange::is_empty")]
+    pub exchange: Exchange,
     /// The guests, in the order in which they begin.
     pub runs: Vec<GuestRun>,
 }
@@ -159,6 +163,7 @@ mod tests {
             recording: RecordOptions { limit: 7, ..RecordOptions::default() },
             at_once: 2,
             jitter: Some(u64::MAX),
+            exchange: Exchange { results: Some("/r".into()), ..Exchange::default() },
             runs: vec![run.clone(), run],
         };
         let text = serde_json::to_string(&job).unwrap();

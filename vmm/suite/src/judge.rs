@@ -78,6 +78,8 @@ pub enum Answer {
     Fence(Bdf),
     /// `ok` once the devices have nothing left to do.
     Settle,
+    /// What the host says to a request about files, which the judge does not have.
+    Files,
     /// Nothing: it asked for its end, with this code.
     Exit(i32),
 }
@@ -268,6 +270,7 @@ impl Judge {
             Request::Fence(of) => function(of, Answer::Fence),
             Request::Traffic(of) => function(of, Answer::Traffic),
             Request::Settle => Answer::Settle,
+            Request::Files(_) => Answer::Files,
             Request::Started => {
                 self.started = true;
                 self.events.send(Event::Running { scenario: self.report.name.clone() });

@@ -12,6 +12,7 @@ pub mod control;
 pub mod doctor;
 pub mod drive;
 pub mod event;
+pub mod exchange;
 pub mod expectation;
 pub mod files;
 pub mod found;

@@ -6,12 +6,17 @@ use device_models::checker::Finding;
 use device_models::fabric::{Delivery, Input, Observer, Transaction, WitnessInput};
 use device_models::iommu::virtio::Request;
 use device_models::witness::Record;
+use guest_protocol::FAIL;
 use peerdma_machine::runtime::RuntimeBus;
 use peerdma_machine::{ProtocolHandler, Reply, StopHandle};
 
+use super::exchange::Link;
 use super::history::History;
 use super::judge::{Answer, Judge, Reaction};
 use super::pause::Pauser;
+
+/// The answer to requests about files where no file is shared.
+const NOTHING_SHARED: &str = "nothing is shared with this guest: start it with boot --share PATH, and --results FOLDER for what it puts";
 
 /// A judge that both inputs share. Lock order: the system's lock before this one.
 #[derive(Debug, Clone)]
@@ -101,6 +106,8 @@ pub struct JudgePort {
     pub judge: SharedJudge,
     /// Has the counters.
     pub bus: Arc<RuntimeBus>,
+    /// Leads to the files that are shared; none where none are.
+    pub link: Option<Link>,
 }
 
 impl ProtocolHandler for JudgePort {
@@ -126,6 +133,10 @@ impl ProtocolHandler for JudgePort {
                 Some(traffic) => json(&traffic),
                 None => Reply::fail(format_args!("there is no function {requester}")),
             },
+            Answer::Files => Reply::Line(match &mut self.link {
+                Some(link) => link.ask(line),
+                None => format!("{FAIL} {NOTHING_SHARED}"),
+            }),
             Answer::Counters => json(&self.bus.counters().counters),
         }
     }
@@ -166,7 +177,7 @@ mod tests {
         let (sender, _events) = sync_channel(1);
         let hello = Hello::new(Mode::Test, "s");
         let judge = Judge::new(&hello, 0, Events::new(sender)).unwrap();
-        let mut port = JudgePort { judge: SharedJudge::new(judge), bus };
+        let mut port = JudgePort { judge: SharedJudge::new(judge), bus, link: None };
         let mut answer = |line: &str| match port.line(line) {
             Reply::Line(line) => line,
             Reply::Exit(code) => format!("exit {code}"),
@@ -175,6 +186,7 @@ mod tests {
         assert!(answer("stat").starts_with("ok {"));
         assert!(answer("traffic 1f:00.0").contains("there is no function"));
         assert!(answer("unplug 1f:00.0").starts_with("fail "));
+        assert!(answer("share list 0").contains("--share PATH"));
         assert_eq!(answer("exit 3"), "exit 3");
     }
 }

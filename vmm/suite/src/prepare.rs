@@ -23,6 +23,8 @@ use crate::host::ctrl_c::interrupted;
 pub const INIT: &str = "/init";
 /// By this name it is the guest's test program.
 pub const AGENT: &str = "guest-agent";
+/// By this name it makes transfers by hand.
+pub const CTL: &str = "peerdmactl";
 /// Names a folder with our driver's source, instead of what the program carries.
 const DRIVER_VARIABLE: &str = "PEERDMA_DRIVER";
 /// What the lab's own devices need of the kernel where it is a module. The IOMMU's comes first: a device whose driver
@@ -31,7 +33,13 @@ const FIRST_MODULES: &[&str] = &["virtio_iommu", "virtio_rng"];
 /// What a user sees at login.
 const PROFILE: &str = "\
 export PS1='guest:\\w# '
-[ -t 1 ] && echo 'peerdma guest: lspci -vvv and dmesg look around, guest-agent --help tests, Ctrl-A x leaves.'
+[ -t 1 ] && cat <<'END'
+A guest of peerdma. Begin with:
+  peerdmactl list                   the devices, and which may reach which
+  peerdmactl transfer peer0 peer1   one P2P transfer, each step as the command that does it
+  peerdmactl shell                  the same by hand; misuse --list there makes mistakes on purpose
+guest-agent --help tests and fetches your files, lspci -vvv and dmesg look around, Ctrl-A x leaves.
+END
 ";
 
 /// Which kernel a guest runs.
@@ -283,6 +291,7 @@ pub fn prepare(
     let mut initramfs = Initramfs::new();
     initramfs.program(INIT, Path::new(PROGRAM))?;
     initramfs.symlink(&format!("/bin/{AGENT}"), INIT)?;
+    initramfs.symlink(&format!("/bin/{CTL}"), INIT)?;
     initramfs.busybox(progress)?;
     initramfs.pciutils()?;
     initramfs.file("/etc/profile", 0o644, PROFILE)?;

@@ -27,6 +27,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use super::console::{ConsoleWatch, Outputs};
 use super::control::{Controlled, link};
 use super::event::{Event, Events};
+use super::exchange::Link;
 use super::files::{Files, Folder};
 use super::hello::TooLong;
 use super::history::History;
@@ -75,6 +76,8 @@ pub struct Channels {
     pub control: Option<Duplex>,
     /// A debugger's messages.
     pub gdb: Option<Duplex>,
+    /// What is shared with it.
+    pub exchange: Option<Link>,
 }
 
 /// Why a guest could not be run.
@@ -217,7 +220,8 @@ fn guest(
         cpu_profile: CpuProfile::of(&system_config.topology),
         pci: Some(PciConfig::of(&plan)),
     };
-    let protocol = Box::new(JudgePort { judge: judge.clone(), bus: bus.clone() });
+    let protocol =
+        Box::new(JudgePort { judge: judge.clone(), bus: bus.clone(), link: channels.exchange });
     let machine = Machine::new(
         platform,
         config,
@@ -428,6 +432,7 @@ mod tests {
             recording: RecordOptions::default(),
             at_once,
             jitter: None,
+            exchange: crate::exchange::Exchange::default(),
             runs: (0..guests).map(run).collect(),
         }
     }

@@ -24,6 +24,7 @@ mod matrix;
 mod misuse;
 mod ordering;
 mod partners;
+pub mod provoke;
 mod reprogramming;
 mod seed;
 mod stress;
@@ -32,7 +33,7 @@ mod system;
 mod topology;
 mod traffic;
 
-pub use bench::Bench;
+pub use bench::{Announced, Bench};
 pub use need::Need;
 pub use run::{Summary, run};
 

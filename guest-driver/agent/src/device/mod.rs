@@ -3,6 +3,7 @@
 mod buffers;
 pub mod bus_error;
 mod pattern;
+mod registers;
 mod view;
 mod work;
 
@@ -365,13 +366,7 @@ impl Peer {
     pub fn arm_fault(&self, channel: u32, fault: u32, argument: u32) -> Result<(), DeviceError> {
         let block = uapi::CHANNEL_BASE + channel * uapi::CHANNEL_STRIDE;
         for (register, value) in [(uapi::CH_FAULT_ARG, argument), (uapi::CH_FAULT, fault)] {
-            let mut argument = uapi::LabRegister {
-                offset: (block + register).into(),
-                width: 4,
-                write: 1,
-                value: value.into(),
-            };
-            uapi::lab_register(&self.file, &mut argument).map_err(self.failed("LAB_REGISTER"))?;
+            self.write_register(block + register, value)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 mod child;
 mod console;
-mod module;
+pub(crate) mod module;
 mod mount;
 mod power;
 mod processors;

@@ -3,6 +3,7 @@
 //! One request line, one answer line, always started by the guest. [`Vmm`] knows the words, a [`Wire`] carries them:
 //! the I/O port in a guest, a script in the tests.
 
+mod files;
 mod port;
 
 pub use guest_protocol::wire::{CALL_PORT, MAX_ANSWER};

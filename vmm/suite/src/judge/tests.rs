@@ -32,6 +32,7 @@ fn say(judge: &mut Judge, lines: &[&str]) -> Vec<String> {
         Answer::Settle => "settle".into(),
         Answer::Traffic(requester) => format!("traffic {requester}"),
         Answer::Exit(code) => format!("exit {code}"),
+        Answer::Files => "files".into(),
     };
     lines.iter().map(|line| text(judge.line(line))).collect()
 }

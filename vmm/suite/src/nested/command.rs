@@ -51,6 +51,8 @@ pub(super) struct Machine<'a> {
     pub(super) events: &'a UnixStream,
     pub(super) files: &'a UnixStream,
     pub(super) streams: &'a Streams,
+    /// Requests of the guest about files; none if nothing is exchanged.
+    pub(super) exchange: Option<&'a UnixStream>,
     /// What the test host's serial port sends.
     pub(super) log: &'a UnixStream,
     /// How many guests run beside each other.
@@ -101,6 +103,10 @@ impl Machine<'_> {
                 descriptors.push(stream.as_raw_fd());
                 port(&mut command, id, name, stream.as_raw_fd());
             }
+        }
+        if let Some(exchange) = self.exchange {
+            descriptors.push(exchange.as_raw_fd());
+            port(&mut command, "exchange", inside::EXCHANGE, exchange.as_raw_fd());
         }
         WithDescriptors { command, descriptors }
     }
@@ -180,14 +186,16 @@ mod tests {
         let archive = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let (events, console) = UnixStream::pair().unwrap();
         let (files, log) = UnixStream::pair().unwrap();
-        let (control, _) = UnixStream::pair().unwrap();
-        let inner = [&console, &control].map(AsRawFd::as_raw_fd);
+        let (control, _other) = UnixStream::pair().unwrap();
+        let (exchange, _another) = UnixStream::pair().unwrap();
+        let inner = [&console, &control, &exchange].map(AsRawFd::as_raw_fd);
         let machine = Machine {
             recipe: &recipe,
             archive: &archive,
             events: &events,
             files: &files,
             streams: &Streams { console: Some(console), control: Some(control), gdb: None },
+            exchange: Some(&exchange),
             log: &log,
             at_once: 2,
             guest_memory: vec![512, 3072, 512, 700],

@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use guest_protocol::FAIL;
+use guest_protocol::wire::MAX_ANSWER;
 use peerdma_images::kernel;
 use peerdma_machine::kvm_probe;
 use peerdma_support::say;
@@ -21,6 +23,7 @@ use super::files::Sender;
 use super::inside;
 use super::probe::PAYLOAD_LIMIT;
 use crate::event::{self, Event, Events};
+use crate::exchange::{self, Link};
 use crate::job::Job;
 use crate::runner::{self, Channels, Duplex};
 
@@ -86,6 +89,9 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
         }
         io::Result::Ok(())
     })?;
+    if !job.exchange.is_empty() {
+        channels.exchange = Some(link(port(inside::EXCHANGE)?)?);
+    }
     let port = port(inside::FILES)?;
     let files = Sender::new(port.try_clone()?, port);
     runner::run(&job, &files, channels, &Events::new(sender));
@@ -93,6 +99,21 @@ fn job(mut out: File) -> Result<(), Box<dyn Error>> {
         Ok(result) => Ok(result?),
         Err(_) => Err("the thread that sends events panicked".into()),
     }
+}
+
+/// Hands the guest's requests about files to the machine outside, and its answers to the guest.
+fn link(port: File) -> io::Result<Link> {
+    let mut requests = port.try_clone()?;
+    let mut answers = BufReader::new(port);
+    Link::start(move |line| {
+        let sent = requests.write_all(format!("{line}\n").as_bytes());
+        let answer = sent.and_then(|()| exchange::read_line(&mut answers, MAX_ANSWER));
+        match answer {
+            Ok(Some(answer)) => answer,
+            Ok(None) => format!("{FAIL} the host does not answer any more"),
+            Err(error) => format!("{FAIL} the host's answer: {error}"),
+        }
+    })
 }
 
 /// Keeps this process, and so all guests, off the first processor.

@@ -3,8 +3,8 @@
 //!
 //! What the job needs goes in as an initramfs, put together in memory: program, guest kernel, guest initramfs. What
 //! comes out goes through virtio-serial ports: events as JSON lines through one, files (console logs, traces) through
-//! another. For an interactive user there are the guest's console and the control channel. The test host reaches nothing
-//! else of this machine.
+//! another. For an interactive user there are the guest's console, the control channel and a debugger's messages, and, if
+//! files are shared with the guest, its requests for them. The test host reaches nothing else of this machine.
 
 mod clock;
 mod command;
@@ -33,6 +33,7 @@ use self::process::Process;
 use crate::console;
 use crate::drive::Streams;
 use crate::event::{self, Event};
+use crate::exchange::Server;
 use crate::host::qemu::Qemu;
 use crate::job::Job;
 use crate::test_host::TestHostKernel;
@@ -61,6 +62,7 @@ mod inside {
     pub(super) const CONSOLE: &str = "peerdma.console";
     pub(super) const CONTROL: &str = "peerdma.control";
     pub(super) const GDB: &str = "peerdma.gdb";
+    pub(super) const EXCHANGE: &str = "peerdma.exchange";
 }
 
 /// Why there is no test host.
@@ -156,24 +158,32 @@ impl TestHost {
         let incoming =
             files::Receiver::new(job).map_err(NestedError::host("the folders for files"))?;
         let answers = files.try_clone().map_err(NestedError::host("a channel for files"))?;
+        let exchange = exchange(job)?;
         let machine = command::Machine {
             recipe,
             archive: &archive,
             events: &their_events,
             files: &their_files,
             streams: &streams,
+            exchange: exchange.as_ref().map(|(_, _, theirs)| theirs),
             log: &their_serial,
             at_once: job.at_once,
             guest_memory: job.runs.iter().map(|run| run.memory).collect(),
         };
         let process = Process::start(machine.command())?;
         drop((their_events, their_files, their_serial, streams, archive));
+        let exchange = exchange.map(|(server, ours, _)| (server, ours));
         let (sender, receiver) = sync_channel(event::QUEUE);
         let broken = sender.clone();
-        let writers = vec![
+        let mut writers = vec![
             Writer::start("log", move || keep_log(serial, log))?,
             Writer::start("files", move || receive_files(incoming, files, answers, &broken))?,
         ];
+        if let Some((server, stream)) = exchange {
+            let broken = sender.clone();
+            let serve = move || serve_files(server, &stream, &broken);
+            writers.push(Writer::start("exchange", serve)?);
+        }
         thread::Builder::new()
             .name("events".into())
             .spawn(move || receive_events(events, &sender))
@@ -281,6 +291,25 @@ fn receive_files(
     }
 }
 
+/// What answers the guest's requests about files, and both ends of their channel; none if there is nothing to ask for.
+fn exchange(job: &Job) -> Result<Option<(Server, UnixStream, UnixStream)>, NestedError> {
+    if job.exchange.is_empty() {
+        return Ok(None);
+    }
+    let what = "a channel for the files that are shared";
+    let server = Server::new(&job.exchange).map_err(NestedError::host("the folder for results"))?;
+    let (ours, theirs) = UnixStream::pair().map_err(NestedError::host(what))?;
+    Ok(Some((server, ours, theirs)))
+}
+
+fn serve_files(mut server: Server, stream: &UnixStream, sender: &SyncSender<Event>) {
+    if let Err(error) = server.serve_lines(stream, stream) {
+        let message =
+            format!("the nested test host asked for files in a way that it may not: {error}");
+        let _ = sender.try_send(Event::Broken { message });
+    }
+}
+
 /// Writes down what comes from the serial port, as much as a log may have; reads it all, so that
 /// the writer never waits.
 fn keep_log(mut stream: impl Read, mut log: impl Write) {
@@ -299,6 +328,7 @@ fn pack(recipe: &Recipe, job: &Job) -> Result<OwnedFd, NestedError> {
     // They are this machine's, and files get there by their names.
     inner.out = PathBuf::new();
     inner.record = job.record.as_ref().map(|_| PathBuf::new());
+    inner.exchange = job.exchange.without_paths();
     let mut image = Initramfs::new();
     for (number, run) in inner.runs.iter_mut().enumerate() {
         let Some(path) = &mut run.initramfs else { continue };
@@ -384,6 +414,7 @@ mod tests {
             recording: peerdma_trace::RecordOptions::default(),
             at_once: 1,
             jitter: None,
+            exchange: crate::exchange::Exchange::default(),
             runs: Vec::new(),
         };
         let packed = std::fs::File::from(pack(&recipe, &job).unwrap());

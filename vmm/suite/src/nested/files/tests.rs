@@ -49,6 +49,7 @@ fn job(folder: &Path) -> Job {
         recording: peerdma_trace::RecordOptions::default(),
         at_once: 1,
         jitter: None,
+        exchange: crate::exchange::Exchange::default(),
         runs: vec![run],
     }
 }
