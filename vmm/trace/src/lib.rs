@@ -16,10 +16,14 @@ mod event;
 mod export;
 mod fields;
 mod filter;
+#[cfg(any(feature = "parquet", feature = "perfetto"))]
+mod flows;
 mod frames;
 mod json;
 mod minimise;
 mod names;
+#[cfg(feature = "parquet")]
+mod parquet;
 #[cfg(feature = "perfetto")]
 mod perfetto;
 mod reader;
@@ -33,6 +37,8 @@ mod what_if;
 mod witnessed;
 mod writer;
 
+#[cfg(feature = "parquet")]
+pub use self::parquet::Parquet;
 pub use cut::{CutError, Part, cut};
 pub use diff::{Diff, diff};
 pub use event::{

@@ -4,14 +4,13 @@
 //! The messages are the few that are needed of Perfetto's `trace_packet.proto`, `track_descriptor.proto` and
 //! `track_event.proto`, under the same field numbers.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use device_models::fabric::Purpose;
 use prost::Message;
 
 use super::event::{Event, TestMark, TlpRun};
 use super::filter::{Context, kind_of};
+use super::flows::{Flow, Flows};
 use super::reader::Entry;
 
 #[derive(Clone, PartialEq, Message)]
@@ -94,9 +93,7 @@ pub struct Perfetto<W> {
     begun: bool,
     /// Tracks that have a turn, whose slice is open.
     turn: Option<u64>,
-    /// The doorbell that was rung last, and what each function works on, as flows.
-    doorbell: Option<u64>,
-    work: BTreeMap<u16, u64>,
+    flows: Flows,
     packet: Trace,
 }
 
@@ -111,8 +108,8 @@ impl<W: Write> Perfetto<W> {
     /// # Errors
     /// What `out` says.
     pub fn new(out: W, interfaces: &[String]) -> io::Result<Self> {
-        let (work, packet) = (BTreeMap::new(), Trace::default());
-        let mut this = Self { out, begun: false, turn: None, doorbell: None, work, packet };
+        let (flows, packet) = (Flows::default(), Trace::default());
+        let mut this = Self { out, begun: false, turn: None, flows, packet };
         for (name, number) in interfaces.iter().zip(0..) {
             let (uuid, name) = (Some(track(number)), Some(name.clone()));
             let track_descriptor = Some(TrackDescriptor { uuid, name });
@@ -128,6 +125,7 @@ impl<W: Write> Perfetto<W> {
     pub fn add(&mut self, entry: &Entry, context: &Context) -> io::Result<()> {
         let time = u64::try_from(context.time(entry).as_nanos()).unwrap_or(u64::MAX);
         let track = track(entry.interface);
+        let flow = self.flows.follow(entry, context);
         if entry.event.is_cause() || entry.event.is_last() {
             self.end_turn(time)?;
         }
@@ -143,24 +141,18 @@ impl<W: Write> Perfetto<W> {
                 self.event(time, event(Kind::SliceEnd, track, ""))
             }
             Event::RegisterWrite { address, .. } => {
-                self.doorbell = Some(entry.number);
                 let mut ring = event(Kind::Instant, track, "register write");
                 ring.flow_ids.push(entry.number);
                 ring.debug_annotations.push(pointer("address", *address));
                 ring.debug_annotations.push(text("what", entry.event.to_string()));
                 self.event(time, ring)
             }
-            Event::Transaction(run) => {
-                let run = self.transaction(track, run);
-                self.event(time, run)
-            }
+            Event::Transaction(run) => self.event(time, transaction(track, run, flow)),
             Event::Finding(finding) => {
                 let mut found = event(Kind::Instant, track, &finding.class);
                 found.categories.push(kind_of(&entry.event).to_owned());
                 found.debug_annotations.push(text("text", finding.text.clone()));
-                if let Some(flow) = finding.transaction.and_then(|_| self.flow_of(entry, context)) {
-                    found.flow_ids.push(flow);
-                }
+                found.flow_ids.extend(flow.map(|flow| flow.doorbell));
                 self.event(time, found)
             }
             other => {
@@ -178,44 +170,6 @@ impl<W: Write> Perfetto<W> {
     pub fn finish(mut self) -> io::Result<W> {
         self.out.flush()?;
         Ok(self.out)
-    }
-
-    fn transaction(&mut self, track: u64, run: &TlpRun) -> TrackEvent {
-        let name = format!("{} {}", run.kind, run.purpose.name());
-        let mut all = event(Kind::Instant, track, &name);
-        all.categories.push(run.purpose.name().to_owned());
-        if let Some(verdict) = run.verdict {
-            all.categories.push("finding".to_owned());
-            all.debug_annotations.push(text("finding", verdict.name().to_owned()));
-        }
-        all.debug_annotations.push(pointer("address", run.address));
-        all.debug_annotations.push(number("bytes", run.length));
-        all.debug_annotations.push(number("tlp", run.sequence));
-        all.debug_annotations.push(text("outcome", run.outcome.to_string()));
-        let Some(function) = run.function else { return all };
-        // A descriptor is fetched because a doorbell was rung; the first one takes the flow over.
-        if run.purpose == Purpose::DescriptorFetch
-            && let Some(doorbell) = self.doorbell.take()
-        {
-            self.work.insert(function, doorbell);
-        }
-        match (run.purpose, self.work.get(&function).copied()) {
-            (Purpose::Interrupt, Some(flow)) => {
-                self.work.remove(&function);
-                all.terminating_flow_ids.push(flow);
-            }
-            (_, Some(flow)) => all.flow_ids.push(flow),
-            (_, None) => {}
-        }
-        all
-    }
-
-    fn flow_of(&self, entry: &Entry, context: &Context) -> Option<u64> {
-        let Event::Finding(finding) = &entry.event else { return None };
-        let mut working = self.work.iter();
-        let is_its =
-            |function: &u16| context.name(usize::from(*function)) == Some(&finding.function);
-        working.find(|(function, _)| is_its(function)).map(|(_, flow)| *flow)
     }
 
     fn end_turn(&mut self, time: u64) -> io::Result<()> {
@@ -241,6 +195,26 @@ impl<W: Write> Perfetto<W> {
         self.packet.packet.push(packet);
         self.out.write_all(&self.packet.encode_to_vec())
     }
+}
+
+fn transaction(track: u64, run: &TlpRun, flow: Option<Flow>) -> TrackEvent {
+    let name = format!("{} {}", run.kind, run.purpose.name());
+    let mut all = event(Kind::Instant, track, &name);
+    all.categories.push(run.purpose.name().to_owned());
+    if let Some(verdict) = run.verdict {
+        all.categories.push("finding".to_owned());
+        all.debug_annotations.push(text("finding", verdict.name().to_owned()));
+    }
+    all.debug_annotations.push(pointer("address", run.address));
+    all.debug_annotations.push(number("bytes", run.length));
+    all.debug_annotations.push(number("tlp", run.sequence));
+    all.debug_annotations.push(text("outcome", run.outcome.to_string()));
+    match flow {
+        Some(Flow { doorbell, ends: true }) => all.terminating_flow_ids.push(doorbell),
+        Some(Flow { doorbell, ends: false }) => all.flow_ids.push(doorbell),
+        None => {}
+    }
+    all
 }
 
 fn event(kind: Kind, track: u64, name: &str) -> TrackEvent {
