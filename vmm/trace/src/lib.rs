@@ -53,7 +53,10 @@ pub use minimise::{MinimiseError, Minimised, Wanted, minimise};
 pub use perfetto::Perfetto;
 pub use reader::{Ending, Entry, Reader, TraceError, TracePlace};
 pub use recorder::{DEFAULT_LIMIT, Output, RecordOptions, RecordSummary, Recorder, Recording};
-pub use replay::{Changed, Changes, Difference, Replay, ReplayError, replay, replay_what_if};
+pub use replay::{
+    Changed, Changes, Difference, Replay, ReplayError, Session, Stepped, Until, replay,
+    replay_what_if,
+};
 pub use stats::{Stats, Traffic};
 pub use table::check_seek_table;
 pub use tlp::{MemoryRequest, TlpHeader};
