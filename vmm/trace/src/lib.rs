@@ -20,8 +20,11 @@ mod filter;
 mod flows;
 mod frames;
 mod json;
+mod lives;
 mod minimise;
 mod names;
+#[cfg(any(feature = "parquet", feature = "perfetto"))]
+mod owners;
 #[cfg(feature = "parquet")]
 mod parquet;
 #[cfg(feature = "perfetto")]
@@ -48,6 +51,7 @@ pub use event::{
 pub use export::jsonl;
 pub use filter::{BadFilter, Context, Filter, KEYS, kind_of};
 pub use json::{ConvertError, convert};
+pub use lives::Lengths;
 pub use minimise::{MinimiseError, Minimised, Wanted, minimise};
 #[cfg(feature = "perfetto")]
 pub use perfetto::Perfetto;

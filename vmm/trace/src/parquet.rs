@@ -17,6 +17,7 @@ use parquet::schema::parser::parse_message_type;
 
 use self::columns::{COLUMNS, Values};
 use self::row::Row;
+use super::event::Header;
 use super::filter::Context;
 use super::flows::Flows;
 use super::reader::Entry;
@@ -46,11 +47,11 @@ impl<W: Write + Send> std::fmt::Debug for Parquet<W> {
 }
 
 impl<W: Write + Send> Parquet<W> {
-    /// Begins one of the trace with this name, which was begun at this time since 1970.
+    /// Begins one of the trace with this name and header, which was begun at this time since 1970.
     ///
     /// # Errors
     /// What `out` says.
-    pub fn new(out: W, trace: &str, begun: Duration) -> io::Result<Self> {
+    pub fn new(out: W, trace: &str, header: &Header, begun: Duration) -> io::Result<Self> {
         let mut message = "message entry {".to_owned();
         for (name, column) in &COLUMNS {
             message += &format!("optional {} {name}{};", column.physical(), column.logical());
@@ -69,7 +70,7 @@ impl<W: Write + Send> Parquet<W> {
         let begun = i64::try_from(begun.as_micros()).unwrap_or(i64::MAX);
         let columns = COLUMNS.iter().map(|(_, column)| column.values()).collect();
         let trace = trace.to_owned();
-        Ok(Self { writer, trace, begun, flows: Flows::default(), columns, rows: 0, bytes: 0 })
+        Ok(Self { writer, trace, begun, flows: Flows::new(header), columns, rows: 0, bytes: 0 })
     }
 
     /// Takes notice of an entry, and adds it if it is `kept`. All entries of the trace must come, in their order.
@@ -88,12 +89,11 @@ impl<W: Write + Send> Parquet<W> {
             return Ok(());
         }
         let row = Row::of(entry, context);
-        let row = Row {
-            trace: &self.trace,
-            begun: self.begun,
-            source,
-            doorbell: flow.map(|flow| flow.doorbell),
-            ..row
+        let row =
+            Row { trace: &self.trace, begun: self.begun, source, doorbell: flow.doorbell, ..row };
+        let row = match flow.register {
+            Some(register) => row.at(register, context),
+            None => row,
         };
         for ((_, column), values) in COLUMNS.iter().zip(&mut self.columns) {
             self.bytes += column.push(&row, values);
@@ -146,7 +146,8 @@ mod tests {
 
     fn groups(events: impl Iterator<Item = Event>) -> Vec<i64> {
         let mut file = tempfile::tempfile().unwrap();
-        let mut parquet = Parquet::new(&mut file, "t", Duration::from_secs(1)).unwrap();
+        let mut parquet =
+            Parquet::new(&mut file, "t", &Header::nothing(), Duration::from_secs(1)).unwrap();
         for (event, number) in events.zip(1..) {
             let entry = Entry { number, time: Duration::from_secs(2), interface: 0, event };
             parquet.add(&entry, "cpu", &Context::default(), true).unwrap();

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use bench::{Bench, DATA, NOWHERE, descriptor, open};
-use device_models::endpoint::peer::regs::{flags, opcode};
+use device_models::endpoint::peer::regs::{channel, flags, layout_of_bars as layout, opcode};
 use peerdma_trace::{Context, Filter, Parquet, RecordOptions};
 
 /// Asks each question in its argument, a file each, and prints the answer: columns, rows, and an empty line.
@@ -54,7 +54,8 @@ fn export(trace: &Path, out: &Path, terms: &[&str]) {
     let (interfaces, filter) = (reader.interfaces(), Filter::new(terms).unwrap());
     let mut context = Context::new(reader.header(), reader.begun());
     let name = trace.file_name().unwrap().to_str().unwrap();
-    let mut parquet = Parquet::new(File::create(out).unwrap(), name, reader.begun()).unwrap();
+    let file = File::create(out).unwrap();
+    let mut parquet = Parquet::new(file, name, reader.header(), reader.begun()).unwrap();
     for entry in reader.by_ref() {
         let entry = entry.unwrap();
         context.follow(&entry);
@@ -99,6 +100,9 @@ fn duckdb_answers_the_documented_questions() {
         blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect();
     assert_eq!(questions.len(), 3);
     questions.push("SELECT * FROM 'traces/a.parquet' WHERE kind = 'finding'".into());
+    questions.push(
+        "SELECT DISTINCT function, target_bar, target_offset FROM 'traces/*.parquet' WHERE kind = 'register-read'".into(),
+    );
     questions.push("SELECT count(*), max(doorbell) FROM 'part.parquet'".into());
     questions
         .push("SELECT max(doorbell), min(begun) > '2020-01-01' FROM 'traces/a.parquet'".into());
@@ -130,8 +134,9 @@ fn duckdb_answers_the_documented_questions() {
         assert!(median > 0.0 && median <= longest && longest < 60e6, "{row}");
     }
     assert_eq!(answers[3].len(), 2, "{:#?}", answers[3]);
+    assert_eq!(answers[4][1..], [format!("peer0|0|{}", layout::CHANNEL_BASE + channel::COMPLETED)]);
     // What a filter leaves out is still known: the doorbell of what it lets through.
-    let (part, all) = (&answers[4][1], &answers[5][1]);
+    let (part, all) = (&answers[5][1], &answers[6][1]);
     let doorbell = all.strip_suffix("|True").unwrap();
     assert!(doorbell.parse::<u64>().unwrap() > 0);
     assert_eq!(*part, format!("3|{doorbell}"), "{part}");

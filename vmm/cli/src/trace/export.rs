@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 enum Sink<W: Write + Send> {
     Jsonl(W),
     #[cfg(feature = "perfetto")]
-    Perfetto(peerdma_trace::Perfetto<W>),
+    Perfetto(Box<peerdma_trace::Perfetto<W>>),
     #[cfg(feature = "parquet")]
     Parquet(Box<peerdma_trace::Parquet<W>>),
 }
@@ -77,12 +77,14 @@ impl<W: Write + Send> Sink<W> {
             Format::Jsonl => Self::Jsonl(out),
             #[cfg(feature = "perfetto")]
             Format::Perfetto => {
-                Self::Perfetto(peerdma_trace::Perfetto::new(out, &reader.interfaces())?)
+                let (header, names) = (reader.header(), reader.interfaces());
+                Self::Perfetto(Box::new(peerdma_trace::Perfetto::new(out, header, &names)?))
             }
             #[cfg(feature = "parquet")]
             Format::Parquet => {
                 let name = arguments.trace.file_name().unwrap_or_default().to_string_lossy();
-                Self::Parquet(Box::new(peerdma_trace::Parquet::new(out, &name, reader.begun())?))
+                let (header, begun) = (reader.header(), reader.begun());
+                Self::Parquet(Box::new(peerdma_trace::Parquet::new(out, &name, header, begun)?))
             }
         })
     }
@@ -98,7 +100,7 @@ impl<W: Write + Send> Sink<W> {
         match self {
             Self::Jsonl(out) if kept => peerdma_trace::jsonl(entry, source, context, out),
             #[cfg(feature = "perfetto")]
-            Self::Perfetto(perfetto) if kept => perfetto.add(entry, context),
+            Self::Perfetto(perfetto) => perfetto.add(entry, context, kept),
             #[cfg(feature = "parquet")]
             Self::Parquet(parquet) => parquet.add(entry, source, context, kept),
             _ => Ok(()),

@@ -6,6 +6,7 @@ use device_models::pci::Bdf;
 
 use crate::event::{Destination, Event, TlpRun, TransactionResult};
 use crate::filter::{Context, kind_of};
+use crate::owners::Register;
 use crate::reader::Entry;
 use crate::witnessed;
 
@@ -121,6 +122,14 @@ impl<'a> Row<'a> {
             }
         };
         Self { entry: row.entry, time_ns: row.time_ns, test: row.test, kind: row.kind, ..told }
+    }
+
+    /// With the register that it is about.
+    pub(super) fn at(self, register: Register, context: &'a Context) -> Self {
+        let Register { function, bar, offset } = register;
+        let (bar, offset) = (Some(bar.into()), Some(offset));
+        let function = Some(named(context, function.into()));
+        Self { function, target_bar: bar, target_offset: offset, ..self }
     }
 
     fn transaction(run: &'a TlpRun, context: &'a Context) -> Self {

@@ -101,6 +101,11 @@ impl Bench {
 
     /// Runs descriptors on channel 0 of peer0.
     pub(crate) fn run(&mut self, descriptors: &[Descriptor]) {
+        self.run_and(descriptors, |_| {});
+    }
+
+    /// The same, and does something else behind the doorbell.
+    pub(crate) fn run_and(&mut self, descriptors: &[Descriptor], also: impl FnOnce(&mut System)) {
         self.register(channel::RING_LO, RING);
         self.register(channel::RING_SIZE, 5);
         self.register(channel::RECORD_LO, RECORDS);
@@ -109,6 +114,7 @@ impl Bench {
             self.ram.write_slice(descriptor.as_bytes(), GuestAddress(RING + 64 * index)).unwrap();
         }
         self.register(channel::TAIL, descriptors.len() as u64);
+        also(&mut self.system);
         while self.system.step() == Progress::Worked {}
         let mut completed = [0; 4];
         let address = self.bar("peer0", 0) + layout::CHANNEL_BASE + channel::COMPLETED;
