@@ -56,7 +56,10 @@ pub use minimise::{MinimiseError, Minimised, Wanted, minimise};
 #[cfg(feature = "perfetto")]
 pub use perfetto::Perfetto;
 pub use reader::{Ending, Entry, Reader, TraceError, TracePlace};
-pub use recorder::{DEFAULT_LIMIT, Output, RecordOptions, RecordSummary, Recorder, Recording};
+pub use recorder::{
+    DEFAULT_LIMIT, Output, RING_FILES, RecordOptions, RecordSummary, Recorder, Recording,
+    RingFiles, Slots, ring_file,
+};
 pub use replay::{
     Changed, Changes, Difference, Replay, ReplayError, Session, Stepped, Until, replay,
     replay_what_if,

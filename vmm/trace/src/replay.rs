@@ -98,7 +98,10 @@ pub enum ReplayError {
     #[error("the header of the trace describes RAM that no guest has: {0}")]
     NotRam(String),
     /// The beginning is missing.
-    #[error("the trace is a part of another, without its beginning: replay that one")]
+    #[error(
+        "the beginning of the trace is missing, so it cannot be replayed: it was cut off (trace cut), or a ring of files \
+         has overwritten it (--record-ring); show, stats, verify and export read it all the same"
+    )]
     Part,
     /// Entries in the middle are missing.
     #[error(
