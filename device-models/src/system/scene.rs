@@ -45,8 +45,14 @@ impl System {
     /// The state of `function` and what is mapped for it near `address`, a line each; without an address any mapping.
     /// Nothing changes by that.
     pub fn scene(&mut self, function: FunctionId, address: Option<u64>) -> Vec<String> {
-        let map = self.address_map();
-        let node = map.node(function);
+        let mut lines = self.function_state(function);
+        lines.extend(self.mapping_lines(function, address, MAPPINGS));
+        lines
+    }
+
+    /// What the address map has of `function`: bus mastering, decoding, power, BARs. A line each.
+    pub fn function_state(&self, function: FunctionId) -> Vec<String> {
+        let node = self.address_map().node(function);
         let on = |on: bool| if on { "on" } else { "off" };
         let mut lines = vec![format!(
             "{} ({}): Bus Master Enable {}, Memory Space Enable {}{}",
@@ -60,11 +66,30 @@ impl System {
             let crate::AddressRange { first, last } = bar.range;
             lines.push(format!("  BAR {} at bus addresses {first:#x}..={last:#x}", bar.index));
         }
-        let name = node.name.to_string();
-        let DmaMappings { kernel, iommu } = self.dma_mappings(function, address, MAPPINGS);
+        lines
+    }
+
+    /// The same as [`System::dma_mappings`], a line each under a heading. Empty where nothing is known.
+    pub fn mapping_lines(
+        &mut self,
+        function: FunctionId,
+        address: Option<u64>,
+        most: usize,
+    ) -> Vec<String> {
+        let name = self.address_map().node(function).name.to_string();
+        let mut lines = Vec::new();
+        let DmaMappings { kernel, iommu } = self.dma_mappings(function, address, most);
         list(&mut lines, &format!("the guest's kernel has mapped for {name}"), kernel);
         list(&mut lines, &format!("the IOMMU maps for {name}"), iommu);
         lines
+    }
+
+    /// What a read of `length` (1, 2 or 4) bytes at `offset` of the configuration space of `function` would find there,
+    /// without being one: nothing is pushed or recorded, and no device model is asked.
+    pub fn config_peek(&self, function: FunctionId, offset: u16, length: u8) -> u32 {
+        self.states
+            .get(function.index())
+            .map_or(u32::MAX, |state| state.config.read(offset, length))
     }
 }
 

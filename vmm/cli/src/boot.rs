@@ -32,7 +32,7 @@ use self::screen::Screen;
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::control::ControlOptions;
 use super::exchange::ExchangeOptions;
-use super::record::RecordFlags;
+use super::record::{RecordFlags, forget_ring};
 use super::test::{prepare_folder, time_factor, venue};
 use super::{Exit, Failure, rebind, reporting};
 
@@ -84,6 +84,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let expectations = arguments.guest.expectations(&scenario, &devices.plan)?;
     choose::tell_scenario_remarks(&scenario, &devices.plan);
     let record = arguments.record.as_deref().map(record_place).transpose()?;
+    if let Some((folder, name)) = &record {
+        forget_ring(&folder.join(name))?;
+    }
     let suppressions = arguments.guest.reporting.suppressions(&scenario)?;
     let rebind = rebind::functions(&scenario, &arguments.guest.rebind, &devices.plan)?;
     if arguments.guest.reporting.to_stdout() {
@@ -316,6 +319,7 @@ fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Resul
     }
     let Some(report) = report else { return Err(Failure::internal("the guest was not run")) };
     report.failures.iter().for_each(|failure| say!("{failure}"));
+    report.notes.iter().for_each(|note| say!("note: {note}"));
     report.scene.iter().for_each(|line| say!("{line}"));
     // A command's own status needs no words.
     let status = report.exit_code.map(|code| format!("exit status {code}"));

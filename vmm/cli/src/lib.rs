@@ -23,6 +23,7 @@ mod replay;
 mod report;
 mod reporting;
 mod shares;
+mod step;
 mod substitute;
 mod test;
 mod top;

@@ -1,7 +1,13 @@
 //! How to record: options of `peerdma test` and `peerdma boot`.
 
+use std::fs;
+use std::io;
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
-use peerdma_trace::{Payload, RecordOptions};
+use peerdma_trace::{Payload, RING_FILES, RecordOptions, ring_file};
+
+use super::Failure;
 
 /// The end of a trace's file name.
 pub(super) const EXTENSION: &str = "pcapng.zst";
@@ -12,6 +18,10 @@ pub(super) struct RecordFlags {
     /// A trace is cut at about this size, in bytes; k, M and G stand for powers of 1024
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1G", requires = "record")]
     record_limit: u64,
+    /// Keep the newest of a trace, in four files with this size together: NAME.pcapng.zst, NAME.2.pcapng.zst and so on. They
+    /// replace each other; where the beginning has been overwritten nothing can be replayed
+    #[arg(long, value_name = "SIZE", value_parser = ring_size, requires = "record", conflicts_with = "record_limit")]
+    record_ring: Option<u64>,
     /// Drop what the disk is too slow for, and count it, instead of holding up the devices: such a trace cannot be replayed
     #[arg(long, requires = "record")]
     record_lossy: bool,
@@ -27,8 +37,24 @@ impl RecordFlags {
             PayloadChoice::Digest => Payload::Digest,
             PayloadChoice::Full => Payload::Full,
         };
-        RecordOptions { limit: self.record_limit, lossy: self.record_lossy, payload }
+        let (limit, ring, lossy) = (self.record_limit, self.record_ring, self.record_lossy);
+        RecordOptions { limit, ring, lossy, payload }
     }
+}
+
+/// Removes a trace, if it is there.
+pub(super) fn forget(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::environment(format_args!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what an earlier ring has left beside the trace that is to be written at this place.
+pub(super) fn forget_ring(first: &Path) -> Result<(), Failure> {
+    (1..RING_FILES).try_for_each(|slot| forget(&ring_file(first, slot)))
 }
 
 /// `--payload`.
@@ -69,6 +95,14 @@ fn size(text: &str) -> Result<u64, String> {
         Some(bytes) if bytes >= 4096 => Ok(bytes),
         Some(_) => Err("a trace has at least 4096 bytes".to_owned()),
         None => Err("a size is a number of bytes, or one with k, M or G behind it".to_owned()),
+    }
+}
+
+/// The size of a ring.
+fn ring_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes >= 4 << 20 => Ok(bytes),
+        _ => Err("a ring has at least 4M".to_owned()),
     }
 }
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use clap::Args;
 use peerdma_suite::report::ktap::plain;
-use peerdma_trace::{Change, Changes, Ending, Reader, Replay, ReplayError, Wanted, replay_what_if};
+use peerdma_trace::{
+    Change, Changes, Ending, Reader, Replay, ReplayError, Until, Wanted, replay_what_if,
+};
 use serde_json::json;
 
-use super::{Exit, Failure, minimise, output};
+use super::{Exit, Failure, minimise, output, step};
 
 /// Findings that are printed; the rest are counted.
 const SHOWN: usize = 1000;
@@ -25,6 +27,7 @@ and with 2 when nothing could be compared.
 Example:
   peerdma test --record traces
   peerdma replay traces/basic.pcapng.zst
+  peerdma replay traces/basic.pcapng.zst --step --until iommu.stale
   peerdma replay traces/basic.pcapng.zst --minimise iommu.stale --out stale.pcapng.zst
   peerdma replay traces/switch.pcapng.zst --what-if down0.acs=+RR --what-if down1.acs=+RR")]
 pub(super) struct Arguments {
@@ -48,6 +51,13 @@ pub(super) struct Arguments {
     /// Put the small trace into this folder of regression cases instead, named for its finding
     #[arg(long, value_name = "DIR", requires = "minimise", conflicts_with = "out")]
     to_test: Option<PathBuf>,
+    /// Stop at a finding, and take commands on stdin: look at mappings, registers and topology, go on in steps; `help`
+    /// lists them
+    #[arg(long, conflicts_with_all = ["what_if", "minimise", "json"])]
+    step: bool,
+    /// Where to stop first: `finding`, a class or group of findings, a TLP as #1042, or the number of an entry
+    #[arg(long, value_name = "PLACE", default_value = "finding", requires = "step")]
+    until: Until,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -63,6 +73,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             wanted,
         )?;
         return minimise::run(path, wanted, arguments.budget, &out);
+    }
+    if arguments.step {
+        return step::run(path, &arguments.until);
     }
     let result =
         replay_what_if(open(path)?, &arguments.what_if).map_err(|error| failure(path, &error))?;
@@ -189,7 +202,7 @@ pub(super) fn named(path: &Path, error: impl std::fmt::Display) -> String {
     format!("{}: {}", path.display(), plain(&error.to_string()))
 }
 
-fn text(result: &Replay) -> String {
+pub(super) fn text(result: &Replay) -> String {
     let mut text = String::new();
     let line = |text: &mut String, line: std::fmt::Arguments<'_>| {
         // Writing to a string does not fail.
@@ -276,6 +289,8 @@ mod tests {
             out: None,
             budget: Duration::ZERO,
             to_test: None,
+            step: false,
+            until: Until::Finding,
             json,
         })
     }

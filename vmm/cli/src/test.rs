@@ -20,7 +20,7 @@ use peerdma_suite::job::{GuestRun, Job};
 use peerdma_suite::parameters::{Purpose, parameters};
 use peerdma_suite::prepare::{self, KernelChoice, Prepared, Quiet};
 use peerdma_suite::report::{
-    RunReport, ScenarioReport, Setup, Shard, Status, junit, markdown, write_whole,
+    RunReport, ScenarioReport, Setup, Shard, junit, markdown, write_whole,
 };
 use peerdma_suite::scenario::{Scenario, Swiotlb, Witness};
 use peerdma_suite::test_host;
@@ -35,6 +35,7 @@ use super::{Exit, Failure, list, output, rebind, reporting};
 
 mod closing;
 mod selection;
+mod traces;
 
 use selection::{have_peers, have_tests, scenarios, with_scenario_file};
 
@@ -226,11 +227,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
     let has_stdout = !arguments.json && !arguments.guest.reporting.to_stdout();
+    traces::forget_rings(&job)?;
     let (scenarios, lost) = execute(&venue, &job, factor, has_stdout, &mut findings)?;
     let suppressions = job.runs.iter().flat_map(|run| &run.suppressions);
     let unused_suppressions = reporting::unused(suppressions, &scenarios);
     if arguments.record_on == RecordOn::Failed {
-        forget_passed(&job, &scenarios)?;
+        traces::forget_passed(&job, &scenarios)?;
     }
     let report = RunReport {
         version: RunReport::VERSION,
@@ -250,12 +252,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         output::json(&report)?;
     }
     closing::failures(&report, &out);
+    closing::notes(&report);
     closing::suppressions(&report);
     reporting::finish(findings)?;
     if let Some(watched) = report.watched() {
         say!("{watched}");
     }
-    tell_traces(&job);
+    traces::tell(&job);
     shares.part("guests");
     if let Some(line) = shares.line() {
         say!("{line}");
@@ -265,39 +268,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         closing::next(&report, &out);
     }
     Ok(exit_code(&report, lost, !arguments.command.is_empty()))
-}
-
-/// Removes the traces of scenarios that did not fail.
-fn forget_passed(job: &Job, scenarios: &[ScenarioReport]) -> Result<(), Failure> {
-    for run in &job.runs {
-        let (Some(folder), Some(name)) = (&job.record, &run.record) else { continue };
-        let report = scenarios.iter().find(|report| report.name == run.name);
-        if report.is_none_or(|report| report.status == Status::Failed) {
-            continue;
-        }
-        let path = folder.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Failure::environment(format_args!("{}: {error}", path.display())));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Where the traces are, if there are any.
-fn tell_traces(job: &Job) {
-    let Some(folder) = &job.record else { return };
-    let files = job.runs.iter().filter_map(|run| run.record.as_ref()).map(|file| folder.join(file));
-    let files: Vec<_> = files.filter(|file| file.exists()).collect();
-    match files.as_slice() {
-        [] => {}
-        [file] => say!("trace: peerdma replay {}", file.display()),
-        [file, ..] => {
-            say!("{} traces: peerdma replay {}, and so on", files.len(), file.display());
-        }
-    }
 }
 
 /// More parts than scenarios: there is nothing to run in this one, and its report says as much.

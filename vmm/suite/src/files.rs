@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use peerdma_trace::Output;
+use peerdma_trace::{Output, Slots};
 use serde::{Deserialize, Serialize};
 
 use super::job::Job;
@@ -31,6 +31,9 @@ pub trait Files: Debug + Sync {
     /// When it cannot be written.
     fn create(&self, folder: Folder, name: &Path) -> io::Result<Box<dyn Output>>;
 
+    /// The files of a ring whose first has this name, each of which can be begun more than once.
+    fn ring(&self, folder: Folder, name: &Path) -> Box<dyn Slots>;
+
     /// Returns when all that was written to the file is where it belongs.
     ///
     /// # Errors
@@ -52,6 +55,10 @@ impl Files for Local<'_> {
             fs::create_dir_all(folder)?;
         }
         Ok(Box::new(File::create(path)?))
+    }
+
+    fn ring(&self, folder: Folder, name: &Path) -> Box<dyn Slots> {
+        Box::new(self.path(folder, name))
     }
 
     fn settle(&self, _: Folder, _: &Path) -> io::Result<()> {

@@ -20,7 +20,7 @@ use peerdma_machine::{
     Workload,
 };
 use peerdma_topology::assembly::AssemblyError;
-use peerdma_trace::{Header, Output, Recording};
+use peerdma_trace::{Header, Output, RecordSummary, Recording, ring_file};
 use rustix::rand::{GetRandomFlags, getrandom};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -278,14 +278,16 @@ fn guest(
     let mut incomplete = Vec::new();
     if let Some((recording, name)) = recording {
         let path = files.path(Folder::Record, &name);
-        let path = path.display();
-        let finished = recording.finish();
-        match finished.and_then(|end| files.settle(Folder::Record, &name).map(|()| end)) {
-            Ok(summary) if summary.cut => {
-                let size = summary.bytes;
-                incomplete.push(format!("the trace {path} was cut at its limit, {size} bytes"));
-            }
+        let finished = recording.finish().and_then(|summary| {
+            let parts = 0..summary.files.count.max(1);
+            parts
+                .map(|slot| files.settle(Folder::Record, &ring_file(&name, slot)))
+                .collect::<io::Result<Vec<_>>>()
+                .map(|_| summary)
+        });
+        match finished {
             Ok(summary) => {
+                report.notes.extend(incompleteness(&summary, &path));
                 let milliseconds = u64::try_from(summary.stalled.as_millis()).unwrap_or(u64::MAX);
                 for (name, value) in [
                     ("record-entries", summary.events),
@@ -297,7 +299,9 @@ fn guest(
                     report.counters.insert(name.into(), value);
                 }
             }
-            Err(error) => incomplete.push(format!("the trace {path} is not complete: {error}")),
+            Err(error) => {
+                incomplete.push(format!("the trace {} is not complete: {error}", path.display()));
+            }
         }
     }
     let log = run.console_log.as_ref().map_or(Ok(()), |name| files.settle(Folder::Out, name));
@@ -328,6 +332,31 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), RunErro
     thread.map(drop).map_err(RunError::Thread)
 }
 
+/// What a trace lacks, as its options have it: no failure.
+fn incompleteness(summary: &RecordSummary, path: &Path) -> Option<String> {
+    let RecordSummary { files, cut, bytes, .. } = summary;
+    let newest = ring_file(path, files.newest);
+    if *cut {
+        let path = path.display();
+        Some(format!(
+            "the trace {path} was cut at its limit, {bytes} bytes: what came behind is not in it (--record-limit, \
+             --record-ring)"
+        ))
+    } else if files.overwritten {
+        Some(format!(
+            "the trace is a ring of {} files that has overwritten its beginning; the newest is {}. It can be shown, not \
+             replayed",
+            files.count,
+            newest.display()
+        ))
+    } else if files.count > 1 {
+        let (count, newest) = (files.count, newest.display());
+        Some(format!("the trace is a ring of {count} files, {} to {newest}", path.display()))
+    } else {
+        None
+    }
+}
+
 /// Begins the trace, if one is wanted.
 fn start_recording(
     job: &Job,
@@ -344,9 +373,11 @@ fn start_recording(
         .map(|region| (region.start_addr().0, region.len()))
         .collect();
     let header = Header::of(&run.system, ram, system, job.recording.payload);
-    let out = create(files, Folder::Record, name)?;
-    let recording = Recording::new(out, &header, job.recording)
-        .map_err(RunError::file("writing", &files.path(Folder::Record, name)))?;
+    let begun = match job.recording.ring {
+        Some(_) => Recording::ring(files.ring(Folder::Record, name), &header, job.recording),
+        None => Recording::new(create(files, Folder::Record, name)?, &header, job.recording),
+    };
+    let recording = begun.map_err(RunError::file("writing", &files.path(Folder::Record, name)))?;
     Ok(Some((recording, name.clone())))
 }
 

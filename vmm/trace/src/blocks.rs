@@ -68,6 +68,9 @@ pub(crate) struct HeaderText<'a> {
     pub(crate) program: Cow<'a, str>,
     #[serde(flatten)]
     pub(crate) header: Cow<'a, Header>,
+    /// Number of the first entry behind it, where that is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<u64>,
     /// Names of the classes of findings, by their codes: for readers of other programs.
     #[serde(default, skip_deserializing)]
     pub(crate) classes: std::collections::BTreeMap<u32, &'static str>,
@@ -94,6 +97,17 @@ impl std::fmt::Debug for Blocks {
 impl Blocks {
     /// Opens a trace at `time` since 1970.
     pub(crate) fn new(header: &Header, time: Duration) -> io::Result<Self> {
+        Self::begin(header, None, time)
+    }
+
+    /// Opens a later file of a trace that was opened at `time` since 1970: `first` is the number of its first entry.
+    pub(crate) fn part(header: &Header, first: u64, time: Duration) -> io::Result<Self> {
+        let mut blocks = Self::begin(header, Some(first), time)?;
+        blocks.next = first;
+        Ok(blocks)
+    }
+
+    fn begin(header: &Header, first: Option<u64>, time: Duration) -> io::Result<Self> {
         let mut kept = Cow::Borrowed(header);
         if kept.functions.len() > MAX_INTERFACES - SOURCES.len() {
             kept.to_mut().functions.truncate(MAX_INTERFACES - SOURCES.len());
@@ -104,6 +118,7 @@ impl Blocks {
             format: FORMAT.into(),
             program: concat!("peerdma ", env!("CARGO_PKG_VERSION")).into(),
             header: kept,
+            first,
             classes: FindingClass::ALL.iter().map(|class| (class.code(), class.name())).collect(),
         };
         let json = serde_json::to_vec(&text)?;

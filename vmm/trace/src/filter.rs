@@ -89,6 +89,7 @@ pub struct BadFilter {
 pub struct Context {
     begun: Duration,
     functions: Vec<(String, u16)>,
+    iommu: Option<u16>,
     test: Option<String>,
 }
 
@@ -97,7 +98,9 @@ impl Context {
     pub fn new(header: &Header, begun: Duration) -> Self {
         let functions = header.functions.iter();
         let functions = functions.map(|it| (it.name.clone(), it.requester)).collect();
-        Self { begun, functions, test: None }
+        let iommu = header.functions.iter().position(|it| it.name == "virtio-iommu");
+        let iommu = iommu.and_then(|number| u16::try_from(number).ok());
+        Self { begun, functions, iommu, test: None }
     }
 
     /// Takes notice of an entry, before it is looked at.
@@ -121,12 +124,22 @@ impl Context {
 
     /// Since the beginning.
     pub fn time(&self, entry: &Entry) -> Duration {
-        entry.time.saturating_sub(self.begun)
+        self.since_begun(entry.time)
+    }
+
+    /// The same of a time since 1970.
+    pub(crate) fn since_begun(&self, time: Duration) -> Duration {
+        time.saturating_sub(self.begun)
     }
 
     /// The name of a function.
     pub fn name(&self, function: usize) -> Option<&str> {
         self.functions.get(function).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether this is the number of the IOMMU.
+    pub(crate) fn is_iommu(&self, function: Option<u16>) -> bool {
+        function.is_some() && function == self.iommu
     }
 
     /// The function that had this requester ID when the recording began, or the ID.

@@ -27,6 +27,9 @@ const END: usize = 64;
 /// Bytes at the end of a chunk that are not worth a frame, or another part of one.
 const LITTLE: usize = 1 << 10;
 
+/// Bytes of the seek table for each frame.
+const TABLE_ENTRY: u64 = 12;
+
 /// Bytes that are compressed at a time.
 const PIECE: usize = 128 << 10;
 
@@ -64,6 +67,14 @@ impl<W: Write> Frames<W> {
     /// Bytes so far.
     pub(crate) fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Bytes that the file has at most when `blocks` more, in bytes, and the seek table have been written.
+    pub(crate) fn size_with(&self, blocks: usize) -> u64 {
+        let blocks = blocks as u64;
+        let table = u64::from(self.table.num_frames()) * TABLE_ENTRY;
+        // What cannot be compressed, and fillers.
+        self.written + table + blocks + blocks / 64 + 2 * CHUNK as u64
     }
 
     /// Writes `blocks`, whole pcapng blocks, as a frame, or a few where a chunk ends, and has them

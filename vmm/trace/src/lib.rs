@@ -16,10 +16,17 @@ mod event;
 mod export;
 mod fields;
 mod filter;
+#[cfg(any(feature = "parquet", feature = "perfetto"))]
+mod flows;
 mod frames;
 mod json;
+mod lives;
 mod minimise;
 mod names;
+#[cfg(any(feature = "parquet", feature = "perfetto"))]
+mod owners;
+#[cfg(feature = "parquet")]
+mod parquet;
 #[cfg(feature = "perfetto")]
 mod perfetto;
 mod reader;
@@ -33,6 +40,8 @@ mod what_if;
 mod witnessed;
 mod writer;
 
+#[cfg(feature = "parquet")]
+pub use self::parquet::Parquet;
 pub use cut::{CutError, Part, cut};
 pub use diff::{Diff, diff};
 pub use event::{
@@ -42,12 +51,19 @@ pub use event::{
 pub use export::jsonl;
 pub use filter::{BadFilter, Context, Filter, KEYS, kind_of};
 pub use json::{ConvertError, convert};
+pub use lives::Lengths;
 pub use minimise::{MinimiseError, Minimised, Wanted, minimise};
 #[cfg(feature = "perfetto")]
 pub use perfetto::Perfetto;
 pub use reader::{Ending, Entry, Reader, TraceError, TracePlace};
-pub use recorder::{DEFAULT_LIMIT, Output, RecordOptions, RecordSummary, Recorder, Recording};
-pub use replay::{Changed, Changes, Difference, Replay, ReplayError, replay, replay_what_if};
+pub use recorder::{
+    DEFAULT_LIMIT, Output, RING_FILES, RecordOptions, RecordSummary, Recorder, Recording,
+    RingFiles, Slots, ring_file,
+};
+pub use replay::{
+    Changed, Changes, Difference, Replay, ReplayError, Session, Stepped, Until, replay,
+    replay_what_if,
+};
 pub use stats::{Stats, Traffic};
 pub use table::check_seek_table;
 pub use tlp::{MemoryRequest, TlpHeader};

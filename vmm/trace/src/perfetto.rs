@@ -1,86 +1,24 @@
 //! A trace for <https://ui.perfetto.dev>: a track for each source, turns and tests as slices, transactions and findings as
-//! instants, and flows from a doorbell to the transactions that it brings about, and on to the interrupt.
-//!
-//! The messages are the few that are needed of Perfetto's `trace_packet.proto`, `track_descriptor.proto` and
-//! `track_event.proto`, under the same field numbers.
+//! instants, mappings as slices below the track of their function, and flows from a doorbell to the transactions that it
+//! brings about, and on to the interrupt.
 
-use std::collections::BTreeMap;
+mod lanes;
+mod messages;
+
 use std::io::{self, Write};
 
-use device_models::fabric::Purpose;
 use prost::Message;
 
-use super::event::{Event, TestMark, TlpRun};
+use self::lanes::{Drawn, Lanes};
+use self::messages::{
+    Kind, Trace, TracePacket, TrackDescriptor, TrackEvent, event, number, pointer, text,
+};
+
+use super::event::{Event, Header, TestMark, TlpRun};
 use super::filter::{Context, kind_of};
+use super::flows::{Flow, Flows};
+use super::owners::Register;
 use super::reader::Entry;
-
-#[derive(Clone, PartialEq, Message)]
-struct TracePacket {
-    #[prost(uint64, optional, tag = "8")]
-    timestamp: Option<u64>,
-    #[prost(uint32, optional, tag = "10")]
-    trusted_packet_sequence_id: Option<u32>,
-    #[prost(message, optional, tag = "11")]
-    track_event: Option<TrackEvent>,
-    #[prost(uint32, optional, tag = "13")]
-    sequence_flags: Option<u32>,
-    #[prost(message, optional, tag = "60")]
-    track_descriptor: Option<TrackDescriptor>,
-}
-
-/// What a file consists of: one packet after the other, each a field of its own.
-#[derive(Clone, PartialEq, Message)]
-struct Trace {
-    #[prost(message, repeated, tag = "1")]
-    packet: Vec<TracePacket>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TrackDescriptor {
-    #[prost(uint64, optional, tag = "1")]
-    uuid: Option<u64>,
-    #[prost(string, optional, tag = "2")]
-    name: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TrackEvent {
-    #[prost(message, repeated, tag = "4")]
-    debug_annotations: Vec<DebugAnnotation>,
-    #[prost(enumeration = "Kind", optional, tag = "9")]
-    r#type: Option<i32>,
-    #[prost(uint64, optional, tag = "11")]
-    track_uuid: Option<u64>,
-    #[prost(string, repeated, tag = "22")]
-    categories: Vec<String>,
-    #[prost(string, optional, tag = "23")]
-    name: Option<String>,
-    #[prost(fixed64, repeated, packed = "false", tag = "47")]
-    flow_ids: Vec<u64>,
-    #[prost(fixed64, repeated, packed = "false", tag = "48")]
-    terminating_flow_ids: Vec<u64>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DebugAnnotation {
-    #[prost(uint64, optional, tag = "3")]
-    uint_value: Option<u64>,
-    #[prost(string, optional, tag = "6")]
-    string_value: Option<String>,
-    #[prost(uint64, optional, tag = "7")]
-    pointer_value: Option<u64>,
-    #[prost(string, optional, tag = "10")]
-    name: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
-#[repr(i32)]
-enum Kind {
-    Unspecified = 0,
-    SliceBegin = 1,
-    SliceEnd = 2,
-    Instant = 3,
-}
 
 /// The one sequence of packets there is.
 const SEQUENCE: u32 = 1;
@@ -94,9 +32,8 @@ pub struct Perfetto<W> {
     begun: bool,
     /// Tracks that have a turn, whose slice is open.
     turn: Option<u64>,
-    /// The doorbell that was rung last, and what each function works on, as flows.
-    doorbell: Option<u64>,
-    work: BTreeMap<u16, u64>,
+    flows: Flows,
+    lanes: Lanes,
     packet: Trace,
 }
 
@@ -106,31 +43,39 @@ fn track(interface: u32) -> u64 {
 }
 
 impl<W: Write> Perfetto<W> {
-    /// Begins one with a track for each of these sources.
+    /// Begins one of a trace with this header, with a track for each of these sources.
     ///
     /// # Errors
     /// What `out` says.
-    pub fn new(out: W, interfaces: &[String]) -> io::Result<Self> {
-        let (work, packet) = (BTreeMap::new(), Trace::default());
-        let mut this = Self { out, begun: false, turn: None, doorbell: None, work, packet };
+    pub fn new(out: W, header: &Header, interfaces: &[String]) -> io::Result<Self> {
+        let (flows, lanes) = (Flows::new(header), Lanes::new(interfaces));
+        let packet = Trace::default();
+        let mut this = Self { out, begun: false, turn: None, flows, lanes, packet };
         for (name, number) in interfaces.iter().zip(0..) {
             let (uuid, name) = (Some(track(number)), Some(name.clone()));
-            let track_descriptor = Some(TrackDescriptor { uuid, name });
+            let track_descriptor = Some(TrackDescriptor { uuid, name, parent_uuid: None });
             this.write(TracePacket { track_descriptor, ..TracePacket::default() })?;
         }
         Ok(this)
     }
 
-    /// Adds an entry.
+    /// Takes notice of an entry, and adds it if it is `kept`. All entries of the trace must come, in their order: mappings
+    /// may have been made before what is kept.
     ///
     /// # Errors
     /// What `out` says.
-    pub fn add(&mut self, entry: &Entry, context: &Context) -> io::Result<()> {
+    pub fn add(&mut self, entry: &Entry, context: &Context, kept: bool) -> io::Result<()> {
+        let flow = self.flows.follow(entry, context);
+        self.lanes.follow(entry, context, kept);
+        while let Some(drawn) = self.lanes.next() {
+            self.draw(drawn)?;
+        }
+        if !kept {
+            return self.end_turn_before(entry, context);
+        }
         let time = u64::try_from(context.time(entry).as_nanos()).unwrap_or(u64::MAX);
         let track = track(entry.interface);
-        if entry.event.is_cause() || entry.event.is_last() {
-            self.end_turn(time)?;
-        }
+        self.end_turn_before(entry, context)?;
         match &entry.event {
             Event::Step { .. } => {
                 self.turn = Some(track);
@@ -142,25 +87,33 @@ impl<W: Write> Perfetto<W> {
             Event::Test(TestMark { result: Some(_), .. }) => {
                 self.event(time, event(Kind::SliceEnd, track, ""))
             }
-            Event::RegisterWrite { address, .. } => {
-                self.doorbell = Some(entry.number);
-                let mut ring = event(Kind::Instant, track, "register write");
-                ring.flow_ids.push(entry.number);
-                ring.debug_annotations.push(pointer("address", *address));
-                ring.debug_annotations.push(text("what", entry.event.to_string()));
-                self.event(time, ring)
+            Event::RegisterWrite { address, .. } | Event::RegisterRead { address, .. } => {
+                let is_write = matches!(entry.event, Event::RegisterWrite { .. });
+                let function = flow.register.and_then(|it| context.name(it.function.into()));
+                let name = match (function, is_write) {
+                    (Some(function), true) => format!("register write to {function}"),
+                    (Some(function), false) => format!("register read from {function}"),
+                    (None, _) => entry.event.name().to_owned(),
+                };
+                let mut access = event(Kind::Instant, track, &name);
+                if is_write {
+                    access.flow_ids.push(entry.number);
+                }
+                if let Some(Register { bar, offset, .. }) = flow.register {
+                    access
+                        .debug_annotations
+                        .push(text("register", format!("BAR {bar}+{offset:#x}")));
+                }
+                access.debug_annotations.push(pointer("address", *address));
+                access.debug_annotations.push(text("what", entry.event.to_string()));
+                self.event(time, access)
             }
-            Event::Transaction(run) => {
-                let run = self.transaction(track, run);
-                self.event(time, run)
-            }
+            Event::Transaction(run) => self.event(time, transaction(track, run, flow)),
             Event::Finding(finding) => {
                 let mut found = event(Kind::Instant, track, &finding.class);
                 found.categories.push(kind_of(&entry.event).to_owned());
                 found.debug_annotations.push(text("text", finding.text.clone()));
-                if let Some(flow) = finding.transaction.and_then(|_| self.flow_of(entry, context)) {
-                    found.flow_ids.push(flow);
-                }
+                found.flow_ids.extend(flow.doorbell);
                 self.event(time, found)
             }
             other => {
@@ -180,48 +133,24 @@ impl<W: Write> Perfetto<W> {
         Ok(self.out)
     }
 
-    fn transaction(&mut self, track: u64, run: &TlpRun) -> TrackEvent {
-        let name = format!("{} {}", run.kind, run.purpose.name());
-        let mut all = event(Kind::Instant, track, &name);
-        all.categories.push(run.purpose.name().to_owned());
-        if let Some(verdict) = run.verdict {
-            all.categories.push("finding".to_owned());
-            all.debug_annotations.push(text("finding", verdict.name().to_owned()));
+    fn end_turn_before(&mut self, entry: &Entry, context: &Context) -> io::Result<()> {
+        if !entry.event.is_cause() && !entry.event.is_last() {
+            return Ok(());
         }
-        all.debug_annotations.push(pointer("address", run.address));
-        all.debug_annotations.push(number("bytes", run.length));
-        all.debug_annotations.push(number("tlp", run.sequence));
-        all.debug_annotations.push(text("outcome", run.outcome.to_string()));
-        let Some(function) = run.function else { return all };
-        // A descriptor is fetched because a doorbell was rung; the first one takes the flow over.
-        if run.purpose == Purpose::DescriptorFetch
-            && let Some(doorbell) = self.doorbell.take()
-        {
-            self.work.insert(function, doorbell);
-        }
-        match (run.purpose, self.work.get(&function).copied()) {
-            (Purpose::Interrupt, Some(flow)) => {
-                self.work.remove(&function);
-                all.terminating_flow_ids.push(flow);
-            }
-            (_, Some(flow)) => all.flow_ids.push(flow),
-            (_, None) => {}
-        }
-        all
-    }
-
-    fn flow_of(&self, entry: &Entry, context: &Context) -> Option<u64> {
-        let Event::Finding(finding) = &entry.event else { return None };
-        let mut working = self.work.iter();
-        let is_its =
-            |function: &u16| context.name(usize::from(*function)) == Some(&finding.function);
-        working.find(|(function, _)| is_its(function)).map(|(_, flow)| *flow)
-    }
-
-    fn end_turn(&mut self, time: u64) -> io::Result<()> {
+        let time = u64::try_from(context.time(entry).as_nanos()).unwrap_or(u64::MAX);
         match self.turn.take() {
             Some(track) => self.event(time, event(Kind::SliceEnd, track, "")),
             None => Ok(()),
+        }
+    }
+
+    /// A lane, or where a mapping begins or ends in one.
+    fn draw(&mut self, drawn: Drawn) -> io::Result<()> {
+        match drawn {
+            Drawn::Lane(lane) => {
+                self.write(TracePacket { track_descriptor: Some(lane), ..TracePacket::default() })
+            }
+            Drawn::Slice(time, slice) => self.event(time, slice),
         }
     }
 
@@ -243,26 +172,19 @@ impl<W: Write> Perfetto<W> {
     }
 }
 
-fn event(kind: Kind, track: u64, name: &str) -> TrackEvent {
-    TrackEvent {
-        r#type: Some(kind.into()),
-        track_uuid: Some(track),
-        name: (!name.is_empty()).then(|| name.to_owned()),
-        ..TrackEvent::default()
+fn transaction(track: u64, run: &TlpRun, flow: Flow) -> TrackEvent {
+    let name = format!("{} {}", run.kind, run.purpose.name());
+    let mut all = event(Kind::Instant, track, &name);
+    all.categories.push(run.purpose.name().to_owned());
+    if let Some(verdict) = run.verdict {
+        all.categories.push("finding".to_owned());
+        all.debug_annotations.push(text("finding", verdict.name().to_owned()));
     }
-}
-
-fn text(name: &str, value: String) -> DebugAnnotation {
-    let name = Some(name.to_owned());
-    DebugAnnotation { name, string_value: Some(value), ..DebugAnnotation::default() }
-}
-
-fn number(name: &str, value: u64) -> DebugAnnotation {
-    let name = Some(name.to_owned());
-    DebugAnnotation { name, uint_value: Some(value), ..DebugAnnotation::default() }
-}
-
-fn pointer(name: &str, value: u64) -> DebugAnnotation {
-    let name = Some(name.to_owned());
-    DebugAnnotation { name, pointer_value: Some(value), ..DebugAnnotation::default() }
+    all.debug_annotations.push(pointer("address", run.address));
+    all.debug_annotations.push(number("bytes", run.length));
+    all.debug_annotations.push(number("tlp", run.sequence));
+    all.debug_annotations.push(text("outcome", run.outcome.to_string()));
+    let flows = if flow.ends { &mut all.terminating_flow_ids } else { &mut all.flow_ids };
+    flows.extend(flow.doorbell);
+    all
 }

@@ -142,7 +142,9 @@ impl<R: BufRead> Reader<R> {
         if text.format != FORMAT {
             return Err(not("its header does not say so".to_owned()));
         }
-        (reader.begun, reader.next) = (begun, 1);
+        // An entry's number is never 0: that is the header's.
+        let first = text.first.unwrap_or(1).max(1);
+        (reader.begun, reader.next) = (begun, first);
         reader.header = text.header.into_owned();
         Ok(reader)
     }

@@ -5,6 +5,7 @@
 //! and counted.
 
 mod queue;
+mod ring;
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -18,8 +19,10 @@ use device_models::fabric::{Delivery, Input, Observer, Transaction};
 use serde::{Deserialize, Serialize};
 
 use self::queue::Shared;
+pub use self::ring::{RING_FILES, RingFiles, Slots, ring_file};
 use super::blocks::MAX_KEPT;
 use super::event::{Event, Header, Payload, TestMark, TlpRun};
+use super::writer::FRAME;
 
 /// A trace is cut at this size, in bytes, unless its owner says otherwise: a guest shall not fill a disk.
 pub const DEFAULT_LIMIT: u64 = 1 << 30;
@@ -35,8 +38,11 @@ impl<T: Write + Send + Debug> Output for T {}
 /// How to record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordOptions {
-    /// The trace is cut at about this size, in bytes.
+    /// The trace is cut at about this size, in bytes; of no meaning for a ring.
     pub limit: u64,
+    /// The newest entries are kept in [`RING_FILES`] files, which have at most this size together, in bytes.
+    #[serde(default)]
+    pub ring: Option<u64>,
     /// Where the disk does not keep up, entries are dropped; otherwise the devices wait.
     pub lossy: bool,
     /// What is kept of bulk data.
@@ -45,14 +51,25 @@ pub struct RecordOptions {
 
 impl Default for RecordOptions {
     fn default() -> Self {
-        Self { limit: DEFAULT_LIMIT, lossy: false, payload: Payload::default() }
+        Self { limit: DEFAULT_LIMIT, ring: None, lossy: false, payload: Payload::default() }
     }
 }
 
 impl RecordOptions {
-    /// No trace of these options is larger, in bytes.
+    /// No file of these options is larger, in bytes.
     pub fn largest(&self) -> u64 {
-        self.limit.saturating_add(BEHIND_LIMIT)
+        if self.ring.is_some() { self.per_file() } else { self.limit.saturating_add(BEHIND_LIMIT) }
+    }
+
+    /// Bytes that a file of the ring has at most.
+    fn per_file(&self) -> u64 {
+        self.ring.unwrap_or(u64::MAX) / RING_FILES as u64
+    }
+
+    /// A frame ends behind the block that reaches this, in bytes.
+    fn frame(&self) -> usize {
+        let most = if self.ring.is_some() { self.per_file() / 8 } else { self.limit };
+        usize::try_from(most).unwrap_or(usize::MAX).clamp(1, FRAME)
     }
 }
 
@@ -75,8 +92,10 @@ pub struct Recorder {
 pub struct RecordSummary {
     /// Entries, with those that were dropped.
     pub events: u64,
-    /// Bytes written.
+    /// Bytes of its files.
     pub bytes: u64,
+    /// Which files a ring has.
+    pub files: RingFiles,
     /// Whether the trace was cut at its limit.
     pub cut: bool,
     /// Entries that were dropped.
@@ -88,12 +107,28 @@ pub struct RecordSummary {
 }
 
 impl Recording {
-    /// Begins a trace in the file at `path`, which is replaced.
+    /// Begins a trace in the file at `path`, or in the ring of files that has its name; they are replaced.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn create(path: &Path, header: &Header, options: RecordOptions) -> io::Result<Self> {
+        if options.ring.is_some() {
+            return Self::ring(Box::new(path.to_owned()), header, options);
+        }
         Self::new(Box::new(File::create(path)?), header, options)
+    }
+
+    /// Begins a trace in a ring of files.
+    ///
+    /// # Errors
+    /// When the first one takes nothing, or the system gives no thread.
+    pub fn ring(
+        mut slots: Box<dyn Slots>,
+        header: &Header,
+        options: RecordOptions,
+    ) -> io::Result<Self> {
+        let out = slots.begin(0)?;
+        Ok(Self(Shared::new(out, Some(slots), header, options)?))
     }
 
     /// Begins a trace that goes to `out`.
@@ -101,7 +136,7 @@ impl Recording {
     /// # Errors
     /// When `out` takes nothing, or the system gives no thread.
     pub fn new(out: Box<dyn Output>, header: &Header, options: RecordOptions) -> io::Result<Self> {
-        Ok(Self(Shared::new(out, header, options)?))
+        Ok(Self(Shared::new(out, None, header, options)?))
     }
 
     /// The observer that feeds it.

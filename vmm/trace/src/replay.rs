@@ -5,9 +5,12 @@
 
 mod changed;
 mod perform;
+mod session;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod until;
+mod view;
 
 use std::fmt;
 use std::fs::File;
@@ -20,13 +23,13 @@ use peerdma_topology::assembly::AssemblyError;
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
-use self::changed::Collector;
 pub use self::changed::{Changed, Changes};
 pub(crate) use self::perform::perform;
-use self::stage::Stage;
+pub use self::session::{Session, Stepped};
+pub use self::until::Until;
 use super::event::{Event, Header};
 use super::reader::{Ending, Reader, TraceError};
-use super::what_if::{self, BadChange, Change};
+use super::what_if::{BadChange, Change};
 
 /// More ranges of RAM than any guest has: there is one below 4 GiB and one above.
 const MAX_RANGES: usize = 16;
@@ -95,7 +98,10 @@ pub enum ReplayError {
     #[error("the header of the trace describes RAM that no guest has: {0}")]
     NotRam(String),
     /// The beginning is missing.
-    #[error("the trace is a part of another, without its beginning: replay that one")]
+    #[error(
+        "the beginning of the trace is missing, so it cannot be replayed: it was cut off (trace cut), or a ring of files \
+         has overwritten it (--record-ring); show, stats, verify and export read it all the same"
+    )]
     Part,
     /// Entries in the middle are missing.
     #[error(
@@ -180,39 +186,9 @@ pub fn replay_what_if<R: BufRead + Send + 'static>(
     reader: Reader<R>,
     changes: &[Change],
 ) -> Result<Replay, ReplayError> {
-    let header = reader.header();
-    if header.part {
-        return Err(ReplayError::Part);
-    }
-    let mut system = build(header)?;
-    let question = what_if::question(changes, header, &system)?;
-    let collector = (!changes.is_empty()).then(|| {
-        let names = system.address_map().functions().map(|(_, node)| node.name.to_string());
-        Collector::new(names.collect(), question.strict)
-    });
-    if let Some(change) = question.change {
-        system.set_what_if(change);
-    }
-    let stage = Stage::new(reader, collector);
-    system.add_observer(Box::new(stage.clone()));
-    let mut turns = 0;
-    // What came before the first cause.
-    let mut cause = stage.finish_cause()?;
-    while let Some(next) = cause {
-        turns += 1;
-        if turns % DISCARD_AFTER == 0 {
-            discard(&system);
-        }
-        if let Event::ConfigRead(_) | Event::RegisterRead { .. } = next.event {
-            let answer = perform(&mut system, &next.event, Some(&stage.refused));
-            stage.compare_answer(next, answer);
-        } else {
-            perform(&mut system, &next.event, Some(&stage.refused));
-        }
-        cause = stage.finish_cause()?;
-    }
-    drop(system);
-    stage.into_replay()
+    let mut session = Session::asking(reader, changes)?;
+    while session.advance()? {}
+    session.finish()
 }
 
 /// Gives back what the devices have written: what they copied is in no trace, so nothing depends on it.

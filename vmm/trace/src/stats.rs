@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::event::{Event, Header, TestResult, TransactionResult};
 use super::filter::{Context, kind_of};
+use super::lives::{Change, Lengths, Lives};
 use super::reader::Entry;
 use super::witnessed;
 
@@ -16,7 +17,7 @@ use super::witnessed;
 const MAX_ROWS: usize = 10_000;
 
 /// Sums over entries.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Stats {
     /// Entries.
@@ -35,12 +36,20 @@ pub struct Stats {
     pub iommu: Traffic,
     /// Records of the witness, by what they report.
     pub records: BTreeMap<&'static str, u64>,
+    /// How long mappings lived, by function and by what has made them.
+    pub mappings: BTreeMap<String, BTreeMap<&'static str, Lengths>>,
+    /// Mappings that were not followed, because there were too many.
+    pub mappings_missed: u64,
     /// Tests that ended, by how.
     pub tests: BTreeMap<&'static str, u64>,
     /// Entries that were dropped.
     pub lost: u64,
     #[serde(skip)]
     first: Option<Duration>,
+    #[serde(skip)]
+    lives: Lives,
+    #[serde(skip)]
+    changes: Vec<Change>,
 }
 
 /// Sums over transactions.
@@ -76,6 +85,8 @@ impl Stats {
         *self.kinds.entry(kind_of(&entry.event)).or_default() += 1;
         let first = *self.first.get_or_insert(entry.time);
         self.seconds = entry.time.saturating_sub(first).as_secs_f64();
+        self.lives.follow(entry, context, &mut self.changes);
+        self.follow_mappings();
         match &entry.event {
             Event::Transaction(run) => {
                 let name = run
@@ -124,5 +135,22 @@ impl Stats {
             Event::Lost { entries } => self.lost = self.lost.saturating_add(*entries),
             _ => {}
         }
+    }
+    fn follow_mappings(&mut self) {
+        for change in self.changes.drain(..) {
+            let (Change::Begins(life) | Change::Ends(life, _)) = &change;
+            let is_full = self.mappings.len() >= MAX_ROWS;
+            let functions = match self.mappings.get_mut(&*life.function) {
+                Some(functions) => functions,
+                None if is_full => continue,
+                None => self.mappings.entry(life.function.to_string()).or_default(),
+            };
+            let lengths = functions.entry(life.by.name()).or_default();
+            match &change {
+                Change::Begins(_) => lengths.begin(),
+                Change::Ends(life, time) => lengths.end(time.saturating_sub(life.begun)),
+            }
+        }
+        self.mappings_missed = self.lives.missed();
     }
 }

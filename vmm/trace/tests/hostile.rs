@@ -8,7 +8,7 @@ use std::time::Duration;
 use device_models::fabric::{Kind, Purpose, RouteKind};
 use peerdma_topology::assembly::SystemConfig;
 use peerdma_trace::{
-    Destination, Ending, Event, FunctionName, Header, Payload, Reader, TlpRun, TraceError,
+    Destination, Ending, Event, FunctionName, Header, Payload, Reader, Session, TlpRun, TraceError,
     TransactionResult, Writer,
 };
 use proptest::prelude::*;
@@ -90,6 +90,17 @@ fn unpack(bytes: &[u8]) -> Vec<u8> {
 
 fn pack(bytes: &[u8]) -> Vec<u8> {
     zstd::stream::encode_all(bytes, 1).unwrap()
+}
+
+/// Replays it in steps, and looks at everything where it ends.
+fn step_through(reader: Reader<Cursor<Vec<u8>>>) {
+    let Ok(mut session) = Session::new(reader) else { return };
+    while let Ok(Some(_)) = session.step() {}
+    assert!(!session.topology().is_empty());
+    for name in session.functions() {
+        assert!(session.registers(&name).is_some() && session.mappings(&name, 0).is_some());
+    }
+    let _ = session.finish();
 }
 
 #[test]
@@ -300,8 +311,11 @@ proptest! {
         let _ = read(&plain);
         plain.truncate(plain.len() / 2 + cut.index(plain.len() / 2));
         let _ = read(&plain);
-        if let Ok(reader) = Reader::new(BufReader::new(Cursor::new(plain))) {
+        if let Ok(reader) = Reader::new(BufReader::new(Cursor::new(plain.clone()))) {
             let _ = peerdma_trace::replay(reader);
+        }
+        if let Ok(reader) = Reader::new(Cursor::new(plain)) {
+            step_through(reader);
         }
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use bench::{Bench, DATA, descriptor, events, open, play, record, recorded};
 use device_models::endpoint::peer::regs::{channel, channel_control, opcode};
 use device_models::fabric::Purpose;
-use peerdma_trace::{ConfigAccess, Ending, Event, Payload, RecordOptions};
+use peerdma_support::random;
+use peerdma_trace::{ConfigAccess, Ending, Event, Payload, RecordOptions, replay, ring_file};
+use vm_memory::{Bytes, GuestAddress};
 
 #[test]
 fn a_trace_is_cut_at_its_limit() {
@@ -120,4 +122,46 @@ fn entries_have_times_that_never_go_back_and_sources() {
     }
     let wanted = ["configuration", "cpu", "peer0", "peer1", "trace"];
     assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
+}
+
+/// A ring as a program leaves it: what of it can be replayed, and what not.
+#[test]
+fn a_ring_is_replayed_as_far_as_its_beginning_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.pcapng.zst");
+    let ring = |size| RecordOptions {
+        ring: Some(size),
+        payload: Payload::Full,
+        ..RecordOptions::default()
+    };
+    record(&path, ring(64 << 20));
+    assert!(!ring_file(&path, 1).exists());
+    assert_eq!(play(&path).ending, Some(Ending::Complete));
+    let mut bench = Bench::new(&path, ring(4 << 20));
+    let mut seed = 1;
+    let mut turns = |bench: &mut Bench, count| {
+        for _ in 0..count {
+            let data = (0..0x2000).flat_map(|_| random::next(&mut seed).to_be_bytes());
+            let data: Vec<u8> = data.collect();
+            bench.ram.write_slice(&data, GuestAddress(DATA)).unwrap();
+            let copy = descriptor(opcode::COPY, 0, DATA, bench.bar("peer1", 2), 0x1_0000);
+            bench.run(&[copy]);
+            let reset = u64::from(channel_control::RESET);
+            bench.register(channel::CTRL, reset);
+        }
+    };
+    turns(&mut bench, 10);
+    bench.recording.clone().finish().unwrap();
+    let first = play(&path);
+    assert_eq!((first.difference, first.ending), (None, Some(Ending::Cut)));
+    assert!(first.transactions > 10);
+    let part = replay(open(&ring_file(&path, 1))).unwrap_err().to_string();
+    assert!(part.contains("has overwritten it (--record-ring)"), "{part}");
+    let mut bench = Bench::new(&path, ring(4 << 20));
+    turns(&mut bench, 100);
+    let summary = bench.recording.finish().unwrap();
+    assert!(summary.files.overwritten && summary.bytes <= 4 << 20, "{summary:?}");
+    assert!(replay(open(&path)).is_err());
+    let newest = events(&ring_file(&path, summary.files.newest)).1;
+    assert_eq!(newest.last(), Some(&Event::End { events: summary.events - 1 }));
 }

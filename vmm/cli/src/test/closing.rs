@@ -37,6 +37,15 @@ pub(super) fn failures(report: &RunReport, out: &Path) {
     }
 }
 
+/// What else is to be known.
+pub(super) fn notes(report: &RunReport) {
+    for scenario in &report.scenarios {
+        for note in &scenario.notes {
+            say!("{}: note: {note}", scenario.name);
+        }
+    }
+}
+
 /// What was known of findings, and what of that is not needed any more. A part of a run does not know the latter.
 pub(super) fn suppressions(report: &RunReport) {
     match report.suppressed() {

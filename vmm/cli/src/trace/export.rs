@@ -1,10 +1,10 @@
 //! `peerdma trace export`.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use peerdma_trace::{Context, Entry, ReplayError};
+use peerdma_trace::{Context, Entry, Reader, ReplayError};
 
 use super::super::replay::{failure, named, open};
 use super::super::{Exit, Failure};
@@ -35,67 +35,111 @@ enum Format {
     /// For https://ui.perfetto.dev: tracks, slices, findings, and flows from doorbells to interrupts
     #[cfg(feature = "perfetto")]
     Perfetto,
+    /// For DuckDB, Spark and others: a row for each entry; docs/traces.md lists the columns
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     match &arguments.out {
         Some(path) => {
             let whole = Whole::create(path)?;
-            let mut out = whole.file();
             let failed = |error: io::Error| Failure::environment(named(path, error));
-            write(arguments, &mut out)?.and_then(|()| out.flush()).map_err(failed)?;
-            drop(out);
+            write(arguments, whole.file())?.map_err(failed)?;
             whole.keep()?;
         }
         None if !matches!(arguments.to, Format::Jsonl) && io::stdout().is_terminal() => {
             return Err(Failure::usage("this format is binary, and stdout is a terminal")
                 .hint("give --out FILE, or a pipe"));
         }
-        None => {
-            let mut out = BufWriter::new(io::stdout().lock());
-            match write(arguments, &mut out)?.and_then(|()| out.flush()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    return Err(Failure::environment(format_args!("writing to stdout: {error}")));
-                }
-                _ => {}
+        None => match write(arguments, BufWriter::new(io::stdout()))? {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(Failure::environment(format_args!("writing to stdout: {error}")));
             }
-        }
+            _ => {}
+        },
     }
     Ok(Exit::Success as u8)
 }
 
-/// An entry goes somewhere, with the name of its source.
-type Sink<'a> = Box<dyn FnMut(&Entry, &str, &Context) -> io::Result<()> + 'a>;
+/// Where entries go.
+enum Sink<W: Write + Send> {
+    Jsonl(W),
+    #[cfg(feature = "perfetto")]
+    Perfetto(Box<peerdma_trace::Perfetto<W>>),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<peerdma_trace::Parquet<W>>),
+}
+
+impl<W: Write + Send> Sink<W> {
+    fn new(arguments: &Arguments, out: W, reader: &Reader<impl BufRead>) -> io::Result<Self> {
+        Ok(match arguments.to {
+            Format::Jsonl => Self::Jsonl(out),
+            #[cfg(feature = "perfetto")]
+            Format::Perfetto => {
+                let (header, names) = (reader.header(), reader.interfaces());
+                Self::Perfetto(Box::new(peerdma_trace::Perfetto::new(out, header, &names)?))
+            }
+            #[cfg(feature = "parquet")]
+            Format::Parquet => {
+                let name = arguments.trace.file_name().unwrap_or_default().to_string_lossy();
+                let (header, begun) = (reader.header(), reader.begun());
+                Self::Parquet(Box::new(peerdma_trace::Parquet::new(out, &name, header, begun)?))
+            }
+        })
+    }
+
+    /// Takes an entry, with the name of its source; `kept` if the filters let it through.
+    fn add(
+        &mut self,
+        entry: &Entry,
+        source: &str,
+        context: &Context,
+        kept: bool,
+    ) -> io::Result<()> {
+        match self {
+            Self::Jsonl(out) if kept => peerdma_trace::jsonl(entry, source, context, out),
+            #[cfg(feature = "perfetto")]
+            Self::Perfetto(perfetto) => perfetto.add(entry, context, kept),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(parquet) => parquet.add(entry, source, context, kept),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Jsonl(mut out) => out.flush(),
+            #[cfg(feature = "perfetto")]
+            Self::Perfetto(perfetto) => perfetto.finish().map(drop),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(parquet) => parquet.finish()?.flush(),
+        }
+    }
+}
 
 /// Writes the entries. The outer error is the trace's.
-fn write<'a>(arguments: &Arguments, out: &'a mut impl Write) -> Result<io::Result<()>, Failure> {
+fn write(arguments: &Arguments, out: impl Write + Send) -> Result<io::Result<()>, Failure> {
     let filter = filter(&arguments.filters)?;
     let mut reader = open(&arguments.trace)?;
     fits_to(&filter, reader.header())?;
     let mut context = Context::new(reader.header(), reader.begun());
     let interfaces = reader.interfaces();
-    let mut sink: Sink<'a> = match arguments.to {
-        Format::Jsonl => {
-            Box::new(|entry, source, context| peerdma_trace::jsonl(entry, source, context, out))
-        }
-        #[cfg(feature = "perfetto")]
-        Format::Perfetto => match peerdma_trace::Perfetto::new(out, &interfaces) {
-            Ok(mut perfetto) => Box::new(move |entry, _, context| perfetto.add(entry, context)),
-            Err(error) => return Ok(Err(error)),
-        },
+    let mut sink = match Sink::new(arguments, out, &reader) {
+        Ok(sink) => sink,
+        Err(error) => return Ok(Err(error)),
     };
     for entry in reader.by_ref() {
         let entry = entry.map_err(|error| failure(&arguments.trace, &ReplayError::Trace(error)))?;
         context.follow(&entry);
-        if filter.fits(&entry, &context) {
-            let number = usize::try_from(entry.interface).unwrap_or(usize::MAX);
-            let source = interfaces.get(number).map_or("?", String::as_str);
-            if let Err(error) = sink(&entry, source, &context) {
-                return Ok(Err(error));
-            }
+        let kept = filter.fits(&entry, &context);
+        let number = usize::try_from(entry.interface).unwrap_or(usize::MAX);
+        let source = interfaces.get(number).map_or("?", String::as_str);
+        if let Err(error) = sink.add(&entry, source, &context, kept) {
+            return Ok(Err(error));
         }
         context.leave(&entry);
     }
     remark(reader.ending());
-    Ok(Ok(()))
+    Ok(sink.finish())
 }

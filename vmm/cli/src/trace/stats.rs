@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use peerdma_suite::report::ktap::plain;
-use peerdma_trace::{Context, ReplayError, Stats, Traffic};
+use peerdma_trace::{Context, Lengths, ReplayError, Stats, Traffic};
 
 use super::super::replay::{failure, open};
 use super::super::{Exit, Failure};
@@ -83,6 +83,7 @@ pub(super) fn text(stats: &Stats) -> String {
             "\nIOMMU: {transactions} transactions of its virtqueues, {read} bytes read, {written} written"
         );
     }
+    mappings(stats, &mut text);
     for (title, rows) in [("findings and notes", &stats.findings)] {
         if !rows.is_empty() {
             let _ = writeln!(text, "\n{title}:");
@@ -105,4 +106,40 @@ pub(super) fn text(stats: &Stats) -> String {
         }
     }
     text
+}
+
+/// How long mappings lived.
+fn mappings(stats: &Stats, text: &mut String) {
+    if !stats.mappings.is_empty() {
+        let _ = writeln!(
+            text,
+            "\n{:<16} {:<10} {:>12} {:>16} {:>12} {:>12}",
+            "mappings for", "made by", "made", "never unmapped", "median life", "longest"
+        );
+    }
+    for (name, by) in &stats.mappings {
+        for (by, lengths) in by {
+            let median = lengths.median_ns().map_or_else(String::new, time);
+            let longest =
+                lengths.median_ns().map_or_else(String::new, |_| time(lengths.longest_ns));
+            let (name, Lengths { mappings, never_unmapped, .. }) = (plain(name), lengths);
+            let _ = writeln!(
+                text,
+                "{name:<16} {by:<10} {mappings:>12} {never_unmapped:>16} {median:>12} {longest:>12}"
+            );
+        }
+    }
+    if stats.mappings_missed > 0 {
+        let _ = writeln!(text, "{} mappings more were not followed", stats.mappings_missed);
+    }
+}
+
+/// A time in a unit that suits it.
+fn time(nanoseconds: u64) -> String {
+    let time = std::time::Duration::from_nanos(nanoseconds).as_secs_f64();
+    match nanoseconds {
+        0..1_000_000 => format!("{:.1} us", time * 1e6),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", time * 1e3),
+        _ => format!("{time:.2} s"),
+    }
 }

@@ -23,9 +23,12 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let path = &arguments.trace;
     let mut reader = open(path)?;
-    let mut entries = 0_u64;
+    let (mut entries, mut first) = (0_u64, 0);
     for entry in reader.by_ref() {
-        entry.map_err(|error| failure(path, &ReplayError::Trace(error)))?;
+        let entry = entry.map_err(|error| failure(path, &ReplayError::Trace(error)))?;
+        if entries == 0 {
+            first = entry.number;
+        }
         entries += 1;
     }
     let how = reader.ending().cloned();
@@ -40,7 +43,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         text += &format!("{lost} entries were dropped when it was recorded (--record-lossy)\n");
     }
     if part {
-        text += "it is a part of another trace, without its beginning\n";
+        text += "it is a part of a trace, without its beginning";
+        text += &match first {
+            0 | 1 => "\n".to_owned(),
+            first => format!(": its first entry has the number {first}\n"),
+        };
     }
     if complete
         && packed

@@ -60,6 +60,9 @@ fn section(text: &mut String, scenario: &ScenarioReport) {
     for failure in &scenario.failures {
         let _ = writeln!(text, "- {}", cell(failure));
     }
+    for note in &scenario.notes {
+        let _ = writeln!(text, "- note: {}", cell(note));
+    }
     if let [Some(devices), Some(processors)] =
         ["stalls-devices", "stalls-processors"].map(|name| scenario.counters.get(name))
     {

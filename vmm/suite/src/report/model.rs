@@ -157,6 +157,9 @@ pub struct ScenarioReport {
     pub status: Status,
     /// What went wrong outside of any test, in sentences: a hang, a kernel warning, a stray finding.
     pub failures: Vec<String>,
+    /// What else is to be known of the run, in sentences: no failure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What the checker found outside of any test.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stray_findings: Vec<FindingReport>,
@@ -200,6 +203,7 @@ impl ScenarioReport {
             name: name.into(),
             status: Status::Passed,
             failures: Vec::new(),
+            notes: Vec::new(),
             stray_findings: Vec::new(),
             cases: Vec::new(),
             hung: false,

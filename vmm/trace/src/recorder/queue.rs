@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use device_models::checker::Finding;
 
+use super::ring::{Ring, RingFiles, Slots};
 use super::{Output, RecordOptions, RecordSummary};
 use crate::blocks::Blocks;
 use crate::event::{Ahead, Event, Header, Payload, TlpRun};
@@ -40,12 +41,20 @@ pub(super) struct Shared {
     taken: Condvar,
 }
 
+/// Blocks that make a frame.
+#[derive(Debug)]
+struct Chunk {
+    /// Number of the first entry in it.
+    first: u64,
+    blocks: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct State {
     blocks: Blocks,
     /// Number of the first entry that is neither written nor in `waiting`.
     first: u64,
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<Chunk>,
     /// A transaction whose findings may still come.
     held: Option<(TlpRun, Duration)>,
     /// A finding about a transaction that has not come yet.
@@ -58,6 +67,7 @@ struct State {
     /// Frames that the writer has dealt with.
     frames: u64,
     bytes: u64,
+    files: RingFiles,
     lost: u64,
     /// Of those, dropped since the last that was not.
     gap: u64,
@@ -74,6 +84,7 @@ struct State {
 impl Shared {
     pub(super) fn new(
         out: Box<dyn Output>,
+        slots: Option<Box<dyn Slots>>,
         header: &Header,
         options: RecordOptions,
     ) -> io::Result<Arc<Self>> {
@@ -95,6 +106,7 @@ impl Shared {
             flushed: Instant::now(),
             frames: 0,
             bytes: frames.written(),
+            files: RingFiles::default(),
             lost: 0,
             gap: 0,
             stalls: 0,
@@ -111,8 +123,9 @@ impl Shared {
             taken: Condvar::new(),
         });
         let theirs = Arc::clone(&shared);
+        let ring = slots.map(|slots| Ring::new(slots, header, epoch, options.per_file()));
         let builder = thread::Builder::new().name("recorder".into());
-        drop(builder.spawn(move || write(&theirs, frames))?);
+        drop(builder.spawn(move || write(&theirs, frames, ring))?);
         Ok(shared)
     }
 
@@ -173,7 +186,7 @@ impl Shared {
 
     /// Gives the writer what makes a frame. Waits for it where too much waits already, or drops what there is.
     fn hand_on<'a>(&'a self, mut state: MutexGuard<'a, State>) {
-        let frame = usize::try_from(self.options.limit).unwrap_or(usize::MAX).clamp(1, FRAME);
+        let frame = self.options.frame();
         if state.over || state.blocks.made().len() < frame {
             return;
         }
@@ -232,8 +245,9 @@ impl Shared {
         if let Some(error) = state.failed.take() {
             return Err(error);
         }
-        let State { bytes, cut, lost, stalls, stalled, .. } = *state;
-        Ok(RecordSummary { events: state.blocks.events(), bytes, cut, lost, stalls, stalled })
+        let State { bytes, files, cut, lost, stalls, stalled, .. } = *state;
+        let events = state.blocks.events();
+        Ok(RecordSummary { events, bytes, files, cut, lost, stalls, stalled })
     }
 }
 
@@ -268,8 +282,8 @@ impl State {
     fn enqueue(&mut self) {
         let made = self.blocks.made();
         if !made.is_empty() {
-            let made = std::mem::replace(made, Vec::with_capacity(FRAME + (FRAME >> 4)));
-            self.waiting.push_back(made);
+            let blocks = std::mem::replace(made, Vec::with_capacity(FRAME + (FRAME >> 4)));
+            self.waiting.push_back(Chunk { first: self.first, blocks });
             (self.first, self.gap) = (self.blocks.events() + 1, 0);
         }
     }
@@ -292,17 +306,28 @@ impl State {
 }
 
 /// The writer's thread.
-fn write(shared: &Arc<Shared>, mut frames: Frames<Box<dyn Output>>) {
+fn write(shared: &Arc<Shared>, mut frames: Frames<Box<dyn Output>>, mut ring: Option<Ring>) {
     let result = loop {
-        let Some(made) = next(shared) else { break Ok(()) };
-        if let Err(error) = frames.frame(&made) {
+        let Some(chunk) = next(shared) else { break Ok(frames) };
+        let size = frames.size_with(chunk.blocks.len());
+        if let Some(ring) = ring.as_mut().filter(|ring| ring.is_full(size)) {
+            let now = shared.state().now();
+            match ring.turn(frames, chunk.first, now) {
+                Ok(begun) => frames = begun,
+                Err(error) => break Err(error),
+            }
+        }
+        if let Err(error) = frames.frame(&chunk.blocks) {
             break Err(error);
         }
         let written = frames.written();
         let mut state = shared.state();
-        state.bytes = written;
+        (state.bytes, state.files) = match &ring {
+            Some(ring) => (ring.bytes(written), ring.files()),
+            None => (written, RingFiles::default()),
+        };
         state.frames += 1;
-        if written >= shared.options.limit && !state.over {
+        if ring.is_none() && written >= shared.options.limit && !state.over {
             state.release();
             let (events, now) = (state.blocks.events(), state.now());
             state.push(&Event::Cut { events }, now);
@@ -313,16 +338,16 @@ fn write(shared: &Arc<Shared>, mut frames: Frames<Box<dyn Output>>) {
         shared.taken.notify_all();
     };
     // Without an end mark nothing follows: the table would make the file look whole.
-    let complete = shared.state().over && shared.state().failed.is_none() && result.is_ok();
-    let result = match result {
-        Ok(()) if complete => frames.finish().map(|(_, bytes)| bytes),
-        Ok(()) => Ok(frames.written()),
-        Err(error) => Err(error),
-    };
+    let complete = shared.state().over && shared.state().failed.is_none();
+    let result = result.and_then(|frames| match complete {
+        true => frames.finish().map(|(_, bytes)| bytes),
+        false => Ok(frames.written()),
+    });
     let mut state = shared.state();
-    match result {
-        Ok(bytes) => state.bytes = bytes,
-        Err(error) => state.fail(error),
+    match (result, &ring) {
+        (Ok(bytes), Some(ring)) => state.bytes = ring.bytes(bytes),
+        (Ok(bytes), None) => state.bytes = bytes,
+        (Err(error), _) => state.fail(error),
     }
     state.ended = true;
     drop(state);
@@ -330,7 +355,7 @@ fn write(shared: &Arc<Shared>, mut frames: Frames<Box<dyn Output>>) {
 }
 
 /// What is to be written next: a frame that waits, or, after some time, what there is; none at the end.
-fn next(shared: &Arc<Shared>) -> Option<Vec<u8>> {
+fn next(shared: &Arc<Shared>) -> Option<Chunk> {
     let mut state = shared.state();
     loop {
         if let Some(made) = state.waiting.pop_front() {

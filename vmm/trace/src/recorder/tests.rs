@@ -71,6 +71,80 @@ fn read(bytes: &[u8]) -> (u64, u64, Option<Ending>) {
     (count, reader.lost(), reader.ending().cloned())
 }
 
+/// Files of a ring in memory, and the most that they ever had together.
+#[derive(Debug, Clone, Default)]
+struct Ring(Arc<Mutex<([Vec<u8>; RING_FILES], usize)>>);
+
+#[derive(Debug)]
+struct RingSlot(Ring, usize);
+
+impl Slots for Ring {
+    fn begin(&mut self, slot: usize) -> io::Result<Box<dyn Output>> {
+        self.0.lock().unwrap().0[slot].clear();
+        Ok(Box::new(RingSlot(self.clone(), slot)))
+    }
+}
+
+impl Write for RingSlot {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (files, most) = &mut *self.0.0.lock().unwrap();
+        files[self.1].extend(bytes);
+        *most = (*most).max(files.iter().map(Vec::len).sum());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_ring_keeps_the_newest_entries_within_its_size() {
+    let size = 4 << 20;
+    let options = RecordOptions { ring: Some(size), ..RecordOptions::default() };
+    for (entries, count, overwritten) in [(10, 1, false), (300, 2, false), (5000, 4, true)] {
+        let ring = Ring::default();
+        let recording =
+            Recording::ring(Box::new(ring.clone()), &Header::nothing(), options).unwrap();
+        fill(&recording, 4, entries);
+        let summary = recording.finish().unwrap();
+        let (files, most) = &*ring.0.lock().unwrap();
+        let RingFiles { newest, .. } = summary.files;
+        assert_eq!(summary.files, RingFiles { count, newest, overwritten });
+        assert_eq!(summary.events, entries + 1);
+        assert!(*most as u64 <= size, "{most}");
+        assert_eq!(summary.bytes, files.iter().map(Vec::len).sum::<usize>() as u64);
+        // From the oldest to the newest no entry is missing.
+        let order = (1..=count).map(|step| (newest + step) % count);
+        let mut next = None;
+        for slot in order {
+            let mut reader = Reader::new(&files[slot][..]).unwrap();
+            assert_eq!(reader.header().part, next.is_some() || overwritten);
+            for entry in reader.by_ref() {
+                let entry = entry.unwrap();
+                // The mark at the end of a file has the number of the next one's first entry.
+                if !matches!(entry.event, Event::Cut { .. }) {
+                    assert_eq!(
+                        next.replace(entry.number + 1).unwrap_or(entry.number),
+                        entry.number
+                    );
+                }
+            }
+            let ending = if slot == newest { Ending::Complete } else { Ending::Cut };
+            assert_eq!(reader.ending(), Some(&ending), "{slot}");
+            crate::check_seek_table(&mut io::Cursor::new(&files[slot])).unwrap();
+        }
+        assert_eq!(next, Some(entries + 2));
+    }
+}
+
+#[test]
+fn the_files_of_a_ring_are_named_after_the_first() {
+    let names = [0, 1, 3].map(|slot| ring_file(Path::new("a/b.pcapng.zst"), slot));
+    assert_eq!(names, ["a/b.pcapng.zst", "a/b.2.pcapng.zst", "a/b.4.pcapng.zst"].map(Path::new));
+    assert_eq!(ring_file(Path::new("x"), 1), Path::new("x.2"));
+}
+
 #[test]
 fn devices_wait_for_a_slow_disk_and_nothing_is_lost() {
     let disk = Disk::default();

@@ -13,12 +13,15 @@ use peerdma_support::warnings::Warnings;
 
 use super::changed::Collector;
 use super::{Difference, Replay, ReplayError};
-use crate::event::{Event, FindingEvent};
+use crate::event::{Event, FindingEvent, TestMark};
 use crate::reader::{Entry, Reader};
 use crate::what_if;
 
 /// What is looked for ahead comes next, or behind what was found on the way to it.
 const MAX_AHEAD: usize = 64;
+
+/// As much is kept of what comes of one cause.
+const MAX_KEPT: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Stage<R: BufRead> {
@@ -42,6 +45,10 @@ struct Script<R: BufRead> {
     replay: Replay,
     failed: Option<ReplayError>,
     what_if: Option<Collector>,
+    /// What came of the cause, if that is wanted.
+    kept: Option<Vec<Entry>>,
+    /// The test that is running, where the next cause is.
+    test: Option<String>,
 }
 
 impl<R: BufRead> Stage<R> {
@@ -53,6 +60,8 @@ impl<R: BufRead> Stage<R> {
             replay: Replay::default(),
             failed: None,
             what_if,
+            kept: None,
+            test: None,
         };
         let refused = Warnings::of("recorded causes that the devices refused");
         Self { script: Arc::new(Mutex::new(script)), refused: Arc::new(refused) }
@@ -84,6 +93,21 @@ impl<R: BufRead> Stage<R> {
                 Ok(None)
             }
         }
+    }
+
+    /// From here on what comes of each cause is kept.
+    pub(super) fn keep(&self) {
+        self.lock().kept = Some(Vec::new());
+    }
+
+    /// What came of the causes since the last call.
+    pub(super) fn take_kept(&self) -> Vec<Entry> {
+        self.lock().kept.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The test that is running where the next cause is.
+    pub(super) fn test(&self) -> Option<String> {
+        self.lock().test.clone()
     }
 
     /// The system has answered a read.
@@ -131,7 +155,10 @@ impl<R: BufRead> Script<R> {
                 Some(entry) if entry.event.is_cause() || entry.event.is_compared() => {
                     return Ok(Some(entry));
                 }
-                // Marks, and what other sources have added.
+                Some(Entry { event: Event::Test(TestMark { name, result }), .. }) => {
+                    self.test = result.is_none().then_some(name);
+                }
+                // What other sources have added.
                 Some(_) => {}
                 None => return Ok(None),
             }
@@ -175,6 +202,7 @@ impl<R: BufRead> Script<R> {
         match self.next_compared() {
             Some(recorded) if recorded.event.is_same(&now) => {
                 self.replay.events += 1;
+                self.keep(recorded);
                 match now {
                     Event::Transaction(_) => self.replay.transactions += 1,
                     Event::Finding(FindingEvent { text, note: false, .. }) => self.replay.add(text),
@@ -188,6 +216,12 @@ impl<R: BufRead> Script<R> {
             // Where the trace was cut, the replay goes on a little further.
             None if self.failed.is_some() || self.is_at_a_cut() => {}
             None => self.differ(self.cause, None, Some(now)),
+        }
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        if let Some(kept) = self.kept.as_mut().filter(|kept| kept.len() < MAX_KEPT) {
+            kept.push(entry);
         }
     }
 

@@ -76,8 +76,36 @@ impl Bench {
         self.system.mmio_write(address, &u32::try_from(value).unwrap().to_le_bytes());
     }
 
+    /// Switches MSI-X of peer0 on, with all vectors unmasked.
+    pub(crate) fn enable_interrupts(&mut self) {
+        let function = self.system.function("peer0").unwrap();
+        let requester = self.system.address_map().node(function).requester;
+        let mut at = 0x34;
+        let capability = loop {
+            let offset = u16::try_from(self.system.config_read(requester, at, 1)).unwrap();
+            assert_ne!(offset, 0, "MSI-X is missing");
+            if self.system.config_read(requester, offset, 1) == 0x11 {
+                break offset;
+            }
+            at = offset + 1;
+        };
+        let control = self.system.config_read(requester, capability + 2, 2);
+        self.system.config_write(requester, capability + 2, 2, control | 0x8000);
+        let table = self.bar("peer0", 4);
+        for vector in 0..=u64::from(control & 0x7ff) {
+            for (offset, value) in [(0, 0xfee0_0000_u32), (4, 0), (8, 0x41), (12, 0)] {
+                self.system.mmio_write(table + 16 * vector + offset, &value.to_le_bytes());
+            }
+        }
+    }
+
     /// Runs descriptors on channel 0 of peer0.
     pub(crate) fn run(&mut self, descriptors: &[Descriptor]) {
+        self.run_and(descriptors, |_| {});
+    }
+
+    /// The same, and does something else behind the doorbell.
+    pub(crate) fn run_and(&mut self, descriptors: &[Descriptor], also: impl FnOnce(&mut System)) {
         self.register(channel::RING_LO, RING);
         self.register(channel::RING_SIZE, 5);
         self.register(channel::RECORD_LO, RECORDS);
@@ -86,6 +114,7 @@ impl Bench {
             self.ram.write_slice(descriptor.as_bytes(), GuestAddress(RING + 64 * index)).unwrap();
         }
         self.register(channel::TAIL, descriptors.len() as u64);
+        also(&mut self.system);
         while self.system.step() == Progress::Worked {}
         let mut completed = [0; 4];
         let address = self.bar("peer0", 0) + layout::CHANNEL_BASE + channel::COMPLETED;

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 
+use peerdma_trace::{RING_FILES, ring_file};
+
 use super::{Answer, Frame, MAX_DATA, Name, create_below, open_folder, read_line};
 use crate::console;
 use crate::files::Folder;
@@ -26,6 +28,8 @@ struct Incoming {
     state: State,
     /// No more bytes than this in all.
     limit: u64,
+    /// It may be begun more than once: a file of a ring.
+    again: bool,
     received: u64,
     /// What the system said first. All that comes after is thrown away.
     error: Option<io::Error>,
@@ -54,11 +58,15 @@ impl Receiver {
         for run in &job.runs {
             let log = run.console_log.iter().map(|name| (Folder::Out, name, console::MAX_LOG));
             let record = run.record.iter().filter(|_| job.record.is_some());
-            let largest = job.recording.largest();
-            let record = record.map(|name| (Folder::Record, name, largest));
-            for (folder, name, limit) in log.chain(record) {
-                let file = Incoming { state: State::Awaited, limit, received: 0, error: None };
-                files.insert((folder, Name::new(name)?), file);
+            let (largest, again) = (job.recording.largest(), job.recording.ring.is_some());
+            let parts = if again { RING_FILES } else { 1 };
+            let record = record.flat_map(|name| (0..parts).map(move |slot| ring_file(name, slot)));
+            let record = record.map(|name| (Folder::Record, name, largest, again));
+            let log = log.map(|(folder, name, limit)| (folder, name.clone(), limit, false));
+            for (folder, name, limit, again) in log.chain(record) {
+                let (state, received, error) = (State::Awaited, 0, None);
+                let file = Incoming { state, limit, again, received, error };
+                files.insert((folder, Name::new(&name)?), file);
             }
         }
         Ok(Self { folders, files })
@@ -118,8 +126,10 @@ impl Receiver {
             .files
             .get_mut(&(folder, name.clone()))
             .ok_or_else(|| wrong("the job has no file of this name"))?;
-        if !matches!(file.state, State::Awaited) {
-            return Err(wrong("a file is begun twice"));
+        match file.state {
+            State::Awaited => {}
+            State::Open(_) if file.again => file.received = 0,
+            _ => return Err(wrong("a file is begun twice")),
         }
         let folder =
             self.folders.get(&folder).ok_or_else(|| wrong("the job has no such folder"))?;

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use peerdma_trace::Output;
+use peerdma_trace::{Output, Slots, ring_file};
 
 use super::{Answer, Frame, MAX_DATA, Name, read_line};
 use crate::files::{Files, Folder};
@@ -18,6 +18,20 @@ pub(in crate::nested) struct Sender<P = File>(Arc<Mutex<Channel<P>>>);
 struct Channel<P> {
     frames: P,
     answers: BufReader<P>,
+}
+
+/// The files of a ring.
+#[derive(Debug)]
+struct OutgoingRing<P> {
+    port: Sender<P>,
+    folder: Folder,
+    name: PathBuf,
+}
+
+impl<P: io::Read + Write + Send + std::fmt::Debug + 'static> Slots for OutgoingRing<P> {
+    fn begin(&mut self, slot: usize) -> io::Result<Box<dyn Output>> {
+        self.port.create(self.folder, &ring_file(&self.name, slot))
+    }
 }
 
 impl<P: io::Read + Write> Sender<P> {
@@ -59,6 +73,11 @@ impl<P: io::Read + Write + Send + std::fmt::Debug + 'static> Files for Sender<P>
         let name = Name::new(name)?;
         self.channel().ask(&Frame::Create { folder, name: name.clone() })?;
         Ok(Box::new(self.outgoing(folder, name)))
+    }
+
+    fn ring(&self, folder: Folder, name: &Path) -> Box<dyn Slots> {
+        let port = Self(Arc::clone(&self.0));
+        Box::new(OutgoingRing { port, folder, name: name.to_owned() })
     }
 
     fn settle(&self, folder: Folder, name: &Path) -> io::Result<()> {

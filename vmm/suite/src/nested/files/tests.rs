@@ -284,3 +284,37 @@ fn a_full_disk_is_reported_at_the_end() {
     drop((sender, file));
     outside.join().unwrap().unwrap();
 }
+
+#[test]
+fn a_file_of_a_ring_can_be_begun_again_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = job(folder.path());
+    let frame = |frame: &str, name: &str, rest: &str| {
+        format!("{{\"{frame}\":{{\"folder\":\"record\",\"name\":\"{name}\"{rest}}}}}\n")
+    };
+    let write = |name: &str, count: usize| {
+        frame("write", name, &format!(",\"offset\":0,\"length\":{count}")) + &"x".repeat(count)
+    };
+    let create = |name: &str| frame("create", name, "");
+    let script = |second: &str| {
+        [create("a.trace"), write("a.trace", 50), create(second), write(second, 3)].concat()
+    };
+    let again = |job: &Job, second: &str| received(job, script(second).as_bytes()).0;
+    for second in ["a.trace", "a.trace.2"] {
+        assert!(again(&job, second).is_err(), "{second}");
+    }
+    job.recording.ring = Some(400);
+    let record = job.record.clone().unwrap();
+    again(&job, "a.trace").unwrap();
+    assert_eq!(fs::read(record.join("a.trace")).unwrap(), b"xxx");
+    again(&job, "a.trace.4").unwrap();
+    assert_eq!(fs::read(record.join("a.trace.4")).unwrap(), b"xxx");
+    assert!(again(&job, "a.trace.5").is_err());
+    // Each of the four may have a quarter, however often it is begun.
+    let long = [create("a.trace"), write("a.trace", 100)].concat();
+    received(&job, [long.clone(), long].concat().as_bytes()).0.unwrap();
+    let longer = [create("a.trace"), write("a.trace", 101)].concat();
+    assert!(received(&job, longer.as_bytes()).0.is_err());
+    let log = [CREATE, CREATE].concat();
+    assert!(received(&job, log.as_bytes()).0.is_err());
+}
