@@ -26,7 +26,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PEERDMA_SHARES := target/shares
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-interactive vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random vm-dumps oracle
+.PHONY: help setup build test loom vm-test vm-test-all vm-examples vm-commands vm-interactive vm-debugging vm-planted-bug vm-mistakes vm-broken vm nightly bench lint docs links tools clean install dist manual packages vm-install vm-trixie vm-noble vm-random vm-dumps oracle
 
 help: ## Say what there is
 	@echo 'peerdma: a lab for PCIe peer-to-peer DMA'
@@ -81,6 +81,12 @@ vm-commands: build ## Commands in guests: what they begin with, and how their en
 
 vm-interactive: build ## By hand: transfers, mistakes on purpose, files fetched and a module loaded anew in guests
 	ci/interactive.sh target/vm-interactive $(ARGS)
+
+vm-planted-bug: build ## docs/planted-bug.md, step by step: a bug is found, fixed, and the driver loaded anew
+	ci/planted-bug.sh target/vm-planted-bug $(ARGS)
+
+vm-debugging: build ## Guests paused at a finding and looked at from outside, and their kernel in gdb
+	ci/debugging.sh target/vm-debugging $(ARGS)
 
 nightly: ## What CI leaves out: other kernels and distributions, long scenarios, stalls, broken hardware
 	ci/nightly.sh $(ARGS)

@@ -257,22 +257,29 @@ fn job(
 
 /// How to attach.
 fn gdb_words(target: &str, prepared: &Prepared) -> String {
-    let Some(Symbols { vmlinux, modules }) = &prepared.symbols else {
+    let Some(Symbols { vmlinux, modules, sources }) = &prepared.symbols else {
         return format!("attach with: gdb -ex 'target remote {target}'; no symbols are known");
     };
     let folders: Vec<_> = modules.iter().map(|folder| folder.display().to_string()).collect();
-    let scripts = vmlinux.with_file_name("vmlinux-gdb.py");
-    let hint = match scripts.exists() {
-        true => format!(
-            " -ex 'source {}'\n  there, `lx-symbols {}` loads the modules' symbols",
-            scripts.display(),
-            folders.join(" ")
-        ),
-        false => {
-            "\n  `--kernel gdb` boots a kernel with debug information and gdb's commands".into()
+    // gdb loads the kernel's commands by itself from where the link in the build tree leads to, if it may.
+    let scripts = vmlinux.with_file_name("vmlinux-gdb.py").canonicalize();
+    let mut line = format!("attach with: gdb {}", vmlinux.display());
+    match scripts {
+        Ok(scripts) => {
+            let directory = |source: &PathBuf| format!(" -ex 'directory {}'", source.display());
+            let directories: String = sources.iter().map(directory).collect();
+            line.push_str(&format!(
+                " -iex 'add-auto-load-safe-path {}'{directories} -ex 'target remote {target}'\n  there, `lx-symbols {}` \
+                 loads the modules' symbols",
+                scripts.display(),
+                folders.join(" ")
+            ));
         }
-    };
-    format!("attach with: gdb {} -ex 'target remote {target}'{hint}", vmlinux.display())
+        Err(_) => line.push_str(&format!(
+            " -ex 'target remote {target}'\n  `--kernel gdb` boots a kernel with debug information and gdb's commands"
+        )),
+    }
+    line
 }
 
 /// What is said of a guest that stands still.

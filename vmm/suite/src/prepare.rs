@@ -194,6 +194,8 @@ pub struct Symbols {
     pub vmlinux: PathBuf,
     /// The folders with the modules that the guest loads, each once.
     pub modules: Vec<PathBuf>,
+    /// The folders with their sources.
+    pub sources: Vec<PathBuf>,
 }
 
 /// A guest, ready to be loaded.
@@ -262,12 +264,15 @@ pub fn prepare(
         ),
         None => return Err(PrepareError::NoKernelModules { kernel: kernel_name }),
     };
+    let mut sources: Vec<PathBuf> =
+        own.modules.iter().filter(|path| path.is_dir()).cloned().collect();
     let modules = own.built_modules(&cache, tree.as_deref(), progress)?;
     let strict = matches!(kernel, KernelChoice::Flavour(_));
     let driver = match &tree {
         _ if !own.wants_driver() => Vec::new(),
         Some(tree) => {
             let (source, tree) = (driver_source(&cache, progress)?, tree.clone());
+            sources.push(source.clone());
             module::build(&cache, &ModuleRequest { source, tree, strict }, progress)?.files
         }
         None => {
@@ -321,6 +326,7 @@ pub fn prepare(
     let witness = match witness {
         Some(file) => {
             initramfs.module(&file)?;
+            folders.extend(file.parent().map(Path::to_owned));
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             Some(Module { path: format!("/lib/modules/{name}"), parameters: String::new() })
         }
@@ -329,7 +335,7 @@ pub fn prepare(
     folders.sort();
     folders.dedup();
     let vmlinux = built.as_ref().map(BuiltKernel::vmlinux).filter(|path| path.exists());
-    let symbols = vmlinux.map(|vmlinux| Symbols { vmlinux, modules: folders });
+    let symbols = vmlinux.map(|vmlinux| Symbols { vmlinux, modules: folders, sources });
     Ok(Prepared {
         kernel: elf,
         kernel_name,

@@ -129,7 +129,9 @@ fn list(text: &mut String, what: &str, listed: Option<&Listed>, otherwise: &str)
 pub(super) fn findings(findings: &Findings) -> String {
     let mut text = String::new();
     for found in &findings.findings {
-        let _ = writeln!(text, "{} {} {}", found.number, found.severity, found.message);
+        let (number, severity, class) = (found.number, &found.severity, &found.class);
+        let name = &found.function;
+        let _ = writeln!(text, "{number} {severity} {name} {class}: {}", found.message);
         if found.count > 1 {
             let _ = writeln!(text, "    {} times, {} bytes", found.count, found.bytes);
         }

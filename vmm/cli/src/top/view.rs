@@ -199,7 +199,7 @@ fn findings(frame: &mut Frame<'_>, state: &State, area: Rect) {
         .map(|(place, found)| {
             let times =
                 if found.count > 1 { format!(" ({} times)", found.count) } else { String::new() };
-            let line = Line::from(format!("{} {}{times}", found.number, plain(&found.message)));
+            let line = Line::from(format!("{} {}{times}", found.number, sentence(found)));
             let style = if found.severity == "finding" { Style::new().red() } else { Style::new() };
             let line = line.style(style);
             if place == state.chosen { line.reversed() } else { line }
@@ -209,9 +209,14 @@ fn findings(frame: &mut Frame<'_>, state: &State, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)), area);
 }
 
+/// Function, class, and what is wrong.
+fn sentence(found: &peerdma_suite::found::Found) -> String {
+    plain(&format!("{} {}: {}", found.function, found.class, found.message))
+}
+
 /// A finding with what led to it.
 fn details(found: &peerdma_suite::found::Found) -> String {
-    let mut text = format!("{}\n", plain(&found.message));
+    let mut text = format!("{}\n", sentence(found));
     if found.count > 1 {
         let _ = writeln!(text, "{} times, {} bytes", found.count, found.bytes);
     }
@@ -252,7 +257,7 @@ pub(super) fn text(state: &State) -> String {
         let _ = writeln!(text, "{line}");
     }
     for found in state.findings.iter().rev().take(10) {
-        let _ = writeln!(text, "{} {}", found.number, plain(&found.message));
+        let _ = writeln!(text, "{} {}", found.number, sentence(found));
     }
     text
 }
@@ -314,9 +319,14 @@ mod tests {
     #[test]
     fn a_screen_shows_rates_links_and_findings() {
         let text = screen(&state(), 110, 24);
-        for part in
-            ["user running", "peer0", "5.00 M", "up 5.00 M  down -", "1 a stale", "findings (1)"]
-        {
+        for part in [
+            "user running",
+            "peer0",
+            "5.00 M",
+            "up 5.00 M  down -",
+            "iommu.stale: a stale",
+            "findings (1)",
+        ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(!text.contains('\u{1b}'));
@@ -331,7 +341,7 @@ mod tests {
             }
         }
         let narrow = screen(&state, 20, 16);
-        assert!(narrow.contains("peer0") && narrow.contains("a stale"), "{narrow}");
+        assert!(narrow.contains("peer0") && narrow.contains("iommu.stale"), "{narrow}");
         state.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
         let open = screen(&state, 80, 24);
         assert!(open.contains("kernel: unmapped"), "{open}");
