@@ -70,6 +70,8 @@ ctl status >"$out/status"
 has status 'unmapped' 'paused'
 ctl mappings peer0 >"$out/mappings"
 has mappings "mapped by the guest's kernel" 'mapped by the IOMMU'
+ctl registers peer0 >"$out/registers"
+has registers '00: f4 1a f0 10' 'REG_MAGIC' '0x414d4450'
 ctl findings >"$out/findings"
 has findings 'iommu.stale' 'before:'
 ctl topology >"$out/topology"

@@ -84,6 +84,15 @@ impl System {
         lines
     }
 
+    /// The registers of the device behind `function`, by name; see [`Endpoint::named_registers`]. Empty for ports and for
+    /// devices that name none.
+    ///
+    /// [`Endpoint::named_registers`]: crate::endpoint::Endpoint::named_registers
+    pub fn named_registers(&mut self, function: FunctionId) -> Vec<(String, u64)> {
+        let endpoint = self.states.get_mut(function.index()).and_then(|state| state.endpoint());
+        endpoint.map(|endpoint| endpoint.named_registers()).unwrap_or_default()
+    }
+
     /// What a read of `length` (1, 2 or 4) bytes at `offset` of the configuration space of `function` would find there,
     /// without being one: nothing is pushed or recorded, and no device model is asked.
     pub fn config_peek(&self, function: FunctionId, offset: u16, length: u8) -> u32 {

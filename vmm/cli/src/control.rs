@@ -11,7 +11,7 @@ use clap::Args;
 use peerdma_images::cache::Cache;
 use peerdma_suite::control::client::Client;
 use peerdma_suite::control::server::{Desk, Server};
-use peerdma_suite::gdb::{Listener, Place};
+use peerdma_suite::gdb::{Address, Listener};
 use peerdma_suite::stop::StopOn;
 use rustix::process::getuid;
 
@@ -29,7 +29,7 @@ pub(super) struct ControlOptions {
     pub(super) pause_on: Vec<StopOn>,
     /// Let gdb attach to the guest's kernel, at this port or socket; `--kernel gdb` has the debug information
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
-    pub(super) gdb: Option<Place>,
+    pub(super) gdb: Option<Address>,
 }
 
 impl ControlOptions {
@@ -50,8 +50,8 @@ impl ControlOptions {
 impl ControlOptions {
     /// Begins to listen for gdb, if that is wanted; where the guest's end of the stream is to go.
     pub(super) fn listen_for_gdb(&self) -> Result<Option<(UnixStream, String)>, Failure> {
-        let Some(place) = &self.gdb else { return Ok(None) };
-        let listener = Listener::new(place).map_err(|error| {
+        let Some(address) = &self.gdb else { return Ok(None) };
+        let listener = Listener::new(address).map_err(|error| {
             Failure::environment(format_args!("--gdb: {error}")).hint("choose another, --gdb=PORT")
         })?;
         let target = listener.target.clone();
@@ -76,7 +76,7 @@ fn folder() -> Result<PathBuf, Failure> {
     let metadata = fs::metadata(&folder).map_err(failed)?;
     if metadata.uid() != getuid().as_raw() || metadata.permissions().mode() & 0o077 != 0 {
         return Err(Failure::environment(format_args!(
-            "{} must belong to you, and to nobody else: chmod 700 it, or name a socket with --control",
+            "{} must be yours, and closed to others: chmod 700 it, or name a socket with --control",
             folder.display()
         )));
     }

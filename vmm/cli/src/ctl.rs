@@ -32,11 +32,11 @@ pub(super) struct Arguments {
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    what: What,
+    question: Question,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum Question {
     /// Whether it runs, and some sums
     Status,
     /// Functions and ports: numbers, BARs, ACS, links
@@ -53,6 +53,11 @@ enum What {
         /// How many of each kind
         #[arg(long, value_name = "NUMBER", default_value_t = 64)]
         most: usize,
+    },
+    /// Configuration header and registers of a function; reading them has no effect
+    Registers {
+        /// Its name in the topology, or BUS:DEVICE.FUNCTION
+        function: String,
     },
     /// Findings so far, with what happened before each
     Findings {
@@ -90,23 +95,27 @@ enum What {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let client = &mut control::connect(arguments.control.as_deref())?;
     let json = arguments.json;
-    match &arguments.what {
-        What::Status => show(client, json, &Command::Status {}, text::status),
-        What::Topology => show(client, json, &Command::Topology {}, text::topology),
-        What::Traffic => show(client, json, &Command::Traffic {}, text::traffic),
-        What::Mappings { function, near, most } => {
+    match &arguments.question {
+        Question::Status => show(client, json, &Command::Status {}, text::status),
+        Question::Topology => show(client, json, &Command::Topology {}, text::topology),
+        Question::Traffic => show(client, json, &Command::Traffic {}, text::traffic),
+        Question::Mappings { function, near, most } => {
             let (function, near, most) = (function.clone(), near.clone(), Some(*most));
             show(client, json, &Command::Mappings { function, near, most }, text::mappings)
         }
-        What::Findings { after } => {
+        Question::Registers { function } => {
+            let function = function.clone();
+            show(client, json, &Command::Registers { function }, text::registers)
+        }
+        Question::Findings { after } => {
             show(client, json, &Command::Findings { after: *after }, text::findings)
         }
-        What::Pause => tell(client, json, &Command::Pause {}),
-        What::Resume => tell(client, json, &Command::Resume {}),
-        What::PowerOff => tell(client, json, &Command::PowerOff {}),
-        What::Unplug { port } => tell(client, json, &Command::Unplug { port: port.clone() }),
-        What::Plug { port } => tell(client, json, &Command::Plug { port: port.clone() }),
-        What::Delay { requester, target, until } => {
+        Question::Pause => tell(client, json, &Command::Pause {}),
+        Question::Resume => tell(client, json, &Command::Resume {}),
+        Question::PowerOff => tell(client, json, &Command::PowerOff {}),
+        Question::Unplug { port } => tell(client, json, &Command::Unplug { port: port.clone() }),
+        Question::Plug { port } => tell(client, json, &Command::Plug { port: port.clone() }),
+        Question::Delay { requester, target, until } => {
             let (requester, target) = (requester.clone(), target.clone());
             tell(client, json, &Command::Delay { requester, target, until: until.clone() })
         }

@@ -17,7 +17,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use serde_json::Value;
 
-use self::state::{Outcome, State};
+use self::state::{Action, State};
 use super::{Exit, Failure, control, output};
 
 /// How long to wait for a key before the guest is asked whether it is time.
@@ -160,9 +160,9 @@ fn follow(
             && key.kind == KeyEventKind::Press
         {
             match state.key(key) {
-                Outcome::Nothing => {}
-                Outcome::Leave => return Ok(()),
-                Outcome::Ask(command) => {
+                Action::Nothing => {}
+                Action::Leave => return Ok(()),
+                Action::Ask(command) => {
                     // What is refused is shown, and does not end the view.
                     state.answered(source.ask(&command).err().map(|error| error.to_string()));
                     read = Instant::now().checked_sub(interval).unwrap_or(read);

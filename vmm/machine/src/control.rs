@@ -40,7 +40,7 @@ struct State {
     /// How long it stood still before that.
     stood: Duration,
     tasks: VecDeque<Task>,
-    /// Where vCPUs have come to a breakpoint, or to the end of a step, and nobody has been told yet.
+    /// Where vCPUs have come to a breakpoint, or to the end of a step, and no debugger has been told yet.
     stops: VecDeque<(u8, Stop)>,
 }
 
@@ -176,7 +176,7 @@ impl Control {
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
-        // Whoever waits for an answer to these learns that none comes.
+        // A caller that waits for an answer to these learns that none comes.
         state.tasks.retain(|task| task.vcpu != vcpu);
     }
 

@@ -17,14 +17,14 @@ const MAX_MESSAGE: usize = 64 << 10;
 
 /// A TCP port, or the path of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Address {
     /// TCP, at this machine's own address unless told otherwise.
     Tcp(SocketAddr),
     /// A Unix socket, which only this user may open.
     Unix(PathBuf),
 }
 
-impl FromStr for Place {
+impl FromStr for Address {
     type Err = String;
 
     /// `1234`, `:1234`, `127.0.0.1:1234`, or a path with a slash in it.
@@ -98,18 +98,18 @@ impl Client for UnixStream {
 }
 
 impl Listener {
-    /// Listens at `place`.
+    /// Listens at `address`.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn new(place: &Place) -> io::Result<Self> {
-        Ok(match place {
-            Place::Tcp(address) => {
-                let listener = TcpListener::bind(address)?;
+    pub fn new(address: &Address) -> io::Result<Self> {
+        Ok(match address {
+            Address::Tcp(tcp) => {
+                let listener = TcpListener::bind(tcp)?;
                 let target = listener.local_addr()?.to_string();
                 Self { socket: Socket::Tcp(listener), target }
             }
-            Place::Unix(path) => {
+            Address::Unix(path) => {
                 let listener = UnixListener::bind(path)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
                 let target = path.display().to_string();
@@ -199,14 +199,14 @@ mod tests {
 
     #[test]
     fn a_place_is_a_port_an_address_or_a_path() {
-        let tcp = |text: &str| Place::Tcp(text.parse().unwrap());
+        let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
         for text in ["1234", ":1234", "127.0.0.1:1234", "localhost:1234"] {
             assert_eq!(text.parse(), Ok(tcp("127.0.0.1:1234")), "{text}");
         }
         assert_eq!("[::1]:5".parse(), Ok(tcp("[::1]:5")));
-        assert_eq!("./gdb".parse(), Ok(Place::Unix("./gdb".into())));
+        assert_eq!("./gdb".parse(), Ok(Address::Unix("./gdb".into())));
         for text in ["", "x", "70000", "host:1"] {
-            assert!(text.parse::<Place>().unwrap_err().contains("as 1234"), "{text}");
+            assert!(text.parse::<Address>().unwrap_err().contains("as 1234"), "{text}");
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
     fn clients_are_carried_one_after_the_other() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gdb");
-        let listener = Listener::new(&Place::Unix(path.clone())).unwrap();
+        let listener = Listener::new(&Address::Unix(path.clone())).unwrap();
         let (ours, mut guest) = UnixStream::pair().unwrap();
         listener.start(ours).unwrap();
         let mut next = || {

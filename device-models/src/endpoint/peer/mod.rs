@@ -179,6 +179,10 @@ impl Endpoint for PeerDevice {
         }
     }
 
+    fn named_registers(&mut self) -> Vec<(String, u64)> {
+        self.register_file().named()
+    }
+
     fn register_write(&mut self, bar: u8, offset: u64, data: &[u8]) {
         if u64::from(bar) == layout::BAR_REGISTERS {
             self.register_file().write(offset, data);

@@ -45,6 +45,23 @@ impl RegisterFile<'_> {
         }
     }
 
+    /// All registers by their names in `peerdma_regs.h`; those of a channel behind its number.
+    pub(super) fn named(&self) -> Vec<(String, u64)> {
+        let value = |offset| self.read_dword(offset).map(u64::from);
+        let mut all = Vec::new();
+        let device = reg::TABLE.iter();
+        all.extend(device.filter_map(|row| Some((row.name.to_owned(), value(row.offset)?))));
+        for number in 0_u64..self.channels.len() as u64 {
+            let base = layout::CHANNEL_BASE + number * layout::CHANNEL_STRIDE;
+            let rows = channel::TABLE.iter();
+            let named = rows.filter_map(|row| {
+                Some((format!("{number}.{}", row.name), value(base + row.offset)?))
+            });
+            all.extend(named);
+        }
+        all
+    }
+
     fn read_dword(&self, register: u64) -> Option<u32> {
         if let Some((channel, offset)) = channel_register(register) {
             return self.channels.get(channel)?.read(offset);

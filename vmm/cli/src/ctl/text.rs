@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use peerdma_suite::control::message::{
-    Findings, Function, FunctionMappings, Listed, Machine, Status, Traffic,
+    Findings, Function, FunctionMappings, Listed, Machine, Registers, Status, Traffic,
 };
 
 /// `12.3 s`.
@@ -124,6 +124,19 @@ fn list(text: &mut String, what: &str, listed: Option<&Listed>, otherwise: &str)
     };
     let _ = writeln!(text, "{what}{shown}");
     lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+}
+
+pub(super) fn registers(of: &Registers) -> String {
+    let mut text = format!("{} ({})\n", of.function, of.requester);
+    of.configuration.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    if of.registers.is_empty() {
+        text.push_str("its model names no registers\n");
+    }
+    let width = of.registers.iter().map(|register| register.name.len()).max().unwrap_or(0);
+    for register in &of.registers {
+        let _ = writeln!(text, "  {:width$}  {}", register.name, register.value);
+    }
+    text
 }
 
 pub(super) fn findings(findings: &Findings) -> String {

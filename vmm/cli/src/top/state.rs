@@ -16,7 +16,7 @@ const MAX_FILTER: usize = 40;
 
 /// What a key asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Action {
     Nothing,
     Leave,
     Ask(Command),
@@ -106,14 +106,14 @@ impl State {
         self.refused = refused;
     }
 
-    pub(super) fn key(&mut self, key: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, key: KeyEvent) -> Action {
         self.refused = None;
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-            return Outcome::Leave;
+            return Action::Leave;
         }
         if self.typing {
             self.type_filter(key.code);
-            return Outcome::Nothing;
+            return Action::Nothing;
         }
         if self.over != Over::Nothing {
             // Choosing goes on below; any other key closes.
@@ -121,16 +121,16 @@ impl State {
                 KeyCode::Up | KeyCode::Down if self.over == Over::Finding => {}
                 _ => {
                     self.over = Over::Nothing;
-                    return Outcome::Nothing;
+                    return Action::Nothing;
                 }
             }
         }
         match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return Outcome::Leave,
+            KeyCode::Char('q') | KeyCode::Esc => return Action::Leave,
             KeyCode::Char(' ') => self.held = !self.held,
             KeyCode::Char('p') => {
                 let paused = self.status().is_some_and(|status| status.reason.is_some());
-                return Outcome::Ask(match paused {
+                return Action::Ask(match paused {
                     true => Command::Resume {},
                     false => Command::Pause {},
                 });
@@ -147,7 +147,7 @@ impl State {
             KeyCode::Enter if !self.findings.is_empty() => self.over = Over::Finding,
             _ => {}
         }
-        Outcome::Nothing
+        Action::Nothing
     }
 
     fn type_filter(&mut self, code: KeyCode) {
@@ -175,7 +175,7 @@ impl State {
 mod tests {
     use super::*;
 
-    fn press(state: &mut State, code: KeyCode) -> Outcome {
+    fn press(state: &mut State, code: KeyCode) -> Action {
         state.key(KeyEvent::new(code, KeyModifiers::NONE))
     }
 
@@ -199,19 +199,15 @@ mod tests {
         assert_eq!(state.over, Over::Finding);
         press(&mut state, KeyCode::Up);
         assert_eq!(state.finding().unwrap().number, 3);
-        assert_eq!(
-            press(&mut state, KeyCode::Char('q')),
-            Outcome::Nothing,
-            "it closes the finding"
-        );
-        assert_eq!(press(&mut state, KeyCode::Char('q')), Outcome::Leave);
+        assert_eq!(press(&mut state, KeyCode::Char('q')), Action::Nothing, "it closes the finding");
+        assert_eq!(press(&mut state, KeyCode::Char('q')), Action::Leave);
     }
 
     #[test]
     fn keys_of_a_filter_do_nothing_else() {
         let mut state = State::default();
         for code in [KeyCode::Char('/'), KeyCode::Char('q'), KeyCode::Char('p'), KeyCode::Enter] {
-            assert_eq!(press(&mut state, code), Outcome::Nothing);
+            assert_eq!(press(&mut state, code), Action::Nothing);
         }
         assert!(state.shows("qp0") && !state.shows("peer0") && !state.typing);
         press(&mut state, KeyCode::Char('/'));
@@ -223,11 +219,11 @@ mod tests {
     #[test]
     fn p_pauses_and_resumes() {
         let mut state = State::default();
-        assert_eq!(press(&mut state, KeyCode::Char('p')), Outcome::Ask(Command::Pause {}));
+        assert_eq!(press(&mut state, KeyCode::Char('p')), Action::Ask(Command::Pause {}));
         let mut paused = Reading::default();
         paused.status.reason = Some("asked for".into());
         state.take(paused);
-        assert_eq!(press(&mut state, KeyCode::Char('p')), Outcome::Ask(Command::Resume {}));
+        assert_eq!(press(&mut state, KeyCode::Char('p')), Action::Ask(Command::Resume {}));
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn turn(
         jitter.moment();
     }
     let mut system = system.background();
-    // Whoever holds the bell and then has had the lock finds that nothing moves any more.
+    // A thread that holds the bell and then has had the lock finds that nothing moves any more.
     if rests() {
         return Progress::Worked;
     }

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::message::{
     Bar, Command, Function, FunctionMappings, FunctionTraffic, Listed, MAX_MAPPINGS, Machine,
-    Status, Traffic,
+    Register, Registers, Status, Traffic,
 };
 use crate::pause::Pauser;
 
@@ -55,6 +55,9 @@ impl Controlled {
                 let near = near.as_deref().map(address).transpose()?;
                 let most = most.unwrap_or(MAPPINGS).min(MAX_MAPPINGS);
                 json(&self.bus.with(|system| mappings(system, function, near, most))?)
+            }
+            Command::Registers { function } => {
+                json(&self.bus.with(|system| registers(system, function))?)
             }
             Command::Findings { .. } => Err("findings are not kept here".into()),
             Command::Pause {} => self.pause(),
@@ -248,6 +251,27 @@ fn functions(system: &mut System) -> Vec<FunctionTraffic> {
     all
 }
 
+/// Bytes of configuration space that are shown, and how many in a line.
+const HEADER: u16 = 64;
+const LINE: u16 = 16;
+
+fn registers(system: &mut System, name: &str) -> Result<Registers, String> {
+    let map = Arc::clone(system.address_map());
+    let id = function(&map, name)?;
+    let node = map.node(id);
+    let line = |start: u16| {
+        let bytes = (start..start + LINE).map(|offset| system.config_peek(id, offset, 1));
+        let bytes: Vec<_> = bytes.map(|byte| format!("{byte:02x}")).collect();
+        format!("{start:02x}: {}", bytes.join(" "))
+    };
+    let configuration = (0..HEADER).step_by(usize::from(LINE)).map(line).collect();
+    let named = system.named_registers(id).into_iter();
+    let registers =
+        named.map(|(name, value)| Register { name, value: format!("{value:#x}") }).collect();
+    let (function, requester) = (node.name.to_string(), node.requester.to_string());
+    Ok(Registers { function, requester, configuration, registers })
+}
+
 fn mappings(
     system: &mut System,
     name: &str,
@@ -266,4 +290,62 @@ fn mappings(
         kernel: found.kernel.map(listed),
         iommu: found.iommu.map(listed),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use device_models::fabric::InterruptSink;
+    use peerdma_topology::assembly::SystemConfig;
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+
+    struct NoInterrupts;
+
+    impl InterruptSink for NoInterrupts {
+        fn signal_msi(&mut self, _address: u64, _data: u32) {}
+    }
+
+    fn system() -> System {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        SystemConfig::default().build(&ram, Box::new(NoInterrupts), std::io::empty()).unwrap()
+    }
+
+    #[test]
+    fn functions_are_found_by_name_and_number() {
+        let mut system = system();
+        let machine = topology(&system);
+        let peer = machine.functions.iter().find(|of| of.name == "peer0").unwrap();
+        assert_eq!((peer.kind.as_str(), peer.parent.as_deref()), ("endpoint", Some("port0")));
+        assert!(peer.bars.iter().any(|bar| bar.index == 2 && bar.kind == "memory"));
+        let by_number = registers(&mut system, &peer.requester).unwrap();
+        assert_eq!(by_number, registers(&mut system, "peer0").unwrap());
+        let error = registers(&mut system, "pear0").unwrap_err();
+        assert!(error.contains("did you mean peer0?"), "{error}");
+        assert!(registers(&mut system, "7f:1f.7").unwrap_err().contains("ctl topology"));
+    }
+
+    #[test]
+    fn registers_have_names_and_a_look_changes_nothing() {
+        let mut system = system();
+        let peer = registers(&mut system, "peer0").unwrap();
+        assert!(peer.configuration[0].starts_with("00: f4 1a f0 10"), "{:?}", peer.configuration);
+        let value = |name: &str| {
+            let found = peer.registers.iter().find(|register| register.name == name);
+            found.unwrap_or_else(|| panic!("{name} is not in {:?}", peer.registers)).value.clone()
+        };
+        assert_eq!((value("REG_MAGIC"), value("0.CH_TAIL")), ("0x414d4450".into(), "0x0".into()));
+        assert_eq!(registers(&mut system, "peer0").unwrap(), peer);
+        assert_eq!(registers(&mut system, "port0").unwrap().registers, []);
+        assert_eq!(system.transactions(), 0);
+    }
+
+    #[test]
+    fn mappings_are_null_where_nothing_is_known() {
+        let mut system = system();
+        let none = mappings(&mut system, "peer0", None, 5).unwrap();
+        assert_eq!((none.kernel, none.iommu), (None, None));
+        assert_eq!(address("0x10"), address("10"));
+        assert!(address("x").unwrap_err().contains("not a hexadecimal address"));
+    }
 }

@@ -105,7 +105,7 @@ impl Open {
 /// Carries out what comes through `input`, until it ends.
 pub fn serve(input: impl Read, mut output: impl Write, guest: &Controlled) {
     let mut input = BufReader::new(input);
-    // Whoever sends is this program, a line at a time: anything else ends it.
+    // The sender is this program, a line at a time: anything else ends it.
     while let Ok(Some(line)) = read_line(&mut input, MAX_REQUEST) {
         let answer = match Request::parse(&line) {
             Ok(Request { id, command }) => Answer::new(id, guest.answer(&command)),

@@ -36,6 +36,11 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         most: Option<usize>,
     },
+    /// Configuration header and registers of a function: [`Registers`].
+    Registers {
+        /// Its name, or `bb:dd.f`.
+        function: String,
+    },
     /// The latest findings: [`Findings`].
     Findings {
         /// Only those with a higher number.
@@ -259,6 +264,28 @@ pub struct FunctionMappings {
     pub kernel: Option<Listed>,
     /// By the IOMMU; null where none translates for it.
     pub iommu: Option<Listed>,
+}
+
+/// Registers of a function. Reading them has no effect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registers {
+    /// Its name.
+    pub function: String,
+    /// Its requester ID.
+    pub requester: String,
+    /// The first 64 bytes of its configuration space, in hexadecimal, 16 in a line.
+    pub configuration: Vec<String>,
+    /// The device's own registers; empty if its model names none.
+    pub registers: Vec<Register>,
+}
+
+/// A register.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// Its name; for the peer device as in `peerdma_regs.h`, behind the channel's number.
+    pub name: String,
+    /// In hexadecimal.
+    pub value: String,
 }
 
 /// Some of a list.

@@ -1,5 +1,5 @@
 //! The control socket. Each client has a thread of its own; one that sends nonsense, or never reads, loses its own
-//! connection and disturbs nobody else.
+//! connection and disturbs no other.
 
 use std::collections::VecDeque;
 use std::fs;

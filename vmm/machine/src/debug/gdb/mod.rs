@@ -30,7 +30,7 @@ pub trait Halt: Send {
     fn resume(&mut self);
     /// Whether something has paused it.
     fn is_paused(&self) -> bool;
-    /// A debugger has come, or gone: as long as it is there, nobody else lets the guest go on.
+    /// A debugger has come, or gone: as long as it is there, only it lets the guest go on.
     fn attached(&mut self, is: bool);
 }
 
