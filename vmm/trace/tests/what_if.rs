@@ -109,6 +109,11 @@ fn strict_needs_an_iommu_and_a_witness() {
     let path = folder.path().join("run.pcapng.zst");
     record(&path, "switch");
     let error = ask(&path, &["strict"]).unwrap_err();
-    assert!(error.to_string().contains("no IOMMU that translates"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("--what-if strict: the recorded system has no IOMMU that translates"),
+        "{error}"
+    );
     assert!(!error.is_of_the_machine());
 }

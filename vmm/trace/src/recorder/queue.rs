@@ -246,7 +246,8 @@ impl Shared {
             return Err(error);
         }
         let State { bytes, files, cut, lost, stalls, stalled, .. } = *state;
-        let events = state.blocks.events();
+        // Without the end mark.
+        let events = state.blocks.events().saturating_sub(1);
         Ok(RecordSummary { events, bytes, files, cut, lost, stalls, stalled })
     }
 }
