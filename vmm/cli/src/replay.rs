@@ -13,6 +13,7 @@ use peerdma_trace::{
 };
 use serde_json::json;
 
+use super::progress::Watched;
 use super::{Exit, Failure, minimise, output, step};
 
 /// Findings that are printed; the rest are counted.
@@ -168,9 +169,22 @@ fn changes_text(changes: &Changes, text: &mut String) {
     };
 }
 
-/// Opens a trace.
-pub(super) fn open(path: &Path) -> Result<Reader<BufReader<File>>, Failure> {
+/// A trace's file.
+pub(super) type TraceFile = BufReader<Watched<File>>;
+
+/// Opens a trace; how far it has been read is printed where that takes long.
+pub(super) fn open(path: &Path) -> Result<Reader<TraceFile>, Failure> {
     let file = open_file(path)?;
+    let size = file.metadata().map(|metadata| metadata.len()).ok();
+    read(path, Watched::new(file, size))
+}
+
+/// Opens a trace for something that prints while it reads.
+pub(super) fn open_quietly(path: &Path) -> Result<Reader<TraceFile>, Failure> {
+    read(path, Watched::new(open_file(path)?, None))
+}
+
+fn read(path: &Path, file: Watched<File>) -> Result<Reader<TraceFile>, Failure> {
     Reader::ahead(BufReader::with_capacity(1 << 17, file))
         .map_err(|error| failure(path, &ReplayError::Trace(error)))
 }
