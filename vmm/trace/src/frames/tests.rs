@@ -108,11 +108,11 @@ fn a_block_that_is_longer_than_a_chunk_is_written_all_the_same() {
     assert!(again == plain);
 }
 
-/// What came before is no promise: behind much that gets small comes what does not.
+/// What came before does not promise anything: behind much that gets small comes what does not.
 #[test]
 fn a_part_that_is_larger_than_was_hoped_is_packed_once_more() {
     let mut seed = 9;
-    // Of the soft ones so many that the chunk is half full, and one hard one that fits, or not.
+    // Soft ones that fill half of the chunk, and one hard one that fits, or not.
     for hard in [20_000, 60_000, 100_000, 131_000] {
         let mut frame: Vec<u8> = Vec::new();
         for _ in 0..8 {
