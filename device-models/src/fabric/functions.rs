@@ -41,6 +41,10 @@ impl Fabric {
         self.policy = policy;
     }
 
+    pub(crate) fn leave_data(&mut self) {
+        self.leaves_data = true;
+    }
+
     pub(crate) fn add_observer(&mut self, observer: Box<dyn Observer>) {
         self.watch.add(observer);
     }

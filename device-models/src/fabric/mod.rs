@@ -100,6 +100,8 @@ pub(crate) struct Fabric {
     watch: Watch,
     sink: Box<dyn InterruptSink>,
     policy: InterruptPolicy,
+    /// Bulk data stays where it is, as long as observers see all requests and none wants its bytes.
+    leaves_data: bool,
     /// The virtio-iommu's own function, whose requests are not translated (virtio 1.3, 5.13.2).
     exempt: Option<FunctionId>,
     /// By function: Bus Master Enable was cleared, and nothing has asked for work since. What is
@@ -156,6 +158,7 @@ impl Fabric {
             watch: Watch::default(),
             sink,
             policy: InterruptPolicy::default(),
+            leaves_data: false,
             exempt: None,
             quiesced: vec![false; functions],
             runs: Runs::default(),

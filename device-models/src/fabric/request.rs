@@ -285,7 +285,7 @@ impl Fabric {
             shown = Some(bytes);
         } else if self.watch.wants_bulk() {
             self.move_shown(from, to);
-        } else {
+        } else if !self.leaves_data {
             from.copy_to_volatile_slice(*to);
         }
         let delivery = Delivery::Delivered {

@@ -101,6 +101,12 @@ impl System {
         self.fabric.set_what_if(change);
     }
 
+    /// From here on bulk data stays where it is, as long as there are observers and none wants its bytes: for replays,
+    /// whose memory does not hold what the guest's did. Requests are checked, and seen, as before.
+    pub fn leave_data(&mut self) {
+        self.fabric.leave_data();
+    }
+
     /// What to do with interrupt writes that are not a vector of their requester.
     pub fn set_interrupt_policy(&mut self, policy: InterruptPolicy) {
         self.fabric.set_interrupt_policy(policy);

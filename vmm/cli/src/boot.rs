@@ -301,18 +301,18 @@ fn limit(arguments: &Arguments, scenario: &Scenario, factor: u64) -> Option<u64>
 
 /// the folder and the name of a trace.
 fn record_place(path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| Failure::usage(format_args!("--record {} names no file", path.display())))?;
+    let name = path.file_name().ok_or_else(|| {
+        Failure::usage(format_args!("--record {}: that is not the name of a file", path.display()))
+    })?;
     if path.is_dir() {
         return Err(Failure::usage(format_args!(
-            "--record {} is a folder; name a file",
+            "--record {}: that is a folder; name a file in it, as run.pcapng.zst",
             path.display()
         )));
     }
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((prepare_folder(folder, "record")?, name.into()))
+    Ok((prepare_folder(folder, "trace")?, name.into()))
 }
 
 fn conclude(end: JobEnd, report: Option<ScenarioReport>, command: bool) -> Result<u8, Failure> {

@@ -20,6 +20,7 @@ const WIDTH: usize = 100;
 Examples:
   peerdma findings                   all classes, a line each
   peerdma findings witness           those that begin with this
+  peerdma findings --json witness    for programs
   peerdma findings iommu.stale       what it means, how it looks, its usual cause, how to fix it
 
 docs/findings.md has the same pages.")]
@@ -27,6 +28,9 @@ pub(super) struct Arguments {
     /// A class as a finding has it, or its beginning [default: all]
     #[arg(value_name = "CLASS|PREFIX")]
     name: Option<String>,
+    /// Print them as JSON, with all of each page
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
@@ -37,7 +41,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         false => text.to_owned(),
     };
     let columns = terminal::size(io::stdout()).map_or(WIDTH, |(_, columns)| usize::from(columns));
-    let text = match find(&pages, arguments.name.as_deref().unwrap_or_default())? {
+    let found = find(&pages, arguments.name.as_deref().unwrap_or_default())?;
+    if arguments.json {
+        let all = match found {
+            Found::Page(page) => vec![page],
+            Found::List(pages) => pages,
+        };
+        output::json(&all.into_iter().map(Page::json).collect::<Vec<_>>())?;
+        return Ok(Exit::Success as u8);
+    }
+    let text = match found {
         Found::Page(page) => page.text(columns.clamp(40, WIDTH), heading),
         Found::List(pages) => list(&pages, heading),
     };
@@ -80,10 +93,9 @@ fn find<'a>(pages: &'a [Page], name: &str) -> Result<Found<'a>, Failure> {
 fn list(pages: &[&Page], heading: impl Fn(&str) -> String) -> String {
     let width = pages.iter().map(|page| page.name.len()).max().unwrap_or(0);
     let line = |page: &&Page| {
-        // What can be both is a finding to begin with.
-        let severity = page.field("Severity").split(' ').next().unwrap_or_default();
+        let severity = page.field("Severity").split(" (").next().unwrap_or_default();
         let space = " ".repeat(width - page.name.len());
-        format!("{}{space}  {severity:7}  {}\n", heading(&page.name), page.summary())
+        format!("{}{space}  {severity:15}  {}\n", heading(&page.name), page.summary())
     };
     pages.iter().map(line).collect()
 }
@@ -131,7 +143,7 @@ mod tests {
         let text = list(&pages.iter().collect::<Vec<_>>(), str::to_owned);
         assert_eq!(text.lines().count(), pages.len());
         assert!(
-            text.contains("\niommu.mapping-edge             note     The data of one"),
+            text.contains("\niommu.mapping-edge             note             The data of one"),
             "{text}"
         );
     }

@@ -17,6 +17,7 @@ mod list;
 mod machine;
 mod minimise;
 mod output;
+mod progress;
 mod rebind;
 mod record;
 mod replay;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use peerdma_suite::report::ktap::plain;
 use peerdma_trace::{MinimiseError, Minimised, Wanted, minimise};
 
+use super::progress::Ticker;
 use super::record::EXTENSION;
-use super::replay::{failure, named, open};
+use super::replay::{failure, named, open_quietly};
 use super::{Exit, Failure, output};
 
 /// Where the small trace goes.
@@ -50,13 +51,15 @@ pub(super) fn run(
     budget: Duration,
     out: &Path,
 ) -> Result<u8, Failure> {
-    let reader = open(trace)?;
+    let reader = open_quietly(trace)?;
     // Nothing is replaced before there is something to replace it with.
     let mut small = Vec::new();
+    let ticker = Ticker::new("minimising", budget);
     let result = minimise(reader, wanted, budget, &mut small).map_err(|error| match &error {
         MinimiseError::Replay(of_replay) => failure(trace, of_replay),
         _ => Failure::usage(named(trace, &error)),
     })?;
+    drop(ticker);
     let written = File::create(out).and_then(|file| {
         let mut file = BufWriter::new(file);
         file.write_all(&small)?;

@@ -13,6 +13,7 @@ use peerdma_trace::{
 };
 use serde_json::json;
 
+use super::progress::Watched;
 use super::{Exit, Failure, minimise, output, step};
 
 /// Findings that are printed; the rest are counted.
@@ -84,6 +85,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     if arguments.json {
         output::json(&json!({
+            "entries": result.entries,
             "events": result.events,
             "transactions": result.transactions,
             "findings": result.findings,
@@ -156,15 +158,34 @@ fn changes_text(changes: &Changes, text: &mut String) {
         let _ = writeln!(text, "{}", plain(&line));
     }
     let _ = match changes.count {
-        0 => writeln!(text, "no transaction would have ended in another way"),
-        count => writeln!(text, "{count} transactions, or parts, would have ended in another way"),
+        0 => writeln!(text, "no verdict or route changes"),
+        1 => writeln!(text, "the verdict or route of 1 transaction, or part of one, changes"),
+        count => {
+            writeln!(
+                text,
+                "the verdict or route of {count} transactions, or parts of them, changes"
+            )
+        }
     };
 }
 
-/// Opens a trace.
-pub(super) fn open(path: &Path) -> Result<Reader<BufReader<File>>, Failure> {
+/// A trace's file.
+pub(super) type TraceFile = BufReader<Watched<File>>;
+
+/// Opens a trace; how far it has been read is printed where that takes long.
+pub(super) fn open(path: &Path) -> Result<Reader<TraceFile>, Failure> {
     let file = open_file(path)?;
-    Reader::new(BufReader::with_capacity(1 << 17, file))
+    let size = file.metadata().map(|metadata| metadata.len()).ok();
+    read(path, Watched::new(file, size))
+}
+
+/// Opens a trace for something that prints while it reads.
+pub(super) fn open_quietly(path: &Path) -> Result<Reader<TraceFile>, Failure> {
+    read(path, Watched::new(open_file(path)?, None))
+}
+
+fn read(path: &Path, file: Watched<File>) -> Result<Reader<TraceFile>, Failure> {
+    Reader::ahead(BufReader::with_capacity(1 << 17, file))
         .map_err(|error| failure(path, &ReplayError::Trace(error)))
 }
 
@@ -204,19 +225,22 @@ pub(super) fn named(path: &Path, error: impl std::fmt::Display) -> String {
 
 pub(super) fn text(result: &Replay) -> String {
     let mut text = String::new();
+    // What was asked for is the answer; what the trace has found is not.
+    if let Some(changes) = &result.changes {
+        changes_text(changes, &mut text);
+    }
+    let asked = result.changes.is_some();
     let line = |text: &mut String, line: std::fmt::Arguments<'_>| {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{line}");
     };
-    for finding in result.findings.iter().take(SHOWN) {
+    let findings = if asked { &[][..] } else { &result.findings };
+    for finding in findings.iter().take(SHOWN) {
         line(&mut text, format_args!("{}", plain(finding)));
     }
     let shown = result.findings.len().min(SHOWN) as u64;
-    if result.found > shown {
+    if result.found > shown && !asked {
         line(&mut text, format_args!("and {} more", result.found - shown));
-    }
-    if let Some(changes) = &result.changes {
-        changes_text(changes, &mut text);
     }
     if let Some(difference) = &result.difference {
         line(&mut text, format_args!("first difference, at entry {}:", difference.entry));
@@ -235,6 +259,8 @@ pub(super) fn text(result: &Replay) -> String {
         line(&mut text, format_args!("{}", ending(how)));
     }
     let verdict = match (&result.difference, result.is_partial()) {
+        (None, false) if asked => "as recorded it replays",
+        (None, true) if asked => "as recorded it replays as far as the trace goes",
         (Some(_), _) => "different",
         (None, true) => "identical as far as the trace goes",
         (None, false) => "identical",
@@ -242,8 +268,8 @@ pub(super) fn text(result: &Replay) -> String {
     line(
         &mut text,
         format_args!(
-            "{verdict}: {} events, {} transactions, {} findings",
-            result.events, result.transactions, result.found
+            "{verdict}: {} entries, {} transactions, {} findings",
+            result.entries, result.transactions, result.found
         ),
     );
     text
@@ -259,14 +285,15 @@ mod tests {
     fn a_difference_is_named() {
         let place = TracePlace { entry: 5, offset: 600, frame: 70 };
         let ending = Some(Ending::Truncated { place, reason: "a block is cut".into() });
-        let mut result = Replay { events: 3, transactions: 2, ending, ..Replay::default() };
+        let mut result =
+            Replay { entries: 4, events: 3, transactions: 2, ending, ..Replay::default() };
         result.findings.push("#1 x".into());
         result.found = 1;
         assert_eq!(
             text(&result),
             "#1 x\nthe trace has no end mark, so its recorder was killed, the disk was full, or the file was cut: \
              it ends before entry 5, at byte 600 unpacked, in the frame at byte 70: a block is cut\n\
-             identical as far as the trace goes: 3 events, 2 transactions, 1 findings\n"
+             identical as far as the trace goes: 4 entries, 2 transactions, 1 findings\n"
         );
         result.difference =
             Some(Difference { entry: 7, recorded: Some(Event::End { events: 1 }), replayed: None });
@@ -276,7 +303,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("  replayed: nothing\n") && text.contains("\ndifferent: 3 events"),
+            text.contains("  replayed: nothing\n") && text.contains("\ndifferent: 4 entries"),
             "{text}"
         );
     }

@@ -9,6 +9,8 @@ use peerdma_suite::scenario::Scenario;
 use peerdma_suite::stop::StopOn;
 use peerdma_suite::suppression::Suppression;
 
+use peerdma_topology::Plan;
+
 use super::Failure;
 
 /// What is to become of findings.
@@ -55,8 +57,11 @@ impl FindingOptions {
 
 /// Says that not all findings could be written down.
 pub(super) fn finish(writer: Option<Writer>) -> Result<(), Failure> {
-    let finished = writer.map_or(Ok(()), Writer::finish);
-    finished.map_err(|error| Failure::environment(format_args!("writing findings: {error}")))
+    let Some(writer) = writer else { return Ok(()) };
+    let name = writer.name().to_owned();
+    let failed =
+        |error| Failure::environment(format_args!("--findings {name} is not complete: {error}"));
+    writer.finish().map_err(failed)
 }
 
 /// Those of `all` that no finding of `scenarios` needed, once each, a line each.
@@ -70,14 +75,28 @@ pub(super) fn unused<'a>(
         .filter_map(|finding| finding.suppressed.as_ref())
         .map(|suppressed| suppressed.place.as_str())
         .collect();
+    let plans = plans(scenarios);
     let mut unused = Vec::new();
     for suppression in all.filter(|suppression| !used.contains(&suppression.place.as_str())) {
-        let line = suppression.to_string();
+        let mut line = suppression.to_string();
+        let is_in = |plan: &Plan| suppression.is_about_one_of(&plan.addresses());
+        if plans.as_ref().is_some_and(|plans| !plans.iter().any(is_in)) {
+            line += &format!(" (no topology of this run has a function {})", suppression.function);
+        }
         if !unused.contains(&line) {
             unused.push(line);
         }
     }
     unused
+}
+
+/// The topologies of all guests; none if that is not known of each.
+fn plans(scenarios: &[ScenarioReport]) -> Option<Vec<Plan>> {
+    let plan = |scenario: &ScenarioReport| {
+        let setup = scenario.setup.as_deref()?;
+        Plan::new(&setup.topology, setup.guest.iommu.has_iommu()).ok()
+    };
+    scenarios.iter().map(plan).collect()
 }
 
 #[cfg(test)]
@@ -96,6 +115,29 @@ mod tests {
         assert_eq!(unused(twice(), std::slice::from_ref(&scenario)), both);
         let suppressed = Some(Suppressed { reason: "a".into(), place: "k.txt:1".into() });
         scenario.stray_findings = vec![FindingReport { suppressed, ..FindingReport::default() }];
-        assert_eq!(unused(twice(), &[scenario]), both[1..]);
+        assert_eq!(unused(twice(), std::slice::from_ref(&scenario)), both[1..]);
+        // Where it is known which functions there were, one that was not is named.
+        let text = "pci.no-target peer7 # a\npci.no-target peer? # b\npci.no-target 01:00.0 # c\npci.no-target # d\n";
+        let all = Suppression::parse_all(text, "j.txt").unwrap();
+        let topology = peerdma_topology::Topology::default();
+        let guest = peerdma_topology::linux::Guest {
+            iommu: peerdma_topology::assembly::IommuMode::Strict,
+            cpu: peerdma_topology::Topology::default().cpu,
+            parameters: Default::default(),
+        };
+        scenario.setup = Some(Box::new(peerdma_suite::report::Setup { topology, guest }));
+        let lines = unused(all.iter(), &[scenario]);
+        let unknown: Vec<_> = lines.iter().filter(|line| line.contains("no topology")).collect();
+        assert_eq!(
+            unknown,
+            ["pci.no-target peer7 (at j.txt:1): a (no topology of this run has a function peer7)"]
+        );
+    }
+    #[test]
+    fn a_file_for_findings_that_takes_nothing_is_named() {
+        let mut writer = Writer::open("/dev/full".as_ref()).unwrap();
+        writer.write(&peerdma_suite::found::Found::default());
+        let error = finish(Some(writer)).unwrap_err().to_string();
+        assert!(error.contains("--findings /dev/full is not complete: No space left"), "{error}");
     }
 }

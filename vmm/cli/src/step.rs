@@ -1,8 +1,7 @@
 //! `peerdma replay --step`: a replay that stops, takes commands on stdin, and goes on.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::Path;
 
 use peerdma_suite::host::ctrl_c;
@@ -11,7 +10,7 @@ use peerdma_support::names::nearest_name;
 use peerdma_support::say;
 use peerdma_trace::{Entry, Event, Session, Stepped, Until};
 
-use super::replay::{failure, open, text};
+use super::replay::{TraceFile, failure, open_quietly, text};
 use super::{Exit, Failure, output};
 
 /// Bytes of a command line that are read; a longer one makes no sense.
@@ -41,7 +40,7 @@ const COMMANDS: [(&str, &str); 8] = [
 /// A replay under the user's hand.
 struct Steps<'a> {
     path: &'a Path,
-    session: Session<BufReader<File>>,
+    session: Session<TraceFile>,
     until: Until,
     last: Option<Stepped>,
     /// How many commands made no sense.
@@ -49,7 +48,7 @@ struct Steps<'a> {
 }
 
 pub(super) fn run(path: &Path, until: &Until) -> Result<u8, Failure> {
-    let session = Session::new(open(path)?).map_err(|error| failure(path, &error))?;
+    let session = Session::new(open_quietly(path)?).map_err(|error| failure(path, &error))?;
     // A command line is waited for where Ctrl-C would not be noticed.
     let _hook = ctrl_c::Hook::new(|| std::process::exit(ctrl_c::EXIT_CODE));
     let mut steps = Steps { path, session, until: until.clone(), last: None, refused: 0 };

@@ -188,7 +188,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let out = prepare_folder(&out, "output")?;
     let _lock = lock(&out, "--out")?;
     let record = arguments.record.as_deref().filter(|_| arguments.record_on != RecordOn::Never);
-    let record = record.map(|folder| prepare_folder(folder, "record")).transpose()?;
+    if let Some(file) = record.filter(|record| record.is_file()) {
+        return Err(Failure::usage(format_args!(
+            "--record {}: that is a file; name a folder, in which each scenario gets a trace",
+            file.display()
+        )));
+    }
+    let record = record.map(|folder| prepare_folder(folder, "trace")).transpose()?;
     let _record_lock = record
         .as_ref()
         .filter(|record| **record != out)

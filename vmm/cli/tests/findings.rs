@@ -28,6 +28,15 @@ fn classes_are_listed_and_explained_and_pipes_get_plain_text() {
     assert!(page.lines().all(|line| line.chars().count() <= 100), "{page}");
     let (code, group, _) = run(&["findings", "witness"]);
     assert_eq!((code, group.lines().count()), (0, 5), "{group}");
+    // What can be a note too is said to be.
+    assert!(all.lines().any(|line| line.contains("  finding or note  ")), "{all}");
+    let (code, json, _) = run(&["findings", "witness", "--json"]);
+    let pages: Vec<std::collections::BTreeMap<String, String>> =
+        serde_json::from_str(&json).unwrap();
+    assert_eq!((code, pages.len()), (0, 5), "{json}");
+    for field in ["class", "severity", "meaning", "example", "cause", "fix", "modes"] {
+        assert!(pages.iter().all(|page| !page[field].is_empty()), "{field}: {json}");
+    }
     // A reader that has seen enough is not an error.
     let mut child = peerdma(&["findings"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());

@@ -44,13 +44,13 @@ fn it_stops_at_a_finding_and_goes_on_to_the_end() {
     assert_eq!(lines.len(), 9, "{out}");
     assert_eq!(lines[1], "      59 turn of peer0");
     assert!(lines[4].starts_with("      62 finding: #41 01:00.0 peer0 MRd"), "{out}");
-    assert_eq!(lines[8], "identical: 64 events, 44 transactions, 1 findings");
+    assert_eq!(lines[8], "identical: 64 entries, 44 transactions, 1 findings");
     let (code, before, _) = steps(&trace, &["--until", "44"], "step 2\nquit\nstep\n");
     assert!(code == 0 && before.ends_with("\nstopped after entry 54\n"), "{before}");
     let (code, all, err) = steps(&trace, &[], "continue\nstep\nmappings peer0\n");
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(all.contains("the replay is at its end\nthe replay is at its end\n"), "{all}");
-    assert!(all.ends_with("\nidentical: 64 events, 44 transactions, 1 findings\n"), "{all}");
+    assert!(all.ends_with("\nidentical: 64 entries, 44 transactions, 1 findings\n"), "{all}");
     // The same places, named in other ways.
     for place in ["iommu.stale", "iommu", "#41", "60"] {
         let (code, other, _) = steps(&trace, &["--until", place], "");

@@ -54,6 +54,8 @@ pub struct Found {
 /// Writes findings down, each in one piece.
 pub struct Writer {
     out: Box<dyn Write + Send>,
+    /// The file's.
+    name: String,
     /// The first error: reported once, at the end.
     error: Option<io::Error>,
 }
@@ -74,12 +76,17 @@ impl Writer {
             Some("-") => Box::new(io::stdout()),
             _ => Box::new(File::create(path)?),
         };
-        Ok(Self::new(out))
+        Ok(Self { name: path.display().to_string(), ..Self::new(out) })
+    }
+
+    /// The name of the file; empty if there is none.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Writes to `out`.
     pub fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out, error: None }
+        Self { out, name: String::new(), error: None }
     }
 
     /// Writes one finding. Whatever ends the run afterwards, it is there.

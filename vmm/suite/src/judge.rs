@@ -272,7 +272,10 @@ impl Judge {
             Request::Settle => Answer::Settle,
             Request::Files(_) => Answer::Files,
             Request::Started => {
-                self.started = true;
+                // A trace's part of the user's command is found by the name that reports have for it.
+                if !std::mem::replace(&mut self.started, true) {
+                    self.mark(COMMAND, None);
+                }
                 self.events.send(Event::Running { scenario: self.report.name.clone() });
                 Answer::ok()
             }

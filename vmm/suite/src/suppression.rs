@@ -100,6 +100,12 @@ impl Suppression {
         Self::parse_all(&text, &file)
     }
 
+    /// Whether one of these functions is meant, by its name or by its address.
+    pub fn is_about_one_of(&self, functions: &[(String, Bdf)]) -> bool {
+        let bdf = self.function.parse::<Bdf>().ok();
+        functions.iter().any(|(name, number)| Some(*number) == bdf || matches(&self.function, name))
+    }
+
     /// The class, the function and the test, as a line has them.
     pub fn what(&self) -> String {
         match (self.function.as_str(), self.test.as_str()) {

@@ -108,14 +108,22 @@ impl<W: Write> Frames<W> {
         if self.left() < LITTLE {
             self.pad()?;
         }
-        let mut done = 0;
+        let (mut done, mut hopes) = (0, true);
         while let Some(rest) = blocks.get(done..).filter(|rest| !rest.is_empty()) {
             let room = self.left().saturating_sub(self.packed.len() + END + SKIPPABLE_HEADER);
             // What cannot be compressed takes a little more room than it has bytes.
-            let fitting = whole_blocks(rest, room.saturating_sub(room / 128 + LITTLE / 2));
+            let certain = room.saturating_sub(room / 128 + LITTLE / 2);
+            let hoped = if hopes { self.hoped(room, done) } else { 0 };
+            let fitting = whole_blocks(rest, certain.max(hoped));
             if fitting > 0 {
                 self.compress(rest.get(..fitting).unwrap_or(rest))?;
                 done += fitting;
+                if self.packed.len() + END + SKIPPABLE_HEADER > self.left() {
+                    // It was less like what came before than was hoped: once more, and with care.
+                    self.encoder.reinit()?;
+                    self.packed.clear();
+                    (done, hopes) = (0, false);
+                }
             } else if done > 0 {
                 break;
             } else {
@@ -134,6 +142,13 @@ impl<W: Write> Frames<W> {
             }
         }
         Ok(done)
+    }
+
+    /// Bytes that probably fit into this room, if they are like the `done` bytes of the frame so far: taken in large parts
+    /// they take less time, and less room.
+    fn hoped(&self, room: usize, done: usize) -> usize {
+        let ratio = done / self.packed.len().max(1);
+        if done == 0 || room < LITTLE { 0 } else { (room * ratio / 4 * 3).min(PIECE) }
     }
 
     /// Bytes to the end of the chunk.

@@ -67,15 +67,7 @@ impl<R: BufRead> Reader<R> {
     /// # Errors
     /// When it is not one, or one of another version.
     pub fn new(input: R) -> Result<Self, TraceError> {
-        let (source, beginning) = Source::new(input).map_err(TraceError::Read)?;
-        let not = |why: &str| Err(TraceError::NotATrace(why.to_owned()));
-        match beginning {
-            Beginning::Zstd | Beginning::Pcapng => {}
-            Beginning::Json => return Err(TraceError::Json),
-            Beginning::Empty => return not("it is empty"),
-            Beginning::Other => return not("it is not a zstd file"),
-        }
-        Self::open(source)
+        Self::open(begin(input)?)
     }
 
     fn open(mut source: Source<R>) -> Result<Self, TraceError> {
@@ -320,6 +312,28 @@ impl<R: BufRead> Reader<R> {
             Ok(0) | Err(_) => Ending::Complete,
         });
         Ok(())
+    }
+}
+
+impl<R: BufRead + Send + 'static> Reader<R> {
+    /// Opens a trace; a thread of its own unpacks it ahead of what is read.
+    ///
+    /// # Errors
+    /// When it is not one, or one of another version.
+    pub fn ahead(input: R) -> Result<Self, TraceError> {
+        Self::open(begin(input)?.ahead())
+    }
+}
+
+/// What a file begins with decides whether it can be a trace.
+fn begin<R: BufRead>(input: R) -> Result<Source<R>, TraceError> {
+    let (source, beginning) = Source::new(input).map_err(TraceError::Read)?;
+    let not = |why: &str| Err(TraceError::NotATrace(why.to_owned()));
+    match beginning {
+        Beginning::Zstd | Beginning::Pcapng => Ok(source),
+        Beginning::Json => Err(TraceError::Json),
+        Beginning::Empty => not("it is empty"),
+        Beginning::Other => not("it is not a zstd file"),
     }
 }
 

@@ -55,7 +55,10 @@ pub struct Difference {
 /// How a replay went.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// Entries of the trace that were replayed or compared.
+    /// Entries of the trace so far, without the end mark.
+    pub entries: u64,
+    /// Of those, how many were replayed or compared. The others say nothing that a replay could compare: where tests begin
+    /// and end.
     pub events: u64,
     /// Transactions (runs of TLPs) that came out the same.
     pub transactions: u64,
@@ -109,7 +112,7 @@ pub enum ReplayError {
     )]
     Lost(u64),
     /// The what-if question cannot be answered.
-    #[error(transparent)]
+    #[error("--what-if {}: {_0}", _0.change())]
     WhatIf(#[from] BadChange),
     /// Memory of the size of the guest's RAM is not to be had.
     #[error("no memory for the guest RAM that was recorded: {0}")]

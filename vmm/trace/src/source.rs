@@ -1,6 +1,8 @@
 //! The bytes of a trace: those in its zstd frames, or, of a trace that was unpacked, the file itself.
 
 use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
 use zstd::stream::read::Decoder;
 
@@ -37,8 +39,26 @@ enum State<R: BufRead> {
     Plain(Counted<R>),
     Between(Counted<R>),
     Frame(Decoder<'static, Counted<R>>),
+    /// A thread of its own unpacks ahead.
+    Ahead(Ahead),
     /// Something went wrong before.
     Broken,
+}
+
+/// What was unpacked at a time, or what went wrong there; empty at the end.
+struct Piece {
+    bytes: io::Result<Vec<u8>>,
+    /// Where in the file its frame begins.
+    frame: u64,
+    /// Whether all frames up to here are whole.
+    is_between: bool,
+}
+
+/// Pieces from the thread that unpacks.
+struct Ahead {
+    pieces: Receiver<Piece>,
+    is_packed: bool,
+    is_between: bool,
 }
 
 /// Reads what was packed.
@@ -55,6 +75,9 @@ pub(crate) struct Source<R: BufRead> {
 
 /// Bytes that are unpacked at a time.
 const BUFFER: usize = 64 << 10;
+
+/// Pieces that wait for being read.
+const WAITING: usize = 8;
 
 impl<R: BufRead> std::fmt::Debug for Source<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -99,12 +122,20 @@ impl<R: BufRead> Source<R> {
 
     /// Whether it has zstd frames.
     pub(crate) fn is_packed(&self) -> bool {
-        !matches!(self.state, State::Plain(_))
+        match &self.state {
+            State::Plain(_) => false,
+            State::Ahead(ahead) => ahead.is_packed,
+            _ => true,
+        }
     }
 
     /// Whether all frames so far are whole.
     pub(crate) fn is_between(&self) -> bool {
-        matches!(self.state, State::Between(_))
+        match &self.state {
+            State::Between(_) => true,
+            State::Ahead(ahead) => ahead.is_between,
+            _ => false,
+        }
     }
 
     /// Where in the file the present frame begins.
@@ -120,7 +151,16 @@ impl<R: BufRead> Source<R> {
 
 impl<R: BufRead> Read for Source<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.done == self.buffer.len() {
+        if self.done == self.buffer.len()
+            && let State::Ahead(ahead) = &mut self.state
+        {
+            (self.buffer, self.done) = (Vec::new(), 0);
+            // Without the thread it is over.
+            if let Ok(Piece { bytes, frame, is_between }) = ahead.pieces.recv() {
+                (self.frame, ahead.is_between) = (frame, is_between);
+                self.buffer = bytes?;
+            }
+        } else if self.done == self.buffer.len() {
             let mut more = std::mem::take(&mut self.buffer);
             more.resize(BUFFER, 0);
             let count = self.unpack(&mut more);
@@ -144,7 +184,8 @@ impl<R: BufRead> Source<R> {
     fn unpack(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match std::mem::replace(&mut self.state, State::Broken) {
-                State::Broken => return Ok(0),
+                // What a thread unpacks is taken elsewhere.
+                State::Broken | State::Ahead(_) => return Ok(0),
                 State::Plain(mut input) => {
                     self.frame = input.at;
                     let count = input.read(buffer)?;
@@ -170,6 +211,37 @@ impl<R: BufRead> Source<R> {
                     decoder.finish_frame()?;
                     self.state = State::Between(decoder.into_inner());
                 }
+            }
+        }
+    }
+}
+
+impl<R: BufRead + Send + 'static> Source<R> {
+    /// The same, unpacked by a thread of its own while what came before is looked at.
+    pub(crate) fn ahead(self) -> Self {
+        let (is_packed, is_between) = (self.is_packed(), self.is_between());
+        let (sender, pieces) = sync_channel(WAITING);
+        let unpacker = thread::Builder::new().name("unpacker".into());
+        let spawned = unpacker.spawn(move || self.send_all(&sender));
+        let state = match spawned {
+            Ok(_) => State::Ahead(Ahead { pieces, is_packed, is_between }),
+            Err(_) => State::Broken,
+        };
+        Self { state, frame: 0, unpacked: 0, buffer: Vec::new(), done: 0 }
+    }
+
+    /// Unpacks all there is, as long as it is wanted.
+    fn send_all(mut self, pieces: &SyncSender<Piece>) {
+        loop {
+            let mut bytes = vec![0; BUFFER];
+            let result = self.unpack(&mut bytes).map(|count| {
+                bytes.truncate(count);
+                bytes
+            });
+            let ends = result.as_ref().map_or(true, Vec::is_empty);
+            let (frame, is_between) = (self.frame, self.is_between());
+            if pieces.send(Piece { bytes: result, frame, is_between }).is_err() || ends {
+                return;
             }
         }
     }

@@ -20,7 +20,7 @@ const MAX_ROWS: usize = 10_000;
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Stats {
-    /// Entries.
+    /// Entries, without the end mark.
     pub entries: u64,
     /// From the first to the last, in seconds.
     pub seconds: f64,
@@ -81,6 +81,9 @@ impl Traffic {
 impl Stats {
     /// Adds an entry of a trace with this header.
     pub fn add(&mut self, entry: &Entry, header: &Header, context: &Context) {
+        if entry.event.is_last() {
+            return;
+        }
         self.entries += 1;
         *self.kinds.entry(kind_of(&entry.event)).or_default() += 1;
         let first = *self.first.get_or_insert(entry.time);

@@ -36,10 +36,17 @@ enum Setting {
 
 /// A change that cannot be asked about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{change:?} cannot be asked: {reason}")]
+#[error("{reason}")]
 pub struct BadChange {
     change: String,
     reason: String,
+}
+
+impl BadChange {
+    /// The change, as it was asked for.
+    pub fn change(&self) -> &str {
+        &self.change
+    }
 }
 
 impl FromStr for Change {
@@ -76,9 +83,10 @@ impl FromStr for Change {
                 Setting::PeerRouting { bridge: name, routing }
             }
             _ => {
-                return Err(bad("only PORT.acs, PORT.acs-without-effect, BRIDGE.peer-routing and strict leave the \
-                     requests as they are; with anything else the guest's kernel would have seen other numbers or \
-                     addresses, or done something else"
+                return Err(bad("not a change that a trace can answer for. Those are PORT.acs=..., \
+                     PORT.acs-without-effect=..., BRIDGE.peer-routing=... and strict: with them the recorded requests stay \
+                     what they were. With anything else functions would have other numbers or addresses, or the guest's \
+                     kernel would have done something else: record that"
                     .into()));
             }
         };
@@ -146,11 +154,15 @@ pub(crate) fn question(
     for Change { text, what } in changes {
         let bad = |reason: String| BadChange { change: text.clone(), reason };
         let port = |name: &str| match map.functions().find(|(_, node)| *node.name == *name) {
-            Some((_, node)) if node.kind == NodeKind::Endpoint => {
-                Err(bad(format!("{name} is an endpoint; ACS is asked about at ports")))
-            }
+            Some((_, node)) if node.kind == NodeKind::Endpoint => Err(bad(format!(
+                "{name} is an endpoint: name the root port or downstream port above it, whose ACS controls decide"
+            ))),
             Some((id, _)) => Ok(id),
-            None => Err(bad(format!("the topology has no port {name}"))),
+            None => {
+                let ports = map.functions().filter(|(_, node)| node.kind != NodeKind::Endpoint);
+                let ports: Vec<_> = ports.map(|(_, node)| node.name.to_string()).collect();
+                Err(bad(format!("the trace has no port {name}; it has {}", ports.join(", "))))
+            }
         };
         match what {
             Setting::Acs { port: name, on, off } => {
@@ -175,7 +187,10 @@ pub(crate) fn question(
             Setting::PeerRouting { bridge, routing } => {
                 let index = bridges.iter().position(|name| name == bridge);
                 let index = index.ok_or_else(|| {
-                    bad(format!("there is no host bridge {bridge}, but {}", bridges.join(", ")))
+                    bad(format!(
+                        "the trace has no host bridge {bridge}; it has {}",
+                        bridges.join(", ")
+                    ))
                 })?;
                 let routing = *routing;
                 all.push(Box::new(move |map| {
@@ -185,7 +200,7 @@ pub(crate) fn question(
                 }));
             }
             Setting::Strict if header.system.iommu == IommuKind::None => {
-                return Err(bad("there is no IOMMU that translates".to_owned()));
+                return Err(bad("the recorded system has no IOMMU that translates".to_owned()));
             }
             Setting::Strict => strict = true,
         }
@@ -199,8 +214,7 @@ pub(crate) fn question(
 
 /// Without a witness it is not known what the kernel had unmapped.
 pub(crate) fn no_witness() -> BadChange {
-    let reason =
-        "the trace has no records of a witness, so it is not known how long mappings lived";
+    let reason = "the guest had no witness, so the trace does not say when its kernel unmapped what; record it with the witness on";
     BadChange { change: "strict".to_owned(), reason: reason.to_owned() }
 }
 

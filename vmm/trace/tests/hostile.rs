@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::io::{BufReader, Cursor, Read, Write};
+use std::io::{BufRead, BufReader, Cursor, Read, Write};
 use std::time::Duration;
 
 use device_models::fabric::{Kind, Purpose, RouteKind};
@@ -70,9 +70,7 @@ fn trace(frames: usize, entries: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
     (bytes, parts)
 }
 
-/// Reads all there is.
-fn read(bytes: &[u8]) -> Result<(usize, Option<Ending>), TraceError> {
-    let mut reader = Reader::new(bytes)?;
+fn read_all(mut reader: Reader<impl BufRead>) -> Result<(usize, Option<Ending>), TraceError> {
     let mut count = 0;
     for entry in reader.by_ref() {
         entry?;
@@ -80,6 +78,20 @@ fn read(bytes: &[u8]) -> Result<(usize, Option<Ending>), TraceError> {
     }
     assert!(reader.next().is_none());
     Ok((count, reader.ending().cloned()))
+}
+
+/// Reads all there is, once as it is and once unpacked ahead: both find the same.
+fn read(bytes: &[u8]) -> Result<(usize, Option<Ending>), TraceError> {
+    let plain = Reader::new(bytes).and_then(read_all);
+    let ahead = Reader::ahead(Cursor::new(bytes.to_vec())).and_then(read_all);
+    match (&plain, &ahead) {
+        (Ok(plain), Ok(ahead)) => assert_eq!(plain, ahead),
+        (plain, ahead) => assert_eq!(
+            plain.as_ref().map_err(ToString::to_string),
+            ahead.as_ref().map_err(ToString::to_string)
+        ),
+    }
+    plain
 }
 
 fn unpack(bytes: &[u8]) -> Vec<u8> {

@@ -144,7 +144,7 @@ fn sums_and_lines_are_those_of_the_entries() {
         jsonl(&entry, "trace", &context, &mut lines).unwrap();
         context.leave(&entry);
     }
-    assert_eq!((stats.entries, stats.kinds["turn"], stats.kinds["test"]), (12, 6, 4));
+    assert_eq!((stats.entries, stats.kinds["turn"], stats.kinds["test"]), (11, 6, 4));
     assert_eq!(stats.records, [("buffer-map", 1)].into());
     assert_eq!(stats.tests, [("failed", 1), ("passed", 1)].into());
     let lines: Vec<serde_json::Value> = String::from_utf8(lines)

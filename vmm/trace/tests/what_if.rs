@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bench::{Bench, DATA, NOWHERE, descriptor, open, play};
 use device_models::endpoint::peer::regs::{channel, channel_control, flags, opcode};
+use device_models::pci::{AcsControl, Bdf};
 use peerdma_topology::Topology;
 use peerdma_topology::assembly::{IommuKind, SystemConfig};
 use peerdma_trace::{Change, RecordOptions, Replay, ReplayError, replay_what_if};
@@ -86,6 +87,46 @@ fn with_redirection_peer_requests_would_have_gone_up() {
     }
 }
 
+/// The ACS Control register of a port.
+fn acs_control(bench: &mut Bench, port: &str) -> (Bdf, u16) {
+    let function = bench.system.function(port).unwrap();
+    let bdf = bench.system.address_map().node(function).requester;
+    let mut at = 0x100;
+    while bench.system.config_read(bdf, at, 2) != 0xd {
+        at = u16::try_from(bench.system.config_read(bdf, at + 2, 2) >> 4).unwrap();
+        assert_ne!(at, 0, "{port} has no ACS");
+    }
+    (bdf, at + 6)
+}
+
+#[test]
+fn a_control_without_effect_would_have_let_requests_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.pcapng.zst");
+    let config = SystemConfig {
+        topology: Topology::load("switch-acs").unwrap(),
+        iommu: IommuKind::None,
+        local_memory: 1 << 20,
+        ..SystemConfig::default()
+    };
+    let mut bench = Bench::of(&path, RecordOptions::default(), config);
+    let (bdf, control) = acs_control(&mut bench, "down0");
+    let redirect = u32::from(AcsControl::P2P_REQUEST_REDIRECT.bits());
+    bench.system.config_write(bdf, control, 2, redirect);
+    let memory = bench.bar("peer1", 2);
+    bench.run(&[descriptor(opcode::COPY, flags::SOURCE_LOCAL, 0, memory, 0x300)]);
+    bench.recording.finish().unwrap();
+    let was = "peer0 MWr len=768: UR (pci.turned-back)";
+    assert_eq!(
+        lines(&path, &["down0.acs-without-effect=RR"]),
+        [format!("{was} -> bus-address to peer1")]
+    );
+    // The one that is on decides, and only where it is on.
+    for nothing in ["down0.acs-without-effect=CR", "down1.acs-without-effect=RR"] {
+        assert_eq!(lines(&path, &[nothing]), [""; 0], "{nothing}");
+    }
+}
+
 #[test]
 fn a_host_bridge_and_a_defect_decide_what_came_up() {
     let folder = tempfile::tempdir().unwrap();
@@ -109,6 +150,11 @@ fn strict_needs_an_iommu_and_a_witness() {
     let path = folder.path().join("run.pcapng.zst");
     record(&path, "switch");
     let error = ask(&path, &["strict"]).unwrap_err();
-    assert!(error.to_string().contains("no IOMMU that translates"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("--what-if strict: the recorded system has no IOMMU that translates"),
+        "{error}"
+    );
     assert!(!error.is_of_the_machine());
 }

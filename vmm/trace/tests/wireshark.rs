@@ -121,7 +121,31 @@ fn tshark_filters_with_the_dissector() {
     ] {
         assert_eq!(lines[number], wanted);
     }
+    let names = [
+        "peerdma.number",
+        "peerdma.kind_name",
+        "peerdma.function",
+        "peerdma.target_name",
+        "peerdma.purpose_name",
+        "peerdma.route_name",
+        "peerdma.status_name",
+        "peerdma.target_address",
+        "peerdma.target_function",
+        "peerdma.bar",
+    ];
+    let out = ask("peerdma", &names).unwrap();
+    let lines: Vec<_> = out.lines().map(str::trim_end).collect();
+    for (number, wanted) in [
+        (6, "6\tturn\tpeer0"),
+        (7, "7\ttransaction\tpeer0\tpeer1\tdata\tbus-address\tSC\t0x0000004000000000\t1"),
+        // One that failed has no target.
+        (9, "9\ttransaction\tpeer0\t\tdata\tnone\tUR"),
+        (10, "10\tfinding\tpeer1"),
+    ] {
+        assert_eq!(lines[number], wanted);
+    }
     for (filter, wanted) in [
+        ("peerdma.route_name == \"bus-address\" && peerdma.purpose_name == \"descriptor\"", "8"),
         ("peerdma.finding", "9\n10"),
         ("tlp.addr == 0xdeadb003", "9"),
         ("tlp.requester == \"02:01.0\"", "9"),

@@ -59,6 +59,11 @@ local f = {
     note = ProtoField.bool("peerdma.note", "Only a note"),
     text = ProtoField.string("peerdma.text", "Text"),
     who = ProtoField.string("peerdma.function", "Function"),
+    whose = ProtoField.string("peerdma.target_name", "Target's function"),
+    kind_name = ProtoField.string("peerdma.kind_name", "Kind, by its name"),
+    route_name = ProtoField.string("peerdma.route_name", "Route, by its name"),
+    status_name = ProtoField.string("peerdma.status_name", "Status, by its name"),
+    purpose_name = ProtoField.string("peerdma.purpose_name", "Purpose, by its name"),
     number32 = ProtoField.uint32("peerdma.function_number", "Function, by its number"),
     requester = ProtoField.uint32("peerdma.requester_id", "Requester ID", base.HEX),
     address = ProtoField.uint64("peerdma.address", "Address", base.HEX),
@@ -97,8 +102,23 @@ local t = {
 }
 tlp.fields = t
 
--- Names of the classes of findings, from the header of the file.
-local classes = {}
+-- Names of the classes of findings, and of the functions by their numbers, from the header of the file.
+local classes, functions = {}, {}
+
+-- What stands for no function, and for no TLP.
+local NO_FUNCTION, NO_TLP = 0xffff, UInt64(0xffffffff, 0xffffffff)
+
+-- Adds the number of a function with its name, and the name as a field of its own; nothing where there is none.
+local function add_function(tree, number, name, range)
+    local value = range:uint()
+    if value == NO_FUNCTION then return end
+    local known = functions[value]
+    local item = tree:add(number, range)
+    if known then
+        item:append_text(" (" .. known .. ")")
+        tree:add(name, range, known)
+    end
+end
 
 local function bdf(id)
     return string.format("%02x:%02x.%d", bit.rshift(id, 8), bit.band(bit.rshift(id, 3), 0x1f), bit.band(id, 7))
@@ -146,6 +166,15 @@ dissect[0] = function(range, tree)
     if list then
         for code, name in list:gmatch('"(%d+)":"([^"]*)"') do classes[tonumber(code)] = name end
     end
+    functions = {}
+    list = json:match('"functions":(%b[])')
+    if list then
+        local number = 0
+        for name in list:gmatch('"name":"([^"]*)"') do
+            functions[number] = name
+            number = number + 1
+        end
+    end
     return "header"
 end
 
@@ -156,13 +185,20 @@ dissect[1] = function(range, tree, class, flags)
     tree:add(f.limit, range(20, 2))
     tree:add(f.status, range(22, 1))
     tree:add(f.route, range(23, 1))
+    tree:add(f.route_name, range(23, 1), ROUTES[range(23, 1):uint()] or "?")
+    tree:add(f.status_name, range(22, 1), STATUSES[range(22, 1):uint()] or "?")
     tree:add(f.purpose, range(24, 1))
-    tree:add(f.target, range(25, 1))
-    tree:add(f.bar, range(26, 1))
-    tree:add(f.from, range(28, 2))
-    tree:add(f.to, range(30, 2))
-    tree:add(f.at, range(32, 8))
-    tree:add(f.offset, range(40, 8))
+    tree:add(f.purpose_name, range(24, 1), PURPOSES[range(24, 1):uint()] or "?")
+    add_function(tree, f.from, f.who, range(28, 2))
+    -- What did not arrive has no target.
+    if range(23, 1):uint() ~= 0 then
+        local target = range(25, 1):uint()
+        tree:add(f.target, range(25, 1))
+        if target == 3 then tree:add(f.bar, range(26, 1)) end
+        if target >= 2 then add_function(tree, f.to, f.whose, range(30, 2)) end
+        tree:add(f.at, range(32, 8))
+        if target ~= 0 then tree:add(f.offset, range(40, 8)) end
+    end
     if bit.band(flags, 1) ~= 0 then tree:add(f.digest, range(48, 4)) end
     local length = range(27, 1):uint() * 4
     local id, what = header(range(52, length), tree)
@@ -180,7 +216,7 @@ dissect[1] = function(range, tree, class, flags)
 end
 
 dissect[2] = function(range, tree, _, flags)
-    tree:add(f.sequence, range(0, 8))
+    if range(0, 8):uint64() ~= NO_TLP then tree:add(f.sequence, range(0, 8)) end
     local length = range(8, 2):uint()
     tree:add(f.finding, range(10, length))
     local at = 10 + length
@@ -209,9 +245,13 @@ end
 dissect[5], dissect[6] = register, register
 
 local function numbered(range, tree)
-    tree:add(f.number32, range(0, 4))
+    local item, name = tree:add(f.number32, range(0, 4)), functions[range(0, 4):uint()]
+    if name then
+        item:append_text(" (" .. name .. ")")
+        tree:add(f.who, range(0, 4), name)
+    end
     if range:len() > 4 then tree:add(f.payload, range(4)) end
-    return "function " .. range(0, 4):uint()
+    return name or "function " .. range(0, 4):uint()
 end
 dissect[7], dissect[12], dissect[13] = numbered, numbered, numbered
 
@@ -275,7 +315,11 @@ function peerdma.dissector(buffer, packet, root)
     local kind, class, flags = buffer(1, 1):uint(), buffer(2, 2):uint(), buffer(4, 4):uint()
     tree:add(f.version, buffer(0, 1))
     tree:add(f.kind, buffer(1, 1))
-    if class ~= 0 then tree:add(f.class, buffer(2, 2)) end
+    tree:add(f.kind_name, buffer(1, 1), KINDS[kind] or ("kind " .. kind))
+    if class ~= 0 then
+        local item = tree:add(f.class, buffer(2, 2))
+        if classes[class] then item:append_text(" (" .. classes[class] .. ")") end
+    end
     tree:add(f.flags, buffer(4, 4))
     tree:add(f.number, buffer(8, 8))
     local name = KINDS[kind] or ("kind " .. kind)

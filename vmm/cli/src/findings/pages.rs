@@ -77,6 +77,16 @@ impl Page {
         text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.')
     }
 
+    /// All of it, for programs.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let fields = self.fields.iter().map(|(name, text)| (name.to_lowercase(), text.as_str()));
+        let own = [("class".to_owned(), self.name.as_str()), ("example".to_owned(), &self.example)];
+        let all = own.into_iter().chain(fields).map(|(name, text)| (name, text.into()));
+        let mut all: serde_json::Map<_, _> = all.collect();
+        all.insert("meaning".to_owned(), self.meaning.join("\n\n").into());
+        all.into()
+    }
+
     /// The page for a terminal of this width; `heading` makes what a heading is.
     pub(super) fn text(&self, width: usize, heading: impl Fn(&str) -> String) -> String {
         let mut text = format!("{} ({})\n\n", heading(&self.name), self.field("Severity"));

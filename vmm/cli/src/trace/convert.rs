@@ -50,14 +50,19 @@ pub(super) struct Whole {
 impl Whole {
     pub(super) fn create(path: &Path) -> Result<Self, Failure> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let failed = |error| Failure::environment(named(path, error));
+        let folder = folder.unwrap_or(Path::new("."));
+        // What tempfile says has the name of a file in between.
+        let failed = |error: io::Error| {
+            let plain = std::fs::metadata(folder).err().unwrap_or_else(|| error.kind().into());
+            Failure::environment(named(path, plain))
+        };
         if path.is_dir() {
             return Err(Failure::usage(named(path, "it is a folder; name a file")));
         }
         let mut builder = tempfile::Builder::new();
         // As any other file that a program makes.
         let builder = builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+        let file = builder.tempfile_in(folder).map_err(failed)?;
         Ok(Self { file, path: path.to_owned() })
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// Seconds since the beginning
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     to: Option<Duration>,
-    /// From where this test begins to where it ends
+    /// From where this test begins to where it ends; `command` is a command of your own
     #[arg(long, value_name = "NAME")]
     test: Option<String>,
 }

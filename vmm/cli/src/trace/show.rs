@@ -8,7 +8,7 @@ use peerdma_suite::report::ktap::plain;
 use peerdma_support::say;
 use peerdma_trace::{Context, Entry, Event, ReplayError, TransactionResult};
 
-use super::super::replay::{failure, open};
+use super::super::replay::{failure, open_quietly};
 use super::super::{Exit, Failure};
 use super::{filter, fits_to, remark};
 
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let filter = filter(&arguments.filters)?;
-    let mut reader = open(&arguments.trace)?;
+    let mut reader = open_quietly(&arguments.trace)?;
     fits_to(&filter, reader.header())?;
     let mut context = Context::new(reader.header(), reader.begun());
     let interfaces = reader.interfaces();

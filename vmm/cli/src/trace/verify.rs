@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         if entries == 0 {
             first = entry.number;
         }
-        entries += 1;
+        entries += u64::from(!entry.event.is_last());
     }
     let how = reader.ending().cloned();
     let (lost, part, packed) = (reader.lost(), reader.header().part, reader.is_packed());

@@ -13,6 +13,7 @@ mod ioat;
 mod mappings;
 mod memory;
 mod options;
+mod record;
 mod report;
 mod rig;
 mod transactions;
@@ -48,6 +49,9 @@ fn main() -> std::io::Result<ExitCode> {
     }
     if options.wants("mappings") {
         mappings::run(&mut report, rounds);
+    }
+    if options.wants("record") {
+        record::run(&mut report, rounds);
     }
     if options.wants("memory") {
         memory::run(&mut report);

@@ -1,7 +1,8 @@
 //! The command line of the bench.
 
 /// What it can measure, each with a name of its own.
-pub const GROUPS: [&str; 6] = ["copies", "ioat", "transactions", "witness", "mappings", "memory"];
+pub const GROUPS: [&str; 7] =
+    ["copies", "ioat", "transactions", "witness", "mappings", "record", "memory"];
 
 /// What it was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]

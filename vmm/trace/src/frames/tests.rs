@@ -107,3 +107,22 @@ fn a_block_that_is_longer_than_a_chunk_is_written_all_the_same() {
     zstd::stream::read::Decoder::new(&bytes[..]).unwrap().read_to_end(&mut again).unwrap();
     assert!(again == plain);
 }
+
+/// What came before does not promise anything: behind much that gets small comes what does not.
+#[test]
+fn a_part_that_is_larger_than_was_hoped_is_packed_once_more() {
+    let mut seed = 9;
+    // Soft ones that fill half of the chunk, and one hard one that fits, or not.
+    for hard in [20_000, 60_000, 100_000, 131_000] {
+        let mut frame: Vec<u8> = Vec::new();
+        for _ in 0..8 {
+            frame.extend(block(8000, &mut seed, true));
+            (0..20).for_each(|_| frame.extend(block(5000, &mut seed, false)));
+        }
+        (0..hard / 1000).for_each(|_| frame.extend(block(1000, &mut seed, true)));
+        let frames = vec![frame; 5];
+        let (plain, bytes) = packed(&frames);
+        let waste = check(&plain, &bytes);
+        assert!(waste < bytes.len() / 10 + CHUNK, "{hard}: {waste} of {}", bytes.len());
+    }
+}

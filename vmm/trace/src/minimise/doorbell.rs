@@ -83,3 +83,85 @@ fn channel_at(map: &AddressMap, address: u64) -> Option<(u64, u64)> {
     let register = offset.checked_sub(layout::CHANNEL_BASE)? % layout::CHANNEL_STRIDE;
     Some((address.checked_sub(register)?, register))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Header;
+    use crate::replay::build;
+
+    /// The registers of a channel of a function.
+    fn channel_of(map: &AddressMap, name: &str, number: u64) -> u64 {
+        let (_, node) = map.functions().find(|(_, node)| *node.name == *name).unwrap();
+        let bar = node.bars.iter().find(|bar| bar.index == 0).unwrap();
+        bar.range.first + layout::CHANNEL_BASE + number * layout::CHANNEL_STRIDE
+    }
+
+    fn scene(address: u64, value: u32) -> Scene {
+        let cause = Event::RegisterWrite { address, data: value.to_le_bytes().to_vec() };
+        Scene { cause, given: Vec::new(), test: 0, is_state: false, tail: None }
+    }
+
+    #[test]
+    fn a_doorbell_stands_for_as_much_as_it_did() {
+        let header = Header { ram: vec![(0, 1 << 20)], ..Header::nothing() };
+        let mut system = build(&header).unwrap();
+        let functions: Vec<_> =
+            system.address_map().functions().map(|(_, node)| node.requester).collect();
+        // Memory Space Enable, so that addresses lead somewhere.
+        functions.into_iter().for_each(|function| system.config_write(function, 4, 2, 6));
+        let map = system.address_map().clone();
+        let (one, two) = (channel_of(&map, "peer0", 0), channel_of(&map, "peer0", 1));
+        let other = channel_of(&map, "peer1", 0);
+        let mut scenes = vec![
+            scene(one + channel::RING_SIZE, 3),
+            scene(one + channel::TAIL, 5),
+            scene(one + channel::TAIL, 7),
+            // The ring has eight places: on to the third of the next round.
+            scene(one + channel::TAIL, 2),
+            // Another channel, and another function, have tails of their own.
+            scene(two + channel::TAIL, 4),
+            scene(other + channel::TAIL, 6),
+            scene(one + channel::CTRL, channel_control::RESET),
+            scene(one + channel::TAIL, 1),
+            // Other registers, an address without any, and a write of another size.
+            scene(one + channel::CTRL, channel_control::ENABLE),
+            scene(0x1000, 9),
+        ];
+        if let Event::RegisterWrite { address, .. } = scene(one + channel::TAIL, 0).cause {
+            let short = Event::RegisterWrite { address, data: vec![3] };
+            scenes.push(Scene { cause: short, ..scene(0, 0) });
+        }
+        note_tails(&map, &mut scenes);
+        let moves: Vec<_> = scenes
+            .iter()
+            .map(|scene| match scene.tail {
+                Some(Tail::Grows { ring, by, .. }) => Some((ring, Some(by))),
+                Some(Tail::Reset { ring }) => Some((ring, None)),
+                None => None,
+            })
+            .collect();
+        let grows = |ring, by| Some((ring, Some(by)));
+        let wanted = [
+            None,
+            grows(one, 5),
+            grows(one, 2),
+            grows(one, 3),
+            grows(two, 4),
+            grows(other, 6),
+            Some((one, None)),
+            grows(one, 1),
+            None,
+            None,
+            None,
+        ];
+        assert_eq!(moves, wanted);
+        // Without the first doorbell the others move as far as they did, from where the tail then is.
+        let mut tails = Tails::default();
+        let left = scenes.iter().enumerate().filter(|(at, _)| *at != 1);
+        let values: Vec<_> = left.map(|(_, scene)| tails.next(scene.tail)).collect();
+        let tails_of_one = [Some(2), Some(5)];
+        assert_eq!(values[1..3], tails_of_one);
+        assert_eq!(values[3..], [Some(4), Some(6), None, Some(1), None, None, None]);
+    }
+}

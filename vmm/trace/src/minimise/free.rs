@@ -62,6 +62,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(mut system: System) -> Self {
         let stage = Stage::default();
+        system.leave_data();
         system.add_observer(Box::new(stage.clone()));
         Self { system, stage }
     }
@@ -216,10 +217,10 @@ impl State {
                 let (index, moved) = self.indices.entry(address).or_default();
                 *index = index.wrapping_add(grown);
                 let now = index.to_le_bytes().to_vec();
-                *moved = now != data;
+                *moved = now != *data;
                 Some(now)
             }
-            None => Some(data),
+            None => Some(data.to_vec()),
         }
     }
 
@@ -241,7 +242,7 @@ impl State {
             false => 0,
         };
         let Some(Given::Record(data)) = self.given.get(at) else { return None };
-        let bytes = data.as_slice().try_into().ok();
+        let bytes = data[..].try_into().ok();
         self.given.remove(at);
         bytes
     }
@@ -293,7 +294,7 @@ impl Observer for Stage {
                 if *of == function.index() && value.len() == data.len())
         });
         if let Some(Given::Outside { data: value, .. }) = at.and_then(|at| state.given.remove(at)) {
-            data.iter_mut().zip(value).for_each(|(byte, value)| *byte = value);
+            data.iter_mut().zip(&value[..]).for_each(|(byte, value)| *byte = *value);
         }
     }
 }

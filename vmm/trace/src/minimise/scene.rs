@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
+use std::sync::Arc;
 
 use device_models::fabric::{Kind, Purpose};
 
@@ -36,16 +37,16 @@ pub(super) enum Given {
         function: Option<u16>,
         purpose: Purpose,
         address: u64,
-        data: Vec<u8>,
+        data: Arc<[u8]>,
         /// It is the index of a virtqueue's available ring: by how much that had grown.
         grown: Option<u16>,
     },
     /// A transaction without bytes that matter: only its place in the order does.
     Other { function: Option<u16>, address: u64 },
     /// A value from outside.
-    Outside { function: usize, data: Vec<u8> },
+    Outside { function: usize, data: Arc<[u8]> },
     /// A witness record.
-    Record(Vec<u8>),
+    Record(Arc<[u8]>),
 }
 
 /// Reads all of a trace.
@@ -87,13 +88,13 @@ fn given(event: Event) -> Option<Given> {
             ..
         }) => Some(Given::Other { function, address }),
         Event::Transaction(TlpRun { function, purpose, address, data: Some(data), .. }) => {
-            Some(Given::Read { function, purpose, address, data, grown: None })
+            Some(Given::Read { function, purpose, address, data: data.into(), grown: None })
         }
         Event::Transaction(TlpRun { function, address, .. }) => {
             Some(Given::Other { function, address })
         }
-        Event::Outside { function, data } => Some(Given::Outside { function, data }),
-        Event::Witness { data, .. } => Some(Given::Record(data)),
+        Event::Outside { function, data } => Some(Given::Outside { function, data: data.into() }),
+        Event::Witness { data, .. } => Some(Given::Record(data.into())),
         _ => None,
     }
 }
@@ -119,7 +120,7 @@ fn note_growth(scenes: &mut [Scene]) {
             continue;
         };
         if let Given::Read { data, grown, .. } = given
-            && let Ok(value) = <[u8; 2]>::try_from(data.as_slice()).map(u16::from_le_bytes)
+            && let Ok(value) = <[u8; 2]>::try_from(&data[..]).map(u16::from_le_bytes)
         {
             let before = last.insert(address, value).unwrap_or(0);
             *grown = Some(value.wrapping_sub(before));

@@ -67,11 +67,14 @@ impl<'a> Shrink<'a> {
 
     /// Leaves out what it can; whether that was all.
     pub(super) fn shrink(&mut self) -> Finished {
-        let all = self.scenes.clone();
-        self.try_scenes(all)?;
         let mut relative = self.scenes.clone();
         note_tails(&self.map, &mut relative);
-        self.try_scenes(relative)?;
+        // The coarsest cut first: in a long trace each replay of the whole takes its time.
+        if !self.try_own_test(&relative)? {
+            let all = self.scenes.clone();
+            self.try_scenes(all)?;
+            self.try_scenes(relative)?;
+        }
         self.leave_out_others()?;
         let mut finished = self.halve()? && self.lower()?;
         finished &= self.halve_records()?;
@@ -112,6 +115,19 @@ impl<'a> Shrink<'a> {
         } else {
             self.try_scenes(kept)
         }
+    }
+
+    /// Leaves out what other tests did, but for what it set up; or only the work of devices in them.
+    fn try_own_test(&mut self, scenes: &[Scene]) -> Finished {
+        let test = scenes.last().map_or(0, |scene| scene.test);
+        let is_own = |scene: &&Scene| scene.is_state || scene.test == test;
+        let is_setup = |scene: &&Scene| scene.test == test || scene.is_state || !is_work(scene);
+        let own: Vec<_> = scenes.iter().filter(is_own).cloned().collect();
+        if own.len() < scenes.len() && self.try_scenes(own)? {
+            return Ok(true);
+        }
+        let setup: Vec<_> = scenes.iter().filter(is_setup).cloned().collect();
+        Ok(setup.len() < scenes.len() && !self.is_over() && self.try_scenes(setup)?)
     }
 
     fn is_over(&self) -> bool {

@@ -55,6 +55,8 @@ struct State {
     /// Number of the first entry that is neither written nor in `waiting`.
     first: u64,
     waiting: VecDeque<Chunk>,
+    /// Memory of chunks that have been written: new memory costs a page fault for each page.
+    spare: Vec<Vec<u8>>,
     /// A transaction whose findings may still come.
     held: Option<(TlpRun, Duration)>,
     /// A finding about a transaction that has not come yet.
@@ -99,6 +101,7 @@ impl Shared {
             first: 1,
             blocks,
             waiting: VecDeque::new(),
+            spare: Vec::new(),
             held: None,
             ahead: None,
             behind: Vec::new(),
@@ -246,7 +249,8 @@ impl Shared {
             return Err(error);
         }
         let State { bytes, files, cut, lost, stalls, stalled, .. } = *state;
-        let events = state.blocks.events();
+        // Without the end mark.
+        let events = state.blocks.events().saturating_sub(1);
         Ok(RecordSummary { events, bytes, files, cut, lost, stalls, stalled })
     }
 }
@@ -282,7 +286,9 @@ impl State {
     fn enqueue(&mut self) {
         let made = self.blocks.made();
         if !made.is_empty() {
-            let blocks = std::mem::replace(made, Vec::with_capacity(FRAME + (FRAME >> 4)));
+            let fresh = self.spare.pop();
+            let fresh = fresh.unwrap_or_else(|| Vec::with_capacity(FRAME + (FRAME >> 4)));
+            let blocks = std::mem::replace(made, fresh);
             self.waiting.push_back(Chunk { first: self.first, blocks });
             (self.first, self.gap) = (self.blocks.events() + 1, 0);
         }
@@ -327,6 +333,11 @@ fn write(shared: &Arc<Shared>, mut frames: Frames<Box<dyn Output>>, mut ring: Op
             None => (written, RingFiles::default()),
         };
         state.frames += 1;
+        if state.spare.len() < WAITING {
+            let mut blocks = chunk.blocks;
+            blocks.clear();
+            state.spare.push(blocks);
+        }
         if ring.is_none() && written >= shared.options.limit && !state.over {
             state.release();
             let (events, now) = (state.blocks.events(), state.now());

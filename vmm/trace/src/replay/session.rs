@@ -87,6 +87,7 @@ impl<R: BufRead + Send + 'static> Session<R> {
             system.set_what_if(change);
         }
         let stage = Stage::new(reader, collector);
+        system.leave_data();
         system.add_observer(Box::new(stage.clone()));
         // What came before the first cause.
         let next = stage.finish_cause()?;

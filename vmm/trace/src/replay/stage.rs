@@ -147,6 +147,9 @@ impl<R: BufRead> Script<R> {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         loop {
             let entry = reader.next().transpose()?;
+            if entry.as_ref().is_some_and(|entry| !entry.event.is_last()) {
+                self.replay.entries += 1;
+            }
             match entry {
                 Some(Entry { event: Event::Lost { .. }, number, .. }) => {
                     return Err(ReplayError::Lost(number));
