@@ -71,10 +71,11 @@ impl Client {
         }
         let mut line = request.to_string().into_bytes();
         line.push(b'\n');
-        self.stream.write_all(&line).map_err(ClientError::Lost)?;
+        // A server that takes no more clients says so before it hangs up, without having read anything.
+        let sent = self.stream.write_all(&line);
         let line = read_line(&mut self.input, MAX_ANSWER)
             .and_then(|line| line.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
-            .map_err(ClientError::Lost)?;
+            .map_err(|error| ClientError::Lost(sent.err().unwrap_or(error)))?;
         let answer: Answer = serde_json::from_slice(&line)
             .map_err(|error| ClientError::Lost(io::Error::other(error)))?;
         match answer.error {

@@ -80,7 +80,7 @@ fn a_suppressed_finding_fails_nothing_and_its_neighbours_do() {
     report_finding(&mut judge, FindingClass::Unmapped, "one");
     say(&mut judge, &["case end ok", "case begin a3"]);
     let other = Finding { function: "peer1".into(), ..finding(FindingClass::Stale, "one") };
-    assert!(!judge.finding(&other, Vec::new));
+    assert_eq!(judge.finding(&other, Vec::new), Reaction::GoOn);
     // What a test expects counts for it, suppressed or not.
     say(&mut judge, &["case end ok", "case begin a4", "case expect iommu.stale"]);
     report_finding(&mut judge, FindingClass::Stale, "one");
@@ -130,12 +130,13 @@ fn what_ends_a_run_is_the_first_finding_that_is_a_mistake() {
     report_finding(&mut judge, FindingClass::LinkDown, "suppressed");
     note(&mut judge, FindingClass::BusMasterOff, "left over");
     assert!(judge.stopped().is_none());
-    assert!(judge.finding(&finding(FindingClass::Unmapped, "bad"), || vec!["why".into()]));
+    let reaction = judge.finding(&finding(FindingClass::Unmapped, "bad"), || vec!["why".into()]);
+    assert_eq!(reaction, Reaction::Stop);
     let stopped = judge.stopped().unwrap().clone();
     assert_eq!(stopped.text, "peer0: iommu.unmapped: bad");
     assert_eq!(stopped.before, ["why"]);
     // Nothing counts that comes later.
-    assert!(!judge.finding(&finding(FindingClass::Unmapped, "later"), Vec::new));
+    assert_eq!(judge.finding(&finding(FindingClass::Unmapped, "later"), Vec::new), Reaction::GoOn);
     let report = judge.finish(end(Ending::StoppedOnFinding));
     assert!(report.stopped && !report.hung && report.status == Status::Failed);
     assert_eq!(
@@ -154,10 +155,27 @@ fn a_class_ends_a_run_by_a_note_and_no_other_class_does() {
     report_finding(&mut judge, FindingClass::Stale, "another");
     let edge =
         Finding { severity: Severity::Note, ..finding(FindingClass::MappingEdge, "over the edge") };
-    assert!(judge.finding(&edge, Vec::new));
+    assert_eq!(judge.finding(&edge, Vec::new), Reaction::Stop);
     let report = judge.finish(end(Ending::StoppedOnFinding));
     assert!(report.failures.is_empty(), "{:?}", report.failures);
     assert_eq!(report.cases[0].name, "command");
     assert!(report.cases[0].detail.starts_with("stopped on finding"), "{:?}", report.cases[0]);
     assert_eq!((report.cases[0].status, report.not_run), (Status::Failed, false));
+}
+
+#[test]
+fn a_paused_run_goes_on_and_pauses_again() {
+    let (mut judge, _events) = judge(Mode::Command, 0);
+    judge.pause_on(&["fault".parse().unwrap()]);
+    say(&mut judge, &["hello", "started"]);
+    report_finding(&mut judge, FindingClass::LinkDown, "no fault");
+    for text in ["one", "another"] {
+        let reaction = judge.finding(&finding(FindingClass::Unmapped, text), Vec::new);
+        assert_eq!(reaction, Reaction::Pause);
+        assert!(judge.paused_at().unwrap().text.ends_with(text) && judge.stopped().is_none());
+    }
+    // What ends a run goes before what pauses it.
+    judge.stop_on(&["iommu.unmapped".parse().unwrap()]);
+    let reaction = judge.finding(&finding(FindingClass::Unmapped, "last"), Vec::new);
+    assert_eq!(reaction, Reaction::Stop);
 }
