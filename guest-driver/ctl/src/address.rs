@@ -40,7 +40,7 @@ impl Kind {
 
 /// An address, and what it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Located {
     pub(crate) address: u64,
     pub(crate) length: u64,
     pub(crate) kind: Kind,
@@ -48,7 +48,7 @@ pub(crate) struct Place {
     pub(crate) path: String,
 }
 
-impl Place {
+impl Located {
     pub(crate) fn text(&self) -> String {
         format!(
             "{:#x}, {} bytes: {}\n    {}",
@@ -96,13 +96,13 @@ impl Memory {
 
 /// What `address` is to a device whose addresses the IOMMU translates, or not. `owner` is the device whose memory it
 /// should be, if that is known; `memories` are those of all devices.
-pub(crate) fn place(
+pub(crate) fn locate(
     address: u64,
     length: u64,
     is_translated: bool,
     owner: Option<&str>,
     memories: &[Memory],
-) -> Place {
+) -> Located {
     let by_bus = memories.iter().find(|memory| memory.holds(memory.bus, address));
     let by_phys = memories.iter().find(|memory| memory.holds(memory.phys, address));
     let (kind, path) = match (by_bus, by_phys) {
@@ -145,7 +145,7 @@ pub(crate) fn place(
             (Kind::Physical, "to RAM through the root complex; nothing translates it".to_owned())
         }
     };
-    Place { address, length, kind, path }
+    Located { address, length, kind, path }
 }
 
 #[cfg(test)]
@@ -160,7 +160,7 @@ mod tests {
     fn kinds_are_distinguished_by_where_a_bar_is() {
         let memories = [memory("a", 0x10_0000, 0x90_0000), memory("b", 0x20_0000, 0x20_0000)];
         let of = |address, is_translated, owner| {
-            let found = place(address, 16, is_translated, owner, &memories);
+            let found = locate(address, 16, is_translated, owner, &memories);
             (found.kind, found.path)
         };
         let (kind, path) = of(0x10_0fff, true, Some("a"));
@@ -175,6 +175,6 @@ mod tests {
         let (kind, path) = of(0x5000, false, Some(""));
         assert!(kind == Kind::Physical && path.starts_with("to RAM"), "{path}");
         // A driver that may not know addresses reports zero.
-        assert_eq!(place(5, 1, false, None, &[memory("a", 0, 0)]).kind, Kind::Physical);
+        assert_eq!(locate(5, 1, false, None, &[memory("a", 0, 0)]).kind, Kind::Physical);
     }
 }

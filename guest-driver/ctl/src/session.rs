@@ -1,7 +1,8 @@
 //! Objects that live as long as a shell or a script: open devices, their memory and imports, and dma-bufs.
 
-use crate::arguments::{MemoryKind, Name};
+use crate::arguments::Name;
 use crate::error::CtlError;
+use crate::kinds::MemoryKind;
 use crate::operand::check_name;
 use guest_agent::device::{self, DEVICE, Object, Peer, VENDOR};
 use guest_agent::sys::pci::Function;
@@ -21,12 +22,12 @@ pub(crate) struct Held {
     pub(crate) device: u32,
     /// The driver's name for it.
     pub(crate) object: Object,
-    pub(crate) what: What,
+    pub(crate) what: HeldKind,
 }
 
 /// What an object is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum HeldKind {
     /// Memory that was allocated.
     Memory(MemoryKind),
     /// A dma-buf that was attached.

@@ -212,8 +212,8 @@ fn attempt_file(vmm: &mut Vmm, name: &str, target: &Path) -> Result<u64, FilesEr
 /// Whether a file of that many bytes has room in `folder`. The kernel kills processes when its memory is full, and the
 /// root file system is in memory.
 fn check_room(name: &str, bytes: u64, folder: &Path) -> Result<(), FilesError> {
-    let is_in_memory = rustix::fs::statfs(folder)
-        .is_ok_and(|statfs| IN_MEMORY.iter().any(|magic| *magic == statfs.f_type as i64));
+    let is_in_memory =
+        rustix::fs::statfs(folder).is_ok_and(|statfs| IN_MEMORY.contains(&statfs.f_type));
     if !is_in_memory {
         return Ok(());
     }

@@ -264,7 +264,7 @@ fn results_arrive_whole_or_not_at_all() {
     let top = folders();
     let out = top.path().join("out");
     let mut server = server(top.path());
-    let content: Vec<u8> = (0..10_000_u32).map(|i| (i * 7 >> 3).to_le_bytes()[0]).collect();
+    let content: Vec<u8> = (0..10_000_u32).map(|i| ((i * 7) >> 3).to_le_bytes()[0]).collect();
     let path = put(&mut server, "log 1.txt", &content).unwrap();
     assert_eq!(path, out.join("log 1.txt").display().to_string());
     assert_eq!(fs::read(out.join("log 1.txt")).unwrap(), content);
