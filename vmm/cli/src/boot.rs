@@ -24,11 +24,12 @@ use peerdma_suite::report::{ScenarioReport, Status};
 use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 
+use super::boot_config::{self, ConfigOptions};
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::exchange::ExchangeOptions;
 use super::record::RecordFlags;
 use super::test::{prepare_folder, time_factor, venue};
-use super::{Exit, Failure, rebind, reporting};
+use super::{Exit, Failure, output, rebind, reporting};
 
 /// Whose guest is booted: its kernel parameters and its size.
 const SCENARIO: &str = "user";
@@ -58,6 +59,8 @@ pub(super) struct Arguments {
     recording: RecordFlags,
     #[command(flatten)]
     exchange: ExchangeOptions,
+    #[command(flatten)]
+    config: ConfigOptions,
     /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
@@ -113,6 +116,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     job.exchange = exchange;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
+
+    if arguments.config.dry_run {
+        let text = boot_config::describe(&job, &prepared.kernel_name, &place.to_string());
+        return output::print(&text).map(|()| Exit::Success as u8);
+    }
 
     let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;
     let terminal = RawTerminal::enter().map_err(Failure::internal)?;

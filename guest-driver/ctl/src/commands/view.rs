@@ -118,7 +118,10 @@ fn difference(view: &View, range: std::ops::Range<usize>, pattern: u64) -> Optio
     let mut at = start;
     while at < range.end {
         let shift = u32::try_from((at - start) % 8 * 8).unwrap_or(0);
-        if at.is_multiple_of(8) && at + 8 <= range.end && view.word(at) == pattern.rotate_right(shift) {
+        if at.is_multiple_of(8)
+            && at + 8 <= range.end
+            && view.word(at) == pattern.rotate_right(shift)
+        {
             at += 8;
             continue;
         }
