@@ -6,7 +6,7 @@ use crate::kinds::MemoryKind;
 use crate::operand::check_name;
 use guest_agent::device::{self, DEVICE, Object, Peer, VENDOR};
 use guest_agent::sys::pci::Function;
-use guest_agent::vmm::{PortWire, Vmm};
+use guest_agent::vmm::{Expected, PathKind, PortWire, Vmm};
 use guest_protocol::started::{BY_BOOT, BY_TEST, is_started};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -58,6 +58,8 @@ pub(crate) struct Session {
     pub(crate) buffers: BTreeMap<String, Buffer>,
     numbers: BTreeMap<char, u32>,
     vmm: Option<Vmm>,
+    /// What is expected of the kernel; nothing where the VMM has not said.
+    expected: Option<Expected>,
 }
 
 impl Session {
@@ -68,10 +70,12 @@ impl Session {
         // On any other machine the port's number may mean something else.
         let wire = is_guest.then(|| PortWire::open().ok()).flatten();
         let mut vmm = wire.map(|wire| Vmm::new(Box::new(wire)));
-        if let Some(asked) = &mut vmm
-            && asked.hello().is_err()
-        {
-            vmm = None;
+        let mut expected = None;
+        if let Some(asked) = &mut vmm {
+            match asked.hello() {
+                Ok(hello) => expected = hello.expected,
+                Err(_) => vmm = None,
+            }
         }
         Self {
             devices: BTreeMap::new(),
@@ -79,7 +83,15 @@ impl Session {
             buffers: BTreeMap::new(),
             numbers: BTreeMap::new(),
             vmm,
+            expected,
         }
+    }
+
+    /// What the kernel is expected to decide about DMA by one device into the memory of another.
+    pub(crate) fn expected_way(&self, client: u32, owner: u32) -> Option<PathKind> {
+        let paths = &self.expected.as_ref()?.paths;
+        let path = paths.iter().find(|(from, to, _)| (*from, *to) == (client, owner));
+        path.map(|(_, _, path)| path.way)
     }
 
     /// The VMM, if this is a guest of peerdma.

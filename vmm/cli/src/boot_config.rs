@@ -250,7 +250,7 @@ pub(super) fn describe(job: &Job, kernel: &str, place: &str) -> String {
         let _ = writeln!(text, "{name:16} {value}");
     };
     line("kernel", kernel.to_owned());
-    line("runs", place.to_owned());
+    line("where", place.to_owned());
     for run in &job.runs {
         line("memory", format!("{} MiB, {} CPUs", run.memory, run.cpus));
         line("command line", run.command_line());

@@ -97,6 +97,12 @@ fn describe(session: &Session, name: &str, held: &Held) -> Result<(String, Value
                 // Empty stands for RAM.
                 HeldKind::Memory(_) => Some(String::new()),
             };
+            let way = match what {
+                HeldKind::Import { owner: Some(owner), .. } => {
+                    session.expected_way(held.device, *owner)
+                }
+                _ => None,
+            };
             let memories: Vec<_> = session.peers().map(Memory::of).collect();
             for segment in shown {
                 let is_translated = peer.is_translated();
@@ -105,6 +111,7 @@ fn describe(session: &Session, name: &str, held: &Held) -> Result<(String, Value
                     segment.length,
                     is_translated,
                     owner.as_deref(),
+                    way,
                     &memories,
                 );
                 lines.push(format!("  DMA address {}", found.text()));
