@@ -88,7 +88,7 @@ impl Misuse {
         self.case.name
     }
 
-    /// Whether it unbinds a driver, which waits for those who have its devices open.
+    /// Whether it unbinds a driver, which has to wait while a file of its devices is open.
     pub fn unbinds(&self) -> bool {
         self.case.name == UNBINDS
     }
