@@ -12,8 +12,8 @@ Begin with:
   peerdmactl transfer peer0 peer1       one P2P transfer, each step as the command that does it
   peerdmactl shell                      the same by hand; objects live until the shell ends
 
-Each command is one call of the driver: `peerdmactl COMMAND --help` says what the kernel does then, and in which file
-of the driver (guest-driver/ in the source tree) to read on.
+Each command is one call of the driver: `peerdmactl COMMAND --help` says what the kernel does then,
+and in which file of the driver (guest-driver/ in the source tree) to read on.
 
 Exit codes:
   0  done

@@ -188,7 +188,7 @@ fn attempt_file(vmm: &mut Vmm, name: &str, target: &Path) -> Result<u64, FilesEr
     check_room(name, first.size, parent)?;
     let partial = parent.join(format!(".guest-agent-{}.partial", std::process::id()));
     let _ = fs::remove_file(&partial);
-    let here = |error: std::io::Error| FilesError::here(&partial, &error);
+    let here = |error: std::io::Error| FilesError::here(target, &error);
     let mut out = File::create_new(&partial).map_err(here)?;
     let _guard = Partial(&partial);
     let (mut offset, mut piece) = (0_u64, first);
