@@ -18,6 +18,7 @@ wait
 for i in 1 2 3 4; do
     cmp /tmp/all/first_finding.ko "/tmp/at-once-$i/first_finding.ko" || fail "not four of them"
 done
+guest-agent reload share && fail "loaded a folder"
 guest-agent reload share/first_finding.c && fail "loaded what is not a module"
 guest-agent reload share/first_finding.ko
 sum=$(md5sum </lib/modules/first_finding.ko)

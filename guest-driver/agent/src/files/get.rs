@@ -152,7 +152,10 @@ fn folder(
 }
 
 /// Fetches one file; gives its length.
-fn file(vmm: &mut Vmm, name: &str, target: &Path) -> Result<u64, FilesError> {
+///
+/// # Errors
+/// As for [`fetch`], and for a folder.
+pub(super) fn file(vmm: &mut Vmm, name: &str, target: &Path) -> Result<u64, FilesError> {
     let changed = format!("{name} {HAS_CHANGED}");
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
