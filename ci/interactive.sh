@@ -47,7 +47,7 @@ has() {
 guest by-hand 0 --file ci/interactive/by-hand.sh "$@" -- by-hand.sh
 has by-hand 'through the host bridge' 'the CPU sees' 'a dma-buf of 64 KiB, local memory, from another process' 'all done'
 guest by-hand-switch 0 --topology switch --iommu none "$@" -- peerdmactl transfer peer0 peer1
-has by-hand-switch 'by bus address: straight through the switch'
+has by-hand-switch 'straight to peer1: neither root complex nor IOMMU' 'by bus address: straight through the switch'
 
 # Each mistake by itself, and what must be found of it is.
 guest misuse 1 --file ci/interactive/misuse.sh "$@" -- misuse.sh

@@ -12,6 +12,13 @@ guest-agent get nothing && fail "fetched what there is not"
 guest-agent get share/first_finding.c /proc/none/x && fail "wrote where nothing can be written"
 guest-agent get share /tmp/all
 [ -s /tmp/all/first_finding.ko ] && [ ! -e /tmp/all/outside ] || fail "not the folder"
+# Several at the same time.
+for i in 1 2 3 4; do guest-agent get share "/tmp/at-once-$i" >/dev/null & done
+wait
+for i in 1 2 3 4; do
+    cmp /tmp/all/first_finding.ko "/tmp/at-once-$i/first_finding.ko" || fail "not four of them"
+done
+guest-agent reload share && fail "loaded a folder"
 guest-agent reload share/first_finding.c && fail "loaded what is not a module"
 guest-agent reload share/first_finding.ko
 sum=$(md5sum </lib/modules/first_finding.ko)

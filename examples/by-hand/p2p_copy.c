@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -37,8 +36,8 @@ static int run(int device, struct peerdma_submit *work)
 	if (ioctl(device, PEERDMA_WAIT, &wait) < 0)
 		return failed("PEERDMA_WAIT");
 	if (wait.error) {
-		fprintf(stderr, "p2p_copy: the device failed: error %d, status %u, at DMA address %#llx\n",
-			wait.error, wait.status, (unsigned long long)wait.error_address);
+		fprintf(stderr, "p2p_copy: error %d, status %u, at DMA address %#llx\n", wait.error,
+			wait.status, (unsigned long long)wait.error_address);
 		return -1;
 	}
 	return 0;
@@ -50,7 +49,7 @@ static int copy(int client, int owner)
 	struct peerdma_export export = { .flags = PEERDMA_EXPORT_CLOEXEC };
 	struct peerdma_import import = { .flags = PEERDMA_IMPORT_PEER2PEER };
 	struct peerdma_submit work = { .operation = PEERDMA_WORK_FILL, .length = BYTES };
-	const volatile uint64_t *bytes;
+	const __u64 *bytes;
 	size_t i;
 
 	if (ioctl(owner, PEERDMA_ALLOC, &target) < 0 || ioctl(client, PEERDMA_ALLOC, &source) < 0)

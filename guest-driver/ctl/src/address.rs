@@ -1,6 +1,7 @@
 //! Of which kind a DMA address is, and the path that requests to it take.
 
 use guest_agent::device::Peer;
+use guest_agent::vmm::PathKind;
 use serde_json::{Value, json};
 
 use crate::output::hex;
@@ -40,7 +41,7 @@ impl Kind {
 
 /// An address, and what it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Located {
     pub(crate) address: u64,
     pub(crate) length: u64,
     pub(crate) kind: Kind,
@@ -48,7 +49,7 @@ pub(crate) struct Place {
     pub(crate) path: String,
 }
 
-impl Place {
+impl Located {
     pub(crate) fn text(&self) -> String {
         format!(
             "{:#x}, {} bytes: {}\n    {}",
@@ -95,22 +96,26 @@ impl Memory {
 }
 
 /// What `address` is to a device whose addresses the IOMMU translates, or not. `owner` is the device whose memory it
-/// should be, if that is known; `memories` are those of all devices.
-pub(crate) fn place(
+/// should be, if that is known; `way` is what is expected of the kernel there, `memories` are those of all devices.
+pub(crate) fn locate(
     address: u64,
     length: u64,
     is_translated: bool,
     owner: Option<&str>,
+    way: Option<PathKind>,
     memories: &[Memory],
-) -> Place {
+) -> Located {
     let by_bus = memories.iter().find(|memory| memory.holds(memory.bus, address));
     let by_phys = memories.iter().find(|memory| memory.holds(memory.phys, address));
     let (kind, path) = match (by_bus, by_phys) {
-        (Some(bus), Some(phys)) if bus.name == phys.name => (
+        // The same number may be both: what is expected of the kernel tells them apart.
+        (Some(_), Some(phys)) if way == Some(PathKind::Host) => {
+            (Kind::Physical, untranslated(&phys.name))
+        }
+        (Some(bus), Some(phys)) if bus.name == phys.name && way != Some(PathKind::Bus) => (
             Kind::BusOrPhysical,
             format!(
-                "below a switch that routes it itself straight to {0} (PCI_P2PDMA_MAP_BUS_ADDR); otherwise up to the \
-                     root complex and down to {0}, untranslated. `copy` prints which it was",
+                "to {}, through a switch or by the root complex: `copy` prints which it was",
                 bus.name
             ),
         ),
@@ -121,13 +126,7 @@ pub(crate) fn place(
                 bus.name
             ),
         ),
-        (None, Some(phys)) => (
-            Kind::Physical,
-            format!(
-                "up to the root complex and down to {}, untranslated (PCI_P2PDMA_MAP_THRU_HOST_BRIDGE)",
-                phys.name
-            ),
-        ),
+        (None, Some(phys)) => (Kind::Physical, untranslated(&phys.name)),
         (None, None) if is_translated => {
             let target = owner
                 .map_or("RAM, or a device's BAR".into(), |owner| format!("the BAR of {owner}"));
@@ -145,7 +144,13 @@ pub(crate) fn place(
             (Kind::Physical, "to RAM through the root complex; nothing translates it".to_owned())
         }
     };
-    Place { address, length, kind, path }
+    Located { address, length, kind, path }
+}
+
+fn untranslated(name: &str) -> String {
+    format!(
+        "up to the root complex and down to {name}, untranslated (PCI_P2PDMA_MAP_THRU_HOST_BRIDGE)"
+    )
 }
 
 #[cfg(test)]
@@ -160,7 +165,7 @@ mod tests {
     fn kinds_are_distinguished_by_where_a_bar_is() {
         let memories = [memory("a", 0x10_0000, 0x90_0000), memory("b", 0x20_0000, 0x20_0000)];
         let of = |address, is_translated, owner| {
-            let found = place(address, 16, is_translated, owner, &memories);
+            let found = locate(address, 16, is_translated, owner, None, &memories);
             (found.kind, found.path)
         };
         let (kind, path) = of(0x10_0fff, true, Some("a"));
@@ -168,6 +173,8 @@ mod tests {
         let (kind, path) = of(0x90_0000, false, Some("a"));
         assert!(kind == Kind::Physical && path.contains("down to a"), "{path}");
         assert_eq!(of(0x20_0010, true, None).0, Kind::BusOrPhysical);
+        let by = |way| locate(0x20_0010, 16, false, Some("b"), Some(way), &memories).kind;
+        assert_eq!((by(PathKind::Bus), by(PathKind::Host)), (Kind::Bus, Kind::Physical));
         let (kind, path) = of(0x10_1000, true, Some("b"));
         assert!(kind == Kind::Iova && path.contains("the BAR of b"), "{path}");
         let (kind, path) = of(0x5000, true, Some(""));
@@ -175,6 +182,6 @@ mod tests {
         let (kind, path) = of(0x5000, false, Some(""));
         assert!(kind == Kind::Physical && path.starts_with("to RAM"), "{path}");
         // A driver that may not know addresses reports zero.
-        assert_eq!(place(5, 1, false, None, &[memory("a", 0, 0)]).kind, Kind::Physical);
+        assert_eq!(locate(5, 1, false, None, None, &[memory("a", 0, 0)]).kind, Kind::Physical);
     }
 }

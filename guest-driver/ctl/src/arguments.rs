@@ -1,8 +1,8 @@
 //! The commands, and what their help teaches.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use guest_agent::uapi;
+use clap::{Args, Parser, Subcommand};
 
+use crate::kinds::{Direction, Importer, MemoryKind, Side};
 use crate::operand::{Length, Operand, Size};
 
 /// Printed below the list of commands.
@@ -12,14 +12,14 @@ Begin with:
   peerdmactl transfer peer0 peer1       one P2P transfer, each step as the command that does it
   peerdmactl shell                      the same by hand; objects live until the shell ends
 
-Each command is one call of the driver: `peerdmactl COMMAND --help` says what the kernel does then, and in which file
-of the driver (guest-driver/ in the source tree) to read on.
+Each command is one call of the driver: `peerdmactl COMMAND --help` says what the kernel does then,
+and in which file of the driver (guest-driver/ in the source tree) to read on.
 
 Exit codes:
   0  done
   1  the driver or the device refused, or what was verified differs
   2  the command line, an object's name or an operand is wrong
-  3  this guest has no peer device, or is no guest of peerdma";
+  3  this guest has no peer device, or is not a guest of peerdma";
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -244,7 +244,7 @@ pub(crate) enum Command {
         object: String,
         /// Where to
         #[arg(value_enum)]
-        place: Place,
+        side: Side,
     },
     /// Give an object or a dma-buf back
     ///
@@ -412,111 +412,6 @@ pub(crate) struct WorkOptions {
     /// Do not read the last byte back from a peer: a posted write may then still be under way
     #[arg(long)]
     pub(crate) no_flush: bool,
-}
-
-/// What backs memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MemoryKind {
-    /// The device's local memory
-    #[default]
-    Local,
-    /// Local memory with struct pages (ZONE_DEVICE)
-    P2pmem,
-    /// Pages of the system, to be exported
-    Pages,
-    /// dma_alloc_noncontiguous()
-    Noncontiguous,
-    /// dma_alloc_noncoherent()
-    Noncoherent,
-    /// Local memory or pages, as importers need it
-    Migrating,
-    /// Pages that the DMA API maps for this device
-    System,
-    /// dma_alloc_coherent() for this device
-    Coherent,
-}
-
-impl MemoryKind {
-    /// The driver's number of a kind of buffer; none for what has a call of its own.
-    pub(crate) fn buffer(self) -> Option<u32> {
-        match self {
-            Self::P2pmem => Some(uapi::BUFFER_P2PMEM),
-            Self::Pages => Some(uapi::BUFFER_PAGES),
-            Self::Noncontiguous => Some(uapi::BUFFER_NONCONTIGUOUS),
-            Self::Noncoherent => Some(uapi::BUFFER_NONCOHERENT),
-            Self::Migrating => Some(uapi::BUFFER_MIGRATING),
-            Self::Local | Self::System | Self::Coherent => None,
-        }
-    }
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Local => "local memory",
-            Self::P2pmem => "local memory with struct pages",
-            Self::Pages => "pages",
-            Self::Noncontiguous => "dma_alloc_noncontiguous memory",
-            Self::Noncoherent => "dma_alloc_noncoherent memory",
-            Self::Migrating => "migrating memory",
-            Self::System => "system memory",
-            Self::Coherent => "coherent system memory",
-        }
-    }
-}
-
-/// How an importer attaches.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Importer {
-    /// As a driver should: peer-to-peer allowed, mappings can be invalidated
-    #[default]
-    Dynamic,
-    /// Without allow_peer2peer: RAM only
-    NoPeers,
-    /// dma_buf_attach(), without any callbacks
-    Static,
-    /// Pinned while attached
-    Pinned,
-}
-
-impl Importer {
-    pub(crate) fn flags(self) -> u32 {
-        match self {
-            Self::Dynamic => uapi::IMPORT_PEER2PEER,
-            Self::NoPeers => 0,
-            Self::Static => uapi::IMPORT_STATIC,
-            Self::Pinned => uapi::IMPORT_PEER2PEER | uapi::IMPORT_PINNED,
-        }
-    }
-}
-
-/// What a device may do with a mapping.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Direction {
-    /// DMA_BIDIRECTIONAL
-    #[default]
-    Both,
-    /// DMA_TO_DEVICE: it reads
-    ToDevice,
-    /// DMA_FROM_DEVICE: it writes
-    FromDevice,
-}
-
-impl Direction {
-    pub(crate) fn code(self) -> u32 {
-        match self {
-            Self::Both => uapi::BIDIRECTIONAL,
-            Self::ToDevice => uapi::TO_DEVICE,
-            Self::FromDevice => uapi::FROM_DEVICE,
-        }
-    }
-}
-
-/// Where a migrating buffer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Place {
-    /// In the device
-    Local,
-    /// In RAM
-    System,
 }
 
 #[cfg(test)]

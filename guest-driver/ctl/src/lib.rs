@@ -6,6 +6,7 @@ mod address;
 mod arguments;
 mod commands;
 mod error;
+mod kinds;
 mod operand;
 mod output;
 mod registers;

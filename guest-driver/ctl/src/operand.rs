@@ -70,7 +70,7 @@ impl FromStr for Operand {
     }
 }
 
-/// Whether an object can have this name: one that is no number, and has none of the characters of operands.
+/// Whether an object can have this name: one that is not a number, and has none of the characters of operands.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ');
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {

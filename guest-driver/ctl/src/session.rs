@@ -1,11 +1,12 @@
 //! Objects that live as long as a shell or a script: open devices, their memory and imports, and dma-bufs.
 
-use crate::arguments::{MemoryKind, Name};
+use crate::arguments::Name;
 use crate::error::CtlError;
+use crate::kinds::MemoryKind;
 use crate::operand::check_name;
 use guest_agent::device::{self, DEVICE, Object, Peer, VENDOR};
 use guest_agent::sys::pci::Function;
-use guest_agent::vmm::{PortWire, Vmm};
+use guest_agent::vmm::{Expected, PathKind, PortWire, Vmm};
 use guest_protocol::started::{BY_BOOT, BY_TEST, is_started};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -21,12 +22,12 @@ pub(crate) struct Held {
     pub(crate) device: u32,
     /// The driver's name for it.
     pub(crate) object: Object,
-    pub(crate) what: What,
+    pub(crate) what: HeldKind,
 }
 
 /// What an object is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum HeldKind {
     /// Memory that was allocated.
     Memory(MemoryKind),
     /// A dma-buf that was attached.
@@ -57,6 +58,8 @@ pub(crate) struct Session {
     pub(crate) buffers: BTreeMap<String, Buffer>,
     numbers: BTreeMap<char, u32>,
     vmm: Option<Vmm>,
+    /// What is expected of the kernel; nothing where the VMM has not said.
+    expected: Option<Expected>,
 }
 
 impl Session {
@@ -67,10 +70,12 @@ impl Session {
         // On any other machine the port's number may mean something else.
         let wire = is_guest.then(|| PortWire::open().ok()).flatten();
         let mut vmm = wire.map(|wire| Vmm::new(Box::new(wire)));
-        if let Some(asked) = &mut vmm
-            && asked.hello().is_err()
-        {
-            vmm = None;
+        let mut expected = None;
+        if let Some(asked) = &mut vmm {
+            match asked.hello() {
+                Ok(hello) => expected = hello.expected,
+                Err(_) => vmm = None,
+            }
         }
         Self {
             devices: BTreeMap::new(),
@@ -78,7 +83,15 @@ impl Session {
             buffers: BTreeMap::new(),
             numbers: BTreeMap::new(),
             vmm,
+            expected,
         }
+    }
+
+    /// What the kernel is expected to decide about DMA by one device into the memory of another.
+    pub(crate) fn expected_way(&self, client: u32, owner: u32) -> Option<PathKind> {
+        let paths = &self.expected.as_ref()?.paths;
+        let path = paths.iter().find(|(from, to, _)| (*from, *to) == (client, owner));
+        path.map(|(_, _, path)| path.way)
     }
 
     /// The VMM, if this is a guest of peerdma.

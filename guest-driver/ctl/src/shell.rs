@@ -33,8 +33,12 @@ fn complete(words: &Words, line: &str) -> (usize, Vec<String>) {
     let (before, last) = line.split_at(start);
     let is_command = before.trim_end().is_empty() || before.trim_end().ends_with(';');
     let known = if is_command { &words.commands } else { &words.names };
-    let found = known.iter().filter(|word| word.starts_with(last));
-    (start, found.cloned().collect())
+    let mut found: Vec<_> = known.iter().filter(|word| word.starts_with(last)).cloned().collect();
+    // Only one: the next word can begin.
+    if let [one] = found.as_mut_slice() {
+        one.push(' ');
+    }
+    (start, found)
 }
 
 /// Reads lines with history and completion; gives the exit code, which is that of the last command.
@@ -134,5 +138,6 @@ mod tests {
         assert_eq!(complete(&words, "list; c").1, ["copy", "close"]);
         assert_eq!(complete(&words, "copy m0 x"), (8, Vec::new()));
         assert_eq!(complete(&words, "").1.len(), 3);
+        assert_eq!(complete(&words, "copy m").1, ["m0 "]);
     }
 }

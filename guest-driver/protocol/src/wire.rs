@@ -18,6 +18,8 @@ pub const CALL_WIDTH: u16 = 4;
 pub const HEADER: usize = size_of::<u32>();
 /// The header before a call is answered.
 pub const UNANSWERED: u32 = u32::MAX;
+/// Why the rest of a long answer is refused: another caller has asked something meanwhile. The guest asks anew.
+pub const NOT_YOURS: &str = "the last answer belongs to another caller";
 /// Longest request in bytes, without a line feed.
 pub const MAX_REQUEST: usize = 4095 - HEADER;
 /// Longest answer in bytes, without a line feed.

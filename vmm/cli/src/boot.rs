@@ -29,12 +29,13 @@ use peerdma_suite::scenario::{Scenario, Witness};
 use peerdma_support::say;
 
 use self::screen::Screen;
+use super::boot_config::{self, ConfigOptions};
 use super::choose::{self, Devices, GuestOptions, prepare_failure};
 use super::control::ControlOptions;
 use super::exchange::ExchangeOptions;
 use super::record::{RecordFlags, forget_ring};
 use super::test::{prepare_folder, time_factor, venue};
-use super::{Exit, Failure, rebind, reporting};
+use super::{Exit, Failure, output, rebind, reporting};
 
 /// Whose guest is booted: its kernel parameters and its size.
 const SCENARIO: &str = "user";
@@ -64,7 +65,10 @@ pub(super) struct Arguments {
     control: ControlOptions,
     #[command(flatten)]
     exchange: ExchangeOptions,
-    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell or with --pause-on or --gdb]
+    #[command(flatten)]
+    config: ConfigOptions,
+    /// Seconds after which the guest counts as hung [default: 600 with -- CMD, none with a shell or with --pause-on or
+    /// --gdb]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
     /// Run this command in the guest instead of a shell; its exit status becomes that of peerdma,
@@ -123,6 +127,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     job.exchange = exchange;
     venue.adapt(&mut job);
     job.runs.iter().try_for_each(GuestRun::check).map_err(Failure::usage)?;
+
+    if arguments.config.dry_run {
+        let text = boot_config::describe(&job, &prepared.kernel_name, &place.to_string());
+        return output::print(&text).map(|()| Exit::Success as u8);
+    }
 
     let (ours, theirs) = UnixStream::pair().map_err(Failure::internal)?;
     let (control, guest_control) = UnixStream::pair().map_err(Failure::internal)?;

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. A closed stdout is not an error.
 
 mod boot;
+mod boot_config;
 mod choose;
 mod control;
 mod ctl;
@@ -34,7 +35,7 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
@@ -135,7 +136,14 @@ pub fn main() -> ExitCode {
     if let Some(status) = guest::run() {
         return ExitCode::from(status);
     }
-    let arguments = Arguments::parse();
+    let arguments = match parse() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(failure) => {
+            say!("{failure}");
+            return ExitCode::from(failure.exit as u8);
+        }
+    };
     if matches!(arguments.command, Command::NestedInit) {
         nested::init_main();
     }
@@ -147,6 +155,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit as u8)
         }
     }
+}
+
+/// The command line, with what is in files of options; none if it was to be written into such a file.
+fn parse() -> Result<Option<Arguments>, Failure> {
+    let command = command();
+    let words = boot_config::expand(std::env::args_os().collect(), &command)?;
+    let matches = command.clone().get_matches_from(words);
+    if boot_config::write(&matches, &command)? {
+        return Ok(None);
+    }
+    Ok(Some(Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())))
 }
 
 fn run(command: Command) -> Result<u8, Failure> {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use guest_protocol::wire::MAX_REQUEST;
+use guest_protocol::wire::{MAX_REQUEST, NOT_YOURS};
 use guest_protocol::{FAIL, OK};
 use vm_memory::GuestAddress;
 
@@ -138,7 +138,7 @@ impl ProtocolPort {
     pub(crate) fn last_call(&self, caller: GuestAddress) -> Reply {
         match &self.called {
             (Some(called), answer) if *called == caller => Reply::Line(answer.clone()),
-            _ => Reply::fail("the last answer belongs to another caller"),
+            _ => Reply::fail(NOT_YOURS),
         }
     }
 

@@ -25,6 +25,9 @@ pub struct Provoked {
     pub found: u64,
 }
 
+/// The one that unbinds a driver.
+const UNBINDS: &str = "leaked.by-unbinding";
+
 /// What each of them does.
 const ABOUT: &[(&str, &str)] = &[
     ("unmapped.made-up-address", "a device reads at an address that no mapping has ever had"),
@@ -85,6 +88,11 @@ impl Misuse {
         self.case.name
     }
 
+    /// Whether it unbinds a driver, which has to wait while a file of its devices is open.
+    pub fn unbinds(&self) -> bool {
+        self.case.name == UNBINDS
+    }
+
     /// Makes it; gives what must have been found, and how much was.
     ///
     /// # Errors
@@ -120,5 +128,6 @@ mod tests {
         let names: Vec<_> = all().iter().map(Misuse::name).collect();
         assert_eq!(names, ABOUT.iter().map(|(name, _)| *name).collect::<Vec<_>>());
         assert!(ABOUT.iter().all(|(_, about)| about.len() > 20));
+        assert_eq!(all().iter().filter(|misuse| misuse.unbinds()).count(), 1);
     }
 }

@@ -152,7 +152,10 @@ fn folder(
 }
 
 /// Fetches one file; gives its length.
-fn file(vmm: &mut Vmm, name: &str, target: &Path) -> Result<u64, FilesError> {
+///
+/// # Errors
+/// As for [`fetch`], and for a folder.
+pub(super) fn file(vmm: &mut Vmm, name: &str, target: &Path) -> Result<u64, FilesError> {
     let changed = format!("{name} {HAS_CHANGED}");
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -188,7 +191,7 @@ fn attempt_file(vmm: &mut Vmm, name: &str, target: &Path) -> Result<u64, FilesEr
     check_room(name, first.size, parent)?;
     let partial = parent.join(format!(".guest-agent-{}.partial", std::process::id()));
     let _ = fs::remove_file(&partial);
-    let here = |error: std::io::Error| FilesError::here(&partial, &error);
+    let here = |error: std::io::Error| FilesError::here(target, &error);
     let mut out = File::create_new(&partial).map_err(here)?;
     let _guard = Partial(&partial);
     let (mut offset, mut piece) = (0_u64, first);
@@ -212,8 +215,8 @@ fn attempt_file(vmm: &mut Vmm, name: &str, target: &Path) -> Result<u64, FilesEr
 /// Whether a file of that many bytes has room in `folder`. The kernel kills processes when its memory is full, and the
 /// root file system is in memory.
 fn check_room(name: &str, bytes: u64, folder: &Path) -> Result<(), FilesError> {
-    let is_in_memory = rustix::fs::statfs(folder)
-        .is_ok_and(|statfs| IN_MEMORY.iter().any(|magic| *magic == statfs.f_type as i64));
+    let is_in_memory =
+        rustix::fs::statfs(folder).is_ok_and(|statfs| IN_MEMORY.contains(&statfs.f_type));
     if !is_in_memory {
         return Ok(());
     }

@@ -1,7 +1,8 @@
 //! Loads a module anew that was built again on the host.
 
+use super::get::file;
 use super::holders::{devices, holders};
-use super::{FilesError, fetch, modinfo};
+use super::{FilesError, modinfo, size};
 use crate::init::module;
 use crate::sys::kernel_log::KernelLog;
 use crate::vmm::{Module, Vmm};
@@ -24,7 +25,8 @@ pub fn reload(vmm: &mut Vmm, name: &str, parameters: &str) -> Result<Vec<String>
     let last = name.rsplit('/').next().unwrap_or(name);
     // First of all: what cannot be fetched leaves the old one loaded.
     let path = Path::new(FOLDER).join(last);
-    let mut lines = fetch(vmm, name, Some(&path))?;
+    let bytes = file(vmm, name, &path)?;
+    let mut lines = vec![format!("{} ({})", path.display(), size(bytes))];
     let content = fs::read(&path).map_err(|error| FilesError::here(&path, &error))?;
     if !modinfo::is_elf(&content) {
         return Err(FilesError::new(format!("{last} is not a kernel module")));

@@ -6,13 +6,18 @@
 //! answer's length afterwards; an answer that does not fit is asked for once more, by an empty line.
 
 use super::{VmmError, Wire};
-use guest_protocol::wire::{CALL_PORT, CALL_WIDTH, HEADER, MAX_ANSWER, MAX_REQUEST, UNANSWERED};
+use guest_protocol::FAIL;
+use guest_protocol::wire::{
+    CALL_PORT, CALL_WIDTH, HEADER, MAX_ANSWER, MAX_REQUEST, NOT_YOURS, UNANSWERED,
+};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const PAGE: usize = 4096;
 /// Bytes of text in the first page: room for any line, and all answers but the longest. The VMM looks each page up.
 const SHORT: usize = PAGE - HEADER;
+/// What begins requests whose answers are long: they get their room at once.
+const LONG: &str = "share ";
 /// How often the call is repeated. It leaves everything alone when it does not find the buffer, whose page the
 /// kernel may just be moving.
 const ATTEMPTS: usize = 100;
@@ -96,12 +101,23 @@ impl PortWire {
         line: &str,
         call: impl Fn(usize, &mut [u8]),
     ) -> Result<String, VmmError> {
-        let mut length = self.ask(line, SHORT, &call)?;
-        if length > SHORT {
-            length = self.ask("", MAX_ANSWER, &call)?;
+        let room = if line.starts_with(LONG) { MAX_ANSWER } else { SHORT };
+        for _ in 0..ATTEMPTS {
+            let mut length = self.ask(line, room, &call)?;
+            let is_long = length > room;
+            if is_long {
+                length = self.ask("", MAX_ANSWER, &call)?;
+            }
+            let text = self.buffer.0[HEADER..].get(..length).ok_or(VmmError::TooLong)?;
+            let text = String::from_utf8(text.to_vec()).map_err(|_| VmmError::NotText)?;
+            // Another process was quicker than the second call. What has long answers may be asked for again.
+            if !is_long || text.strip_prefix(FAIL).is_none_or(|rest| rest.trim_start() != NOT_YOURS)
+            {
+                return Ok(text);
+            }
+            std::thread::yield_now();
         }
-        let text = self.buffer.0[HEADER..].get(..length).ok_or(VmmError::TooLong)?;
-        String::from_utf8(text.to_vec()).map_err(|_| VmmError::NotText)
+        Err(VmmError::Absent)
     }
 
     /// Asks until there is an answer, which may be longer than `room`; gives its length.
@@ -211,6 +227,32 @@ mod tests {
         let answer = wire.exchange_by(&too_long, |line, buffer| vmm.serve(line, buffer));
         assert!(matches!(answer, Err(VmmError::TooLong)));
         assert!(matches!(wire.exchange_by("1", |_, _| ()), Err(VmmError::Absent)));
+    }
+
+    #[test]
+    fn an_answer_that_another_process_has_taken_is_asked_for_again() {
+        let (long, others) = ("x".repeat(SHORT + 1), Cell::new(0));
+        let lines = RefCell::new(Vec::new());
+        let serve = |line: usize, buffer: &mut [u8]| {
+            let (header, text) = buffer.split_at_mut(HEADER);
+            lines.borrow_mut().push((line, text.len()));
+            others.set(others.get() + 1);
+            // The first time another process asks between the two calls.
+            let answer = match (line, others.get()) {
+                (0, 2) => format!("fail {NOT_YOURS}"),
+                _ => long.clone(),
+            };
+            if let Some(room) = text.get_mut(..answer.len()) {
+                room.copy_from_slice(answer.as_bytes());
+            }
+            header.copy_from_slice(&u32::try_from(answer.len()).unwrap().to_le_bytes());
+        };
+        let mut wire = PortWire::new();
+        assert_eq!(wire.exchange_by("hello", serve).unwrap(), long);
+        assert_eq!(lines.take(), [(5, SHORT), (0, MAX_ANSWER), (5, SHORT), (0, MAX_ANSWER)]);
+        // What is known to have a long answer takes one call.
+        assert_eq!(wire.exchange_by("share read", serve).unwrap(), long);
+        assert_eq!(lines.take(), [(10, MAX_ANSWER)]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `alloc`, `close`, `move`.
 
-use crate::arguments::{Alloc, MemoryKind, Place};
+use crate::arguments::Alloc;
 use crate::error::CtlError;
+use crate::kinds::{MemoryKind, Side};
 use crate::output::{Answer, bytes};
-use crate::session::{Held, Session, What};
+use crate::session::{Held, HeldKind, Session};
 use guest_agent::uapi;
 use serde_json::json;
 
@@ -34,7 +35,7 @@ pub(super) fn alloc(session: &mut Session, alloc: &Alloc) -> Result<Answer, CtlE
         "handle": object.handle,
         "size": object.size,
     });
-    session.objects.insert(name, Held { device, object, what: What::Memory(*kind) });
+    session.objects.insert(name, Held { device, object, what: HeldKind::Memory(*kind) });
     Ok(Answer::new(text, json))
 }
 
@@ -49,12 +50,12 @@ pub(super) fn close(session: &mut Session, name: &str) -> Result<Answer, CtlErro
     Ok(Answer::new(format!("{name}: given back"), json))
 }
 
-pub(super) fn place(session: &mut Session, name: &str, place: Place) -> Result<Answer, CtlError> {
+pub(super) fn relocate(session: &mut Session, name: &str, side: Side) -> Result<Answer, CtlError> {
     let held = session.held(name)?;
     let peer = session.peer(held.device)?;
-    let (code, word) = match place {
-        Place::Local => (uapi::PLACE_LOCAL, "local memory"),
-        Place::System => (uapi::PLACE_SYSTEM, "RAM"),
+    let (code, word) = match side {
+        Side::Local => (uapi::PLACE_LOCAL, "local memory"),
+        Side::System => (uapi::PLACE_SYSTEM, "RAM"),
     };
     peer.move_buffer(held.object, code, 0)?;
     let state = peer.buffer_state(held.object)?;

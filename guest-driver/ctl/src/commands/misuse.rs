@@ -38,8 +38,10 @@ fn find(name: &str) -> Result<Misuse, CtlError> {
 
 pub(super) fn make(session: &mut Session, name: &str) -> Result<Answer, CtlError> {
     let misuse = find(name)?;
-    // It opens the devices itself, and one of them unbinds a driver.
-    session.close_devices()?;
+    // It opens the devices itself. A driver is not unbound from one that is open.
+    if misuse.unbinds() {
+        session.close_devices()?;
+    }
     let made = misuse.make(session.need_vmm()?)?;
     let classes: Vec<_> = made.announced.iter().map(words).collect();
     let text = format!(

@@ -37,7 +37,7 @@ fn answer(session: &mut Session, command: &Command) -> Result<Answer, CtlError> 
         Command::List { all } => list::list(session, *all),
         Command::Alloc(alloc) => memory::alloc(session, alloc),
         Command::Close { object } => memory::close(session, object),
-        Command::Move { object, place } => memory::place(session, object, *place),
+        Command::Move { object, side } => memory::relocate(session, object, *side),
         Command::Export { object, name } => share::export(session, object, name),
         Command::Import { device, buffer, importer, name } => {
             share::import(session, device, buffer, *importer, name)

@@ -1,22 +1,23 @@
 //! `export`, `import`, `map`, `unmap`, `invalidate`.
 
 use super::show;
-use crate::arguments::{Direction, Importer, MemoryKind, Name};
+use crate::arguments::Name;
 use crate::error::CtlError;
+use crate::kinds::{Direction, Importer, MemoryKind};
 use crate::output::{Answer, bytes};
-use crate::session::{Buffer, Held, Session, What};
+use crate::session::{Buffer, Held, HeldKind, Session};
 use serde_json::json;
 
 pub(super) fn export(session: &mut Session, object: &str, name: &Name) -> Result<Answer, CtlError> {
     let held = session.held(object)?;
     let (device, size) = (held.device, held.object.size);
     let of = match &held.what {
-        What::Memory(kind) => kind.word().to_owned(),
-        What::Import { .. } => "an import".to_owned(),
+        HeldKind::Memory(kind) => kind.word().to_owned(),
+        HeldKind::Import { .. } => "an import".to_owned(),
     };
     let is_local = matches!(
         held.what,
-        What::Memory(MemoryKind::Local | MemoryKind::P2pmem | MemoryKind::Migrating)
+        HeldKind::Memory(MemoryKind::Local | MemoryKind::P2pmem | MemoryKind::Migrating)
     );
     let peer = session.peer(device)?;
     let (fd, exporter) = (peer.export(held.object)?, peer.name());
@@ -57,7 +58,7 @@ pub(super) fn import(
         "handle": object.handle,
         "size": object.size,
     });
-    let what = What::Import { buffer: buffer.to_owned(), owner };
+    let what = HeldKind::Import { buffer: buffer.to_owned(), owner };
     session.objects.insert(name, Held { device, object, what });
     Ok(Answer::new(text, json))
 }

@@ -1,10 +1,10 @@
 //! `show`: where objects are.
 
-use crate::address::{Memory, place};
-use crate::arguments::MemoryKind;
+use crate::address::{Memory, locate};
 use crate::error::CtlError;
+use crate::kinds::MemoryKind;
 use crate::output::{Answer, bytes, hex};
-use crate::session::{Held, Session, What};
+use crate::session::{Held, HeldKind, Session};
 use guest_agent::device;
 use serde_json::{Value, json};
 
@@ -46,14 +46,14 @@ fn describe(session: &Session, name: &str, held: &Held) -> Result<(String, Value
     let peer = session.peer(held.device)?;
     let (segments, total) = match &held.what {
         // The driver has no list for kinds that are only exported.
-        What::Memory(kind) if kind.buffer().is_some() => (Vec::new(), 0),
+        HeldKind::Memory(kind) if kind.buffer().is_some() => (Vec::new(), 0),
         _ => peer.segments(held.object)?,
     };
     let head = match &held.what {
-        What::Memory(kind) => {
+        HeldKind::Memory(kind) => {
             format!("{name}: {} of {} of {}", bytes(held.object.size), kind.word(), peer.name())
         }
-        What::Import { buffer, .. } => {
+        HeldKind::Import { buffer, .. } => {
             format!("{name}: {} attached to {buffer}, {}", peer.name(), bytes(held.object.size))
         }
     };
@@ -61,7 +61,7 @@ fn describe(session: &Session, name: &str, held: &Held) -> Result<(String, Value
     let mut pieces = Vec::new();
     let shown = segments.iter().take(MAX_SHOWN);
     match &held.what {
-        What::Memory(MemoryKind::Local) => {
+        HeldKind::Memory(MemoryKind::Local) => {
             let info = peer.info;
             for segment in shown {
                 let (offset, bus) =
@@ -82,7 +82,7 @@ fn describe(session: &Session, name: &str, held: &Held) -> Result<(String, Value
                 "  the device's own engine needs no mapping; others import it as a dma-buf".into(),
             );
         }
-        What::Memory(kind) if kind.buffer().is_some() => {
+        HeldKind::Memory(kind) if kind.buffer().is_some() => {
             let state = peer.buffer_state(held.object)?;
             let place = if state.place == 0 { "local memory" } else { "RAM" };
             lines.push(format!(
@@ -92,19 +92,26 @@ fn describe(session: &Session, name: &str, held: &Held) -> Result<(String, Value
         }
         what => {
             let owner = match what {
-                What::Import { owner: Some(owner), .. } => Some(device::name(*owner)),
-                What::Import { owner: None, .. } => None,
+                HeldKind::Import { owner: Some(owner), .. } => Some(device::name(*owner)),
+                HeldKind::Import { owner: None, .. } => None,
                 // Empty stands for RAM.
-                What::Memory(_) => Some(String::new()),
+                HeldKind::Memory(_) => Some(String::new()),
+            };
+            let way = match what {
+                HeldKind::Import { owner: Some(owner), .. } => {
+                    session.expected_way(held.device, *owner)
+                }
+                _ => None,
             };
             let memories: Vec<_> = session.peers().map(Memory::of).collect();
             for segment in shown {
                 let is_translated = peer.is_translated();
-                let found = place(
+                let found = locate(
                     segment.address,
                     segment.length,
                     is_translated,
                     owner.as_deref(),
+                    way,
                     &memories,
                 );
                 lines.push(format!("  DMA address {}", found.text()));

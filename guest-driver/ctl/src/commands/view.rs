@@ -1,10 +1,10 @@
 //! `verify`, `dump`: memory as the CPU sees it.
 
-use crate::arguments::MemoryKind;
 use crate::error::CtlError;
+use crate::kinds::MemoryKind;
 use crate::operand::Operand;
 use crate::output::{Answer, bytes};
-use crate::session::{Session, What};
+use crate::session::{HeldKind, Session};
 use guest_agent::device::View;
 use guest_agent::sys::dma_buf::{Access, begin_cpu_access, end_cpu_access};
 use guest_agent::uapi;
@@ -29,17 +29,17 @@ impl Mapped {
         let held = session.held(name)?;
         let peer = session.peer(held.device)?;
         match &held.what {
-            What::Memory(kind) if kind.buffer().is_some() => {
+            HeldKind::Memory(kind) if kind.buffer().is_some() => {
                 let buffer = peer.export(held.object)?;
                 Self::of_buffer(&buffer, held.object.size)
             }
-            What::Memory(kind) => {
+            HeldKind::Memory(kind) => {
                 if *kind == MemoryKind::System {
                     peer.sync(held.object, uapi::SYNC_FOR_CPU)?;
                 }
                 Ok(Self { view: peer.view(held.object)?, handed: None })
             }
-            What::Import { buffer, .. } => match session.buffers.get(buffer) {
+            HeldKind::Import { buffer, .. } => match session.buffers.get(buffer) {
                 Some(found) => Self::of_buffer(&found.fd, held.object.size),
                 None => Err(CtlError::usage(format!(
                     "the CPU reaches an import by its dma-buf, and {buffer} is closed"
@@ -118,7 +118,10 @@ fn difference(view: &View, range: std::ops::Range<usize>, pattern: u64) -> Optio
     let mut at = start;
     while at < range.end {
         let shift = u32::try_from((at - start) % 8 * 8).unwrap_or(0);
-        if at % 8 == 0 && at + 8 <= range.end && view.word(at) == pattern.rotate_right(shift) {
+        if at.is_multiple_of(8)
+            && at + 8 <= range.end
+            && view.word(at) == pattern.rotate_right(shift)
+        {
             at += 8;
             continue;
         }

@@ -8,13 +8,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_protocol::exchange::LATER;
 use guest_protocol::{FAIL, OK};
 
 /// How long a vCPU waits for an answer at most.
 const PATIENCE: Duration = Duration::from_millis(30);
+/// How long an answer is kept for a program that asks again every few milliseconds: later it may be wrong.
+const KEEP: Duration = Duration::from_secs(5);
 /// Answers that are kept until they are asked for again: programs that ask at the same time.
 const KEPT: usize = 8;
 
@@ -25,8 +27,10 @@ pub struct Link {
     answers: Receiver<String>,
     /// The request that is being worked on.
     waiting: Option<String>,
-    /// Requests and their answers that came too late.
-    kept: VecDeque<(String, String)>,
+    /// Requests and their answers that came too late, and when they did.
+    kept: VecDeque<(String, String, Instant)>,
+    /// How long they are good.
+    pub(super) keep: Duration,
 }
 
 impl Link {
@@ -45,13 +49,15 @@ impl Link {
             }
         };
         thread::Builder::new().name("exchange".into()).spawn(work)?;
-        Ok(Self { requests, answers, waiting: None, kept: VecDeque::new() })
+        Ok(Self { requests, answers, waiting: None, kept: VecDeque::new(), keep: KEEP })
     }
 
     /// The answer to a line, or that it is not there yet.
     pub fn ask(&mut self, line: &str) -> String {
-        let known = self.kept.iter().position(|(request, _)| request == line);
-        if let Some((_, answer)) = known.and_then(|index| self.kept.remove(index)) {
+        let keep = self.keep;
+        self.kept.retain(|(.., since)| since.elapsed() < keep);
+        let known = self.kept.iter().position(|(request, ..)| request == line);
+        if let Some((_, answer, _)) = known.and_then(|index| self.kept.remove(index)) {
             return answer;
         }
         let later = || format!("{OK} {LATER}");
@@ -62,7 +68,7 @@ impl Link {
                     Ok(answer) if request == line => return answer,
                     Ok(answer) => {
                         self.kept.truncate(KEPT - 1);
-                        self.kept.push_front((request, answer));
+                        self.kept.push_front((request, answer, Instant::now()));
                     }
                     Err(RecvTimeoutError::Timeout) => {
                         self.waiting = Some(request);

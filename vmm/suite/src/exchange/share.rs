@@ -1,6 +1,6 @@
 //! What is shared, as it is at this moment: every request opens its file anew.
 //!
-//! A share's own path is the user's, who may have links in it. What a guest names is looked for below that: no `..`, no
+//! A share's own path is the user's, and may have links in it. What a guest names is looked for below that: no `..`, no
 //! absolute link, no link that leads out (`openat2` with `RESOLVE_BENEATH`), and nothing but regular files is opened
 //! for reading.
 

@@ -264,7 +264,7 @@ fn results_arrive_whole_or_not_at_all() {
     let top = folders();
     let out = top.path().join("out");
     let mut server = server(top.path());
-    let content: Vec<u8> = (0..10_000_u32).map(|i| (i * 7 >> 3).to_le_bytes()[0]).collect();
+    let content: Vec<u8> = (0..10_000_u32).map(|i| ((i * 7) >> 3).to_le_bytes()[0]).collect();
     let path = put(&mut server, "log 1.txt", &content).unwrap();
     assert_eq!(path, out.join("log 1.txt").display().to_string());
     assert_eq!(fs::read(out.join("log 1.txt")).unwrap(), content);
@@ -369,6 +369,14 @@ fn a_host_that_takes_its_time_does_not_keep_a_processor() {
     thread::sleep(Duration::from_millis(20));
     assert_eq!(link.ask("other"), "ok other");
     assert_eq!(link.ask("slow"), "ok slow");
+    // An answer that was not fetched in time is not given to a later request.
+    assert_eq!(link.ask("slow"), "ok later");
+    go.send(()).unwrap();
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(link.ask("other"), "ok other");
+    link.keep = Duration::ZERO;
+    assert_eq!(link.ask("slow"), "ok later");
+    go.send(()).unwrap();
     // A thread that is gone is an answer, too.
     let end = |line: &str| if line == "end" { panic!("on purpose") } else { "ok".into() };
     let mut link = Link::start(end).unwrap();
