@@ -69,7 +69,7 @@ impl DebugRegister {
             _ => return None,
         };
         // They match aligned addresses only.
-        (address % length == 0).then_some(Self { address, access, length: encoded })
+        address.is_multiple_of(length).then_some(Self { address, access, length: encoded })
     }
 }
 
