@@ -18,10 +18,12 @@ use super::{Exit, Failure, control, output};
 Examples:
   peerdma ctl status
   peerdma ctl mappings peer0 --near 0xfffff000
-  peerdma ctl pause; peerdma ctl traffic; peerdma ctl resume
+  peerdma ctl pause
+  peerdma ctl registers peer0
+  peerdma ctl resume
   peerdma ctl unplug port1                      surprise removal of what is below it
   peerdma ctl delay peer0 peer1 pushed          hold its posted writes back until something pushes them
-  peerdma ctl findings --json | jq .findings[].message
+  peerdma ctl findings --json
 
 The guest is one that `peerdma boot` has started; docs/interactive.md describes the socket for other programs.")]
 pub(super) struct Arguments {
