@@ -83,6 +83,18 @@ pub(super) struct Buffers {
 pub(super) type Place = (u64, usize);
 
 impl Buffers {
+    /// The segments of all tables that are mapped for `function`, and whether each has been invalidated.
+    pub(super) fn mapped_for(
+        &self,
+        function: FunctionId,
+    ) -> impl Iterator<Item = (&Mapping, bool)> {
+        let its = self.attachments.values().filter(move |one| one.function == Some(function));
+        let tables = its.flat_map(|attachment| &attachment.tables);
+        tables.flat_map(|table| {
+            table.segments.iter().map(|segment| (segment, table.revoked.is_some()))
+        })
+    }
+
     /// What the buffer is called in sentences.
     pub(super) fn name(&self, buffer: u64) -> String {
         let exporter = self.buffers.get(&buffer).and_then(|buffer| buffer.exporter);

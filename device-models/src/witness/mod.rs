@@ -313,12 +313,24 @@ impl Witness {
     ) -> Option<(Vec<String>, usize)> {
         self.coverage(function).ok()?;
         let tracked = self.functions.get(function.index())?;
-        let mut all: Vec<_> = tracked.ledger.iter().filter(|mapping| mapping.covers).collect();
+        let own = tracked.ledger.iter().filter(|mapping| mapping.covers);
+        let own = own.map(|mapping| (mapping, false));
+        let mut all: Vec<_> = own.chain(self.buffers.mapped_for(function)).collect();
         let count = all.len();
-        all.sort_by_key(|mapping| mapping.range.distance(address));
+        all.sort_by_key(|(mapping, _)| mapping.range.distance(address));
         all.truncate(most);
-        all.sort_by_key(|mapping| mapping.range.first);
-        Some((all.into_iter().map(Mapping::words).collect(), count))
+        all.sort_by_key(|(mapping, _)| mapping.range.first);
+        let words = |(mapping, revoked): (&Mapping, bool)| {
+            let mut text = mapping.words();
+            if mapping.buffer != 0 {
+                text.push_str(&format!(", of {}", self.buffers.name(mapping.buffer)));
+            }
+            if revoked {
+                text.push_str(", invalidated since: it may be read, not written");
+            }
+            text
+        };
+        Some((all.into_iter().map(words).collect(), count))
     }
 
     /// A dma-buf is in another device's memory.

@@ -52,7 +52,8 @@ impl ControlOptions {
     pub(super) fn listen_for_gdb(&self) -> Result<Option<(UnixStream, String)>, Failure> {
         let Some(address) = &self.gdb else { return Ok(None) };
         let listener = Listener::new(address).map_err(|error| {
-            Failure::environment(format_args!("--gdb: {error}")).hint("choose another, --gdb=PORT")
+            Failure::environment(format_args!("--gdb={address}: {error}"))
+                .hint("choose another port or socket")
         })?;
         let target = listener.target.clone();
         let (ours, guest) = UnixStream::pair().map_err(Failure::internal)?;
@@ -92,7 +93,11 @@ fn own() -> Result<PathBuf, Failure> {
 pub(super) fn connect(path: Option<&Path>) -> Result<Client, Failure> {
     if let Some(path) = path {
         return Client::connect(path).map_err(|error| {
-            Failure::usage(error).hint("`peerdma boot --control PATH` opens such a socket")
+            let hint = match fs::symlink_metadata(path) {
+                Ok(_) => "the guest that had this socket is gone",
+                Err(_) => "`peerdma boot --control PATH` opens such a socket",
+            };
+            Failure::usage(error).hint(hint)
         });
     }
     let folder = folder()?;
@@ -107,7 +112,7 @@ pub(super) fn connect(path: Option<&Path>) -> Result<Client, Failure> {
         .filter_map(|path| Client::connect(&path).ok().map(|client| (path, client)))
         .collect();
     match alive.len() {
-        0 => Err(Failure::usage("no guest is running that could be asked")
+        0 => Err(Failure::usage("no guest is running")
             .hint("start one with `peerdma boot` in another terminal")),
         1 => Ok(alive.remove(0).1),
         count => {

@@ -25,7 +25,7 @@ Examples:
   peerdma ctl delay peer0 peer1 pushed          hold its posted writes back until something pushes them
   peerdma ctl findings --json
 
-The guest is one that `peerdma boot` has started; docs/interactive.md describes the socket for other programs.")]
+The guest is one that `peerdma boot` has started; docs/debugging.md describes the socket for other programs.")]
 pub(super) struct Arguments {
     /// The socket of the guest [default: that of the only one that runs]
     #[arg(long, value_name = "SOCKET", global = true)]
@@ -39,7 +39,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Question {
-    /// Whether it runs, and some sums
+    /// Whether it runs, and totals
     Status,
     /// Functions and ports: numbers, BARs, ACS, links
     Topology,

@@ -1,5 +1,6 @@
 //! Where gdb connects to: one client at a time, whose bytes go on as messages to where the guest runs.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,6 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use peerdma_machine::debug::gdb::message;
+
+use crate::control::server::{remove_at_the_end, remove_dead};
+use crate::host::ctrl_c::Hook;
 
 /// Longest message, in bytes.
 const MAX_MESSAGE: usize = 64 << 10;
@@ -44,12 +48,22 @@ impl FromStr for Address {
     }
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// A listener that gdb may connect to.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
     /// What to give gdb as its `target remote`.
     pub target: String,
+    _hook: Option<Hook>,
 }
 
 #[derive(Debug)]
@@ -107,13 +121,15 @@ impl Listener {
             Address::Tcp(tcp) => {
                 let listener = TcpListener::bind(tcp)?;
                 let target = listener.local_addr()?.to_string();
-                Self { socket: Socket::Tcp(listener), target }
+                Self { socket: Socket::Tcp(listener), target, _hook: None }
             }
             Address::Unix(path) => {
+                remove_dead(path)?;
                 let listener = UnixListener::bind(path)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
                 let target = path.display().to_string();
-                Self { socket: Socket::Unix(listener, path.clone()), target }
+                let _hook = Some(remove_at_the_end(path));
+                Self { socket: Socket::Unix(listener, path.clone()), target, _hook }
             }
         })
     }

@@ -240,6 +240,7 @@ fn guest(
             machine: machine.debug_handle(),
             stop: stop.clone(),
             pauser: pauser.clone(),
+            judge: judge.clone(),
         };
         start("control-channel", move || link::serve(input, output, &guest))?;
     }

@@ -22,7 +22,7 @@ const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 const KEYS: &str = "
 Ctrl-A x       leave                      Ctrl-A p  pause the guest and its devices
 Ctrl-A Ctrl-A  a Ctrl-A for the guest     Ctrl-A r  let them go on
-Ctrl-A h       this";
+Ctrl-A h       this                       Ctrl-A d  what the devices do; q leaves that";
 
 /// Carries keys from stdin to the guest, and the guest's output to stdout. The thread that is given back ends when the
 /// guest's output does. A file or a pipe waits until something in the guest reads it: what comes earlier gets lost there.

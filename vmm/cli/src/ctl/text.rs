@@ -144,14 +144,14 @@ pub(super) fn findings(findings: &Findings) -> String {
     for found in &findings.findings {
         let (number, severity, class) = (found.number, &found.severity, &found.class);
         let name = &found.function;
-        let _ = writeln!(text, "{number} {severity} {name} {class}: {}", found.message);
+        let _ = writeln!(text, "#{number} {severity}, {name}: {class}: {}", found.message);
         if found.count > 1 {
             let _ = writeln!(text, "    {} times, {} bytes", found.count, found.bytes);
         }
         found.before.iter().for_each(|event| text.push_str(&format!("    before: {event}\n")));
     }
     if findings.findings.is_empty() {
-        text.push_str("nothing has been found\n");
+        text.push_str("no findings\n");
     }
     text
 }

@@ -126,7 +126,7 @@ impl State {
             }
         }
         match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return Action::Leave,
+            KeyCode::Char('q') => return Action::Leave,
             KeyCode::Char(' ') => self.held = !self.held,
             KeyCode::Char('p') => {
                 let paused = self.status().is_some_and(|status| status.reason.is_some());

@@ -75,7 +75,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
 }
 
 const HELP: &str = "\
-q        leave
+q        leave; Esc closes what is open
 Space    hold the view, let it go on
 p        pause the guest and its devices, let them go on
 /        show only functions whose name has a text
@@ -217,6 +217,12 @@ fn sentence(found: &peerdma_suite::found::Found) -> String {
 /// A finding with what led to it.
 fn details(found: &peerdma_suite::found::Found) -> String {
     let mut text = format!("{}\n", sentence(found));
+    if let (Some(operation), Some(address), Some(length)) =
+        (&found.operation, &found.address, found.length)
+    {
+        let number = found.sequence.unwrap_or_default();
+        let _ = writeln!(text, "#{number} {operation} addr={} len={length}", plain(address));
+    }
     if found.count > 1 {
         let _ = writeln!(text, "{} times, {} bytes", found.count, found.bytes);
     }

@@ -20,6 +20,7 @@ use super::message::{
     Register, Registers, Status, Traffic,
 };
 use crate::pause::Pauser;
+use crate::port::SharedJudge;
 
 /// Mappings that are listed where no number is given.
 const MAPPINGS: usize = 64;
@@ -39,6 +40,8 @@ pub struct Controlled {
     pub stop: StopHandle,
     /// Its pauses.
     pub pauser: Pauser,
+    /// Its findings.
+    pub judge: SharedJudge,
 }
 
 impl Controlled {
@@ -48,7 +51,10 @@ impl Controlled {
     /// Why not, in a sentence.
     pub fn answer(&self, command: &Command) -> Result<Value, String> {
         match command {
-            Command::Status {} => json(&self.status()),
+            Command::Status {} => {
+                self.judge.lock().tell_grown();
+                json(&self.status())
+            }
             Command::Topology {} => json(&self.bus.with(|system| topology(system))),
             Command::Traffic {} => json(&self.traffic()),
             Command::Mappings { function, near, most } => {
@@ -90,7 +96,7 @@ impl Controlled {
         if self.machine.ended() {
             return Err("the guest has ended".into());
         }
-        self.pauser.pause("asked for");
+        self.pauser.pause("by the user");
         // The step that was under way is over when the lock has been had.
         self.bus.with(|_| ());
         Ok(Value::Null)

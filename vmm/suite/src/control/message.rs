@@ -1,4 +1,4 @@
-//! What goes over a control channel: a request in a line, and a line for each answer. docs/interactive.md describes it
+//! What goes over a control channel: a request in a line, and a line for each answer. docs/debugging.md describes it
 //! for other programs.
 
 use std::collections::BTreeMap;

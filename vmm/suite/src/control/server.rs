@@ -19,11 +19,14 @@ use serde_json::Value;
 use super::link::{Link, read_line};
 use super::message::{Answer, Command, Findings, MAX_REQUEST, Request};
 use crate::found::Found;
+use crate::host::ctrl_c::Hook;
 
 /// Clients at the same time, at most.
 const MAX_CLIENTS: usize = 16;
 /// How long a client may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long reports of findings may be under way.
+const REPORTS: Duration = Duration::from_millis(50);
 /// Findings that are kept.
 const MAX_FINDINGS: usize = 1000;
 
@@ -59,6 +62,11 @@ impl Desk {
     /// Why there is no answer, in a sentence.
     pub fn answer(&self, command: &Command) -> Result<Value, String> {
         let Command::Findings { after } = command else { return self.link.ask(command) };
+        // It reports then what has come to findings that are known; that takes another way than the answer. One that has
+        // ended has reported everything.
+        if self.link.ask(&Command::Status {}).is_ok() {
+            thread::sleep(REPORTS);
+        }
         let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = findings.iter().filter(|found| found.number > *after).cloned();
         serde_json::to_value(Findings { findings: wanted.collect() })
@@ -70,6 +78,7 @@ impl Desk {
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    _hook: Hook,
     over: Arc<AtomicBool>,
 }
 
@@ -82,7 +91,8 @@ impl Server {
         remove_dead(path)?;
         let listener = UnixListener::bind(path)?;
         let over = Arc::new(AtomicBool::new(false));
-        let server = Self { path: path.to_owned(), over: Arc::clone(&over) };
+        let (path_kept, _hook) = (path.to_owned(), remove_at_the_end(path));
+        let server = Self { path: path_kept, over: Arc::clone(&over), _hook };
         // Who has connected before this is asked for the user all the same.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         let clients = Arc::new(AtomicUsize::new(0));
@@ -119,8 +129,14 @@ impl Drop for Server {
     }
 }
 
+/// Removes a socket, too, when the user ends the program by a signal.
+pub(crate) fn remove_at_the_end(path: &Path) -> Hook {
+    let path = path.to_owned();
+    Hook::new(move || drop(fs::remove_file(&path)))
+}
+
 /// Takes away what a program that was killed has left at `path`.
-fn remove_dead(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_dead(path: &Path) -> io::Result<()> {
     match UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another guest listens there")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

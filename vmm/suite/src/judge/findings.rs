@@ -116,11 +116,16 @@ impl Judge {
         reaction
     }
 
-    /// Reports how many findings have been folded into those already reported.
-    pub(super) fn tell_sums(&mut self) {
+    /// Reports to programs what has come to findings that they know.
+    pub fn tell_grown(&mut self) {
         let mut grown = self.stray.grown();
         grown.extend(self.current.as_mut().map(Case::grown).unwrap_or_default());
         self.send_found(grown);
+    }
+
+    /// Reports how many findings have been folded into those already reported.
+    pub(super) fn tell_sums(&mut self) {
+        self.tell_grown();
         if self.mode == Mode::Test {
             return;
         }
