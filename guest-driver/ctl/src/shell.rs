@@ -118,6 +118,7 @@ impl Completer for ShellHelper {
 }
 
 fn editor() -> rustyline::Result<Editor<ShellHelper, MemHistory>> {
+    // With the feature `buffer-redux` what is typed ahead is kept for the next line.
     let config = Config::builder().history_ignore_space(true).build();
     let history = MemHistory::with_config(&config);
     Editor::with_history(config, history)
