@@ -40,7 +40,7 @@ mod vcpu;
 pub use bus::{DeviceBus, DirectMap, EmptyBus, HostMemory, MappedMemory, Withheld};
 pub use control::StopHandle;
 pub use cpuid::CpuProfile;
-pub use debug::{DebugError, DebugHandle};
+pub use debug::{DebugError, DebugHandle, WeakDebugHandle};
 pub use error::MachineError;
 pub use fault::{Access, Fault, FaultKind, Registers, RunEnd};
 pub use irqchip::MsiSignaller;

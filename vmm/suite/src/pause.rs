@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use peerdma_machine::DebugHandle;
 use peerdma_machine::debug::gdb::Halt;
 use peerdma_machine::runtime::RuntimeBus;
+use peerdma_machine::{DebugHandle, WeakDebugHandle};
 
 use crate::event::{Event, Events};
 
@@ -23,7 +23,8 @@ pub struct Pauser(Arc<Inner>);
 struct Inner {
     scenario: String,
     events: Events,
-    guest: OnceLock<(DebugHandle, Weak<RuntimeBus>)>,
+    /// Neither is kept: the devices' observers hold this.
+    guest: OnceLock<(WeakDebugHandle, Weak<RuntimeBus>)>,
     /// Why it stands still; none if it does not.
     reason: Mutex<Option<String>>,
     /// Whether there is a debugger: then only that lets the guest go on.
@@ -39,9 +40,14 @@ impl Pauser {
     }
 
     /// From here on it pauses this machine and its devices.
-    pub fn arm(&self, machine: DebugHandle, bus: &Arc<RuntimeBus>) {
+    pub fn arm(&self, machine: &DebugHandle, bus: &Arc<RuntimeBus>) {
         // Armed once: there is one machine.
-        let _ = self.0.guest.set((machine, Arc::downgrade(bus)));
+        let _ = self.0.guest.set((machine.downgrade(), Arc::downgrade(bus)));
+    }
+
+    fn guest(&self) -> Option<(DebugHandle, Arc<RuntimeBus>)> {
+        let (machine, bus) = self.0.guest.get()?;
+        Some((machine.upgrade()?, bus.upgrade()?))
     }
 
     fn reason(&self) -> MutexGuard<'_, Option<String>> {
@@ -64,7 +70,7 @@ impl Pauser {
 
     /// The same without a word; false if it stood still already.
     fn hold(&self, why: &str) -> bool {
-        let Some((machine, bus)) = self.0.guest.get() else { return false };
+        let Some((machine, bus)) = self.guest() else { return false };
         {
             let mut reason = self.reason();
             if reason.is_some() || machine.ended() {
@@ -72,9 +78,7 @@ impl Pauser {
             }
             *reason = Some(why.to_owned());
         }
-        if let Some(bus) = bus.upgrade() {
-            bus.pause();
-        }
+        bus.pause();
         if let Err(error) = machine.pause() {
             log::warn!("{error}: the guest may have gone on for a moment");
         }
@@ -89,7 +93,7 @@ impl Pauser {
         if self.0.debugged.load(Ordering::Acquire) {
             return Err("gdb has the guest: go on there, or detach".into());
         }
-        let Some((machine, _)) = self.0.guest.get() else { return Err(NOT_PAUSED.into()) };
+        let Some((machine, _)) = self.guest() else { return Err(NOT_PAUSED.into()) };
         if !self.release() {
             return Err(NOT_PAUSED.into());
         }
@@ -101,8 +105,7 @@ impl Pauser {
     /// The devices go on; false if they did already.
     fn release(&self) -> bool {
         let was = self.reason().take();
-        let bus = self.0.guest.get().and_then(|(_, bus)| bus.upgrade());
-        if let Some(bus) = bus.filter(|_| was.is_some()) {
+        if let Some((_, bus)) = self.guest().filter(|_| was.is_some()) {
             bus.resume();
         }
         was.is_some()
@@ -113,7 +116,7 @@ impl Halt for Pauser {
     fn pause(&mut self) {
         self.hold(IN_GDB);
         // The step that was under way is over when the lock has been had.
-        if let Some(bus) = self.0.guest.get().and_then(|(_, bus)| bus.upgrade()) {
+        if let Some((_, bus)) = self.guest() {
             bus.with(|_| ());
         }
     }

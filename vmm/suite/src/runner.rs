@@ -231,7 +231,7 @@ fn guest(
     .with_stalls(stalls.clone());
     let stop = machine.stop_handle();
     freezer.arm(stop.clone(), &bus);
-    pauser.arm(machine.debug_handle(), &bus);
+    pauser.arm(&machine.debug_handle(), &bus);
     if let Some(Duplex { input, output }) = channels.control {
         let guest = Controlled {
             scenario: run.name.clone(),

@@ -5,8 +5,8 @@ mod breakpoints;
 pub mod gdb;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 pub(crate) use breakpoints::Breakpoints;
@@ -81,7 +81,29 @@ impl fmt::Debug for DebugHandle {
     }
 }
 
+/// A [`DebugHandle`] that does not keep the machine: for what the machine itself holds, its devices' observers for example.
+#[derive(Clone)]
+pub struct WeakDebugHandle(Weak<Shared>);
+
+impl fmt::Debug for WeakDebugHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakDebugHandle").finish_non_exhaustive()
+    }
+}
+
+impl WeakDebugHandle {
+    /// The handle, as long as there is a machine.
+    pub fn upgrade(&self) -> Option<DebugHandle> {
+        self.0.upgrade().map(DebugHandle)
+    }
+}
+
 impl DebugHandle {
+    /// The same without keeping the machine.
+    pub fn downgrade(&self) -> WeakDebugHandle {
+        WeakDebugHandle(Arc::downgrade(&self.0))
+    }
+
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
     }

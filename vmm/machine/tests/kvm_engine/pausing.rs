@@ -83,9 +83,20 @@ fn a_paused_guest_can_be_stopped_and_time_stands_still_for_it() -> Ran {
     Ok(())
 }
 
+fn a_weak_handle_does_not_keep_a_machine() -> Ran {
+    let platform = platform(1)?;
+    let machine = machine(platform, program!("nop"), Arc::new(EmptyBus), quiet());
+    let weak = machine.debug_handle().downgrade();
+    assert!(weak.upgrade().is_some());
+    drop(machine);
+    assert!(weak.upgrade().is_none(), "its memory stays");
+    Ok(())
+}
+
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_paused_guest_stands_still_can_be_looked_at_and_goes_on,
         a_paused_guest_can_be_stopped_and_time_stands_still_for_it,
+        a_weak_handle_does_not_keep_a_machine,
     ]
 }
