@@ -62,7 +62,7 @@ pub trait Endpoint: Send + fmt::Debug {
     /// never issues transactions while it is being accessed, so an access can never recurse.
     fn register_write(&mut self, bar: u8, offset: u64, data: &[u8]);
 
-    /// The device's registers by name, with their values, for a person who looks at a device that stands still. Nothing
+    /// The device's registers by name, with their values, to show a device that stands still. Nothing
     /// changes by that, also where a read by software would clear something. Empty if the model names none.
     fn named_registers(&mut self) -> Vec<(String, u64)> {
         Vec::new()
