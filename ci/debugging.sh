@@ -86,10 +86,13 @@ cmp "$out/traffic-1" "$out/traffic-2" || fail 'the devices went on'
 ctl mappings pear0 2>"$out/refused" && fail 'a function that is not there has mappings'
 has refused 'did you mean peer0'
 # There is a second finding behind the first.
-while kill -0 "$guest" 2>/dev/null; do
-    ctl resume 2>/dev/null || true
+limit=240
+while kill -0 "$guest" 2>/dev/null && [ "$limit" -gt 0 ]; do
+    # Refused while the guest runs: then it is asked again, until the guest ends.
+    ctl resume 2>/dev/null || limit=$((limit - 1))
     sleep 0.5
 done
+[ "$limit" -gt 0 ] || { cat "$out/paused.log"; echo 'the guest does not go on'; exit 1; }
 ends 1
 has paused.log 'the guest and its devices are paused' 'the guest goes on'
 [ ! -e "$control" ] || fail 'the socket is left behind'
@@ -105,7 +108,7 @@ run_gdb() {
 tree() { target/peerdma kernel build --kernel "$1" --json | sed -n 's/.*"build_tree": "\(.*\)".*/\1/p'; }
 
 # Any kernel: functions and addresses.
-boot gdb --kernel lab --gdb=$port "$@" -- sh -c 'while sleep 1; do cat /proc/uptime >/dev/null; done'
+boot gdb --kernel lab --gdb=$port "$@" -- sh -c 'while sleep 1; do cat /proc/uptime; done'
 until_status running
 sleep 5
 run_gdb -ex 'set tcp connect-timeout 60' -ex "target remote 127.0.0.1:$port" -ex 'info threads' -ex 'break do_sys_openat2' \
@@ -114,9 +117,15 @@ has gdb.gdb 'CPU#1' 'hit Breakpoint 1' 'do_syscall_64' 'do_sys_openat2+'
 # It goes on without gdb, and also when gdb dies in the middle.
 ctl status >"$out/after"
 has after 'running'
+status=0
 timeout -s KILL 20 gdb -batch -nx -ex "target remote 127.0.0.1:$port" -ex 'break do_sys_openat2' -ex continue -ex continue \
-    -ex continue -ex continue -ex 'shell sleep 30' "$(tree lab)/vmlinux" </dev/null >"$out/killed.gdb" 2>&1 || true
+    -ex continue -ex continue -ex 'shell sleep 30' "$(tree lab)/vmlinux" </dev/null >"$out/killed.gdb" 2>&1 || status=$?
+[ "$status" = 137 ] || fail "gdb was not killed: exit status $status"
+has killed.gdb 'hit Breakpoint'
 until_status running
+lines=$(wc -l <"$out/gdb")
+sleep 5
+[ "$(wc -l <"$out/gdb")" -gt "$lines" ] || fail 'the guest stands still behind a gdb that was killed'
 ctl power-off
 # Its command has not come to its end.
 ends 4
